@@ -143,6 +143,6 @@ def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
     found: set[int] = set()
     for name, spec in columns_of(commit.manifest).items():
         if name in commit.manifest["shards"]:
-            files = (file for file in shards_of(commit, name, spec)[0] if file.number in numbers)
+            files = (file for file in shards_of(commit, name, spec) if file.number in numbers)
             found |= {file.number for file in files if check(commit.place.store, file, fast=False)}
     return found

@@ -59,34 +59,32 @@ class Damage:
 class Report:
     """What `verify` found. `notes` are about files that killed writers have left, which do no harm."""
 
-    problems: tuple[str, ...] = ()
+    damaged: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
     splits: int = 0
     shards: int = 0
     bytes: int = 0
-    damaged: tuple[Damage, ...] = ()  # those of the problems that are of one file
     fast: bool = False  # chunks were not checked
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        return not self.damaged
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The messages."""
+        return tuple(damage.what for damage in self.damaged)
 
 
 @dataclass(slots=True)
 class _Found:
     """What was found in one part of a cache."""
 
-    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # of splits, shards, bytes
 
-    def damage(self, damage: Damage) -> None:
-        self.damaged.append(damage)
-        self.problems.append(damage.what)
-
     def include(self, other: _Found) -> None:
-        self.problems += other.problems
         self.notes += other.notes
         self.damaged += other.damaged
         self.counts += other.counts
@@ -134,7 +132,7 @@ def verify(
             raise
     if store.list_names(COMPACTING):
         found.notes.append(f"{store.location(COMPACTING)}: of a killed compaction, or of a running one")
-    return Report(tuple(found.problems), tuple(found.notes), damaged=tuple(found.damaged), fast=fast, **found.counts)
+    return Report(tuple(found.damaged), tuple(found.notes), fast=fast, **found.counts)
 
 
 class _Verification:
@@ -160,7 +158,7 @@ class _Verification:
             if key not in there or bytes(there[key]) != layout.group_metadata():
                 state = "other bytes" if key in there else "no file"
                 what = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                found.damage(Damage(split, None, None, None, key, what))
+                found.damaged.append(Damage(split, None, None, None, key, what))
         return found
 
     def place(self, place: Place, split: str, stream: str | None) -> _Found:
@@ -171,28 +169,34 @@ class _Verification:
             commit = self._commit(place, split, stream, found)
             if commit is not None:
                 self._arrays(commit, split, stream, found)
-            if not found.problems or self._store.etag(place.manifest) == before:
+            if not found.damaged or self._store.etag(place.manifest) == before:
                 break
         return found
 
     def _arrays(self, commit: Commit, split: str, stream: str | None, found: _Found) -> None:
         """Check the shards of all arrays."""
-        location = self._store.location(commit.place.home)
+        home = commit.place
         if stream is None:
             found.counts["splits"] += 1
             found.include(self.groups(split, groups_of(split)[2:]))
         columns = columns_of(commit.manifest)
         if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
-            found.problems.append(f"{location}: the manifest names columns that this version does not know: {unknown}")
+            state = f"columns that this version does not know: {unknown}"
+            what = self._error(home.manifest, "known columns", state, "Use the version that wrote it.")
+            found.damaged.append(Damage(split, stream, None, None, home.manifest, what))
         for array in (name for name in columns if name in commit.manifest["shards"]):
-            files, strange = shards_of(commit, array, columns[array])
-            found.problems += strange
+            try:
+                files = shards_of(commit, array, columns[array])
+            except CacheError as error:
+                what = f"{self._store.location(home.array(array))}: {error}"
+                found.damaged.append(Damage(split, stream, array, None, home.manifest, what))
+                continue
             for first in range(0, len(files), _AHEAD):
                 some = files[first : first + _AHEAD]
                 checks = self._threads.map(partial(check, self._store, fast=self._fast), some)
                 for file, problem in zip(some, checks, strict=True):
                     if problem:
-                        found.damage(Damage(split, stream, array, file.number, file.key, problem))
+                        found.damaged.append(Damage(split, stream, array, file.number, file.key, problem))
                     found.counts.update(shards=1, bytes=file.size)
                     self._done += 1
                     self._bytes += file.size
@@ -205,7 +209,7 @@ class _Verification:
         store = self._store
 
         def damage(key: str, array: str | None, expected: str, state: str, do: str) -> None:
-            found.damage(Damage(split, stream, array, None, key, self._error(key, expected, state, do)))
+            found.damaged.append(Damage(split, stream, array, None, key, self._error(key, expected, state, do)))
 
         commit: Commit | None = None
         try:
@@ -216,11 +220,11 @@ class _Verification:
                 damage(place.manifest, None, "the text that its content gives", "another", shards.REPAIR)
         except FileNotFoundError:
             if lost := manifest.lost_manifest(place):
-                found.damage(Damage(split, stream, None, None, place.manifest, lost))
+                found.damaged.append(Damage(split, stream, None, None, place.manifest, lost))
             else:
                 found.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
-            found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
+            found.damaged.append(Damage(split, stream, None, None, place.manifest, str(error)))
         if problem := manifest.provenance_problem(place):
             found.notes.append(problem)
         if journals := place.journals():
