@@ -87,12 +87,11 @@ class Split:
 
     def __init__(self, store: Store, name: str, commit: Commit) -> None:
         self.store, self.root, self.name = store, store.root, name
-        self._commit, self._opened = commit, OpenSplit(store, name, commit)
-        self._tables = self._opened.tables
-        self._batches = Batches(self._opened)
+        self._opened = OpenSplit(store, name, commit)
+        self._tables, self._batches = self._opened.tables, Batches(self._opened)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.root, self.name, self._commit.digest)
+        return _reopen, (self.root, self.name, self._opened.commit.digest)
 
     def __repr__(self) -> str:
         return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
@@ -100,12 +99,12 @@ class Split:
     @property
     def manifest(self) -> Mapping[str, Any]:
         """The manifest: the cache's own entries and those that were given to `commit`."""
-        return self._commit.manifest
+        return self._opened.manifest
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
-        return manifest.note_of(self._commit)
+        return manifest.note_of(self._opened.commit)
 
     @property
     def columns(self) -> tuple[str, ...]:

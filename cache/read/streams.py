@@ -72,30 +72,24 @@ class StalenessCheck:
 
 
 def open_rows(
-    store: Store,
-    array: str,
-    metadata: bytes,
-    *,
-    records: Mapping[str, str] | None = None,
-    check_current: Callable[[], None] | None = None,
+    store: Store, array: str, metadata: bytes, records: Mapping[str, str], check_current: Callable[[], None]
 ) -> Rows:
-    """The fastest reader there is for an array with this zarr.json; arguments as for MappedRows."""
+    """The fastest reader there is for an array with this zarr.json; other arguments as for MappedRows."""
     meta = json.loads(metadata)
     layout = recognise(meta)
     if layout is not None and isinstance(store, LocalStore):
-        return MappedRows(store.path(array), layout, records=records, check_current=check_current)
+        return MappedRows(store.path(array), layout, records, check_current)
     if layout is not None and isinstance(store, ObjectStore):
-        return RangedRows(store, array, layout, records=records, check_current=check_current)
+        return RangedRows(store, array, layout, records, check_current)
     from cache.read.zarr_rows import ZarrRows  # here: zarr takes its time to import
 
     return ZarrRows(store, array, meta)
 
 
-def open_column(commit: Commit, array: str, check_current: Callable[[], None] | None = None) -> Rows:
+def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """The reader of one array that a commit names."""
-    place, metadata = commit.place, bytes(commit.files[f"{array}/zarr.json"])
-    records = commit.manifest["shards"][array]
-    return open_rows(place.store, place.array(array), metadata, records=records, check_current=check_current)
+    metadata, records = bytes(commit.files[f"{array}/zarr.json"]), commit.manifest["shards"][array]
+    return open_rows(commit.place.store, commit.place.array(array), metadata, records, check_current)
 
 
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
@@ -274,7 +268,7 @@ def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
 def _all_ok(n_rows: int, geometry: Geometry) -> str:
     """The record of a shard of flags that are all 1: known without reading them."""
     spec = stream_columns("any", 1, "float16")["any_ok"]
-    return shards.record(shards.encode(np.ones(n_rows, np.uint8), spec, geometry), geometry, "")
+    return shards.encode(np.ones(n_rows, np.uint8), spec, geometry)[1]
 
 
 Array = NDArray[Any]

@@ -32,8 +32,8 @@ from cache.storage import store_at
 from cache.storage.atomic import sync_folder
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
-from cache.write.split_writer import NEEDS_FLAG, OWN_ENTRIES, SplitWriter
-from cache.write.stream_writer import STREAM_ENTRIES, StreamWriter
+from cache.write.split_writer import NEEDS_FLAG, SplitWriter
+from cache.write.stream_writer import StreamWriter
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
 
@@ -121,7 +121,7 @@ def _write_tracks(beside: LocalStore, old: Split, progress: Progress) -> None:
             writer.append(entry, [_as_appended(old, track) for track in tracks])
             done += sum(track.stop - track.start for track in tracks)
             progress(done, int(old.manifest["rows"]), old.name)
-        writer.commit(callers_entries(old.manifest, OWN_ENTRIES))
+        writer.commit(callers_entries(old.manifest, SplitWriter.own_entries))
 
 
 def _as_appended(old: Split, track: TrackRecord) -> TrackRows:
@@ -163,7 +163,7 @@ def _write_stream(beside: LocalStore, old: Split, name: str, progress: Progress)
                 data[live] = stream.read("", old_rows)[:, 0]
             writer.write(shard, data, ok, keys)
             progress(int(rows[-1]) + 1, int(new.manifest["extent"]), f"{old.name}: {name}")
-        writer.commit(callers_entries(held, STREAM_ENTRIES))
+        writer.commit(callers_entries(held, StreamWriter.own_entries))
 
 
 def _keep_notes(store: LocalStore, beside: LocalStore, old: Split) -> None:

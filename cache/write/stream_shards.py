@@ -25,7 +25,6 @@ from cache.format import shard as shards
 from cache.format.layout import COMPUTED, HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import foreign_shards, shard_rows
 from cache.format.place import Place
-from cache.format.shard import RaggedShard
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -228,11 +227,10 @@ class StreamShards:
         for name, spec in self.columns.items():
             geometry, array = spec.cut(self.geometry), arrays[name]
             if isinstance(array, np.ndarray):
-                data = shards.encode(array, spec, geometry)
+                data, records[name] = shards.encode(array, spec, geometry)
                 self._store.put(key(name), data, temporary=temporary(name))
-                records[name] = shards.record(data, geometry, key(name))
             else:
-                parts = RaggedShard(array, geometry)
+                parts = shards.encode_blobs(array, geometry)
                 self._store.put(key(name), parts, temporary=temporary(name))
                 records[name] = parts.record
         return records
