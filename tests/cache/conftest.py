@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import UNDEFINED, SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
 ROWS_PER_SHARD, ROWS_PER_CHUNK = 32, 8
@@ -49,10 +49,22 @@ def make_video(name: str, lengths: Sequence[int], *, seed: int = 0) -> tuple[Vid
 Videos = Sequence[tuple[VideoEntry, Sequence[TrackRows]]]
 
 
+def split_writer(root: Any, plan: str, **options: Any) -> SplitWriter:
+    sizes = {"rows_per_shard": ROWS_PER_SHARD, "rows_per_chunk": ROWS_PER_CHUNK}
+    return SplitWriter(root, "toy/train", plan=plan, **{"columns": COLUMNS, **sizes, **options})
+
+
+def leave_unfinished(root: Path, videos: Videos, plan: str = "next") -> Path:
+    """A conversion that ends when it has appended these videos; its journal."""
+    with split_writer(root, plan) as writer:
+        writer.begin()
+        for video in videos:
+            writer.append(*video)
+    return root / "toy/train/.writing/journal.jsonl"
+
+
 def write_split(root: Path, videos: Videos, *, drop: Sequence[str] = (), plan: str = "plan") -> None:
-    with SplitWriter(
-        root, "toy/train", columns=COLUMNS, plan=plan, rows_per_shard=ROWS_PER_SHARD, rows_per_chunk=ROWS_PER_CHUNK
-    ) as writer:
+    with split_writer(root, plan) as writer:
         writer.begin(drop)
         for entry, tracks in videos:
             committed = entry.name in writer.committed_videos and entry.name not in drop
@@ -91,6 +103,13 @@ def write_stream(
         writer.commit({"weights": "known", **entries})
 
 
+def given_for(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
+    """What a writer takes for a shard in which every row has its features or bytes."""
+    rows = np.asarray(shards.rows(shard))
+    data = blobs_of(rows) if shards.form == "bytes" else features_of(rows, 4)
+    return shard, data, np.ones(len(rows), np.uint8), keys_of(rows)
+
+
 def blobs_of(rows: Sequence[int]) -> list[bytes]:
     """As many bytes as belong to each row: none to some, more than a chunk to others, the same for the same row."""
     sizes = {0: 0, 1: 140_000}
@@ -111,6 +130,9 @@ class Toy:
 
     columns = COLUMNS
     rows_per_shard, rows_per_chunk = ROWS_PER_SHARD, ROWS_PER_CHUNK
+    writer: Callable[..., SplitWriter] = staticmethod(split_writer)
+    unfinished: Callable[..., Path] = staticmethod(leave_unfinished)
+    given: Callable[..., tuple[Any, ...]] = staticmethod(given_for)
     track: Callable[..., TrackRows] = staticmethod(make_track)
     video: Callable[..., tuple[VideoEntry, list[TrackRows]]] = staticmethod(make_video)
     write: Callable[..., None] = staticmethod(write_split)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, SplitWriter, StreamWriter
+from cache import CacheError, StreamWriter
 from cache.format.references import TABLE_NAMES
 
 SPLIT = "toy/train"
@@ -172,9 +172,7 @@ def test_what_an_old_report_names_is_left_alone_where_it_is_intact_now(root: Pat
 
 
 def test_an_intact_cache_and_one_of_a_killed_first_commit_are_not_touched(root: Path, tmp_path: Path, toy: Any) -> None:
-    with SplitWriter(tmp_path / "new", SPLIT, columns=toy.columns, plan="p") as writer:
-        writer.begin()
-        writer.append(*toy.video("a", [40]))
+    toy.unfinished(tmp_path / "new", [toy.video("a", [40])])
     for folder in (root, tmp_path / "new"):
         before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
         assert repaired(folder) == cache.Repaired()
