@@ -172,7 +172,7 @@ class Batches:
 
     @cached_property
     def _has_usual_stream(self) -> bool:
-        return self._opened.store.exists(Place.of(self._opened.store, self._opened.name, USUAL).manifest)
+        return self._opened.store.exists(Place(self._opened.store, self._opened.name, USUAL).manifest)
 
     def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
         """(tracks,) from what each track's jitter is drawn: hashed once."""

@@ -68,7 +68,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     """
     layout.check_names(split, stream)
     store = store_at(root)
-    place = Place.of(store, split, stream)
+    place = Place(store, split, stream)
     if not store.list_names(place.home):
         return
     with store.lock(place.writing):
@@ -83,7 +83,7 @@ def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) ->
     Raises CacheError when there is no such stream, or it has a writer.
     """
     layout.check_names(split, stream)
-    place = Place.of(store_at(root), split, stream)
+    place = Place(store_at(root), split, stream)
     with place.store.lock(place.writing):
         manifest.recover(place)
         commit = manifest.load(place)

@@ -66,7 +66,7 @@ class SplitWriter(Writer):
         rows_per_chunk: int | None = None,
     ) -> None:
         layout.check_names(split)
-        super().__init__(Place.of(store_at(root), split), provenance)
+        super().__init__(Place(store_at(root), split), provenance)
         self._split = split
         if unknown := sorted(set(columns) - COLUMNS.keys()):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
@@ -114,7 +114,7 @@ class SplitWriter(Writer):
         found: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # of one whose manifest is damaged, nothing can be carried over
-                read = manifest.read_manifest(Place.of(self._store, self._split, stream))
+                read = manifest.read_manifest(Place(self._store, self._split, stream))
                 found += [] if read is None else [read[0]]
         return max(found, key=lambda held: int(held["extent"]), default={})
 

@@ -24,7 +24,6 @@ from tests.cache.format.documented import (
     cut,
     open_manifest,
     read_column,
-    read_shard,
     read_table,
     shard_rows,
     text,
@@ -192,20 +191,6 @@ def test_a_cache_of_an_earlier_version_with_second_copies_is_read_and_extended(t
     toy.write(tmp_path, [toy.video("x", [3])])
     assert not (home / ".copy").exists()
     assert cache.verify(tmp_path).ok
-
-
-def test_a_shard_of_the_usual_size_reads_as_documented(tmp_path: Path) -> None:
-    spec, geometry = layout.COLUMNS["bbox"], layout.Geometry()
-    rows = np.arange(130 * 4, dtype="<f4").reshape(130, 4)
-    data, record = shard.encode(rows, spec, geometry)
-    assert len(data) == 3 * (64 * 4 * 4 + 4) + 16 * 128 + 4  # 130 rows take 3 of 128 chunks
-    (tmp_path / "shard").write_bytes(data)
-    meta = {"shape": [130, 4], "data_type": "float32"}
-    sizes = {"rows_per_shard": 8192, "rows_per_chunk": 64}
-    found = read_shard(tmp_path / "shard", record, meta, sizes)
-    assert [found[row] for row in range(130)] == [tuple(row) for row in rows.tolist()]
-    assert all(math.isnan(number) for row in range(130, 192) for number in found[row])
-    assert set(found) == set(range(192))
 
 
 def test_the_checksum_is_the_documented_one() -> None:

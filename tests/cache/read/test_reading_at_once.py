@@ -21,8 +21,7 @@ from cache.read import mapped
 from tests.cache.read.by_hand import split_of
 
 ROOT = Path(__file__).parents[3]
-N_ROWS, T = 2600, 6  # 325 shards of 8 rows
-N_SHARDS = N_ROWS // 8
+N_ROWS, T = 1040, 6  # 130 shards of 8 rows
 
 
 def features_of(rows: np.ndarray) -> np.ndarray:
@@ -33,7 +32,7 @@ def features_of(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One track in 325 tiny shards a column, with a stream. Every number says of which row it is."""
+    """One track in 130 tiny shards a column, with a stream. Every number says of which row it is."""
     folder = tmp_path_factory.mktemp("tiny shards")
     rows = np.arange(N_ROWS)
     bbox = np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
@@ -153,7 +152,7 @@ when, root = sys.argv[1], sys.argv[2]
 if when == "before":
     limit(256)
 split = cache.open(root)["toy/train"]
-T, n_rows = 6, 2600
+T, n_rows = 6, 1040
 most, others = 0, []
 
 def read(starts):
