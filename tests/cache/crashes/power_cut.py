@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.crash_runs import changes
+
 Disk = dict[str, bytes | None]  # every file below the top with its bytes; every folder, with None
 Contents = Callable[["File"], bytes]  # what a file holds after the cut
 
@@ -208,11 +210,13 @@ class Recorder:
     def __init__(self, top: Path) -> None:
         self._top = str(top.resolve())
         self.calls: list[tuple[Any, ...]] = []
+        self.changes = 0  # how many calls change something
 
     def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         note = getattr(self, f"_{name}", None)
         if note is None:
             raise NotImplementedError(f"os.{name}{args}: the recorder does not know it")
+        self.changes += changes(name, args, kwargs)
         return note(function, args, kwargs)
 
     def _note(self, what: str, path: str, *rest: Any) -> None:

@@ -16,7 +16,7 @@ from cache.read import labels
 from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
 from pipeline.skeletons import JOINTS
-from tests.cache.read.by_hand import split_of
+from tests.cache.toy import split_of
 
 POLICIES = {
     "usual": CropPolicy(size=256, region=(256, 192)),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cache
-from tests.cache.read.by_hand import split_of
+from tests.cache.toy import split_of
 
 
 class TestLabels:

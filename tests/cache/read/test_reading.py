@@ -14,7 +14,7 @@ import zarr
 import cache
 from cache import CacheChanged, CacheError
 from cache.read import labels
-from tests.cache.read.by_hand import split_of
+from tests.cache.toy import split_of
 
 
 class TestBatches:

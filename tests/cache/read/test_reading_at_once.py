@@ -18,7 +18,7 @@ import pytest
 import cache
 from cache import StreamWriter
 from cache.read import mapped
-from tests.cache.read.by_hand import split_of
+from tests.cache.toy import split_of
 
 ROOT = Path(__file__).parents[3]
 N_ROWS, T = 1040, 6  # 130 shards of 8 rows
