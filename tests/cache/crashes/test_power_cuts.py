@@ -67,8 +67,7 @@ def disks_of(stages: dict[str, Stage], stage: Stage, rng: random.Random) -> Iter
         model.do(*call)
         if made not in chosen:
             continue
-        others = model.others(rng)
-        for disk in (model.lost(), *(others if ALL else rng.sample(others, 1))):
+        for disk in (model.lost(), *model.others(rng, None if ALL else 1)):
             mark = hashlib.sha256(repr(sorted(disk.items())).encode()).digest()
             if mark not in known:
                 known.add(mark)
