@@ -201,7 +201,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
     ]
     own = {column: layout.COLUMNS[column] for column in dataset.columns(split, body=False)}
     sealed = publish(
-        Place.of(cache.store_at(root), name),
+        Place(cache.store_at(root), name),
         {
             "rows": extent,
             "tracks": len(videos) * TRACKS,
@@ -221,7 +221,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
     arrays = layout.stream_columns("resnet50", DIM, "float16")
     below = root / name / layout.FEATURES
     publish(
-        Place.of(cache.store_at(root), name, "resnet50"),
+        Place(cache.store_at(root), name, "resnet50"),
         {
             "extent": extent,
             "commits": [[0, extent]],

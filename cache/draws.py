@@ -109,10 +109,6 @@ class Draws:
         split, window = (np.concatenate(columns)[part] for columns in zip(*blocks, strict=True))
         return split, window
 
-    def begin(self, round_: int) -> int:
-        """The number of the first draw of a round."""
-        return sum(self._begins(round_))
-
     def _begins(self, round_: int) -> list[int]:
         """The first number of each split's own sequence that a round takes."""
         return [math.floor(round_ * rate) for rate in self._rates]

@@ -18,6 +18,16 @@ Ranges = NDArray[np.int64]  # (N, 2) of [start, stop)
 Tail = Literal["drop", "cover"]
 
 
+def spread(counts: Ints) -> tuple[Ints, Ints]:
+    """counts[i] places for each i: (which i, the how-manieth of its places).
+
+    >>> [column.tolist() for column in spread(np.array([2, 0, 3]))]
+    [[0, 0, 2, 2, 2], [0, 1, 0, 1, 2]]
+    """
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - (np.cumsum(counts) - counts)[which]
+
+
 def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
     """Every full window: `seqlen` rows, one from each run's start on, then every `stride` rows.
 
@@ -37,9 +47,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
         raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
     room = runs[:, 1] - runs[:, 0] - seqlen  # the last place in the run at which a window may start
     last = -(-room // stride) if tail == "cover" else room // stride
-    counts = np.maximum(last + 1, 0) * (room >= 0)
-    run = np.repeat(np.arange(len(runs)), counts)
-    within = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
+    run, within = spread(np.maximum(last + 1, 0) * (room >= 0))
     starts = runs[run, 0] + np.minimum(within * stride, room[run])
     return np.stack([starts, starts + seqlen], axis=1)
 
@@ -52,9 +60,8 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     """
     low = np.searchsorted(keep[:, 1], runs[:, 0], side="right")
     high = np.searchsorted(keep[:, 0], runs[:, 1], side="left")
-    counts = np.maximum(high - low, 0)
-    run = np.repeat(np.arange(len(runs)), counts)
-    part = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts) + low[run]
+    run, within = spread(np.maximum(high - low, 0))
+    part = low[run] + within
     starts = np.maximum(runs[run, 0], keep[part, 0])
     stops = np.minimum(runs[run, 1], keep[part, 1])
     return np.stack([starts, stops], axis=1)
@@ -113,9 +120,8 @@ class StreamRows:
     def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
         """(split, first rows of at most `n_windows` windows) that together cover the table, to fill it."""
         for name, (first, stop, _) in self._segments.items():
-            counts = -(-(stop - first) // self.seqlen)
-            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            segment, within = spread(-(-(stop - first) // self.seqlen))
             # The last one of a segment ends where the segment does.
-            starts = np.minimum(np.repeat(first, counts) + within * self.seqlen, np.repeat(stop, counts) - self.seqlen)
+            starts = np.minimum(first[segment] + within * self.seqlen, stop[segment] - self.seqlen)
             for begin in range(0, len(starts), n_windows):
                 yield name, starts[begin : begin + n_windows]

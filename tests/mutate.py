@@ -23,9 +23,9 @@ homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
 linking | pipeline/linking.py pipeline/cleaning.py pipeline/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
-windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_mixture
+windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_sev* test_mixture
 posetrack | pipeline/datasets/posetrack.py pipeline/formats/labels/coco.py | test_posetrack
-tables | cache/format/tables.py cache/format/shard.py | test_writing test_shards cache/*/test_repair
+tables | cache/format/tables.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
 insta_variety | pipeline/datasets/insta_variety.py pipeline/formats/tf*.py | test_insta_variety test_tf*
 writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_[ws]*
 kinetics | pipeline/datasets/kinetics.py pipeline/*/people.py pipeline/*/*/detections.py | test_kinetics

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -67,21 +66,19 @@ def _flag(about: str) -> ColumnSpec:
     return ColumnSpec((), np.dtype("u1"), 255, about)
 
 
-COLUMNS: Final[Mapping[str, ColumnSpec]] = MappingProxyType(
-    {
-        "frame_index": ColumnSpec((), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
-        "bbox": _floats(4, about="centre x, centre y, width, height: px of the full picture"),
-        "kp_2d": _floats(49, 3, about="x px, y px, confidence 0..1"),
-        "kp_3d": _floats(49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
-        "kp_3d_eval": _floats(14, 3, about="x m, y m, z m: camera axes"),
-        "trans": _floats(3, about="m"),
-        "pose": _floats(72, about="SMPL axis-angle, rad, global orientation in the camera"),
-        "betas": _floats(10, about="SMPL shape"),
-        "has_3d": _flag("kp_3d is known in this row"),
-        "has_smpl": _flag("pose and betas are known in this row"),
-        "valid": _flag("evaluation may use this row"),
-    }
-)
+COLUMNS: Final[Mapping[str, ColumnSpec]] = {
+    "frame_index": ColumnSpec((), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
+    "bbox": _floats(4, about="centre x, centre y, width, height: px of the full picture"),
+    "kp_2d": _floats(49, 3, about="x px, y px, confidence 0..1"),
+    "kp_3d": _floats(49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
+    "kp_3d_eval": _floats(14, 3, about="x m, y m, z m: camera axes"),
+    "trans": _floats(3, about="m"),
+    "pose": _floats(72, about="SMPL axis-angle, rad, global orientation in the camera"),
+    "betas": _floats(10, about="SMPL shape"),
+    "has_3d": _flag("kp_3d is known in this row"),
+    "has_smpl": _flag("pose and betas are known in this row"),
+    "valid": _flag("evaluation may use this row"),
+}
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:

@@ -94,7 +94,7 @@ def load(place: Place) -> Commit | None:
     while True:
         found = read_manifest(place)
         if found is None:
-            if place.home != place.base and (lost := lost_manifest(place)):
+            if place.stream is not None and (lost := lost_manifest(place)):
                 raise CacheError(lost)
             return None
         manifest, etag = found
@@ -118,7 +118,7 @@ def load(place: Place) -> Commit | None:
 
 def lost_manifest(place: Place) -> str:
     """The message for a manifest that does not exist, though what it committed does; "" where it was never there."""
-    array = place.array("frame_index") if place.home == place.base else place.home
+    array = place.array("frame_index") if place.stream is None else place.home
     if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
         return ""
     file = place.store.location(place.manifest)

@@ -11,17 +11,21 @@ from cache.storage.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one commit is: `home` holds its manifest, staging and journal; the files it names are below `base`."""
+    """Where one commit is: of a split without its streams, or of a stream."""
 
     store: Store
-    home: str
-    base: str
+    split: str
+    stream: str | None = None
 
-    @classmethod
-    def of(cls, store: Store, split: str, stream: str | None = None) -> Place:
-        """Of a split without its streams, or of a stream."""
-        base = f"{split}/{layout.FEATURES}"
-        return cls(store, split, split) if stream is None else cls(store, f"{base}/{stream}", base)
+    @property
+    def base(self) -> str:
+        """The files that a manifest names are below it."""
+        return self.split if self.stream is None else f"{self.split}/{layout.FEATURES}"
+
+    @property
+    def home(self) -> str:
+        """The folder of the manifest, of what is staged, and of the journal."""
+        return self.split if self.stream is None else f"{self.base}/{self.stream}"
 
     @property
     def manifest(self) -> str:
@@ -54,7 +58,7 @@ class Place:
     @property
     def again(self) -> str:
         """What to do when the manifest or a table is damaged."""
-        if self.home == self.base:
+        if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
                 "again: its features are carried over by their keys."

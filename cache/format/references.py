@@ -75,6 +75,11 @@ def stream_folders(store: Store, split: str) -> list[str]:
     return [name for name in names if not store.exists(f"{home}/{name}")]  # a file is the user's, or the group's own
 
 
+def places_of(store: Store, split: str) -> list[Place]:
+    """A split's own, and those of its streams, committed or not."""
+    return [Place(store, split, stream) for stream in (None, *stream_folders(store, split))]
+
+
 def shards_on_disk(store: Store, array: str) -> list[int]:
     """Numbers of the shards of one array that exist, named by a manifest or not."""
     return sorted(int(name) for name in store.list_names(f"{array}/c") if name.isdigit())
@@ -91,14 +96,14 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
 
     Only what the cache itself writes. `unfinished`: also what a killed writer has finished, with its journal.
     """
-    store, is_split = place.store, place.home == place.base
+    store, is_split = place.store, place.stream is None
     names, writing = store.list_names(place.home), store.list_names(place.writing)
     # Shards that were staged and not accepted are of no use to the next writer.
     yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
     if unfinished:
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]
-        for name in COLUMNS if is_split else stream_arrays(place.home.rpartition("/")[2]):
+        for name in COLUMNS if place.stream is None else stream_arrays(place.stream):
             array = place.array(name)
             if name in named:
                 shards = shards_on_disk(store, array)

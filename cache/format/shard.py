@@ -1,4 +1,4 @@
-"""One shard: encode, decode, check.  [cache]
+"""One shard: encode, check.  [cache]
 
 A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c, then an index of
 (offset, size) pairs for all chunks and the index's own crc32c. Chunks of padding rows are absent from the index.
@@ -7,7 +7,7 @@ A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each fol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import google_crc32c
@@ -27,77 +27,77 @@ def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
-def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> bytes:
-    """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file.
+class EncodedShard:
+    """The file of a shard, in parts: a chunk is made when it is asked for, so what the shard holds is not held twice.
+
+    Args:
+        chunks: the bytes of its chunks, in order. Those that come after them are absent.
+        n_chunks: how many its index has.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], n_chunks: int) -> None:
+        self._chunks, self._index = chunks, np.full((n_chunks, 2), ABSENT, "<u8")
+        self._checksums: list[bytes] = []
+        self._size = index_bytes(n_chunks)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every chunk with its checksum, then the index with its own."""
+        offset = 0
+        for number, chunk in enumerate(self._chunks):
+            checksum = crc32c(chunk)
+            self._index[number] = offset, len(chunk) + 4
+            offset += len(chunk) + 4
+            self._checksums.append(checksum)
+            yield chunk + checksum
+        self._size += offset
+        packed = self._index.tobytes()
+        yield packed + crc32c(packed)
+
+    @property
+    def record(self) -> str:
+        """What the manifest keeps of it, once all parts have been taken: its size, a digest of the chunks' checksums.
+
+        Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
+        """
+        return record_text(self._size, b"".join(self._checksums))
+
+
+def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[bytes, str]:
+    """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its record.
 
     The last chunk is filled up with the fill value; chunks that hold only padding are absent.
     """
     if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not 0 < len(rows) <= geometry.rows_per_shard:
         raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
-    index = np.full((geometry.chunks, 2), ABSENT, "<u8")
-    parts: list[bytes] = []
-    offset = 0
-    for chunk, start in enumerate(range(0, len(rows), geometry.rows_per_chunk)):
-        part = rows[start : start + geometry.rows_per_chunk]
-        if len(part) < geometry.rows_per_chunk:
-            padding = np.full((geometry.rows_per_chunk - len(part), *spec.trailing), spec.fill, spec.dtype)
-            part = np.concatenate([part, padding])
-        data = part.tobytes()
-        parts += data, crc32c(data)
-        index[chunk] = offset, len(data) + 4
-        offset += len(data) + 4
-    packed = index.tobytes()
-    return b"".join([*parts, packed, crc32c(packed)])
+
+    def chunks() -> Iterator[bytes]:
+        size = geometry.rows_per_chunk
+        padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield (part if len(part) == size else np.concatenate([part, padding])).tobytes()
+
+    encoded = EncodedShard(chunks(), geometry.chunks)
+    return b"".join(encoded), encoded.record
 
 
-class RaggedShard:
-    """The file of a shard of bytes, in parts: a chunk is made when it is asked for, so the bytes are not held twice.
+def encode_blobs(blobs: Iterable[bytes], geometry: Geometry) -> EncodedShard:
+    """The bytes of rows, in order, as a shard; together they fit. The last chunk is filled up with zeros.
 
-    Args:
-        rows: the bytes of its rows, in order. Together, they fit.
-        geometry: of the column, in bytes.
+    geometry: of the column, in bytes.
     """
 
-    def __init__(self, rows: Sequence[bytes], geometry: Geometry) -> None:
-        self._rows, self._geometry = rows, geometry
-        self._checksums: list[bytes] = []
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Every chunk with its checksum, then the index with its own. The last chunk is filled up with zeros."""
-        self._checksums = []
-        size, pending = self._geometry.rows_per_chunk, bytearray()
-        for row in self._rows:
-            pending += row
+    def chunks() -> Iterator[bytes]:
+        size, pending = geometry.rows_per_chunk, bytearray()
+        for blob in blobs:
+            pending += blob
             while len(pending) >= size:
-                yield self._closed(bytes(pending[:size]))
+                yield bytes(pending[:size])
                 del pending[:size]
         if pending:
-            yield self._closed(bytes(pending.ljust(size, b"\0")))
-        held = len(self._checksums)
-        index = np.full((self._geometry.chunks, 2), ABSENT, "<u8")
-        index[:held] = np.stack([np.arange(held) * (size + 4), np.full(held, size + 4)], axis=1)
-        packed = index.tobytes()
-        yield packed + crc32c(packed)
+            yield bytes(pending.ljust(size, b"\0"))
 
-    def _closed(self, chunk: bytes) -> bytes:
-        self._checksums.append(crc32c(chunk))
-        return chunk + self._checksums[-1]
-
-    @property
-    def record(self) -> str:
-        """As the function `record` would give it, once all parts have been taken."""
-        size = len(self._checksums) * (self._geometry.rows_per_chunk + 4) + index_bytes(self._geometry.chunks)
-        return record_text(size, b"".join(self._checksums))
-
-
-def record(data: bytes, geometry: Geometry, file: str) -> str:
-    """What the manifest keeps of a shard: its size in bytes, and a digest of all its chunks' checksums.
-
-    Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
-    """
-    index = parse_index(data[-index_bytes(geometry.chunks) :], geometry.chunks, len(data), file)
-    ends = (offset + size for offset, size in index.tolist() if offset != ABSENT)
-    return record_text(len(data), b"".join(data[end - 4 : end] for end in ends))
+    return EncodedShard(chunks(), geometry.chunks)
 
 
 def record_text(size: int, checksums: bytes) -> str:
@@ -120,6 +120,13 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + 4
 
 
+def require_size(file: str, size: int, record: str | None, chunks: int) -> None:
+    """Raise CacheError unless a shard file has the size in its record, and room for its index."""
+    if size < index_bytes(chunks) or (record and size != size_of(record)):
+        expected = f"a shard of {size_of(record)} bytes" if record else "a shard"
+        raise CacheError.at(file, expected=expected, found=f"{size} bytes", do=REPAIR)
+
+
 def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: int | None = None) -> NDArray[np.uint64]:
     """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum.
 
@@ -135,29 +142,6 @@ def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: i
     if chunk_bytes is not None and (held[:, 1] != chunk_bytes).any():
         raise CacheError.at(file, expected=f"chunks of {chunk_bytes} bytes", found="chunks of another size", do=REPAIR)
     return index
-
-
-def read(store: Store, key: str, spec: ColumnSpec, geometry: Geometry) -> NDArray[Any]:
-    """A shard file -> (rows_per_shard, *trailing). Raises CacheError when it is missing or damaged."""
-    try:
-        return decode(store.read(key), spec, geometry, store.location(key))
-    except FileNotFoundError:
-        raise missing(store.location(key)) from None
-
-
-def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: str) -> NDArray[Any]:
-    """The bytes of a shard file -> (rows_per_shard, *trailing), absent chunks as fill values. Checks every checksum."""
-    out = np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
-    index = parse_index(data[-index_bytes(geometry.chunks) :], geometry.chunks, len(data), file)
-    for chunk, (offset, size) in enumerate(index.tolist()):
-        if offset == ABSENT:
-            continue
-        body = data[offset : offset + size - 4]
-        rows = slice(chunk * geometry.rows_per_chunk, (chunk + 1) * geometry.rows_per_chunk)
-        if len(body) != out[rows].nbytes or crc32c(body) != data[offset + size - 4 : offset + size]:
-            raise damaged_chunk(file, chunk, rows.start)
-        out[rows] = np.frombuffer(body, spec.dtype).reshape(-1, *spec.trailing)
-    return out
 
 
 def missing(file: str) -> CacheError:

@@ -69,11 +69,6 @@ class Tables(dict[str, Array]):
     """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES."""
 
     @classmethod
-    def empty(cls) -> Tables:
-        numbers = {name: np.zeros((0, *trailing), dtype) for name, (dtype, trailing) in TABLES.items()}
-        return cls({**numbers, **{name: encode_texts([]) for name in TEXTS}})
-
-    @classmethod
     def from_files(cls, files: Mapping[str, Bytes]) -> Tables:
         """Views into the files that a manifest names by their digests."""
         found = cls()

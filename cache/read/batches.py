@@ -77,8 +77,8 @@ class Batches:
         """As `Split.read` describes it."""
         starts, seqlen, track = self._checked_windows(windows)
         wanted = self._checked_fields(fields, [*of.sources])
-        buffers = _Buffers(out or {}, len(starts), seqlen)
-        if strange := sorted(buffers.given.keys() - set(wanted)):
+        given = out or {}
+        if strange := sorted(given.keys() - set(wanted)):
             raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
         streams = self._stream_windows(of, wanted, starts, seqlen)
         crop = None
@@ -90,24 +90,32 @@ class Batches:
         def raw(name: str) -> Array | None:
             return self._opened.read_rows(name, starts, seqlen) if name in columns else None
 
+        def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
+            """The caller's buffer when there is one, and it fits; a new array otherwise."""
+            shape = (len(starts), n_before + seqlen, *trailing)
+            found = given[name] if name in given else np.empty(shape, dtype)
+            if found.shape != shape or found.dtype != dtype or not found.flags.writeable:
+                raise ValueError(f"out[{name!r}] is {found.dtype}{found.shape}, expected writable {dtype}{shape}")
+            return found
+
         known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track], crop)
         found: dict[str, Array] = {}
         for name in wanted:
             if name in labels.FIELDS:
                 shape = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
-                found[name] = buffers.take(name, shape, np.dtype(np.float32))
+                found[name] = buffer(name, shape, np.dtype(np.float32))
                 known.fill(name, found[name])
             elif stream := of.numbers.get(name):
                 own: Any = dtype.get(stream, "float32") if isinstance(dtype, Mapping) else dtype
                 shape, before = streams[stream].trailing, of.history.get(stream, 0)
-                found[name] = buffers.take(name, shape, np.dtype(own), before)
+                found[name] = buffer(name, shape, np.dtype(own), before)
                 streams[stream].fill(found[name])
             elif stream := of.flags.get(name):
-                found[name] = buffers.take(name, (), np.dtype(np.float32), of.history.get(stream, 0))
+                found[name] = buffer(name, (), np.dtype(np.float32), of.history.get(stream, 0))
                 streams[stream].fill_flags(found[name])
             else:
                 reader = self._opened.reader(name)
-                found[name] = buffers.take(name, reader.trailing, reader.dtype)
+                found[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, found[name])
         return found
 
@@ -164,7 +172,7 @@ class Batches:
 
     @cached_property
     def _has_usual_stream(self) -> bool:
-        return self._opened.store.exists(Place.of(self._opened.store, self._opened.name, USUAL).manifest)
+        return self._opened.store.exists(Place(self._opened.store, self._opened.name, USUAL).manifest)
 
     def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
         """(tracks,) from what each track's jitter is drawn: hashed once."""
@@ -193,24 +201,6 @@ class Batches:
                     f"{self._opened.name}: no field or column {name!r}; columns: {', '.join(self._opened.columns)}"
                 )
         return list(fields)
-
-
-class _Buffers(NamedTuple):
-    """Where the fields of a batch are put."""
-
-    given: Mapping[str, Array]  # the caller's, by field
-    n_windows: int
-    seqlen: int
-
-    def take(self, name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
-        """The caller's buffer when there is one, and it fits; a new array otherwise."""
-        shape = (self.n_windows, n_before + self.seqlen, *trailing)
-        if name not in self.given:
-            return np.empty(shape, dtype)
-        given = self.given[name]
-        if given.shape != shape or given.dtype != dtype or not given.flags.writeable:
-            raise ValueError(f"out[{name!r}] is {given.dtype}{given.shape}, expected writable {dtype}{shape}")
-        return given
 
 
 class StreamWindows:

@@ -45,16 +45,14 @@ class OpenShard:
     __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
 
     def __init__(self, file: Path, layout: ArrayLayout, record: str | None) -> None:
-        expected = f"a shard of {shards.size_of(record)} bytes" if record else "a shard"
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise CacheError.at(file, expected=expected, found="no file", do=shards.REPAIR) from None
+            raise shards.missing(str(file)) from None
         tail = shards.index_bytes(layout.chunks)
         try:
             size = os.fstat(fd).st_size
-            if size < tail or (record and size != shards.size_of(record)):
-                raise CacheError.at(file, expected=expected, found=f"{size} bytes", do=shards.REPAIR)
+            shards.require_size(str(file), size, record, layout.chunks)
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
@@ -137,17 +135,12 @@ class MappedRows:
     Args:
         array: the array's folder.
         layout: from `recognise`.
-        records: the manifest's record of each shard by its number as text; None: sizes are not compared.
+        records: the manifest's record of each shard by its number as text: its size is compared.
         check_current: called when a shard has been opened, to raise when the array has been replaced since.
     """
 
     def __init__(
-        self,
-        array: Path,
-        layout: ArrayLayout,
-        *,
-        records: Mapping[str, str] | None = None,
-        check_current: Callable[[], None] | None = None,
+        self, array: Path, layout: ArrayLayout, records: Mapping[str, str], check_current: Callable[[], None]
     ) -> None:
         self._array, self._layout, self._records, self._check_current = array, layout, records, check_current
         self.trailing, self.dtype = layout.trailing, layout.dtype
@@ -228,14 +221,13 @@ class MappedRows:
         """A shard that is open, of the length that it had then: behind its end, a map must not be touched."""
         opened = self._held.get(shard)
         if opened is None or opened.file_size() != opened.size:
-            record = None if self._records is None else self._records.get(str(shard))
+            record = self._records.get(str(shard))
             try:
                 opened = _OPEN_FILES.open(lambda: OpenShard(self._file(shard), self._layout, record))
             finally:
                 # Afterwards: what is open now is of the state that was checked. A shard that is missing because its
                 # split was replaced is no damage.
-                if self._check_current is not None:
-                    self._check_current()
+                self._check_current()
             self._held[shard] = opened
             _OPEN_FILES.remember(self, shard, opened)
         return opened

@@ -31,9 +31,8 @@ class RangedRows:
         store: ObjectStore,
         array: str,
         layout: ArrayLayout,
-        *,
-        records: Mapping[str, str] | None = None,
-        check_current: Callable[[], None] | None = None,
+        records: Mapping[str, str],
+        check_current: Callable[[], None],
     ) -> None:
         self._store, self._array, self._layout = store, array, layout
         self._records, self._check_current = records, check_current
@@ -66,9 +65,8 @@ class RangedRows:
         finally:
             # Afterwards: what was fetched is of the state that was checked. A shard that is missing, or has other
             # bytes, because its split was replaced is no damage.
-            if self._check_current is not None:
-                with self._lock:
-                    self._check_current()
+            with self._lock:
+                self._check_current()
         return held
 
     def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
@@ -104,10 +102,7 @@ class RangedRows:
         tail, size, location = shards.index_bytes(self._layout.chunks), self._store.size(key), self._store.location(key)
         if size is None:
             raise FileNotFoundError(location)
-        record = None if self._records is None else self._records.get(str(shard))
-        if size < tail or (record and size != shards.size_of(record)):
-            expected = f"a shard of {shards.size_of(record)} bytes" if record else "a shard"
-            raise CacheError.at(location, expected=expected, found=f"{size} bytes", do=shards.REPAIR)
+        shards.require_size(location, size, self._records.get(str(shard)), self._layout.chunks)
         (packed,) = self._store.read_ranges(key, [size - tail], [size])
         index = shards.parse_index(packed, self._layout.chunks, size, location, self._layout.chunk_bytes + 4)
         with self._lock:

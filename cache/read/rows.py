@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format.layout import sharding
+from cache.windows import spread
 
 Ints = NDArray[np.int64]
 
@@ -102,11 +103,10 @@ def chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, I
     count = (low + (seqlen - 1)) // rows_per_chunk + 1
     if count.max() == 1:
         return chunk, low, np.full(len(starts), seqlen)
-    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # part of its window
-    before = np.repeat(low, count)
-    first = np.where(nth == 0, before, 0)
-    stop = np.minimum(before + seqlen - nth * rows_per_chunk, rows_per_chunk)
-    return np.repeat(chunk, count) + nth, first, stop - first
+    window, nth = spread(count)  # of each part, and which part of that window it is
+    first = np.where(nth == 0, low[window], 0)
+    stop = np.minimum(low[window] + seqlen - nth * rows_per_chunk, rows_per_chunk)
+    return chunk[window] + nth, first, stop - first
 
 
 _EXPONENT_SHIFT: Final = np.float32(2.0**112)  # float32's exponent counts from -127, float16's from -15

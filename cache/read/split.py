@@ -59,11 +59,11 @@ class FeatureCache(Mapping[str, "Split"]):
         )
 
     def __getitem__(self, name: str) -> Split:
-        commit = manifest.load(Place.of(self.store, name)) if layout.is_split_name(name) else None
+        commit = manifest.load(Place(self.store, name)) if layout.is_split_name(name) else None
         if commit is None:
             known = ", ".join(self.splits) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {known}")
-        return Split(self.store, name, commit)
+        return Split(commit)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.splits)
@@ -85,14 +85,13 @@ class Split:
     workers for instance, which open it again and raise CacheChanged if there has been a commit since.
     """
 
-    def __init__(self, store: Store, name: str, commit: Commit) -> None:
-        self.store, self.root, self.name = store, store.root, name
-        self._commit, self._opened = commit, OpenSplit(store, name, commit)
-        self._tables = self._opened.tables
-        self._batches = Batches(self._opened)
+    def __init__(self, commit: Commit) -> None:
+        self.store, self.root, self.name = commit.place.store, commit.place.store.root, commit.place.split
+        self._opened = OpenSplit(commit)
+        self._tables, self._batches = self._opened.tables, Batches(self._opened)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.root, self.name, self._commit.digest)
+        return _reopen, (self.root, self.name, self._opened.commit.digest)
 
     def __repr__(self) -> str:
         return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
@@ -100,12 +99,12 @@ class Split:
     @property
     def manifest(self) -> Mapping[str, Any]:
         """The manifest: the cache's own entries and those that were given to `commit`."""
-        return self._commit.manifest
+        return self._opened.manifest
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
-        return manifest.note_of(self._commit)
+        return manifest.note_of(self._opened.commit)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,11 +192,11 @@ class Split:
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
         """Whether a writer was killed during a commit, or has left finished shards: the next one goes on from there."""
-        return manifest.has_unfinished_commit(Place.of(self.store, self.name, stream))
+        return manifest.has_unfinished_commit(Place(self.store, self.name, stream))
 
     def has_lost_manifest(self, stream: str) -> bool:
         """Whether the rest of a stream is there, which no writer goes on with: it can only be deleted."""
-        return bool(manifest.lost_manifest(Place.of(self.store, self.name, stream)))
+        return bool(manifest.lost_manifest(Place(self.store, self.name, stream)))
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).

@@ -72,30 +72,24 @@ class StalenessCheck:
 
 
 def open_rows(
-    store: Store,
-    array: str,
-    metadata: bytes,
-    *,
-    records: Mapping[str, str] | None = None,
-    check_current: Callable[[], None] | None = None,
+    store: Store, array: str, metadata: bytes, records: Mapping[str, str], check_current: Callable[[], None]
 ) -> Rows:
-    """The fastest reader there is for an array with this zarr.json; arguments as for MappedRows."""
+    """The fastest reader there is for an array with this zarr.json; other arguments as for MappedRows."""
     meta = json.loads(metadata)
     layout = recognise(meta)
     if layout is not None and isinstance(store, LocalStore):
-        return MappedRows(store.path(array), layout, records=records, check_current=check_current)
+        return MappedRows(store.path(array), layout, records, check_current)
     if layout is not None and isinstance(store, ObjectStore):
-        return RangedRows(store, array, layout, records=records, check_current=check_current)
+        return RangedRows(store, array, layout, records, check_current)
     from cache.read.zarr_rows import ZarrRows  # here: zarr takes its time to import
 
     return ZarrRows(store, array, meta)
 
 
-def open_column(commit: Commit, array: str, check_current: Callable[[], None] | None = None) -> Rows:
+def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """The reader of one array that a commit names."""
-    place, metadata = commit.place, bytes(commit.files[f"{array}/zarr.json"])
-    records = commit.manifest["shards"][array]
-    return open_rows(place.store, place.array(array), metadata, records=records, check_current=check_current)
+    metadata, records = bytes(commit.files[f"{array}/zarr.json"]), commit.manifest["shards"][array]
+    return open_rows(commit.place.store, commit.place.array(array), metadata, records, check_current)
 
 
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
@@ -112,15 +106,15 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
 class OpenStream:
     """One committed state of a feature stream, and where it has rows. `rows`: manifest of the split it is read for."""
 
-    def __init__(self, split: str, name: str, commit: Commit, rows: Mapping[str, Any]) -> None:
-        self.commit = commit
-        self._name, self._title = name, f"{split}: stream {name!r}"
+    def __init__(self, commit: Commit, rows: Mapping[str, Any]) -> None:
+        self.commit, self._name = commit, str(commit.place.stream)
+        self._title = f"{commit.place.split}: stream {self._name!r}"
         self.check_current = StalenessCheck(commit)
         self._of_bytes = commit.manifest["dtype"] == BYTES
         self._readers: dict[str, Rows] = {}
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
-        self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True
+        self._has[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
         self._has[foreign_shards(commit.manifest, rows)] = False  # of other rows
         self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
 
@@ -274,7 +268,7 @@ def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
 def _all_ok(n_rows: int, geometry: Geometry) -> str:
     """The record of a shard of flags that are all 1: known without reading them."""
     spec = stream_columns("any", 1, "float16")["any_ok"]
-    return shards.record(shards.encode(np.ones(n_rows, np.uint8), spec, geometry), geometry, "")
+    return shards.encode(np.ones(n_rows, np.uint8), spec, geometry)[1]
 
 
 Array = NDArray[Any]
@@ -283,8 +277,8 @@ Array = NDArray[Any]
 class OpenSplit:
     """The tables of one commit, and the columns and streams that have been read of it so far."""
 
-    def __init__(self, store: Store, name: str, commit: Commit) -> None:
-        self.store, self.name, self.commit = store, name, commit
+    def __init__(self, commit: Commit) -> None:
+        self.store, self.name, self.commit = commit.place.store, commit.place.split, commit
         self.manifest: Mapping[str, Any] = commit.manifest
         self.tables = Tables.from_files(commit.files)
         self._check_current = StalenessCheck(commit)
@@ -331,11 +325,11 @@ class OpenSplit:
         """A committed stream. Raises CacheError when there is none of that name."""
         if stream not in self._streams:
             layout.check_names(self.name, stream)
-            commit = manifest.load(Place.of(self.store, self.name, stream))
+            commit = manifest.load(Place(self.store, self.name, stream))
             if commit is None:
                 known = ", ".join(self.stream_names) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
                 raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {known}. {do}")
             self._check_current()  # a stream of a compacted split belongs to its rows, not to those of before
-            self._streams[stream] = OpenStream(self.name, stream, commit, self.manifest)
+            self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]

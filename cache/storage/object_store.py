@@ -31,16 +31,7 @@ _IN_FLIGHT: Final = 16  # requests at the same time: each waits for the network,
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_has_threads = False  # whether obstore has started threads in this process
-_lost_threads = False  # whether this process was forked from one that had: they cannot be had again
-
-
-def _after_fork() -> None:
-    global _lost_threads
-    _lost_threads = _has_threads
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_threads_of = 0  # the process in which obstore has started its threads: one that is forked from it can have none
 
 
 class ObjectStore(Store):
@@ -217,14 +208,14 @@ class ObjectStore(Store):
         """
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-        global _has_threads
-        if _lost_threads:
+        global _threads_of
+        if _threads_of not in (0, os.getpid()):
             raise CacheError(
                 f"{self.root}: this process was forked from one that had a cache in an object store open, and requests "
                 "from here would wait for ever. Start workers by spawn (multiprocessing_context='spawn' of a "
                 "DataLoader), and hand them the split."
             )
-        _has_threads = True
+        _threads_of = os.getpid()
         try:
             yield
         except (AlreadyExistsError, PreconditionError):

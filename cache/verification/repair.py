@@ -57,13 +57,13 @@ def repair(root: Root, report: Report) -> Repaired:
         else:
             small.add(of)
     for split, stream in sorted({*small, *shards}):  # a split first: a stream is of its split
-        place = Place.of(store, split, stream or None)
+        place = Place(store, split, stream or None)
         try:
             if (split, stream) in small:
                 _restore_small_files(place, done)
             numbers = shards.get((split, stream), ())
             if not stream:
-                _remove_from_split(place, split, numbers, done)
+                _remove_from_split(place, numbers, done)
                 continue
             commit = _loaded(place)
             if still := sorted(_still_damaged(commit, numbers)):
@@ -103,20 +103,20 @@ def _restore_small_files(place: Place, done: Repaired) -> None:
         done.restored += sorted(wrong)
 
 
-def _remove_from_split(place: Place, split: str, numbers: Collection[int], done: Repaired) -> None:
+def _remove_from_split(place: Place, numbers: Collection[int], done: Repaired) -> None:
     """Remove the shards in which no track has a row; the others need the raw data."""
     commit = _loaded(place)
     live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
     still = _still_damaged(commit, numbers)
     if needed := tuple(sorted(still & live)):
-        done.rows[split] = needed
+        done.rows[place.split] = needed
     if free := sorted(still - live):
         columns = commit.manifest["shards"].keys() & COLUMNS.keys()
         notes = manifest.note_of(commit)
         kept = {key: notes[key] for key in ("raw", "body") if key in notes}  # extraction needs to know where they are
         files = _files(commit, free)
         with SplitWriter(
-            place.store.root, split, columns=columns, plan="repair", provenance={**kept, "invalidated": free}
+            place.store.root, place.split, columns=columns, plan="repair", provenance={**kept, "invalidated": free}
         ) as writer:
             writer.begin(invalidate=free)
             writer.commit(writer.entries)
@@ -143,6 +143,6 @@ def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
     found: set[int] = set()
     for name, spec in columns_of(commit.manifest).items():
         if name in commit.manifest["shards"]:
-            files = (file for file in shards_of(commit, name, spec)[0] if file.number in numbers)
+            files = (file for file in shards_of(commit, name, spec) if file.number in numbers)
             found |= {file.number for file in files if check(commit.place.store, file, fast=False)}
     return found

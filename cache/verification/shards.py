@@ -54,21 +54,17 @@ class ShardFile:
         return shards.index_bytes(self.geometry.chunks)
 
 
-def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> tuple[list[ShardFile], list[str]]:
-    """The shards that a manifest names of an array, ascending, and messages for those that cannot be."""
+def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> list[ShardFile]:
+    """The shards that a manifest names of an array, ascending. Raises CacheError for one that is of no commit."""
     geometry, array = spec.cut(Geometry(**commit.manifest["geometry"])), commit.place.array(name)
-    files, problems = [], []
+    files = []
     for number, record in sorted((int(shard), text) for shard, text in commit.manifest["shards"][name].items()):
-        try:
-            n_rows = len(shard_rows(commit.manifest, number))
-        except CacheError as error:
-            problems.append(f"{commit.place.store.location(array)}: {error}")
-            continue
+        n_rows = len(shard_rows(commit.manifest, number))
         file = ShardFile(layout.shard_key(array, number, spec.trailing), number, record, n_rows, spec, geometry)
         if spec.per_row > 1:  # of bytes: as many as the chunks hold that its size allows
             file = replace(file, n_rows=(file.size - file.index_bytes) // file.chunk_bytes * geometry.rows_per_chunk)
         files.append(file)
-    return files, problems
+    return files
 
 
 def check(store: Store, shard: ShardFile, *, fast: bool) -> str:

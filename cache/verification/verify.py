@@ -5,6 +5,7 @@ Files are checked by several threads and reported in order; `cache.verification.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from cache.format.references import (
     columns_of,
     groups_of,
     other_files,
+    places_of,
     split_folders,
     stream_folders,
     unreferenced,
@@ -59,34 +61,35 @@ class Damage:
 class Report:
     """What `verify` found. `notes` are about files that killed writers have left, which do no harm."""
 
-    problems: tuple[str, ...] = ()
+    damaged: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
     splits: int = 0
     shards: int = 0
     bytes: int = 0
-    damaged: tuple[Damage, ...] = ()  # those of the problems that are of one file
     fast: bool = False  # chunks were not checked
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        return not self.damaged
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The messages."""
+        return tuple(damage.what for damage in self.damaged)
 
 
 @dataclass(slots=True)
 class _Found:
     """What was found in one part of a cache."""
 
-    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # of splits, shards, bytes
 
-    def damage(self, damage: Damage) -> None:
-        self.damaged.append(damage)
-        self.problems.append(damage.what)
+    def damage(self, place: Place, key: str, what: str, array: str | None = None, shard: int | None = None) -> None:
+        self.damaged.append(Damage(place.split, place.stream, array, shard, key, what))
 
     def include(self, other: _Found) -> None:
-        self.problems += other.problems
         self.notes += other.notes
         self.damaged += other.damaged
         self.counts += other.counts
@@ -113,28 +116,24 @@ def verify(
     if strange := sorted(set(splits or ()) - set(known)):
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(known) or 'none'}")
     names = [name for name in known if splits is None or name in splits]
-    places = {
-        name: [(stream, Place.of(store, name, stream)) for stream in (None, *stream_folders(store, name))]
-        for name in names
-    }
+    places = {name: places_of(store, name) for name in names}
     found = _Found()
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
-        everything = (place for of_split in places.values() for _, place in of_split)
-        verification = _Verification(store, fast, threads, progress, everything)
+        verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
         try:
-            splits_of = {name: places[name][0][1] for name in names}
-            committed = [n for n, of in splits_of.items() if store.exists(of.manifest) or manifest.lost_manifest(of)]
+            splits_of = [places[name][0] for name in names]
+            committed = [of.split for of in splits_of if store.exists(of.manifest) or manifest.lost_manifest(of)]
             found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)])))
             for name in names:
-                for stream, place in places[name]:
-                    found.include(verification.place(place, name, stream))
+                for place in places[name]:
+                    found.include(verification.place(place))
                 found.notes += verification.notes_on_other_files(name)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     if store.list_names(COMPACTING):
         found.notes.append(f"{store.location(COMPACTING)}: of a killed compaction, or of a running one")
-    return Report(tuple(found.problems), tuple(found.notes), damaged=tuple(found.damaged), fast=fast, **found.counts)
+    return Report(tuple(found.damaged), tuple(found.notes), fast=fast, **found.counts)
 
 
 class _Verification:
@@ -160,39 +159,45 @@ class _Verification:
             if key not in there or bytes(there[key]) != layout.group_metadata():
                 state = "other bytes" if key in there else "no file"
                 what = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                found.damage(Damage(split, None, None, None, key, what))
+                found.damaged.append(Damage(split, None, None, None, key, what))
         return found
 
-    def place(self, place: Place, split: str, stream: str | None) -> _Found:
+    def place(self, place: Place) -> _Found:
         """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
         for _ in range(_ATTEMPTS):
             before = self._store.etag(place.manifest)
             found = _Found()
-            commit = self._commit(place, split, stream, found)
+            commit = self._commit(place, found)
             if commit is not None:
-                self._arrays(commit, split, stream, found)
-            if not found.problems or self._store.etag(place.manifest) == before:
+                self._arrays(commit, found)
+            if not found.damaged or self._store.etag(place.manifest) == before:
                 break
         return found
 
-    def _arrays(self, commit: Commit, split: str, stream: str | None, found: _Found) -> None:
+    def _arrays(self, commit: Commit, found: _Found) -> None:
         """Check the shards of all arrays."""
-        location = self._store.location(commit.place.home)
-        if stream is None:
+        place = commit.place
+        if place.stream is None:
             found.counts["splits"] += 1
-            found.include(self.groups(split, groups_of(split)[2:]))
+            found.include(self.groups(place.split, groups_of(place.split)[2:]))
         columns = columns_of(commit.manifest)
         if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
-            found.problems.append(f"{location}: the manifest names columns that this version does not know: {unknown}")
+            state = f"columns that this version does not know: {unknown}"
+            what = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
+            found.damage(place, place.manifest, what)
         for array in (name for name in columns if name in commit.manifest["shards"]):
-            files, strange = shards_of(commit, array, columns[array])
-            found.problems += strange
+            try:
+                files = shards_of(commit, array, columns[array])
+            except CacheError as error:
+                what = f"{self._store.location(place.array(array))}: {error}"
+                found.damage(place, place.manifest, what, array)
+                continue
             for first in range(0, len(files), _AHEAD):
                 some = files[first : first + _AHEAD]
                 checks = self._threads.map(partial(check, self._store, fast=self._fast), some)
                 for file, problem in zip(some, checks, strict=True):
                     if problem:
-                        found.damage(Damage(split, stream, array, file.number, file.key, problem))
+                        found.damage(place, file.key, problem, array, file.number)
                     found.counts.update(shards=1, bytes=file.size)
                     self._done += 1
                     self._bytes += file.size
@@ -200,27 +205,24 @@ class _Verification:
                         rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
                         self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
-    def _commit(self, place: Place, split: str, stream: str | None, found: _Found) -> Commit | None:
+    def _commit(self, place: Place, found: _Found) -> Commit | None:
         """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
         store = self._store
-
-        def damage(key: str, array: str | None, expected: str, state: str, do: str) -> None:
-            found.damage(Damage(split, stream, array, None, key, self._error(key, expected, state, do)))
-
         commit: Commit | None = None
         try:
             text, etag = store.read_with_etag(place.manifest)
             of = manifest.parse_manifest(text, store.location(place.manifest), place.again)
             commit = Commit(place, of, manifest.small_files(place, of), etag)
             if text != json_file(of):
-                damage(place.manifest, None, "the text that its content gives", "another", shards.REPAIR)
+                expected = "the text that its content gives"
+                found.damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
         except FileNotFoundError:
             if lost := manifest.lost_manifest(place):
-                found.damage(Damage(split, stream, None, None, place.manifest, lost))
+                found.damage(place, place.manifest, lost)
             else:
                 found.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
-            found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
+            found.damage(place, place.manifest, str(error))
         if problem := manifest.provenance_problem(place):
             found.notes.append(problem)
         if journals := place.journals():
@@ -244,10 +246,12 @@ class _Verification:
             if not intact and not (staged and name in commit.files):  # the next writer puts staged ones into place
                 state = "other bytes" if key in in_place else "no file"
                 do = shards.REPAIR if made is not None or name in commit.files else place.again
-                damage(key, array, "the file that the manifest names by its digest", state, do)
+                what = self._error(key, "the file that the manifest names by its digest", state, do)
+                found.damage(place, key, what, array)
             elif made is not None and bytes(commit.files[name]) != made:
                 expected, state = "its column's shape, type and layout", "others, with the digest in the manifest"
-                damage(key, array, expected, state, "Convert or extract it again, with this version.")
+                do = "Convert or extract it again, with this version."
+                found.damage(place, key, self._error(key, expected, state, do), array)
         return commit
 
     def notes_on_other_files(self, split: str) -> list[str]:

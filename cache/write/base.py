@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import Self
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Self
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.manifest import Commit
+from cache.format.manifest import Commit, callers_entries
 from cache.format.place import Place
 from cache.storage import store_at
 from cache.storage.base import Journal, Lock, Root
@@ -18,12 +18,17 @@ from cache.storage.base import Journal, Lock, Root
 class Writer(ABC):
     """Holds the lock of a split or stream between `with` and its end."""
 
-    def __init__(self, place: Place) -> None:
-        self._place, self._store = place, place.store
+    own_entries: ClassVar[frozenset[str]]
+    """Keys of the manifest that are the cache's own."""
+    _commit: Commit | None
+    _started: float
+
+    def __init__(self, place: Place, provenance: Mapping[str, Any] | None) -> None:
+        self.place, self._store, self._provenance = place, place.store, dict(provenance or {})
         self._journal: Journal = self._store.journal(place.writing)
 
     def __enter__(self) -> Self:
-        self._lock: Lock = self._store.lock(self._place.writing)
+        self._lock: Lock = self._store.lock(self.place.writing)
         try:
             self._open()
         except BaseException:
@@ -35,9 +40,25 @@ class Writer(ABC):
         self._journal.close()
         self._lock.release()
 
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The caller's own part of the manifest in force; empty when there is none."""
+        return {} if self._commit is None else callers_entries(self._commit.manifest, self.own_entries)
+
     @abstractmethod
     def _open(self) -> None:
         """Read what is committed now, under the lock. Called after each commit, too."""
+
+    def _refuse(self, entries: Mapping[str, Any]) -> None:
+        """Raise CacheError where a key of the caller's is one of the cache's own."""
+        if taken := sorted(entries.keys() & self.own_entries):
+            raise CacheError(f"{self.place.home}: {taken} in the manifest are the cache's own; choose other keys")
+
+    def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
+        """Commit, unless the lock was lost."""
+        self._lock.require()
+        noted = {**self._provenance, **(note or {})}
+        manifest.publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
@@ -47,7 +68,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     """
     layout.check_names(split, stream)
     store = store_at(root)
-    place = Place.of(store, split, stream)
+    place = Place(store, split, stream)
     if not store.list_names(place.home):
         return
     with store.lock(place.writing):
@@ -62,7 +83,7 @@ def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) ->
     Raises CacheError when there is no such stream, or it has a writer.
     """
     layout.check_names(split, stream)
-    place = Place.of(store_at(root), split, stream)
+    place = Place(store_at(root), split, stream)
     with place.store.lock(place.writing):
         manifest.recover(place)
         commit = manifest.load(place)

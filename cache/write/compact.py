@@ -25,15 +25,15 @@ from cache.format.layout import COLUMNS, COMPACTING, FEATURES
 from cache.format.manifest import callers_entries
 from cache.format.place import Place
 from cache.format.records import TrackRecord, TrackRows
-from cache.format.references import other_files, stream_folders
+from cache.format.references import other_files, places_of
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.atomic import sync_folder
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
-from cache.write.split_writer import NEEDS_FLAG, OWN_ENTRIES, SplitWriter
-from cache.write.stream_writer import STREAM_ENTRIES, StreamWriter
+from cache.write.split_writer import NEEDS_FLAG, SplitWriter
+from cache.write.stream_writer import StreamWriter
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
 
@@ -62,12 +62,12 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
     instead = "Convert the split into another cache, or compact a copy of it on a disk."
     if not isinstance(store, LocalStore):
         raise CacheError(f"{store.location(split)}: an object store cannot exchange two folders. {instead}")
-    if not store.exists(Place.of(store, split).manifest):
+    if not store.exists(Place(store, split).manifest):
         raise MissingSplit(f"{store.root}: no committed split {split!r}")
     beside = LocalStore(store.path(COMPACTING))
     with contextlib.ExitStack() as stack:
-        locked = stream_folders(store, split)
-        for place in (Place.of(store, split, name) for name in (None, *locked)):
+        locked = places_of(store, split)
+        for place in locked:
             stack.enter_context(store.lock(place.writing))
             manifest.recover(place)
             if place.journals():
@@ -92,14 +92,13 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
         for stream in old.streams:
             _write_stream(beside, old, stream, progress)
         _keep_notes(store, beside, old)
-        if late := sorted(set(stream_folders(store, split)) - set(locked)):
+        if late := [place.stream for place in places_of(store, split) if place not in locked]:
             raise CacheError(f"{split}: the stream {late[0]!r} was begun meanwhile. Nothing was changed. Run it again.")
         # Both folders are locked, so that no writer is in between.
-        homes = [split, *(f"{split}/{FEATURES}/{stream}" for stream in stream_folders(beside, split))]
-        locks = [(home, stack.enter_context(beside.lock(f"{home}/{layout.WRITING}"))) for home in homes]
+        locks = [(place, stack.enter_context(beside.lock(place.writing))) for place in places_of(beside, split)]
         exchange(store.path(split), beside.path(split))
-        for home, lock in locks:
-            lock.file = store.path(f"{home}/{layout.WRITING}/lock")
+        for place, lock in locks:
+            lock.file = store.path(f"{place.writing}/lock")
         _clear(beside, split)
     return Compaction(split, extent, int(FeatureCache(store.root)[split].manifest["extent"]))
 
@@ -121,7 +120,7 @@ def _write_tracks(beside: LocalStore, old: Split, progress: Progress) -> None:
             writer.append(entry, [_as_appended(old, track) for track in tracks])
             done += sum(track.stop - track.start for track in tracks)
             progress(done, int(old.manifest["rows"]), old.name)
-        writer.commit(callers_entries(old.manifest, OWN_ENTRIES))
+        writer.commit(callers_entries(old.manifest, SplitWriter.own_entries))
 
 
 def _as_appended(old: Split, track: TrackRecord) -> TrackRows:
@@ -138,9 +137,9 @@ def _as_appended(old: Split, track: TrackRecord) -> TrackRows:
 
 
 def _write_stream(beside: LocalStore, old: Split, name: str, progress: Progress) -> None:
-    commit = manifest.load(Place.of(old.store, old.name, name))
+    commit = manifest.load(Place(old.store, old.name, name))
     assert commit is not None, "the streams of an open split are locked"
-    stream, held = OpenStream(old.name, name, commit, old.manifest), commit.manifest
+    stream, held = OpenStream(commit, old.manifest), commit.manifest
     new, source = FeatureCache(beside.root)[old.name], {track.name: track.start for track in old.tracks}
     shift = np.array([source[name] for name in new.tracks.names], np.int64) - new.tracks.start  # to a track's old rows
     form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
@@ -163,18 +162,18 @@ def _write_stream(beside: LocalStore, old: Split, name: str, progress: Progress)
                 data[live] = stream.read("", old_rows)[:, 0]
             writer.write(shard, data, ok, keys)
             progress(int(rows[-1]) + 1, int(new.manifest["extent"]), f"{old.name}: {name}")
-        writer.commit(callers_entries(held, STREAM_ENTRIES))
+        writer.commit(callers_entries(held, StreamWriter.own_entries))
 
 
 def _keep_notes(store: LocalStore, beside: LocalStore, old: Split) -> None:
     """Take along how earlier commits came about, and every file that is not the cache's own: it is the user's."""
     for stream in (None, *old.streams):
-        before, now = (Place.of(where, old.name, stream) for where in (store, beside))
+        before, now = (Place(where, old.name, stream) for where in (store, beside))
         manifest.write_provenance(now, {**manifest.read_provenance(before), **manifest.read_provenance(now)})
     for key in other_files(store, old.name):
         with store.path(key).open("rb") as file:
             blocks = iter(partial(file.read, _BLOCK), b"")
-            beside.put(key, blocks, temporary=Place.of(beside, old.name).temporary)
+            beside.put(key, blocks, temporary=Place(beside, old.name).temporary)
 
 
 def _clear(beside: LocalStore, split: str) -> None:

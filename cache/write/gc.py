@@ -17,7 +17,7 @@ from cache.errors import CacheError
 from cache.format import manifest
 from cache.format.layout import COMPACTING
 from cache.format.place import Place
-from cache.format.references import arrays_without_stream, split_folders, stream_folders, unreferenced
+from cache.format.references import arrays_without_stream, places_of, split_folders, unreferenced
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 
@@ -51,11 +51,11 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
     least = older_than if older_than is not None else 0.0 if store.exclusive else GRACE
     sweep = _Sweep(store, dry_run, unfinished or not store.exclusive, least)
     for split in split_folders(store):
-        for place in (Place.of(store, split, stream) for stream in (None, *stream_folders(store, split))):
+        for place in places_of(store, split):
             sweep.under_lock(place, partial(sweep.place, place))
         sweep.remove(arrays_without_stream(store, split))
     for split in split_folders(store, COMPACTING):  # left by a killed compaction: a running one holds the split's lock
-        sweep.under_lock(Place.of(store, split), partial(sweep.remove, [f"{COMPACTING}/{split}"]))
+        sweep.under_lock(Place(store, split), partial(sweep.remove, [f"{COMPACTING}/{split}"]))
     if not dry_run and store.list_names(COMPACTING) and not split_folders(store, COMPACTING):
         store.remove([COMPACTING])  # groups of what is gone
     return sweep.found

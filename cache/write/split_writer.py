@@ -20,20 +20,17 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import callers_entries
 from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, Videos, VideosByName, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
+from cache.read.streams import open_rows
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer
 
 # A label without the flag that marks where it is known would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
-OWN_ENTRIES: Final = frozenset(
-    {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files"}
-)
 
 
 class SplitWriter(Writer):
@@ -53,6 +50,10 @@ class SplitWriter(Writer):
     Raises CacheError when there is another writer, or when columns or geometry differ from the committed ones.
     """
 
+    own_entries = frozenset(
+        {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files"}
+    )
+
     def __init__(
         self,
         root: Root,
@@ -65,12 +66,12 @@ class SplitWriter(Writer):
         rows_per_chunk: int | None = None,
     ) -> None:
         layout.check_names(split)
-        super().__init__(Place.of(store_at(root), split))
+        super().__init__(Place(store_at(root), split), provenance)
         self._split = split
         if unknown := sorted(set(columns) - COLUMNS.keys()):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
-        self._plan, self._provenance = plan, dict(provenance or {})
+        self._plan = plan
         self._asked = (rows_per_shard, rows_per_chunk)
         self._began = False
         self.journalled: tuple[str, ...] = ()
@@ -83,11 +84,6 @@ class SplitWriter(Writer):
         """Of the commit in force; "" when there is none."""
         return "" if self._commit is None else self._commit.digest
 
-    @property
-    def entries(self) -> dict[str, Any]:
-        """The caller's own part of the manifest in force; empty when there is none."""
-        return {} if self._commit is None else callers_entries(self._commit.manifest, OWN_ENTRIES)
-
     def accounts(self) -> Iterator[Mapping[str, Any]]:
         """The account of every video that the next commit will have: those that stay, and those of this commit."""
         kept = Videos(self._kept)
@@ -97,12 +93,12 @@ class SplitWriter(Writer):
     def _open(self) -> None:
         self._started = time.time()
         if self._store.exclusive:
-            self._store.remove([self._place.temporary])
-        manifest.recover(self._place)
-        self._commit = manifest.load(self._place)
+            self._store.remove([self.place.temporary])
+        manifest.recover(self.place)
+        self._commit = manifest.load(self.place)
         if self._commit is None:
-            create_groups(self._place)
-        self._tables = Tables.empty() if self._commit is None else Tables.from_files(self._commit.files)
+            create_groups(self.place)
+        self._tables = tables_of([]) if self._commit is None else Tables.from_files(self._commit.files)
         self.committed_videos = VideosByName(self._tables)
         earlier = self._of_streams() if self._commit is None else self._commit.manifest
         self._geometry = self._checked_geometry(earlier)
@@ -118,7 +114,7 @@ class SplitWriter(Writer):
         found: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # of one whose manifest is damaged, nothing can be carried over
-                read = manifest.read_manifest(Place.of(self._store, self._split, stream))
+                read = manifest.read_manifest(Place(self._store, self._split, stream))
                 found += [] if read is None else [read[0]]
         return max(found, key=lambda held: int(held["extent"]), default={})
 
@@ -126,7 +122,7 @@ class SplitWriter(Writer):
         rows_per_shard, rows_per_chunk = self._asked
         if "geometry" not in earlier:
             return Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
-        location, do = self._store.location(self._place.manifest), "or remove the split and convert it again."
+        location, do = self._store.location(self.place.manifest), "or remove the split and convert it again."
         if self._commit is not None and (held := self._commit.manifest["shards"].keys()) != self._columns.keys():
             expected, found = f"columns {sorted(held)}", str(sorted(self._columns))
             do = f"Columns are the same over all commits of a split: leave them, {do}"
@@ -206,8 +202,7 @@ class SplitWriter(Writer):
         """
         if not self._began:
             raise CacheError(f"{self._split}: commit before begin")
-        if taken := sorted(entries.keys() & OWN_ENTRIES):
-            raise CacheError(f"{self._split}: {taken} in the manifest are the cache's own; choose other keys")
+        self._refuse(entries)
         if filled := self._next % self._geometry.rows_per_shard:
             self._write_shard(filled)
         if self._next > self._first:
@@ -216,10 +211,8 @@ class SplitWriter(Writer):
         files = tables.to_files()
         for name, spec in self._columns.items():
             files[f"{name}/zarr.json"] = layout.column_metadata(spec, self._extent, self._geometry)
-        body, noted = {**entries, **self._own_entries(tables)}, {**self._provenance, **(note or {})}
-        self._lock.require()
-        manifest.publish(self._place, body, files, before=self._commit, note=noted, started=self._started)
-        arrays = [self._place.array(name) for name in self._columns]
+        self._publish({**entries, **self._own_entries(tables)}, files, note)
+        arrays = [self.place.array(name) for name in self._columns]
         self._store.remove([f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)])
         self._journal.remove()
         self._began = False
@@ -267,10 +260,8 @@ class SplitWriter(Writer):
         shard = (self._next - 1) // self._geometry.rows_per_shard
         self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
-            data = shards.encode(self._buffers[name][:filled], spec, self._geometry)
-            key = self._shard_key(name, shard)
-            self._store.put(key, data, temporary=self._place.temporary)
-            self._records[name][shard] = shards.record(data, self._geometry, key)
+            data, self._records[name][shard] = shards.encode(self._buffers[name][:filled], spec, self._geometry)
+            self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)
         written = {name: records[shard] for name, records in self._records.items()}
         self._journal.add({"shard": shard, "files": written, "videos": self._unwritten})
         self._unwritten = []
@@ -290,7 +281,7 @@ class SplitWriter(Writer):
         if journal is None:
             keep = range(0 if self._commit is None else first)
             for name in COLUMNS:
-                remove_shards(self._store, self._place.array(name), keep)
+                remove_shards(self._store, self.place.array(name), keep)
             self._journal.start(head)
             return
         files: dict[int, Mapping[str, str]] = {record["shard"]: record["files"] for record in journal}
@@ -306,8 +297,10 @@ class SplitWriter(Writer):
             shard, filled = divmod(self._next, size)
             try:
                 for name, spec in self._columns.items() if filled else ():
-                    rows = shards.read(self._store, self._shard_key(name, shard), spec, self._geometry)
-                    self._buffers[name][:filled] = rows[:filled]
+                    metadata = layout.column_metadata(spec, (shard + 1) * size, self._geometry)
+                    records = {str(shard): files[shard][name]}
+                    rows = open_rows(self._store, self.place.array(name), metadata, records, lambda: None)
+                    rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
                 break
             except CacheError:  # damaged: only the shards before it count as finished
                 end -= 1
@@ -319,7 +312,7 @@ class SplitWriter(Writer):
         self.journalled = tuple(video["name"] for video in self._new)
 
     def _shard_key(self, name: str, shard: int) -> str:
-        return layout.shard_key(self._place.array(name), shard, COLUMNS[name].trailing)
+        return layout.shard_key(self.place.array(name), shard, COLUMNS[name].trailing)
 
 
 def checked_rows(track: TrackRows, video: str, columns: Collection[str], split: str) -> dict[str, NDArray[Any]]:

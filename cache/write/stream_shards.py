@@ -25,7 +25,6 @@ from cache.format import shard as shards
 from cache.format.layout import COMPUTED, HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import foreign_shards, shard_rows
 from cache.format.place import Place
-from cache.format.shard import RaggedShard
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -71,18 +70,18 @@ class StreamShards:
     def __init__(self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16") -> None:
         layout.check_names(split, stream)
         layout.check_form(stream, dim, dtype)
-        self._store, self._split, self._stream = store_at(root), split, stream
+        self._store, self._stream = store_at(root), stream
         self._dim, self._dtype = dim, dtype
         self.form, self.columns = layout.form_of(dim, dtype), stream_columns(stream, dim, dtype)
-        self.place = Place.of(self._store, split, stream)
+        self.place = Place(self._store, split, stream)
         self._read_state()
 
     def _read_state(self) -> None:
         """Go by what is committed now."""
         self._commit = manifest.load(self.place)
-        split = manifest.load(Place.of(self._store, self._split))  # second: never older than what the stream has
+        split = manifest.load(Place(self._store, self.place.split))  # second: never older than what the stream has
         if split is None:
-            where = f"{self._store.root}: no committed split {self._split!r}"
+            where = f"{self._store.root}: no committed split {self.place.split!r}"
             raise MissingSplit(f"{where}: convert it before its features")
         self.split, self.split_digest = split, split.digest
         self.geometry = Geometry(**split.manifest["geometry"])
@@ -135,7 +134,7 @@ class StreamShards:
         """
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
-                stream = OpenStream(self._split, self._stream, self._commit, self.split.manifest)
+                stream = OpenStream(self._commit, self.split.manifest)
                 self._index = KeyIndex(stream, self.committed)
         spec, n = self.columns[self._stream], len(keys)
         data: Any = [b""] * n if self._dtype == layout.BYTES else np.zeros((n, *spec.trailing), spec.dtype)
@@ -228,11 +227,10 @@ class StreamShards:
         for name, spec in self.columns.items():
             geometry, array = spec.cut(self.geometry), arrays[name]
             if isinstance(array, np.ndarray):
-                data = shards.encode(array, spec, geometry)
+                data, records[name] = shards.encode(array, spec, geometry)
                 self._store.put(key(name), data, temporary=temporary(name))
-                records[name] = shards.record(data, geometry, key(name))
             else:
-                parts = RaggedShard(array, geometry)
+                parts = shards.encode_blobs(array, geometry)
                 self._store.put(key(name), parts, temporary=temporary(name))
                 records[name] = parts.record
         return records
@@ -243,7 +241,7 @@ class StreamShards:
 
     def title(self, shard: int) -> str:
         """A shard's name in messages."""
-        return f"{self._split}: stream {self._stream}, shard {shard}"
+        return f"{self.place.split}: stream {self._stream}, shard {shard}"
 
 
 class KeyIndex:

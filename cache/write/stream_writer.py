@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,10 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.manifest import callers_entries
 from cache.format.references import remove_shards
 from cache.storage.base import Root
 from cache.write.base import Writer, invalidate_shards
 from cache.write.stream_shards import Staged, StreamShards
-
-STREAM_ENTRIES: Final = frozenset(
-    {
-        *("format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry"),
-        *("shards", "rows", "files"),
-    }
-)
 
 
 class StreamWriter(StreamShards, Writer):
@@ -49,6 +41,13 @@ class StreamWriter(StreamShards, Writer):
     or `dtype`.
     """
 
+    own_entries = frozenset(
+        {
+            *("format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry"),
+            *("shards", "rows", "files"),
+        }
+    )
+
     def __init__(
         self,
         root: Root,
@@ -61,18 +60,13 @@ class StreamWriter(StreamShards, Writer):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype)
-        Writer.__init__(self, self.place)
-        self._plan, self._provenance = plan, dict(provenance or {})
+        Writer.__init__(self, self.place, provenance)
+        self._plan = plan
 
     @property
     def pending(self) -> list[int]:
         """Shards with committed rows that the stream does not have, without those of a killed writer with this plan."""
         return [shard for shard in self.live_shards if shard not in self._records]
-
-    @property
-    def entries(self) -> dict[str, Any]:
-        """The caller's own part of the manifest in force; empty when there is none."""
-        return {} if self._commit is None else callers_entries(self._commit.manifest, STREAM_ENTRIES)
 
     def write(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
@@ -126,8 +120,7 @@ class StreamWriter(StreamShards, Writer):
             entries: the caller's own part of the stream's manifest, under its own keys.
             note: goes to `provenance.json` beside `provenance`: how it went, how long it took.
         """
-        if taken := sorted(entries.keys() & STREAM_ENTRIES):
-            raise CacheError(f"{self._split}: {taken} in the manifest are the cache's own; choose other keys")
+        self._refuse(entries)
         extent = int(self.split.manifest["extent"])
         files = {
             f"{name}/zarr.json": layout.column_metadata(spec, extent, self.geometry)
@@ -153,9 +146,7 @@ class StreamWriter(StreamShards, Writer):
             },
             "rows": rows,
         }
-        self._lock.require()
-        provenance = {**self._provenance, **(note or {})}
-        manifest.publish(self.place, body, files, before=self._commit, note=provenance, started=self._started)
+        self._publish(body, files, note)
         self._journal.remove()
         self._open()
 

@@ -6,8 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cache import CropPolicy, Jitter
 
@@ -53,19 +51,6 @@ def test_copy_seed_and_track_each_give_other_boxes(other: Jitter) -> None:
     first = boxes(CropPolicy(jitter=Jitter(copy=1)), n=50)[0]
     assert (first != boxes(CropPolicy(jitter=other), n=50)[0])[:, :3].any(axis=1).all()
     assert (first != boxes(CropPolicy(jitter=Jitter(copy=1)), "a/1", n=50)[0])[:, :3].any(axis=1).all()
-
-
-@given(st.permutations(range(12)))
-def test_a_box_does_not_depend_on_the_order_of_work(order: list[int]) -> None:
-    policy = CropPolicy(jitter=Jitter(copy=3, seed=5))
-    names = [f"t/{i % 4}" for i in range(12)]
-    box = np.arange(48, dtype=np.float32).reshape(12, 4) + 10
-    frame = np.arange(12)
-
-    def of(rows: list[int]) -> np.ndarray:
-        return policy.boxes(box[rows], np.full(12, 1.2), policy.keys(names[i] for i in rows), frame[rows])[0]
-
-    np.testing.assert_array_equal(of(order), of(list(range(12)))[order])
 
 
 def test_the_numbers_stay_what_they_are() -> None:

@@ -110,19 +110,12 @@ def test_windows_of_nothing_and_other_tails_are_refused(options: Any) -> None:
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
 
 
-def test_the_frames_short_of_a_stride_are_reached_when_asked_for() -> None:
-    runs = np.array([[0, 21], [30, 46], [50, 65], [70, 94]])  # 21, 16, 15 and 24 rows
-    assert windows_of(runs, seqlen=16, stride=8).tolist() == [[0, 16], [30, 46], [70, 86], [78, 94]]
-    covering = windows_of(runs, seqlen=16, stride=8, tail="cover")
-    assert covering.tolist() == [[0, 16], [5, 21], [30, 46], [70, 86], [78, 94]]
-
-
-def test_a_million_runs_give_as_many_windows_as_their_lengths_say() -> None:
-    lengths = np.arange(1_000_000) % 100 + 1
+def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say() -> None:
+    lengths = np.arange(100_000) % 100 + 1
     stops = np.cumsum(lengths)
     windows = windows_of(np.stack([stops - lengths, stops], axis=1), seqlen=16, stride=16, tail="cover")
     # ceil((n - 16) / 16) + 1 = ceil(n / 16) windows of a run of n >= 16 rows
-    assert len(windows) == 10_000 * sum(-(-n // 16) for n in range(16, 101))
+    assert len(windows) == 1_000 * sum(-(-n // 16) for n in range(16, 101))
     assert (windows[1:, 0] > windows[:-1, 0]).all()
 
 

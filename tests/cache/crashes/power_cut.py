@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.crash_runs import changes
+
 Disk = dict[str, bytes | None]  # every file below the top with its bytes; every folder, with None
 Contents = Callable[["File"], bytes]  # what a file holds after the cut
 
@@ -89,16 +91,16 @@ class Model:
         """What is there after a cut at this moment that took all that it could."""
         return self.cut(set(), File.old)
 
-    def others(self, rng: random.Random) -> list[Disk]:
-        """What else may be there: names without their bytes, bytes without their names, and some in between."""
+    def others(self, rng: random.Random, n: int | None = None) -> list[Disk]:
+        """What else may be there: names without their bytes, bytes without their names, and some in between; or `n`."""
         every = set(self.pending)
-        found = [self.cut(every, contents) for contents in (File.old, File.zeros, File.torn, File.new)]
-        found.append(self.cut(set(), File.new))
+        found: list[tuple[set[Change], Contents]] = [(set(), File.new)]
+        found += [(every, contents) for contents in (File.old, File.zeros, File.torn, File.new)]
         for _ in range(SUBSETS):
             kept = {change for change in self.pending if rng.random() < 0.5}
             fates = [rng.choice((File.old, File.zeros, File.torn, File.new)) for _ in range(8)]
-            found.append(self.cut(kept, lambda file, fates=fates: fates[hash(file.live) % len(fates)](file)))
-        return found
+            found.append((kept, lambda file, fates=fates: fates[hash(file.live) % len(fates)](file)))
+        return [self.cut(*one) for one in (found if n is None else rng.sample(found, n))]
 
     def cut(self, changes: set[Change], contents: Contents) -> Disk:
         """The disk when of all that was not synced just these names have survived, and these contents."""
@@ -208,11 +210,13 @@ class Recorder:
     def __init__(self, top: Path) -> None:
         self._top = str(top.resolve())
         self.calls: list[tuple[Any, ...]] = []
+        self.changes = 0  # how many calls change something
 
     def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         note = getattr(self, f"_{name}", None)
         if note is None:
             raise NotImplementedError(f"os.{name}{args}: the recorder does not know it")
+        self.changes += changes(name, args, kwargs)
         return note(function, args, kwargs)
 
     def _note(self, what: str, path: str, *rest: Any) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 import cache
 from benchmarks.crash_runs import RUNS, seen, tree, watched
+from tests.cache.crashes.conftest import Stage
 from tests.cache.crashes.power_cut import Disk, Model, Recorder, on_disk, put_back
 
 # So many moments of every run, besides those about its commit. `EVERY_MOMENT=1 pytest ...` takes all, and an hour.
@@ -24,43 +25,16 @@ ALL = bool(os.environ.get("EVERY_MOMENT"))
 QUICK = ("first conversion", "extraction of changes", "compaction")  # the other runs with `-m slow`
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One run as it went undisturbed: its calls, and what was before and after it."""
-
-    name: str
-    calls: list[tuple[Any, ...]]
-    old: str | None
-    new: str | None
-    expected: dict[str, bytes]
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
-    """All runs, one after the other, recorded."""
-    top = tmp_path_factory.mktemp("recorded")
-    model, found = Model(), []
-    for name, run in RUNS.items():
-        recorder, old = Recorder(top), seen(top / "cache")
-        with watched(recorder):
-            run(top / "cache")
-        for call in recorder.calls:
-            model.do(*call)
-        assert model.live() == on_disk(top), "something was written past the recorder"
-        found.append(Stage(name, recorder.calls, old, seen(top / "cache"), tree(top / "cache")))
-    return found
-
-
 def kept(root: Path) -> dict[str, bytes]:
     """All of a cache but what a writer removes without waiting for the disk: its lock, a shard that was not whole."""
     scratch = (".writing/", ".writing/lock", ".writing/shard.tmp")
     return {name: data for name, data in tree(root).items() if not name.endswith(scratch)}
 
 
-def model_before(stages: list[Stage], stage: Stage) -> Model:
+def model_before(stages: dict[str, Stage], stage: Stage) -> Model:
     """The disk on which a stage began."""
     model = Model()
-    for earlier in stages[: stages.index(stage)]:
+    for earlier in itertools.takewhile(lambda earlier: earlier is not stage, stages.values()):
         for call in earlier.calls:
             model.do(*call)
     return model
@@ -86,15 +60,14 @@ def is_commit(call: tuple[Any, ...]) -> bool:
     return call[0] == "rename" and call[2].endswith("/manifest.json") and "/." not in call[2]
 
 
-def disks_of(stages: list[Stage], stage: Stage, rng: random.Random) -> Iterator[tuple[int, Disk]]:
+def disks_of(stages: dict[str, Stage], stage: Stage, rng: random.Random) -> Iterator[tuple[int, Disk]]:
     """(calls that were made, what a cut left) for the moments of one stage: the harshest, and some of the others."""
     known, model, chosen = set(), model_before(stages, stage), set(moments(stage, MOMENTS, rng))
     for made, call in enumerate(stage.calls, start=1):
         model.do(*call)
         if made not in chosen:
             continue
-        others = model.others(rng)
-        for disk in (model.lost(), *(others if ALL else rng.sample(others, 1))):
+        for disk in (model.lost(), *model.others(rng, None if ALL else 1)):
             mark = hashlib.sha256(repr(sorted(disk.items())).encode()).digest()
             if mark not in known:
                 known.add(mark)
@@ -104,8 +77,8 @@ def disks_of(stages: list[Stage], stage: Stage, rng: random.Random) -> Iterator[
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 )
-def test_a_power_cut_leaves_an_old_or_a_new_state(name: str, stages: list[Stage], tmp_path: Path) -> None:
-    stage = next(stage for stage in stages if stage.name == name)
+def test_a_power_cut_leaves_an_old_or_a_new_state(name: str, stages: dict[str, Stage], tmp_path: Path) -> None:
+    stage = stages[name]
     found = set()
     left, again = tmp_path / "left", tmp_path / "again"
     left.mkdir()
@@ -125,7 +98,7 @@ def test_a_power_cut_leaves_an_old_or_a_new_state(name: str, stages: list[Stage]
     assert seen(left / "cache") == stage.new, "a commit that had returned was lost"
 
 
-def made_whole(stages: list[Stage], stage: Stage) -> Model:
+def made_whole(stages: dict[str, Stage], stage: Stage) -> Model:
     """The disk on which a stage ended."""
     model = model_before(stages, stage)
     for call in stage.calls:
@@ -135,8 +108,10 @@ def made_whole(stages: list[Stage], stage: Stage) -> Model:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_what_went_on_after_a_kill_survives_a_power_cut_too(name: str, stages: list[Stage], tmp_path: Path) -> None:
-    stage = next(stage for stage in stages if stage.name == name)
+def test_what_went_on_after_a_kill_survives_a_power_cut_too(
+    name: str, stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    stage = stages[name]
     for made in after_kills(stage):
         top = tmp_path / str(made)
         top.mkdir()

@@ -7,32 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from cache import SplitWriter
 
 SPLIT = "toy/train"
 HOMES = (SPLIT, f"{SPLIT}/features/resnet50")
 
 
-def test_damaged_or_lost_notes_are_reported_and_replaced_by_the_next_commit(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    toy.write_stream(tmp_path)
+def test_damaged_or_lost_notes_are_reported_and_replaced_by_the_next_commit(root: Path, toy: Any) -> None:
     for notes in (b'{"commits": {', b"[1, 2]", b'{"commits": {"a": 7}}', b"\xff\xfe", None):
         for home in HOMES:
-            file = tmp_path / home / "provenance.json"
+            file = root / home / "provenance.json"
             file.unlink() if notes is None else file.write_bytes(notes)
-        split = cache.open(tmp_path)[SPLIT]
+        split = cache.open(root)[SPLIT]
         assert (split.provenance, split.was_invalidated("resnet50")) == ({}, False)
-        report = cache.verify(tmp_path)
+        report = cache.verify(root)
         assert report.ok
-        found = [note.partition(": ")[0].removeprefix(f"{tmp_path}/") for note in report.notes]
+        found = [note.partition(": ")[0].removeprefix(f"{root}/") for note in report.notes]
         assert found == ([] if notes is None else [f"{home}/provenance.json" for home in HOMES])
-    (tmp_path / SPLIT / "provenance.json").write_bytes(b"{")
+    (root / SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
-        with SplitWriter(tmp_path, SPLIT, columns=toy.columns, plan=plan, provenance={"raw": plan}) as writer:
+        with toy.writer(root, plan, provenance={"raw": plan}) as writer:
             writer.begin(["a"] if plan == "second" else ["b"])
             writer.commit({})
-        assert cache.open(tmp_path)[SPLIT].provenance["raw"] == plan
-    assert len(json.loads((tmp_path / SPLIT / "provenance.json").read_text())["commits"]) == 2
-    toy.write_stream(tmp_path)
-    cache.compact(tmp_path, SPLIT)
-    assert cache.verify(tmp_path).notes == ()
+        assert cache.open(root)[SPLIT].provenance["raw"] == plan
+    assert len(json.loads((root / SPLIT / "provenance.json").read_text())["commits"]) == 2
+    toy.write_stream(root)
+    cache.compact(root, SPLIT)
+    assert cache.verify(root).notes == ()

@@ -16,7 +16,7 @@ from cache.read import labels
 from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
 from pipeline.skeletons import JOINTS
-from tests.cache.read.by_hand import split_of
+from tests.cache.toy import split_of
 
 POLICIES = {
     "usual": CropPolicy(size=256, region=(256, 192)),
@@ -92,16 +92,6 @@ def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are
     with pytest.raises(CacheError, match="no feature stream 'resnet50'"):
         split.read(windows, "resnet50", fields=["kp_2d"])
     assert (split.read(windows, "resnet50", fields=["valid"])["valid"] == 1).all()
-
-
-def test_tracks_are_hashed_once_and_only_for_jitter(split: cache.Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = []
-    keys = CropPolicy.keys
-    monkeypatch.setattr(CropPolicy, "keys", lambda policy, names: hashed.append(policy) or keys(policy, names))
-    opened = cache.open(split.root)[split.name]
-    for stream in ("usual", "wide.x2", None, "resnet50.j1", "resnet50.j1"):
-        opened.read(opened.windows(4, 4), stream)
-    assert hashed == [POLICIES["resnet50.j1"]]
 
 
 def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy: Any) -> None:

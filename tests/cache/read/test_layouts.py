@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from cache import CacheError
 from cache.read.mapped import MappedRows
-from cache.read.rows import recognise, widen
+from cache.read.rows import widen
 from cache.read.streams import open_rows
 from cache.read.zarr_rows import ZarrRows
 from cache.storage import store_at
@@ -60,7 +59,7 @@ def test_the_direct_reader_and_zarr_agree_on_every_layout(
     )
     array[:] = data
     metadata = (tmp_path / "zarr.json").read_bytes()
-    rows = open_rows(store_at(tmp_path), ".", metadata)
+    rows = open_rows(store_at(tmp_path), ".", metadata, {}, lambda: None)
     assert isinstance(rows, MappedRows if codecs == "crc" else ZarrRows)
     through_zarr = ZarrRows(store_at(tmp_path), ".", array.metadata.to_dict())
     assert (rows.trailing, rows.dtype.newbyteorder("=")) == (shape[1:], np.dtype(dtype))
@@ -81,10 +80,8 @@ def test_both_readers_refuse_missing_files_and_rows_beyond_the_end(tmp_path: Pat
         tmp_path, shape=(40, 2), dtype="float32", chunks=(8, 2), shards=shards, compressors=codecs, fill_value=0
     )
     array[:] = 1
-    metadata = json.loads((tmp_path / "zarr.json").read_text())
-    layout = recognise(metadata)
-    assert (layout is not None) == direct
-    rows = ZarrRows(store_at(tmp_path), ".", metadata) if layout is None else MappedRows(tmp_path, layout)
+    rows = open_rows(store_at(tmp_path), ".", (tmp_path / "zarr.json").read_bytes(), {}, lambda: None)
+    assert isinstance(rows, MappedRows if direct else ZarrRows)
     out = np.zeros((1, 8, 2), "f4")
     with pytest.raises(CacheError, match="40 rows"):
         rows.read(np.array([33]), 8, out)

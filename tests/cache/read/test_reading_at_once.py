@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import cache
-from cache import SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache import StreamWriter
 from cache.read import mapped
+from tests.cache.toy import split_of
 
 ROOT = Path(__file__).parents[3]
-N_ROWS, T = 2600, 6  # 325 shards of 8 rows
-N_SHARDS = N_ROWS // 8
+N_ROWS, T = 1040, 6  # 130 shards of 8 rows
 
 
 def features_of(rows: np.ndarray) -> np.ndarray:
@@ -32,16 +32,12 @@ def features_of(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One track in 325 tiny shards a column, with a stream. Every number says of which row it is."""
+    """One track in 130 tiny shards a column, with a stream. Every number says of which row it is."""
     folder = tmp_path_factory.mktemp("tiny shards")
     rows = np.arange(N_ROWS)
     bbox = np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
     columns = {"frame_index": rows, "bbox": bbox, "valid": rows % 5 != 0}
-    track = TrackRows(name="a/0", video="a", step=1, fps=25.0, crop_scale=1.3, columns=columns)
-    with SplitWriter(folder, "toy/train", columns=columns, plan="p", rows_per_shard=8, rows_per_chunk=4) as writer:
-        writer.begin()
-        writer.append(VideoEntry(name="a"), [track])
-        writer.commit({})
+    split_of(folder, columns, rows_per_shard=8, rows_per_chunk=4)
     with StreamWriter(folder, "toy/train", "resnet50", dim=3, plan="p") as stream:
         for shard in stream.pending:
             numbers = np.asarray(stream.rows(shard))
@@ -78,7 +74,7 @@ def few_open(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path) -> None:
     split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(16)))
+        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(8)))
 
 
 def test_shards_opened_by_threads_are_counted_and_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +82,7 @@ def test_shards_opened_by_threads_are_counted_and_closed(root: Path, monkeypatch
     before = open_files()
     split = cache.open(root)["toy/train"]
     with ThreadPoolExecutor(4) as threads:
-        assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(12)))
+        assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(8)))
     assert 1 <= open_files() - before <= 16 + 4  # each thread may have looked for room before the others took it
     del split
     assert open_files() <= before
@@ -156,7 +152,7 @@ when, root = sys.argv[1], sys.argv[2]
 if when == "before":
     limit(256)
 split = cache.open(root)["toy/train"]
-T, n_rows = 6, 2600
+T, n_rows = 6, 1040
 most, others = 0, []
 
 def read(starts):
@@ -236,12 +232,7 @@ print(status("RssAnon") - before)
 
 def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_may_be_allocated(tmp_path: Path) -> None:
     n_rows, dim, allowed_mib = 30_720, 1024, 3  # 60 MiB of float16
-    columns = {"frame_index": np.arange(n_rows)}
-    track = TrackRows(name="a/0", video="a", step=1, fps=25.0, crop_scale=1.3, columns=columns)
-    with SplitWriter(tmp_path, "toy/train", columns=columns, plan="p", rows_per_shard=1024) as writer:
-        writer.begin()
-        writer.append(VideoEntry(name="a"), [track])
-        writer.commit({})
+    split_of(tmp_path, {"frame_index": np.arange(n_rows)}, rows_per_shard=1024, rows_per_chunk=64)
     with StreamWriter(tmp_path, "toy/train", "resnet50", dim=dim, plan="p") as stream:
         for shard in stream.pending:
             rows = np.asarray(stream.rows(shard))

@@ -69,7 +69,7 @@ def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
     assert split.windows(5, 2, streams=()).tolist() == split.windows(5, 2).tolist()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(data=st.data(), history=st.integers(0, 40), dtype=st.sampled_from(["float16", "float32"]))
 def test_history_is_of_the_rows_before_in_the_same_run(
     split: cache.Split, data: st.DataObject, history: int, dtype: str

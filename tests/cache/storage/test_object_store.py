@@ -171,11 +171,6 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url: str, toy:
 # -------------------------------------------------------------------------------------------------- staged shards
 
 
-def given_for(shards: StreamShards, shard: int, toy: Any, *, other: bytes = b"") -> tuple[Any, ...]:
-    rows = np.asarray(shards.rows(shard))
-    return shard, [blob + other for blob in toy.blobs(rows)], np.ones(len(rows)), toy.keys(rows)
-
-
 def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
     write_narrow(url, toy.video("a", [20, 60]))
     shards = StreamShards(url, SPLIT, "crops", **FORM)
@@ -183,12 +178,14 @@ def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
         StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as first,
         StreamWriter(url, SPLIT, "crops", plan="quality 90", **FORM) as second,
     ):
-        first.accept(shards.stage(*given_for(shards, 0, toy)))
-        second.accept(shards.stage(*given_for(shards, 0, toy)))  # the same bytes are as good
-        first.accept(shards.stage(*given_for(shards, 1, toy)))
+        first.accept(shards.stage(*toy.given(shards, 0)))
+        second.accept(shards.stage(*toy.given(shards, 0)))  # the same bytes are as good
+        first.accept(shards.stage(*toy.given(shards, 1)))
+        shard, blobs, ok, keys = toy.given(shards, 1)
+        other = shards.stage(shard, [blob + b"!" for blob in blobs], ok, keys)
         with pytest.raises(CacheError, match=r"crops/c/1: expected no object yet, found other content"):
-            second.accept(shards.stage(*given_for(shards, 1, toy, other=b"!")))
-        first.write(*given_for(shards, 2, toy))
+            second.accept(other)
+        first.write(*toy.given(shards, 2))
         first.commit({})
     assert cache.open(url)[SPLIT].blobs("crops", [33, 70]) == toy.blobs([33, 70])
     assert cache.verify(url).ok
@@ -201,10 +198,10 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
 
     write_narrow(url, toy.video("a", [20, 60]))
     shards = StreamShards(url, SPLIT, "crops", **FORM)
-    late = shards.stage(*given_for(shards, 1, toy))
+    late = shards.stage(*toy.given(shards, 1))
     with StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as writer:
         assert len(staged()) == 4  # no lock shows whether they are of another writer that is running
-        writer.accept(shards.stage(*given_for(shards, 0, toy)))
+        writer.accept(shards.stage(*toy.given(shards, 0)))
         writer.commit({})
     assert staged() == sorted(late.keys.values())
     done = cache.gc(url)

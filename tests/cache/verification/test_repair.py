@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, SplitWriter, StreamWriter
+from cache import CacheError, StreamWriter
 from cache.format.references import TABLE_NAMES
 
 SPLIT = "toy/train"
 MANIFEST, STREAM = f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json"
-
-
-def everything(root: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name != "provenance.json")
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 def spoil(file: Path, at: float = 0.5) -> bytes:
@@ -39,8 +34,8 @@ def repaired(root: Path) -> cache.Repaired:
     return cache.repair(root, cache.verify(root))
 
 
-def test_what_follows_from_the_manifest_is_written_again(root: Path) -> None:
-    before = everything(root)
+def test_what_follows_from_the_manifest_is_written_again(root: Path, toy: Any) -> None:
+    before = toy.tree(root)
 
     columns = [k for k in before if k.endswith("/zarr.json") and k.split("/")[-2] not in TABLE_NAMES]
     assert len(columns) > 12
@@ -49,11 +44,13 @@ def test_what_follows_from_the_manifest_is_written_again(root: Path) -> None:
     (root / MANIFEST).write_text(json.dumps(json.loads(before[MANIFEST])))  # the same content in another form
     done = repaired(root)
     assert (set(done.restored), done.refused, done.removed) == ({*columns, MANIFEST}, [], [])
-    assert everything(root) == before
+    assert toy.tree(root) == before
 
 
-def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(root: Path) -> None:
-    before = everything(root)
+def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(
+    root: Path, toy: Any
+) -> None:
+    before = toy.tree(root)
     table = (f"{SPLIT}/track_start/c/0", "convert the split again")
     for key, do in (table, (MANIFEST, "convert the split again"), (STREAM, "extract the stream again")):
         for gone in (False, True):
@@ -63,7 +60,7 @@ def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_
             assert any(key in problem and do in problem for problem in problems)
             assert done.restored == ["toy/zarr.json"]
             assert any(key in refused and do in refused for refused in done.refused)
-            after = everything(root)
+            after = toy.tree(root)
             assert {name for name in before if after.get(name) != before[name]} == {key}
             (root / key).write_bytes(before[key])
 
@@ -92,17 +89,17 @@ def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_c
     assert cache.verify(root).ok
 
 
-def test_another_versions_manifest_is_left_alone(root: Path) -> None:
+def test_another_versions_manifest_is_left_alone(root: Path, toy: Any) -> None:
     of = {key: value for key, value in json.loads((root / MANIFEST).read_bytes()).items() if key != "digest"}
     of["format"] = "vibe-cache 9"
     (root / MANIFEST).write_text(json.dumps({**of, "digest": cache.fingerprint(of)}))
-    before = everything(root)
+    before = toy.tree(root)
     assert any("Use the version that wrote it" in text for text in repaired(root).refused)
-    assert everything(root) == before
+    assert toy.tree(root) == before
 
 
 def test_damaged_shards_of_a_stream_are_removed_and_pending_again(root: Path, toy: Any) -> None:
-    before = everything(root)
+    before = toy.tree(root)
     damaged = [f"{SPLIT}/features/{name}" for name in ("resnet50/c/1/0", "resnet50_ok/c/1", "resnet50_key/c/1/0")]
     spoil(root / damaged[0])
     (root / damaged[1]).unlink()
@@ -115,14 +112,14 @@ def test_damaged_shards_of_a_stream_are_removed_and_pending_again(root: Path, to
     with StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
         assert writer.pending == [1]
     toy.write_stream(root)
-    assert everything(root) == before
+    assert toy.tree(root) == before
 
 
-def test_a_damaged_shard_with_rows_of_tracks_waits_for_the_raw_data(root: Path) -> None:
+def test_a_damaged_shard_with_rows_of_tracks_waits_for_the_raw_data(root: Path, toy: Any) -> None:
     spoil(root / f"{SPLIT}/kp_2d/c/2/0/0")
-    before = everything(root)
+    before = toy.tree(root)
     assert repaired(root).rows == {SPLIT: (2,)}
-    assert everything(root) == before
+    assert toy.tree(root) == before
 
 
 def test_a_damaged_shard_of_replaced_rows_alone_is_removed(root: Path, toy: Any) -> None:
@@ -147,7 +144,7 @@ def test_a_damaged_shard_of_replaced_rows_alone_is_removed(root: Path, toy: Any)
 def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy: Any) -> None:
     spoil(root / f"{SPLIT}/features/resnet50/c/1/0")
     spoil(root / f"{SPLIT}/bbox/zarr.json")
-    report, before = cache.verify(root), everything(root)
+    report, before = cache.verify(root), toy.tree(root)
     writers = (cache.store_at(root).lock(f"{home}/.writing") for home in (SPLIT, f"{SPLIT}/features/resnet50"))
     locks = list(writers)
     done = cache.repair(root, report)
@@ -155,7 +152,7 @@ def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy
         lock.release()
     assert len(done.refused) == 2
     assert all("no other writer" in refused for refused in done.refused)
-    assert everything(root) == before
+    assert toy.tree(root) == before
 
 
 def test_what_an_old_report_names_is_left_alone_where_it_is_intact_now(root: Path) -> None:
@@ -172,9 +169,7 @@ def test_what_an_old_report_names_is_left_alone_where_it_is_intact_now(root: Pat
 
 
 def test_an_intact_cache_and_one_of_a_killed_first_commit_are_not_touched(root: Path, tmp_path: Path, toy: Any) -> None:
-    with SplitWriter(tmp_path / "new", SPLIT, columns=toy.columns, plan="p") as writer:
-        writer.begin()
-        writer.append(*toy.video("a", [40]))
+    toy.unfinished(tmp_path / "new", [toy.video("a", [40])])
     for folder in (root, tmp_path / "new"):
         before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
         assert repaired(folder) == cache.Repaired()
@@ -212,7 +207,7 @@ def test_a_repair_that_is_killed_anywhere_can_be_run_again(root: Path, tmp_path:
         spoil(root / SPLIT / key)
     calm = Path(shutil.copytree(root, tmp_path / "calm"))
     total = changes_of(functools.partial(cache.repair, calm, cache.verify(calm)))
-    expected = everything(calm)
+    expected = toy.tree(calm)
     for number in np.unique(np.linspace(1, total, kills).round()).astype(int).tolist():
         killed = Path(shutil.copytree(root, tmp_path / str(number)))
         report = cache.verify(killed)
@@ -224,7 +219,7 @@ def test_a_repair_that_is_killed_anywhere_can_be_run_again(root: Path, tmp_path:
         assert repaired(killed).refused == [], number
         assert cache.verify(killed).ok, number
         cache.gc(killed)
-        assert everything(killed) == expected, number
+        assert toy.tree(killed) == expected, number
 
 
 @pytest.fixture

@@ -57,11 +57,3 @@ def test_a_stream_and_a_split_are_deleted_as_folders(root: Path, toy: Any) -> No
     shutil.rmtree(split)
     assert cache.verify(root).ok
     assert cache.open(root).splits == ()
-
-
-def test_in_the_other_order_a_copy_lacks_shards_and_verify_finds_it(root: Path, toy: Any, tmp_path: Path) -> None:
-    backup = tmp_path / "backup"
-    copy(root, backup, shards=True)
-    commit_more(root, toy, "x")
-    copy(root, backup, shards=False)
-    assert not cache.verify(backup).ok

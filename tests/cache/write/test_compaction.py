@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheChanged, CacheError, MissingSplit, SplitWriter
+from cache import CacheChanged, CacheError, MissingSplit
 from cache.write import compact
 
 SPLIT = "toy/train"
@@ -25,7 +25,7 @@ class Killed(BaseException):
 def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six videos and features of them; then b and d got other lengths, f went, and features followed."""
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
-    with SplitWriter(root, SPLIT, columns=toy.columns, plan="second", provenance={"raw": "/raw"}) as writer:
+    with toy.writer(root, "second", provenance={"raw": "/raw"}) as writer:
         writer.begin(["b", "d", "f"])
         for name, lengths in {"b": [40], "d": [1, 30]}.items():
             writer.append(*toy.video(name, lengths, seed=5))
@@ -52,17 +52,23 @@ def contents(root: Path) -> dict[str, Any]:
 
 
 def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(root: Path) -> None:
-    before, extent = contents(root), cache.open(root)[SPLIT].manifest["extent"]
+    before, old = contents(root), cache.open(root)[SPLIT]
     done = cache.compact(root, SPLIT)
     split = cache.open(root)[SPLIT]
     assert contents(root) == before
-    assert (done.before, done.after) == (extent, split.manifest["extent"])
+    assert (done.before, done.after) == (old.manifest["extent"], split.manifest["extent"])
     assert split.manifest["extent"] == split.manifest["rows"] == sum(t.stop - t.start for t in split.tracks)
     assert [video.name for video in split.videos] == ["a", "b", "c", "d", "e"]
     assert len(split.manifest["commits"]) == 1
     assert cache.verify(root).ok
     assert cache.verify(root).notes == ()
     assert not (root / ".compacting").exists()
+    # The callers' entries, notes and stamps go along.
+    assert (split.manifest["plan"], split.manifest["stand_in"]) == ("second", True)
+    assert split.stream_manifest("resnet50")["weights"] == "known"
+    assert split.stream_manifest("resnet50")["split_digest"] == split.manifest["digest"]
+    assert (split.provenance["raw"], split.provenance["compacted"]) == ("/raw", old.manifest["digest"])
+    assert (root / SPLIT / "stamps.json").read_text() == "{}"
 
 
 def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(root: Path, tmp_path: Path, toy: Any) -> None:
@@ -71,25 +77,13 @@ def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(root: Path, tmp_p
     videos = [video for video in toy.videos() if video[0].name in "ace"]
     videos += [toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()]
     fresh = tmp_path / "fresh"
-    with SplitWriter(fresh, SPLIT, columns=toy.columns, plan="p", rows_per_shard=32, rows_per_chunk=8) as writer:
+    with toy.writer(fresh, "p") as writer:
         writer.begin()
         for video in sorted(videos, key=lambda video: video[0].name):
             writer.append(*video)
         writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
     (root / SPLIT / "stamps.json").unlink()
     assert toy.tree(root) == toy.tree(fresh)
-
-
-def test_entries_notes_and_stamps_go_along(root: Path) -> None:
-    old = cache.open(root)[SPLIT]
-    cache.compact(root, SPLIT)
-    new = cache.open(root)[SPLIT]
-    assert (new.manifest["plan"], new.manifest["stand_in"]) == ("second", True)
-    assert new.stream_manifest("resnet50")["weights"] == "known"
-    assert new.stream_manifest("resnet50")["split_digest"] == new.manifest["digest"]
-    assert new.provenance["raw"] == "/raw"
-    assert new.provenance["compacted"] == old.manifest["digest"]
-    assert (root / SPLIT / "stamps.json").read_text() == "{}"
 
 
 def test_what_people_keep_in_a_split_stays_where_it_was(root: Path, tmp_path: Path, toy: Any) -> None:
@@ -131,12 +125,11 @@ def test_labels_that_one_track_lacked_stay_lacking(tmp_path: Path, toy: Any) -> 
     assert (split.rows("has_3d", 9, 49) == 255).all()
 
 
-def test_a_split_without_replaced_rows_is_left_as_it_is(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    done = cache.compact(tmp_path, SPLIT)
+def test_a_split_without_replaced_rows_is_left_as_it_is(tracks: Path) -> None:
+    times = {path: path.stat().st_mtime_ns for path in tracks.rglob("*") if path.is_file()}
+    done = cache.compact(tracks, SPLIT)
     assert done.before == done.after == 143
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
+    assert {path: path.stat().st_mtime_ns for path in tracks.rglob("*") if path.is_file()} == times
 
 
 def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_refused_the_rest(root: Path) -> None:
@@ -184,9 +177,7 @@ def test_it_refuses_what_it_could_not_carry_over(root: Path, tmp_path: Path, toy
     toy.write(lagging, [toy.video("g", [4])], plan="third")
     with pytest.raises(CacheError, match="lags behind"):
         cache.compact(lagging, SPLIT)
-    with SplitWriter(root, SPLIT, columns=toy.columns, plan="next") as writer:
-        writer.begin()
-        writer.append(*toy.video("z", [40]))
+    toy.unfinished(root, [toy.video("z", [40])])
     with pytest.raises(CacheError, match="unfinished"):
         cache.compact(root, SPLIT)
     with pytest.raises(MissingSplit):

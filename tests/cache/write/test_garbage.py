@@ -6,21 +6,13 @@ import errno
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, SplitWriter, StreamWriter
+from cache import CacheError, StreamWriter
 from cache.storage import atomic
 
 HOME = Path("toy/train")
-
-
-def unfinished(root: Path, toy: Any, *, plan: str = "next") -> None:
-    """A conversion that was killed after its first shard."""
-    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan=plan) as writer:
-        writer.begin()
-        writer.append(*toy.video("z", [40]))
 
 
 def test_a_clean_cache_loses_nothing(root: Path, toy: Any) -> None:
@@ -93,23 +85,19 @@ def test_a_file_beside_the_streams_is_no_stream(root: Path, toy: Any) -> None:
 
 def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, toy: Any) -> None:
     expected = toy.tree(root)
-    unfinished(root, toy)
+    toy.unfinished(root, [toy.video("z", [40])])
     with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
-        rows = np.asarray(writer.rows(0))
-        writer.write(0, toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
+        writer.write(*toy.given(writer, 0))
     found = cache.gc(root)
     assert found.removed == []
     assert sum("unfinished work" in text for text in found.skipped) == 2
-    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="next") as writer:
-        writer.begin()
-        writer.append(*toy.video("z", [40])) if "z" not in writer.journalled else None
     assert cache.gc(root, unfinished=True).removed
     assert toy.tree(root) == expected
     assert not (root / HOME / "features/late").exists()
 
 
 def test_a_split_with_a_writer_is_skipped(root: Path, toy: Any) -> None:
-    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="running") as writer:
+    with toy.writer(root, "running") as writer:
         writer.begin()
         writer.append(*toy.video("z", [40]))
         shard = root / HOME / "bbox/c/5/0"
@@ -142,9 +130,9 @@ def test_a_damaged_manifest_costs_no_shard(root: Path) -> None:
 
 def test_an_invalidated_shard_of_a_split_is_removed(root: Path, toy: Any) -> None:
     refused = pytest.raises(CacheError, match="tracks that stay")
-    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="forget") as writer, refused:
+    with toy.writer(root, "forget") as writer, refused:
         writer.begin(["a"], invalidate=[0])
-    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="forget") as writer:
+    with toy.writer(root, "forget") as writer:
         writer.begin(["a", "b"], invalidate=[0])
         writer.commit(writer.entries)
     assert "0" not in cache.open(root)[HOME.as_posix()].manifest["shards"]["bbox"]

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import cache
 from cache import CacheError, MissingSplit, Staged, StreamShards, StreamWriter
@@ -28,12 +26,6 @@ def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") ->
 
 def shards_of(root: Path, stream: str = "resnet50") -> StreamShards:
     return StreamShards(root, SPLIT, stream, **FORMS[stream])
-
-
-def given_for(shards: StreamShards | StreamWriter, shard: int, toy: Any, stream: str = "resnet50") -> tuple[Any, ...]:
-    rows = np.asarray(shards.rows(shard))
-    data = toy.features(rows, 4) if stream == "resnet50" else toy.blobs(rows)
-    return shard, data, rows % 9 > 0, toy.keys(rows)
 
 
 def writing(root: Path, stream: str = "resnet50") -> list[str]:
@@ -54,12 +46,12 @@ def test_staged_and_accepted_shards_have_the_bytes_of_written_ones(root: Path, t
     shutil.copytree(root, other)
     with writer_of(root, stream) as writer:
         for shard in writer.pending:
-            writer.write(*given_for(writer, shard, toy, stream))
+            writer.write(*toy.given(writer, shard))
         writer.commit({})
     workers = shards_of(other, stream)  # before there is a writer, or a stream
     with writer_of(other, stream) as writer:
         for shard in reversed(writer.pending):
-            staged = workers.stage(*given_for(workers, shard, toy, stream))
+            staged = workers.stage(*toy.given(workers, shard))
             assert pickle.loads(pickle.dumps(staged)) == staged
             sizes = {name: int(record.partition(":")[0]) for name, record in staged.records.items()}
             assert {name: (other / key).stat().st_size for name, key in staged.keys.items()} == sizes
@@ -71,26 +63,12 @@ def test_staged_and_accepted_shards_have_the_bytes_of_written_ones(root: Path, t
     assert writing(other, stream) == []
 
 
-def test_what_is_carried_over_is_known_without_the_lock(root: Path, toy: Any) -> None:
-    toy.write_stream(root, bad_rows=[12])
-    toy.write_blobs(root, bad_rows=[12])
-    toy.write(root, [toy.video("b", [7, 20], seed=3)], drop=["b"])
-    keys = toy.keys(np.array([13, 12, 500]))
-    with writer_of(root), writer_of(root, "crops"):
-        mask, features, ok = shards_of(root).carried(keys)
-        _, blobs, _ = shards_of(root, "crops").carried(keys)
-    assert (mask.tolist(), ok.tolist()) == ([True, True, False], [1, 0, 0])
-    np.testing.assert_array_equal(features[0], toy.features([13], 4)[0])
-    assert blobs == [*toy.blobs([13]), b"", b""]
-    assert shards_of(root).live_shards == [0, 1, 2, 3, 4, 5]
-
-
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
 def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) -> None:
     old = shards_of(root)
-    staged = [old.stage(*given_for(old, shard, toy)) for shard in (0, 4)]
+    staged = [old.stage(*toy.given(old, shard)) for shard in (0, 4)]
     kept = {key: (root / key).read_bytes() for one in staged for key in one.keys.values()}
     shutil.rmtree(root)
     toy.write(root, toy.videos(seed=1))  # replaced: other rows under the same numbers
@@ -107,7 +85,7 @@ def test_a_shard_that_was_staged_before_other_videos_came_is_good_still(root: Pa
     old = shards_of(root)
     toy.write(root, [toy.video("g", [5])])
     with writer_of(root) as writer:
-        writer.accept(old.stage(*given_for(old, 1, toy)))
+        writer.accept(old.stage(*toy.given(old, 1)))
         assert writer.pending == [0, 2, 3, 4, 5]
 
 
@@ -115,17 +93,17 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
     shards, wide = shards_of(root), StreamShards(root, SPLIT, "resnet50", dim=5)
     other = shards_of(root, "crops")
     with writer_of(root) as writer:
-        first, again = (shards.stage(*given_for(shards, 0, toy)) for _ in range(2))
+        first, again = (shards.stage(*toy.given(shards, 0)) for _ in range(2))
         writer.accept(first)
         for one in (first, again):
             with pytest.raises(CacheError, match="shard 0: is not pending"):
                 writer.accept(one)
-        rows = np.asarray(wide.rows(1))
-        of_five = wide.stage(1, toy.features(rows, 5), np.ones(len(rows)), toy.keys(rows))
-        for one in (of_five, other.stage(*given_for(other, 1, toy, "crops"))):
+        shard, features, ok, keys = toy.given(wide, 1)
+        of_five = wide.stage(shard, np.pad(features, ((0, 0), (0, 1))), ok, keys)
+        for one in (of_five, other.stage(*toy.given(other, 1))):
             with pytest.raises(CacheError, match="Compute it again"):
                 writer.accept(one)
-        gone = shards.stage(*given_for(shards, 2, toy))
+        gone = shards.stage(*toy.given(shards, 2))
         (root / gone.keys["resnet50_ok"]).unlink()
         with pytest.raises(CacheError, match="found no such file"):
             writer.accept(gone)
@@ -137,7 +115,7 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
 
 def test_staging_checks_what_writing_checks(root: Path, toy: Any) -> None:
     shards = shards_of(root)
-    shard, features, ok, keys = given_for(shards, 1, toy)
+    shard, features, ok, keys = toy.given(shards, 1)
     for wrong in ((9, features, ok, keys), (shard, features[:, :3], ok, keys), (shard, features * np.nan, ok, keys)):
         with pytest.raises(CacheError, match=r"not pending|expected features|not finite"):
             shards.stage(*wrong)
@@ -161,7 +139,7 @@ def test_a_full_disk_leaves_no_half_of_a_staged_shard(root: Path, toy: Any, monk
     shards = shards_of(root)
     monkeypatch.setattr("cache.storage.local.write_synced", full)
     with pytest.raises(OSError, match="No space left"):
-        shards.stage(*given_for(shards, 1, toy))
+        shards.stage(*toy.given(shards, 1))
     assert writing(root) == []
 
 
@@ -172,7 +150,7 @@ def test_what_a_late_worker_stages_is_removed_by_the_next_writer(root: Path, toy
     late = shards_of(root)
     toy.write_stream(root)
     before = toy.tree(root)
-    late.stage(*given_for(late, 1, toy))  # it does not know that all is done
+    late.stage(*toy.given(late, 1))  # it does not know that all is done
     (root / SPLIT / "features/resnet50/.writing/staged-resnet50-1-half.tmp").write_bytes(b"torn")
     assert len(writing(root)) == 4
     assert toy.tree(root) == before
@@ -185,42 +163,16 @@ def test_what_a_late_worker_stages_is_removed_by_the_next_writer(root: Path, toy
 
 def test_gc_removes_it_when_there_is_no_writer_and_leaves_it_otherwise(root: Path, toy: Any) -> None:
     with writer_of(root) as writer:
-        staged = writer.stage(*given_for(writer, 1, toy))
+        staged = writer.stage(*toy.given(writer, 1))
         done = cache.gc(root)
         assert done.removed == []
         assert "writing" in done.skipped[0]
         writer.accept(staged)
     late = shards_of(root)
-    kept = late.stage(*given_for(late, 2, toy))
+    kept = late.stage(*toy.given(late, 2))
     assert cache.gc(root, dry_run=True).removed == sorted(kept.keys.values())
     assert sorted(cache.gc(root).removed) == sorted(kept.keys.values())
     with writer_of(root) as writer:
         assert writer.pending == [0, 2, 3, 4]  # the accepted one is kept for the next run
     cache.gc(root, unfinished=True)
     assert not (root / SPLIT / "features/resnet50").exists()
-
-
-@pytest.mark.slow
-@settings(max_examples=15, deadline=None)
-@given(order=st.permutations(range(5)), staged=st.sets(st.integers(0, 4)), cut=st.integers(0, 4))
-def test_in_any_order_by_any_way_with_a_commit_anywhere_the_end_is_the_same(
-    tmp_path_factory: pytest.TempPathFactory, toy: Any, order: list[int], staged: set[int], cut: int
-) -> None:
-    top = tmp_path_factory.mktemp("order")
-    toy.write(top, toy.videos())
-    with writer_of(top, "crops") as writer:
-        for place, shard in enumerate(order):
-            given = given_for(writer, shard, toy, "crops")
-            if shard in staged:
-                writer.accept(writer.stage(*given))
-            else:
-                writer.write(*given)
-            if place == cut:
-                writer.commit({})
-        writer.commit({})
-    found = {name: data for name, data in toy.tree(top).items() if "/features/" in name}
-    assert found == _expected.setdefault("tree", found)
-    shutil.rmtree(top)
-
-
-_expected: dict[str, dict[str, bytes]] = {}

@@ -18,8 +18,6 @@ import zarr
 import cache
 from cache import CacheError, SplitWriter
 
-SIZES: Any = {"rows_per_shard": 32, "rows_per_chunk": 8}
-
 
 def column_of(videos: Any, name: str) -> np.ndarray:
     return np.concatenate([track.columns[name] for _, tracks in videos for track in tracks])
@@ -71,7 +69,7 @@ def test_a_commit_counts_keeps_the_callers_entries_and_changes_no_file_when_it_i
     assert found["commits"] == [[0, 143]]
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     toy.write(tmp_path, [])
-    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="next") as writer:
+    with toy.writer(tmp_path, "next") as writer:
         assert dict(writer.committed_videos) == {entry.name: entry for entry, _ in videos}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
 
@@ -128,15 +126,6 @@ def test_provenance_has_a_note_for_every_commit(tmp_path: Path, toy: Any) -> Non
     assert notes[first["digest"]]["software"]["numpy"] == np.__version__
 
 
-def test_columns_that_one_track_lacks_hold_fill_values(tmp_path: Path, toy: Any) -> None:
-    entry, (track,) = toy.video("a", [3])
-    bare = replace(track, columns={"frame_index": np.arange(3)})
-    toy.write(tmp_path, [(entry, [bare])])
-    split = cache.open(tmp_path)["toy/train"]
-    assert np.isnan(split.rows("kp_3d", 0, 3)).all()
-    assert (split.rows("has_3d", 0, 3) == 255).all()
-
-
 def with_columns(toy: Any, **columns: Any) -> Any:
     """A video of 3 rows with other columns; None: without it."""
     entry, (track,) = toy.video("a", [3])
@@ -160,7 +149,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
 def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("z", [3])])
     before = toy.tree(tmp_path)
-    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p") as writer:
+    with toy.writer(tmp_path, "p") as writer:
         writer.begin()
         for match, video in REFUSED.values():
             with pytest.raises(CacheError, match=match):
@@ -170,11 +159,14 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(tmp_p
 
 def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [3])])
-    for options, match in (({"columns": ["bbox"]}, "columns"), ({"rows_per_shard": 64}, "geometry")):
-        given: Any = {"columns": toy.columns, **options}
+    for options, match in (
+        ({"columns": ["bbox"]}, "columns"),
+        ({"rows_per_shard": 64}, "geometry"),
+        ({"rows_per_shard": 10}, "multiple"),
+    ):
         with pytest.raises(CacheError, match=match):
-            SplitWriter(tmp_path, "toy/train", plan="p", **given).__enter__()
-    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p") as writer:
+            toy.writer(tmp_path, "p", **options).__enter__()
+    with toy.writer(tmp_path, "p") as writer:
         with pytest.raises(CacheError, match="not among the committed videos"):
             writer.begin(["z"])
         writer.begin()
@@ -190,9 +182,9 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
 
 def test_a_second_writer_gets_the_first_ones_process(tmp_path: Path, toy: Any) -> None:
     with (
-        SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"),
+        toy.writer(tmp_path, "p"),
         pytest.raises(CacheError, match=f"process {os.getpid()} writing"),
-        SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"),
+        toy.writer(tmp_path, "p"),
     ):
         pass
     toy.write(tmp_path, [toy.video("a", [3])])  # and the first has let go
@@ -205,7 +197,7 @@ def _wait_for_end(pipe: Any) -> None:
 def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path, toy: Any) -> None:
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
-    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"), warnings.catch_warnings():
+    with toy.writer(tmp_path, "p"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside zarr's idle event loop
         worker = fork.Process(target=_wait_for_end, args=(there,))
         worker.start()

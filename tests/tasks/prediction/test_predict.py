@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import cache
-from pipeline.body import Body
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.features.streams.resnet50 import ResNet50
@@ -26,7 +25,7 @@ from tasks.prediction import overlay, video_file
 from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
 from tasks.prediction.job import Job
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams
+from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams, the_body
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
@@ -37,7 +36,7 @@ from vibe_model.vibe.generator import VIBE
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
     """A network that costs nothing, and no luigi.cfg but what a test writes."""
-    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+    FakeNetwork.install(monkeypatch)
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "none.cfg"))
 
 
@@ -323,9 +322,8 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
 
 
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
-    body = Body.stand_in()
-    body.is_stand_in = False
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: body)
+    body = the_body()
+    monkeypatch.setattr(body, "is_stand_in", False)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
     vibe = load_trained(tmp_path / "vibe.pth.tar", None, "cpu")
     assert (vibe.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
@@ -351,7 +349,6 @@ def run(capsys, *words: object) -> tuple[int, str]:
 
 def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: Body.stand_in())
     words = ("predict", world.video, "--keypoints", world.keypoints, "--checkpoint", world.checkpoint)
     words = (*words, "--body", tmp_path, "--weights", "untrained:0", "--device", "cpu", "--out", "out")
     code, shown = run(capsys, *words)

@@ -1,0 +1,144 @@
+"""Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture `toy`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cache
+from cache import UNDEFINED, SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
+
+columns = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
+rows_per_shard, rows_per_chunk = 32, 8
+SPLIT = "toy/train"
+Video = tuple[VideoEntry, list[TrackRows]]
+
+
+def track(name: str, n_rows: int, *, seed: int = 0, frame_index: Any = None) -> TrackRows:
+    rng = np.random.default_rng([seed, n_rows, *name.encode()])
+    frames = np.arange(n_rows) if frame_index is None else np.asarray(frame_index)
+    n_rows = len(frames)
+    kp_2d = rng.uniform(0, 640, (n_rows, 49, 3)).astype(np.float32)
+    kp_2d[..., 2] = 1
+    kp_3d = rng.normal(size=(n_rows, 49, 4)).astype(np.float32)
+    kp_3d[..., 3] = 1
+    rows = {
+        "frame_index": frames,
+        "bbox": rng.uniform(50, 100, (n_rows, 4)).astype(np.float32),
+        "kp_2d": kp_2d,
+        "kp_3d": kp_3d,
+        "pose": rng.normal(size=(n_rows, 72)).astype(np.float32),
+        "betas": rng.normal(size=(n_rows, 10)).astype(np.float32),
+        **{name: np.ones(n_rows, bool) for name in ("has_3d", "has_smpl", "valid")},
+    }
+    return TrackRows(name=name, video=name.split("/")[0], step=1, fps=25.0, crop_scale=1.3, columns=rows)
+
+
+def video(name: str, lengths: Sequence[int], *, seed: int = 0) -> Video:
+    tracks = [track(f"{name}/{person}", length, seed=seed) for person, length in enumerate(lengths)]
+    account = {"found": sum(lengths) + 1, "kept": sum(lengths), "dropped": {"too_small": 1}}
+    pixels: Any = {"source": f"frames/{name}", "width": 640, "height": 480}
+    return VideoEntry(name=name, fingerprint=f"{seed:064x}", account=account, **pixels), tracks
+
+
+def videos(seed: int = 0) -> list[Video]:
+    """Six videos, 143 rows: shards of 32 are crossed, one track takes more than two of them, one video has none."""
+    lengths = {"a": [10], "b": [7, 20], "c": [], "d": [70], "e": [3, 5], "f": [28]}
+    return [video(name, rows, seed=seed) for name, rows in lengths.items()]
+
+
+def writer(root: Any, plan: str, **options: Any) -> SplitWriter:
+    sizes = {"rows_per_shard": rows_per_shard, "rows_per_chunk": rows_per_chunk}
+    return SplitWriter(root, SPLIT, plan=plan, **{"columns": columns, **sizes, **options})
+
+
+def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Path:
+    """A conversion that ends when it has appended these videos; its journal."""
+    with writer(root, plan) as split:
+        split.begin()
+        for one in appended:
+            split.append(*one)
+    return root / SPLIT / ".writing/journal.jsonl"
+
+
+def write(root: Path, target: Sequence[Video], *, drop: Sequence[str] = (), plan: str = "plan") -> None:
+    with writer(root, plan) as split:
+        split.begin(drop)
+        for entry, tracks in target:
+            committed = entry.name in split.committed_videos and entry.name not in drop
+            if not committed and entry.name not in split.journalled:
+                split.append(entry, tracks)
+        split.commit({"dataset": "toy", "plan": plan})
+
+
+def keys(rows: np.ndarray) -> np.ndarray:
+    """(n, 2) uint64, a different key for every row."""
+    return np.stack([np.zeros(len(rows)), rows], axis=1).astype(np.uint64)
+
+
+def features(rows: np.ndarray, dim: int) -> np.ndarray:
+    """(n, dim) float32 that float16 holds exactly: the row number and small fractions."""
+    return (np.asarray(rows)[:, None] + np.arange(dim)[None] / 8).astype(np.float32)
+
+
+def write_stream(
+    root: Path,
+    *,
+    stream: str = "resnet50",
+    dim: int = 4,
+    dtype: str = "float16",
+    bad_rows: Sequence[int] = (),
+    shards: Any = None,
+    undefined_rows: Sequence[int] = (),
+    **entries: Any,
+) -> None:
+    """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
+    with StreamWriter(root, SPLIT, stream, dim=dim, dtype=dtype, plan="weights") as into:
+        for shard in into.pending if shards is None else shards:
+            rows = np.asarray(into.rows(shard))
+            ok = np.where(np.isin(rows, undefined_rows), UNDEFINED, ~np.isin(rows, bad_rows))
+            into.write(shard, np.where(ok[:, None] == UNDEFINED, 0, features(rows, dim)), ok, keys(rows))
+        into.commit({"weights": "known", **entries})
+
+
+def blobs(rows: Sequence[int]) -> list[bytes]:
+    """As many bytes as belong to each row: none to some, more than a chunk to others, the same for the same row."""
+    sizes = {0: 0, 1: 140_000}
+    return [np.random.default_rng(int(row)).bytes(sizes.get(row % 16, 10 + row % 7)) for row in rows]
+
+
+def write_blobs(root: Path, *, bad_rows: Sequence[int] = ()) -> None:
+    """The stream `crops` of bytes; rows that it has already are carried over by their keys."""
+    with StreamWriter(root, SPLIT, "crops", dim=0, dtype="bytes", plan="quality 95") as into:
+        for shard in into.pending:
+            rows = np.asarray(into.rows(shard))
+            into.write(shard, blobs(rows), ~np.isin(rows, bad_rows), keys(rows))
+        into.commit({"quality": 95})
+
+
+def given(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
+    """What a writer takes for a shard in which every row has its features or bytes."""
+    rows = np.asarray(shards.rows(shard))
+    data = blobs(rows) if shards.form == "bytes" else features(rows, 4)
+    return shard, data, np.ones(len(rows), np.uint8), keys(rows)
+
+
+def split_of(root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes: int) -> cache.Split:
+    """A split of one track, by its columns."""
+    rows = {"frame_index": np.arange(len(next(iter(rows.values())))), **rows}
+    one = TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=crop_scale, columns=rows)
+    with writer(root, "p", columns=rows, **sizes) as split:
+        split.begin()
+        split.append(VideoEntry(name="a"), [one])
+        split.commit({})
+    return cache.open(root)[SPLIT]
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file that the promise of equal bytes holds for."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    kept = (path for path in files if path.name != "provenance.json" and ".writing" not in path.parts)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
