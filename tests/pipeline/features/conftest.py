@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from pipeline.features.networks import backbones, cpu
 def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with made_up.py alone, on this process's path, which those that decode share."""
     folder = tmp_path_factory.mktemp("path")
-    (folder / "made_up.py").write_bytes(Path(__file__).with_name("made_up.py").read_bytes())
+    shutil.copy(Path(__file__).with_name("made_up.py"), folder)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
@@ -29,9 +31,15 @@ def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def made_up(on_path: Path) -> ModuleType:
-    import made_up as module
+    return importlib.import_module("made_up")
 
-    return module
+
+@pytest.fixture
+def root(penn: Any) -> Path:
+    """A cache with the rows of Penn Action's train split, without features."""
+    penn.converted()
+    root: Path = penn.root
+    return root
 
 
 def make_small(weights: Any = None) -> ResNet:

@@ -35,7 +35,7 @@ needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed: pip
 def forgotten() -> Iterator[None]:
     """No network is left to other tests."""
     yield
-    loaded._run.cache_clear()
+    loaded._NETWORKS.clear()
 
 
 def stream(kind: str, weights: str = "untrained:3", **options: Any) -> NumberStream:
@@ -69,7 +69,6 @@ def in_front_of(network: torch.nn.Module, layer: str, pixels: torch.Tensor) -> n
     [
         ("resnet18", CropPolicy(size=64, region=(64, 48)), "fc", 512, {}),
         ("mobilenet_v3_small", CropPolicy(size=96), "classifier.3", 1024, {}),
-        ("regnet_y_400mf", CropPolicy(size=64), "fc", 440, {}),
         slow("shufflenet_v2_x0_5", CropPolicy(size=96), "fc", 1024, {}),
         slow("vit_b_32", CropPolicy(size=64), "heads.head", 768, {"image_size": 64}),
         slow("swin_t", CropPolicy(), "head", 768, {}),
@@ -174,12 +173,13 @@ def test_offline_it_names_the_file_and_where_to_put_it(monkeypatch: pytest.Monke
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     torch.manual_seed(11)
-    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "r18.pt")
-    return tmp_path / "r18.pt"
+    torch.save(models.shufflenet_v2_x0_5(weights=None).state_dict(), tmp_path / "small.pt")
+    return tmp_path / "small.pt"
 
 
 def small(file: Path, **options: Any) -> NumberStream:
-    return stream("torchvision", f"file:{file}", network="resnet18", crop=CropPolicy(size=64), dim=512, **options)
+    named: dict[str, Any] = {"network": "shufflenet_v2_x0_5", "crop": CropPolicy(size=64), "dim": 1024}
+    return stream("torchvision", f"file:{file}", **named, **options)
 
 
 def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(file: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
     before = found.identity()
     assert str(file) not in json.dumps(before)
     assert streams.of_identity(before) is None  # where the file is now, only its user knows
-    network = models.resnet18(weights=None)
+    network = models.shufflenet_v2_x0_5(weights=None)
     network.load_state_dict(torch.load(file, weights_only=True))
     computer = found.load(CPU, None)
     expected = in_front_of(network, "fc", normalised(crops))
@@ -211,21 +211,11 @@ def test_rows_of_other_weights_under_the_same_name_are_not_extended(file: Path) 
     assert small(file).load(CPU, now).provenance == now
 
 
-@pytest.mark.parametrize(
-    ("broken", "expected"),
-    [
-        ("layer3.0.conv1.weight", r"torchvision resnet18's tensors, found missing \['layer3.0.conv1.weight'\]"),
-        ("conv1.weight", r"'conv1.weight': expected \(64, 3, 7, 7\), found \(1,\)"),
-    ],
-)
-def test_a_file_of_another_network_is_refused(broken: str, expected: str, file: Path) -> None:
+def test_a_file_of_another_network_is_refused(file: Path) -> None:
     state = torch.load(file, weights_only=True)
-    if broken == "conv1.weight":
-        state[broken] = torch.zeros(1)
-    else:
-        del state[broken]
+    del state["stage3.0.branch2.0.weight"]
     torch.save(state, file)
-    with pytest.raises(RawDataError, match=expected):
+    with pytest.raises(RawDataError, match=r"shufflenet_v2_x0_5's tensors, found missing .'stage3.0.branch2.0.weight'"):
         small(file).load(CPU, None)
     file.unlink()
     with pytest.raises(MissingAssets, match="there is no such file"):
