@@ -276,6 +276,12 @@ def _no_row(name: str, columns: dict[str, Any]) -> None:
         columns |= {key: np.delete(value, 4, axis=0) for key, value in columns.items() if key != "crop_scale"}
 
 
+def _frame(name: str, columns: dict[str, Any]) -> None:
+    """A row is of frame 5, not of 6: of pairs, it now has one before it, and the row after it has none."""
+    if name == "b/0":
+        columns["frame_index"][5] = 5
+
+
 def _scale(name: str, columns: dict[str, Any]) -> None:
     if name == "b/0":
         columns["crop_scale"] = 1.3
@@ -285,6 +291,7 @@ def _scale(name: str, columns: dict[str, Any]) -> None:
 CHANGES = {
     "a box": (_box, 1, 1, 1, 1, 0),
     "a label": (_label, 0, 0, 0, 1, 1),
+    "a frame": (_frame, 1, 1, 2, 2, 0),
     "a row less": (_no_row, 0, 0, 1, 1, 0),
     "a track's crop scale": (_scale, *[N - 1] * 4, 0),
     "a pixel of video b": ("b", *[N - 1] * 4, 0),  # pixels are known by video
