@@ -88,11 +88,12 @@ class OpenShards:
         return number in self._missing
 
     def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
-        """As `Split.rows`, from an open shard where that has them."""
+        """As `Split.rows`, from open shards where these have them."""
         shard = self._open.get(first // self._size)
-        if shard is None or stop > shard.stop or name not in shard.columns:
+        if shard is None or name not in shard.columns:
             return self._split.rows(name, first, stop)
-        return shard.columns[name][first - shard.start : stop - shard.start]
+        here = shard.columns[name][first - shard.start : stop - shard.start]
+        return here if stop <= shard.stop else np.concatenate([here, self.rows(name, shard.stop, stop)])
 
     def cuts(self, rows: NDArray[np.int64]) -> Iterator[Cut]:
         """What the crops of (n,) rows show."""

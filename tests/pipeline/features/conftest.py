@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
+import cache
 from pipeline.features import networks
 from pipeline.features.networks import backbones, cpu
+from pipeline.pixels import sources
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +42,23 @@ def root(penn: Any) -> Path:
     penn.converted()
     root: Path = penn.root
     return root
+
+
+def write_split(
+    root: Path, split: str, raw: Path, tracks: Mapping[str, Sequence[cache.TrackRows]], side: int, plan: str = ""
+) -> None:
+    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures of `side` px in `raw`."""
+    columns = tuple(next(iter(tracks.values()))[0].columns)
+    before = list(tracks) if (root / split).exists() else []
+    about: dict[str, Any] = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_shard": 8, "rows_per_chunk": 8}
+    with cache.SplitWriter(root, split, columns=columns, **about) as writer:
+        writer.begin(drop=before)
+        for video, of_video in tracks.items():
+            suffix = next((raw / video).iterdir()).suffix
+            source = f"pictures:{video}/{{:06d}}{suffix}+0"
+            pixels = sources.parse(raw, source).digest()
+            writer.append(cache.VideoEntry(name=video, source=source, pixels=pixels, width=side, height=side), of_video)
+        writer.commit({"stand_in": True})
 
 
 def make_small(weights: Any = None) -> ResNet:

@@ -191,7 +191,7 @@ def test_the_token_is_that_of_the_published_architecture(
     np.testing.assert_array_equal(compute(computer, crops[2:])[0], features[2])
 
 
-def test_in_bf16_it_points_the_same_way(
+def test_in_bf16_it_points_the_same_way_or_is_refused(
     tiny: None, file: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
@@ -199,6 +199,10 @@ def test_in_bf16_it_points_the_same_way(
     assert fast.provenance["arithmetic"].startswith("bf16")
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
+    monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
+    loaded._NETWORKS.clear()
+    with pytest.raises(ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"):
+        Hmr2(checkpoint=file, precision="fast").load(CPU, None)
 
 
 def test_its_tensors_have_the_published_names_and_shapes() -> None:
