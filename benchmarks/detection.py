@@ -34,7 +34,7 @@ from torchvision.models.detection import KeypointRCNN
 from pipeline import synthetic
 from pipeline.detect import get, rcnn
 from pipeline.detect.keypoint_rcnn import PRETRAINED
-from pipeline.detect.run import detect_clips
+from pipeline.detect.run import Machine, detect_clips
 from pipeline.errors import MissingAssets
 from pipeline.formats.labels.detections import read_detections
 from pipeline.pixels.frames import Video
@@ -113,7 +113,7 @@ def speed(clips: Sequence[Path], n_frames: int, weights: str, work: Path) -> Ite
     plain = time.perf_counter() - began, busy() - cpu
     detector.load("cpu")([first])
     began, cpu = time.perf_counter(), busy()
-    report = detect_clips(raw, work / "out", detector, device="cpu")
+    report = detect_clips(raw, work / "out", detector, Machine("cpu"))
     ours = time.perf_counter() - began, busy() - cpu
     began = time.process_time()
     for clip in shortened:
@@ -184,9 +184,9 @@ MEMORY_OF: Final = """
 import resource, sys, time
 from pathlib import Path
 from pipeline.detect import get
-from pipeline.detect.run import detect_clips
+from pipeline.detect.run import Machine, detect_clips
 began = time.perf_counter()
-report = detect_clips(Path(sys.argv[1]), Path(sys.argv[2]), get("demo"), workers=2)
+report = detect_clips(Path(sys.argv[1]), Path(sys.argv[2]), get("demo"), Machine(workers=2))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(report.done, report.frames, f"{peak:.0f}", f"{time.perf_counter() - began:.0f}")
 """

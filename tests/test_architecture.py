@@ -55,14 +55,15 @@ MOST_FILES = 15  # in one folder, but for __init__ and __main__
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams", "pipeline.synthetic"),
-    *("pipeline.maintenance.overview", "pipeline.maintenance.accept", "tasks"),
+    *("pipeline.maintenance.overview", "pipeline.maintenance.accept", "pipeline.conversion.convert", "tasks"),
 )
 ASKING = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
-    if "torch" in sys.modules:
-        sys.exit(f"{name} imports torch")
+    for heavy in ("torch", "distributed"):  # Dask where a scheduler is named
+        if heavy in sys.modules:
+            sys.exit(f"{name} imports {heavy}")
 from vibe_model import TrainConfig, runs
 runs.is_complete(TrainConfig())
 sys.exit("torch" in sys.modules)

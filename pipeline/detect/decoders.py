@@ -50,12 +50,12 @@ class _Lane:
     clip: str
     start: int  # the next frame that is expected
     asked: int  # the next frame that no process has been asked for
-    process: Process | None = None
-    trials: int = 0
+    process: Process
+    trials: int = 0  # processes that have ended since the last answer
 
 
 class Decoders:
-    """`n` processes, started when first needed and replaced when they end or hang. To be ended by `end`.
+    """`n` processes, started when first needed and replaced when they end or hang. To be ended by `close`.
 
     size: frames in a batch. threads: of each clip's decoder. timeout: s without progress after which one is ended.
     """
@@ -70,7 +70,7 @@ class Decoders:
         """All frames of (clip, first frame): of each clip in order; clips side by side, the earliest one preferred."""
         while True:
             while len(self._lanes) < self._n and (one := next(clips, None)) is not None:
-                self._lanes.append(_Lane(one[0], one[1], one[1], self._idle.pop() if self._idle else None))
+                self._lanes.append(_Lane(one[0], one[1], one[1], self._idle.pop() if self._idle else self._start()))
             if not self._lanes:
                 return
             found = self._look()
@@ -79,31 +79,28 @@ class Decoders:
             lane, batch = found
             if batch.ended:
                 self._lanes.remove(lane)
-                self._idle += [lane.process] if lane.process is not None else []
+                self._idle.append(lane.process)
             yield batch
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all processes."""
-        end([*self._idle, *(lane.process for lane in self._lanes if lane.process is not None)])
-        self._idle, self._lanes = [], []
+        end([*self._idle, *(lane.process for lane in self._lanes)])
+
+    def _start(self) -> Process:
+        return Process(_decode, str(self._raw), self._size, env=self._env, memory=MEMORY)
 
     def _look(self) -> tuple[_Lane, Batch] | None:
         """What the earliest clip's process has sent, if any has."""
         for lane in self._lanes:
-            if lane.process is None:
-                lane.process = Process(_decode, str(self._raw), self._size, env=self._env, memory=MEMORY)
-                lane.asked = lane.start
             while len(lane.process.given) < AHEAD:
                 task = (lane.clip, lane.asked)
                 lane.process.give([task], pickle.dumps(task))
                 lane.asked += self._size
-        pipes = [lane.process.pipe for lane in self._lanes if lane.process is not None]
-        ready = wait(pipes, LOOK)
+        ready = wait([lane.process.pipe for lane in self._lanes], LOOK)
         for lane in self._lanes:
-            assert lane.process is not None
             answer = lane.process.answer(ready, self._timeout)
             if isinstance(answer, Failed):
-                lane.process, lane.trials = None, lane.trials + 1
+                lane.process, lane.asked, lane.trials = self._start(), lane.start, lane.trials + 1
                 if lane.trials == TRIALS:
                     found = f"after frame {lane.start}: {TRIALS} processes ended, the last one {answer.message}"
                     return lane, Batch(lane.clip, [], True, _unreadable(self._raw / lane.clip, found))

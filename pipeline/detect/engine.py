@@ -7,8 +7,8 @@ be decoded costs itself.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,12 +56,8 @@ class Report:
 
     def add(self, other: Report) -> None:
         """Count what another process did."""
-        self.done, self.frames, self.persons = (
-            self.done + other.done,
-            self.frames + other.frames,
-            self.persons + other.persons,
-        )
-        self.undecoded, self.decoding = self.undecoded + other.undecoded, self.decoding + other.decoding
+        for name in ("done", "frames", "persons", "undecoded", "decoding"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems |= other.problems
 
     def __str__(self) -> str:
@@ -205,22 +201,19 @@ class Run:
     ) -> None:
         self.plan, self.todo, self.report, self.detect, self.progress = plan, todo, report, detect, progress
         self.size, self.part = machine.batch_size or plan.detector.batch_size, machine.part
-        cores = len(os.sched_getaffinity(0))
-        n = max(1, min(machine.workers or cores, len(todo)))
-        threads = max(1, cores // n)
-        self.decoders = Decoders(plan.raw, n, self.size, threads=threads, timeout=machine.timeout)
+        n = max(1, min(cores(machine.workers), len(todo)))
+        self.decoders = Decoders(plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout)
         self.open: dict[str, _Clip] = {}
         self.waiting: dict[tuple[int, ...], list[_Picture]] = {}  # by the picture's shape
         self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
 
     def over(self) -> None:
         """Do it. Raises PipelineError for a detector that breaks its promise, and what it raises itself."""
-        try:
-            self._over(self.decoders.batches(self._next_clips()))
-        finally:
-            self.decoders.end()
+        with contextlib.closing(self.decoders):
+            self._over()
 
-    def _over(self, batches: Iterator[Batch]) -> None:
+    def _over(self) -> None:
+        batches = self.decoders.batches(self._next_clips())
         while (batch := self._next(batches)) is not None:
             clip = self.open[batch.clip]
             for picture in clip.take(batch):  # until there are enough of its size, or too many of others
@@ -279,11 +272,8 @@ class Run:
         info = self._info(clip.files, last)
         if info is None:
             expected, do = "frames that can be decoded", "Download it again, or remove it."
-            file = self.plan.raw / clip.files.clip
-            self._give_up(
-                clip,
-                RawDataError(file, "video", expected=expected, found="none", do=do, reason="video_unreadable"),
-            )
+            file, reason = self.plan.raw / clip.files.clip, "video_unreadable"
+            self._give_up(clip, RawDataError(file, "video", expected=expected, found="none", do=do, reason=reason))
             return
         clip.files.finish(info, last)
         del self.open[clip.files.clip]

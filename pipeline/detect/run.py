@@ -18,10 +18,9 @@ from cache.storage.atomic import WriterLock
 from pipeline import cluster
 from pipeline.cli.progress import Progress, silent
 from pipeline.detect.base import Detect, Detector
-from pipeline.detect.engine import PART, Machine, Report, Run, n_frames_stated
+from pipeline.detect.engine import Machine, Report, Run, n_frames_stated
 from pipeline.detect.files import PARTS, ClipFiles
 from pipeline.detect.plan import DetectionPlan, plan_detection
-from pipeline.processes import TIMEOUT
 from pipeline.processes.devices import Devices
 
 __all__ = ["Machine", "Report", "detect_clips", "detect_planned"]
@@ -30,23 +29,13 @@ MOST_CLIPS: Final = 16  # in a task
 
 
 def detect_clips(
-    raw: Path,
-    out: Path,
-    detector: Detector,
-    *,
-    device: str = "auto",
-    batch_size: int = 0,
-    workers: int = 0,
-    part: int = PART,
-    timeout: float = TIMEOUT,
-    progress: Progress = silent,
+    raw: Path, out: Path, detector: Detector, machine: Machine | None = None, *, progress: Progress = silent
 ) -> Report:
     """Write `out/<clip>.json` for every clip below `raw` that has none of these pixels, weights and settings.
 
     `progress` counts frames, as far as the clips' headers state them. Raises what `plan_detection` and `detect` raise.
     """
-    plan = plan_detection(raw, out, detector)
-    return detect_planned(plan, Machine(device, batch_size, workers, part, timeout), progress=progress)
+    return detect_planned(plan_detection(raw, out, detector), machine or Machine(), progress=progress)
 
 
 def detect_planned(

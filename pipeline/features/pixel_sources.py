@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,52 +77,23 @@ class Decoded(NamedTuple):
     kind: str = ""  # of the problem, for counting
 
 
-class Pixels(Protocol):
-    """Where crops come from. Picklable; two that are equal are the same."""
-
-    @property
-    def name(self) -> str:
-        """Of the video, for messages."""
-        ...
-
-    @property
-    def in_order(self) -> bool:
-        """Whether going back, or starting in the middle, costs what comes before: a video's frames."""
-        ...
-
-    @property
-    def by_row(self) -> bool:
-        """Whether targets are rows of the split, not frames of a video."""
-        ...
-
-    def check(self) -> None:
-        """Raise PipelineError where these are not the pixels that were converted."""
-        ...
-
-    def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
-        """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
-        ...
-
-    def another_way(self) -> tuple[Pixels, str]:
-        """The same pixels, decoded otherwise than an extraction does, and how. Raises PipelineError for no such way."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Pictures or a video below the raw folder."""
+    """Pictures or a video below the raw folder. Picklable; two that are equal are the same."""
 
     source: FrameSource
     split: str
-    name: str
+    name: str  # of the video, for messages
     digest: str = ""  # of the pixels at conversion; "": not known
-    by_row: ClassVar[bool] = False
+    by_row: ClassVar[bool] = False  # whether targets are rows of the split, not frames of a video
 
     @property
     def in_order(self) -> bool:
+        """Whether going back, or starting in the middle, costs what comes before."""
         return not self.source.random_access
 
     def check(self) -> None:
+        """Raise PipelineError where these are not the pixels that were converted."""
         if self.digest and self.source.digest() != self.digest:
             raise PipelineError(
                 f"{self.split}: {self.name}: {self.source.place} does not hold the pictures that were converted. If "
@@ -131,6 +102,7 @@ class Frames:
             )
 
     def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
+        """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
         for frame in self.source.read((target.frame for target in targets), alive=alive):
             if frame.image is None:
                 yield Decoded(None, f"{self.name}, frame {frame.index}: {frame.problem}", frame.kind)
@@ -138,6 +110,7 @@ class Frames:
                 yield Decoded(functools.partial(_cropped, frame.image))
 
     def another_way(self) -> tuple[Pixels, str]:
+        """The same pixels, decoded otherwise than an extraction does, and how. Raises PipelineError for no such way."""
         source, way = another_way(self.source)
         return replace(self, source=source), way
 
@@ -148,7 +121,7 @@ def _cropped(picture: Image, cut: Cut, size: int) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class StoredCrops:
-    """The crops of a stream in the cache: the raw pictures are not needed."""
+    """As `Frames`, of a stream of crops in the cache: the raw pictures are not needed."""
 
     root: cache.Root
     split: str
@@ -184,6 +157,9 @@ class StoredCrops:
     def another_way(self) -> tuple[Pixels, str]:
         """They are what the stream was computed from, however they were decoded."""
         return self, f"stream {self.stream}"
+
+
+Pixels = Frames | StoredCrops
 
 
 def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:

@@ -97,27 +97,18 @@ class SingleRows:
         """The numbers of crops, in batches of the network's size."""
         size, lanes = computer.batch_size, computer.lanes
         memory = np.zeros((size * lanes, self._policy.size, self._policy.size, 3), np.uint8)
-        region, waiting = region_slices(self._policy), list[Answer]()
-
-        def computed() -> Iterator[Answer]:
-            batches = [memory[first : first + size][:, *region] for first in range(0, len(waiting), size)]
-            numbers = np.concatenate(list(threads.map(computer, batches)))
-            yield from (answer._replace(numbers=found) for answer, found in zip(waiting, numbers, strict=False))
-            waiting.clear()
-
+        region = region_slices(self._policy)
         computer.adopt(memory)
         try:
             with ThreadPoolExecutor(lanes) as threads:
-                for answer in crops:
-                    if answer.numbers is None:
-                        yield answer
-                        continue
-                    memory[len(waiting)] = answer.numbers
-                    waiting.append(answer)
-                    if len(waiting) == len(memory):
-                        yield from computed()
-                if waiting:
-                    yield from computed()
+                while some := list(itertools.islice(crops, len(memory))):
+                    made = [(answer, answer.numbers) for answer in some if answer.numbers is not None]
+                    yield from (answer for answer in some if answer.numbers is None)
+                    for slot, (_, crop) in zip(memory, made, strict=False):
+                        slot[:] = crop
+                    batches = [memory[first : first + size][:, *region] for first in range(0, len(made), size)]
+                    computed = itertools.chain.from_iterable(threads.map(computer, batches))
+                    yield from (one._replace(numbers=found) for (one, _), found in zip(made, computed, strict=False))
         finally:
             computer.release()
 

@@ -28,7 +28,7 @@ from pipeline.datasets.videos import FOLDERS, Videos
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.run import Report, detect_clips
+from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Image, Video
@@ -105,7 +105,7 @@ def of_clips(
 
 def detected(source: Source, detector: Detector, *, device: str, progress: Progress) -> tuple[Source, Report]:
     """The source with the people that are found in it. Raises what `detect_clips` does."""
-    report = detect_clips(source.raw, source.raw / KEYPOINTS, detector, device=device, progress=progress)
+    report = detect_clips(source.raw, source.raw / KEYPOINTS, detector, Machine(device), progress=progress)
     people = {"from": f"detector {detector.name}", "named": KEYPOINTS}
     return replace(source, people=people, problems={**source.problems, **report.problems}), report
 

@@ -8,7 +8,3 @@ outputs.py   a stream's slots, batches, shards and network; several streams may 
 meter.py     where the time goes
 run.py       the loop that keeps all of them busy; streams of labels need none of this
 """
-
-from pipeline.features.engine.run import Run
-
-__all__ = ["Run"]

@@ -6,7 +6,6 @@ twice costs its rows, and those of the rest of its video where that can only be 
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+from pipeline.cli.options import cores
 from pipeline.errors import PipelineError
 from pipeline.features.engine.worker import Done, Filling, SharedSlots, Task, decode
 from pipeline.processes import MEMORY, Failed, Process, end
@@ -88,7 +88,7 @@ class Decoders:
                 yield answer
 
     def _start(self) -> Process:
-        threads = {VIDEO_THREADS: str(max(1, cores() // self._n))}
+        threads = {VIDEO_THREADS: str(max(1, cores(0) // self._n))}
         fds = [memory.fd for memory in self._memories]
         return Process(decode, tuple(self._fillings), fds=fds, env=threads, memory=MEMORY)
 
@@ -134,8 +134,3 @@ class Decoders:
             left = tuple(one for one in task.targets if one not in lost)
             before = tuple(one for one in task.before if one.frame != frame)
             yield replace(task, targets=left, before=before, problems=task.problems | problems)
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0))

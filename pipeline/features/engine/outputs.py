@@ -11,11 +11,11 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import CropPolicy, Split
+from cache import CropPolicy, Split, StreamShards
 from pipeline.errors import PipelineError
 from pipeline.features.engine.decoders import AHEAD
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import OpenShard, OpenShards, Shards
+from pipeline.features.engine.shards import OpenShard, OpenShards
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches
 from pipeline.features.engine.worker import Filling, SharedSlots
 from pipeline.features.spec import Resources
@@ -51,7 +51,7 @@ class Output(Generic[T]):
     """
 
     stream: Stream
-    shards: Shards
+    shards: StreamShards
     target: Sequence[int]
     write: Callable[[OpenShard], T]
     recorded: Mapping[str, Any] | None = None

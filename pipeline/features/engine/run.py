@@ -18,8 +18,9 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 
 from cache import Split
+from pipeline.cli.options import cores
 from pipeline.errors import ConfigError
-from pipeline.features.engine.decoders import Decoders, cores
+from pipeline.features.engine.decoders import Decoders
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, check_shape, device_of, load
 from pipeline.features.engine.shards import OpenShard, OpenShards
@@ -52,7 +53,7 @@ class Run(Generic[T]):
         *,
         pixels_of: Callable[[int], Pixels],
         resources: Resources,
-        progress: Callable[[int, Meter], None] = lambda rows, meter: None,  # noqa: ARG005
+        progress: Callable[[int, Meter], None],
     ) -> None:
         self._split, self._pixels_of, self._resources, self._progress = split, pixels_of, resources, progress
         self._outputs = [OpenOutput(split, output) for output in outputs]
@@ -97,10 +98,10 @@ class Run(Generic[T]):
                 self._report()
 
     def _computed(self) -> Iterator[tuple[int, T]]:
-        workers = self._resources.workers or cores()
-        if workers > MOST_WORKERS * cores():
+        workers = cores(self._resources.workers)
+        if workers > MOST_WORKERS * cores(0):
             raise ConfigError(
-                f"workers {workers}: this machine has {cores()} cores; at most {MOST_WORKERS} for each are allowed"
+                f"workers {workers}: this machine has {cores(0)} cores; at most {MOST_WORKERS} for each are allowed"
             )
         fillings = [out.load(self._resources, workers) for out in self._outputs]
         lanes = max(out.threads for out in self._outputs)
@@ -227,7 +228,7 @@ def run_of(
     *,
     pixels_of: Callable[[int], Pixels] | None,
     resources: Resources,
-    progress: Callable[[int, Meter], None] = lambda rows, meter: None,  # noqa: ARG005
+    progress: Callable[[int, Meter], None],
 ) -> Run[T] | LabelRun[T]:
     """The extraction of streams of crops together, or, without `pixels_of`, of one stream of labels."""
     if pixels_of is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,6 @@ from pipeline.features.pixel_sources import Cut, Labels
 from pipeline.features.streams.base import BYTES, LabelStream, PairStream, Stream, policy_of
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
-
-
-class Shards(Protocol):
-    """What an extraction has to know of the stream's shards: of cache.StreamShards."""
-
-    def rows(self, shard: int) -> range: ...
-    def live(self, shard: int) -> NDArray[np.bool_]: ...
-    def carried(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]: ...
 
 
 @dataclass(slots=True)
@@ -50,8 +43,7 @@ class OpenShard:
 
     number: int
     start: int  # its first row
-    frame: NDArray[np.int64]  # (n,) and the boxes, of streams of crops
-    bbox: NDArray[np.float32]  # (n, 4) cxcywh px
+    columns: Mapping[str, NDArray[Any]]  # of streams of crops, frame_index (n,) and bbox (n, 4)
     keys: NDArray[np.uint64]  # (n, 2)
     todo: NDArray[np.bool_]  # (n,) rows to be computed
     values: NDArray[Any]  # (n, dim) numbers, or (n,) `bytes`
@@ -72,7 +64,7 @@ class OpenShard:
 class OpenShards:
     """The open shards of one stream's extraction. `target`: those that it lacks, ascending."""
 
-    def __init__(self, split: Split, shards: Shards, stream: Stream, target: Sequence[int]) -> None:
+    def __init__(self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]) -> None:
         self._split, self._shards, self._stream, self.target = split, shards, stream, target
         self._policy = policy_of(stream)
         self._size = int(split.manifest["geometry"]["rows_per_shard"])
@@ -95,33 +87,26 @@ class OpenShards:
         """Whether a shard is among those that the stream lacks, and not finished."""
         return number in self._missing
 
-    def frames(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) ascending rows -> their frames."""
-        return self._read("frame_index", rows)
+    def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
+        """As `Split.rows`, from open shards where these have them."""
+        shard = self._open.get(first // self._size)
+        if shard is None or name not in shard.columns:
+            return self._split.rows(name, first, stop)
+        here = shard.columns[name][first - shard.start : stop - shard.start]
+        return here if stop <= shard.stop else np.concatenate([here, self.rows(name, shard.stop, stop)])
 
-    def cuts(self, rows: NDArray[np.int64], wanted: NDArray[np.bool_]) -> tuple[Cut | None, ...]:
-        """What the crops of (n,) rows show; None where they are not wanted."""
-        found: list[Cut | None] = [None] * len(rows)
-        at = np.flatnonzero(wanted)
-        order = at[np.argsort(rows[at])]
-        here = rows[order]
-        boxes, mirrored = self._boxes(here, self._read("frame_index", here), self._read("bbox", here))
-        scale = np.asarray(self._split.tracks.crop_scale[self._split.track_of(here)], np.float64)
-        for i, box, factor, turned in zip(
-            order.tolist(), boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True
-        ):
-            found[i] = Cut(tuple(box), factor, turned)
-        return tuple(found)
+    def cuts(self, rows: NDArray[np.int64]) -> Iterator[Cut]:
+        """What the crops of (n,) rows show."""
+        frame, bbox = (column(self, name, rows) for name in ("frame_index", "bbox"))
+        for box, *of in zip(*(values.tolist() for values in self._boxes(rows, frame, bbox)), strict=True):
+            yield Cut(tuple(box), *of)
 
-    def labels(self, rows: NDArray[np.int64], wanted: NDArray[np.bool_]) -> tuple[Labels | None, ...]:
-        """What the stream needs of (n,) rows beside pixels, as stored; None where not wanted, or nothing."""
-        found: list[Labels | None] = [None] * len(rows)
-        at = np.flatnonzero(wanted) if self._columns else np.zeros(0, np.int64)
-        if len(at):
-            columns = {name: column(self._split, name, rows[at]) for name in self._columns}
-            for i, *values in zip(at.tolist(), *columns.values(), strict=True):
-                found[i] = dict(zip(columns, values, strict=True))
-        return tuple(found)
+    def labels(self, rows: NDArray[np.int64]) -> Iterator[Labels | None]:
+        """What the stream needs of (n,) rows beside pixels, as stored; None where that is nothing."""
+        if not self._columns:
+            return itertools.repeat(None, len(rows))
+        values = zip(*(column(self._split, name, rows) for name in self._columns), strict=True)
+        return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
 
     def put(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:
         """(n,) rows of the split, all of open shards, what was computed of them, and (n,) whether that is known."""
@@ -156,7 +141,7 @@ class OpenShards:
         rows = self._shards.rows(number)
         live = np.flatnonzero(self._shards.live(number))
         at = rows.start + live
-        frame, bbox = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+        columns: dict[str, NDArray[Any]] = {}
         compared = has_previous(self._split, at) if self.pairs else np.ones(len(live), bool)
         keys = np.zeros((len(rows), 2), np.uint64)
         labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
@@ -166,13 +151,13 @@ class OpenShards:
             before = at[compared] - 1
             first = int(before.min(initial=rows.start)) if self.pairs else rows.start  # one of the shard before
             frames = self._split.rows("frame_index", first, rows.stop)
-            frame = frames[rows.start - first :]
-            bbox = self._split.rows("bbox", rows.start, rows.stop)
-            previous = None
+            frame, bbox = frames[rows.start - first :], self._split.rows("bbox", rows.start, rows.stop)
+            columns = {"frame_index": frame, "bbox": bbox}
             if self.pairs:
                 previous = np.full(len(live), -1)
                 previous[compared] = frames[before - first]
-            keys[live] = self._keys(at, frame[live], bbox[live], previous, labels)
+                labels = [previous, *labels]
+            keys[live] = self._keys(at, frame[live], bbox[live], labels)
         had, carried, ok = self._shards.carried(keys)
         values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
         todo = np.zeros(len(rows), bool)
@@ -182,57 +167,34 @@ class OpenShards:
         left = int(todo.sum())
         counts = Counts(computed=len(without), carried=len(live) - left - len(without))
         self.not_computed += len(live) - left
-        return OpenShard(number, rows.start, frame, bbox, keys, todo, values, ok, left, counts)
-
-    def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """A column of (n,) ascending rows, from open shards where these have them."""
-        if not len(rows):
-            return self._split.rows(name, 0, 0)
-        parts = []
-        ends = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] % self._size == 0)) + 1
-        for run in np.split(rows, ends):
-            first, stop = int(run[0]), int(run[-1]) + 1
-            shard = self._open.get(first // self._size)
-            if shard is not None and len(shard.frame):
-                column = shard.frame if name == "frame_index" else shard.bbox
-                parts.append(column[first - shard.start : stop - shard.start])
-            else:
-                parts.append(self._split.rows(name, first, stop))
-        return np.concatenate(parts)
+        return OpenShard(number, rows.start, columns, keys, todo, values, ok, left, counts)
 
     def _boxes(
         self, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The boxes that the stream's crop policy cuts out, and which of them are mirrored."""
-        if self._policy.follows_box:
-            return bbox, np.zeros(len(rows), bool)
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
+        """The boxes that the stream's crop policy cuts out, their tracks' crop scales, and which are mirrored."""
         track, which = np.unique(self._split.track_of(rows), return_inverse=True)
+        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)[which]
+        if self._policy.follows_box:
+            return bbox, scale, np.zeros(len(rows), bool)
         keys = self._policy.keys(self._split.tracks[number].name for number in track.tolist())
-        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)
-        return self._policy.boxes(bbox, scale[which], keys[which], frame)
+        boxes, mirrored = self._policy.boxes(bbox, scale, keys[which], frame)
+        return boxes, scale, mirrored
 
     def _keys(
         self,
         rows: NDArray[np.int64],
         frame: NDArray[np.int64],
         bbox: NDArray[np.float32],
-        previous: NDArray[np.int64] | None,
-        labels: Sequence[NDArray[Any]],
+        others: Sequence[NDArray[Any]],
     ) -> NDArray[np.uint64]:
-        """(n, 2): 128 bits that differ when the row's pixels, frame, box, crop scale, previous frame or labels do."""
-        track = self._split.track_of(rows)
-        video = self._split.tracks.video[track].tolist()
-        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)
-        boxes, mirrored = self._boxes(rows, frame, bbox)
-        parts: list[NDArray[Any]] = [frame, boxes, scale]
-        if not self._policy.follows_box:
-            parts.append(mirrored)
-        if previous is not None:
-            parts.append(previous)
-        described = _bytes([*parts, *labels])
+        """(n, 2): 128 bits that differ when the row's pixels, frame, box, crop scale or `others` do."""
+        boxes, scale, mirrored = self._boxes(rows, frame, bbox)
+        of_jittered = () if self._policy.follows_box else (mirrored,)
+        described = _bytes([frame, boxes, scale, *of_jittered, *others])
         out = np.empty((len(rows), 16), np.uint8)
         begun: dict[int, Any] = {}
-        for i, number in enumerate(video):
+        for i, number in enumerate(self._split.tracks.video[self._split.track_of(rows)].tolist()):
             if number not in begun:
                 begun[number] = hashlib.blake2b(self._split.videos[number].pixels.encode(), digest_size=16)
             key = begun[number].copy()
@@ -252,8 +214,10 @@ def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
     return np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns], 1)
 
 
-def column(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+def column(split: Split | OpenShards, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """(n, ...) of a column as stored, of any rows."""
+    if not len(rows):
+        return split.rows(name, 0, 0)
     found, inverse = np.unique(rows, return_inverse=True)
     runs = np.split(found, np.flatnonzero(np.diff(found) != 1) + 1)
     return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split
-from pipeline.features.engine.shards import OpenShards
+from pipeline.features.engine.shards import OpenShards, column
 from pipeline.features.engine.worker import Done, Task
-from pipeline.features.pixel_sources import Cut, Labels, Person, Pixels, Target
+from pipeline.features.pixel_sources import Cut, Person, Pixels, Target
 
 MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
 RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
@@ -41,9 +41,7 @@ class Job(NamedTuple):
     rows: NDArray[np.int64]  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where targets are rows
     todo: NDArray[np.bool_]  # (outputs, n) which streams lack them
-    cuts: tuple[tuple[Cut | None, ...], ...]  # (outputs, n)
-    labels: tuple[tuple[Labels | None, ...], ...]  # (outputs, n) those that streams of pairs need
-    previous: NDArray[np.int64]  # (n,) frame of the row one step before, where a stream of pairs lacks it; else -1
+    persons: tuple[Mapping[int, Person], ...]  # by output: of each row that it lacks, by its place; without slots yet
     stored: tuple[Cut | None, ...]  # (n,) what stored crops show
     shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
     keep_from: NDArray[np.int64]  # (n + 1,) the earliest frame that it or a later row needs as its previous one
@@ -79,7 +77,7 @@ def jobs(
                 yield []
                 continue
             pixels = pixels_of(video)
-            frame = rows if pixels.by_row else open_shards[0].frames(rows)
+            frame = rows if pixels.by_row else column(open_shards[0], "frame_index", rows)
             order = np.lexsort((rows, frame))
             parts = [order[part] for part in _parts(frame[order], pixels.in_order, most_rows)]
             yield [
@@ -101,22 +99,23 @@ def _job(
     compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
     wanted = rows
     rows = np.union1d(rows, compared - 1) if len(compared) else rows  # all of them have a row before: see OpenShards
-    frame = rows if pixels.by_row else open_shards[0].frames(rows)
+    frame = rows if pixels.by_row else column(open_shards[0], "frame_index", rows)
     order = np.lexsort((rows, frame))
     rows, frame = rows[order], frame[order]
     todo = np.stack([np.isin(rows, lack) & np.isin(rows, wanted) for lack in lacks])
     previous = np.full(len(rows), -1)
     is_compared = np.isin(rows, compared)
     before = rows[is_compared] - 1
-    previous[is_compared] = before if pixels.by_row else open_shards[0].frames(before)
-    cuts = tuple(one.cuts(rows, wanted) for one, wanted in zip(open_shards, todo, strict=True))
-    labels = tuple(one.labels(rows, wanted) for one, wanted in zip(open_shards, todo, strict=True))
-    stored: tuple[Cut | None, ...] = (None,) * len(rows)
-    if pixels.by_row:
-        stored = open_shards[0].cuts(rows, np.ones(len(rows), bool))
+    previous[is_compared] = before if pixels.by_row else column(open_shards[0], "frame_index", before)
+    persons = []
+    for output, (one, lacking) in enumerate(zip(open_shards, todo, strict=True)):
+        at = np.flatnonzero(lacking)
+        parts = zip(at.tolist(), one.cuts(rows[at]), previous[at].tolist(), one.labels(rows[at]), strict=True)
+        persons.append({i: Person(output, -1, *of) for i, *of in parts})
+    stored = tuple(open_shards[0].cuts(rows)) if pixels.by_row else (None,) * len(rows)
     needed = np.append(np.where(previous < 0, NONE, previous), NONE)
     keep_from = np.minimum.accumulate(needed[::-1])[::-1]
-    return Job(number, pixels, rows, frame, todo, cuts, labels, previous, stored, shards, keep_from)
+    return Job(number, pixels, rows, frame, todo, tuple(persons), stored, shards, keep_from)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -257,14 +256,11 @@ class Tasks:
         places = []
         persons: list[list[Person]] = [[] for _ in range(stop - start)]
         for output, batches in enumerate(self._batches):
-            at = np.flatnonzero(todo[output])
+            at = start + np.flatnonzero(todo[output])
             slots, within = batches.take(len(at))
-            places.append((job.rows[start + at], slots, within))
+            places.append((job.rows[at], slots, within))
             for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
-                cut = job.cuts[output][start + i]
-                assert cut is not None, "a row without a crop is lacking"
-                labels = job.labels[output][start + i]
-                persons[i].append(Person(output, slot, cut, int(job.previous[start + i]), labels))
+                persons[i - start].append(job.persons[output][i]._replace(slot=slot))
         begin = int(np.searchsorted(job.frame, job.keep_from[start]))
         earlier = _targets(job, begin, [[]] * (start - begin)) if begin < start else ()
         first = start == 0 and bool(job.shards)

@@ -12,14 +12,12 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
-from pipeline.features.networks.backbones import Loaded, folded
-from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork, chosen_device, compute
+from pipeline.features.networks.backbones import folded
+from pipeline.features.networks.base import WHOLE, Loaded, Network, Normalisation, chosen_device, compute
 from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
 from pipeline.features.streams.base import Machine
@@ -50,15 +48,17 @@ def load(
     """
     device, fast = chosen_device(machine.device), precision == "fast"
     network, provenance = backbones.load(weights)
+
+    def loaded() -> Loaded:
+        return Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
+
     running: Network
     if device.type == "cuda":
-        loaded = Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
-        running = _on_cuda(loaded, device, machine, fast=fast and multiplies_bf16(device))
+        running = CudaNetwork(loaded(), device, machine, fast=fast and multiplies_bf16(device))
     else:
-        size, threads = machine.batch_size, machine.threads
-        running = CpuNetwork(network, fast=fast, batch_size=size, threads=threads, region=region)
+        running = CpuNetwork(loaded(), machine, fast=fast)
     if weights.stand_in:
-        statistics = (recorded or {}).get("standardisation") or _statistics(network, region)
+        statistics = (recorded or {}).get("standardisation") or _statistics(loaded())
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
         provenance["standardisation"] = dict(statistics)
     running.provenance = {**provenance, "arithmetic": running.arithmetic, "device": running.device}
@@ -72,29 +72,19 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
     not point where the exact ones do: a cosine of at least 0.9999 over a few rendered crops.
     """
     device = chosen_device(machine.device)
-    loaded = load()
-    fast = precision == "fast" and (multiplies_bf16(device) if device.type == "cuda" else bf16_is_native())
-    running = _on_device(loaded, device, machine, fast=False)
+    on_cuda, loaded = device.type == "cuda", load()
+    fast = precision == "fast" and (multiplies_bf16(device) if on_cuda else bf16_is_native())
+
+    def on_device(loaded: Loaded, *, fast: bool) -> Network:
+        return CudaNetwork(loaded, device, machine, fast=fast) if on_cuda else OneByOne(loaded, machine, fast=fast)
+
+    running = on_device(loaded, fast=False)
     if fast:
         exact, loaded = running, replace(loaded, network=copy.deepcopy(loaded.network).cpu())
-        running = _on_device(loaded, device, machine, fast=True)
+        running = on_device(loaded, fast=True)
         _check_fast(exact, running, str(loaded.provenance["network"]))
     running.provenance = {**loaded.provenance, "arithmetic": running.arithmetic, "device": running.device}
     return running
-
-
-def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
-    if device.type == "cuda":
-        return _on_cuda(loaded, device, machine, fast=fast)
-    dtype = torch.bfloat16 if fast else torch.float32
-    network = PlainNetwork(loaded.network, dtype, channels_last=True, normalisation=loaded.normalisation)
-    return OneByOne(network, loaded.region, batch_size=machine.batch_size, threads=machine.threads)
-
-
-def _on_cuda(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> CudaNetwork:
-    size, normalisation = machine.batch_size, copy.deepcopy(loaded.normalisation)  # moved there
-    how: dict[str, Any] = {"fast": fast, "batch_size": size, "compiled": machine.compile}
-    return CudaNetwork(loaded.network, device, **how, region=loaded.region, normalisation=normalisation)
 
 
 def _rendered(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
@@ -118,9 +108,9 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
         )
 
 
-def _statistics(network: ResNet, region: tuple[int, int]) -> dict[str, list[float]]:
+def _statistics(loaded: Loaded) -> dict[str, list[float]]:
     """Mean and standard deviation of each feature over rendered crops, rounded: they read back exactly."""
-    exact = CpuNetwork(network, fast=False, batch_size=0, threads=0, region=region)
-    features = compute(exact, _rendered(CALIBRATION_CROPS, region)).astype(np.float64)
+    exact = CpuNetwork(loaded, Machine(), fast=False)
+    features = compute(exact, _rendered(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean, std = features.mean(axis=0), features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}

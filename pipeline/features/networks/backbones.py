@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,7 +18,6 @@ from torchvision.models import get_weight, resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.features.networks.base import Normalisation
 from pipeline.features.weights import WeightsSpec
 from pipeline.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
@@ -27,17 +25,6 @@ N = TypeVar("N", bound=nn.Module)
 
 # Names in SPIN's checkpoint that belong to its regressor and body, not to the ResNet.
 REGRESSOR: Final = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_pose", "init_shape", "init_cam", "smpl.")
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A network in fp32 for evaluation, without its classifier: (B, 3, height, width) -> (B, dim)."""
-
-    network: nn.Module
-    provenance: dict[str, Any]  # weights, sha256 of the tensors, stand-in or not, network, layer
-    region: tuple[int, int]  # (height, width) px of its pictures
-    normalisation: Normalisation
-    dim: int
 
 
 def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,9 +18,6 @@ from torch import Tensor, nn
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
 from pipeline.processes.threads import Threads
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -83,20 +82,29 @@ class Normalisation(nn.Module):
         return lines.sub_(self.mean).mul_(self.scale).view(crops.shape).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A network in fp32 for evaluation, without its classifier: (B, 3, height, width) -> (B, dim)."""
+
+    network: nn.Module
+    provenance: dict[str, Any]  # weights, sha256 of the tensors, stand-in or not, network, layer
+    region: tuple[int, int]  # (height, width) px of its pictures
+    normalisation: Normalisation
+    dim: int
+
+
 class PlainNetwork(nn.Module):
     """The layers one by one, as torch has them. uint8 crops (B, height, width, 3) RGB -> (B, dim) float32.
 
     The network itself is changed to the format.
     """
 
-    def __init__(
-        self, network: nn.Module, dtype: torch.dtype, *, channels_last: bool, normalisation: Normalisation | None = None
-    ) -> None:
+    def __init__(self, loaded: Loaded, *, fast: bool, channels_last: bool = True) -> None:
         super().__init__()
-        self.normalisation = normalisation or Normalisation()
+        self.dtype = torch.bfloat16 if fast else torch.float32
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(dtype=dtype, memory_format=self.format)  # type: ignore[call-overload]
-        self.dtype = dtype
+        self.normalisation = copy.deepcopy(loaded.normalisation)  # moved to the device
+        self.network = loaded.network.to(dtype=self.dtype, memory_format=self.format)  # type: ignore[call-overload]
 
     def forward(self, crops: Tensor) -> Tensor:
         pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)

@@ -6,7 +6,6 @@ CPUs; called by hand they need no C++ compiler on the machine, and no minute of 
 
 from __future__ import annotations
 
-import os
 import platform
 from typing import Any, Final, NamedTuple
 
@@ -14,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.models.resnet import ResNet
 
-from pipeline.features.networks.backbones import GlobalMean, folded
-from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork
+from pipeline.cli.options import cores
+from pipeline.features.networks.base import Loaded, Network, PlainNetwork
+from pipeline.features.streams.base import Machine
 
 BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
 SMALL_BATCH: Final = 8  # of networks that compute a crop at a time: large ones take seconds for each
@@ -26,22 +25,20 @@ SMALL_BATCH: Final = 8  # of networks that compute a crop at a time: large ones 
 class CpuNetwork(Network):
     """`threads` batches at a time (0: one a core), each computed by one thread: bits depend on neither.
 
-    `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever `batch_size`.
+    `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever the machine's.
     """
 
-    def __init__(
-        self, network: ResNet, *, fast: bool, batch_size: int, threads: int, region: tuple[int, int] = WHOLE
-    ) -> None:
-        super().__init__((batch_size if fast else 0) or BATCH_SIZE, threads or len(os.sched_getaffinity(0)), region)
-        self.device = "cpu"
+    device = "cpu"
+
+    def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
+        super().__init__((machine.batch_size if fast else 0) or BATCH_SIZE, cores(machine.threads), loaded.region)
         self._forward: FusedNetwork | PlainNetwork
         if fused_available():
-            dtype = torch.bfloat16 if fast and bf16_is_native() else torch.float32
-            self._forward = FusedNetwork(network, dtype, self.batch_size, region)
-            self.arithmetic = f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, oneDNN's fused convolutions"
+            fast = fast and bf16_is_native()
+            self._forward = FusedNetwork(loaded, fast=fast, batch_size=self.batch_size)
+            self.arithmetic = f"{'bf16' if fast else 'fp32'}, oneDNN's fused convolutions"
         else:
-            pixels = Normalisation(region[1])
-            self._forward = PlainNetwork(folded(network), torch.float32, channels_last=True, normalisation=pixels)
+            self._forward = PlainNetwork(loaded, fast=False)
             self.arithmetic = "fp32, layer by layer"
 
     @torch.inference_mode()
@@ -56,11 +53,12 @@ class OneByOne(Network):
     `threads` batches at a time (0: one a core), each computed by one thread.
     """
 
-    def __init__(self, network: PlainNetwork, region: tuple[int, int], *, batch_size: int, threads: int) -> None:
-        super().__init__(batch_size or SMALL_BATCH, threads or len(os.sched_getaffinity(0)), region)
-        self.device = "cpu"
-        self.arithmetic = f"{'bf16' if network.dtype == torch.bfloat16 else 'fp32'}, layer by layer"
-        self._forward = network
+    device = "cpu"
+
+    def __init__(self, loaded: Loaded, machine: Machine, *, fast: bool) -> None:
+        super().__init__(machine.batch_size or SMALL_BATCH, cores(machine.threads), loaded.region)
+        self.arithmetic = f"{'bf16' if fast else 'fp32'}, layer by layer"
+        self._forward = PlainNetwork(loaded, fast=fast)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -89,13 +87,13 @@ def bf16_is_native() -> bool:
 
 
 class FusedNetwork:
-    """uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
+    """uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32, of a `folded` ResNet."""
 
-    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int, region: tuple[int, int]) -> None:
-        network = folded(network).to(dtype, memory_format=torch.channels_last)
-        self._dtype = dtype
-        self._normalisation, self._mean = Normalisation(region[1]), GlobalMean()
-        self._first = _Convolution(network.conv1, (batch_size, 3, *region))
+    def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
+        self._dtype = torch.bfloat16 if fast else torch.float32
+        network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._normalisation, self._mean = loaded.normalisation, network.avgpool
+        self._first = _Convolution(network.conv1, (batch_size, 3, *loaded.region))
         self._pool = network.maxpool
         shape = _after(network.maxpool, self._first.output)
         self._blocks: list[_Block] = []

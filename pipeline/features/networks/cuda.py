@@ -11,10 +11,10 @@ from typing import ClassVar, Final, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork
+from pipeline.features.networks.base import Loaded, Network, PlainNetwork
+from pipeline.features.streams.base import Machine
 
 FAST_BATCH: Final = 256
 EXACT_BATCH: Final = 64
@@ -23,40 +23,29 @@ PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the pro
 
 class CudaNetwork(Network):
     """`fast`: bf16, channels last, two threads with a stream each. Otherwise fp32 without TF32, by deterministic
-    algorithms, in batches of one size and one thread. `compiled`: by torch.compile, where it is fast.
+    algorithms, in batches of one size and one thread. Where it is fast, by torch.compile if the machine says so.
 
     Crops go to the GPU as bytes and are normalised there.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        device: torch.device,
-        *,
-        fast: bool,
-        batch_size: int,
-        compiled: bool,
-        region: tuple[int, int] = WHOLE,
-        normalisation: Normalisation | None = None,
-    ) -> None:
-        super().__init__((batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1, region)
+    def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
+        super().__init__((machine.batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1, loaded.region)
         self.device = str(torch.cuda.get_device_name(device))
-        compiled = compiled and fast
+        compiled = machine.compile and fast
         self.arithmetic = "fp32 without TF32, deterministic"
         if fast:
             self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
         self._device = device
         self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = on_device(
-            network, device, fast=fast, normalisation=normalisation
-        )
+        plain = PlainNetwork(loaded, fast=fast, channels_last=fast)
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = plain.to(device)
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._copied, self._counting = 0.0, threading.Lock()
         self._of_thread = threading.local()
         self._flags = CudnnFlags(fast=fast)
         # What is compiled is compiled here, once, and not in two threads at the same time.
-        self(np.zeros((self.batch_size, *region, 3), np.uint8))
+        self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory: only from there can the GPU copy crops while it computes. Raises PipelineError."""
@@ -108,23 +97,8 @@ def multiplies_bf16(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def on_device(
-    network: nn.Module, device: torch.device, *, fast: bool, normalisation: Normalisation | None = None
-) -> PlainNetwork:
-    """The network, changed to the precision's format and moved to the device."""
-    dtype = torch.bfloat16 if fast else torch.float32
-    return PlainNetwork(network, dtype, channels_last=fast, normalisation=normalisation).to(device)
-
-
-def cudnn_flags(*, fast: bool) -> AbstractContextManager[None]:
-    """How cuDNN chooses its algorithms. By default, it rounds fp32 to TF32's 10 bits."""
-    if fast:
-        return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
 class CudnnFlags:
-    """A context of `cudnn_flags` that several threads, of several networks, are in at the same time.
+    """How cuDNN chooses its algorithms: a context that several threads, of several networks, are in at the same time.
 
     What it sets holds for the process: a thread that left it by itself would end it for the others. While any network
     inside is exact, its flags are set: a fast one's numbers do not depend on them.
@@ -153,5 +127,7 @@ class CudnnFlags:
                 of._set[1].__exit__(None, None, None)
                 of._set = None
             if of._set is None and wanted is not None:
-                of._set = wanted, cudnn_flags(fast=wanted)
+                # By default, it rounds fp32 to TF32's 10 bits.
+                choice = {"benchmark": wanted, "deterministic": not wanted, "allow_tf32": wanted}
+                of._set = wanted, torch.backends.cudnn.flags(enabled=True, **choice)
                 of._set[1].__enter__()

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from pipeline.features.networks.backbones import Loaded, fill, tensor_digest
-from pipeline.features.networks.base import Normalisation
+from pipeline.features.networks.backbones import fill, tensor_digest
+from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
 from pipeline.formats.checkpoints import load_checkpoint
 

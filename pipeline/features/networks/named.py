@@ -13,8 +13,8 @@ from torch import nn
 from torchvision import models
 
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.networks.backbones import Loaded, fetched, fill, tensor_digest
-from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Normalisation
+from pipeline.features.networks.backbones import fetched, fill, tensor_digest
+from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
 from pipeline.formats.checkpoints import load_checkpoint
 

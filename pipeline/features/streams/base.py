@@ -121,6 +121,11 @@ class Stream(ABC):
         """Whether it is only for demo data, as an untrained network."""
         return False
 
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """For the manifest of a stream that loads no computer."""
+        return {"stand_in": self.stand_in}
+
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -187,11 +192,6 @@ class ByteStream(Stream):
         """(n,) what is compared of two crops' bytes: how different these are. The bytes themselves by default."""
         return np.frombuffer(data, np.uint8)
 
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """For the stream's manifest."""
-        return {"stand_in": self.stand_in}
-
 
 @dataclass(frozen=True, kw_only=True)
 class PairStream(Stream):
@@ -223,11 +223,6 @@ class PairStream(Stream):
 
         One process calls it for one pair after the other. The numbers must not depend on the pairs before.
         """
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """For the stream's manifest."""
-        return {"stand_in": self.stand_in}
 
 
 def policy_of(stream: Stream) -> CropPolicy:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pipeline.errors import ConfigError, PipelineError
@@ -13,16 +12,27 @@ from pipeline.features.streams.base import Machine, NumberStream
 
 if TYPE_CHECKING:
     from pipeline.features.networks import Network
-    from pipeline.features.networks.backbones import Loaded
+    from pipeline.features.networks.base import Loaded
 
 Precision = Literal["exact", "fast"]
-KEPT: Final = 2  # networks that stay in memory: as many as may be extracted together
+KEPT: Final = 3  # networks that stay in memory: as many as are usually extracted together
+
+_NETWORKS: Final[dict[Hashable, Network]] = {}
 
 
 def check_precision(precision: str) -> None:
     """Raise ConfigError for what is neither exact nor fast."""
     if precision not in get_args(Precision):
         raise ConfigError(f"precision {precision!r}: expected exact or fast")
+
+
+def kept(key: Hashable, load: Callable[[], Network]) -> Network:
+    """What `load` gives; that of the same key is given again while it is one of the last few."""
+    if key not in _NETWORKS and len(_NETWORKS) == KEPT:
+        del _NETWORKS[next(iter(_NETWORKS))]  # the one that was asked for longest ago
+    found = _NETWORKS.pop(key, None) or load()
+    _NETWORKS[key] = found
+    return found
 
 
 def loaded(
@@ -32,13 +42,20 @@ def loaded(
     machine: Machine,
     recorded: Mapping[str, Any] | None,
 ) -> Network:
-    """The stream's network on its device.
+    """The stream's network on its device. Another checkpoint of the same path is another network.
 
     Raises PipelineError where the rows that the stream has already were computed with other weights, and what
     `networks.run` raises.
     """
-    crop = {**asdict(stream.crop), "region": stream.crop.region and list(stream.crop.region)}
-    network = _run(_Load(load, crop, json.dumps(stream.identity())), precision, machine)
+    from pipeline.features import networks
+
+    def described() -> Loaded:
+        crop = {**asdict(stream.crop), "region": stream.crop.region and list(stream.crop.region)}
+        found = load()
+        return replace(found, provenance={**found.provenance, "crop": crop})
+
+    key = json.dumps(stream.identity()), machine
+    network = kept(key, lambda: networks.run(described, precision, machine))
     before, now = (recorded or {}).get("sha256"), network.provenance["sha256"]
     if before not in (None, now):
         by = (recorded or {}).get("library")
@@ -48,29 +65,3 @@ def loaded(
             "same name. Name another stream, or --replace this one."
         )
     return network
-
-
-@dataclass(frozen=True, eq=False)
-class _Load:
-    """Compared by the stream's identity: another checkpoint of the same path is another network."""
-
-    load: Callable[[], Loaded]
-    crop: Mapping[str, Any]
-    identity: str
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Load) and self.identity == other.identity
-
-    def __hash__(self) -> int:
-        return hash(self.identity)
-
-    def __call__(self) -> Loaded:
-        found = self.load()
-        return replace(found, provenance={**found.provenance, "crop": self.crop})
-
-
-@functools.lru_cache(maxsize=KEPT)
-def _run(load: _Load, precision: str, machine: Machine) -> Network:
-    from pipeline.features import networks
-
-    return networks.run(load, precision, machine)

@@ -56,7 +56,7 @@ class NamedNetwork(NumberStream):
         Raises ConfigError for a device that does not exist and where `dim` is another number, and what
         `networks.named.Named.load` and `loaded` raise.
         """
-        from pipeline.features.networks.backbones import Loaded
+        from pipeline.features.networks.base import Loaded
 
         def load() -> Loaded:
             found = self._named().load(self.weights)

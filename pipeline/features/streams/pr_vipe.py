@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,16 +63,6 @@ class PrVipe(LabelStream):
     def stand_in(self) -> bool:
         """Also of an embedding that was trained on demo data: its checkpoint records it."""
         return self.weights.stand_in or bool(_checkpoint(self.weights, str(self.weights.identity())).get("stand_in"))
-
-    def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "weights": self.weights.identity()}
-
-    @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        weights = identity["weights"]
-        if "argument" not in weights:
-            return None  # only the digest of a checkpoint's file is known
-        return cls(weights=EmbeddingWeights(weights["kind"], weights["argument"]))
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
         """The embedding on its device.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.features.streams.base import Machine, NumberStream, region_of
-from pipeline.features.streams.loaded import Precision, check_precision
+from pipeline.features.streams.loaded import Precision, check_precision, kept
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
@@ -49,20 +48,13 @@ class ResNet50(NumberStream):
 
         Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
         """
-        standardisation = json.dumps((recorded or {}).get("standardisation"))
-        content = json.dumps(self.weights.identity())
-        return _load(self.weights, content, self.precision, machine, standardisation, region_of(self.crop))
+        from pipeline.features import networks
 
+        region, standardisation = region_of(self.crop), (recorded or {}).get("standardisation")
+        # Another checkpoint of the same name is another network.
+        content = json.dumps([self.weights.identity(), standardisation])
 
-@functools.lru_cache(maxsize=1)
-def _load(
-    weights: WeightsSpec,
-    content: str,  # noqa: ARG001 - another checkpoint of the same name is another network
-    precision: str,
-    machine: Machine,
-    standardisation: str,
-    region: tuple[int, int],
-) -> Network:
-    from pipeline.features import networks
+        def load() -> Network:
+            return networks.load(self.weights, self.precision, machine, {"standardisation": standardisation}, region)
 
-    return networks.load(weights, precision, machine, {"standardisation": json.loads(standardisation)}, region)
+        return kept((self.weights, content, self.precision, machine, region), load)

@@ -1,18 +1,13 @@
-"""What the tests of the cluster have workers do. They import it: it is alone on their path."""
+"""What the tests of the cluster have workers do. They import it, beside made_up.py."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
-
-from pipeline.features.streams.base import Machine, NumberStream
 
 
 def log(folder: Path, line: str) -> None:
@@ -48,35 +43,3 @@ class Doubled:
         if item == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return 2 * item
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means(NumberStream):
-    """A stream that costs nothing: means over stripes of a crop."""
-
-    seconds: float = 0.0
-
-    kind: ClassVar[str] = "means"
-    dim: ClassVar[int] = 8
-    dtype: ClassVar[str] = "float32"
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
-        return MeansComputer(self.seconds)
-
-
-class MeansComputer:
-    batch_size, lanes = 4, 1
-    provenance: ClassVar[Mapping[str, Any]] = {"arithmetic": "means"}
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def adopt(self, memory: Any) -> None:
-        pass
-
-    def release(self) -> None:
-        pass
-
-    def __call__(self, crops: Any) -> Any:
-        time.sleep(self.seconds)
-        return crops.reshape(len(crops), 8, -1).mean(axis=2, dtype=np.float32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,9 +29,10 @@ QUICK = {  # no process waits long for one that is dead
 
 @pytest.fixture(scope="session")
 def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `cluster_jobs` alone, for this process and for workers."""
+    """A folder with `cluster_jobs` and `made_up` alone, for this process and for workers."""
     folder = tmp_path_factory.mktemp("path")
-    (folder / "cluster_jobs.py").write_bytes((ROOT / "tests/pipeline/cluster/cluster_jobs.py").read_bytes())
+    for file in ("cluster/cluster_jobs.py", "features/made_up.py"):
+        shutil.copy(ROOT / "tests/pipeline" / file, folder)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
@@ -37,10 +40,12 @@ def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def jobs(on_path: Path) -> ModuleType:
-    import cluster_jobs  # type: ignore[import-not-found]
+    return importlib.import_module("cluster_jobs")
 
-    module: ModuleType = cluster_jobs
-    return module
+
+@pytest.fixture(scope="session")
+def made_up(on_path: Path) -> ModuleType:
+    return importlib.import_module("made_up")
 
 
 class Cluster:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,15 +15,17 @@ import torch
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
+import cache
 from pipeline.features import networks
 from pipeline.features.networks import backbones, cpu
+from pipeline.pixels import sources
 
 
 @pytest.fixture(scope="session")
 def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with made_up.py alone, on this process's path, which those that decode share."""
     folder = tmp_path_factory.mktemp("path")
-    (folder / "made_up.py").write_bytes(Path(__file__).with_name("made_up.py").read_bytes())
+    shutil.copy(Path(__file__).with_name("made_up.py"), folder)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
@@ -29,9 +33,32 @@ def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def made_up(on_path: Path) -> ModuleType:
-    import made_up as module
+    return importlib.import_module("made_up")
 
-    return module
+
+@pytest.fixture
+def root(penn: Any) -> Path:
+    """A cache with the rows of Penn Action's train split, without features."""
+    penn.converted()
+    root: Path = penn.root
+    return root
+
+
+def write_split(
+    root: Path, split: str, raw: Path, tracks: Mapping[str, Sequence[cache.TrackRows]], side: int, plan: str = ""
+) -> None:
+    """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures of `side` px in `raw`."""
+    columns = tuple(next(iter(tracks.values()))[0].columns)
+    before = list(tracks) if (root / split).exists() else []
+    about: dict[str, Any] = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_shard": 8, "rows_per_chunk": 8}
+    with cache.SplitWriter(root, split, columns=columns, **about) as writer:
+        writer.begin(drop=before)
+        for video, of_video in tracks.items():
+            suffix = next((raw / video).iterdir()).suffix
+            source = f"pictures:{video}/{{:06d}}{suffix}+0"
+            pixels = sources.parse(raw, source).digest()
+            writer.append(cache.VideoEntry(name=video, source=source, pixels=pixels, width=side, height=side), of_video)
+        writer.commit({"stand_in": True})
 
 
 def make_small(weights: Any = None) -> ResNet:

@@ -154,45 +154,6 @@ class Size(ByteStream):
         return f"{crop.shape} {int((crop == 0).all(axis=2).sum())}".encode()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Logged(NumberStream):
-    """Means over stripes of a crop. Each process logs that it computes; its first, or every one, is killed there."""
-
-    folder: str
-    dies: str = ""  # once, always
-
-    kind: ClassVar[str] = "logged"
-    dim: ClassVar[int] = 8
-
-    def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind}
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
-        return _Logging(self, machine.device)
-
-
-class _Logging:
-    batch_size, lanes = 4, 1
-    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
-
-    def __init__(self, stream: Logged, device: str) -> None:
-        self._stream, self._device = stream, device
-
-    def adopt(self, memory: np.ndarray) -> None: ...
-
-    def release(self) -> None: ...
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        log = Path(self._stream.folder) / "log"
-        first = not log.exists()
-        with log.open("a") as file:
-            file.write(f"{self._device} {os.getpid()}\n")
-        if self._stream.dies == "always" or (self._stream.dies and first):
-            os.kill(os.getpid(), signal.SIGKILL)
-        means: np.ndarray = crops.reshape(len(crops), 8, -1).mean(axis=2, dtype=np.float32)
-        return means
-
-
 class _Mean:
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
 
@@ -206,6 +167,37 @@ class _Mean:
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         middle: np.ndarray = crops[:, 112, 112].astype(np.float32)
         return middle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged(Colour):
+    """As `Colour`. Each process logs that it computes; its first, or every one, is killed there."""
+
+    folder: str
+    dies: str = ""  # once, always
+
+    kind: ClassVar[str] = "logged"
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+        return _Logging(self, machine.device)
+
+
+class _Logging(_Mean):
+    def __init__(self, stream: Logged, device: str) -> None:
+        super().__init__(4, 1)
+        self._stream, self._device = stream, device
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        log = Path(self._stream.folder) / "log"
+        first = not log.exists()
+        with log.open("a") as file:
+            file.write(f"{self._device} {os.getpid()}\n")
+        if self._stream.dies == "always" or (self._stream.dies and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(crops)
 
 
 @dataclass(frozen=True, kw_only=True)

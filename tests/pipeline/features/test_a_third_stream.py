@@ -79,13 +79,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     plug_ins.entry_points.cache_clear()
 
 
-@pytest.fixture
-def root(embedded: Any, into: Any, tmp_path: Path) -> Path:
-    """A cache without features."""
-    into.convert(tmp_path / "cache", embedded.raw("penn_action"))
-    return tmp_path / "cache"
-
-
 def command(root: Path, raw: Path, *more: str, stream: str = "small") -> list[str]:
     """The command of the page, on the test's folders."""
     (told,) = re.findall(r"^ +\.venv/bin/python (-m pipeline extract .*?[^\\]$)", PAGE.read_text(), re.M | re.DOTALL)
@@ -140,8 +133,8 @@ def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, embedded: Any) -> None:
-    raw = embedded.raw("penn_action")
+def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, penn: Any) -> None:
+    raw = penn.raw
     told = site.python(*command(root, raw, "--batch-size", "5"))
     assert "DEMO DATA" in told
     assert "without features" not in told, told
@@ -167,8 +160,8 @@ def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, emb
 
 
 @pytest.mark.slow
-def test_the_other_kinds_are_extracted_and_read_back(site: Site, root: Path, embedded: Any) -> None:
-    raw = embedded.raw("penn_action")
+def test_the_other_kinds_are_extracted_and_read_back(site: Site, root: Path, penn: Any) -> None:
+    raw = penn.raw
     for kind in ("thumbnail", "change", "in_box"):
         words = ["--cache", str(root), "--kind", kind, "--stream", kind, "--raw", str(raw), "--device", "cpu"]
         site.python("-m", "pipeline", "extract", *PENN.split("/"), *words)
@@ -199,9 +192,9 @@ def test_luigi_cfg_names_it_as_the_page_does(installed: None, tmp_path: Path) ->
 
 
 def test_what_its_options_do_not_know_is_refused(
-    installed: None, embedded: Any, root: Path, run: Any, capsys: pytest.CaptureFixture[str]
+    installed: None, penn: Any, root: Path, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = command(root, embedded.raw("penn_action"))[2:]
+    words = command(root, penn.raw)[2:]
     for wrong, expected in (
         (
             ["weights=best" if word == "weights=untrained" else word for word in words],

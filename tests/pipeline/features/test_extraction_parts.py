@@ -1,4 +1,4 @@
-"""Parts of an extraction by themselves: what is decoded when, where crops go, and when shards are whole."""
+"""Parts of an extraction by themselves: what is decoded when, and where the time goes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache import CropPolicy, Jitter
 from pipeline.features.engine import tasks
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import EXAMPLES, OpenShards
-from pipeline.features.engine.tasks import MOST_SHARDS, NONE, Batches, Job, Tasks, jobs
-from pipeline.features.engine.worker import Done
+from pipeline.features.engine.shards import OpenShards
+from pipeline.features.engine.tasks import MOST_SHARDS, Job, jobs
 from pipeline.features.pixel_sources import Cut
-
-# ----------------------------------------------------------------------------------------------------- jobs
 
 
 @st.composite
@@ -105,20 +101,16 @@ def check_jobs(through: list[Job], split: Any, layout: dict[str, Any]) -> None:
         assert np.unique(job.frame[wanted], return_counts=True)[1].max() <= most
         tracks = split.track[job.rows]
         assert (split.tracks.video[tracks] == job.pixels.name).all()
-        for i, (row, previous) in enumerate(zip(job.rows.tolist(), job.previous.tolist(), strict=True)):
-            if not job.todo[1, i]:
-                assert previous == -1
-                continue
+        for i, person in job.persons[1].items():
+            row, previous = job.rows[i], person.previous
             assert row - 1 in job.rows[: i + 1]  # the row one step before is decoded, too, and kept until then
             assert previous == (row - 1 if layout["by_row"] else split.frame[row] - 1)
             assert (job.keep_from[: i + 1] <= previous).all()
-        for output, cuts in enumerate(job.cuts):
-            boxes = [cut and (cut.bbox, cut.scale) for cut in cuts]
-            expected = zip(split.bbox[job.rows].tolist(), split.tracks.crop_scale[tracks].tolist(), strict=True)
-            assert boxes == [
-                (tuple(box), scale) if todo else None
-                for (box, scale), todo in zip(expected, job.todo[output], strict=True)
-            ]
+        boxes = zip(split.bbox[job.rows].tolist(), split.tracks.crop_scale[tracks].tolist(), strict=True)
+        cuts = [Cut(tuple(box), scale) for box, scale in boxes]
+        for output, persons in enumerate(job.persons):
+            expected = {i: (output, cuts[i]) for i in np.flatnonzero(job.todo[output]).tolist()}
+            assert {i: (person.output, person.cut) for i, person in persons.items()} == expected
     assert 1 <= len({shard for _, shard in through[0].shards}) <= MOST_SHARDS
     assert not any(job.shards for job in through[1:])
     rows = np.concatenate([job.rows[job.todo.any(axis=0)] for job in through])
@@ -149,101 +141,6 @@ def test_a_split_without_tracks_or_with_nothing_pending_has_no_jobs(made_up: Any
         split = made_up.Split(tracks, 4)
         open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour(), pending)
         assert list(jobs(split, [open_shards], of_nobody, 256)) == []
-
-
-# ----------------------------------------------------------------------------------------------------- slabs
-
-
-def a_job(frames: list[int], number: int = 0) -> Job:
-    n = len(frames)
-    rows = 1000 * number + np.arange(n)
-    cuts = tuple(Cut((1.0 + row, 2.0, 3.0, 4.0), 1.0) for row in rows.tolist())
-    pixels: Any = None  # not used
-    none, no_row = np.full(n, -1), np.full(n + 1, NONE)
-    todo = np.ones((1, n), bool)
-    labels = ((None,) * n,)
-    return Job(number, pixels, rows, np.array(frames), todo, (cuts,), labels, none, (None,) * n, ((0, 0),), no_row)
-
-
-def test_a_frame_may_lie_in_two_batches_and_a_batch_waits_for_all_its_pieces() -> None:
-    batches = Batches(20, 5)
-    given_out = Tasks([batches])
-    job, more = a_job([7] * 8), a_job([1, 2], 1)
-    (task, stop), (second, _) = given_out.ask(job, 0) or (None, 0), given_out.ask(more, 0) or (None, 0)
-    assert task is not None
-    assert second is not None
-    assert (stop, [p.slot for p in task.targets[0].persons]) == (8, list(range(8)))
-    batches.close_batch()
-    given_out.fill(Done(task.number))
-    assert [batch.first for batch in batches.full] == [0]
-    given_out.fill(Done(second.number, {(0, 9): ("kind", "words")}))
-    assert [batch.rows.tolist() for batch in batches.full] == [[0, 1, 2, 3, 4], [5, 6, 7, 1000, -1]]
-
-
-# ----------------------------------------------------------------------------------------------------- open_shards
-
-
-def test_a_shard_waits_for_its_videos_pixels_to_be_compared(made_up: Any) -> None:
-    split = made_up.Split([made_up.Track(0, 0, 6)], 4)
-    open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour(), [0, 1])
-    for shard in (0, 1):
-        open_shards.open(shard)
-    open_shards.put(np.array([4, 5]), np.zeros((2, 3), np.float32))
-    assert list(open_shards.finished(but={0, 1})) == []
-    assert [shard.number for shard in open_shards.finished(but={0})] == [1]
-
-
-def test_bytes_and_numbers_find_their_rows_and_what_is_given_up_is_counted(made_up: Any) -> None:
-    split = made_up.Split([made_up.Track(0, 0, 12)], 8)
-    open_shards = OpenShards(split, made_up.Shards(split, made_up.Bytes()), made_up.Bytes(), [0, 1])
-    first, second = open_shards.open(0), open_shards.open(1)
-    assert open_shards.open(0) is first
-    open_shards.put(np.array([9, 1, 8]), np.array([b"nine", b"one", b"eight"], object))
-    assert (first.data[1], second.data) == (b"one", [b"eight", b"nine", b"", b""])
-    for row in (0, *range(2, 8)):
-        open_shards.give_up(np.array([row]), "odd" if row % 2 else "even", f"row {row}")
-    assert (first.counts.computed, first.counts.problems, open_shards.not_computed) == (1, {"odd": 3, "even": 4}, 7)
-    assert first.counts.examples == [f"row {row}" for row in (0, 2, 3, 4, 5)]
-    assert len(first.counts.examples) == EXAMPLES
-    assert [shard.number for shard in open_shards.finished()] == [0]
-    assert (second.counts.computed, second.ok.tolist()) == (2, [1, 1, 0, 0])
-
-
-def test_a_row_has_another_key_when_what_it_depends_on_is_another(made_up: Any) -> None:
-    def keys(stream: Any, *tracks: tuple[int, ...], change: Any = None) -> np.ndarray:
-        split = made_up.Split([made_up.Track(*track) for track in tracks], 8)
-        if change is not None:
-            change(split)
-        return np.asarray(OpenShards(split, made_up.Shards(split, stream), stream, [0]).open(0).keys)
-
-    everything = {  # what changes -> it does
-        "pixels": lambda split: setattr(split.videos[0], "pixels", "other"),
-        "frame": lambda split: split.frame.__iadd__(8),
-        "box": lambda split: split.bbox.__iadd__(np.float32(2**-16)),
-        "scale": lambda split: split.tracks.crop_scale.__iadd__(2**-40),
-    }
-    jittered = made_up.Colour(crop=CropPolicy(jitter=Jitter(copy=1)))
-    for stream in (made_up.Colour(), made_up.Steps(), jittered):
-        plain = keys(stream, (0, 0, 8))
-        assert len(np.unique(plain, axis=0)) == 8
-        np.testing.assert_array_equal(keys(stream, (0, 0, 8)), plain)
-        for change in everything.values():
-            assert (keys(stream, (0, 0, 8), change=change) != plain).any(axis=1).all()
-        assert (keys(stream, (0, 2, 6))[:2] == 0).all()  # rows of no track
-    # Of pairs, another previous row, or none, is another pair; a frame alone does not know.
-    halves = ((0, 0, 4), (0, 4, 4, 4))
-    for stream, changed in ((made_up.Colour(), []), (made_up.Steps(), [4])):
-        same = [
-            keys(stream, *tracks, change=lambda split: split.tracks.crop_scale.fill(1))
-            for tracks in (halves, ((0, 0, 8),))
-        ]
-        assert np.flatnonzero((same[0] != same[1]).any(axis=1)).tolist() == changed
-    # Another copy, or track of another name, is another crop.
-    other = made_up.Colour(crop=CropPolicy(jitter=Jitter(copy=2)))
-    assert (keys(other, (0, 0, 8)) != keys(jittered, (0, 0, 8))).any(axis=1).all()
-
-
-# ----------------------------------------------------------------------------------------------------- the rest
 
 
 def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:

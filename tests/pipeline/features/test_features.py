@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, networks
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams import resnet50 as resnet50_stream
+from pipeline.features.streams import loaded
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -30,49 +30,31 @@ FLOAT16 = 2**-11  # the relative error that the cache allows itself
 
 
 @pytest.fixture
-def penn(embedded: Any, tmp_path: Path) -> Path:
-    """A copy of the embedded Penn Action: 0001, 0003 and 0005 are of train, 8 frames each."""
-    return embedded.copy("penn_action", tmp_path / "penn_action")
-
-
-@pytest.fixture
-def root(penn: Path, converted: Any, tmp_path: Path) -> Path:
-    """A cache with its rows, without features."""
-    converted.copy(penn, tmp_path / "cache")
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
-    resnet50_stream._load.cache_clear()
+    loaded._NETWORKS.clear()
 
 
-def keep_a_little(raw: Path) -> None:
+def keep_a_little(penn: Any) -> None:
     """Three frames of one video: the real network takes its time."""
-    for label in (raw / "labels").iterdir():
-        if label.stem != "0001":
-            label.unlink()
-            shutil.rmtree(raw / "frames" / label.stem)
-    for picture in sorted((raw / "frames/0001").iterdir())[3:]:
+    penn.remove(*(label.stem for label in (penn.raw / "labels").iterdir() if label.stem != "0001"))
+    for picture in sorted(penn.frames("0001").iterdir())[3:]:
         picture.unlink()
 
 
-def cropped_by_hand(raw: Path, root: Path) -> dict[str, np.ndarray]:
+def cropped_by_hand(penn: Any) -> dict[str, np.ndarray]:
     """Track -> its crops, from the picture files, boxes and scales."""
-    split = cache.open(root)[PENN]
-    found = {}
-    for track in split.tracks:
-        boxes = split.rows("bbox", track.start, track.stop)
-        numbers = split.rows("frame_index", track.start, track.stop) + 1
-        pictures = [cv2.imread(str(raw / f"frames/{track.video}/{number:06d}.jpg"))[..., ::-1] for number in numbers]
-        found[track.name] = np.stack(
+    boxes, frames = penn.rows("bbox"), penn.rows("frame_index")
+    return {
+        track.name: np.stack(
             [
-                crops.crop_person(np.ascontiguousarray(p), b, track.crop_scale)
-                for p, b in zip(pictures, boxes, strict=True)
+                crops.crop_person(cv2.imread(str(file))[..., ::-1].copy(), box, track.crop_scale)
+                for box, frame in zip(boxes[track.name], frames[track.name], strict=True)
+                for file in [penn.frames(track.video) / f"{frame + 1:06d}.jpg"]
             ]
         )
-    return found
+        for track in penn.split.tracks
+    }
 
 
 def means(pixels: np.ndarray) -> np.ndarray:
@@ -82,29 +64,26 @@ def means(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_the_real_network_gives_what_plain_torch_computes(
-    penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
-) -> None:
-    root = tmp_path / "cache"
+def test_the_real_network_gives_what_plain_torch_computes(penn: Any, into: Any, few_calibration_crops: None) -> None:
     keep_a_little(penn)
-    into.convert(root, penn)
-    done = into.extract(root, precision="exact", device="cpu", batch_size=2, weights=WeightsSpec("untrained", "3"))
+    penn.convert()
+    done = into.extract(penn.root, precision="exact", device="cpu", batch_size=2, weights=WeightsSpec("untrained", "3"))
     assert (done.computed, done.carried, done.problems) == (3, 0, {})
 
     torch.manual_seed(3)
     plain = resnet50(weights=None).eval()
     plain.fc = torch.nn.Identity()
-    rgb = torch.from_numpy(cropped_by_hand(penn, root)["0001/0"]).permute(0, 3, 1, 2).double() / 255
+    rgb = torch.from_numpy(cropped_by_hand(penn)["0001/0"]).permute(0, 3, 1, 2).double() / 255
     mean, std = (
         torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     )
     with torch.inference_mode():
         raw_features = plain.double()((rgb - mean) / std).numpy()
 
-    manifest = cache.open(root)[PENN].stream_manifest("resnet50")
+    manifest = penn.split.stream_manifest("resnet50")
     backbone = manifest["backbone"]
     centre, scale = (np.array(backbone["standardisation"][key]) for key in ("mean", "std"))
-    stored = into.rows(root, PENN, "features/resnet50")["0001/0"].astype(np.float64)
+    stored = penn.rows("features/resnet50")["0001/0"].astype(np.float64)
     expected = (raw_features - centre) / scale
     np.testing.assert_allclose(stored, expected, rtol=2 * FLOAT16, atol=2e-3)
     assert np.std(stored - expected) < 1e-3 * np.std(expected)
@@ -117,38 +96,25 @@ def test_the_real_network_gives_what_plain_torch_computes(
         "precision": "exact",
     }
     assert (manifest["stand_in"], backbone["stand_in"], len(backbone["sha256"])) == (True, True, 64)
-    assert cache.verify(root).ok
+    assert cache.verify(penn.root).ok
 
 
 def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
-    penn: Path, into: Any, tmp_path: Path, small_backbone: None, small_resnet: Any
+    penn: Any, into: Any, tmp_path: Path, small_backbone: None, small_resnet: Any
 ) -> None:
     torch.save(small_resnet().state_dict(), tmp_path / "weights.pt")
     keep_a_little(penn)
-    (penn / "STAND_IN.json").unlink()
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+    penn.without_marker()
+    penn.convert()
     given = WeightsSpec("file", str(tmp_path / "weights.pt"))
-    into.extract(root, weights=given, device="cpu", batch_size=3)
-    manifest = cache.open(root)[PENN].stream_manifest("resnet50")
+    into.extract(penn.root, weights=given, device="cpu", batch_size=3)
+    manifest = penn.split.stream_manifest("resnet50")
     assert (manifest["stand_in"], manifest["backbone"]["stand_in"]) == (False, False)
     assert "standardisation" not in manifest["backbone"]
     assert manifest["identity"]["weights"].keys() == {"kind", "file_sha256"}
     moved = (tmp_path / "weights.pt").rename(tmp_path / "elsewhere.pt")
     spec = into.spec(weights=WeightsSpec("file", str(moved)))
-    assert plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
-
-
-def test_every_row_has_the_features_of_its_own_crop(
-    small_shards: None, penn: Path, root: Path, into: Any, network: Any
-) -> None:
-    done = into.extract(root, batch_size=5)
-    assert (done.computed, network.batches) == (24, [5] * 5)  # the last one is filled up
-    stored = into.rows(root, PENN, "features/resnet50")
-    for track, pixels in cropped_by_hand(penn, root).items():
-        np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
-        assert (into.rows(root, PENN, "features/resnet50_ok")[track] == 1).all()
-    assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (3, 2)
+    assert plan_extraction(penn.root, PENN, spec).up_to_date  # the content counts, not the path
 
 
 def test_a_second_run_has_nothing_to_do_and_needs_no_network(root: Path, into: Any, network: Any) -> None:
@@ -185,52 +151,53 @@ def move_inner_joints(label: dict[str, Any]) -> None:
 
 
 def test_after_a_conversion_only_rows_with_other_pixels_or_boxes_are_computed(
-    penn: Path, root: Path, into: Any, network: Any
+    small_shards: None, penn: Any, root: Path, into: Any, network: Any
 ) -> None:
-    into.extract(root)
-    before, keypoints = (into.rows(root, PENN, column) for column in ("features/resnet50", "kp_2d"))
-    corrected(penn / "labels/0001.mat", move_inner_joints)
-    corrected(penn / "labels/0003.mat", move_three_boxes)
-    into.convert(root, penn)
-    assert (into.rows(root, PENN, "kp_2d")["0001/0"] != keypoints["0001/0"]).any()
+    done = into.extract(root, batch_size=5)
+    assert (done.computed, network.batches) == (24, [5] * 5)  # the last one is filled up
+    assert penn.split.windows(8, 8, "resnet50").shape == (3, 2)
+    before, keypoints = (penn.rows(column) for column in ("features/resnet50", "kp_2d"))
+    corrected(penn.label("0001"), move_inner_joints)
+    corrected(penn.label("0003"), move_three_boxes)
+    penn.convert()
+    assert (penn.rows("kp_2d")["0001/0"] != keypoints["0001/0"]).any()
     network.batches.clear()
     done = into.extract(root)
     assert (done.computed, done.carried, done.meter.frames, len(network.batches)) == (3, 13, 3, 1)
-    np.testing.assert_equal(into.rows(root, PENN, "features/resnet50")["0001/0"], before["0001/0"])
+    assert all((ok == 1).all() for ok in penn.rows("features/resnet50_ok").values())
+    np.testing.assert_equal(penn.rows("features/resnet50")["0001/0"], before["0001/0"])
 
-    shutil.copy(penn / "labels/0001.mat", penn / "labels/0007.mat")
-    shutil.copytree(penn / "frames/0003", penn / "frames/0007")  # a new video
-    picture = penn / "frames/0005/000004.jpg"
+    shutil.copy(penn.label("0001"), penn.raw / "labels/0007.mat")
+    shutil.copytree(penn.frames("0003"), penn.raw / "frames/0007")  # a new video
+    picture = penn.frames("0005") / "000004.jpg"
     cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
-    (penn / "frames/0005").touch()  # pictures are known by names and sizes, folders by their time
-    into.convert(root, penn)
+    (penn.raw / "frames/0005").touch()  # pictures are known by names and sizes, folders by their time
+    penn.convert()
     plan = plan_extraction(root, PENN, StreamSpec())
     assert plan.why == "the split has changed"
     done = extract.extract(plan)
     assert (done.computed, done.carried) == (16, 0)
-    stored = into.rows(root, PENN, "features/resnet50")
-    for track, pixels in cropped_by_hand(penn, root).items():
+    stored = penn.rows("features/resnet50")
+    for track, pixels in cropped_by_hand(penn).items():
         np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
     assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
 
 
-def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
-    penn: Path, into: Any, tmp_path: Path, network: Any
-) -> None:
-    root, picture = tmp_path / "cache", penn / "frames/0003/000003.jpg"
+def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn: Any, into: Any, network: Any) -> None:
+    picture = penn.frames("0003") / "000003.jpg"
     picture.write_bytes(picture.read_bytes()[:-50])
-    into.convert(root, penn)
-    done = into.extract(root)
+    penn.convert()
+    done = into.extract(penn.root)
     assert (done.computed, done.problems) == (23, {"picture_truncated": 1})
     (example,) = done.examples
     assert example.startswith("0003, frame 2: ")
     assert "000003.jpg the JPEG is cut short" in example
-    ok = into.rows(root, PENN, "features/resnet50_ok")
+    ok = penn.rows("features/resnet50_ok")
     assert ok["0003/0"].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
     assert (ok["0001/0"] == 1).all()
-    assert np.isnan(into.rows(root, PENN, "features/resnet50")["0003/0"][2]).all()
-    split = cache.open(root)[PENN]
+    assert np.isnan(penn.rows("features/resnet50")["0003/0"][2]).all()
+    split = penn.split
     start = next(track.start for track in split.tracks if track.name == "0003/0")
     windows = split.windows(2, 2, "resnet50").tolist()
     assert [w for w in windows if start <= w[0] < start + 8] == [
@@ -241,11 +208,11 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert np.isfinite(split.read(split.windows(2, 2, "resnet50"), stream="resnet50")["features"]).all()
     with pytest.raises(cache.CacheError, match="picture was not readable"):
         split.read(np.array([[start + 2, start + 4]]), stream="resnet50")
-    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
-    assert cache.verify(root).ok
+    assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
+    assert cache.verify(penn.root).ok
 
 
-def test_a_stream_keeps_its_weights_and_others_go_beside_it(root: Path, into: Any, network: Any) -> None:
+def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Path, into: Any, network: Any) -> None:
     into.extract(root)
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
@@ -256,7 +223,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(root: Path, into: An
     assert plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
 
     into.extract(root, weights=other, name="other")
-    split = cache.open(root)[PENN]
+    split = penn.split
     assert split.streams == ("other", "resnet50")
     assert split.stream_manifest("other")["identity"]["weights"]["argument"] == "1"
     assert {path: data for path, data in into.tree(root).items() if path in held} == held
@@ -266,38 +233,38 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(root: Path, into: An
     assert (replacing.replace, replacing.why) == (True, "to be replaced")
     network.batches.clear()
     assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
-    assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
+    assert penn.split.stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
     assert cache.verify(root).ok
 
 
-def test_a_stream_whose_manifest_is_lost_can_be_replaced(root: Path, into: Any, network: Any) -> None:
+def test_a_stream_whose_manifest_is_lost_can_be_replaced(penn: Any, root: Path, into: Any, network: Any) -> None:
     into.extract(root)
-    held = into.rows(root, PENN, "features/resnet50")
+    held = penn.rows("features/resnet50")
     (root / PENN / "features/resnet50/manifest.json").unlink()
     with pytest.raises(cache.CacheError, match="--replace"):
         into.extract(root)
     assert into.extract(root, replace=True).computed == 24
-    found = into.rows(root, PENN, "features/resnet50")
+    found = penn.rows("features/resnet50")
     assert all(np.array_equal(found[track], rows) for track, rows in held.items())
     assert cache.verify(root).ok
 
 
 def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
-    penn: Path, into: Any, tmp_path: Path, network: Any
+    penn: Any, into: Any, network: Any
 ) -> None:
-    root, picture = tmp_path / "cache", penn / "frames/0003/000003.jpg"
+    picture = penn.frames("0003") / "000003.jpg"
     good = picture.read_bytes()
     picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
-    into.convert(root, penn)
-    assert sum(into.extract(root).problems.values()) == 1
+    penn.convert()
+    assert sum(into.extract(penn.root).problems.values()) == 1
     picture.write_bytes(good)
-    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
-    done = into.extract(root, replace=True)
+    assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
+    done = into.extract(penn.root, replace=True)
     assert (done.computed, done.problems) == (24, {})
-    assert (into.rows(root, PENN, "features/resnet50_ok")["0003/0"] == 1).all()
-    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert (penn.rows("features/resnet50_ok")["0003/0"] == 1).all()
+    assert plan_extraction(penn.root, PENN, StreamSpec()).up_to_date
     # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
-    new = plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
+    new = plan_extraction(penn.root, PENN, StreamSpec(name="other"), replace=True)
     assert (new.replace, new.why) == (False, "not extracted before")
 
 
@@ -318,39 +285,39 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
 
 
 def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
-    penn: Path, root: Path, into: Any, tmp_path: Path, network: Any
+    penn: Any, root: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
-    (penn / "frames/0003").rename(tmp_path / "0003")
+    penn.frames("0003").rename(tmp_path / "0003")
     with pytest.raises(
         PipelineError, match=r"1 of its 3 videos are not below .*, first 0003: there is no .*/frames/0003\."
     ):
         into.extract(root)
-    assert cache.open(root)[PENN].streams == ()
-    (tmp_path / "0003").rename(penn / "frames/0003")
+    assert penn.split.streams == ()
+    (tmp_path / "0003").rename(penn.frames("0003"))
     assert into.extract(root).computed == 24
 
 
 def test_other_pictures_than_those_that_were_converted_are_refused(
-    penn: Path, root: Path, into: Any, tmp_path: Path, network: Any
+    penn: Any, root: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
     larger = tmp_path / "larger"
-    shutil.copytree(penn, larger)
+    shutil.copytree(penn.raw, larger)
     for picture in larger.glob("frames/*/*.jpg"):
         pixels = cv2.imread(str(picture))
         cv2.imwrite(str(picture), cv2.resize(pixels, None, fx=1.25, fy=1.25))
     with pytest.raises(PipelineError, match=rf"{PENN}: 000\d: {larger}/frames/000\d does not hold .*--raw DIR"):
         into.extract(root, raw=larger)
-    assert cache.open(root)[PENN].streams == ()
-    shutil.rmtree(penn)
-    shutil.copytree(larger, penn)  # changed on purpose: what the message says to do is enough
-    for folder in (penn / "frames").iterdir():
+    assert penn.split.streams == ()
+    shutil.rmtree(penn.raw)
+    shutil.copytree(larger, penn.raw)  # changed on purpose: what the message says to do is enough
+    for folder in (penn.raw / "frames").iterdir():
         folder.touch()
-    into.convert(root, penn)
+    penn.convert()
     assert into.extract(root).computed == 24
 
 
-def test_a_stream_of_another_program_is_left_alone_and_told(root: Path, into: Any) -> None:
-    n_rows = cache.open(root)[PENN].manifest["rows"]
+def test_a_stream_of_another_program_is_left_alone_and_told(penn: Any, root: Path, into: Any) -> None:
+    n_rows = penn.split.manifest["rows"]
     with cache.StreamWriter(root, PENN, "resnet50", plan="of another program") as writer:
         writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
         writer.commit({})
@@ -358,7 +325,7 @@ def test_a_stream_of_another_program_is_left_alone_and_told(root: Path, into: An
         into.extract(root)
 
 
-def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_are_refused(penn: Any, into: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="precision 'half': expected exact or fast"):
         into.spec(precision="half")
     with pytest.raises(ConfigError, match=r"batch size -1: expected 0 .* or more"):
@@ -367,7 +334,7 @@ def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Pa
         into.spec(batch_size=10_000)
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
         plan_extraction(tmp_path / "cache", PENN, StreamSpec())
-    into.convert(tmp_path / "cache", penn)
+    penn.convert()
     with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; at most 16 for each"):
         into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
     with pytest.raises(cache.CacheError, match="penn_action/test"):

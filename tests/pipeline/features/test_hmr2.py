@@ -115,9 +115,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The stream takes checkpoints of the tiny shape, and no network is left to others."""
     load = hmr2.load
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
-    loaded._run.cache_clear()
+    loaded._NETWORKS.clear()
     yield
-    loaded._run.cache_clear()
+    loaded._NETWORKS.clear()
 
 
 # -------------------------------------------------------------------------------------------- the numbers
@@ -191,7 +191,7 @@ def test_the_token_is_that_of_the_published_architecture(
     np.testing.assert_array_equal(compute(computer, crops[2:])[0], features[2])
 
 
-def test_in_bf16_it_points_the_same_way(
+def test_in_bf16_it_points_the_same_way_or_is_refused(
     tiny: None, file: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
@@ -199,6 +199,10 @@ def test_in_bf16_it_points_the_same_way(
     assert fast.provenance["arithmetic"].startswith("bf16")
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
+    monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
+    loaded._NETWORKS.clear()
+    with pytest.raises(ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"):
+        Hmr2(checkpoint=file, precision="fast").load(CPU, None)
 
 
 def test_its_tensors_have_the_published_names_and_shapes() -> None:
@@ -215,7 +219,7 @@ def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path: Pat
     computer = Hmr2(checkpoint=tmp_path / "hmr2a.ckpt").load(Machine(device="cpu", threads=1, batch_size=1), None)
     features = computer(crops[:1])
     np.testing.assert_array_equal(features, computer(crops[:1]))
-    loaded._run.cache_clear()
+    loaded._NETWORKS.clear()
     expected = plain_token(tensors, crops[0], hmr2.PUBLISHED)
     np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
 
@@ -342,9 +346,3 @@ def test_a_checkpoint_that_is_not_there_is_reported_by_its_option(tmp_path: Path
         MissingAssets, match=r"^checkpoint: there is no file .*/a\.ckpt\. HMR2\.0's \.ckpt: .*4D-Humans"
     ):
         Hmr2(checkpoint=tmp_path / "a.ckpt").identity()
-
-
-def test_jittered_copies_are_streams_of_their_own(file: Path) -> None:
-    plain = Hmr2(checkpoint=file)
-    copy = Hmr2(checkpoint=file, crop=CropPolicy.parse("size:256 region:256x192 scale:0.84 jitter:1"))
-    assert copy.identity() != plain.identity()

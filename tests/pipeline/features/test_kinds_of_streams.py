@@ -25,7 +25,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, PairStream
 from pipeline.features.streams.pr_vipe import EmbeddingWeights
-from pipeline.pixels import sources
+from tests.pipeline.features.conftest import write_split
 
 SPLIT = "toy/train"
 SIDE, N = 96, 10  # px, frames a video
@@ -64,25 +64,9 @@ class Toy:
 
     def convert(self, change: Callable[[str, dict[str, Any]], None] = lambda name, columns: None) -> None:
         """All of it, as conversion does: in place of what is there."""
-        names = ("frame_index", "bbox", "kp_2d")
-        before = ["a", "b"] if (self.root / SPLIT).exists() else []
-        provenance = {"raw": str(self.raw)}
-        with cache.SplitWriter(
-            self.root,
-            SPLIT,
-            columns=names,
-            plan=str(id(change)),
-            provenance=provenance,
-            rows_per_shard=8,
-            rows_per_chunk=8,
-        ) as writer:
-            writer.begin(drop=before)
-            for video, persons in (("a", 2), ("b", 1)):
-                source = f"pictures:{video}/{{:06d}}.png+0"
-                pixels = sources.parse(self.raw, source).digest()
-                entry = cache.VideoEntry(name=video, source=source, pixels=pixels, width=SIDE, height=SIDE)
-                writer.append(entry, [self._track(f"{video}/{i}", change) for i in range(persons)])
-            writer.commit({"stand_in": True})
+        persons = {video: range(n) for video, n in (("a", 2), ("b", 1))}
+        tracks = {video: [self._track(f"{video}/{i}", change) for i in of] for video, of in persons.items()}
+        write_split(self.root, SPLIT, self.raw, tracks, SIDE, plan=str(id(change)))
 
     def _track(self, name: str, change: Callable[[str, dict[str, Any]], None]) -> cache.TrackRows:
         video, person = name.split("/")
@@ -276,6 +260,12 @@ def _no_row(name: str, columns: dict[str, Any]) -> None:
         columns |= {key: np.delete(value, 4, axis=0) for key, value in columns.items() if key != "crop_scale"}
 
 
+def _frame(name: str, columns: dict[str, Any]) -> None:
+    """A row is of frame 5, not of 6: of pairs, it now has one before it, and the row after it has none."""
+    if name == "b/0":
+        columns["frame_index"][5] = 5
+
+
 def _scale(name: str, columns: dict[str, Any]) -> None:
     if name == "b/0":
         columns["crop_scale"] = 1.3
@@ -285,6 +275,7 @@ def _scale(name: str, columns: dict[str, Any]) -> None:
 CHANGES = {
     "a box": (_box, 1, 1, 1, 1, 0),
     "a label": (_label, 0, 0, 0, 1, 1),
+    "a frame": (_frame, 1, 1, 2, 2, 0),
     "a row less": (_no_row, 0, 0, 1, 1, 0),
     "a track's crop scale": (_scale, *[N - 1] * 4, 0),
     "a pixel of video b": ("b", *[N - 1] * 4, 0),  # pixels are known by video

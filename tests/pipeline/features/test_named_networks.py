@@ -35,7 +35,7 @@ needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed: pip
 def forgotten() -> Iterator[None]:
     """No network is left to other tests."""
     yield
-    loaded._run.cache_clear()
+    loaded._NETWORKS.clear()
 
 
 def stream(kind: str, weights: str = "untrained:3", **options: Any) -> NumberStream:
@@ -69,7 +69,6 @@ def in_front_of(network: torch.nn.Module, layer: str, pixels: torch.Tensor) -> n
     [
         ("resnet18", CropPolicy(size=64, region=(64, 48)), "fc", 512, {}),
         ("mobilenet_v3_small", CropPolicy(size=96), "classifier.3", 1024, {}),
-        ("regnet_y_400mf", CropPolicy(size=64), "fc", 440, {}),
         slow("shufflenet_v2_x0_5", CropPolicy(size=96), "fc", 1024, {}),
         slow("vit_b_32", CropPolicy(size=64), "heads.head", 768, {"image_size": 64}),
         slow("swin_t", CropPolicy(), "head", 768, {}),
@@ -118,33 +117,25 @@ def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it() -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, "torchvision: set network"),
-        ({"network": "vit_b16"}, "no network 'vit_b16'.*did you mean .*vit_b_16"),
-        ({"network": "googlenet"}, "no network 'googlenet' that gives a vector"),
-        ({"network": "squeezenet1_0"}, "squeezenet1_0 ends without a linear layer"),
-        ({"network": "vit_b_16", "crop": CropPolicy(size=64, region=(64, 48))}, "no crops of 64 x 48 px: Wrong image"),
-        ({"network": "resnet18", "precision": "medium"}, "precision 'medium': expected exact or fast"),
-        ({"network": "resnet18", "dim": -1}, "dim -1"),
-    ],
-)
-def test_options_that_name_no_network_are_refused(options: Mapping[str, Any], expected: str) -> None:
-    with pytest.raises(ConfigError, match=expected):
-        stream("torchvision", **options)
-
-
-@pytest.mark.parametrize(
     ("options", "weights", "expected"),
     [
+        ({}, "untrained:3", "torchvision: set network"),
+        ({"network": "vit_b16"}, "untrained:3", "no network 'vit_b16'.*did you mean .*vit_b_16"),
+        ({"network": "googlenet"}, "untrained:3", "no network 'googlenet' that gives a vector"),
+        ({"network": "squeezenet1_0"}, "untrained:3", "squeezenet1_0 ends without a linear layer"),
+        (
+            {"network": "vit_b_16", "crop": CropPolicy(size=64, region=(64, 48))},
+            "untrained:3",
+            "no crops of 64 x 48 px",
+        ),
+        ({"network": "resnet18", "precision": "medium"}, "untrained:3", "precision 'medium': expected exact or fast"),
+        ({"network": "resnet18", "dim": -1}, "untrained:3", "dim -1"),
         ({"network": "resnet18", "dim": 2048}, "untrained:0", "dim 2048: torchvision resnet18 gives 512 numbers"),
         ({"network": "resnet18", "dim": 512}, "pretrained:NONE", "no weights 'NONE'; it has IMAGENET1K_V1, DEFAULT"),
         ({"network": "vit_b_16", "crop": CropPolicy(size=64)}, "pretrained", "'image_size' expected value 224 but got"),
     ],
 )
-def test_what_the_library_does_not_have_is_refused_when_it_is_loaded(
-    options: Mapping[str, Any], weights: str, expected: str
-) -> None:
+def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], weights: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         stream("torchvision", weights, **options).load(CPU, None)
 
@@ -174,12 +165,13 @@ def test_offline_it_names_the_file_and_where_to_put_it(monkeypatch: pytest.Monke
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     torch.manual_seed(11)
-    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "r18.pt")
-    return tmp_path / "r18.pt"
+    torch.save(models.shufflenet_v2_x0_5(weights=None).state_dict(), tmp_path / "small.pt")
+    return tmp_path / "small.pt"
 
 
 def small(file: Path, **options: Any) -> NumberStream:
-    return stream("torchvision", f"file:{file}", network="resnet18", crop=CropPolicy(size=64), dim=512, **options)
+    named: dict[str, Any] = {"network": "shufflenet_v2_x0_5", "crop": CropPolicy(size=64), "dim": 1024}
+    return stream("torchvision", f"file:{file}", **named, **options)
 
 
 def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(file: Path) -> None:
@@ -187,7 +179,7 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
     before = found.identity()
     assert str(file) not in json.dumps(before)
     assert streams.of_identity(before) is None  # where the file is now, only its user knows
-    network = models.resnet18(weights=None)
+    network = models.shufflenet_v2_x0_5(weights=None)
     network.load_state_dict(torch.load(file, weights_only=True))
     computer = found.load(CPU, None)
     expected = in_front_of(network, "fc", normalised(crops))
@@ -211,21 +203,11 @@ def test_rows_of_other_weights_under_the_same_name_are_not_extended(file: Path) 
     assert small(file).load(CPU, now).provenance == now
 
 
-@pytest.mark.parametrize(
-    ("broken", "expected"),
-    [
-        ("layer3.0.conv1.weight", r"torchvision resnet18's tensors, found missing \['layer3.0.conv1.weight'\]"),
-        ("conv1.weight", r"'conv1.weight': expected \(64, 3, 7, 7\), found \(1,\)"),
-    ],
-)
-def test_a_file_of_another_network_is_refused(broken: str, expected: str, file: Path) -> None:
+def test_a_file_of_another_network_is_refused(file: Path) -> None:
     state = torch.load(file, weights_only=True)
-    if broken == "conv1.weight":
-        state[broken] = torch.zeros(1)
-    else:
-        del state[broken]
+    del state["stage3.0.branch2.0.weight"]
     torch.save(state, file)
-    with pytest.raises(RawDataError, match=expected):
+    with pytest.raises(RawDataError, match=r"shufflenet_v2_x0_5's tensors, found missing .'stage3.0.branch2.0.weight'"):
         small(file).load(CPU, None)
     file.unlink()
     with pytest.raises(MissingAssets, match="there is no such file"):
@@ -248,14 +230,6 @@ def test_fast_features_point_where_exact_ones_do(monkeypatch: pytest.MonkeyPatch
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     assert np.abs(a - b).max() > 0
     np.testing.assert_array_equal(fast(crops[::-1].copy())[::-1], b)
-
-
-def test_a_network_that_bf16_takes_too_far_is_not_offered_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
-    monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
-    found = stream("torchvision", network="resnet18", crop=CropPolicy(size=64), precision="fast", dim=512)
-    with pytest.raises(ConfigError, match=r"torchvision resnet18 in bf16 differs too much.*Set precision = exact"):
-        found.load(CPU, None)
 
 
 @pytest.mark.skipif(cpu.bf16_is_native(), reason="this CPU has bf16")

@@ -15,14 +15,13 @@ from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
 from pipeline.features.networks.backbones import folded
-from pipeline.features.networks.base import Normalisation
+from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes.threads import Threads
 from pipeline.synthetic import calibration_crops
 
-CPU = torch.device("cpu")
 UNTRAINED = WeightsSpec("untrained", "0")
 N = 4  # crops that are looked at
 
@@ -51,12 +50,20 @@ def truth(network: ResNet, crops: np.ndarray) -> np.ndarray:
 def exact(network: ResNet) -> CpuNetwork:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "BATCH_SIZE", 4)
-        return CpuNetwork(network, fast=False, batch_size=0, threads=2)
+        return on_cpu(network, fast=False)
 
 
 @pytest.fixture(scope="module")
 def fast(network: ResNet) -> CpuNetwork:
-    return CpuNetwork(network, fast=True, batch_size=8, threads=2)
+    return on_cpu(network, fast=True, batch_size=8)
+
+
+def loaded(network: ResNet) -> Loaded:
+    return Loaded(folded(network), {}, (224, 224), Normalisation(), 2048)
+
+
+def on_cpu(network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2) -> CpuNetwork:
+    return CpuNetwork(loaded(network), Machine("cpu", batch_size, threads), fast=fast)
 
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
@@ -99,14 +106,14 @@ def test_without_onednns_operators_exact_features_are_the_same_and_it_is_told(
 ) -> None:
     monkeypatch.setattr(cpu, "fused_available", lambda: False)
     for precision in (False, True):
-        plain = CpuNetwork(network, fast=precision, batch_size=N, threads=2)  # the last one computes no more than N
+        plain = on_cpu(network, fast=precision, batch_size=N)  # the last one computes no more than N
         assert plain.arithmetic == "fp32, layer by layer"
     assert error(networks.compute(plain, crops), truth) < 1e-5
 
 
 def test_a_cpu_without_bf16_computes_fast_features_in_fp32(network: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "bf16_is_native", lambda: False)
-    assert CpuNetwork(network, fast=True, batch_size=1, threads=1).arithmetic == "fp32, oneDNN's fused convolutions"
+    assert on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
 
 
 def test_a_cpu_that_only_imitates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +127,8 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
     """As far as a CPU can say: its layers, weights and pixels, in both formats."""
     with torch.inference_mode():
         exact, fast = (
-            cuda.on_device(folded(network), CPU, fast=fast)(torch.from_numpy(crops)).numpy() for fast in (False, True)
+            PlainNetwork(loaded(network), fast=fast, channels_last=fast)(torch.from_numpy(crops)).numpy()
+            for fast in (False, True)
         )
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
@@ -159,7 +167,7 @@ def test_bits_do_not_depend_on_lanes_or_threads(
     small_backbone: None, precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
     two: CpuNetwork = request.getfixturevalue(precision)
-    one = CpuNetwork(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
+    one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
     assert (one.lanes, two.lanes) == (1, 2)
     before = torch.get_num_threads()
     expected = networks.compute(two, crops)
@@ -265,16 +273,7 @@ def flags() -> tuple[bool, bool, bool]:
     return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
 
 
-def test_exact_features_are_computed_without_tf32_and_the_flags_are_the_callers_again() -> None:
-    before = flags()
-    with cuda.cudnn_flags(fast=False):
-        assert flags() == (False, True, False)
-    with cuda.cudnn_flags(fast=True):
-        assert flags() == (True, False, True)
-    assert flags() == before
-
-
-def test_beside_a_fast_network_an_exact_one_keeps_its_flags() -> None:
+def test_beside_a_fast_network_an_exact_one_computes_without_tf32_and_the_callers_flags_come_back() -> None:
     before, (fast, exact) = flags(), (cuda.CudnnFlags(fast=precision) for precision in (True, False))
     fast.__enter__()
     assert flags() == (True, False, True)
@@ -298,7 +297,7 @@ def test_a_gpu_gives_torchvisions_features(
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
     for precision in (False, True):
-        there = cuda.CudaNetwork(folded(network), device, fast=precision, batch_size=64, compiled=compiled)
+        there = cuda.CudaNetwork(loaded(network), device, Machine(batch_size=64, compile=compiled), fast=precision)
         there.adopt(memory)
         try:
             features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)
@@ -313,7 +312,7 @@ def test_a_gpu_gives_torchvisions_features(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network: ResNet) -> None:
-    there = cuda.CudaNetwork(folded(network), torch.device("cuda"), fast=True, batch_size=1, compiled=False)
+    there = cuda.CudaNetwork(loaded(network), torch.device("cuda"), Machine(batch_size=1), fast=True)
     memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
     for _ in range(2):  # unpinned, all of it can be pinned once more
         for memory in memories:

@@ -1,63 +1,26 @@
-"""Feature streams by name: their options and identities, what other packages add, and what ours give."""
+"""Feature streams by name: their options and identities, and what those give that need no extraction."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from pipeline import plug_ins
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams import Machine
-from pipeline.features.streams import resnet50 as resnet50_stream
+from pipeline.features.streams import Machine, loaded
 from pipeline.features.streams.base import BYTES, ByteStream, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.pixels.decode import PictureError
 from pipeline.synthetic import calibration_crops
-
-
-@dataclass(frozen=True, kw_only=True)
-class Colours(ByteStream):
-    """A stream of somebody else's package."""
-
-    bins: int = 8
-
-    kind: ClassVar[str] = "colours"
-
-    def encode(self, crop: np.ndarray) -> bytes:
-        return bytes(self.bins)
-
-
-class Package:
-    """What `EntryPoint.dist` is used for."""
-
-    name = "colour-streams"
-
-
-def install(monkeypatch: pytest.MonkeyPatch, name: str, thing: object) -> None:
-    """Pretend that a package is installed whose entry point gives `thing`."""
-
-    class Loaded(EntryPoint):
-        def load(self) -> object:
-            if isinstance(thing, Exception):
-                raise thing
-            return thing
-
-    entry = Loaded(name, "c:Colours", streams.ENTRY_POINTS)
-    vars(entry)["dist"] = Package()
-    found = {streams.ENTRY_POINTS: EntryPoints([entry])}
-    monkeypatch.setattr(plug_ins, "entry_points", lambda group: found.get(group, EntryPoints()))
 
 
 @pytest.fixture
@@ -69,9 +32,9 @@ def crop() -> np.ndarray:
 @pytest.fixture
 def forgotten(small_backbone: None) -> Iterator[None]:
     """No network is loaded yet, and none is left to others."""
-    resnet50_stream._load.cache_clear()
+    loaded._NETWORKS.clear()
     yield
-    resnet50_stream._load.cache_clear()
+    loaded._NETWORKS.clear()
 
 
 # ---------------------------------------------------------------------------------------------- the registry
@@ -97,6 +60,7 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
     written = json.loads(json.dumps(stream.identity()))
     assert streams.of_identity(written) == stream
     assert streams.of_identity({**written, "version": 0}) == stream  # made today, its version is today's
+    assert streams.of_identity({**written, "shades": 3}) is None  # of another version of it
 
 
 def test_of_weights_in_a_file_only_their_user_can_say_where_they_are(tmp_path: Path) -> None:
@@ -125,35 +89,6 @@ def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
         streams.get("resnet")
     with pytest.raises(PipelineError, match="no stream is called 'colours'"):
         streams.of_identity({"kind": "colours", "version": 1})
-
-
-def test_another_package_s_stream_is_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, "colours", Colours)
-    assert streams.names() == (*streams.STREAMS, "colours")
-    assert streams.get("colours", bins=4) == Colours(bins=4)
-    assert streams.of_identity({"kind": "colours", "version": 1, "bins": 3}) == Colours(bins=3)
-    assert streams.of_identity({"kind": "colours", "version": 1, "shades": 3}) is None  # of another version of it
-
-
-@pytest.mark.parametrize("thing", [Path, 3, Crops])
-def test_what_is_no_stream_of_its_name_is_refused(monkeypatch: pytest.MonkeyPatch, thing: object) -> None:
-    install(monkeypatch, "colours", thing)
-    told = "stream 'colours' of package colour-streams: c:Colours is not a Stream subclass whose kind is 'colours'"
-    with pytest.raises(PipelineError, match=told):
-        streams.get("colours")
-
-
-def test_a_package_that_fails_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, "colours", ImportError("no module named paint"))
-    assert streams.get("crops") == Crops()
-    with pytest.raises(PipelineError, match="'colours' of package colour-streams cannot be loaded: ImportError: no mo"):
-        streams.get("colours")
-
-
-def test_a_name_of_ours_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, "crops", Crops)
-    with pytest.raises(PipelineError, match="stream 'crops' of package colour-streams has the name of one of ours"):
-        streams.names()
 
 
 # -------------------------------------------------------------------------------------------------- resnet50
