@@ -9,21 +9,21 @@ import torch
 
 import cache
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
-from vibe_model import VIBE, metrics
+from vibe_model import metrics
 from vibe_model.errors import ConfigError, DataError, StandInMixed
 from vibe_model.evaluation import results
 from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import FIGURES, figures_of
 from vibe_model.metrics import METRICS
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
-from vibe_model.vibe.generator import Estimate
 
 STREAM = {"stream": "resnet50", "seqlen": 4}
 
 
-class Oracle(torch.nn.Module):
+class Oracle(VideoModel):
     """In place of VIBE: the feature of a frame is its row number, and so is its camera; the body is looked up."""
 
     def __init__(self, body, verts, kp_2d):
@@ -248,7 +248,7 @@ def test_smoothed_predictions_are_evaluated_beside_the_others():
         assert expected["sigma"] == 1.5
 
 
-class Trembling(torch.nn.Module):
+class Trembling(VideoModel):
     """In place of VIBE: the true, turning bodies with noise of their own in every frame."""
 
     def __init__(self, body, rotmat):
@@ -262,8 +262,6 @@ class Trembling(torch.nn.Module):
         row = features[..., 0].long()
         camera = torch.tensor([1.0, 0, 0]).expand(*row.shape, 3)
         return Estimate(self.rotmat[row], torch.zeros(*row.shape, 10), camera)
-
-    pose, project = VIBE.pose, staticmethod(VIBE.project)
 
 
 def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_motion():

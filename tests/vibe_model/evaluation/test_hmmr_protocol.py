@@ -12,7 +12,7 @@ from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import DYNAMICS, figures_of
 from vibe_model.metrics import METRICS
-from vibe_model.networks.video_model import Estimate
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.rotations import axis_angle_to_matrix
 
 LENGTHS = (9, 5, 4)
@@ -130,7 +130,7 @@ def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
 # ---------------------------------------------------------------------------------------------------- past and future
 
 
-class Prophet(torch.nn.Module):
+class Prophet(VideoModel):
     """Knows what comes: the feature of a frame is its row number, and bodies are looked up, `late` frames too late."""
 
     steps = (-2, 3)
@@ -139,6 +139,8 @@ class Prophet(torch.nn.Module):
         super().__init__()
         self.body, self.late = body, late
         self.theta = torch.nn.Parameter(torch.as_tensor(theta))
+
+    regress = None
 
     def regress_stills(self, features):
         assert features.shape[1] == 1

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
@@ -81,6 +81,7 @@ keypoints = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(kp=keypoints, seen=st.booleans(), scale=st.floats(0.1, 100), shift=st.floats(-100, 100))
 def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift) -> None:
     kp = np.round(np.array(kp), 3)

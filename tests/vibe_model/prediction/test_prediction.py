@@ -252,6 +252,7 @@ def test_a_track_of_many_frames_is_posed_in_parts(model, tmp_path):
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
+@settings(max_examples=30)
 def test_any_track_has_a_file_name_that_any_file_system_takes_and_no_other_track_has(one, other):
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npz", file_name(one))
     assert len(file_name(one)) < 120

@@ -165,9 +165,9 @@ def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path
     assert (state(last.parent)["course"]["step"], state(last.parent)["course"]["skipped"]) == (2, 2)
 
 
-def test_another_number_of_processes_is_refused(root, tmp_path):
+def test_another_number_of_processes_is_refused():
     with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
-        training.run(config_of(root, tmp_path, processes=2))
+        joined("cpu", 2).__enter__()
 
 
 def test_a_process_alone_is_a_group_of_one():

@@ -126,11 +126,16 @@ def undisturbed_run(kind, folder, progress=None):
         return KINDS[kind].run(KINDS[kind].config(folder), progress=progress)
 
 
+def ready(config, splits):
+    """A run of a model of video features, about to take its first step."""
+    trainer = models.of(config).trainer(config, TinyBody())
+    return video.VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
+
+
 def first_batch(config, splits):
     """A model's trainer, and the first batch that it trains on."""
-    trainer = models.of(config).trainer(config, TinyBody())
-    video_run = video.VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
-    return trainer, next(video_run.batches(0))
+    run = ready(config, splits)
+    return run.trainer, next(run.batches(0))
 
 
 class Killed(BaseException):
