@@ -43,10 +43,12 @@ class VideoTrainer(Trainer):
     several_processes: ClassVar[bool] = False  # does `gradients` weigh its terms by this process's share of the batch?
 
     def __init__(self, config: VideoConfig, body: Body, group: Group | None = None) -> None:
-        """Builds the generator; a subclass adds `learners`, by network."""
+        """Builds the generator; a subclass adds `learners`, by network. Raises ConfigError for what is not set."""
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
             raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {self.group.size}")
+        for name in config.lacks:
+            raise config.not_made(name)
         self.generator = models.of(config).build(config, body).to(self.group.device)
 
     def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
