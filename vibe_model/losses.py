@@ -88,19 +88,12 @@ def beside_labels(
 
 def adversarial_generator(fake_scores: Tensor) -> Tensor:
     """Least squares GAN, the generator's side (Mao et al., ICCV 2017). fake_scores: (B, 1) -> scalar."""
-    return (fake_scores - 1).square().sum() / len(fake_scores)
+    return _mean_square(fake_scores - 1)
 
 
 def adversarial_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """Least squares GAN, the discriminator's side. Scores: (B, 1) each, of batches of any size -> scalar."""
-    real, fake = discriminator_terms(real_scores, fake_scores)
-    return real + fake
-
-
-def discriminator_terms(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Both halves of `adversarial_discriminator`: how far real motion is from 1, generated motion from 0."""
-    real = (real_scores - 1).square().sum() / len(real_scores)
-    return real, fake_scores.square().sum() / len(fake_scores)
+    return _mean_square(real_scores - 1) + _mean_square(fake_scores)
 
 
 def adversarial_terms(
@@ -112,12 +105,17 @@ def adversarial_terms(
     and "discriminator", the published ones unless given; "discriminator_real" where that half has a factor of its own.
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
-    real, fake = discriminator_terms(real_scores, detached_fake_scores)
+    of_real = factors.get("discriminator_real", factors["discriminator"])
     return {
         "adversarial": factors["adversarial"] * adversarial_generator(fake_scores),
-        "discriminator_real": factors.get("discriminator_real", factors["discriminator"]) * real,
-        "discriminator_fake": factors["discriminator"] * fake,
+        "discriminator_real": of_real * _mean_square(real_scores - 1),
+        "discriminator_fake": factors["discriminator"] * _mean_square(detached_fake_scores),
     }
+
+
+def _mean_square(distances: Tensor) -> Tensor:
+    """Of scores from what they should be, the mean over windows: (B, 1) -> scalar."""
+    return distances.square().sum() / len(distances)
 
 
 def mean_where(error: Tensor, weight: Tensor) -> Tensor:

@@ -139,9 +139,7 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     included. In a frame whose box has no extent, none counts.
     """
     place, known = target[..., :2].astype(np.float64), target[..., 2] > 0
-    highest = np.where(known[..., None], place, -np.inf).max(axis=1, initial=-np.inf)  # (N, 2)
-    lowest = np.where(known[..., None], place, np.inf).min(axis=1, initial=np.inf)
-    side = (highest - lowest).max(axis=-1)  # (N,) -inf without a labelled keypoint
+    side = _extents(place, known).max(axis=-1)  # (N,)
     known &= (side > 0)[:, None]
     distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
     right = known & (distance <= share * side[:, None])
@@ -163,11 +161,9 @@ def pck_aligned(
 
 def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
     """Of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
-    known, place = (visible > 0)[..., None], points.astype(np.float64)
-    high = np.where(known, place, -np.inf).max(axis=1, initial=-np.inf)  # (N, 2)
-    low = np.where(known, place, np.inf).min(axis=1, initial=np.inf)
-    extent: Float64s = np.linalg.norm(np.maximum(high - low, 0.0), axis=-1)
-    return extent
+    extents = _extents(points.astype(np.float64), visible > 0)
+    diagonal: Float64s = np.linalg.norm(np.maximum(extents, 0.0), axis=-1)
+    return diagonal
 
 
 def pck_aligned_by_frame(
@@ -216,6 +212,14 @@ def procrustes_align(pred: Floats, target: Floats) -> Float64s:
     scale = np.divide((singular * sign).sum(-1), spread, out=np.zeros_like(spread), where=spread > 0)
     aligned: Float64s = scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2) + target_mean
     return aligned
+
+
+def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
+    """Of the tight box about each frame's known points: (N, J, 2), (N, J) -> (N, 2); -inf without any."""
+    highest = np.where(known[..., None], points, -np.inf).max(axis=1, initial=-np.inf)
+    lowest = np.where(known[..., None], points, np.inf).min(axis=1, initial=np.inf)
+    extents: Float64s = highest - lowest
+    return extents
 
 
 def _second_difference(joints: Floats) -> Float64s:

@@ -123,40 +123,32 @@ class MemorySplit:
 
     def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"
-        stream = stream or streams
         found = []
         for track in self.tracks:
             for start in range(track.start, track.stop - seqlen + 1, stride):
                 rows = np.arange(start, start + seqlen)
                 together = (np.diff(self.frame_index[rows]) == track.step).all()
-                if together and not (stream and self.lacking & set(rows.tolist())):
+                if together and not ((stream or streams) and self.lacking & set(rows.tolist())):
                     found.append((start, start + seqlen))
         return np.array(found, np.int64).reshape(-1, 2)
 
-    def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None, streams=None, history=None):
-        if streams:
-            return self._read_several(np.asarray(windows), streams, history or {}, fields, out or {})
-        rows = np.array([np.arange(start, stop) for start, stop in windows])
-        if stream and self.lacking & set(rows.ravel().tolist()):
-            raise ValueError("rows without features")
-        columns = {"frame_index": self.frame_index, "bbox": self.bbox}
-        found = {name: (self.rows | columns)[name][rows] for name in fields or self.rows}
+    def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None, streams=(), history=None):
+        """`stream` gives "features"; of `streams`, those that are no rows here have its numbers."""
+        columns = self.rows | {"frame_index": self.frame_index, "bbox": self.bbox}
+        columns |= {name: self.rows["features"] for name in streams if name not in self.rows}
+        firsts = self.runs[self.track_of(np.asarray(windows)[:, 0]), 0]
+        found = {}
+        for name in fields or self.rows:
+            before = (history or {}).get(name.removesuffix("_ok"), 0)
+            rows = np.array([np.arange(start - before, stop) for start, stop in windows])
+            if ((name == "features" and stream) or name in streams) and self.lacking & set(rows.ravel().tolist()):
+                raise ValueError("rows without features")
+            known = rows >= firsts[:, None]
+            values = columns[name][np.maximum(rows, 0)]
+            found[name] = np.where(known.reshape(*known.shape, *[1] * (values.ndim - 2)), values, 0)
         for name, buffer in (out or {}).items():
             buffer[...] = found[name]
-        return {**found, **(out or {})}
-
-    def _read_several(self, windows, streams, history, fields, out):
-        first = {streams[0]: "features", f"{streams[0]}_ok": "valid"} if streams[0] not in self.rows else {}
-        found = {}
-        for name in fields:
-            before = history.get(name.removesuffix("_ok"), 0)
-            starts = self.runs[self.track_of(windows[:, 0]), 0]
-            rows = windows[:, :1] + np.arange(-before, windows[0, 1] - windows[0, 0])
-            values = self.rows[first.get(name, name)][np.maximum(rows, 0)]
-            found[name] = np.where((rows >= starts[:, None]).reshape(*rows.shape, *[1] * (values.ndim - 2)), values, 0)
-        for name, buffer in out.items():
-            buffer[...] = found[name]
-        return found | out
+        return found | (out or {})
 
 
 def write_split(

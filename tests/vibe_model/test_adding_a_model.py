@@ -1,24 +1,20 @@
 """The model of docs/adding-a-model.md, trained, killed, resumed, evaluated and loaded like ours."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import torch
 
 from tests.vibe_model.builders import TinyBody
-from tests.vibe_model.training.tiny_runs import KINDS, assert_same_run, in_memory, killed_at, scalars
+from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
 from vibe_model import models, training
 from vibe_model.models import MODELS, Model
 from vibe_model.prediction.trained import load_trained
-from vibe_model.settings.video_config import VideoConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-model"
 
 
 def config_of(root):
-    vibe = KINDS["vibe"].config(root)
-    shared = {field.name: getattr(vibe, field.name) for field in fields(VideoConfig) if field.name != "name"}
-    return MODELS["smoothing"].config(**shared, regressor_size=7)
+    return like_vibe(MODELS["smoothing"].config, root, regressor_size=7)
 
 
 def test_the_pages_model_trains_is_killed_resumed_evaluated_and_loaded(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def dynamics(
     All are of the same frames: those with 3D labels now and at every step. Means over tracks of each track's mean.
     known: for the nearest training pose; none: without it. Raises nothing for a split without such frames: empty.
     """
-    if not knows_motion(generator):
+    if not generator.steps:
         return {}
     steps = (0, *generator.steps)
     by_track: dict[str, list[list[float]]] = {}
@@ -108,11 +108,6 @@ def dynamics(
     means = {model: np.mean(errors, axis=0) for model, errors in by_track.items()}
     table = {model: {str(steps[i]): float(mean[i]) for i in order} for model, mean in means.items()}
     return {"frames": n_frames, "tracks": len(by_track[FROM_A_STILL]), "pa_mpjpe": table}
-
-
-def knows_motion(generator: VideoModel) -> bool:
-    """Does the model predict past or future?"""
-    return bool(getattr(generator, "steps", ()))
 
 
 def labelled(

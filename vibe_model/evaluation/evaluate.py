@@ -23,7 +23,7 @@ import numpy as np
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import results
-from vibe_model.evaluation.dynamics import KnownPoses, dynamics, knows_motion
+from vibe_model.evaluation.dynamics import KnownPoses, dynamics
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.metrics import PROTOCOLS
 from vibe_model.networks.video_model import VideoModel
@@ -103,7 +103,7 @@ def evaluate_all(
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     found: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
-    known = KnownPoses(training, generator) if training and knows_motion(generator) else None
+    known = KnownPoses(training, generator) if training and generator.steps else None
     for name, split in splits.items():
         own = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
         collected.append(of_split := results.SplitResults(name, own.seqlen))

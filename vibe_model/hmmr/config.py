@@ -16,10 +16,7 @@ from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 @dataclass(frozen=True, kw_only=True)
 class HMMRConfig(VideoConfig):
-    """The settings of HMMR, beside those of every model.
-
-    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
-    """
+    """The settings of HMMR, beside those of every model."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
     MODEL: ClassVar[str] = "hmmr"
@@ -80,7 +77,6 @@ class HMMRConfig(VideoConfig):
     dropout: float = share(0.5)
 
     def check_consistency(self) -> None:
-        """Raise ConfigError for settings that contradict one another."""
         super().check_consistency()
         if self.least_scale > self.largest_scale:
             raise ConfigError(

@@ -21,14 +21,12 @@ HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a sec
 
 @dataclass(frozen=True, kw_only=True)
 class PartDynamicsConfig(VideoConfig):
-    """The settings of part dynamics, beside those of every model.
-
-    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
-    """
+    """The settings of part dynamics, beside those of every model."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
     MODEL: ClassVar[str] = "part_dynamics"
+    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {"embedding": ("TrainPrVIPE", "uncertainty_weight = 0")}
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")
 
     name: str = "partdyn"
@@ -63,7 +61,6 @@ class PartDynamicsConfig(VideoConfig):
     regressor_size: int = positive(1024)
 
     def check_consistency(self) -> None:
-        """Raise ConfigError for settings that contradict one another."""
         super().check_consistency()
         if self.regions not in (1, 5):
             raise ConfigError(f"regions: expected 5 or 1, found {self.regions}")
@@ -82,17 +79,8 @@ class PartDynamicsConfig(VideoConfig):
         return not self.temporal
 
     @property
-    def lacks(self) -> tuple[str, ...]:
-        return ("embedding",) if self.uncertainty_weight and self.embedding is None else ()
-
-    def files(self) -> dict[str, Path | None]:
-        embedding = self.embedding if self.uncertainty_weight else None
-        if embedding is not None and not embedding.is_file():
-            raise ConfigError(
-                f"{embedding}: expected a trained embedding of 2D poses for the uncertainty loss, found none. "
-                "`luigi --module tasks TrainPrVIPE` trains it; uncertainty_weight = 0 needs none."
-            )
-        return {**super().files(), "embedding": embedding}
+    def reads_made(self) -> tuple[str, ...]:
+        return ("embedding",) if self.uncertainty_weight else ()
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:

@@ -14,7 +14,7 @@ from cache.mixture import Mixture, Part
 from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint
-from vibe_model.errors import CheckpointError, ConfigError, DataError
+from vibe_model.errors import CheckpointError, DataError
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
 from vibe_model.part_dynamics.config import PartDynamicsConfig
@@ -38,14 +38,11 @@ class PartDynamicsTrainer(VideoTrainer):
     config: PartDynamicsConfig
 
     def __init__(self, config: PartDynamicsConfig, body: Body, group: Group | None = None) -> None:
-        """Raises CheckpointError for an embedding that cannot be read, ConfigError without one that is needed,
-        StandInMixed for one of other data than the body."""
+        """Raises CheckpointError for an embedding that cannot be read, StandInMixed for one of other data."""
         super().__init__(config, body, group)
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
-        if config.uncertainty_weight:
-            if config.embedding is None:
-                raise ConfigError("embedding: expected best.pt of TrainPrVIPE, or uncertainty_weight = 0; found none")
+        if config.uncertainty_weight and config.embedding is not None:
             self.embedding, stand_in = load_embedding(config.embedding)
             runs.one_kind({f"the embedding {config.embedding}": stand_in, "the body": body.is_stand_in})
             self.embedding.to(self.group.device)

@@ -16,10 +16,7 @@ from vibe_model.settings.run_config import RunConfig, not_negative, one_of, posi
 
 @dataclass(frozen=True, kw_only=True)
 class PrVIPEConfig(RunConfig):
-    """The settings of `pr_vipe.training.run`, in addition to those of every training.
-
-    Raises ConfigError for values out of range, or that contradict one another.
-    """
+    """The settings of `pr_vipe.training.run`, in addition to those of every training."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "body", "checkpoint_every"})
@@ -63,7 +60,6 @@ class PrVIPEConfig(RunConfig):
     checkpoint_every: int = positive(500)
 
     def check_consistency(self) -> None:
-        """Raise ConfigError for settings that contradict one another."""
         if not (self.motion or self.poses_3d):
             raise ConfigError("motion, poses_3d: expected at least one split with 3D poses, found none")
         if self.batch_size < 2:

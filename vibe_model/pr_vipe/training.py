@@ -26,10 +26,10 @@ from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.pr_vipe.poses import Poses, joined, read_poses
 from vibe_model.pr_vipe.retrieval import evaluate
 from vibe_model.pr_vipe.views import pose_distances, seen
-from vibe_model.prediction.trained import device_of, load_body
+from vibe_model.prediction.trained import load_body
 from vibe_model.training.data import Batch, on_device
-from vibe_model.training.loop import Progress, TrainingRun, exclusive
-from vibe_model.training.parallel import Group
+from vibe_model.training.loop import Progress, TrainingRun, run_once
+from vibe_model.training.parallel import Group, alone
 from vibe_model.training.trainer import Keys, Learner, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -49,18 +49,14 @@ def run(config: PrVIPEConfig, progress: Callable[[Progress], None] | None = None
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when another process
     trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
     """
-    splits = runs.open_splits(config)
-    folder = runs.run_folder(config, splits)
-    if runs.is_finished(folder):
-        return folder
-    body = load_body(config.body)
-    stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in)
-    group = Group(device=device_of(config.device))
-    with exclusive(folder, group, config.threads):
-        if runs.is_finished(folder):
-            return folder  # another process has finished it meanwhile
-        trainer = PrVIPETrainer(config, group)
-        return PrVIPERun(config, trainer, splits, body, stand_in=stand_in, report=progress).carry_out()
+
+    def prepare(splits: Mapping[str, Split]) -> Callable[[Group], PrVIPERun]:
+        body = load_body(config.body)
+        stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in)
+        options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
+        return lambda group: PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
+
+    return run_once(config, alone(config.device), prepare)
 
 
 class PrVIPETrainer(Trainer):
@@ -162,18 +158,10 @@ class PrVIPERun(TrainingRun):
     config: PrVIPEConfig
     trainer: PrVIPETrainer
 
-    def __init__(
-        self,
-        config: PrVIPEConfig,
-        trainer: PrVIPETrainer,
-        splits: Mapping[str, Split],
-        body: Body,
-        *,
-        stand_in: bool,
-        report: Callable[[Progress], None] | None,
-    ) -> None:
-        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
-        self._body = body
+    def __init__(self, *args: Any, body: Body, **options: Any) -> None:
+        """As every TrainingRun; body: whose joints motion is compared by. Raises DataError without a pose."""
+        super().__init__(*args, **options)
+        self._body, config = body, self.config
         names = (*config.motion, *config.poses_3d)
         self._poses = joined([self._read(name, held_out=False) for name in names])
         if not len(self._poses):

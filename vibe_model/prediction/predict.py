@@ -109,7 +109,7 @@ def predict_tracks(
     """
     present = Present.of(split, stream, beside)
     read = functools.partial(read_inputs, split, stream=stream, beside=beside)
-    margin, repeat_ends = getattr(generator, "margin", 0), getattr(generator, "repeats_ends", False)
+    margin, repeat_ends = generator.margin, generator.repeats_ends
     cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
     plans = ((track, [cut(track, drop_last=drop) for drop in drop_last]) for track in select_tracks(split, tracks))
     for group in _groups(plans, batch_size):

@@ -147,8 +147,6 @@ def streams_of(stream: str, beside: Mapping[str, Reading]) -> tuple[str, ...]:
 
 def windows_with(split: Split, seqlen: int, stream: str, beside: Mapping[str, Reading], stride: int = 1) -> Array:
     """(W, 2) of [start, stop): the windows that have all streams, as `Split.windows` has them."""
-    if not beside:
-        return split.windows(seqlen, stride, stream)
     return split.windows(seqlen, stride, streams=streams_of(stream, beside))
 
 
@@ -157,8 +155,6 @@ def read_inputs(split: Split, windows: Array, stream: str, beside: Mapping[str, 
 
     Raises as `Split.read` does.
     """
-    if not beside:
-        return split.read(windows, stream=stream, fields=("features",))
     names = streams_of(stream, beside)
     history = {one.stream: one.history for one in beside.values() if one.history}
     found = split.read(windows, streams=names, history=history, fields=names)

@@ -29,13 +29,12 @@ EMBEDDED: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(RunConfig):
-    """The settings of `training.run` that every model has, beside those of every training.
-
-    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
-    """
+    """The settings of `training.run` that every model has, beside those of every training."""
 
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
     TERMS: ClassVar[tuple[str, ...]] = ()  # of the loss that have a setting `<term>_weight`
+    # Settings of checkpoints that other trainings make: the Luigi task that does, and the setting that needs none.
+    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
         {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
     )
@@ -70,7 +69,6 @@ class VideoConfig(RunConfig):
         """Raise ConfigError where the model cannot read the stream: known only when it is to be trained."""
 
     def check_consistency(self) -> None:
-        """Raise ConfigError for settings that contradict one another."""
         if not self.training_splits:
             raise ConfigError("datasets_2d, datasets_3d: expected at least one split to train on, found none")
         if not self.validation:
@@ -121,13 +119,30 @@ class VideoConfig(RunConfig):
         return None
 
     @property
+    def reads_made(self) -> tuple[str, ...]:
+        """Which checkpoints of `MADE_BY` training reads."""
+        return ()
+
+    @property
     def lacks(self) -> tuple[str, ...]:
         """Settings of checkpoints that training needs and that are not set: other trainings make them."""
-        return ()
+        return tuple(name for name in self.reads_made if getattr(self, name) is None)
+
+    def not_made(self, name: str) -> ConfigError:
+        """What to say of a checkpoint of `MADE_BY` that is not there."""
+        task, without = self.MADE_BY[name]
+        return ConfigError(
+            f"{name} = {getattr(self, name)}: expected best.pt of {task}, found no such file. "
+            f"`luigi --module tasks {task}` trains it; {without} needs none."
+        )
 
     def files(self) -> dict[str, Path | None]:
         """Files beside splits and body that decide a run, by name. Raises ConfigError for one that must be there."""
-        return {"pretrained": self.pretrained}
+        made = {name: getattr(self, name) if name in self.reads_made else None for name in self.MADE_BY}
+        for name, file in made.items():
+            if file is not None and not file.is_file():
+                raise self.not_made(name)
+        return {"pretrained": self.pretrained, **made}
 
     def part(self, name: str) -> tuple[str, ...]:
         """The splits of datasets_2d, datasets_3d or motion that are trained on."""

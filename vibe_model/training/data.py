@@ -163,16 +163,15 @@ class Batches(Dataset[Batch]):
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> Part:
     """What one part of every batch is made of, by the configuration."""
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
-    beside = config.beside if read else {}
-    own = [field for one in beside.values() for field in (one.stream, f"{one.stream}_ok")]
+    beside = list(config.beside.values()) if read else []
+    own = [field for one in beside for field in (one.stream, f"{one.stream}_ok")]
     return Part(
         name=name,
         splits={split: splits[split] for split in config.part(name)},
         count=config.parts[name],
-        fields=[read[0] if beside and field == "features" else field for field in FIELDS[name]] + own,
-        stream=next(iter(read), None) if not beside else None,
-        streams=(read[0], *(one.stream for one in beside.values())) if beside else (),
-        history={one.stream: one.history for one in beside.values() if one.history},
+        fields=[read[0] if field == "features" else field for field in FIELDS[name]] + own,
+        streams=(*read[:1], *(one.stream for one in beside)),
+        history={one.stream: one.history for one in beside if one.history},
         copies={read[0]: read} if len(read) > 1 else {},
         stride=config.stride,
         strides=config.strides,

@@ -50,8 +50,8 @@ class FeatureTable:
 
     def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
-        parts = _features(mixture)
-        sources = {name: (split, stream) for part, stream, _ in parts for name, split in part.splits.items()}
+        parts = _with_features(mixture)
+        sources = {name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()}
         _, dtype = field_type(mixture)
         for name, starts in self.rows.batches():
             split, stream = sources[name]
@@ -111,14 +111,13 @@ def load_feature_table(
 
 def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """(what follows (B, T) in the features, the dtype that holds them exactly in all parts)."""
-    found = [mixture.fields[part.name][field] for part, _, field in _features(mixture)]
+    found = [mixture.fields[part.name][part.streams[0]] for part in _with_features(mixture)]
     return found[0][0], np.result_type(*(dtype for _, dtype in found))
 
 
-def _features(mixture: Mixture) -> list[tuple[Part, str, str]]:
-    """The parts that have features, the stream that these are of, and their field. Streams beside them are not held."""
-    found = [(part, part.stream, "features") for part in mixture.parts.values() if part.stream is not None]
-    return found + [(part, part.streams[0], part.streams[0]) for part in mixture.parts.values() if part.streams]
+def _with_features(mixture: Mixture) -> list[Part]:
+    """The parts that have features: those of their first stream. The streams beside it are not held."""
+    return [part for part in mixture.parts.values() if part.streams]
 
 
 def free_memory(device: torch.device) -> int:

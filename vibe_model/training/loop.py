@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +26,13 @@ from vibe_model.errors import CheckpointError, TrainingDiverged
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.training.curves import Curves
 from vibe_model.training.data import Batch
-from vibe_model.training.parallel import Group
+from vibe_model.training.parallel import Group, launched_processes
 from vibe_model.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from cache import Split
+
+    Prepare = Callable[[Mapping[str, Split]], Callable[[Group], "TrainingRun"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,26 @@ class Progress:
     # The step's weighted losses; None when it was skipped, or at an epoch's end.
     terms: Mapping[str, float] | None = None
     validation: Mapping[str, Any] = field(default_factory=dict)  # metrics by split, at an epoch's end
+
+
+def run_once(config: RunConfig, joined: AbstractContextManager[Group], prepare: Prepare) -> Path:
+    """Train, or resume that, or find it done. Returns the run's folder.
+
+    joined: this process's place among those that train together. prepare: of the open splits, raises for what cannot
+    be trained on before anything is written, and returns what makes the run.
+    Raises DataError for splits that are missing, CacheError when another process trains in the same folder, and as
+    `TrainingRun.carry_out` does.
+    """
+    splits = runs.open_splits(config)
+    folder = runs.run_folder(config, splits)
+    # Several processes decide together, below: they must come to one answer.
+    if runs.is_finished(folder) and launched_processes() == 1:
+        return folder
+    make = prepare(splits)
+    with joined as group, _exclusive(folder, group, config.threads):
+        if group.from_first(runs.is_finished(folder)):
+            return folder  # another process has finished it meanwhile
+        return make(group).carry_out()
 
 
 class TrainingRun(ABC):
@@ -226,7 +248,7 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def exclusive(folder: Path, group: Group, threads: int) -> Iterator[None]:
+def _exclusive(folder: Path, group: Group, threads: int) -> Iterator[None]:
     """No other process trains in this folder meanwhile, and the seeds and thread counts of the run stay inside it.
 
     threads: 0 for torch's own choice. Raises CacheError naming the other process; a dead one locks nothing.

@@ -99,6 +99,12 @@ def joined(device: str, processes: int) -> Iterator[Group]:
         distributed.destroy_process_group()
 
 
+@contextmanager
+def alone(device: str) -> Iterator[Group]:
+    """A group of one, for a training that never shares its batches."""
+    yield Group(device=device_of(device))
+
+
 def n_processes(config: VideoConfig) -> int:
     """How many processes the settings of a training run mean on this machine."""
     if config.processes:

@@ -23,8 +23,8 @@ from vibe_model.prediction.trained import load_body
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.feature_table import TableProgress
-from vibe_model.training.loop import Progress, TrainingRun, exclusive
-from vibe_model.training.parallel import Group, joined, launched_processes
+from vibe_model.training.loop import Progress, TrainingRun, run_once
+from vibe_model.training.parallel import Group, joined
 from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ class VideoTrainer(Trainer):
     several_processes: ClassVar[bool] = False  # does `gradients` weigh its terms by this process's share of the batch?
 
     def __init__(self, config: VideoConfig, body: Body, group: Group | None = None) -> None:
-        """Builds the generator; a subclass adds `learners`, by network."""
+        """Builds the generator; a subclass adds `learners`, by network. Raises ConfigError for what is not set."""
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
             raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {self.group.size}")
+        for name in config.lacks:
+            raise config.not_made(name)
         self.generator = models.of(config).build(config, body).to(self.group.device)
 
     def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
@@ -77,18 +79,14 @@ def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: Dra
     or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state
     saved.
     """
-    splits = runs.open_splits(config)
-    folder = runs.run_folder(config, splits)
-    # Several processes decide together, below: they must come to one answer.
-    if runs.is_finished(folder) and launched_processes() == 1:
-        return folder
-    body = load_body(config.body)
-    stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
-    with joined(config.device, config.processes) as group, exclusive(folder, group, config.threads):
-        if group.from_first(runs.is_finished(folder)):
-            return folder  # another process has finished it meanwhile
-        trainer: VideoTrainer = models.of(config).trainer(config, body, group)
-        return VideoRun(config, trainer, splits, stand_in=stand_in, report=progress, draw=pictures).carry_out()
+
+    def prepare(splits: Mapping[str, Split]) -> Callable[[Group], VideoRun]:
+        body, trainer = load_body(config.body), models.of(config).trainer
+        stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
+        options: dict[str, Any] = {"stand_in": stand_in, "report": progress, "draw": pictures}
+        return lambda group: VideoRun(config, trainer(config, body, group), splits, **options)
+
+    return run_once(config, joined(config.device, config.processes), prepare)
 
 
 class VideoRun(TrainingRun):
@@ -100,18 +98,10 @@ class VideoRun(TrainingRun):
     config: VideoConfig
     trainer: VideoTrainer
 
-    def __init__(
-        self,
-        config: VideoConfig,
-        trainer: VideoTrainer,
-        splits: Mapping[str, Split],
-        *,
-        stand_in: bool,
-        report: ShowProgress | None,
-        draw: DrawPictures | None,
-    ) -> None:
-        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
-        self._draw, group = draw, self.group
+    def __init__(self, *args: Any, draw: DrawPictures | None, report: ShowProgress | None, **options: Any) -> None:
+        """As every TrainingRun; draw: gives what to log at each epoch's end."""
+        super().__init__(*args, report=report, **options)
+        self._draw, config, trainer, splits, group = draw, self.config, self.trainer, self.splits, self.group
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(one.stream for one in config.beside.values())]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import not_negative, one_of, positive, share
 from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
@@ -20,14 +19,12 @@ PUBLISHED_STRIDES: Final[Mapping[str, int]] = {"penn_action/train": 4, "posetrac
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(VideoConfig):
-    """The settings of VIBE, beside those of every model; the defaults are the published ones.
-
-    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
-    """
+    """The settings of VIBE, beside those of every model; the defaults are the published ones."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"version": 3}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"mposer"}
     MODEL: ClassVar[str] = "vibe"
+    MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {"mposer": ("TrainMPoser", "prior = discriminator")}
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
 
     name: str = "vibe"
@@ -104,17 +101,8 @@ class TrainConfig(VideoConfig):
         return self.n_layers == 0
 
     @property
-    def lacks(self) -> tuple[str, ...]:
-        return ("mposer",) if self.prior == "mposer" and self.mposer is None else ()
-
-    def files(self) -> dict[str, Path | None]:
-        prior = self.mposer if self.prior == "mposer" else None
-        if prior is not None and not prior.is_file():
-            raise ConfigError(
-                f"{prior}: expected a trained motion prior for prior = mposer, found none. "
-                "`luigi --module tasks TrainMPoser` trains it."
-            )
-        return {**super().files(), "mposer": prior}
+    def reads_made(self) -> tuple[str, ...]:
+        return ("mposer",) if self.prior == "mposer" else ()
 
     @property
     def parts(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from vibe_model.settings.run_config import RunConfig, not_negative, positive
 class MPoserConfig(RunConfig):
     """The settings of `training.mposer.run`, in addition to those of every training.
 
-    The defaults are for AMASS; they are ours, the paper gives none. Raises ConfigError for values out of range.
+    The defaults are for AMASS; they are ours, the paper gives none.
     """
 
     VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 1}
@@ -42,7 +42,6 @@ class MPoserConfig(RunConfig):
     checkpoint_every: int = positive(500)  # iterations; each epoch's end is one too
 
     def check_consistency(self) -> None:
-        """Raise ConfigError for settings that contradict one another."""
         if not self.motion:
             raise ConfigError("motion: expected splits of real motion for the motion prior to learn from, found none")
 

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from vibe_model import runs
-from vibe_model.prediction.trained import device_of
 from vibe_model.rotations import nearest_rotations
 from vibe_model.training.data import Batch, Batches, stream
-from vibe_model.training.loop import Progress, TrainingRun, exclusive
-from vibe_model.training.parallel import Group
+from vibe_model.training.loop import Progress, TrainingRun, run_once
+from vibe_model.training.parallel import Group, alone
 from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 from vibe_model.vibe.discriminator import MOTION
 from vibe_model.vibe.mposer import N_ROTATIONS, MPoser, geodesic_degrees, kl_divergence, matrices, reconstruction_error
@@ -41,17 +40,12 @@ def run(config: MPoserConfig, progress: Callable[[Progress], None] | None = None
     window or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last
     good state saved.
     """
-    splits = runs.open_splits(config)
-    folder = runs.run_folder(config, splits)
-    if runs.is_finished(folder):
-        return folder
-    stand_in = runs.check_stand_in(splits)
-    group = Group(device=device_of(config.device))
-    with exclusive(folder, group, config.threads):
-        if runs.is_finished(folder):
-            return folder  # another process has finished it meanwhile
-        trainer = MPoserTrainer(config, group)
-        return MPoserRun(config, trainer, splits, stand_in=stand_in, report=progress).carry_out()
+
+    def prepare(splits: Mapping[str, Split]) -> Callable[[Group], MPoserRun]:
+        options: dict[str, Any] = {"stand_in": runs.check_stand_in(splits), "report": progress}
+        return lambda group: MPoserRun(config, MPoserTrainer(config, group), splits, **options)
+
+    return run_once(config, alone(config.device), prepare)
 
 
 class MPoserTrainer(Trainer):

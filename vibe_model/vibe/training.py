@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from vibe_model import runs
-from vibe_model.errors import ConfigError
 from vibe_model.training.data import Batch
 from vibe_model.training.parallel import Group
 from vibe_model.training.video import VideoTrainer
@@ -40,9 +39,7 @@ class VIBETrainer(VideoTrainer):
             rates = {"lr": config.lr_discriminator, "weight_decay": config.weight_decay_discriminator}
             self.learners["discriminator"] = self.learner(self.discriminator, "disc_motion", **rates)
         self.prior: MPoser | None = None
-        if config.prior == "mposer":
-            if config.mposer is None:
-                raise ConfigError("mposer: expected a trained motion prior's best.pt for prior = mposer, found none")
+        if config.prior == "mposer" and config.mposer is not None:
             self.prior = load_mposer(config.mposer).to(self.group.device)
             runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.is_stand_in})
 

@@ -9,21 +9,21 @@ import torch
 
 import cache
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
-from vibe_model import VIBE, metrics
+from vibe_model import metrics
 from vibe_model.errors import ConfigError, DataError, StandInMixed
 from vibe_model.evaluation import results
 from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
-from vibe_model.evaluation.published import FIGURES, figures_of
+from vibe_model.evaluation.published import DYNAMICS, FIGURES, figures_of
 from vibe_model.metrics import METRICS
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
-from vibe_model.vibe.generator import Estimate
 
 STREAM = {"stream": "resnet50", "seqlen": 4}
 
 
-class Oracle(torch.nn.Module):
+class Oracle(VideoModel):
     """In place of VIBE: the feature of a frame is its row number, and so is its camera; the body is looked up."""
 
     def __init__(self, body, verts, kp_2d):
@@ -215,12 +215,16 @@ def test_demo_data_are_marked_and_never_meet_real_data():
             run(*mixture)
 
 
-def test_an_unknown_protocol_and_predictions_that_are_not_finite_are_refused(world):
+def test_what_cannot_be_evaluated_is_refused(world):
     with pytest.raises(ConfigError, match="default, published, hmmr"):
         evaluate(world, protocol="reference")
     world[0].rows["features"][11, 0] = np.nan
     with pytest.raises(DataError, match="v1/0"):
         evaluate(world)
+    with pytest.raises(DataError, match=r"kinetics/val.*3D labels"):
+        choose_sigma(small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, stream="resnet50")
+    with pytest.raises(ConfigError, match="at least one"):
+        choose_sigma(small_vibe(), {}, stream="resnet50", candidates=())
 
 
 # ------------------------------------------------------------------------------------------------------- smoothing
@@ -248,7 +252,7 @@ def test_smoothed_predictions_are_evaluated_beside_the_others():
         assert expected["sigma"] == 1.5
 
 
-class Trembling(torch.nn.Module):
+class Trembling(VideoModel):
     """In place of VIBE: the true, turning bodies with noise of their own in every frame."""
 
     def __init__(self, body, rotmat):
@@ -262,8 +266,6 @@ class Trembling(torch.nn.Module):
         row = features[..., 0].long()
         camera = torch.tensor([1.0, 0, 0]).expand(*row.shape, 3)
         return Estimate(self.rotmat[row], torch.zeros(*row.shape, 10), camera)
-
-    pose, project = VIBE.pose, staticmethod(VIBE.project)
 
 
 def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_motion():
@@ -282,13 +284,6 @@ def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_mo
     for sigma in (0, 2, 30):
         alone = evaluate_split(model, split, stream="resnet50", smooth=sigma)
         assert by_sigma[sigma] == pytest.approx(alone["pa_mpjpe"])
-
-
-def test_a_sigma_cannot_be_chosen_without_3d_labels_or_candidates():
-    with pytest.raises(DataError, match=r"kinetics/val.*3D labels"):
-        choose_sigma(small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, stream="resnet50")
-    with pytest.raises(ConfigError, match="at least one"):
-        choose_sigma(small_vibe(), {}, stream="resnet50", candidates=())
 
 
 # ------------------------------------------------------------------------------------ means, sequences, worst windows
@@ -328,8 +323,7 @@ def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
     place |= {"first_frame": 30, "last_frame": 60, "first_row": 3, "last_row": 6}
     counts = {"frames_predicted": 3, "frames": 2, "frames_2d": 0}
     assert row == place | {"pa_mpjpe": 15.0, "mpjpe": 1.5} | counts
-    empty = collected([], [], errors([]))
-    assert empty.sequences == empty.worst() == []
+    assert collected([], [], errors([])).sequences == []
 
 
 @pytest.mark.parametrize(
@@ -390,11 +384,16 @@ def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_pat
     assert (tmp_path / "sequences.csv").read_text().startswith("split,track,video,first_frame,")
 
 
-def test_published_figures_are_those_of_the_paper_and_its_checkpoint():
+def test_published_figures_are_those_of_the_papers_and_of_released_models():
     (found,) = (figures for figures in figures_of("3dpw/test") if figures.with_3dpw)
     assert found.errors == {"pa_mpjpe": 51.9, "mpjpe": 82.9, "pve": 99.1, "accel": 23.4}
-    assert figures_of("kinetics/val") == []
     assert all(set(f.errors) <= set(METRICS) for f in FIGURES)
-    paper, checkpoint = (f for f in figures_of("3dpw/test") if not f.with_3dpw and f.protocol == "published")
-    for name in paper.errors:
-        assert checkpoint.errors[name] == pytest.approx(paper.errors[name], abs=0.1)
+    of_vibe, of_hmmr = ([f for f in figures_of("3dpw/test") if f.protocol == p] for p in ("published", "hmmr"))
+    paper, checkpoint = (f for f in of_vibe if not f.with_3dpw)
+    assert all(checkpoint.errors[name] == pytest.approx(value, abs=0.1) for name, value in paper.errors.items())
+    by_name = {figures.model.removeprefix("HMMR, "): figures.errors for figures in of_hmmr}
+    assert [by_name["paper"][name] for name in ("pck_aligned", "pa_mpjpe", "pve_unposed")] == [86.4, 80.1, 25.8]
+    for name in ("mpjpe", "pa_mpjpe", "pck_aligned"):  # of one model, but for the acceleration
+        assert by_name["released"][name] == pytest.approx(by_name["paper, + InstaVariety"][name], abs=0.5)
+    assert "accel_error" not in figures_of("penn_action/test")[0].errors
+    assert DYNAMICS["h36m/val"]["Const, paper"]["0"] == DYNAMICS["h36m/val"]["HMMR 1, paper"]["0"] == 58.1

@@ -280,6 +280,12 @@ def test_outputs_agree_with_each_other(body, regressor):
     for name, value in model.pose(estimate).items():
         if name != "theta" or regressor == "spin":
             torch.testing.assert_close(value, out[name])
+    for forward, around in ((out, model.regress_around), (model(features, hallucinated=True), model.regress_stills)):
+        for step, estimate in around(features).items():
+            expected = forward["deltas"][step] if step else forward
+            torch.testing.assert_close(estimate.rotmat, expected["rotmat"])
+            torch.testing.assert_close(estimate.shape, expected["theta"][..., 75:])
+            torch.testing.assert_close(estimate.camera, forward["theta"][..., :3])  # of every step: the current one's
 
 
 def test_hallucinated_frames_are_independent_and_evaluation_joints_fourteen(body):

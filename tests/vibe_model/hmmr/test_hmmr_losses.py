@@ -61,6 +61,9 @@ def a_model(seed=0):
     sets = [
         {**anything(s, (0.9, 0.1, 0)), "deltas": {-5: anything(s + 1), 5: anything(s + 2)}} for s in (seed, seed + 10)
     ]
+    for of in sets:
+        for moved in of["deltas"].values():
+            moved["kp_2d"][0, 7] = 0.5  # all points at one place: no camera shows them where they belong
     strips = [torch.as_tensor(random(seed + i).normal(size=(B, T, F))) for i in (1, 2)]
     return Planted(*sets, *strips)
 
@@ -116,7 +119,9 @@ def plain(model, batch, method):
                     label = t + dt
                     target, v = batch["kp_2d"][b, label, :, :2], batch["kp_2d"][b, label, :, 2] > 0
                     x, y = pred["kp_2d"][b, t][v], target[v]
-                    if dt:
+                    if dt and not np.ptp(x, axis=0).any():
+                        x = y = x[:0]  # without a camera, a frame leaves the mean
+                    elif dt:
                         p, q = x - x.mean(0), y - y.mean(0)
                         if method == "least_squares":
                             s = (p * q).sum() / (p * p).sum()
@@ -147,17 +152,8 @@ def plain(model, batch, method):
 @pytest.mark.parametrize("method", ["least_squares", "trace"])
 def test_terms_equal_loops_over_sets_windows_and_frames(method):
     model, batch = a_model(), a_batch()
+    assert (batch["kp_2d"][0, [2, 12], :, 2] > 0).sum(-1).min() > 1  # the labels of a frame without a camera
     assert values(model, batch, optimal_camera=method) == pytest.approx(plain(model, batch, method), abs=1e-10)
-
-
-def test_the_networks_sets_have_the_terms_of_both_predictions(body):
-    torch.manual_seed(0)
-    model = HMMR(body, feature_size=F, regressor_size=32).double().eval()
-    batch = a_batch() | {"features": torch.randn(B, T, F)}
-    sets = model.sets(batch["features"].double())
-    expected = hmmr_losses.terms(model, batch)
-    for name, term in hmmr_losses.supervised(sets, batch).items():
-        torch.testing.assert_close(term, expected[name])
 
 
 # ------------------------------------------------------------------------------------------------ frames
@@ -245,26 +241,6 @@ def test_a_points_gradient_is_the_sign_over_all_visible_coordinates():
     visible = batch["kp_2d"][..., 2:] > 0
     sign = np.sign(kp_2d.detach().numpy() - batch["kp_2d"][..., :2])
     np.testing.assert_allclose(kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12)
-
-
-def test_a_frame_without_a_camera_leaves_the_mean():
-    model, batch = perfect()
-    for of in model.sets.values():
-        for moved in of["deltas"].values():
-            moved["kp_2d"][0, 7] = 0.5  # all points at one place
-            moved["kp_2d"] *= torch.tensor([1.0, 1.1])
-    with_it = values(model, batch)["kp"]
-    expected = 0.0
-    for dt in (-5, 5):
-        errors = []
-        for b in range(B):
-            for t in range(max(-dt, 0), T - max(dt, 0)):
-                if (b, t) != (0, 7):
-                    x, y = model.sets[False]["deltas"][dt]["kp_2d"][b, t].numpy(), batch["kp_2d"][b, t + dt, :, :2]
-                    p, q = x - x.mean(0), y - y.mean(0)
-                    errors.append(np.abs((p * q).sum() / (p * p).sum() * p - q))
-        expected += 2 * 60 * np.mean(errors)
-    assert with_it == pytest.approx(expected)
 
 
 # ------------------------------------------------------------------------------------------------ priors

@@ -12,14 +12,11 @@ from tests.vibe_model.training.tiny_runs import (
     KINDS,
     assert_same_run,
     first_batch,
-    in_memory,
     killed_at,
     scalars,
-    undisturbed_run,
 )
 from vibe_model import HMMR, PoseDiscriminator, hmmr_losses, models, runs
-from vibe_model.errors import ConfigError
-from vibe_model.hmmr.config import PRESETS, VARIANTS, HMMRConfig
+from vibe_model.hmmr.config import PRESETS, VARIANTS
 from vibe_model.hmmr.training import HMMRTrainer, judge, real_poses
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import run
@@ -29,24 +26,14 @@ TERMS = {*hmmr_losses.WEIGHTS, "discriminator"}
 
 
 @pytest.fixture
-def splits(monkeypatch):
-    return in_memory(monkeypatch, "hmmr")
-
-
-@pytest.fixture
-def config(tmp_path):
-    return KINDS["hmmr"].config(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return undisturbed_run("hmmr", tmp_path_factory.mktemp("hmmr"))
+def kind():
+    return "hmmr"
 
 
 # ------------------------------------------------------------------------------------------------ a run
 
 
-def test_a_run_leaves_what_every_models_does(undisturbed):
+def test_a_run_leaves_what_every_models_does_and_its_checkpoint_is_loaded_as_what_it_is(undisturbed, monkeypatch):
     metrics, about = (json.loads((undisturbed / name).read_text()) for name in ("metrics.json", "config.json"))
     assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "pck", "auc", "baseline", "published"}
     assert about["config"]["norm"] == "window"
@@ -56,16 +43,11 @@ def test_a_run_leaves_what_every_models_does(undisturbed):
     assert last["course"]["history"][0]["losses"].keys() == TERMS
     tags = {tag for tag, _ in scalars(undisturbed)}
     assert {f"train/{name}" for name in TERMS} | {"gradient/generator", "gradient/discriminator"} < tags
-
-
-def test_a_checkpoint_of_a_run_is_loaded_as_what_it_is(undisturbed, monkeypatch):
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
     assert isinstance(trained.generator, HMMR)
     assert trained.config.MODEL == "hmmr"
-    saved = torch.load(undisturbed / "best.pt", weights_only=True)["gen_state_dict"]
-    for name, value in trained.generator.state_dict().items():
-        assert torch.equal(value, saved[name]), name
+    assert all(torch.equal(value, best["gen_state_dict"][n]) for n, value in trained.generator.state_dict().items())
 
 
 @pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 7])
@@ -80,7 +62,7 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(config, splits, undist
 def test_training_lowers_the_loss(config, splits):
     only_pose = {"kp_weight": 0.0, "joints_weight": 0.0, "hallucinate_weight": 0.0}
     trainer, batch = first_batch(replace(config, dropout=0.0, prior="none", **only_pose), splits)
-    smpl = [trainer.train_step(batch).terms["smpl"] for _ in range(40)]
+    smpl = [trainer.train_step(batch).terms["smpl"] for _ in range(15)]
     assert smpl[-1] < 0.8 * smpl[0]
 
 
@@ -172,29 +154,6 @@ def test_the_published_numbers():
     assert models.variant_of(config, "videos").datasets_2d == (*config.datasets_2d, "videos/train")
     ours = PRESETS["hmmr"]()
     assert (ours.norm, ours.regressor, ours.optimal_camera, ours.batch_size) == ("frame", "spin", "least_squares", 32)
-    for make in PRESETS.values():
-        assert HMMRConfig.from_dict(json.loads(json.dumps(make().as_dict()))) == make()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 40}, "width: expected a multiple of 32"),
-        ({"processes": 2}, "processes: expected 1"),
-        ({"least_scale": 11.0}, "least_scale"),
-        ({"motion": ()}, "motion: expected splits"),
-        ({"norm": "batch"}, "norm: expected one of window, frame"),
-    ],
-)
-def test_settings_that_contradict_one_another_are_refused(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        HMMRConfig(**changes)
-
-
-def test_a_stream_that_the_norms_groups_do_not_divide_needs_a_width() -> None:
-    with pytest.raises(ConfigError, match=r"resnet50 has 100 numbers a row, no multiple of 32.*Set width"):
-        HMMRConfig(feature_size=100).check_feature_size()
-    HMMRConfig(feature_size=100, width=64).check_feature_size()
 
 
 def test_the_fingerprint_is_the_models_own(config, splits):

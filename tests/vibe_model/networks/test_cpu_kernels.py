@@ -126,12 +126,6 @@ def gru_by_hand(gru, features):
     return sequence
 
 
-def test_states_are_those_of_a_loop_written_out():
-    _, ours = both(6, 5, 2)
-    features = torch.randn(2, 4, 6)
-    np.testing.assert_allclose(ours(features)[0].detach(), gru_by_hand(ours, features), atol=1e-6)
-
-
 def test_the_recurrences_gradient_is_that_of_finite_differences_and_a_second_one_is_refused():
     torch.manual_seed(0)
     gates, weight, bias = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 2, 12), (12, 4), (4,)))

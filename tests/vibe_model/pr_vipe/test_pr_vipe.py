@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
@@ -81,6 +81,7 @@ keypoints = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(kp=keypoints, seen=st.booleans(), scale=st.floats(0.1, 100), shift=st.floats(-100, 100))
 def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift) -> None:
     kp = np.round(np.array(kp), 3)
@@ -139,12 +140,6 @@ def test_the_triplets_of_planted_distances() -> None:
     loss.backward()
     np.testing.assert_array_equal(distances.grad, [[1, -1, 0], [0, 0, 0], [0, 0, 0]])
     assert float(pr_vipe_losses.positive_pairwise(distances.detach())) == pytest.approx(8 / 3)
-
-
-def test_triplets_without_a_loss_are_no_part_of_the_mean() -> None:
-    distances = torch.tensor([[1.0, 9.0], [1.5, 1.0]], dtype=torch.float64)
-    assert float(pr_vipe_losses.triplet_ratio(distances, torch.ones(2, 2))) == pytest.approx(math.log(2) - 0.5)
-    assert float(pr_vipe_losses.triplet_ratio(distances, torch.zeros(2, 2))) == 0
 
 
 @given(st.integers(2, 6), st.integers(0, 99))

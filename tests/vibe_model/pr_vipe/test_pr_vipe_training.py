@@ -12,7 +12,7 @@ from pipeline.skeletons import KEYPOINTS_13, joint_names
 from tests.vibe_model.builders import MemorySplit, TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
 from vibe_model import PrVIPE, runs
-from vibe_model.errors import ConfigError, DataError, StandInMixed
+from vibe_model.errors import DataError, StandInMixed
 from vibe_model.metrics import normalise_13, np_mpjpe
 from vibe_model.pr_vipe import retrieval, training
 from vibe_model.pr_vipe.config import PRESETS, PrVIPEConfig
@@ -149,11 +149,11 @@ def test_hits_are_counted_among_the_nearest() -> None:
 
 
 def test_an_untrained_network_guesses() -> None:
-    poses = normalise_13(np.random.default_rng(0).normal(size=(400, 13, 3))).astype(np.float32)
-    found = Poses(poses, np.ones((400, 13), bool), np.zeros((400, 13, 3), np.float32), np.empty((0, 2), np.int64))
+    poses = normalise_13(np.random.default_rng(0).normal(size=(200, 13, 3))).astype(np.float32)
+    found = Poses(poses, np.ones((200, 13), bool), np.zeros((200, 13, 3), np.float32), np.empty((0, 2), np.int64))
     torch.manual_seed(0)
-    metrics = retrieval.evaluate(PrVIPE(4, 8), found, most=300, depth=4.0, samples=2, seed=0)
-    assert metrics["poses"] == 300
+    metrics = retrieval.evaluate(PrVIPE(4, 8), found, most=150, depth=4.0, samples=2, seed=0)
+    assert metrics["poses"] == 150
     assert metrics["hit_1"] < 5
     assert metrics["hit_1"] <= metrics["hit_10"] <= metrics["hit_20"]
     assert metrics["hit_20"] < 100
@@ -173,7 +173,7 @@ def test_keypoints_are_compared_after_the_best_similarity_in_the_picture() -> No
 # ------------------------------------------------------------------------------------------------------- training
 
 
-def test_a_killed_run_ends_with_the_same_bits(splits, tmp_path) -> None:
+def test_a_killed_run_ends_with_the_same_bits_and_held_out_tracks_are_not_trained_on(splits, tmp_path) -> None:
     expected = training.run(tiny(tmp_path / "whole"))
     config = tiny(tmp_path / "killed")
     killed_at(training.run, config, 6, tmp_path / "aside")
@@ -181,17 +181,13 @@ def test_a_killed_run_ends_with_the_same_bits(splits, tmp_path) -> None:
     metrics = json.loads((expected / "metrics.json").read_text())
     assert metrics["stand_in"]
     assert set(metrics["h36m/val"]) >= {"hit_1", "procrustes_hit_20", "cameras_hit_10", "std_other"}
+    n_held_out = metrics["amass/train"]["poses"]
+    n_train = json.loads((expected / "config.json").read_text())["trained_on"]
+    assert n_train == {"poses": 36 - n_held_out + 10, "instants": 5}
+    assert 0 < n_held_out < 36
     best = torch.load(expected / "best.pt", weights_only=True)
     assert best["stand_in"]
     PrVIPE.like(4, 8, best["pr_vipe_state_dict"])
-
-
-def test_tracks_that_are_held_out_are_not_trained_on(splits, tmp_path) -> None:
-    folder = training.run(tiny(tmp_path))
-    n_train = json.loads((folder / "config.json").read_text())["trained_on"]
-    n_held_out = json.loads((folder / "metrics.json").read_text())["amass/train"]["poses"]
-    assert n_train == {"poses": 36 - n_held_out + 10, "instants": 5}
-    assert 0 < n_held_out < 36
 
 
 def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path) -> None:
@@ -212,10 +208,7 @@ def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path)
     assert adagrad.learning_rates()["embedding"] == 0.02
 
 
-def test_settings_and_data_that_cannot_be_trained_on_are_refused(splits, tmp_path) -> None:
-    for changes in ({"motion": (), "poses_3d": ()}, {"seqlen": 2}, {"batch_size": 1}):
-        with pytest.raises(ConfigError):
-            tiny(tmp_path, **changes)
+def test_data_that_cannot_be_trained_on_are_refused(splits, tmp_path) -> None:
     for preset in PRESETS.values():
         assert preset(batch_size=3).batch_size == 3
     for name in ("amass/train", "h36m/train"):

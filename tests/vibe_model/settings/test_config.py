@@ -6,9 +6,11 @@ import pytest
 
 from vibe_model import TrainConfig
 from vibe_model.errors import ConfigError
-from vibe_model.vibe import mposer_config
-from vibe_model.vibe.config import PRESETS
-from vibe_model.vibe.mposer_config import MPoserConfig
+from vibe_model.hmmr import config as hmmr
+from vibe_model.part_dynamics import config as part_dynamics
+from vibe_model.pr_vipe import config as pr_vipe
+from vibe_model.vibe import config as vibe
+from vibe_model.vibe import mposer_config as mposer
 
 
 def test_the_published_numbers():
@@ -25,8 +27,15 @@ def test_the_published_numbers():
     assert [config.strides.get(name, config.stride) for name in strides] == [4, 4, 4, 16, 16]
 
 
+PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESETS.values()]
+
+
 @pytest.mark.parametrize(
-    "config", [*(make(pretrained=Path("spin.pt")) for make in PRESETS.values()), mposer_config.PRESETS["embedded"]()]
+    "config",
+    [
+        *(make(pretrained=Path("spin.pt")) for make in PRESETS),
+        *(m() for m in (*mposer.PRESETS.values(), *pr_vipe.PRESETS.values())),
+    ],
 )
 def test_presets_survive_json(config):
     assert type(config).from_dict(json.loads(json.dumps(config.as_dict()))) == config
@@ -44,9 +53,8 @@ def test_parts_splits_and_streams_follow_from_the_datasets():
     assert tuple(config.streams) == ("3dpw/train", "3dpw/validation")
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
+WRONG = {
+    TrainConfig: [
         {"batch_size": "32"}, {"batch_size": 2.5}, {"batch_size": True}, {"lr_generator": float("nan")}, {"epochs": 0},
         {"datasets_2d": "penn_action/train"}, {"datasets_2d": ["penn_action/train"]}, {"strides": {"3dpw/train": 0}},
         {"share_2d": 1.0}, {"name": "a/b"}, {"name": ""}, {"name": ".."}, {"validation": ()}, {"motion": ()},
@@ -55,22 +63,26 @@ def test_parts_splits_and_streams_follow_from_the_datasets():
         {"tail": "keep"}, {"hold": "gpu"}, {"read_workers": -1}, {"processes": 33},
         {"datasets_2d": (), "datasets_3d": ()},
     ],
-)  # fmt: skip
-def test_a_wrong_value_is_refused_by_name(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        TrainConfig(**wrong)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
+    mposer.MPoserConfig: [
         {"latent_size": 0}, {"lr": float("nan")}, {"kl_weight": -1.0}, {"plateau_factor": 1.0},
         {"strides": {"m/train": 0}}, {"motion": ()}, {"tail": "wag"}, {"name": "a/b"},
     ],
-)  # fmt: skip
-def test_a_wrong_value_of_the_prior_is_refused_by_name(wrong):
+    hmmr.HMMRConfig: [{"width": 40}, {"processes": 2}, {"least_scale": 11.0}, {"motion": ()}, {"norm": "batch"}],
+    part_dynamics.PartDynamicsConfig: [{"regions": 3}],
+    pr_vipe.PrVIPEConfig: [{"motion": (), "poses_3d": ()}, {"seqlen": 2}, {"batch_size": 1}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "wrong"), [(config, one) for config, every in WRONG.items() for one in every])
+def test_a_wrong_value_is_refused_by_name(config, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        MPoserConfig(**wrong)
+        config(**wrong)
+
+
+def test_a_stream_that_the_norms_groups_do_not_divide_needs_a_width():
+    with pytest.raises(ConfigError, match=r"resnet50 has 100 numbers a row, no multiple of 32.*Set width"):
+        hmmr.HMMRConfig(feature_size=100).check_feature_size()
+    hmmr.HMMRConfig(feature_size=100, width=64).check_feature_size()
 
 
 def test_a_batch_too_small_for_both_kinds_and_an_unknown_setting_are_refused():

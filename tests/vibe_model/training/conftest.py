@@ -7,7 +7,7 @@ from vibe_model.vibe.config import TrainConfig
 
 
 @pytest.fixture
-def config():
+def mixed():
     return TrainConfig(
         datasets_2d=("c/train", "a/train"),
         datasets_3d=("a/train", "b/train"),

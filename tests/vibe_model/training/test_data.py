@@ -37,27 +37,27 @@ def splits():
 # ------------------------------------------------------------------------------------------------------ batches
 
 
-def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(config, splits):
-    batches = Batches(config, splits)
+def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
+    batches = Batches(mixed, splits)
     # c: 3 windows of 12 frames; a: rows 0, 2, 4 of the first track (9 frames), 9 of the second; b: row 0.
     assert batches.counts["datasets_2d"] == {"c/train": 3, "a/train": 4}
     assert batches.counts["datasets_3d"] == {"a/train": 4, "b/train": 1}
     labels, motion = batches.at(0)
-    assert config.windows_2d == 3
+    assert mixed.windows_2d == 3
     assert {name: value.shape[0] for name, value in labels.items()} == dict.fromkeys(labels, 5)
     for name in ("w_3d", "w_smpl", "kp_3d", "theta"):  # also of a split that has 3D labels
         assert not labels[name][:3].any()
         assert labels[name][3:].any()
     assert motion.shape == (5, 4, 85)
     assert all(value.dtype == np.float32 for value in labels.values())
-    assert Batches(replace(config, prior="none"), splits).at(0).real_theta is None
+    assert Batches(replace(mixed, prior="none"), splits).at(0).real_theta is None
 
 
-def test_a_batchs_rows_are_those_of_the_splits(config, splits):
+def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
     for step in range(7):
-        labels, motion = Batches(config, splits).at(step)
+        labels, motion = Batches(mixed, splits).at(step)
         for part, here in (("datasets_2d", slice(0, 3)), ("datasets_3d", slice(3, 5))):
-            rows = np.concatenate([splits[name].rows["features"] for name in getattr(config, part)])
+            rows = np.concatenate([splits[name].rows["features"] for name in getattr(mixed, part)])
             for window in labels["features"][here]:
                 (start,) = np.flatnonzero((rows == window[0]).all(axis=1))
                 np.testing.assert_array_equal(rows[start : start + 4], window)
@@ -65,8 +65,8 @@ def test_a_batchs_rows_are_those_of_the_splits(config, splits):
         assert all((theta == frame).all(axis=1).any() for frame in motion.reshape(-1, 85))
 
 
-def test_windows_of_a_heavier_split_come_more_often(config, splits):
-    heavy = Batches(replace(config, window_weights={"b/train": 4}), splits)
+def test_windows_of_a_heavier_split_come_more_often(mixed, splits):
+    heavy = Batches(replace(mixed, window_weights={"b/train": 4}), splits)
     # A round of the 3D part: b's one window, and one of a's four. Two windows a step.
     seen = Counter()
     for step in range(4):
@@ -75,47 +75,31 @@ def test_windows_of_a_heavier_split_come_more_often(config, splits):
     assert seen == {"a/train": 4, "b/train": 4}
 
 
-def test_the_last_frames_of_tracks_are_trained_on_when_asked_for(config, on_disk):
-    drop, cover = (Batches(replace(config, tail=tail), on_disk).counts for tail in ("drop", "cover"))
+def test_the_last_frames_of_tracks_are_trained_on_when_asked_for(mixed, on_disk):
+    drop, cover = (Batches(replace(mixed, tail=tail), on_disk).counts for tail in ("drop", "cover"))
     assert (drop["motion"], cover["motion"]) == ({"m/train": 5}, {"m/train": 5})  # 20 frames: no frame is left over
     # Tracks of 5 and 17 frames.
     assert (drop["datasets_3d"]["b/train"], cover["datasets_3d"]["b/train"]) == (1 + 4, 2 + 5)
 
 
-def test_one_kind_of_dataset_fills_the_whole_batch(config, splits):
-    labels = Batches(replace(config, datasets_2d=()), splits).at(0).labels
+def test_one_kind_of_dataset_fills_the_whole_batch(mixed, splits):
+    labels = Batches(replace(mixed, datasets_2d=()), splits).at(0).labels
     assert (labels["theta"][..., 0] == 1).all()
-    labels = Batches(replace(config, datasets_3d=()), splits).at(0).labels
+    labels = Batches(replace(mixed, datasets_3d=()), splits).at(0).labels
     assert labels["features"].shape == (5, 4, 6)
     assert not labels["theta"].any()
 
 
-def test_splits_that_cannot_be_trained_on_are_refused_by_name(config, splits):
+def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
     with pytest.raises(CacheError, match=r"motion.*m/train"):  # no window
-        Batches(config, splits | {"m/train": MemorySplit(0, [3, 3])})
+        Batches(mixed, splits | {"m/train": MemorySplit(0, [3, 3])})
     splits["b/train"] = MemorySplit(0, [8], joints=14)  # for evaluation
     with pytest.raises(CacheError, match=r"datasets_3d: kp_3d: .*\(49, 3\) in a/train and \(14, 3\) in b/train"):
-        Batches(config, splits)
+        Batches(mixed, splits)
     with pytest.raises(DataError, match=r"datasets_3d: b/train: kp_3d: expected 49 joints.*found 14"):
-        Batches(replace(config, datasets_3d=("b/train",)), splits)
-
-
-def test_ranks_have_their_share_of_every_batch_2d_part_first(config, on_disk):
-    whole = Batches(config, on_disk)
-    ranks = [Batches(config, on_disk, rank=rank, world_size=2) for rank in range(2)]
-    for step in range(4):
-        expected = whole.at(step)
-        shares = [batches.at(step) for batches in ranks]
-        assert sorted(len(share.labels["features"]) for share in shares) == [2, 3]
-        for name in ("features", "kp_2d", "theta"):
-            rows = [row.tobytes() for share in shares for row in share.labels[name]]
-            assert Counter(rows) == Counter(row.tobytes() for row in expected.labels[name])
-        for batches, share in zip(ranks, shares, strict=True):
-            n_2d = batches.mixture.sizes["datasets_2d"]
-            assert not share.labels["w_3d"][:n_2d].any()
-            assert share.labels["w_3d"][n_2d:].all()
+        Batches(replace(mixed, datasets_3d=("b/train",)), splits)
     with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):  # a mean over no window is none
-        Batches(config, on_disk, rank=0, world_size=6)
+        Batches(mixed, splits, rank=0, world_size=6)
 
 
 # ------------------------------------------------------------------------------------- several streams and copies
@@ -145,10 +129,10 @@ class WithPairs(TrainConfig):
         return {"motion_of": Reading("pairs", 3, history=3)}
 
 
-def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(config, many):
-    config = WithPairs(**vars(config))
-    assert config.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
-    batches, plain = Batches(config, many), Batches(TrainConfig(**vars(config)), many)
+def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, many):
+    mixed = WithPairs(**vars(mixed))
+    assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
+    batches, plain = Batches(mixed, many), Batches(TrainConfig(**vars(mixed)), many)
     for step in (0, 3):
         labels, expected = batches.at(step).labels, plain.at(step).labels
         pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
@@ -164,18 +148,18 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(co
             for frame in range(4):
                 np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
         assert_same(Batch(labels, None), Batch(expected, None))
-    held = Batches(config, many)
+    held = Batches(mixed, many)
     table = held.load_features("ram", CPU)  # the features; the others come with each batch
     assert table.table.dtype == torch.float16
     assert_same(next(stream(held, 1, device=CPU, table=table)), batches.at(1))
 
 
-def test_windows_take_their_features_from_one_of_the_copies(config, many):
+def test_windows_take_their_features_from_one_of_the_copies(mixed, many):
     class WithCopies(TrainConfig):
         def streams_of(self, part):
             return ("resnet50", "resnet50.j1") if part != "motion" else ()
 
-    batches, plain = Batches(WithCopies(**vars(config)), many), Batches(config, many)
+    batches, plain = Batches(WithCopies(**vars(mixed)), many), Batches(mixed, many)
     drawn = []
     for step in range(8):
         features = batches.at(step).labels["features"]
@@ -194,18 +178,18 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
     data = {"datasets_2d": ("a/train",), "datasets_3d": ("b/train", "c/train"), "motion": ("m/train",)}
     data |= {"validation": ("b/train",), "evaluation": (), "body": None, "tracks": {}}
     plain = HMMRConfig(**data, seqlen=4, stride=2, feature_size=6, width=32)
-    config = replace(plain, copies_3d=1)
-    assert config.streams == {
+    mixed = replace(plain, copies_3d=1)
+    assert mixed.streams == {
         "a/train": ("resnet50",),
         "b/train": ("resnet50.j1", "resnet50"),  # validation is on plain crops
         "c/train": ("resnet50.j1",),
     }
     of_copies = {"b/train/resnet50.j1", "c/train/resnet50.j1"}
-    assert runs.inputs(config, many)["streams"].keys() == {"a/train", "b/train"} | of_copies
-    assert runs.fingerprint(config, many) != runs.fingerprint(plain, many)
-    runs.check_streams(config, many)
+    assert runs.inputs(mixed, many)["streams"].keys() == {"a/train", "b/train"} | of_copies
+    assert runs.fingerprint(mixed, many) != runs.fingerprint(plain, many)
+    runs.check_streams(mixed, many)
     for step in range(3):
-        features = Batches(config, many).at(step).labels["features"]
+        features = Batches(mixed, many).at(step).labels["features"]
         of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
         assert of_copy.tolist() == 4 * [False] + 4 * [True]
     assert replace(plain, copies_2d=2).streams_of("datasets_2d") == ("resnet50.j1", "resnet50.j2")
@@ -214,20 +198,20 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
 # ---------------------------------------------------------------------------------------------- workers, resume
 
 
-def test_batches_from_a_step_on_are_those_of_the_steps(config, splits):
-    batches = Batches(config, splits)
+def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
+    batches = Batches(mixed, splits)
     ready = list(stream(batches, 4, device=CPU))
     assert len(ready) == len(batches) - 4 == 11  # to the end of the last epoch
     for step, batch in enumerate(ready, start=4):
-        assert_same(batch, Batches(config, splits).at(step))
+        assert_same(batch, Batches(mixed, splits).at(step))
     assert_same(batches[14], batches.at(14))
     for step in (15, -1):
         with pytest.raises(IndexError, match=f"step {step} of 15"):
             batches[step]
 
 
-def test_an_error_while_reading_ahead_is_raised(config, splits):
-    batches = Batches(config, splits)
+def test_an_error_while_reading_ahead_is_raised(mixed, splits):
+    batches = Batches(mixed, splits)
     splits["c/train"].read = lambda *a, **k: (_ for _ in ()).throw(OSError("the disk is gone"))
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream(batches, 0, device=CPU))
@@ -236,8 +220,8 @@ def test_an_error_while_reading_ahead_is_raised(config, splits):
 @pytest.mark.parametrize(
     ("workers", "context"), [(0, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
 )
-def test_any_number_of_workers_gives_the_same_batches(config, on_disk, workers, context):
-    batches = Batches(config, on_disk)
+def test_any_number_of_workers_gives_the_same_batches(mixed, on_disk, workers, context):
+    batches = Batches(mixed, on_disk)
     options = {"batch_size": None, "num_workers": workers, "multiprocessing_context": context}
     loaded = list(DataLoader(batches, sampler=range(3, len(batches)), **options))
     assert len(loaded) == 12
@@ -246,8 +230,8 @@ def test_any_number_of_workers_gives_the_same_batches(config, on_disk, workers, 
         assert_same(batch, batches.at(step))
 
 
-def test_training_reads_with_workers_what_it_reads_without(config, on_disk):
-    batches, in_memory = Batches(config, on_disk), Batches(config, on_disk)
+def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
+    batches, in_memory = Batches(mixed, on_disk), Batches(mixed, on_disk)
     table = in_memory.load_features("ram", CPU)
     state = torch.get_rng_state()
     for step, batch in enumerate(stream(in_memory, 12, device=CPU, table=table, workers=1), start=12):
@@ -256,11 +240,11 @@ def test_training_reads_with_workers_what_it_reads_without(config, on_disk):
     assert torch.equal(torch.get_rng_state(), state)  # dropout draws from it: a resumed run must find it as it was
 
 
-def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(config, tmp_path):
+def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, tmp_path):
     for seed, name in enumerate(("a/train", "b/train", "c/train", "m/train")):
         write(tmp_path, name, [9], seed)
     opened = cache.open(tmp_path)
-    packed = pickle.dumps(Batches(config, {name: opened[name] for name in opened.splits}))
+    packed = pickle.dumps(Batches(mixed, {name: opened[name] for name in opened.splits}))
     with cache.SplitWriter(tmp_path, "b/train", columns=opened["b/train"].columns, plan="new") as writer:
         writer.begin(drop=["v0"])
         writer.commit({"stand_in": True})
@@ -273,23 +257,23 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(config,
 # ---------------------------------------------------------------------------------------------- float16, in memory
 
 
-def test_features_widened_on_the_device_train_to_the_same_bits(config, on_disk):
-    stored = on_device(Batches(config, on_disk).at(2), CPU)
+def test_features_widened_on_the_device_train_to_the_same_bits(mixed, on_disk):
+    stored = on_device(Batches(mixed, on_disk).at(2), CPU)
     widened = stored._replace(labels={**stored.labels, "features": stored.labels["features"].float()})
     assert stored.labels["features"].dtype == torch.float16
     found = []
     for batch in (stored, widened):
-        trainer = VIBETrainer(config, TinyBody())
+        trainer = VIBETrainer(mixed, TinyBody())
         trainer.train_step(batch)
         found.append(trainer.state_dict()["gen_state_dict"])
     assert all(torch.equal(found[0][name], value) for name, value in found[1].items())
 
 
 @pytest.mark.parametrize("datasets_3d", [("d/train",), ("a/train", "d/train")])
-def test_features_of_two_precisions_meet_in_the_wider_one(config, on_disk, tmp_path, datasets_3d):
+def test_features_of_two_precisions_meet_in_the_wider_one(mixed, on_disk, tmp_path, datasets_3d):
     write(tmp_path, "d/train", [8], seed=5, dtype="float32")
     precise = cache.open(tmp_path)["d/train"]
-    both = Batches(replace(config, datasets_3d=datasets_3d), {**on_disk, "d/train": precise})
+    both = Batches(replace(mixed, datasets_3d=datasets_3d), {**on_disk, "d/train": precise})
     seen = set()
     for step in range(10):  # two windows of the 3D part each: more than a round
         features = both.at(step).labels["features"]

@@ -14,18 +14,16 @@ from vibe_model.training.feature_table import TableProgress
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("hold", ["ram", "device", "auto"])
-def test_features_in_memory_give_the_same_batches(config, on_disk, hold):
-    reports = []
-    batches = Batches(config, on_disk)
-    table = batches.load_features(hold, CPU, reports.append)
+def test_features_in_memory_give_the_same_batches(mixed, on_disk):
+    reports, batches, plain = [], Batches(mixed, on_disk), Batches(mixed, on_disk)
+    table = batches.load_features("auto", CPU, reports.append)
     # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17; c: 12 of 12.
     n = 8 + 4 + 22 + 4 + 16 + 12
     assert (len(table.table), table.table.dtype) == (n, torch.float16)
     for step in range(15):
         batch = batches.at(step)
         assert "features" not in batch.labels
-        assert_same(on_device(batch, CPU, table), Batches(config, on_disk).at(step))
+        assert_same(on_device(batch, CPU, table), plain.at(step))
     done = [report.done for report in reports]
     assert done == sorted(done)
     assert reports[-1] == TableProgress(f"held in RAM: {table.table.nbytes / 1e9:.3g} GB", n, n)
@@ -49,9 +47,9 @@ NEEDED = 66 * 6 * 2  # bytes, of the rows above
         ),
     ],
 )
-def test_features_are_held_in_the_first_place_that_they_fit_into(config, on_disk, hold, free, where, monkeypatch):
+def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk, hold, free, where, monkeypatch):
     monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
-    reports, batches = [], Batches(config, on_disk)
+    reports, batches = [], Batches(mixed, on_disk)
     if where is None:
         with pytest.raises(ConfigError, match=rf"hold = {hold}: .*7.92e-07 GB \(66 rows of 6 float16\).* 6.33e-07 GB"):
             batches.load_features(hold, torch.device("meta"))
@@ -84,13 +82,13 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_features_in_memory_give_the_same_batches(config, on_disk):
+def test_on_a_gpu_features_in_memory_give_the_same_batches(mixed, on_disk):
     gpu = torch.device("cuda")
     for hold in ("none", "ram", "device"):
-        batches = Batches(config, on_disk)
+        batches = Batches(mixed, on_disk)
         table = batches.load_features(hold, gpu)
         for step, batch in enumerate(stream(batches, 0, device=gpu, table=table)):
             assert batch.labels["features"].device.type == "cuda"
             labels = {name: value.cpu() for name, value in batch.labels.items()}
             on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())
-            assert_same(on_cpu, Batches(config, on_disk).at(step))
+            assert_same(on_cpu, Batches(mixed, on_disk).at(step))

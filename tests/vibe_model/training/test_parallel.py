@@ -8,11 +8,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_config
-from tests.vibe_model.training.tiny_runs import vibe_config, vibe_splits
+from tests.vibe_model.training.tiny_runs import in_memory, vibe_config, vibe_splits
 from vibe_model import TrainConfig, training
 from vibe_model.errors import ConfigError
 from vibe_model.networks import cpu_kernels
@@ -78,6 +79,11 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
                 assert found.terms == pytest.approx(expected.terms, rel=1e-4)
                 assert found.norms == pytest.approx(expected.norms, rel=1e-3)
                 assert all(expected.terms[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
+    whole, *shares = (Batches(config, splits, rank=r, world_size=n).at(3).labels for r, n in ranks)
+    assert sorted(len(share["features"]) for share in shares) == [2, 3]
+    for name in ("features", "kp_2d", "theta", "w_3d"):
+        together = np.concatenate([share[name] for share in shares])
+        assert sorted(row.tobytes() for row in together) == sorted(row.tobytes() for row in whole[name])
     one, *others = (trainers[which].state_dict() for which in ranks)
     assert_close(others[0], one)
     for network in NETWORKS:
@@ -165,9 +171,10 @@ def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path
     assert (state(last.parent)["course"]["step"], state(last.parent)["course"]["skipped"]) == (2, 2)
 
 
-def test_another_number_of_processes_is_refused(root, tmp_path):
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    in_memory(monkeypatch, "vibe")
     with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
-        training.run(config_of(root, tmp_path, processes=2))
+        training.run(replace(vibe_config(tmp_path), processes=2))
 
 
 def test_a_process_alone_is_a_group_of_one():

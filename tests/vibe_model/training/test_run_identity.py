@@ -8,7 +8,7 @@ import pytest
 
 import cache
 from tests.vibe_model.builders import MemorySplit, small_config, write_split
-from tests.vibe_model.training.tiny_runs import EPOCHS, KINDS, in_memory
+from tests.vibe_model.training.tiny_runs import EPOCHS
 from vibe_model import runs
 from vibe_model.errors import DataError
 from vibe_model.training import video as training
@@ -17,16 +17,6 @@ from vibe_model.training import video as training
 @pytest.fixture(params=["vibe", "prior"])
 def kind(request):
     return request.param
-
-
-@pytest.fixture
-def config(kind, tmp_path):
-    return KINDS[kind].config(tmp_path)
-
-
-@pytest.fixture
-def splits(kind, monkeypatch):
-    return in_memory(monkeypatch, kind)
 
 
 only_vibe = pytest.mark.parametrize("kind", ["vibe"])

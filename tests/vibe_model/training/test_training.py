@@ -1,5 +1,6 @@
 """Training of VIBE and of the motion prior: what a run leaves, that it resumes exactly, what it refuses."""
 
+import copy
 import itertools
 import json
 import os
@@ -21,11 +22,11 @@ from tests.vibe_model.training.tiny_runs import (
     Killed,
     assert_same_run,
     finite,
-    in_memory,
+    first_batch,
     killed_at,
+    ready,
     scalars,
     tensors,
-    undisturbed_run,
 )
 from vibe_model import load_published, runs
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
@@ -42,37 +43,10 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture
-def run(kind):
-    return KINDS[kind].run
-
-
-@pytest.fixture
-def config(kind, tmp_path):
-    return KINDS[kind].config(tmp_path)
-
-
-@pytest.fixture
-def splits(kind, monkeypatch):
-    return in_memory(monkeypatch, kind)
-
-
 only_vibe = pytest.mark.parametrize("kind", ["vibe"])
 # What the loop of both does, beside any trainer.
 quickly_vibe = pytest.mark.parametrize("kind", ["vibe", pytest.param("prior", marks=pytest.mark.slow)])
 quickly_prior = pytest.mark.parametrize("kind", [pytest.param("vibe", marks=pytest.mark.slow), "prior"])
-
-
-@pytest.fixture(scope="module")
-def reports():
-    """By kind, the progress of the runs below."""
-    return {"vibe": [], "prior": []}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, reports):
-    """By kind, the folder of a run that was not interrupted."""
-    return {kind: undisturbed_run(kind, tmp_path_factory.mktemp(kind), of_it.append) for kind, of_it in reports.items()}
 
 
 def read(folder, name):
@@ -86,8 +60,8 @@ def last_state(folder):
 # ----------------------------------------------------------------------------------------------- what a run leaves
 
 
-def test_a_run_leaves_config_states_curves_and_metrics(kind, config, splits, undisturbed):
-    folder = undisturbed[kind]
+def test_a_run_leaves_config_states_curves_and_metrics_and_reports(kind, config, splits, undisturbed, reports):
+    folder = undisturbed
     assert folder.name == f"{config.name}-{runs.fingerprint(config, splits)}"
     names = {file.name for file in folder.iterdir()}
     assert {"config.json", "last.pt", "best.pt", "metrics.json"} < names
@@ -102,6 +76,11 @@ def test_a_run_leaves_config_states_curves_and_metrics(kind, config, splits, und
     score = "pa_mpjpe" if kind == "vibe" else "score"
     assert metrics["best"] == {"epoch": best["epoch"], score: best["performance"]}
     assert (best["epoch"], best["performance"]) == (int(np.argmin(scores)), min(scores))
+    of_steps = [report for report in reports[kind] if not report.validation]
+    steps = [(epoch, i) for epoch in range(EPOCHS) for i in range(1, ITERATIONS + 1)]
+    assert [(r.epoch, r.iteration) for r in of_steps] == steps
+    assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
+    assert set(of_steps[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
     tags = {tag for tag, _ in scalars(folder)}
     if kind == "vibe":
         assert about["windows"]["datasets_2d"] == {"a/train": 3 + 2}
@@ -120,9 +99,8 @@ def test_a_run_leaves_config_states_curves_and_metrics(kind, config, splits, und
         assert about["inputs"].keys() == splits.keys()
         prior = load_mposer(folder / "best.pt")
         assert (prior.latent_size, prior.stand_in) == (3, True)
-        assert (
-            str(folder.parent).encode() not in (folder / "best.pt").read_bytes()
-        )  # runs of generators are named after it
+        # Runs of generators are named after it, wherever it is.
+        assert str(folder.parent).encode() not in (folder / "best.pt").read_bytes()
         losses = {"train/reconstruction", "train/kl", "train/total", "gradient/mposer", "learning_rate/mposer"}
         assert tags == losses | {"validation/v/val/reconstruction_deg", "validation/v/val/mean_pose_deg"}
 
@@ -130,66 +108,43 @@ def test_a_run_leaves_config_states_curves_and_metrics(kind, config, splits, und
 @only_vibe
 def test_training_moves_both_networks_and_lowers_the_loss(config, splits):
     theta = splits["b/train"].rows["theta"]
-    theta[:] = theta[0]  # one pose everywhere: what can be learned in a second
+    theta[:] = theta[0]  # one pose everywhere: what can be learned in a moment
     only_pose = {"kp_2d_weight": 0.0, "kp_3d_weight": 0.0, "adversarial_weight": 0.0}
-    state = last_state(training.run(replace(config, epochs=3, iterations=10, plateau_patience=9, **only_pose)))
-    pose = [entry["losses"]["pose"] for entry in state["course"]["history"]]
+    trainer, batch = first_batch(replace(config, **only_pose), splits)
+    fresh = copy.deepcopy(trainer.state_dict())
+    pose = [trainer.train_step(batch).terms["pose"] for _ in range(20)]
     assert pose[-1] < 0.8 * pose[0]
-    fresh = VIBETrainer(config, TinyBody()).state_dict()
     for network in ("gen_state_dict", "disc_motion_state_dict"):
-        changed = [name for name, value in state[network].items() if not torch.equal(value, fresh[network][name])]
-        assert set(changed) == set(state[network]) - {f"regressor.init_{name}" for name in ("pose", "shape", "cam")}
+        state = trainer.state_dict()[network]
+        changed = {name for name, value in state.items() if not torch.equal(value, fresh[network][name])}
+        assert changed == set(state) - {f"regressor.init_{name}" for name in ("pose", "shape", "cam")}
 
 
 @quickly_vibe
 def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, monkeypatch):
     monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0))
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
-    folder = run(replace(config, epochs=3, plateau_patience=0))
+    folder = run(replace(config, epochs=3, iterations=1, plateau_patience=0))
     rates = [list(entry["learning_rates"].values()) for entry in last_state(folder)["course"]["history"]]
     np.testing.assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
     assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0  # no better is not better
 
 
-def test_every_step_and_every_epoch_is_reported(kind, undisturbed, reports):
-    of_steps = [report for report in reports[kind] if not report.validation]
-    assert [(r.epoch, r.iteration) for r in of_steps] == [
-        (e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)
-    ]
-    assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
-    assert set(of_steps[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
-
-
-@only_vibe
-def test_pictures_are_drawn_each_epoch_and_change_no_number(config, splits, undisturbed):
-    epochs = []
-
-    def draw(generator, epoch):
-        epochs.append(epoch)
-        torch.rand(100)  # from the random state
-        return {"bodies": np.zeros((4, 5, 3), np.uint8)}
-
-    folder = training.run(config, pictures=draw)
-    assert epochs == list(range(EPOCHS))
-    assert (folder / "metrics.json").read_bytes() == (undisturbed["vibe"] / "metrics.json").read_bytes()
-
-
 @only_vibe
 def test_without_real_motion_there_is_no_discriminator(config, splits):
-    state = last_state(training.run(replace(config, prior="none", epochs=1)))
-    assert "disc_motion_state_dict" not in state
-    assert state["course"]["history"][0]["losses"]["adversarial"] == 0
+    trainer, batch = first_batch(replace(config, prior="none"), splits)
+    assert trainer.train_step(batch).terms["adversarial"] == 0
+    assert "disc_motion_state_dict" not in trainer.state_dict()
 
 
 @only_vibe
 def test_training_starts_from_a_checkpoint(config, splits, tmp_path):
     model = small_vibe(seed=9)
     torch.save({"gen_state_dict": model.state_dict()}, tmp_path / "start.pt")
-    folder = training.run(replace(config, pretrained=tmp_path / "start.pt", lr_generator=1e-12))
-    best = torch.load(folder / "best.pt", weights_only=True)["gen_state_dict"]
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(best[name], value, atol=1e-6, rtol=0)
-    assert read(folder, "config.json")["pretrained"]["used"] == len(best)
+    run = ready(replace(config, pretrained=tmp_path / "start.pt"), splits)
+    found = run.trainer.generator.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+    assert run.inputs()["pretrained"] == {"kind": "vibe", "used": len(found), "ignored": 0}
 
 
 # -------------------------------------------------------------------------------------------------- kills, resume
@@ -208,8 +163,8 @@ def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
 ):
     folder = killed_at(run, config, kill_at, tmp_path / "left")
     assert run(config) == folder
-    assert_same_run(folder, undisturbed[kind])
-    expected = scalars(undisturbed[kind])
+    assert_same_run(folder, undisturbed)
+    expected = scalars(undisturbed)
     assert {step for _, step in expected} == set(range(1, EPOCHS * ITERATIONS + 1))
     assert all(len(values) == 1 for values in expected.values())
     assert scalars(folder) == expected
@@ -232,21 +187,32 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits
         with pytest.raises(Killed):
             training.run(config)
     assert not list(config.runs.glob("*/metrics.json"))
-    assert_same_run(training.run(config), undisturbed["vibe"])
+    assert_same_run(training.run(config), undisturbed)
 
 
-@quickly_vibe
-def test_a_finished_run_is_not_touched_again_and_leaves_the_callers_state_alone(kind, config, run, splits, monkeypatch):
+@only_vibe
+def test_a_finished_run_is_not_touched_again_and_pictures_and_the_callers_state_change_no_number(
+    config, splits, undisturbed, monkeypatch
+):
     torch.manual_seed(5)
     expected, threads = torch.rand(3), torch.get_num_threads()
     torch.manual_seed(5)
-    folder = run(config)
+    epochs = []
+
+    def draw(generator, epoch):
+        epochs.append(epoch)
+        torch.rand(100)  # from the random state
+        return {"bodies": np.zeros((4, 5, 3), np.uint8)}
+
+    folder = training.run(config, pictures=draw)
+    assert epochs == list(range(EPOCHS))
+    assert (folder / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
     torch.testing.assert_close(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    monkeypatch.setattr(KINDS[kind].loop, "carry_out", lambda _: pytest.fail("it is finished"))
+    monkeypatch.setattr(training.VideoRun, "carry_out", lambda _: pytest.fail("it is finished"))
     assert runs.is_complete(config, splits)
-    assert run(config) == folder == runs.run_folder(config, splits)
+    assert training.run(config) == folder == runs.run_folder(config, splits)
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
@@ -278,7 +244,7 @@ def _change(**changes):
     ],
 )
 def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undisturbed, name, damage, reason):
-    folder = shutil.copytree(undisturbed[kind], runs.run_folder(config, splits))
+    folder = shutil.copytree(undisturbed, runs.run_folder(config, splits))
     (folder / "metrics.json").unlink()
     damage(folder / name)
     assert not runs.is_finished(folder)

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
 from vibe_model import PrVIPE, TrainConfig, models, runs
+from vibe_model.hmmr import discriminator
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.settings.video_config import VideoConfig
@@ -56,29 +57,27 @@ def vibe_splits():
     }
 
 
-def hmmr_config(root):
-    """The same of HMMR's: two frames of each window have a past, two a future."""
+def like_vibe(model, root, **options):
+    """The same of another model's, by its configuration."""
     vibe = vibe_config(root)
-    names = [field.name for field in fields(VideoConfig) if field.name not in ("name", "plateau_patience")]
-    sizes = {"width": 32, "regressor_size": 7, "past": 2, "future": 2, "plateau_patience": 0}
-    return HMMRConfig(**{name: getattr(vibe, name) for name in names}, **sizes)
+    shared = {field.name: getattr(vibe, field.name) for field in fields(VideoConfig) if field.name != "name"}
+    return model(**shared | options)
+
+
+def hmmr_config(root):
+    """Two frames of each window have a past, two a future."""
+    return like_vibe(HMMRConfig, root, width=32, regressor_size=7, past=2, future=2)
 
 
 def part_dynamics_config(root):
-    """The same of part dynamics, by an embedding of random numbers."""
-    vibe = vibe_config(root)
-    names = [field.name for field in fields(VideoConfig) if field.name not in ("name", "motion")]
+    """By an embedding of random numbers."""
     embedding = root / "embedding.pt"
     if not embedding.exists():
         root.mkdir(exist_ok=True)
         torch.manual_seed(3)
         torch.save({"pr_vipe_state_dict": PrVIPE(32, 8).state_dict(), "stand_in": True}, embedding)
     options = {"embedding": embedding, "width": 4, "delta": 2, "sigma_rows": 100}
-    return PartDynamicsConfig(**{name: getattr(vibe, name) for name in names}, **options, **small_sizes())
-
-
-def small_sizes():
-    return {name: value for name, value in SMALL.items() if name != "feature_size"}
+    return like_vibe(PartDynamicsConfig, root, **SMALL | options)
 
 
 def part_dynamics_splits():
@@ -116,6 +115,7 @@ def in_memory(patch, kind):
     splits = KINDS[kind].splits()
     patch.setattr(runs, "open_splits", lambda config: splits)
     patch.setattr(video, "load_body", lambda folder: TinyBody())
+    patch.setattr(discriminator, "POSE_SIZE", 8)  # HMMR's: 1024 take more time than all else
     return splits
 
 
@@ -126,11 +126,16 @@ def undisturbed_run(kind, folder, progress=None):
         return KINDS[kind].run(KINDS[kind].config(folder), progress=progress)
 
 
+def ready(config, splits):
+    """A run of a model of video features, about to take its first step."""
+    trainer = models.of(config).trainer(config, TinyBody())
+    return video.VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
+
+
 def first_batch(config, splits):
     """A model's trainer, and the first batch that it trains on."""
-    trainer = models.of(config).trainer(config, TinyBody())
-    video_run = video.VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
-    return trainer, next(video_run.batches(0))
+    run = ready(config, splits)
+    return run.trainer, next(run.batches(0))
 
 
 class Killed(BaseException):

@@ -4,7 +4,6 @@ import torch
 
 from vibe_model import MotionDiscriminator
 from vibe_model.errors import ConfigError
-from vibe_model.vibe.discriminator import frozen
 
 
 def small(**settings):
@@ -77,12 +76,3 @@ def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
 def test_unknown_settings_are_refused(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         small(**settings)
-
-
-def test_frozen_lets_gradients_through_but_not_in():
-    model, motion = small(), torch.randn(2, 4, 69, requires_grad=True)
-    with frozen(model):
-        score = model(motion)
-    score.sum().backward()
-    assert motion.grad.abs().sum() > 0
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())

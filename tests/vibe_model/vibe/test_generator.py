@@ -8,7 +8,7 @@ from tests.vibe_model.networks.test_cpu_kernels import gru_by_hand
 from vibe_model import VIBE
 from vibe_model.cameras import project
 from vibe_model.errors import ConfigError
-from vibe_model.vibe.generator import Estimate, Regressor, TemporalEncoder
+from vibe_model.vibe.generator import Regressor, TemporalEncoder
 
 
 def gru_parameters(n_in, hidden, layers, directions=1):
@@ -140,15 +140,6 @@ def test_without_vertices_all_else_is_the_same(body, eval_joints):
     assert full.keys() - joints.keys() == {"verts"}
     for name, value in joints.items():
         torch.testing.assert_close(value, full[name])
-
-
-def test_an_estimate_keeps_its_leading_axes_when_it_is_posed(body):
-    model = small_vibe(body=body).eval()
-    estimate = model.regress(torch.randn(2, 3, 6))
-    assert [tuple(part.shape) for part in estimate] == [(2, 3, 24, 3, 3), (2, 3, 10), (2, 3, 3)]
-    frames = Estimate(*(part.flatten(0, 1) for part in estimate))
-    for name, value in model.pose(estimate).items():
-        torch.testing.assert_close(value.flatten(0, 1), model.pose(frames)[name])
 
 
 def test_without_layers_each_frame_is_regressed_from_its_own_feature(body):

@@ -7,21 +7,25 @@ from vibe_model.vibe.steps import step_gradients, step_losses
 WEIGHTS = losses.PUBLISHED_WEIGHTS
 
 
-@pytest.fixture
-def step(body):
+def make_step(body, size, n_frames, feature_size):
     """Networks without dropout, six labelled windows, four of real motion."""
     torch.manual_seed(0)
-    generator = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7).eval()
-    discriminator = MotionDiscriminator(rnn_size=5, attention_size=5, attention_dropout=0.0)
+    generator = VIBE(body, hidden_size=size, feature_size=feature_size, regressor_size=size).eval()
+    discriminator = MotionDiscriminator(rnn_size=size, attention_size=size, attention_dropout=0.0)
     batch = {
-        "features": torch.randn(6, 3, 6),
-        "kp_2d": torch.rand(6, 3, 49, 3),
-        "kp_3d": torch.randn(6, 3, 49, 3) * 0.3,
-        "theta": torch.randn(6, 3, 85) * 0.3,
-        "w_3d": torch.tensor([0.0, 0, 0, 1, 1, 1])[:, None].expand(6, 3),
-        "w_smpl": torch.tensor([0.0, 0, 0, 0, 1, 1])[:, None].expand(6, 3),
+        "features": torch.randn(6, n_frames, feature_size),
+        "kp_2d": torch.rand(6, n_frames, 49, 3),
+        "kp_3d": torch.randn(6, n_frames, 49, 3) * 0.3,
+        "theta": torch.randn(6, n_frames, 85) * 0.3,
+        "w_3d": torch.tensor([0.0, 0, 0, 1, 1, 1])[:, None].expand(6, n_frames),
+        "w_smpl": torch.tensor([0.0, 0, 0, 0, 1, 1])[:, None].expand(6, n_frames),
     }
-    return generator, discriminator, batch, torch.randn(4, 3, 85) * 0.3
+    return generator, discriminator, batch, torch.randn(4, n_frames, 85) * 0.3
+
+
+@pytest.fixture
+def step(body):
+    return make_step(body, size=5, n_frames=3, feature_size=6)
 
 
 def gradients(*networks):
@@ -117,18 +121,7 @@ def test_a_learned_prior_is_a_term_of_the_generators_loss(step):
 
 
 def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(body):
-    torch.manual_seed(0)
-    generator = VIBE(body, hidden_size=64, feature_size=96, regressor_size=64).eval()
-    discriminator = MotionDiscriminator(rnn_size=64, attention_size=64, attention_dropout=0.0)
-    batch = {
-        "features": torch.randn(6, 16, 96).relu(),
-        "kp_2d": torch.rand(6, 16, 49, 3),
-        "kp_3d": torch.randn(6, 16, 49, 3) * 0.3,
-        "theta": torch.randn(6, 16, 85) * 0.3,
-        "w_3d": torch.ones(6, 16),
-        "w_smpl": torch.ones(6, 16),
-    }
-    step = generator, discriminator, batch, torch.randn(4, 16, 85) * 0.3
+    step = make_step(body, size=64, n_frames=16, feature_size=96)
     expected_terms, expected = in_one_go(*step)
     expected = {name: gradient.clone() for name, gradient in expected.items()}
     terms, found = in_one_go(*step, precision="bf16")
@@ -138,3 +131,24 @@ def test_products_in_bfloat16_change_terms_and_gradients_by_a_few_thousandths(bo
         assert terms[name].item() == pytest.approx(expected_terms[name].item(), rel=2e-3)
     every = [torch.cat([value.flatten() for value in values.values()]) for values in (found, expected)]
     assert (every[0] - every[1]).norm() < 0.02 * every[1].norm()
+
+
+def test_without_3d_labels_their_terms_are_zero_and_gradients_finite(step):
+    batch = step[2]
+    batch |= {name: torch.zeros_like(batch[name]) for name in ("kp_3d", "theta", "w_3d", "w_smpl")}
+    terms, found = in_one_go(*step)
+    assert [terms[name].item() for name in ("kp_3d", "pose", "shape")] == [0, 0, 0]
+    assert all(torch.isfinite(gradient).all() for gradient in found.values())
+
+
+def test_the_losses_are_the_sums_of_their_terms_with_the_published_half_by_default(step):
+    generator, discriminator, batch, real = step
+    supervised = {name: WEIGHTS[name] for name in ("kp_2d", "kp_3d", "pose", "shape")}
+    generator_loss, discriminator_loss, parts = step_losses(*step, supervised)
+    pred = generator(batch["features"])
+    fake, genuine = discriminator(pred["theta"][..., 6:75]), discriminator(real[..., 6:75])
+    expected = sum(losses.generator_losses(pred, batch, supervised).values()) + 0.5 * ((fake - 1) ** 2).sum() / 6
+    torch.testing.assert_close(generator_loss, expected)
+    torch.testing.assert_close(discriminator_loss, 0.5 * ((fake**2).sum() / 6 + ((genuine - 1) ** 2).sum() / 4))
+    torch.testing.assert_close(generator_loss, sum(parts[name] for name in (*supervised, "adversarial")))
+    torch.testing.assert_close(discriminator_loss, parts["discriminator_real"] + parts["discriminator_fake"])
