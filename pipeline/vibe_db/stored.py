@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import reading
 from pipeline.raw.files import open_unbuffered
 from pipeline.vibe_db.joblib_files import Stored, stored_arrays
 from pipeline.vibe_db.layouts import FIELDS, REQUIRED, Layout
@@ -84,14 +85,9 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
         yield _checked(file, layout, *stored_arrays(file))
         return
     with ExitStack() as opened:
-        try:
+        with reading(file, "an HDF5 file", do="Copy it again."):
             stored = opened.enter_context(h5py.File(file, "r", locking=False))
             found = {name: _plain_array(file, stored, name) for name in stored}
-        except RawDataError:
-            raise
-        except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
-            problem = f"{type(error).__name__}: {error}"
-            raise RawDataError(file, "file", expected="an HDF5 file", found=problem, do="Copy it again.") from error
         arrays = {name: array for name, array in found.items() if array is not None}
         yield _checked(file, layout, arrays, tuple(found.keys() - arrays.keys()))
 
