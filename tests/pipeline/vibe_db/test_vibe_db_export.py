@@ -57,9 +57,11 @@ def add_stream(root: Path, name: str, lost: tuple[int, ...] = (), stream: str = 
 
 
 @pytest.fixture(scope="session")
-def converted(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def exportable(converted: Any, embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """root(split): a cache that has it, with features. Only to be read."""
     root = tmp_path_factory.mktemp("exported") / "cache"
+    converted.copy(converted.raw, root)
+    add_stream(root, "penn_action/train")
 
     def make(name: str) -> Path:
         if not (root / name / "manifest.json").exists():
@@ -101,9 +103,9 @@ def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(n
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in SPLITS])
 def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_next_export_the_same(
-    name: str, converted: Any, tmp_path: Path
+    name: str, exportable: Any, tmp_path: Path
 ) -> None:
-    done = export(converted(name), name, tmp_path)
+    done = export(exportable(name), name, tmp_path)
     file_name, n_2d, n_3d, fields = SPLITS[name]
     assert done.file == tmp_path / file_name
     held = loaded(done.file)
@@ -117,7 +119,7 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
     imported = import_database(done.file, tmp_path / "cache", name)
     assert imported.stand_in and cache.verify(tmp_path / "cache").ok
     if name not in ("amass/train", "h36m/train"):  # h36m's rows without SMPL parameters are left out
-        splits = cache.open(converted(name))[name], cache.open(tmp_path / "cache")[name]
+        splits = cache.open(exportable(name))[name], cache.open(tmp_path / "cache")[name]
         batches = [split.read(split.windows(4, 4, "resnet50"), stream="resnet50") for split in splits]
         same = np.allclose if name.startswith("insta") else np.array_equal  # InstaVariety's pixels are scaled
         assert all(same(batches[0][field], batches[1][field]) for field in batches[0])
@@ -133,9 +135,9 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
 
 
 def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(
-    converted: Any, tmp_path: Path
+    exportable: Any, tmp_path: Path
 ) -> None:
-    root = converted("penn_action/train")
+    root = exportable("penn_action/train")
     split, rows = rows_of(root, "penn_action/train")
     done = export(root, "penn_action/train", tmp_path / "mine.pt")
     held = loaded(done.file)
@@ -152,9 +154,9 @@ def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_
     assert provenance["written"].endswith("+00:00") and provenance["rows"] == done.rows
 
 
-def test_motions_are_72_numbers_of_pose_and_10_of_shape(converted: Any, tmp_path: Path) -> None:
-    split, rows = rows_of(converted("amass/train"), "amass/train")
-    theta = loaded(export(converted("amass/train"), "amass/train", tmp_path).file)["theta"]
+def test_motions_are_72_numbers_of_pose_and_10_of_shape(exportable: Any, tmp_path: Path) -> None:
+    split, rows = rows_of(exportable("amass/train"), "amass/train")
+    theta = loaded(export(exportable("amass/train"), "amass/train", tmp_path).file)["theta"]
     for name, values in (("pose", theta[:, :72]), ("betas", theta[:, 72:])):
         assert np.array_equal(values, split.rows(name, 0, int(rows[-1]) + 1)[rows])
 
