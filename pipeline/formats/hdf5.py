@@ -16,8 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError
-from pipeline.formats.arrays import AGAIN, Shape, fits, reading, refuse
+from pipeline.formats.arrays import Shape, fits, reading, refuse
 
 MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
 FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
@@ -40,24 +39,32 @@ def load_hdf5(
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> NDArray[np.float64]:
-    link = stored.get(key, getlink=True)
-    dataset: Any = stored[key] if isinstance(link, h5py.HardLink) else None
-    if link is None:
-        found = f"only {sorted(stored)[:20]}"
-    elif not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        found = f"a {type(link if dataset is None else dataset).__name__} whose numbers are not in this file itself"
-    elif dataset.dtype.kind not in "biuf" or not any(fits(dataset.shape or (), shape) for shape in shapes):
-        found = f"{dataset.shape} {dataset.dtype}"
-    elif not FILTERS.issuperset(filters := _filters(dataset)):
-        found = f"the filters {filters}"
-    elif max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
-        found = f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers"
-    else:
-        return np.asarray(dataset[()], np.float64)
     expected = f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
-    raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
+    with reading(file, expected, key=key):
+        dataset = own_object(stored, key)
+        if not isinstance(dataset, h5py.Dataset):
+            refuse(f"a {type(dataset).__name__}")
+        if dataset.dtype.kind not in "biuf" or not any(fits(dataset.shape or (), shape) for shape in shapes):
+            refuse(f"{dataset.shape} {dataset.dtype}")
+        if not FILTERS.issuperset(filters := filters_of(dataset)):
+            refuse(f"the filters {filters}")
+        if max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
+            refuse(f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers")
+        return np.asarray(dataset[()], np.float64)
 
 
-def _filters(dataset: Any) -> list[int]:
+def own_object(stored: h5py.File, key: str) -> Any:
+    """The dataset or group of a name. Ends `reading` where there is none, and where it is not in this file itself."""
+    link = stored.get(key, getlink=True)
+    if link is None:
+        refuse(f"only {sorted(stored)[:20]}")
+    found: Any = stored[key] if isinstance(link, h5py.HardLink) else link
+    if found is link or (isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)):
+        refuse(f"a {type(found).__name__} whose numbers are not in this file itself")
+    return found
+
+
+def filters_of(dataset: h5py.Dataset) -> list[int]:
+    """The numbers of the filters that its bytes have gone through."""
     properties = dataset.id.get_create_plist()
     return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import reading
+from pipeline.formats.arrays import reading, refuse
+from pipeline.formats.hdf5 import filters_of, own_object
 from pipeline.raw.files import open_unbuffered
 from pipeline.vibe_db.joblib_files import Stored, stored_arrays
 from pipeline.vibe_db.layouts import FIELDS, REQUIRED, Layout
@@ -120,23 +121,15 @@ def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> Stored | None:
     """The array, None where it is something else. Raises RawDataError for one in another file, or with filters."""
-
-    def refuse(found: str, expected: str = "an array in this file", do: str = AGAIN) -> None:
-        raise RawDataError(file, name, expected=expected, found=found, do=do)
-
-    link = stored.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        refuse(f"a link ({type(link).__name__})")
-    dataset: Any = stored[name]
-    if not isinstance(dataset, h5py.Dataset):
-        return None
-    if dataset.is_virtual or dataset.external:
-        refuse("one in another file")
-    if dataset.id.get_storage_size() < dataset.nbytes:
-        refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
-    if dataset.id.get_create_plist().get_nfilters():
-        do = f"Write it without them: h5repack -f NONE {file} PLAIN"
-        refuse("filters (compression)", "an array without filters", do)
+    with reading(file, "an array in this file", key=name, do=AGAIN):
+        dataset = own_object(stored, name)
+        if not isinstance(dataset, h5py.Dataset):
+            return None
+        if filters_of(dataset):
+            do = f"Write it without them: h5repack -f NONE {file} PLAIN"
+            raise RawDataError(file, name, expected="an array without filters", found="filters (compression)", do=do)
+        if dataset.id.get_storage_size() < dataset.nbytes:
+            refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
     return Stored(dataset.shape or (), dataset.dtype, lambda start, stop: np.asarray(dataset[start:stop]))
 
 
