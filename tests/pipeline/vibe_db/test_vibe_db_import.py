@@ -399,19 +399,17 @@ def test_provenance_of_other_content_is_refused(tmp_path: Path) -> None:
             import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train")
 
 
-@pytest.mark.parametrize("how", ["external", "soft link", "virtual", "compressed", "group", "damaged"])
-def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("external", "not in this file"), ("compressed", "h5repack"), ("group", "joints2D'"), ("damaged", "HDF5")],
+)
+def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: str, words: str, tmp_path: Path) -> None:
     file = tmp_path / "db.h5"
     (tmp_path / "secret").write_bytes(bytes(N * 2048 * 4))
     with h5py.File(file, "w") as stored:
         stored["vid_name"], stored["joints2D"] = np.array(vid_names(), "S"), keypoints(25)
         if how == "external":
             stored.create_dataset("features", (N, 2048), "f4", external=[(str(tmp_path / "secret"), 0, N * 8192)])
-        elif how == "soft link":
-            stored["features"] = h5py.SoftLink("/joints2D")
-        elif how == "virtual":
-            layout = h5py.VirtualLayout((N, 2048), "f4")
-            stored.create_virtual_dataset("features", layout)
         elif how == "compressed":
             stored.create_dataset("features", data=feature_rows(), compression="gzip")
         else:
@@ -419,7 +417,7 @@ def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: s
             del stored["joints2D"]
     if how == "damaged":
         file.write_bytes(file.read_bytes()[:8] + bytes(100))
-    with pytest.raises(RawDataError):
+    with pytest.raises(RawDataError, match=words):
         import_database(file, tmp_path / "cache", "insta_variety/train")
     assert not (tmp_path / "cache").exists()
 
