@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,28 +41,30 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
     """
     root = str(raw)
     lines = []
-    for kind, path in _inputs(video):
-        numbers = STATS[kind](path if path.startswith("/") else f"{root}/{path}")
-        if kind == "span" and video.span:
-            numbers += video.span
-        named = _below(root, path).replace("\n", "\\n")
-        lines.append(f"{kind} {' '.join(map(str, numbers))} {named}")
+    for file in video.files:
+        path = str(file)
+        size, time = _size_and_time(_join(root, path))
+        if video.span is None:
+            lines.append(f"file {size} {time} {_in_a_line(root, path)}")
+        else:
+            lines.append(f"span {size} {time} {video.span[0]} {video.span[1]} {_in_a_line(root, path)}")
+    for folder in video.folders:
+        path = str(folder)
+        count, time = _count_and_time(_join(root, path))
+        lines.append(f"folder {count} {time} {_in_a_line(root, path)}")
+    for folder in video.label_folders:
+        path = str(folder)
+        count, size, newest, time = _count_size_and_times(_join(root, path))
+        lines.append(f"labels {count} {size} {newest} {time} {_in_a_line(root, path)}")
     return "\n".join(lines)
 
 
-def _inputs(video: RawVideo) -> Iterator[tuple[str, str]]:
-    """The kind of each input, a key of NUMBERS, and its path as it was given."""
-    files = "file" if video.span is None else "span"
-    for kind, paths in ((files, video.files), ("folder", video.folders), ("labels", video.label_folders)):
-        for path in paths:
-            yield kind, str(path)
-
-
 class Input(NamedTuple):
-    """One line of a stamp, but for its path."""
+    """One line of a stamp."""
 
     kind: str  # a key of NUMBERS
     numbers: tuple[int, ...]
+    path: str  # below the raw folder
 
 
 def parse(text: Stamp) -> dict[str, Input]:
@@ -73,7 +75,7 @@ def parse(text: Stamp) -> dict[str, Input]:
         *numbers, path = rest.split(" ", len(NUMBERS.get(kind, ())))
         if len(numbers) != len(NUMBERS.get(kind, (0,))):
             raise ValueError(f"no line of a stamp: {line!r}")
-        inputs[path] = Input(kind, tuple(map(int, numbers)))
+        inputs[path] = Input(kind, tuple(map(int, numbers)), path)
     return inputs
 
 
@@ -111,11 +113,13 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     """Content of the video's files and label folders, names and sizes in its folders: sha256, hex."""
     root = str(raw)
     total = hashlib.sha256()
-    digests = {"file": file_digest, "folder": folder_digest, "labels": contents_digest}
-    for kind, path in _inputs(video):
-        place = raw / path
-        digest = span_digest(place, *video.span) if kind == "span" and video.span else digests[kind](place)
-        total.update(f"{_below(root, path)}\0{digest}\n".encode())
+    for file in video.files:
+        digest = file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span)
+        total.update(f"{_below(root, str(file))}\0{digest}\n".encode())
+    for folder in video.folders:
+        total.update(f"{_below(root, str(folder))}\0{folder_digest(raw / folder)}\n".encode())
+    for folder in video.label_folders:
+        total.update(f"{_below(root, str(folder))}\0{contents_digest(raw / folder)}\n".encode())
     return total.hexdigest()
 
 
@@ -193,17 +197,17 @@ def _size_and_time(file: str | os.DirEntry[str]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-STATS: Final[Mapping[str, Callable[[str], tuple[int, ...]]]] = {  # the numbers of NUMBERS, but for a span's place
-    "file": _size_and_time,
-    "span": _size_and_time,
-    "folder": _count_and_time,
-    "labels": _count_size_and_times,
-}
+def _join(root: str, path: str) -> str:
+    return path if path.startswith("/") else f"{root}/{path}"
 
 
 def _below(root: str, path: str) -> str:
     """A path below the raw folder as stamps and digests have it, also when it was given whole."""
     return utf8(os.path.relpath(path, root) if path.startswith("/") else path)
+
+
+def _in_a_line(root: str, path: str) -> str:
+    return _below(root, path).replace("\n", "\\n")
 
 
 def utf8(name: str) -> str:

@@ -204,8 +204,8 @@ def test_what_differs_of_a_look_is_described_file_by_file() -> None:
 def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path: Path) -> None:
     name = "a b\nc 1.mat"
     (tmp_path / name).write_bytes(b"12345")
-    ((path, parsed),) = changes.parse(changes.stamp(tmp_path, RawVideo("v", (Path(name),)))).items()
-    assert (parsed.kind, parsed.numbers[0], path) == ("file", 5, "a b\\nc 1.mat")
+    (parsed,) = changes.parse(changes.stamp(tmp_path, RawVideo("v", (Path(name),)))).values()
+    assert (parsed.kind, parsed.numbers[0], parsed.path) == ("file", 5, "a b\\nc 1.mat")
 
 
 def test_stamps_are_read_as_they_were_written(tmp_path: Path) -> None:
