@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import AGAIN, refuse
+from pipeline.formats.arrays import AGAIN, reading, refuse
 from pipeline.raw.files import open_regular
 
 MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # versions 3 and 2.6
@@ -27,7 +27,7 @@ def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
     """
     import cdflib  # takes a quarter of a second, and only Human3.6M needs it
 
-    try:
+    with reading(file, "a whole CDF file", key=key):
         with open_regular(file) as stream:
             magic = stream.read(4)
         if magic not in MAGIC:
@@ -36,11 +36,6 @@ def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
         info = cdf.cdf_info()
         names = [*info.zVariables, *info.rVariables]
         values = np.asarray(cdf.varget(key)) if key in names else None
-    except MemoryError:
-        raise
-    except Exception as error:  # cdflib raises a dozen types on damaged files
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, key, expected="a whole CDF file", found=found, do=AGAIN) from error
     if values is None:
         raise RawDataError(file, key, expected="a variable of this name", found=f"only {names}", do=AGAIN)
     if values.dtype.kind != "f":

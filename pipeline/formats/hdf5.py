@@ -16,10 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError
-from pipeline.formats.arrays import AGAIN
-
-Shape = tuple[int | None, ...]  # None: any length
+from pipeline.formats.arrays import Shape, fits, reading, refuse
 
 MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
 FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
@@ -33,46 +30,41 @@ def load_hdf5(
     MATLAB stores its axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError for a file that
     is no HDF5, for a missing key, and for anything but numbers in the file itself.
     """
-    if not file.is_file():  # a pipe would never end
-        raise RawDataError(file, "file", expected="an HDF5 file", found="no file", do=AGAIN)
-    try:
+    with reading(file, "a MATLAB 7.3 (HDF5) file"):
+        if not file.is_file():  # a pipe would never end
+            refuse("no file")
         with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
             present = [key for key in shapes if key not in optional or key in stored]
             return {key: _read(file, stored, key, shapes[key]) for key in present}
-    except (RawDataError, MemoryError):
-        raise
-    except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="a MATLAB 7.3 (HDF5) file", found=found, do=AGAIN) from error
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> NDArray[np.float64]:
-    link = stored.get(key, getlink=True)
-    dataset: Any = stored[key] if isinstance(link, h5py.HardLink) else None
-    if link is None:
-        found = f"only {sorted(stored)[:20]}"
-    elif not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        found = f"a {type(link if dataset is None else dataset).__name__} whose numbers are not in this file itself"
-    elif dataset.dtype.kind not in "biuf" or not any(_fits(dataset.shape, shape) for shape in shapes):
-        found = f"{dataset.shape} {dataset.dtype}"
-    elif not FILTERS.issuperset(filters := _filters(dataset)):
-        found = f"the filters {filters}"
-    elif max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
-        found = f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers"
-    else:
-        return np.asarray(dataset[()], np.float64)
     expected = f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
-    raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
+    with reading(file, expected, key=key):
+        dataset = own_object(stored, key)
+        if not isinstance(dataset, h5py.Dataset):
+            refuse(f"a {type(dataset).__name__}")
+        if dataset.dtype.kind not in "biuf" or not any(fits(dataset.shape or (), shape) for shape in shapes):
+            refuse(f"{dataset.shape} {dataset.dtype}")
+        if not FILTERS.issuperset(filters := filters_of(dataset)):
+            refuse(f"the filters {filters}")
+        if max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
+            refuse(f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers")
+        return np.asarray(dataset[()], np.float64)
 
 
-def _filters(dataset: Any) -> list[int]:
+def own_object(stored: h5py.File, key: str) -> Any:
+    """The dataset or group of a name. Ends `reading` where there is none, and where it is not in this file itself."""
+    link = stored.get(key, getlink=True)
+    if link is None:
+        refuse(f"only {sorted(stored)[:20]}")
+    found: Any = stored[key] if isinstance(link, h5py.HardLink) else link
+    if found is link or (isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)):
+        refuse(f"a {type(found).__name__} whose numbers are not in this file itself")
+    return found
+
+
+def filters_of(dataset: h5py.Dataset) -> list[int]:
+    """The numbers of the filters that its bytes have gone through."""
     properties = dataset.id.get_create_plist()
     return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-
-
-def _fits(found: tuple[int, ...] | None, shape: Shape) -> bool:
-    return (
-        found is not None
-        and len(found) == len(shape)
-        and all(w in (None, f) for f, w in zip(found, shape, strict=True))
-    )

@@ -8,8 +8,7 @@ frames do not decide.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,11 +75,6 @@ class Fit:
     midpoint: float  # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
 
     @property
-    def n_joints(self) -> int:
-        """How many joints the order has."""
-        return len(joint_names(self.order))
-
-    @property
     def fits(self) -> bool:
         """Whether a sequence in this order is a body."""
         return self.midpoint <= MIDPOINT and not self.bone > LONGEST
@@ -111,23 +105,17 @@ def fit(order: str, persons: NDArray[np.float64]) -> Fit:
     points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
     shown = (persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN
     with np.errstate(all="ignore"):
-        size = _over(np.nanmax, points) - _over(np.nanmin, points)
+        size = np.fmax.reduce(points, axis=1) - np.fmin.reduce(points, axis=1)  # NaN where a person shows no joint
         diagonal = np.linalg.norm(size, axis=-1)
         lines = bones(order)
-        ends = points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]]
-        bone = _median((_over(np.nanmean, np.linalg.norm(ends, axis=-1)) / diagonal)[shown])
+        lengths = np.linalg.norm(points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]], axis=-1)
+        mean = np.nansum(lengths, axis=1) / np.isfinite(lengths).sum(axis=1)
+        bone = _median((mean / diagonal)[shown])
         apart = [0.0]
         for joint, (a, b) in MIDPOINTS.get(order, {}).items():
             middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
             apart.append(_median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal))
     return Fit(order, bone, float(np.nanmax(apart)))
-
-
-def _over(function: Callable[..., NDArray[np.float64]], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """nanmin, nanmax or nanmean over the joints; NaN, without a warning, where a person shows none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return function(values, axis=1)
 
 
 def _median(values: NDArray[np.float64]) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import reading
 from pipeline.raw.files import read_regular
 
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
@@ -17,11 +18,8 @@ def load_json(file: Path, *, do: str) -> Any:
 
     NaN and infinities, which Python's JSON knows, come as floats: callers check numbers.
     """
-    try:
+    with reading(file, "JSON", do=do):
         return json.loads(read_regular(file))
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="JSON", found=found, do=do) from error
 
 
 def whole(file: Path, key: str, value: object, *, do: str) -> int:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from pipeline.errors import PipelineError, RawDataError, UnsafePickle
-from pipeline.formats.arrays import refuse
+from pipeline.errors import UnsafePickle
+from pipeline.formats.arrays import reading, refuse
 from pipeline.raw.files import read_regular
 
 Kind = Literal["smpl", "sequence"]
@@ -47,7 +47,7 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     Raises UnsafePickle when it names anything that is not on the list for `kind`, RawDataError when it cannot be read.
     """
     path = Path(path)
-    try:
+    with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
         data = read_regular(path)
         if (what := next((what for start, what in NO_PICKLES.items() if data.startswith(start)), None)) is not None:
             refuse(what)
@@ -57,11 +57,6 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             refuse(f"{type(content).__name__} at the top")
         return {key: _value(value) for key, value in content.items()}
-    except (PipelineError, MemoryError):
-        raise
-    except Exception as error:  # damage can have any effect on a pickle
-        found, do = f"{type(error).__name__}: {str(error)[:200]}", "Download or unpack it again."
-        raise RawDataError(path, "pickle", expected=HOLDS[kind], found=found, do=do) from None
 
 
 class Object:

@@ -40,9 +40,13 @@ MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVarie
 
 Span = tuple[int, int]  # bytes [start, stop) of a file
 
-_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"x\x01": "zlib", b"x\x9c": "zlib", b"x\xda": "zlib", b"BZh": "bzip2"}
-
-
+OTHERS: Final = {  # what people have instead, by how it begins
+    b"\x1f\x8b": "compressed with gzip",
+    **dict.fromkeys((b"x\x01", b"x\x9c", b"x\xda"), "compressed with zlib"),
+    b"BZh": "compressed with bzip2",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89HDF": "an HDF5 file",
+}
 LISTS: Final = {"bytes_list": ".pipeline.Bytes", "float_list": ".pipeline.Floats", "int64_list": ".pipeline.Integers"}
 
 
@@ -113,8 +117,8 @@ def _stop(stream: BinaryIO, start: int, size: int) -> int:
     header = stream.read(HEADER)
     lost = f"all from byte {start} on is out of reach"
     intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
-    if start == 0 and not intact:  # a length may begin like another format
-        _require_no_other_format(header)
+    if start == 0 and not intact and (other := _other_format(header)):  # a length may begin like another format
+        raise NoTFRecord(f"the file is {other}")
     if len(header) < HEADER:
         raise TFRecordError(f"the file ends at byte {start + len(header)}, within a header: {lost}")
     if not intact:
@@ -128,16 +132,13 @@ def _stop(stream: BinaryIO, start: int, size: int) -> int:
     return stop
 
 
-def _require_no_other_format(begins: bytes) -> None:
+def _other_format(begins: bytes) -> str:
+    """What a file is that begins so; "" where that is not known."""
     if not begins:
-        raise NoTFRecord("the file is empty (0 bytes)")
-    for magic, name in _COMPRESSED.items():
-        if begins.startswith(magic):
-            raise NoTFRecord(f"the file is compressed with {name}")
+        return "empty (0 bytes)"
     if begins.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise NoTFRecord("the file is a web page, not the download")
-    if begins.startswith((b"PK\x03\x04", b"\x89HDF")):
-        raise NoTFRecord(f"the file is a {'zip archive' if begins[:1] == b'P' else 'HDF5 file'}")
+        return "a web page, not the download"
+    return next((name for magic, name in OTHERS.items() if begins.startswith(magic)), "")
 
 
 class ExampleError(ValueError):

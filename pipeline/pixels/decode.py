@@ -39,11 +39,7 @@ class PictureError(ValueError):
 
 def picture_size(data: bytes) -> tuple[int, int]:
     """(width, height) px from a JPEG's or PNG's header, nothing decoded. Raises PictureError."""
-    if data.startswith(_PNG):
-        return _png_size(data)
-    if data.startswith(_JPEG):
-        return _walk_jpeg(data, whole=False)
-    raise _not_a_picture(data)
+    return _size(data, whole=False)
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
@@ -51,17 +47,27 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
     A rotation in the EXIF header is not applied: labels count the stored pixels.
     """
-    if data.startswith(_PNG):
-        width, height = _png_size(data)
-        _require_whole_png(data)
-    elif data.startswith(_JPEG):
-        width, height = _walk_jpeg(data, whole=True)
-    else:
-        raise _not_a_picture(data)
+    width, height = _size(data, whole=True)
     rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if rgb is None or rgb.shape != (height, width, 3):
         raise PictureError("picture_damaged", f"cannot be decoded, though its header claims {width} x {height}")
     return np.asarray(rgb, np.uint8)
+
+
+def _size(data: bytes, *, whole: bool) -> tuple[int, int]:
+    """(width, height) px. With `whole`, the picture must be there to its end."""
+    if data.startswith(_JPEG):
+        return _walk_jpeg(data, whole=whole)
+    if not data:
+        raise PictureError("picture_empty", "is empty (0 bytes)")
+    if not data.startswith(_PNG):
+        raise PictureError("picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}")
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header")
+    size = _accepted(*struct.unpack_from(">II", data, 16))
+    if whole:
+        _require_whole_png(data)
+    return size
 
 
 def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
@@ -102,13 +108,6 @@ def _marker_at(data: bytes, position: int) -> tuple[int, int] | None:
     return data[position + 1], position + 2
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    if len(data) < 24 or data[12:16] != b"IHDR":
-        raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header")
-    width, height = struct.unpack_from(">II", data, 16)
-    return _accepted(width, height)
-
-
 def _require_whole_png(data: bytes) -> None:
     position = len(_PNG)
     while position + 12 <= len(data):
@@ -132,9 +131,3 @@ def _accepted(width: int, height: int) -> tuple[int, int]:
             "picture_size", f"its header claims {width} x {height} px; accepted are 1 to {MAX_PIXELS} px"
         )
     return width, height
-
-
-def _not_a_picture(data: bytes) -> PictureError:
-    if not data:
-        return PictureError("picture_empty", "is empty (0 bytes)")
-    return PictureError("picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}")

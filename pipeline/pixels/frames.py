@@ -9,7 +9,8 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Final, NamedTuple, Protocol
@@ -223,14 +224,11 @@ class Video:
     @cached
     def header(self) -> VideoHeader:
         """The container's header. Raises RawDataError when it cannot be opened."""
-        capture, problem = self._open()
-        if problem:
-            raise self._unreadable(problem)
-        try:
+        with self._opened() as (capture, problem):
+            if problem:
+                raise self._unreadable(problem)
             n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
             width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        finally:
-            capture.release()
         return VideoHeader(
             n_frames=int(n_frames) if 0 < n_frames < 2**40 else None,
             fps=float(fps) if 0 < fps <= MAX_FPS else math.nan,
@@ -245,14 +243,11 @@ class Video:
         Packets would be counted in a fiftieth of the time, but those of a damaged stretch give no frames. One thread
         decodes with the least work in all; other processes have the other cores.
         """
-        capture, problem = self._open(cv2.CAP_PROP_N_THREADS, 1)
         n_frames = 0
-        try:
+        with self._opened(cv2.CAP_PROP_N_THREADS, 1) as (capture, problem):
             while not problem and capture.grab():
                 n_frames += 1
                 alive(n_frames)
-        finally:
-            capture.release()
         return n_frames
 
     def require_decodable(self) -> None:
@@ -263,27 +258,23 @@ class Video:
 
     def steps(self, most: int) -> NDArray[np.float64]:
         """Milliseconds between each two neighbours of the first `most` frames. Empty where it cannot be opened."""
-        capture, problem = self._open()
         times: list[float] = []
-        try:
+        with self._opened() as (capture, problem):
             while not problem and len(times) < most and capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-        finally:
-            capture.release()
         return np.diff(np.array(times, np.float64))
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
-        capture, problem = self._open()
         kind = "video_unreadable"
         position = 0  # of the frame that the next grab() takes
-        try:
+        with self._opened() as (capture, problem):
             for index in increasing(frame_index):
                 while not problem and position <= index:
                     alive()
                     if capture.grab():
                         position += 1
                     else:
-                        problem, kind = f"{self.root / self.path} ends after {position} frames", "video_ended"
+                        problem, kind = f"{self.place} ends after {position} frames", "video_ended"
                 if problem:
                     yield Frame(index, None, problem, kind)
                     continue
@@ -291,14 +282,12 @@ class Video:
                 if decoded:
                     yield Frame(index, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), None)
                 else:
-                    damaged = f"{self.root / self.path}: frame {index} cannot be decoded"
+                    damaged = f"{self.place}: frame {index} cannot be decoded"
                     yield Frame(index, None, damaged, "frame_damaged")
-        finally:
-            capture.release()
 
     def refused(self) -> str:
         """Why no decoder may open it; "" where one may."""
-        path = self.root / self.path
+        path = self.place
         try:
             with open_regular(path) as stream:
                 start = stream.read(16)
@@ -309,19 +298,25 @@ class Video:
             return f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: it begins with {start[:12]!r}"
         return ""
 
-    def _open(self, *properties: int) -> tuple[cv2.VideoCapture, str]:
-        """The capture and "", or one that is not open and the problem. `properties`: OpenCV's keys and values."""
-        path, capture = self.root / self.path, cv2.VideoCapture()
-        if refused := self.refused():
-            return capture, refused
+    @contextmanager
+    def _opened(self, *properties: int) -> Iterator[tuple[cv2.VideoCapture, str]]:
+        """The capture, and why it cannot be used or "". `properties`: OpenCV's keys and values."""
+        capture = cv2.VideoCapture()
+        try:
+            yield capture, self.refused() or self._problem(capture, properties)
+        finally:
+            capture.release()
+
+    def _problem(self, capture: cv2.VideoCapture, properties: Sequence[int]) -> str:
+        """Open it; why it cannot be used, or ""."""
         # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
-        if not capture.open(os.path.abspath(path), cv2.CAP_FFMPEG, properties):  # noqa: PTH100 - links stay as they are
-            return capture, f"{path} cannot be opened: no decodable video stream in it"
+        path = os.path.abspath(self.place)  # noqa: PTH100 - links stay as they are
+        if not capture.open(path, cv2.CAP_FFMPEG, properties):
+            return f"{self.place} cannot be opened: no decodable video stream in it"
         width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not 0 < width * height <= MAX_PIXELS:
-            capture.release()
-            return capture, f"{path} claims {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
-        return capture, ""
+            return f"{self.place} claims {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
+        return ""
 
     def _unreadable(self, problem: str) -> RawDataError:
         return RawDataError(

@@ -11,7 +11,8 @@ from typing import ClassVar, Final
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords
-from pipeline.formats.tfrecords import Example, ExampleError
+from pipeline.formats.arrays import reading
+from pipeline.formats.tfrecords import Example
 from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Frame, Image, below, increasing, nothing
 from pipeline.raw.digests import span_digest
@@ -88,9 +89,10 @@ class Records:
 
         Raises RawDataError: `no_tfrecord` for a file that is none, `record_damaged` for a record that cannot be read.
         """
-        key, expected = f"bytes {self.start} to {self.start + self.length}", "an intact record"
+        stop = self.start + self.length
+        key = f"bytes {self.start} to {stop}"
         try:
-            return Example.parse(tfrecords.read(self.place, self.start, self.start + self.length))
+            data = tfrecords.read(self.place, self.start, stop)
         except tfrecords.NoTFRecord as error:
             do = f"{AGAIN} Shards must not be compressed."
             raise RawDataError(
@@ -99,21 +101,16 @@ class Records:
         except (tfrecords.TFRecordError, OSError) as error:
             found = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise RawDataError(
-                self.place, key, expected=expected, found=found, do=AGAIN, reason="record_damaged"
+                self.place, key, expected="an intact record", found=found, do=AGAIN, reason="record_damaged"
             ) from error
-        except ExampleError as error:
-            expected = "a tf.train.Example"
-            raise RawDataError(self.place, key, expected=expected, found=str(error), do=AGAIN) from error
+        with reading(self.place, "a tf.train.Example", key=key, do=AGAIN):
+            return Example.parse(data)
 
     @cached
     def pictures(self) -> list[bytes]:
         """The compressed pictures. Raises RawDataError, as `example`, when there are none."""
-        example = self.example()
-        try:
-            return example.bytes_list(PICTURES, MAX_PICTURES)
-        except ExampleError as error:
-            found = str(error)
-            raise RawDataError(self.place, PICTURES, expected="a list of pictures", found=found, do=AGAIN) from error
+        with reading(self.place, "a list of pictures", key=PICTURES, do=AGAIN):
+            return self.example().bytes_list(PICTURES, MAX_PICTURES)
 
     def _frame(self, index: int, picture: bytes) -> Frame:
         try:

@@ -7,7 +7,6 @@ by `pipeline.synthetic.write_body`, has the same files with the same keys, and i
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from scipy import sparse
 
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.formats.pickles import load_pickle
+from pipeline.raw.digests import whole_file_digest
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.skeletons import JOINTS
 
@@ -37,8 +37,6 @@ REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
 LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 MEAN_PARAMS: Final = "smpl_mean_params.npz"
-
-_UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -159,8 +157,7 @@ def _require(folder: Path, gender: str) -> Path:
 
 @lru_cache(maxsize=64)
 def _file_digest(file: Path, _size: int, _mtime_ns: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return whole_file_digest(file)
 
 
 def _read_arrays(file: Path) -> dict[str, Any]:
@@ -168,17 +165,10 @@ def _read_arrays(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:  # opened here: NumPy leaves a broken archive open
             content = np.load(stream, allow_pickle=False)
-            return (
-                {key: content[key] for key in content.files} if isinstance(content, NpzFile) else {file.name: content}
-            )
-    except _UNREADABLE as error:
-        raise RawDataError(
-            file,
-            file.suffix,
-            expected="plain NumPy arrays",
-            found=f"{type(error).__name__}: {error}",
-            do="Download it again, or save it again without Python objects.",
-        ) from error
+            return dict(content) if isinstance(content, NpzFile) else {file.name: content}
+    except Exception as error:  # of a damaged file also MemoryError: its header may claim anything
+        found, do = f"{type(error).__name__}: {error}", "Download it again, or save it again without Python objects."
+        raise RawDataError(file, file.suffix, expected="plain NumPy arrays", found=found, do=do) from error
 
 
 def _array(
@@ -193,17 +183,14 @@ def _array(
     value = content.get(key)
     if isinstance(value, sparse.spmatrix | sparse.sparray) and value.shape == shape:  # else it might fill the memory
         value = value.toarray()
-    found = (
-        "nothing"
-        if value is None
-        else f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
-    )
+    found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = value.reshape(-1) if flat else value
         if value.shape == shape and np.isfinite(value).all():
             return np.ascontiguousarray(value, dtype)
         found += "" if value.shape != shape else " with nan or inf"
     do = "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
+    found = "nothing" if value is None else found
     raise RawDataError(file, key, expected=f"finite numbers of shape {shape}", found=found, do=do)
 
 

@@ -21,9 +21,10 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import describe
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.formats.arrays import reading
 from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
 from pipeline.vibe_db.layouts import Layout, beside, layout_of, read_provenance
@@ -79,11 +80,8 @@ def import_database(
     reader.check_split(part)
     would_fill = reader.columns(part, body=True)
     layout = layout_of(dataset, part, would_fill)
-    try:
+    with reading(file, "a file", do="Check the path."):
         digest = whole_file_digest(file)
-    except OSError as error:
-        found = f"{type(error).__name__}: {error.strerror or error}"
-        raise RawDataError(file, "file", expected="a file", found=found, do="Check the path.") from error
     provenance = read_provenance(file, digest)
     if str(provenance.get("split", name)).partition("/")[0] != dataset:
         raise PipelineError(

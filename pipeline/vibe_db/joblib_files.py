@@ -26,8 +26,8 @@ import joblib.numpy_pickle as joblib_format
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError, RawDataError
-from pipeline.formats.arrays import refuse
+from pipeline.errors import RawDataError
+from pipeline.formats.arrays import reading, refuse
 from pipeline.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.raw.files import open_unbuffered
 
@@ -66,17 +66,12 @@ def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
     Raises UnsafePickle when it names anything but NumPy's arrays and joblib's wrapper of them, RawDataError when it
     cannot be read, is compressed, or is no dict of arrays.
     """
-    try:
+    with reading(file, EXPECTED, do=AGAIN):  # of a damaged pickle anything; an empty file cannot be mapped
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _refuse_compressed(file, content[:8])
             found = _Unpickler(file, content).load()
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
             refuse(f"{type(found).__name__} at the top")
-    except PipelineError:
-        raise
-    except Exception as error:  # of a damaged pickle anything; an empty file cannot be mapped
-        problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected=EXPECTED, found=problem[:300], do=AGAIN) from None
     arrays = {name: value for name, value in found.items() if isinstance(value, Stored)}
     return arrays, tuple(sorted(found.keys() - arrays.keys()))
 

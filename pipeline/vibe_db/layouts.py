@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from cache.storage.atomic import write_atomic
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.formats.json_files import load_json
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.raw.files import read_regular
 from pipeline.skeletons import Skeleton
 
 Container = Literal["joblib", "hdf5"]
@@ -212,13 +212,10 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
     Raises RawDataError for a file that is no provenance, and for that of other content.
     """
     source = beside(file)
-    try:
-        content = json.loads(read_regular(source))
-    except FileNotFoundError:
+    if not source.exists():
         return {}
-    except (OSError, ValueError) as error:
-        do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
-        raise RawDataError(source, "file", expected="JSON", found=f"{type(error).__name__}: {error}", do=do) from error
+    do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
+    content = load_json(source, do=do)
     known = content if isinstance(content, dict) else {}
     if known.get("sha256") != sha256 or not isinstance(known.get("stand_in"), bool):
         found = known.get("sha256", type(content).__name__)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import reading, refuse
+from pipeline.formats.hdf5 import filters_of, own_object
 from pipeline.raw.files import open_unbuffered
 from pipeline.vibe_db.joblib_files import Stored, stored_arrays
 from pipeline.vibe_db.layouts import FIELDS, REQUIRED, Layout
@@ -84,14 +86,9 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
         yield _checked(file, layout, *stored_arrays(file))
         return
     with ExitStack() as opened:
-        try:
+        with reading(file, "an HDF5 file", do="Copy it again."):
             stored = opened.enter_context(h5py.File(file, "r", locking=False))
             found = {name: _plain_array(file, stored, name) for name in stored}
-        except RawDataError:
-            raise
-        except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
-            problem = f"{type(error).__name__}: {error}"
-            raise RawDataError(file, "file", expected="an HDF5 file", found=problem, do="Copy it again.") from error
         arrays = {name: array for name, array in found.items() if array is not None}
         yield _checked(file, layout, arrays, tuple(found.keys() - arrays.keys()))
 
@@ -124,23 +121,15 @@ def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> Stored | None:
     """The array, None where it is something else. Raises RawDataError for one in another file, or with filters."""
-
-    def refuse(found: str, expected: str = "an array in this file", do: str = AGAIN) -> None:
-        raise RawDataError(file, name, expected=expected, found=found, do=do)
-
-    link = stored.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        refuse(f"a link ({type(link).__name__})")
-    dataset: Any = stored[name]
-    if not isinstance(dataset, h5py.Dataset):
-        return None
-    if dataset.is_virtual or dataset.external:
-        refuse("one in another file")
-    if dataset.id.get_storage_size() < dataset.nbytes:
-        refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
-    if dataset.id.get_create_plist().get_nfilters():
-        do = f"Write it without them: h5repack -f NONE {file} PLAIN"
-        refuse("filters (compression)", "an array without filters", do)
+    with reading(file, "an array in this file", key=name, do=AGAIN):
+        dataset = own_object(stored, name)
+        if not isinstance(dataset, h5py.Dataset):
+            return None
+        if filters_of(dataset):
+            do = f"Write it without them: h5repack -f NONE {file} PLAIN"
+            raise RawDataError(file, name, expected="an array without filters", found="filters (compression)", do=do)
+        if dataset.id.get_storage_size() < dataset.nbytes:
+            refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
     return Stored(dataset.shape or (), dataset.dtype, lambda start, stop: np.asarray(dataset[start:stop]))
 
 

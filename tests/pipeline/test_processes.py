@@ -73,15 +73,9 @@ def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process
     assert not any(map(is_alive, processes))
 
 
-def test_no_process_is_started_for_no_items() -> None:
-    code = f"""
-import subprocess, sys
-sys.path.insert(0, {str(ROOT)!r})
-from pipeline.processes.ordered_map import ordered_map
-subprocess.Popen = None
-assert [*ordered_map(print, [], 2)] == []
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+def test_no_process_is_started_for_no_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.processes._start", None)
+    assert [*ordered_map(print, [], 2)] == []
 
 
 def segfault() -> None:
@@ -251,21 +245,15 @@ def test_time_that_the_parent_takes_is_not_held_against_a_process() -> None:
     assert not any(isinstance(result, Failed) for result in results)
 
 
-def threads(item: int) -> tuple[int, str]:
-    return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"]
+def threads_and_folder(item: int) -> tuple[int, str, Path]:
+    return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"], Path.cwd()
 
 
-def test_libraries_have_one_thread() -> None:
-    assert [*ordered_map(threads, [1], 1)] == [(1, "1")]
-
-
-def where(item: int) -> str:
-    return str(Path.cwd())
-
-
-def test_processes_are_where_this_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_have_one_thread_and_processes_are_where_this_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert [*ordered_map(where, [1], 1)] == [str(tmp_path)]
+    assert [*ordered_map(threads_and_folder, [1], 1)] == [(1, "1", tmp_path)]
 
 
 def test_processes_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

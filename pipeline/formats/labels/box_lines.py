@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import reading
 from pipeline.formats.json_files import whole
 from pipeline.formats.labels.found import AGAIN, Content, Doubles, Format, Found
 from pipeline.raw.files import read_regular
@@ -44,19 +45,15 @@ def content_of(file: Path) -> Content:
 
 def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of every line that is not blank."""
-    try:
+    with reading(file, "text in UTF-8", do=AGAIN):
         text = read_regular(file).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RawDataError(file, "file", expected="text in UTF-8", found=str(error), do=AGAIN) from error
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
 def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
     """Columns besides COLUMNS are ignored, and lines may come in any order."""
-    try:
+    with reading(file, "CSV", do=HEADER):
         header, *rows = csv.reader((line for _, line in lines), strict=True)
-    except csv.Error as error:
-        raise RawDataError(file, "file", expected="CSV", found=str(error), do=HEADER) from error
     names = [name.strip() for name in header]
     if missing := [name for name in COLUMNS if name not in names]:
         found = f"{names}, without {', '.join(missing)}"
@@ -146,7 +143,5 @@ def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) ->
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
-    try:
+    with reading(file, "numbers", key=key, do=AGAIN):
         return [float(text) for text in texts]
-    except ValueError as error:
-        raise RawDataError(file, key, expected="numbers", found=str(error), do=AGAIN) from error

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, refuse
+from pipeline.formats.arrays import reading
 from pipeline.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
 from pipeline.formats.labels import box_lines, keypoints_json
 from pipeline.formats.labels.found import AGAIN, BODY, EXPORT, Content, Doubles, Found, Size
@@ -86,11 +87,8 @@ def read_detections(place: Path, video: str, size: Size, notes: list[str] | None
 
 def read_results(file: Path) -> Detections:
     """A clip's people in one file: JSON by its first character, else text. Raises RawDataError."""
-    try:
-        with open_regular(file) as stream:
-            start = stream.read(64).lstrip()[:1]
-    except OSError as error:
-        raise RawDataError(file, "file", expected="a file", found=str(error), do=AGAIN) from error
+    with reading(file, "a file", do=AGAIN), open_regular(file) as stream:
+        start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
     return _assembled(file, box_lines.content_of(file) if text else keypoints_json.content_of(file))
 
@@ -215,6 +213,6 @@ def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
         for fit in fits
     )
     expected = f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
-    found = f"{fits[0].n_joints} joints in an order that is not known: {tried}"
+    found = f"{keypoints[0].shape[1]} joints in an order that is not known: {tried}"
     refuse(RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order"))
     return fits[0].order

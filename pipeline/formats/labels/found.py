@@ -94,15 +94,4 @@ def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None
     expected = f"{', '.join(most)} or {last} numbers a person" if most else f"{last} numbers a person"
     if not isinstance(numbers, list) or len(numbers) not in lengths:
         raise RawDataError(file, key, expected=expected, found=kind(numbers), do=EXPORT)
-    try:
-        array = np.array(numbers)
-    except ValueError:  # lists of unequal lengths
-        array = np.empty(0, object)
-    if array.ndim == 1 and array.dtype.kind in "biuf":
-        return array.astype(np.float64).reshape(-1, 3)
-    if not all(isinstance(number, int | float) for number in numbers):
-        raise RawDataError(file, key, expected=expected, found="something else among them", do=AGAIN)
-    try:
-        return np.array(numbers, np.float64).reshape(-1, 3)
-    except OverflowError as error:  # JSON's integers have no largest
-        raise RawDataError(file, key, expected=expected, found="one out of range", do=AGAIN) from error
+    return arrays.numbers(file, key, numbers, (len(numbers),), do=AGAIN).reshape(-1, 3)

@@ -21,14 +21,14 @@ from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, NamedTuple
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.etree.ElementTree import Element, fromstring
 
 import ijson
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import numbers
+from pipeline.formats.arrays import numbers, reading
 from pipeline.formats.json_files import load_json
 from pipeline.raw.files import open_regular, read_regular
 
@@ -57,10 +57,8 @@ def load_metadata(file: Path) -> Metadata:
 
 def state_of(file: Path) -> tuple[int, int]:
     """Size and time (ns), which tell versions of a file apart. Raises RawDataError when they cannot be read."""
-    try:
+    with reading(file, "a file", do="Put it back."):
         status = file.stat()
-    except OSError as error:
-        raise RawDataError(file, "file", expected="a file", found=str(error), do="Put it back.") from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -71,11 +69,8 @@ def is_number(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
-    try:
+    with reading(file, "an XML file", do=AGAIN):
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
-    except (ParseError, OSError, ValueError, LookupError) as error:  # also of unknown encodings
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="an XML file", found=found, do=AGAIN) from error
 
     def section(key: str) -> Element:
         if (found := root.find(key)) is None:
@@ -87,10 +82,8 @@ def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
     if tuple(cameras) != CAMERAS:
         raise RawDataError(file, "index2id", expected=", ".join(CAMERAS), found=", ".join(cameras), do=AGAIN)
     words = _text(section("w0")).removeprefix("[").removesuffix("]").split()
-    try:
+    with reading(file, "numbers", key="w0", do=AGAIN):
         numbers = np.array([float(word) for word in words])
-    except ValueError as error:
-        raise RawDataError(file, "w0", expected="numbers", found=str(error), do=AGAIN) from error
     if len(numbers) != N_NUMBERS or not np.isfinite(numbers).all():
         raise RawDataError(file, "w0", expected=f"{N_NUMBERS} finite numbers", found=f"{len(numbers)}", do=AGAIN)
     intrinsics = {}
@@ -134,7 +127,7 @@ def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int],
     """The fits, or why not: that is kept too, since a subject has 120 videos and a damaged file may be long."""
     rows: dict[tuple[int, int], tuple[array[int], array[float], array[float]]] = {}
     try:
-        with open_regular(file) as stream:
+        with reading(file, "a JSON file of fits", do=FITS_AGAIN), open_regular(file) as stream:
             for action, subaction, frame, values in _frames(file, stream):
                 frames, poses, betas = rows.setdefault((action, subaction), (array("q"), array("f"), array("f")))
                 frames.append(frame)
@@ -142,9 +135,6 @@ def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int],
                 betas.extend(values["shape"])
     except RawDataError as error:
         return error
-    except Exception as error:  # the parser has a choice of implementations, each with errors of its own
-        found = f"{type(error).__name__}: {error}"
-        return RawDataError(file, "file", expected="a JSON file of fits", found=found, do=FITS_AGAIN)
     return {action: _fit(*arrays) for action, arrays in rows.items()}
 
 
@@ -203,6 +193,5 @@ def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
         entry = stored.get(str(number)) if isinstance(stored, dict) else None
         if not isinstance(entry, dict) or "R" not in entry:
             raise RawDataError(file, f"{number}/R", expected="a rotation", found="none", do=FITS_AGAIN)
-        rotation = numbers(file, f"{number}/R", entry["R"], (3, 3))
-        rotations[camera] = rotation
+        rotations[camera] = numbers(file, f"{number}/R", entry["R"], (3, 3))
     return rotations

@@ -79,10 +79,8 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> Content:
             box = RESULTS.corners(file, "bbox", result["bbox"])
             score = _score(file, result)
             found.append(Found(frame, box=box, score=score, who=_identity(file, result)))
-    if not any(one.who for one in found):
-        found = [
-            one._replace(who=None) for one in found
-        ]  # where it did not track, all are 0; its trackers count from 1
+    if not any(one.who for one in found):  # where it did not track, all are 0; its trackers count from 1
+        found = [one._replace(who=None) for one in found]
     return Content(found, by_number=True, passed_over=len(results) - len(people))
 
 

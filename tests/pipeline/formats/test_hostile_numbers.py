@@ -144,6 +144,7 @@ LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] =
     "3dpw": {"sequenceFiles/*/*.pkl": in_pickle},
     "amass": {"*/*/*_poses.npz": in_npz},
 }
+WAYS: Final = 8  # of spoiling a file: every key and every value
 CASES = [(name, glob) for name, globs in LABELS.items() for glob in globs]
 
 
@@ -160,16 +161,15 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(
     files = sorted(raw.glob(glob))
     assert files
     body = Body.load(embedded.body) if dataset.uses_body else None
-    for which in range(6):
-        value = VALUES[(which + shift) % 4]
-        copies = {file: file.read_bytes() for file in files}
-        for number, file in enumerate(files):
-            LABELS[name][glob](file, poison(10 * which + number, value), which)
+    copies = {file: file.read_bytes() for file in files}
+    for start in range(0, WAYS, len(files)):  # each file in another way, until all ways have been tried
+        for number, (file, content) in enumerate(copies.items(), start):
+            file.write_bytes(content)
+            way = number % WAYS
+            LABELS[name][glob](file, poison(number, VALUES[(way + shift) % 4]), way)
         for split in dataset.splits:
             for video in dataset.videos(raw, split):
                 check(dataset, raw, split, video, body)
-        for file, content in copies.items():
-            file.write_bytes(content)
 
 
 def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) -> None:

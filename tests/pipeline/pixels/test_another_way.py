@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.pixels.another_way import VideoByPyAV, VideoInOrder, another_way, by_pillow
-from pipeline.pixels.decode import PictureError, decode
+from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Pictures, Video
 
 SCENE = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8), (0, 0), 3)
@@ -96,6 +96,7 @@ def test_pictures_are_the_same_by_pillow(tmp_path: Path) -> None:
     png = bytes(cv2.imencode(".png", SCENE)[1])
     grey = bytes(cv2.imencode(".png", SCENE[..., 0])[1])
     for data in (jpeg, turned, png, grey):
+        assert picture_size(data) == (160, 120)
         np.testing.assert_allclose(by_pillow(data).astype(int), decode(data), atol=3)
     for data in (jpeg[:-400], b"", b"GIF89a"):
         with pytest.raises(PictureError):

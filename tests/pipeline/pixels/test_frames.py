@@ -53,16 +53,6 @@ def test_png_decodes_to_the_very_pixels_and_jpeg_nearly() -> None:
     np.testing.assert_allclose(decode(jpeg(smooth, cv2.IMWRITE_JPEG_QUALITY, 100)), smooth, atol=6)
 
 
-def test_colours_come_as_rgb() -> None:
-    red = np.zeros((16, 16, 3), np.uint8)
-    red[..., 0] = 255
-    np.testing.assert_allclose(decode(jpeg(red))[8, 8], [254, 0, 0], atol=2)
-
-
-def test_grey_pictures_come_with_three_channels() -> None:
-    assert decode(bytes(cv2.imencode(".jpg", NOISE[..., 0])[1])).shape == (48, 64, 3)
-
-
 @pytest.mark.parametrize(
     "options",
     [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2), (cv2.IMWRITE_JPEG_OPTIMIZE, 1)],
@@ -75,14 +65,11 @@ def test_a_whole_jpeg_is_accepted_and_every_shorter_one_refused(options: tuple[i
             decode(data[:end])
 
 
-@pytest.mark.parametrize("end", [8, 20, 30, 100, -13, -1])
-def test_a_png_cut_short_is_refused(end: int) -> None:
-    with pytest.raises(PictureError):
-        decode(png()[:end])
-
-
-def test_a_png_with_a_flipped_bit_is_refused() -> None:
+def test_a_png_cut_short_or_with_a_flipped_bit_is_refused() -> None:
     data = bytearray(png())
+    for end in (8, 20, 30, 100, -13, -1):
+        with pytest.raises(PictureError, match="cut short"):
+            decode(bytes(data[:end]))
     data[len(data) // 2] ^= 1
     with pytest.raises(PictureError, match="wrong checksum"):
         decode(bytes(data))
@@ -103,15 +90,6 @@ def test_bytes_after_the_end_and_fill_bytes_before_a_marker_do_no_harm() -> None
     data = jpeg()
     assert decode(data + b"\0" * 1000).shape == (48, 64, 3)
     assert decode(data[:2] + b"\xff\xff" + data[2:]).shape == (48, 64, 3)
-
-
-def test_a_rotation_in_the_exif_header_is_not_applied() -> None:
-    tiff = b"MM\0\x2a\0\0\0\x08" + struct.pack(">HHHIHH", 1, 0x0112, 3, 1, 6, 0) + b"\0\0\0\0"  # rotate by 90 degrees
-    body = b"Exif\0\0" + tiff
-    data = jpeg()
-    rotated = data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
-    assert picture_size(rotated) == (64, 48)
-    np.testing.assert_array_equal(decode(rotated), decode(data))
 
 
 @pytest.mark.parametrize("encode", [jpeg, png])
@@ -172,11 +150,8 @@ def test_a_bad_picture_is_a_problem_of_its_frame_alone(pictures: Pictures) -> No
 def test_the_size_comes_from_the_first_readable_header(pictures: Pictures) -> None:
     pictures.path(0).write_bytes(b"")
     assert pictures.size() == (64, 48)
-
-
-def test_no_readable_picture_has_no_size(tmp_path: Path) -> None:
     with pytest.raises(RawDataError, match="no such picture") as caught:
-        Pictures(tmp_path, "frames/0001/{:06d}.jpg").size()
+        Pictures(pictures.root, "frames/0002/{:06d}.jpg").size()
     assert caught.value.reason == "no_picture"
 
 
@@ -255,13 +230,6 @@ def test_a_name_with_a_percent_sign_is_a_file_and_no_picture_sequence(tmp_path: 
     assert Video(tmp_path, "a%02d.avi").header().n_frames == 3
 
 
-def test_reading_can_stop_early(tmp_path: Path) -> None:
-    write_video(tmp_path / "x.avi", 5)
-    frames = Video(tmp_path, "x.avi").read(range(5))
-    next(frames)
-    frames.close()
-
-
 def test_the_digest_changes_with_the_video(tmp_path: Path) -> None:
     write_video(tmp_path / "x.avi", 5)
     before = Video(tmp_path, "x.avi").digest()
@@ -284,10 +252,9 @@ def test_a_source_survives_its_spec_and_pickling(spec: str) -> None:
 def test_paths_that_lead_out_of_the_raw_folder_are_refused(path: str) -> None:
     with pytest.raises(PipelineError, match="must be below raw"):
         below(Path("raw"), path)
-    with pytest.raises(PipelineError, match="must be below raw"):
-        parse(Path("raw"), f"video:{path}")
-    with pytest.raises(PipelineError, match="must be below raw"):
-        parse(Path("raw"), f"pictures:{path}/{{:06d}}.jpg+0")
+    for spec in (f"video:{path}", f"pictures:{path}/{{:06d}}.jpg+0", f"record:{path}@0+10"):
+        with pytest.raises(PipelineError, match="must be below raw"):
+            parse(Path("raw"), spec)
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,6 @@ def test_a_source_without_its_bytes_is_refused(tmp_path: Path, rest: str) -> Non
         parse(tmp_path, f"record:{rest}")
 
 
-@pytest.mark.parametrize("path", ["../x.tfrecord", "/etc/x.tfrecord", "a\\b.tfrecord"])
-def test_a_source_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(PipelineError, match="must be below"):
-        parse(tmp_path, f"record:{path}@0+10")
-
-
 def test_the_wanted_pictures_are_decoded_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, decoded = shard(tmp_path), []
 
@@ -70,6 +64,8 @@ def test_frames_are_the_record_s_pictures_in_order(tmp_path: Path) -> None:
     means = [frame.image.mean() for frame in frames if frame.image is not None]
     np.testing.assert_allclose(means, [0, 40, 80, 120, 160], atol=1)
     assert shard(tmp_path).size() == (64, 48)
+    with pytest.raises(ValueError, match="must increase"):
+        list(shard(tmp_path).read([1, 1]))
 
 
 def test_a_bad_picture_costs_itself(tmp_path: Path) -> None:
@@ -97,6 +93,9 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
     with pytest.raises(RawDataError) as caught:
         source.size()
     assert caught.value.reason == "record_damaged"
+    source.place.unlink()
+    (frame,) = source.read([2])
+    assert (frame.kind, "FileNotFoundError" in str(frame.problem)) == ("record_damaged", True)
 
 
 def test_another_record_of_the_shard_does_not_change_the_digest(tmp_path: Path) -> None:
@@ -108,24 +107,11 @@ def test_another_record_of_the_shard_does_not_change_the_digest(tmp_path: Path) 
     assert next(source.read([0])).problem is None
 
 
-def test_a_shard_that_is_gone_is_told(tmp_path: Path) -> None:
-    source = shard(tmp_path)
-    source.place.unlink()
-    (frame,) = source.read([2])
-    assert frame.kind == "record_damaged"
-    assert "FileNotFoundError" in str(frame.problem)
-
-
 @pytest.mark.parametrize("pictures", [[], [b"", b"no picture"]])
 def test_a_record_without_a_readable_picture_has_no_size(tmp_path: Path, pictures: list[bytes]) -> None:
     with pytest.raises(RawDataError, match="a readable picture") as caught:
         shard(tmp_path, pictures).size()
     assert caught.value.reason == "no_picture"
-
-
-def test_indices_must_increase(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must increase"):
-        list(shard(tmp_path).read([1, 1]))
 
 
 def test_a_record_that_is_no_example_is_told(tmp_path: Path) -> None:

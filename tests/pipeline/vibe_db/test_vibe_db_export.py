@@ -57,9 +57,11 @@ def add_stream(root: Path, name: str, lost: tuple[int, ...] = (), stream: str = 
 
 
 @pytest.fixture(scope="session")
-def converted(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def exportable(converted: Any, embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """root(split): a cache that has it, with features. Only to be read."""
     root = tmp_path_factory.mktemp("exported") / "cache"
+    converted.copy(converted.raw, root)
+    add_stream(root, "penn_action/train")
 
     def make(name: str) -> Path:
         if not (root / name / "manifest.json").exists():
@@ -101,9 +103,9 @@ def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(n
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in SPLITS])
 def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_next_export_the_same(
-    name: str, converted: Any, tmp_path: Path
+    name: str, exportable: Any, tmp_path: Path
 ) -> None:
-    done = export(converted(name), name, tmp_path)
+    done = export(exportable(name), name, tmp_path)
     file_name, n_2d, n_3d, fields = SPLITS[name]
     assert done.file == tmp_path / file_name
     held = loaded(done.file)
@@ -117,7 +119,7 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
     imported = import_database(done.file, tmp_path / "cache", name)
     assert imported.stand_in and cache.verify(tmp_path / "cache").ok
     if name not in ("amass/train", "h36m/train"):  # h36m's rows without SMPL parameters are left out
-        splits = cache.open(converted(name))[name], cache.open(tmp_path / "cache")[name]
+        splits = cache.open(exportable(name))[name], cache.open(tmp_path / "cache")[name]
         batches = [split.read(split.windows(4, 4, "resnet50"), stream="resnet50") for split in splits]
         same = np.allclose if name.startswith("insta") else np.array_equal  # InstaVariety's pixels are scaled
         assert all(same(batches[0][field], batches[1][field]) for field in batches[0])
@@ -133,9 +135,9 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
 
 
 def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(
-    converted: Any, tmp_path: Path
+    exportable: Any, tmp_path: Path
 ) -> None:
-    root = converted("penn_action/train")
+    root = exportable("penn_action/train")
     split, rows = rows_of(root, "penn_action/train")
     done = export(root, "penn_action/train", tmp_path / "mine.pt")
     held = loaded(done.file)
@@ -150,13 +152,6 @@ def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_
     assert provenance["split_digest"] == split.manifest["digest"]
     assert provenance["stream"]["identity"]["weights"] == {"kind": "untrained", "argument": "0"}
     assert provenance["written"].endswith("+00:00") and provenance["rows"] == done.rows
-
-
-def test_motions_are_72_numbers_of_pose_and_10_of_shape(converted: Any, tmp_path: Path) -> None:
-    split, rows = rows_of(converted("amass/train"), "amass/train")
-    theta = loaded(export(converted("amass/train"), "amass/train", tmp_path).file)["theta"]
-    for name, values in (("pose", theta[:, :72]), ("betas", theta[:, 72:])):
-        assert np.array_equal(values, split.rows(name, 0, int(rows[-1]) + 1)[rows])
 
 
 def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
@@ -188,39 +183,16 @@ def small_cache(root: Path, name: str, columns: dict[str, Any], *, lost: tuple[i
     add_stream(root, name, lost)
 
 
-def windows_of_existing_code(vid_name: np.ndarray, seqlen: int) -> list[list[int]]:
-    """Rows of every window that code cuts which looks at names alone."""
-    found = []
-    for name in dict.fromkeys(vid_name.tolist()):
-        rows = np.flatnonzero(vid_name == name).tolist()
-        found += [rows[start : start + seqlen] for start in range(len(rows) - seqlen + 1)]
-    return found
-
-
-def test_no_window_of_existing_code_runs_across_a_gap_or_a_row_without_features(tmp_path: Path) -> None:
-    frames = np.r_[np.arange(0, 10), np.arange(14, 30)] * 2
-    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": frames}, lost=(3, 20, 25), step=2)
-    done = export(tmp_path / "c", "posetrack/train", tmp_path)
-    held = loaded(done.file)
-    shown = np.array([int(name[2:6]) for name in held["img_name"]])
-    windows = windows_of_existing_code(held["vid_name"], 3)
-    assert windows
-    assert all((np.diff(shown[window]) == 2).all() for window in windows)
-    assert list(dict.fromkeys(held["vid_name"].tolist())) == [f"v/0_seg{k}" for k in range(4)]
-    assert done.left_out == {"no features": 3}
-    assert sorted(shown) == sorted(set(frames) - {frames[3], frames[20], frames[25]})
-
-
-def test_segments_are_the_runs_of_rows_that_have_what_is_needed_and_come_back_the_same(
+def test_each_run_of_frames_that_have_what_is_needed_has_a_name_of_its_own_and_comes_back_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever the batches are in which rows are read."""
+    """Whatever the batches are in which rows are read. Existing code cuts windows by names alone."""
     rng = np.random.default_rng(5)
-    frames = np.cumsum(rng.integers(1, 3, 200))
+    frames = 2 * np.cumsum(rng.integers(1, 3, 200))
     lost = tuple(np.flatnonzero(rng.random(200) < 0.2).tolist())
-    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": frames}, lost=lost)
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": frames}, lost=lost, step=2)
     kept = np.setdiff1d(np.arange(200), lost)
-    cuts = np.flatnonzero((np.diff(kept) != 1) | (np.diff(frames[kept]) != 1)) + 1
+    cuts = np.flatnonzero((np.diff(kept) != 1) | (np.diff(frames[kept]) != 2)) + 1
     files = []
     for batch in (3, 64, 8192):
         monkeypatch.setattr("pipeline.vibe_db.export.BATCH", batch)
@@ -229,8 +201,9 @@ def test_segments_are_the_runs_of_rows_that_have_what_is_needed_and_come_back_th
         files.append(done.file.read_bytes())
     held = loaded(done.file)
     assert held["features"][:, 0].tolist() == (kept / 8).tolist()
-    runs = [len(list(rows)) for _, rows in itertools.groupby(held["vid_name"].tolist())]
-    assert runs == [len(run) for run in np.split(kept, cuts)]
+    assert [int(name[2:6]) for name in held["img_name"]] == frames[kept].tolist()
+    runs = [(name, len(list(rows))) for name, rows in itertools.groupby(held["vid_name"].tolist())]
+    assert runs == [(f"v/0_seg{k}", len(run)) for k, run in enumerate(np.split(kept, cuts))]
     import_database(done.file, tmp_path / "d", "posetrack/train")
     again = export(tmp_path / "d", "posetrack/train", tmp_path / "again.pt").file.read_bytes()
     assert files == [again] * 3

@@ -187,24 +187,6 @@ def test_nothing_else_of_joblib_is_let_in(name: str, tmp_path: Path) -> None:
         stored_arrays(tmp_path / "db.pt")
 
 
-@pytest.mark.parametrize(
-    "instructions",
-    [
-        b"\x8e" + (2**62).to_bytes(8, "little"),
-        b"(" * 3 + b"K\x00K\x01d",  # a dict that is never closed
-        b"cnumpy\ndtype\n}b",  # a state set on a name
-        b"K\x01)R",  # a call of a number
-        b"Prunning\n",
-        b"\x82\x01",
-    ],
-    ids=lambda data: repr(data[:12]),
-)
-def test_instructions_that_joblib_never_writes_are_refused(instructions: bytes, tmp_path: Path) -> None:
-    (tmp_path / "db.pt").write_bytes(b"\x80\x04" + instructions + b".")
-    with pytest.raises(PipelineError):
-        stored_arrays(tmp_path / "db.pt")
-
-
 def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     data = written(tmp_path / "whole.pt", {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes()
     for size in range(len(data)):
