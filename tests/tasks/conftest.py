@@ -205,7 +205,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for labels in sorted((raw / "3dpw/sequenceFiles/train").iterdir())[1:]:
         labels.rename(spare / labels.name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+        FakeNetwork.install(patch)
         patch.chdir(project.folder)
         enter(project, patch)
         with redirect_stdout(io.StringIO()) as shown, redirect_stderr(shown):
@@ -235,6 +235,10 @@ class FakeNetwork:
 
     batch_size, lanes = 16, 1
 
+    @classmethod
+    def install(cls, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: cls(stream))
+
     def __init__(self, stream: ResNet50) -> None:
         self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
 
@@ -253,7 +257,7 @@ class FakeNetwork:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features cost nothing."""
-    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+    FakeNetwork.install(monkeypatch)
 
 
 def forget() -> None:

@@ -15,7 +15,6 @@ import cache
 from pipeline import synthetic
 from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
-from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.stand_in import MARKER
 from tasks.__main__ import main as tasks
 from tests.tasks.conftest import CONFIG, FakeNetwork
@@ -30,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_pages_commands_fine_tune_a_run_on_clips(project, within, monkeypatch) -> None:
-    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+    FakeNetwork.install(monkeypatch)
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: Body.stand_in())
     monkeypatch.chdir(project.folder)
     raw = project.folder / "kinetics"

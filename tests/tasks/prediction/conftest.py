@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,23 @@ def save_checkpoint(file: Path, built: VideoConfig | None = None, **facts: Any) 
     built = built or small_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        generator = models.of(built).build(built, Body.stand_in())
+        generator = models.of(built).build(built, the_body())
     content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True}
     content |= {"of_model": built.MODEL, **facts}
     torch.save({key: value for key, value in content.items() if value is not ...}, file)
     return generator
+
+
+the_body = functools.cache(Body.stand_in)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_body() -> Iterator[None]:
+    """The procedural body is made once, in place of SMPL's too: making it takes most of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: the_body())
+        patch.setattr(Body, "stand_in", the_body)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +116,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+        FakeNetwork.install(patch)
         return world.predicted(tmp_path_factory.mktemp("made"), overlay=True)
 
 

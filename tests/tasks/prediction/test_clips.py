@@ -21,7 +21,6 @@ from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
 from pipeline.detect.clips import clips_in
 from pipeline.errors import ConfigError
-from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.formats.labels.amass_motion import load_motion
 from pipeline.pixels.frames import Video
 from pipeline.raw.stand_in import MARKER
@@ -34,7 +33,8 @@ from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import World, save_checkpoint
 from vibe_model.errors import StandInMixed
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.hmmr.generator import HMMR
+from vibe_model.networks.video_model import VideoModel
+from vibe_model.prediction.trained import load_trained
 
 N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window
 
@@ -42,8 +42,7 @@ N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole
 @pytest.fixture(scope="module")
 def patch() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
-        patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: Body.stand_in())
+        FakeNetwork.install(patch)
         patch.setenv("LUIGI_CONFIG_PATH", "/none.cfg")
         yield patch
 
@@ -64,17 +63,13 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.release()
     cv2.imwrite(str(folder / "photo.png"), images[0][..., ::-1])
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
-    config = HMMRConfig.embedded(regressor_size=8, width=32)
-    save_checkpoint(folder / "hmmr.pt", config)
+    save_checkpoint(folder / "hmmr.pt", HMMRConfig.embedded(regressor_size=8, width=32))
     return folder
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> HMMR:
-    config = HMMRConfig.embedded(regressor_size=8, width=32)
-    generator = save_checkpoint(folder / "again.pt", config)
-    assert isinstance(generator, HMMR)
-    return generator.eval()
+def model(folder: Path) -> VideoModel:
+    return load_trained(folder / "hmmr.pt", None, "cpu").generator.eval()
 
 
 def run(*words: object) -> int:

@@ -19,8 +19,7 @@ from vibe_model.evaluation.evaluate import evaluate_split
 from vibe_model.prediction.trained import load_trained
 
 
-def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: job.trained.generator.body)
+def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, capsys) -> None:
     words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
     assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
     shown, warned = capsys.readouterr()

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 import cache
-from pipeline.body import Body
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.features.streams.resnet50 import ResNet50
@@ -26,7 +25,7 @@ from tasks.prediction import overlay, video_file
 from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
 from tasks.prediction.job import Job
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams
+from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams, the_body
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
@@ -37,7 +36,7 @@ from vibe_model.vibe.generator import VIBE
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
     """A network that costs nothing, and no luigi.cfg but what a test writes."""
-    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+    FakeNetwork.install(monkeypatch)
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "none.cfg"))
 
 
@@ -111,12 +110,6 @@ def test_all_files_record_demo_data_and_what_made_them(job) -> None:
         assert about["stand_in"] is True
         assert about["checkpoint"]["file"] == "best.pt"
         assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
-
-
-def test_a_second_run_computes_neither_tracks_nor_features(job, world, monkeypatch) -> None:
-    monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
-    assert world.tracks(job.out)[0] is None
-    assert jobs.make_features(job, streams(), silent) is None
 
 
 def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
@@ -209,8 +202,7 @@ def test_near_bodies_are_painted_over_far_ones(job) -> None:
 
 def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
     bodies, rng = PredictedBodies(tmp_path), np.random.default_rng(0)
-    frames = [np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]
-    for track, index in enumerate(frames):
+    for track, index in enumerate([np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]):
         n = len(index)
         shapes = {"bbox": (n, 4), "camera": (n, 3), "shape": (n, 10), "rotmat": (n, 24, 3, 3)}
         arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -323,9 +315,8 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
 
 
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
-    body = Body.stand_in()
-    body.is_stand_in = False
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: body)
+    body = the_body()
+    monkeypatch.setattr(body, "is_stand_in", False)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
     vibe = load_trained(tmp_path / "vibe.pth.tar", None, "cpu")
     assert (vibe.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
@@ -351,7 +342,6 @@ def run(capsys, *words: object) -> tuple[int, str]:
 
 def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: Body.stand_in())
     words = ("predict", world.video, "--keypoints", world.keypoints, "--checkpoint", world.checkpoint)
     words = (*words, "--body", tmp_path, "--weights", "untrained:0", "--device", "cpu", "--out", "out")
     code, shown = run(capsys, *words)
@@ -361,6 +351,7 @@ def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, mon
     assert "DEMO DATA" in shown
     assert "out/overlay.mp4" in shown
     before = (tmp_path / "out/predictions.json").read_bytes()
+    monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
     code, shown = run(capsys, *words, "--no-overlay")
     assert code == 0, shown
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("✓")] == ["predict"]
