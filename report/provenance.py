@@ -21,7 +21,7 @@ import cache
 from pipeline.cli.console import duration
 from pipeline.cli.text import count
 from pipeline.conversion.identity import ACCEPTED, accepted_lines
-from report.data.splits import UNREADABLE, Opened, stands_in
+from report.data.splits import UNREADABLE, Opened
 from report.page import Section
 from report.training.run import Run
 from vibe_model import models, runs
@@ -40,14 +40,18 @@ NAMES: Final = {
     "measured.seconds": "measured.seconds: reading pictures, computing features and writing them, without the commit",
 }
 
-Commit = dict[str, Any]  # of a split or stream, for the template: what, summary, facts, notes (accepted differences)
+Commit = dict[str, Any]  # of a split or stream, for the template: what, facts, notes (accepted differences)
 
 
 def provenance_section(opened: Opened, shown: Sequence[Run], *, fingerprint: str = "") -> Section:
     """All that is recorded of the splits in the cache, of the runs, and of the page."""
     data = {
-        "splits": [_split(split) for split in opened.splits],
-        "streams": [_stream(split, stream) for split in opened.splits for stream in split.streams],
+        "splits": [_made(split.name, split.manifest, split.provenance) for split in opened.splits],
+        "streams": [
+            _made(f"{split.name} {stream}", split.stream_manifest(stream), split.stream_provenance(stream))
+            for split in opened.splits
+            for stream in split.streams
+        ],
         "runs": [_trained(run, opened) for run in shown if run.about],
         "stages": list(stages(opened, shown)),
         "report": report_facts(),
@@ -110,40 +114,10 @@ def code_revision(folder: Path) -> str:
     return f"git commit {done.stdout.strip()}"
 
 
-def _split(split: cache.Split) -> Commit:
-    manifest = split.manifest
-    reader = manifest.get("reader", {})
-    known = reader.keys() >= {"dataset", "version"}
-    of = (
-        f"{reader['dataset']}, version {reader['version']}" if known else NOT_RECORDED,
-        ", ".join(f"{k} = {v}" for k, v in reader.get("parameters", {}).items()) or "none",
-    )
-    return _made(split.name, of, manifest, split.provenance)
-
-
-def _stream(split: cache.Split, stream: str) -> Commit:
-    manifest = split.stream_manifest(stream)
-    identity, made_by = manifest.get("identity", {}), manifest.get("backbone", {})
-    weights = identity.get("weights", {})
-    of = (
-        ":".join(map(str, filter(None, (weights.get("kind"), weights.get("argument"))))) or NOT_RECORDED,
-        " ".join(filter(None, (identity.get("precision", ""), made_by.get("arithmetic", "")))) or NOT_RECORDED,
-        str(made_by.get("device", NOT_RECORDED)),
-    )
-    return _made(f"{split.name} {stream}", of, manifest, split.stream_provenance(stream))
-
-
-def _made(what: str, of: Sequence[str], manifest: Mapping[str, Any], notes: Mapping[str, Any]) -> Commit:
-    """of: the cells between the kind of data and the commit."""
-    when = str(notes.get("finished", NOT_RECORDED)).replace("T", " ").replace("+00:00", " UTC")
-    seconds = notes.get("seconds")
-    lasted = duration(seconds) if isinstance(seconds, int | float) else "–"
-    commit = (str(manifest.get("digest", ""))[:12], when, str(notes.get("host", NOT_RECORDED)), lasted)
+def _made(what: str, manifest: Mapping[str, Any], notes: Mapping[str, Any]) -> Commit:
     recorded = {key: value for key, value in manifest.items() if key != ACCEPTED} | dict(notes)
     facts = {NAMES.get(name, name): fact for name, fact in _flat(recorded).items()}
-    kind = "demo" if stands_in(manifest) else "real"
-    summary = (kind, *of, *commit)
-    return {"what": what, "summary": summary, "facts": facts, "notes": list(accepted_lines(manifest))}
+    return {"what": what, "facts": facts, "notes": list(accepted_lines(manifest))}
 
 
 def _trained(run: Run, opened: Opened) -> dict[str, Any]:

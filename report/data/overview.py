@@ -57,16 +57,15 @@ RELEASES: Final[Mapping[str, tuple[str, str]]] = {
 def overview_section(opened: Opened, used: Mapping[str, str] | None = None) -> Section:
     """Datasets and splits: how much there is, what was left out, in which streams. used: what the runs use each for."""
     rows: list[tuple[Cell, ...]] = []
-    for split in opened.splits:
-        size = (len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split), _person_time([split]))
+    sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split)) for split in opened.splits]
+    for split, size in zip(opened.splits, sizes, strict=True):
         streams = ", ".join(_stream(split, name, opened.missing[split.name, name]) for name in split.streams)
         use = () if used is None else (used.get(split.name, "nothing"),)
-        rows.append(
-            (split.name, "demo" if is_demo(split) else "real", *size, streams or "none", *use, _left_out_of(split))
-        )
+        whose, after = "demo" if is_demo(split) else "real", (streams or "none", *use, _left_out_of(split))
+        rows.append((split.name, whose, *size, _person_time([split]), *after))
     if len(rows) > 1:
         blank = ("",) * (len(rows[0]) - 6)
-        rows.append(("all", "", *_sums([row[2:5] for row in rows]), _person_time(opened.splits), *blank))
+        rows.append(("all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits), *blank))
     header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
     data = {
         "header": (*header, *(() if used is None else ("used for",)), "left out, by reason"),
@@ -138,12 +137,6 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
         return "rate not known"
     of = "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; no rate for the others)"
     return duration(seconds) + of
-
-
-def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
-    """Of each column, of which every cell is a number; None for others."""
-    columns = [[cell for cell in column if isinstance(cell, int)] for column in zip(*rows, strict=True)]
-    return [sum(column) if len(column) == len(rows) else None for column in columns]
 
 
 def _stream(split: cache.Split, name: str, missing: int) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from report.data.splits import UNREADABLE, Array, Opened, Rows, is_untrained, n_
 from report.figures import Cell, histogram
 from report.page import Section
 
-BATCH: Final = 256  # rows of features that are in memory at once
 MOST_CONSTANT: Final = 0.5  # of the channels
 NORM_RATIO: Final = 2.0
 FAR: Final = 1.0  # in units of the spread within
@@ -29,34 +28,25 @@ ABOUT_NORM: Final = (
 )
 
 
-@dataclass(slots=True)
-class Moments:
-    """Sums over rows of features, from which mean and variance of each channel follow."""
+class Moments(NamedTuple):
+    """Mean and variance of each channel, over so many rows of features."""
 
-    n: int = 0
-    total: Array = field(default_factory=lambda: np.zeros(1))
-    squares: Array = field(default_factory=lambda: np.zeros(1))
+    n: int
+    mean: Array  # (channels,)
+    variance: Array
 
-    def add(self, rows: Array) -> None:
-        """(N, channels), all finite."""
-        doubles = rows.astype(np.float64)
-        self.n += len(rows)
-        self.total = self.total + doubles.sum(axis=0)
-        self.squares = self.squares + np.square(doubles).sum(axis=0)
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
-
-    @property
-    def mean(self) -> Array:
-        return np.asarray(self.total / self.n)
-
-    @property
-    def variance(self) -> Array:
-        return np.asarray((self.squares / self.n - np.square(self.mean)).clip(min=0))
+    @classmethod
+    def of(cls, rows: Array) -> Moments:
+        """rows (N, channels), all finite."""
+        if not len(rows):
+            return NO_ROWS
+        return cls(len(rows), rows.mean(axis=0, dtype=np.float64), rows.var(axis=0, dtype=np.float64))
 
 
-@dataclass(slots=True)
+NO_ROWS: Final = Moments(0, np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """What is known of one dataset's features: counts over all its rows, and numbers of the sampled ones."""
 
@@ -67,31 +57,31 @@ class Health:
     nans: int = 0  # numbers
     infinities: int = 0
     zeros: int = 0  # sampled rows whose numbers are all 0
-    norms: list[Array] = field(default_factory=list)
-    halves: tuple[Moments, Moments] = field(default_factory=lambda: (Moments(), Moments()))  # every other track
+    norms: Array = field(default_factory=lambda: np.empty(0))  # of the others, where finite
+    whole: Moments = NO_ROWS
+    halves: tuple[Moments, Moments] = (NO_ROWS, NO_ROWS)  # every other track
 
-    def add(self, features: Array, track: Array) -> None:
+    @classmethod
+    def of(cls, features: Array, track: Array) -> Health:
         """features (N, channels) of sampled rows of these tracks (N,)."""
         finite = np.isfinite(features).all(axis=1)
-        self.rows += len(features)
-        self.not_finite += int((~finite).sum())
-        self.nans += int(np.isnan(features).sum())
-        self.infinities += int(np.isinf(features).sum())
         norms = np.linalg.norm(features[finite].astype(np.float64), axis=1)
-        self.zeros += int((norms == 0).sum())
-        self.norms.append(norms[norms > 0])
-        for half, moments in enumerate(self.halves):
-            moments.add(features[finite & (track % 2 == half)])
-
-    @property
-    def whole(self) -> Moments:
-        return self.halves[0] + self.halves[1]
+        first, second = (Moments.of(features[finite & (track % 2 == half)]) for half in (0, 1))
+        return cls(
+            rows=len(features),
+            not_finite=int((~finite).sum()),
+            nans=int(np.isnan(features).sum()),
+            infinities=int(np.isinf(features).sum()),
+            zeros=int((norms == 0).sum()),
+            norms=norms[norms > 0],
+            whole=Moments.of(features[finite]),
+            halves=(first, second),
+        )
 
     @property
     def norm(self) -> float:
         """The median; NaN where no row has one."""
-        norms = np.concatenate([np.empty(0), *self.norms])
-        return float(np.median(norms)) if len(norms) else math.nan
+        return float(np.median(self.norms)) if len(self.norms) else math.nan
 
     @property
     def constant(self) -> float:
@@ -128,22 +118,30 @@ def stream_section(opened: Opened, stream: str | None) -> Section:
     trained = not any(is_untrained(split, name) for split in having.splits)
     health: dict[str, Health] = {}
     for dataset, splits in having.datasets.items():
-        one = health[dataset] = Health()
+        read: list[tuple[Array, Array]] = []  # features and their tracks
+        n_missing = n_lost = 0
         for split, rows in sample(splits).of:
             backbone, missing = split.stream_manifest(name).get("backbone", {}), opened.missing[split.name, name]
             weights = "untrained" if is_untrained(split, name) else str(backbone.get("sha256", "not recorded"))[:16]
             try:
                 lost = split.undecodable(name)
-                _examine(one, split, name, rows)
+                if len(some := _with_features(split, name, rows)):
+                    found = split.read(np.stack([some, some + 1], axis=1), name, ["features"])["features"][:, 0]
+                    read.append((found, split.track_of(some)))
             except UNREADABLE as error:
                 problems.append(problem(split.name, error))
                 continue
-            one.missing, one.lost = one.missing + missing, one.lost + lost
+            n_missing, n_lost = n_missing + missing, n_lost + lost
             coverage.append((split.name, n_rows(split), missing, lost, weights))
+        sampled = Health.of(*map(np.concatenate, zip(*read, strict=True))) if read else Health()
+        health[dataset] = replace(sampled, missing=n_missing, lost=n_lost)
     seen = {dataset: one for dataset, one in health.items() if one.rows}
-    drift = drift_of({dataset: one.halves for dataset, one in seen.items()})
+    drift = {
+        name: {other: apart(*one.halves) if name == other else apart(one.whole, seen[other].whole) for other in seen}
+        for name, one in seen.items()
+    }
     verdicts = [Verdict(dataset, list(faults(dataset, health, drift if trained else None))) for dataset in health]
-    norms = {dataset: np.concatenate(one.norms) for dataset, one in seen.items()}
+    norms = {dataset: one.norms for dataset, one in seen.items()}
     data = {
         "stream": stream,
         "none": [s.name for s in opened.splits if s not in having.splits and "bbox" in s.columns],
@@ -201,15 +199,6 @@ def faults(
         yield f"drift of {nearest:.2f} even to the nearest dataset, {own:.2f} within", LOOK
 
 
-def drift_of(halves: Mapping[str, tuple[Moments, Moments]]) -> dict[str, dict[str, float]]:
-    """How far each dataset is from each; from itself, one half of its tracks from the other."""
-    whole = {name: first + second for name, (first, second) in halves.items()}
-    return {
-        name: {other: apart(*halves[name]) if name == other else apart(one, whole[other]) for other in whole}
-        for name, one in whole.items()
-    }
-
-
 def apart(a: Moments, b: Moments) -> float:
     """sqrt(mean over channels of (mean_a - mean_b)^2 / ((variance_a + variance_b) / 2)); NaN without rows.
 
@@ -223,14 +212,6 @@ def apart(a: Moments, b: Moments) -> float:
     if (~varies & (between > floor)).any():
         return math.inf
     return float(np.sqrt(np.mean(between[varies] / within[varies]))) if varies.any() else 0.0
-
-
-def _examine(found: Health, split: cache.Split, stream: str, rows: Rows) -> None:
-    """Add those of the rows that have features."""
-    having = _with_features(split, stream, rows)
-    for some in (having[i : i + BATCH] for i in range(0, len(having), BATCH)):
-        features = split.read(np.stack([some, some + 1], axis=1), stream, ["features"])["features"][:, 0]
-        found.add(features, split.track_of(some))
 
 
 def _with_features(split: cache.Split, stream: str, rows: Rows) -> Rows:

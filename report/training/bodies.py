@@ -44,7 +44,7 @@ FPS: Final = 25.0  # of the looping picture, where the track's is not known
 _MOVED: Final = re.compile(r"pose_(minus|plus)(\d+)")
 BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZipFile)
 
-Frames = dict[int, Image | None]
+Colour = tuple[float, float, float]
 
 
 class Strip(NamedTuple):
@@ -166,9 +166,7 @@ class Bodies:
             rotmat = axis_angle_to_matrix(torch.as_tensor(found.pose[step][rows]).reshape(-1, 24, 3))
             return np.asarray(self._body(betas=torch.as_tensor(found.betas[rows]), rotmat=rotmat).verts)
 
-    def over(
-        self, tile: Image, verts: NDArray[np.float32], camera: NDArray[np.float32], colour: tuple[float, float, float]
-    ) -> Image:
+    def over(self, tile: Image, verts: NDArray[np.float32], camera: NDArray[np.float32], colour: Colour) -> Image:
         """A crop with a body (V, 3) over it, by its weak perspective camera (3,)."""
         pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (len(tile) / 2)
         return self._painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DEPTH_M, colour)])
@@ -185,21 +183,32 @@ def _draw(
     chosen = common[np.unique(np.linspace(0, len(common) - 1, N_FRAMES).round().astype(int))]
     moving = common[:MOST_MOVING] if window.why.startswith("from") else common[:0]
     number = split.tracks.names.index(window.track)
-    step = int(split.tracks.step[number])
-    around = [int(chosen[len(chosen) // 2]) + step * by for one in found.values() for by in one.pose]
+    step, at = int(split.tracks.step[number]), int(chosen[len(chosen) // 2])
+    around = [at + step * by for one in found.values() for by in one.pose]
     frames = _frames(split, number, sorted({*chosen.tolist(), *moving.tolist(), *around}), raw, problems)
+
+    def tiles(one: Predicted, which: NDArray[np.int64], colour: Colour | None = None) -> list[Image]:
+        """A run's crops of these frames; with a colour, its bodies over them."""
+        rows = np.searchsorted(one.frame_index, which)
+        plain = [_tile(one, frames.get(frame), row) for frame, row in zip(which.tolist(), rows.tolist(), strict=True)]
+        if colour is None or not len(rows):
+            return plain
+        bodies = zip(plain, painted.verts(one, rows), one.camera[rows], strict=True)
+        return [painted.over(tile, verts, camera, colour) for tile, verts, camera in bodies]
+
     first = next(iter(found.values()))
-    strips = [_strip("frames", _tiles(first, frames, chosen))]
-    loops = [_tiles(first, frames, moving)]
+    strips, loops = [_strip("frames", tiles(first, chosen))], [tiles(first, moving)]
     for (name, one), colour in zip(found.items(), COLOURS, strict=False):
-        paint = functools.partial(_painted, one, frames, painted, colour)
-        strips.append(_strip(name, paint(chosen)))
-        loops.append(paint(moving))
-        if len(one.pose) > 1:
-            strips.append(_around(name, one, frames, painted, int(chosen[len(chosen) // 2]), step, colour))
+        strips.append(_strip(name, tiles(one, chosen, colour)))
+        loops.append(tiles(one, moving, colour))
+        if len(one.pose) > 1:  # past and future at one frame, over the frames that they are of
+            row = int(np.searchsorted(one.frame_index, at))
+            verts = (painted.verts(one, np.array([row]), by)[0] for by in one.pose)
+            under = (_tile(one, frames.get(at + step * by), row) for by in one.pose)
+            bodies = [painted.over(*each, one.camera[row], colour) for each in zip(under, verts, strict=True)]
+            strips.append(_strip(f"{name} at frame {at}: {', '.join(map(_when, one.pose))}", bodies))
     rate = float(split.tracks.fps[number]) / step
-    label = ", ".join(("frames", *found))
-    return Drawn(window, strips, _moving(label, loops, rate) if len(moving) > 1 else None)
+    return Drawn(window, strips, _moving(", ".join(("frames", *found)), loops, rate) if len(moving) > 1 else None)
 
 
 def _frames(
@@ -217,42 +226,14 @@ def _frames(
         return {}
 
 
-def _rows(one: Predicted, frames: NDArray[np.int64]) -> NDArray[np.intp]:
-    return np.searchsorted(one.frame_index, frames)
-
-
 def _tile(one: Predicted, image: Image | None, row: int) -> Image:
     if image is None:
         return np.full((TILE_PX, TILE_PX, 3), GREY, np.uint8)
     return crop_person(image, one.bbox[row], one.scale, TILE_PX)
 
 
-def _tiles(one: Predicted, frames: Frames, which: NDArray[np.int64]) -> list[Image]:
-    rows = _rows(one, which).tolist()
-    return [_tile(one, frames.get(frame), row) for frame, row in zip(which.tolist(), rows, strict=True)]
-
-
-def _painted(
-    one: Predicted, frames: Frames, painted: Bodies, colour: tuple[float, float, float], which: NDArray[np.int64]
-) -> list[Image]:
-    rows, tiles = _rows(one, which), _tiles(one, frames, which)
-    verts = painted.verts(one, rows) if len(rows) else ()
-    return [
-        painted.over(tile, body, one.camera[row], colour) for tile, body, row in zip(tiles, verts, rows, strict=True)
-    ]
-
-
-def _around(
-    name: str, one: Predicted, frames: Frames, painted: Bodies, at: int, step: int, colour: tuple[float, float, float]
-) -> Strip:
-    """What is predicted of past and future at one frame, over the frames that it is of."""
-    rows = _rows(one, np.array([at]))
-    tiles = [
-        painted.over(_tile(one, frames.get(at + step * by), int(rows[0])), verts[0], one.camera[rows[0]], colour)
-        for by, verts in ((by, painted.verts(one, rows, by)) for by in one.pose)
-    ]
-    when = ", ".join("now" if not by else f"{abs(by)} frames {'before' if by < 0 else 'later'}" for by in one.pose)
-    return _strip(f"{name} at frame {at}: {when}", tiles)
+def _when(step: int) -> str:
+    return "now" if not step else f"{abs(step)} frames {'before' if step < 0 else 'later'}"
 
 
 def _strip(label: str, tiles: Sequence[Image]) -> Strip:
@@ -261,17 +242,9 @@ def _strip(label: str, tiles: Sequence[Image]) -> Strip:
 
 def _moving(label: str, rows: Sequence[Sequence[Image]], fps: float) -> Strip:
     """A looping picture: the frames, and beside them each run's bodies."""
-    pictures = [Pillow.fromarray(np.concatenate(tiles, axis=1)) for tiles in zip(*rows, strict=True)]
+    first, *others = (Pillow.fromarray(np.concatenate(tiles, axis=1)) for tiles in zip(*rows, strict=True))
     written = io.BytesIO()
-    rate = fps if np.isfinite(fps) and fps > 0 else FPS
-    pictures[0].save(
-        written,
-        "WEBP",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=round(1000 / rate),
-        loop=0,
-        quality=QUALITY,
-    )
+    ms = round(1000 / (fps if np.isfinite(fps) and fps > 0 else FPS))
+    first.save(written, "WEBP", save_all=True, append_images=others, duration=ms, loop=0, quality=QUALITY)
     uri = "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode()
     return Strip(label, uri, TILE_PX * len(rows))

@@ -182,18 +182,18 @@ def read_run(folder: Path, name: str = "") -> Run:
         metrics = {}
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
     events = read_events(folder)
-    tables: dict[str, list[Mapping[str, Any]]] = {}
-    for table in (SEQUENCES, WORST_WINDOWS):
-        do = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
-        tables[table] = read_json(folder / f"{table}.json", problems, do).get(table, [])
+    do = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
+    sequences, worst_windows = (
+        read_json(folder / f"{table}.json", problems, do).get(table, []) for table in (SEQUENCES, WORST_WINDOWS)
+    )
     return Run(
         name=name or folder.name,
         folder=folder,
         about=about,
         metrics=metrics,
         events=events,
-        sequences=tables[SEQUENCES],
-        worst_windows=tables[WORST_WINDOWS],
+        sequences=sequences,
+        worst_windows=worst_windows,
         problems=[*problems, *events.problems],
     )
 

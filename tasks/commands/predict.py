@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     name = Path(args.what[0]).resolve().stem if args.cache is None else args.what[0]
     out = args.out or Path(f"{name.replace('/', '-')}-bodies")
-    steps = _Steps(name if len(args.what) == 1 else count(len(args.what), "clip"), problems=[])
+    steps = _Steps(name if len(args.what) == 1 else count(len(args.what), "clip"))
     with console.aside(args.json), _nothing_left(out):
         summary = _preview(args, out, steps) if args.preview else _predict(args, out, steps)
     if args.json:
@@ -152,8 +152,8 @@ def _check(args: argparse.Namespace) -> None:
 class _Steps:
     """A line for every step of a command."""
 
-    def __init__(self, what: str, problems: list[str]) -> None:
-        self.what, self.problems = plain(what), problems
+    def __init__(self, what: str) -> None:
+        self.what, self.problems = plain(what), list[str]()
 
     def bar(self, verb: str, unit: str = "") -> AbstractContextManager[Progress]:
         return bar(f"  {console.line(verb, self.what, '')}", console.out, unit=unit)

@@ -75,7 +75,8 @@ def predict_videos(job: Job, wanted: Wanted, progress: Progress) -> Made:
     """
     _remove_earlier(job.out)
     split, made = job.split(), Made()
-    made.summary = _about(job, split, wanted) | {"videos": []}
+    about = _about(job, split, wanted)
+    made.summary = about | {"videos": []}
     pictures = raw_folder(split, job.raw) if wanted.overlay else None
     total = sum(track.stop - track.start for track in select_tracks(split, wanted.tracks))
     for number, tracks in itertools.groupby(_bodies(job, split, wanted), key=lambda found: found[0]):
@@ -83,7 +84,7 @@ def predict_videos(job: Job, wanted: Wanted, progress: Progress) -> Made:
         facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
         bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
         for _, track in tracks:
-            rows.append(_write(job, track, wanted, made.summary | {"video": entry.name}))
+            rows.append(_write(job, track, wanted, about | {"video": entry.name}))
             bodies.add(track)
             made.bodies += len(track)
             progress(made.bodies, total, entry.name)
@@ -122,7 +123,6 @@ def _bodies(job: Job, split: cache.Split, wanted: Wanted) -> Iterator[tuple[int,
 def _write(job: Job, bodies: TrackBodies, wanted: Wanted, about: Mapping[str, Any]) -> dict[str, Any]:
     """The files of one person, and what predictions.json has of them."""
     generator = job.trained.generator
-    about = {name: value for name, value in about.items() if name != "videos"}
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
     facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}"}

@@ -29,15 +29,8 @@ def test_splits_are_listed_with_sizes_and_streams(root: Path) -> None:
     listed = rows(section)
     assert listed["penn_action/train"][:6] == ("demo", 2, 2, 40, "2 s", "resnet50 (untrained)")
     assert listed["amass/train"] == ("demo", 1, 1, 12, "rate not known", "none", "nothing")
-    assert listed["all"] == (
-        "",
-        3,
-        3,
-        52,
-        "2 s (of 2 tracks; no rate for the others)",
-        "",
-        "",
-    )  # 40 rows at 25 a second
+    # 40 rows at 25 a second
+    assert listed["all"] == ("", 3, 3, 52, "2 s (of 2 tracks; no rate for the others)", "", "")
     assert section.line == "2 splits of 2 datasets, 52 rows"
 
 

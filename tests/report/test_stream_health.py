@@ -14,13 +14,6 @@ from report.data.stream_health import Health, Moments, apart, faults, stream_sec
 from tests.report.conftest import person, write_split, write_stream
 
 
-def moments(*rows: list[float]) -> Moments:
-    made = Moments()
-    if rows:
-        made.add(np.array(rows))
-    return made
-
-
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
@@ -33,24 +26,21 @@ def moments(*rows: list[float]) -> Moments:
     ],
 )
 def test_distance_of_means_in_units_of_the_spread(a: Any, b: Any, expected: float) -> None:
-    assert apart(moments(*a), moments(*b)) == pytest.approx(expected, nan_ok=True)
+    assert apart(Moments.of(np.array(a)), Moments.of(np.array(b))) == pytest.approx(expected, nan_ok=True)
 
 
 def test_bad_numbers_are_counted_and_spoil_nothing_else() -> None:
-    health = Health()
     features = np.ones((6, 4), np.float32)
     features[0, :2] = np.nan
     features[1, 0] = np.inf
     features[2] = 0
-    health.add(features, np.zeros(6, np.int64))
+    health = Health.of(features, np.zeros(6, np.int64))
     assert (health.rows, health.not_finite, health.nans, health.infinities, health.zeros) == (6, 2, 2, 1, 1)
-    assert np.concatenate(health.norms).tolist() == [2, 2, 2]
+    assert health.norms.tolist() == [2, 2, 2]
     assert health.halves[0].n == 4
-    constant = Health()
     rows = np.random.default_rng(0).normal(size=(6, 4))
     rows[:, :3] = 2.5
-    constant.add(rows, np.arange(6))
-    assert constant.constant == 0.75
+    assert Health.of(rows, np.arange(6)).constant == 0.75
 
 
 def test_rows_without_a_picture_are_counted_and_not_sampled(root: Path) -> None:
@@ -79,10 +69,8 @@ def test_datasets_are_compared_with_each_other_and_each_with_itself(tmp_path: Pa
 
 def health(norm: float = 20.0, constant: bool = False, **counts: int) -> Health:
     """Of four rows in two channels; sound but for what is named."""
-    made = Health(rows=4, norms=[np.full(4, norm)], **counts)
-    rows = np.array([[1.0, 1.0], [2.0, 3.0], [1.0, 2.0], [3.0, 1.0]])
-    made.halves[0].add(np.ones((4, 2)) if constant else rows)
-    return made
+    rows = np.ones((4, 2)) if constant else np.array([[1.0, 1.0], [2.0, 3.0], [1.0, 2.0], [3.0, 1.0]])
+    return Health(rows=4, norms=np.full(4, norm), whole=Moments.of(rows), **counts)
 
 
 def found(odd: Health, drift: tuple[float, float] | None) -> str:

@@ -189,7 +189,6 @@ def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> N
     ("train", "message"),
     [
         ({"validation": "3dpw/val"}, r"\[train\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation"),
-        ({"motion": "h36m/train"}, r"\[train\] motion: h36m/train is to be used, but \[data\] datasets does not"),
         ({"pretrained": "gone.pt"}, r"\[train\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
     ],
 )

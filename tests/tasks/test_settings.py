@@ -71,16 +71,11 @@ def test_a_checkpoints_path_is_relative_to_the_files_folder(tmp_path: Path, text
         ("workers = 3", "workers = -1", r"line 10 \[convert\] workers = -1: expected a whole number, 0 or more"),
         ("workers = 3", "strict = perhaps", r"line 10 \[convert\] strict = perhaps: expected true or false"),
         ("[convert]", "[conversion]", r"line 9 \[conversion\]: unknown section;.* known: .*convert"),
-        (
-            "penn_action amass",
-            "penn_action amas",
-            r"line 8 \[data\] datasets: there is no dataset 'amas'; did you mean 'amass'",
-        ),
+        (" amass", " amas", r"line 8 \[data\] datasets: there is no dataset 'amas'; did you mean 'amass'"),
         ("penn_action amass", "", r"\[data\] datasets: expected one or more of .*, found none"),
         ("penn_action amass", "amass amass", r"\[data\] datasets: .*, found one twice \(amass amass\)"),
         ("resampling = decimate", "resample = x", r"line 12 \[amass\] resample: unknown key; did you mean"),
         ("= decimate", "= sideways", r"line 12 \[amass\] amass: resampling is 'sideways'; it can be slerp or"),
-        ("[data]", "[data", r""),
         ("cache = cache", "cache =", r".*\[paths\] cache = : expected a path"),
         ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs .* in the cache"),
         ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* in the cache"),
@@ -140,7 +135,6 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ),
         ("[features]\ndevices = gpu\n", r"line 18 \[features\] devices: devices gpu: expected numbers of GPUs"),
         ("[features]\ndevice = cpu\ndevices = 0,1\n", r"line 19 .* devices 0,1: there is device cpu, too"),
-        ("[convert]\n", r"line 17 \[convert\]: this section .* line 9 already"),
         ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
         ("[hmmr]\npreset = vibe\n", r"line 18 \[hmmr\] preset = vibe: expected one of hmmr-published, hmmr, embedded"),
         ("[hmmr]\nvariant = concat\n", r".*\[hmmr\] variant: expected one of single-view, no-dynamics, no-const"),
@@ -167,10 +161,7 @@ def test_a_mistake_in_a_further_section_is_reported_with_its_line(tmp_path: Path
         ("device = cuda:1\nprocesses = 2", r"line 16 \[train\] processes = 2: device is cuda:1, but each of several"),
         ("strides = 3dpw/trian:4", r"line 15 \[train\] strides: there is no split 3dpw/trian; .*known: .*3dpw/train"),
         ("tracks = h36m/vla:*", r"line 15 \[train\] tracks: there is no split h36m/vla"),
-        (
-            "epoch = 3",
-            r"line 15 \[train\] epoch: unknown key; did you mean 'epochs'\?$",
-        ),
+        ("epoch = 3", r"line 15 \[train\] epoch: unknown key; did you mean 'epochs'\?$"),
         ("baseline = perhaps", r"line 15 \[train\] baseline = perhaps: expected true or false"),
         ("variant = concatt", r"line 15 \[train\] variant: expected one of per-frame, .* found 'concatt'"),
         ("batch_size = 4\nprocesses = 5", r"line 16 \[train\] processes: expected at most batch_size, 4"),
@@ -193,12 +184,7 @@ def test_a_mistake_in_the_training_settings_is_reported_when_they_are_read(
         load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\n{keys}"))
 
 
-def test_files_that_are_absent_or_no_text_and_unknown_presets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="LUIGI_CONFIG_PATH"):
-        settings.load(tmp_path / "luigi.cfg")
-    (tmp_path / "luigi.cfg").write_bytes(b"[paths]\nraw = \xff\n")
-    with pytest.raises(ConfigError, match=r"luigi\.cfg, line 2: expected text in UTF-8, found the byte 0xff"):
-        settings.load(tmp_path / "luigi.cfg")
+def test_unknown_presets_are_refused_and_settings_of_other_sections_are_not_proposed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[train\] preset = mine: expected one of published, paper, embedded"):
         load(tmp_path, GOOD.replace("embedded", "mine"))
     with pytest.raises(ConfigError) as caught:

@@ -34,11 +34,8 @@ def job(bare, tasks_command: Callable[..., tuple[int, str]], tmp_path: Path, mon
         monkeypatch.chdir(bare.folder)
         code, text = tasks_command(bare, "slurm", *options)
         assert code == 0
-        for name, program in (
-            ("luigi", LUIGI),
-            ("scontrol", SCONTROL),
-            ("srun", '#!/bin/bash\necho "srun $*" >> calls'),
-        ):
+        srun = '#!/bin/bash\necho "srun $*" >> calls'
+        for name, program in (("luigi", LUIGI), ("scontrol", SCONTROL), ("srun", srun)):
             (bare.folder / name).write_text(program)
             (bare.folder / name).chmod(0o755)
         (bare.folder / "job.sh").write_text(re.sub(r"^luigi=.*$", "luigi=(luigi)", text, flags=re.MULTILINE))
@@ -47,11 +44,24 @@ def job(bare, tasks_command: Callable[..., tuple[int, str]], tmp_path: Path, mon
     return make
 
 
-def start(folder: Path, what: str = "") -> subprocess.Popen[str]:
+def run(folder: Path, what: str = "", end_by: signal.Signals | None = None, **environment: str) -> tuple[int, str]:
+    """Exit code of the job, and its log. end_by: a signal that it gets when `luigi` has begun."""
     path = f"{folder}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "WHAT": what, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
-    words = ["bash", "job.sh"]
-    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    of_slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", **environment}
+    with subprocess.Popen(
+        ["bash", "job.sh"],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "WHAT": what, **of_slurm},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        if end_by is not None:
+            assert process.stdout.readline().endswith(" begun\n")
+            time.sleep(0.2)
+            process.send_signal(end_by)
+        shown, _ = process.communicate(timeout=60)
+    return process.returncode, shown
 
 
 def calls(folder: Path) -> list[str]:
@@ -61,57 +71,54 @@ def calls(folder: Path) -> list[str]:
 def test_the_data_come_before_training_and_a_failure_ends_the_job_with_its_code(job) -> None:
     folder = job("--gpus", "4", "--time", "1-00:00:00", "--set", "features.device=auto")
     assert "#SBATCH --gpus-per-node=4\n" in (folder / "job.sh").read_text()
-    with start(folder) as process:
-        assert process.wait(30) == 0
+    assert run(folder) == (0, "")
     assert calls(folder) == [
         "luigi --module tasks Data",
         "luigi --module tasks EvaluateVIBE --set train.processes=4",
     ]
-    assert (
-        folder / "set"
-    ).read_text() == "features.device=auto\nfeatures.devices=0,1,2,3\n"  # extraction takes them all
-    with start(folder, "fails") as process:
-        shown, _ = process.communicate(timeout=30)
-    assert process.returncode == 30
+    # Extraction takes all GPUs.
+    assert (folder / "set").read_text() == "features.device=auto\nfeatures.devices=0,1,2,3\n"
+    code, shown = run(folder, "fails")
+    assert code == 30
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d exit code 30: luigi --module tasks Data\n", shown)
 
 
 def test_what_is_set_on_the_command_line_holds_in_the_job(job) -> None:
     folder = job("--set", "train.name=the big one", "--set", "features.device=cuda", "--gpus", "2")
-    with start(folder) as process:
-        assert process.wait(30) == 0
+    assert run(folder)[0] == 0
     assert (folder / "set").read_text() == "train.name=the big one\nfeatures.device=cuda\n"
 
 
-def test_at_the_time_limit_what_runs_is_ended_and_the_job_is_queued_again(job) -> None:
+@pytest.mark.parametrize(
+    ("end_by", "code", "last"), [(signal.SIGUSR1, 0, ["scontrol requeue 7"]), (signal.SIGTERM, 143, [])]
+)
+def test_what_runs_is_ended_and_at_the_time_limit_the_job_is_queued_again(job, end_by, code: int, last) -> None:
     folder = job()
-    with start(folder, "long") as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().endswith(" begun\n")
-        time.sleep(0.2)
-        process.send_signal(signal.SIGUSR1)
-        assert process.wait(30) == 0
-    assert calls(folder) == ["luigi --module tasks Data", "ended", "scontrol requeue 7"]
+    assert run(folder, "long", end_by)[0] == code
+    assert calls(folder) == ["luigi --module tasks Data", "ended", *last]
 
 
 def test_a_job_that_slurm_refuses_to_queue_again_fails(job) -> None:
     folder = job()
     (folder / "scontrol").write_text("#!/bin/bash\nexit 1\n")
-    with start(folder, "long") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.2)
-        process.send_signal(signal.SIGUSR1)
-        assert process.stdout.readline().endswith(" sbatch this script once more, it continues\n")
-        assert process.wait(30) == 1
+    code, shown = run(folder, "long", signal.SIGUSR1)
+    assert code == 1
+    assert shown.endswith(" sbatch this script once more, it continues\n")
+
+
+def test_a_job_is_queued_again_so_many_times_and_no_more(job) -> None:
+    folder = job("--restarts", "3")
+    for restarts, expected in (("2", 0), ("3", 1)):
+        code, shown = run(folder, "long", signal.SIGUSR1, SLURM_RESTART_COUNT=restarts)
+        assert (code, "after 3 restarts" in shown) == (expected, expected == 1)
+    assert calls(folder).count("scontrol requeue 7") == 1
 
 
 def test_the_log_has_the_last_lines_of_what_failed(job) -> None:
     folder = job()
     (folder / "luigi").write_text("#!/bin/bash\nseq 3000\necho the reason\nexit 30\n")
-    with start(folder) as process:
-        shown, _ = process.communicate(timeout=60)
-    assert process.returncode == 30
+    code, shown = run(folder)
+    assert code == 30
     assert len(lines := shown.splitlines()) == 3002
     assert lines[-2].endswith(" the reason")
 
@@ -121,71 +128,23 @@ def test_only_data_or_only_training_and_the_memory_can_be_asked_for(job) -> None
         folder = job("--only", only, "--mem", "128G")
         (folder / "calls").unlink(missing_ok=True)
         assert "#SBATCH --mem=128G\n" in (folder / "job.sh").read_text()
-        with start(folder) as process:
-            assert process.wait(30) == 0
+        assert run(folder)[0] == 0
         assert calls(folder) == [expected]
 
 
 def test_conversion_alone_asks_for_no_gpu(job) -> None:
     folder = job("--only", "convert", "--set", "data.datasets=penn_action amass")
     assert "gpus" not in (folder / "job.sh").read_text()
-    with start(folder) as process:
-        assert process.wait(30) == 0
+    assert run(folder)[0] == 0
     splits = (("penn_action", "train"), ("penn_action", "test"), ("amass", "train"))
     assert calls(folder)[:3] == [
         f"luigi --module tasks Convert --dataset {name} --split {split}" for name, split in splits
     ]
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        ("--only data --nodes 2", "uses one node"),
-        ("--only convert --gpus 4", "conversion uses none"),
-        ("--only train --gpus 4 --model part_dynamics", "trains in one process"),
-        ("--nodes 2 --model hmmr", "trains in one process"),
-    ],
-)
-def test_nodes_and_gpus_that_would_do_nothing_are_refused(bare, tasks_command, words: str, reason: str) -> None:
-    code, text = tasks_command(bare, "slurm", *words.split())
-    assert code == 2
-    assert reason in text
-
-
-def test_scancel_ends_what_runs(job) -> None:
-    folder = job()
-    with start(folder, "long") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 143
-    assert calls(folder) == ["luigi --module tasks Data", "ended"]
-
-
-def test_a_job_is_queued_again_so_many_times_and_no_more(job, monkeypatch) -> None:
-    folder = job("--restarts", "3")
-    for restarts, code in (("2", 0), ("3", 1)):
-        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-        with start(folder, "long") as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(0.2)
-            process.send_signal(signal.SIGUSR1)
-            assert process.wait(30) == code
-            assert ("after 3 restarts" in process.stdout.read()) == (code == 1)
-    assert calls(folder).count("scontrol requeue 7") == 1
-
-
-def test_less_time_than_ending_takes_is_refused(bare, tasks_command) -> None:
-    with pytest.raises(SystemExit):
-        tasks_command(bare, "slurm", "--time", "0:05:00")
-
-
 def test_several_nodes_join_at_the_first(job) -> None:
     folder = job("--nodes", "2", "--gpus", "4")
-    with start(folder) as process:
-        assert process.wait(30) == 0
+    assert run(folder)[0] == 0
     _, shown, launched, last = calls(folder)
     assert shown == "scontrol show hostnames node[1-2]"
     assert "--nnodes 2 --nproc-per-node 4 " in launched
@@ -193,8 +152,22 @@ def test_several_nodes_join_at_the_first(job) -> None:
     assert last == "luigi --module tasks EvaluateVIBE"
 
 
-def test_hmmr_trains_in_one_process(bare, tasks_command) -> None:
-    code, shown = tasks_command(bare, "slurm", "--model", "hmmr", "--nodes", "2")
-    assert (code, "trains in one process" in shown) == (2, True)
-    code, shown = tasks_command(bare, "slurm", "--model", "part_dynamics", "--gpus", "2")
-    assert (code, "--module tasks EvaluatePartDynamics\n" in shown) == (0, True)
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        ("--only data --nodes 2", 2, "uses one node"),
+        ("--only convert --gpus 4", 2, "conversion uses none"),
+        ("--only train --gpus 4 --model part_dynamics", 2, "trains in one process"),
+        ("--nodes 2 --model hmmr", 2, "trains in one process"),
+        ("--gpus 2 --model part_dynamics", 0, "--module tasks EvaluatePartDynamics\n"),
+    ],
+)
+def test_nodes_and_gpus_that_would_do_nothing_are_refused(bare, tasks_command, words, code: int, part: str) -> None:
+    found, text = tasks_command(bare, "slurm", *words.split())
+    assert found == code
+    assert part in text
+
+
+def test_less_time_than_ending_takes_is_refused(bare, tasks_command) -> None:
+    with pytest.raises(SystemExit):
+        tasks_command(bare, "slurm", "--time", "0:05:00")

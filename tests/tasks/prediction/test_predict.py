@@ -112,12 +112,6 @@ def test_all_files_record_demo_data_and_what_made_them(job) -> None:
         assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
 
 
-def test_a_second_run_computes_neither_tracks_nor_features(job, world, monkeypatch) -> None:
-    monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
-    assert world.tracks(job.out)[0] is None
-    assert jobs.make_features(job, streams(), silent) is None
-
-
 def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
     boxes = tmp_path / "boxes.csv"
     for people in (("ann", "bob"), ("bob",)):
@@ -208,8 +202,7 @@ def test_near_bodies_are_painted_over_far_ones(job) -> None:
 
 def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
     bodies, rng = PredictedBodies(tmp_path), np.random.default_rng(0)
-    frames = [np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]
-    for track, index in enumerate(frames):
+    for track, index in enumerate([np.array([4, 5, 9]), np.array([0, 4]), np.array([9])]):
         n = len(index)
         shapes = {"bbox": (n, 4), "camera": (n, 3), "shape": (n, 10), "rotmat": (n, 24, 3, 3)}
         arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -358,6 +351,7 @@ def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, mon
     assert "DEMO DATA" in shown
     assert "out/overlay.mp4" in shown
     before = (tmp_path / "out/predictions.json").read_bytes()
+    monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
     code, shown = run(capsys, *words, "--no-overlay")
     assert code == 0, shown
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("✓")] == ["predict"]
