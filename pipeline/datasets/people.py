@@ -20,7 +20,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cleaning import Cleaning, clean
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, labels_of, require_own_labels
 from pipeline.detect.files import KEYPOINTS, read_info
@@ -208,9 +208,7 @@ def _with_confidence(detections: Detections, account: VideoAccount) -> Detection
     """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint or box are dropped."""
     if not detections.keypoints:
         return detections
-    everyone, n_bad = without_non_finite(np.concatenate(detections.keypoints))
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite: not used")
+    everyone = finite_joints(np.concatenate(detections.keypoints), account)
     reason = "low_score" if detections.boxes_alone else "no_visible_joint"
     score = everyone[..., 2]
     everyone[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
