@@ -56,6 +56,14 @@ def refusal(dataset: Dataset, raw: Path, split: str = "train") -> RawDataError:
     return caught.value
 
 
+def touch(folder: Path, *names: str) -> Path:
+    """A folder with empty files, as pictures that are not decoded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
 def write_video(
     file: Path, n_frames: int, fps: float = 25.0, size: tuple[int, int] = (160, 120), *, step: int = 5
 ) -> Path:

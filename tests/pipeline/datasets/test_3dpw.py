@@ -15,7 +15,7 @@ from pipeline.conversion.convert import plan_conversion
 from pipeline.errors import ConfigError
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, refusal
+from tests.pipeline.datasets.by_hand import read_one, refusal, touch
 
 PW = datasets.get("3dpw")
 SEQ = "courtyard_arguing_00"
@@ -57,9 +57,7 @@ def write(raw: Path, data: Any, split: str = "train", pictures: Any = range(N)) 
     file = raw / "sequenceFiles" / split / f"{SEQ}.pkl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(pickle.dumps(data, protocol=2))
-    (raw / "imageFiles" / SEQ).mkdir(parents=True, exist_ok=True)
-    for i in pictures:
-        (raw / "imageFiles" / SEQ / f"image_{i:05d}.jpg").touch()
+    touch(raw / "imageFiles" / SEQ, *map("image_{:05d}.jpg".format, pictures))
     return file
 
 

@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +63,6 @@ def write_poses(raw: Path, name: str = NAME, pixels: Any = None, millimetres: An
 def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.0) -> Path:
     subject, _, stem = name.partition("/")
     return by_hand.write_video(raw / subject / "Videos" / f"{stem}.mp4", n_frames, fps, (480, 416))
-
-
-def write_pictures(folder: Path, numbers: Iterable[int], name: str = "{:06d}.jpg") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        (folder / name.format(number)).touch()
 
 
 def write_metadata(raw: Path, **changed: Any) -> None:
@@ -158,7 +151,7 @@ def test_all_files_and_what_else_lies_there_are_no_sequences(raw: Path) -> None:
     write_video(raw, "S1/_ALL 1.54138969")
     write_poses(raw, "S1/_ALL.54138969")
     (raw / "S1/Videos/._Directions 1.54138969.mp4").touch()
-    write_pictures(raw / "S1/images/_ALL_1.54138969", range(3))
+    by_hand.touch(raw / "S1/images/_ALL_1.54138969", "000000.jpg", "000001.jpg")
     assert [video.name for video in H36M.videos(raw, "train")] == [NAME]
 
 
@@ -200,7 +193,7 @@ def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path) -> 
 )
 def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, first: int) -> None:
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    write_pictures(raw / "S1" / folder, range(first, first + N), name)
+    by_hand.touch(raw / "S1" / folder, *map(name.format, range(first, first + N)))
     (track,), account = read(raw)
     assert isinstance(track.frames, Pictures)
     assert track.frames.path(4) == raw / "S1" / folder / name.format(4 + first)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import crops, datasets
+from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.datasets import contract
 from pipeline.skeletons import JOINTS
@@ -132,14 +132,6 @@ def test_without_toes_or_a_face_those_joints_are_zero(
     assert not track.kp_2d[:, put(names)].any()  # not the centre of the picture, which 0 is in fractions of it
     assert track.kp_2d[..., 2].sum() == 3 * (25 - len(names))
     assert account["notes"] == [f"no image/{key}: {len(names)} joints are not annotated"]
-
-
-def test_fractions_come_back_from_the_crop_as_they_are_stored(tmp_path: Path) -> None:
-    stored = np.random.default_rng(0).uniform(-1.1, 1.1, (3, 2, 14))
-    write(tmp_path, clip(image__xys=stored, image__encoded=[jpeg(300, 300)] * 3, image__phis=np.zeros((3, 2048))))
-    (track,), _ = read(tmp_path)
-    crop = crops.normalise_keypoints(track.kp_2d, track.bbox, track.crop_scale)
-    np.testing.assert_allclose(crop[:, put(BODY), :2], stored.transpose(0, 2, 1), atol=1e-6)
 
 
 def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.pipeline.datasets.by_hand import read_one, refusal, standing, write_v
 KINETICS = datasets.get("kinetics")
 CLIP = "AbCdEf-_012_000004_000014"
 SPIN49 = JOINTS["spin49"]
-N = 72  # frames of the clip
+N, SIZE = 72, (640, 240)  # frames of the clip, px
 
 
 def person(x: float = 100, confidence: float = 0.9, order: str = "body_25") -> np.ndarray:
@@ -54,7 +54,7 @@ def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    write_video(tmp_path / f"train/abseiling/{CLIP}.mp4", N, size=(640, 480))
+    write_video(tmp_path / f"train/abseiling/{CLIP}.mp4", N, size=SIZE)
     return tmp_path
 
 
@@ -253,7 +253,7 @@ def test_files_of_any_one_numbered_name_are_read(raw: Path, name: str) -> None:
 
 
 def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) -> None:
-    write_video(tmp_path / "train/1700000000000000.mp4", 60, size=(640, 480))
+    write_video(tmp_path / "train/1700000000000000.mp4", 60, size=SIZE)
     folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="1700000000000000")
     assert read(tmp_path)[1]["kept"] == 60
     for t, file in enumerate(sorted(folder.iterdir())):
@@ -321,7 +321,7 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
 @pytest.mark.parametrize("flat", [False, True])
 def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bool, tmp_path: Path) -> None:
     folder = "train" if flat else "train/abseiling"
-    write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=(640, 480))
+    write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=SIZE)
     images = [{"id": t + 1, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(40)]
     joints = person(order="coco").ravel().tolist()
     annotations = [{"image_id": t + 1, "category_id": 1, "keypoints": joints} for t in range(40)]

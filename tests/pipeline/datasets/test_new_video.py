@@ -97,19 +97,6 @@ def test_the_last_frames_may_be_missing_and_no_others(video, tmp_path, n_files, 
         read(video, keypoints=folder)
 
 
-def test_alphapose_s_results_and_its_identities_are_read(video, tmp_path) -> None:
-    results = [
-        {"image_id": f"{i}.jpg", "keypoints": person(80 * idx, "coco"), "score": 2.0, "idx": idx + 1}
-        for i in range(N)
-        for idx in (0, 1)
-    ]
-    file = tmp_path / "alphapose-results.json"
-    file.write_text(json.dumps(results))
-    tracks, account = read(video, keypoints=file)
-    assert [track.name for track in tracks] == ["clip/1", "clip/2"]
-    assert account.kept == 2 * N
-
-
 def write_shots(folder: Path, name: str, first: int) -> Path:
     folder.mkdir()
     for i in range(first, first + N):
@@ -129,10 +116,12 @@ def test_pictures_are_matched_by_their_names(tmp_path) -> None:
 def test_pictures_counted_from_1_are_matched_by_their_numbers(tmp_path, detector, frames) -> None:
     shots, labels = write_shots(tmp_path / "shots", "{:06d}.jpg", 1), tmp_path / "k"
     if detector == "alphapose":
-        labels.write_text(json.dumps([{"image_id": f"{i:06d}.jpg", "keypoints": person(i, "coco")} for i in frames]))
+        results = [{"image_id": f"{i:06d}.jpg", "keypoints": person(i, "coco"), "idx": 7} for i in frames]
+        labels.write_text(json.dumps(results))
     else:
         openpose(labels, [[person(i)] for i in frames], "{:06d}.json", first=1)
     (track,), _ = read(shots, keypoints=labels)
+    assert track.name == f"shots/{7 if detector == 'alphapose' else 0}"
     assert track.frames.path(int(track.frame_index[0])).name == "000001.jpg"
     assert len(track.frame_index) == len(frames)
     np.testing.assert_allclose(track.kp_2d[:, :, 0].max(axis=1), [max(person(i)[::3]) for i in frames])

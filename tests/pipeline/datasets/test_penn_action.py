@@ -10,7 +10,7 @@ from scipy.io import savemat
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, refusal
+from tests.pipeline.datasets.by_hand import read_one, refusal, touch
 
 PENN = datasets.get("penn_action")
 INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
@@ -34,10 +34,8 @@ def write_video(
     }
     label |= changes
     (raw / "labels").mkdir(parents=True, exist_ok=True)
-    (raw / "frames" / name).mkdir(parents=True, exist_ok=True)
     savemat(raw / "labels" / f"{name}.mat", {key: value for key, value in label.items() if value is not None})
-    for number in range(1, n_frames + 1) if pictures is None else pictures:
-        (raw / "frames" / name / f"{number:06d}.jpg").touch()
+    touch(raw / "frames" / name, *map("{:06d}.jpg".format, pictures or range(1, n_frames + 1)))
     return label
 
 

@@ -19,15 +19,13 @@ from pipeline.datasets.pixels import (
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import edit_list_start, n_frames, picture_pattern
-from tests.pipeline.datasets.by_hand import standing, write_video
+from tests.pipeline.datasets.by_hand import standing, touch, write_video
 
 FOLDER = Path("S1/video_0")
 
 
 def make(raw: Path, *names: str, folder: Path = FOLDER) -> Path:
-    (raw / folder).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (raw / folder / name).touch()
+    touch(raw / folder, *names)
     return raw
 
 

@@ -57,9 +57,7 @@ def write(
     file = raw / folder / "val" / f"{seq}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(labels if isinstance(labels, str) else json.dumps(labels))
-    (raw / "images/val" / seq).mkdir(parents=True, exist_ok=True)
-    for number in pictures:
-        (raw / "images/val" / seq / f"{number:06d}.jpg").touch()
+    by_hand.touch(raw / "images/val" / seq, *map("{:06d}.jpg".format, pictures))
     return file
 
 
@@ -224,10 +222,7 @@ def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_pa
 
 
 def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
-    moved = tmp_path / "images/val_v2/seq"
-    moved.mkdir(parents=True)
-    for t in range(10):
-        (moved / f"img{t:03d}.png").touch()
+    moved = by_hand.touch(tmp_path / "images/val_v2/seq", *map("img{:03d}.png".format, range(10)))
     images = [image(t, file_name=f"images/val_v2/./seq/img{t:03d}.png") for t in range(10)]
     write(tmp_path, content(images=images))
     (track,), account = read(tmp_path)

@@ -13,7 +13,7 @@ from pipeline.accounting import Accounting
 from pipeline.pixels.frames import Video
 from pipeline.pixels.numbered import edit_list_start, n_frames
 from pipeline.track import Track
-from tests.pipeline.datasets.by_hand import read_one
+from tests.pipeline.datasets.by_hand import read_one, touch
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
@@ -43,9 +43,7 @@ def penn(tmp_path_factory: pytest.TempPathFactory) -> Read:
     raw = tmp_path_factory.mktemp("penn_action")
     shutil.copytree(SAMPLES / "penn_action/labels", raw / "labels")
     for name, (_, n_pictures, _, _) in PENN.items():
-        (raw / "frames" / name).mkdir(parents=True)
-        for number in range(1, n_pictures + 1):
-            (raw / "frames" / name / f"{number:06d}.jpg").touch()
+        touch(raw / "frames" / name, *map("{:06d}.jpg".format, range(1, n_pictures + 1)))
     tracks, reports = {}, {}
     for split in ("train", "test"):
         reports[split] = Accounting()

@@ -18,13 +18,10 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets import contract
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.raw.stand_in import MARKER
-from pipeline.skeletons import convert, joint_names
+from pipeline.skeletons import convert
 from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track
-
-UPPER = [(0, -50), (2, -52), (-2, -52), (4, -51), (-4, -51), (11, -36), (-11, -36), (16, -15), (-16, -15)]
-LOWER = [(18, 4), (-18, 4), (8, 2), (-8, 2), (9, 26), (-9, 26), (9, 50), (-9, 50)]
-SHAPE = np.array([*UPPER, *LOWER])  # COCO's joints, px
+from tests.pipeline.datasets.by_hand import standing
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
@@ -35,14 +32,11 @@ def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
             writer.write(np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8))
 
 
-def person(x: float, confidence: float = 0.9) -> list[float]:
-    return np.column_stack([SHAPE + np.array([x, 60]), np.full(17, confidence)]).ravel().tolist()
-
-
 def write_alphapose(file: Path, n: int = 60, **more: Any) -> None:
     """Somebody who walks a pixel a frame."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    results = [{"image_id": f"{t}.jpg", "keypoints": person(40 + t), "score": 2.5} | more for t in range(n)]
+    joints = [standing("coco", 30 + t, 60).ravel().tolist() for t in range(n)]
+    results = [{"image_id": f"{t}.jpg", "keypoints": joints[t], "score": 2.5} | more for t in range(n)]
     file.write_text(json.dumps(results))
 
 
@@ -93,29 +87,6 @@ def test_it_is_converted_like_any_dataset(tmp_path: Path) -> None:
     split = cache.open(root)["videos/train"]
     assert [track.name for track in split.tracks] == ["more/0.mp4/0", "more/1.mp4/0"]
     assert split.manifest["stand_in"]
-
-
-def test_what_is_in_a_file_tells_its_format(tmp_path: Path) -> None:
-    for name in ("list", "folder", "openpose", "object"):
-        write_clip(tmp_path / f"{name}.mp4")
-    keypoints = tmp_path / "keypoints"
-    write_alphapose(keypoints / "list.json")
-    write_alphapose(keypoints / "folder/alphapose-results.json")
-    (keypoints / "openpose").mkdir()
-    joints = dict(zip(joint_names("coco"), np.array(person(50)).reshape(17, 3), strict=True))
-    body = np.zeros((25, 3))
-    for i, name in enumerate(joint_names("body_25")):
-        body[i] = joints.get(name.removeprefix("OP ").lower(), (0, 0, 0))
-    for t in range(60):
-        people = [{"pose_keypoints_2d": body.ravel().tolist()}]
-        (keypoints / f"openpose/openpose_{t:012d}_keypoints.json").write_text(json.dumps({"people": people}))
-    images = [{"id": 7 + t, "file_name": f"frame_{t:06d}.png"} for t in range(60)]
-    annotations = [{"image_id": 7 + t, "keypoints": person(40 + t), "track_id": 5} for t in range(60)]
-    (keypoints / "object.mp4.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    tracks, accounts = read(tmp_path)
-    names = ["folder.mp4/0", "list.mp4/0", "object.mp4/5", "openpose.mp4/0"]
-    assert [(track.name, len(track.frame_index)) for track in tracks] == [(name, 60) for name in names]
-    assert {account.found for account in accounts.values()} == {60}
 
 
 def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -> None:
@@ -170,9 +141,8 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path: Path) -> None:
 
 def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     def result(t: int, visible: slice) -> dict[str, Any]:
-        joints = np.array(person(60)).reshape(17, 3)
         keypoints = np.zeros((17, 3))
-        keypoints[visible] = joints[visible]
+        keypoints[visible] = standing("coco", 60, 60)[visible]
         return {"image_id": f"{t}.jpg", "keypoints": keypoints.ravel().tolist()}
 
     write_clip(tmp_path / "a.mp4", 120)
