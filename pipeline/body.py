@@ -172,7 +172,7 @@ class Body(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
-        picked = np.eye(assets.N_VERTICES)[self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()]
+        picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(assets.N_VERTICES)
         self._spin49 = PosedJoints(arrays, *_regressed(np.concatenate([picked, arrays.J_regressor_extra]), take))
         h36m = [assets.N_JOINTS + row for row in correspondence("h36m", "common14")[0]]
         self._common14 = PosedJoints(arrays, *_regressed(arrays.J_regressor_h36m, h36m))
@@ -192,7 +192,7 @@ class Body(nn.Module):
         """The procedural body, for tests, demonstration runs and the embedded data."""
         from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
 
-        return cls(procedural(gender), cls.stand_in)
+        return cls(procedural(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `pipeline.smpl.assets.load` does."""
@@ -225,11 +225,7 @@ class Body(nn.Module):
         The root turns about its own joint, which is not at the origin (SMPL paper, equations 2-4).
         """
         posed = self.smpl(
-            betas=betas,
-            global_orient=rotmat[:, :1],
-            body_pose=rotmat[:, 1:],
-            transl=trans,
-            pose2rot=False,
+            betas=betas, global_orient=rotmat[:, :1], body_pose=rotmat[:, 1:], transl=trans, pose2rot=False
         )
         verts, joints45 = posed.vertices, posed.joints
         joints54 = torch.cat([joints45, self._regress(self.J_regressor_extra, verts)], dim=1)

@@ -23,14 +23,7 @@ class RawDataError(PipelineError, ValueError):
     """
 
     def __init__(
-        self,
-        file: Path,
-        key: str,
-        *,
-        expected: str,
-        found: str,
-        do: str,
-        reason: str = "bad_label_file",
+        self, file: Path, key: str, *, expected: str, found: str, do: str, reason: str = "bad_label_file"
     ) -> None:
         within = "" if key == FOLDER else f"{key!r}: "  # what is missing is the file itself
         super().__init__(f"{file}: {within}expected {expected}, found {_without(file, found)}. {do}")

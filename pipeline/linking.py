@@ -108,7 +108,7 @@ def _seen(keypoints: Sequence[Floats]) -> _Detections:
     if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
         order = np.lexsort(np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1])
     start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
-    return _Detections(rows[order], points[order], _padded(corners[order]), start)
+    return _Detections(rows[order], points[order], padded(corners[order]), start)
 
 
 def _costs(seen: _Detections, frames: Ints, active: Sequence[Sequence[int]], now: Ints, frame: int) -> Doubles:
@@ -122,7 +122,7 @@ def _costs(seen: _Detections, frames: Ints, active: Sequence[Sequence[int]], now
     at_first, at_last = frames[seen.rows[first, 0]], frames[seen.rows[last, 0]]
     shift = moved * ((frame - at_last) / np.maximum(at_last - at_first, 1))[:, None]
     after[..., :2] += shift[:, None]
-    return _pair_costs(after, seen.boxes[last] + shift[:, None], seen.keypoints[now], seen.boxes[now])
+    return pair_costs(after, seen.boxes[last] + shift[:, None], seen.keypoints[now], seen.boxes[now])
 
 
 def _assign(cost: Doubles) -> dict[int, int]:
@@ -131,14 +131,8 @@ def _assign(cost: Doubles) -> dict[int, int]:
     return {c: r for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if cost[r, c] < MAX_COST}
 
 
-def pair_costs(before: Floats, now: Floats) -> Doubles:
-    """(A, J, 3) and (B, J, 3), all with a seen joint -> (A, B) costs in [0, 1] (see the module's docstring)."""
-    a, b = np.asarray(before, np.float64), np.asarray(now, np.float64)
-    return _pair_costs(a, _padded(extents(a)[0]), b, _padded(extents(b)[0]))
-
-
-def _pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b: Doubles) -> Doubles:
-    """(A, B) of every pair."""
+def pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b: Doubles) -> Doubles:
+    """(A, J, 3) and (B, J, 3) in boxes (A, 2, 2) and (B, 2, 2) -> (A, B) costs in [0, 1] (the module's docstring)."""
     shared = (points_a[:, None, :, 2] > 0) & (points_b[None, :, :, 2] > 0)  # (A, B, J)
     distance = np.linalg.norm(points_a[:, None, :, :2] - points_b[None, :, :, :2], axis=-1)
     n_shared = shared.sum(axis=-1)
@@ -148,7 +142,8 @@ def _pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b:
     return np.asarray((1 - intersection_over_union(boxes_a[:, None], boxes_b[None]) + apart) / 2, np.float64)
 
 
-def _padded(corners: Doubles) -> Doubles:
+def padded(corners: Doubles) -> Doubles:
+    """(N, 2, 2) with the margin, so that joints in line have a box with an area."""
     return np.stack([corners[:, 0] - MARGIN_PX, corners[:, 1] + MARGIN_PX], axis=1)
 
 

@@ -246,6 +246,11 @@ def _other_side(name: str) -> str:
     return name
 
 
+def with_ones(places: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(..., J, C) -> (..., J, C + 1) with confidence 1."""
+    return np.concatenate([places, np.ones((*places.shape[:-1], 1))], axis=-1)
+
+
 def without_non_finite(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
     """(..., J, 3) px px confidence -> a copy without joints that are non-finite or out of range, and their number.
 

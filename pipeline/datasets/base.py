@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import caching
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.smpl.rotations import in_camera
 from pipeline.track import Track
 
@@ -113,9 +113,12 @@ class Dataset(ABC):
         Raises RawDataError when the raw folder or what makes it recognisable is missing.
         """
 
-    @abstractmethod
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        """Names of the cache's columns that the split's tracks fill. `body`: whether there is a body model."""
+        """Names of the cache's columns that the split's tracks fill; by default, those of keypoints in pictures.
+
+        `body`: whether there is a body model.
+        """
+        return ("frame_index", "bbox", "kp_2d")
 
     @abstractmethod
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
@@ -236,8 +239,15 @@ def smpl_labels(
     labels |= {"trans": in_view.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
     if evaluation:
         return labels | {"kp_3d_eval": common14.astype(np.float32)}
-    centred = joints - joints[:, HIP : HIP + 1]
-    return labels | {"kp_3d": np.concatenate([centred, np.ones((n_frames, 49, 1))], axis=-1).astype(np.float32)}
+    return labels | {"kp_3d": with_ones(joints - joints[:, HIP : HIP + 1]).astype(np.float32)}
+
+
+def finite_joints(keypoints: NDArray[Number], account: VideoAccount, where: str = "") -> NDArray[Number]:
+    """`without_non_finite`, which notes how many joints are not used."""
+    kept, n_bad = without_non_finite(keypoints)
+    if n_bad:
+        account.notes.append(f"{n_bad} joints are not finite{where}: not used")
+    return kept
 
 
 def unexpected(error: Exception) -> str:

@@ -24,7 +24,7 @@ from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Pictures
 from pipeline.raw import RawVideo
-from pipeline.skeletons import JOINTS, convert
+from pipeline.skeletons import JOINTS, convert, with_ones
 from pipeline.track import FLAGS, Track
 
 if TYPE_CHECKING:
@@ -120,12 +120,8 @@ def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(filled))]
 
 
-def column_problems(columns: Mapping[str, Array]) -> list[str]:
+def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     """What is wrong with a track's arrays, by the meaning that each column has (docs/cache-format.md)."""
-    return list(_column_problems(columns))
-
-
-def _column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     for name in (*PIXELS, *LABELS):
         if name in columns and columns[name].dtype != np.float32:
             yield f"{name} is {columns[name].dtype}, not float32"
@@ -174,10 +170,7 @@ def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -
     n_seen = seen.sum(axis=1)
     enough = n_seen >= ENOUGH
     one_place = (corners[:, 1] - corners[:, 0]).max(axis=1) < MIN_SIDE_PX
-    found = {
-        ONE_PLACE: (one_place, enough),
-        ORIGIN: ((seen & (points == 0).all(axis=-1)).any(axis=1), any_seen),
-    }
+    found = {ONE_PLACE: (one_place, enough), ORIGIN: ((seen & (points == 0).all(axis=-1)).any(axis=1), any_seen)}
     if size is not None:
         outside = seen & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
         found[OUTSIDE_PICTURE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
@@ -204,8 +197,7 @@ def misprojected(track: Track) -> dict[str, tuple[Array, Array]]:
     """
     joints = track.kp_3d
     if joints is None and track.kp_3d_eval is not None:
-        with_confidence = np.pad(track.kp_3d_eval, ((0, 0), (0, 0), (0, 1)), constant_values=1)
-        joints = convert(with_confidence, source="common14", target="spin49")
+        joints = convert(with_ones(track.kp_3d_eval), source="common14", target="spin49")
     camera = track.intrinsics
     if track.kp_2d is None or track.bbox is None or joints is None or camera is None or _camera_problem(camera):
         return {}

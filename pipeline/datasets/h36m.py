@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
-from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
+from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import numbers
 from pipeline.formats.cdf import load_cdf
@@ -35,7 +35,7 @@ from pipeline.formats.labels.h36m import Fit, Metadata, load_fits, load_metadata
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import n_frames
 from pipeline.raw import RawVideo
-from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
+from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
 from pipeline.smpl.rotations import in_camera, is_rotation
 from pipeline.track import Track
 
@@ -166,7 +166,7 @@ class Human36M(Dataset):
         joints, has_3d = poses.joints[kept], np.isfinite(poses.joints[kept]).all(axis=(1, 2))
         if not has_3d.all():
             account.notes.append(f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d")
-        kp_3d = convert(_with_ones(joints), source="h36m", target="spin49")
+        kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
         kp_3d[~has_3d] = np.nan
         common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
         metadata = None
@@ -248,14 +248,9 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
         fps = source.header().fps
     n_there = n_frames(source)
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
-        raise RawDataError(
-            source.place,
-            "frames",
-            expected=f"about {n_labels} at {FPS:.0f} fps, as there are labels",
-            found=f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else ""),
-            do="Extract every frame, or use the official videos.",
-            reason="frame_count_mismatch",
-        )
+        expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
+        found = f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else "")
+        raise other_frames(source.place, expected, found, "Extract every frame, or use the official videos.")
     return source
 
 
@@ -290,19 +285,11 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
         raise RawDataError(files[1], "Pose", expected=expected, found=found, do=UNPACK, reason="frame_count_mismatch")
     if lengths[0] != lengths[1]:
         account.notes.append(f"poses of {lengths[0]} frames in 2D, of {lengths[1]} in 3D")
-    kp_2d, n_bad = without_non_finite(_with_ones(stored[0]))
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite in 2D: not used")
-    n_missing = max(lengths) - lengths[0]
-    kp_2d = np.pad(kp_2d, ((0, n_missing), (0, 0), (0, 0)))
-    millimetres = np.pad(stored[1], ((0, max(lengths) - lengths[1]), (0, 0), (0, 0)), constant_values=np.nan)
+    missing_2d, missing_3d = (((0, max(lengths) - n), (0, 0), (0, 0)) for n in lengths)
+    kp_2d = np.pad(finite_joints(with_ones(stored[0]), account, " in 2D"), missing_2d)
+    millimetres = np.pad(stored[1], missing_3d, constant_values=np.nan)
     millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan  # comparisons with NaN are false
     return _Poses(kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths))
-
-
-def _with_ones(places: Doubles) -> Doubles:
-    """(T, 17, C) -> (T, 17, C + 1) with confidence 1."""
-    return np.concatenate([places, np.ones((*places.shape[:2], 1))], axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------------- SMPL fits

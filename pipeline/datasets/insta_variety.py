@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
 from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import RawDataError
@@ -28,7 +28,7 @@ from pipeline.formats.tfrecords import Example, ExampleError
 from pipeline.pixels.decode import PictureError, picture_size
 from pipeline.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
 from pipeline.raw import RawVideo
-from pipeline.skeletons import convert, without_non_finite
+from pipeline.skeletons import convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -64,9 +64,6 @@ class InstaVariety(Dataset):
     # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return ("frame_index", "bbox", "kp_2d")
-
     def origin(self, video: str) -> Origin:
         """A video of the release's list by its file's name; records do not name theirs."""
         return published(video) if video.lower().endswith(EXTENSIONS) else Origin()
@@ -99,10 +96,7 @@ class InstaVariety(Dataset):
         sizes = _picture_sizes(label, source.pictures(), n_frames, account)
         kp_2d = _keypoints(label, n_frames, sizes, account)
         kept = account.keep_rows(
-            {
-                "no_picture": np.isnan(sizes[:, 0]),
-                "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
-            }
+            {"no_picture": np.isnan(sizes[:, 0]), "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1)}
         )
         if not len(kept):
             return []
@@ -200,8 +194,6 @@ def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccou
         annotated = kp_2d.any(axis=-1, keepdims=True)
         kp_2d[..., :2] = np.where(annotated, (kp_2d[..., :2] + 1) * sizes[:, None] / 2, 0)
     kp_2d[np.isnan(sizes[:, 0])] = 0
-    kp_2d, n_bad = without_non_finite(kp_2d)
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite: not used")
+    kp_2d = finite_joints(kp_2d, account)
     kp_2d[..., 2] = kp_2d[..., 2].clip(0, 1)
     return kp_2d

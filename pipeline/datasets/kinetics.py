@@ -31,14 +31,7 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-EXTENSIONS: Final = (
-    ".mp4",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".m4v",
-)  # the order in which one is chosen, where a clip has several
+EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")  # where a clip has several, the first counts
 MIN_FRAMES: Final = 25
 DETECTOR: Final = "detect, OpenPose (--write_json) or AlphaPose"
 
@@ -80,9 +73,6 @@ class Kinetics(Dataset):
         "train": Totals(about=61_500_000),
         "val": Totals(19_906, about=5_000_000),
     }
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return ("frame_index", "bbox", "kp_2d")
 
     def origin(self, video: str) -> Origin:
         """YouTube's name of the video, with which the clips' names begin."""

@@ -38,9 +38,8 @@ from pipeline.formats.labels.mpi_inf_3dhp import (
 )
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
-from pipeline.raw.files import is_folder
-from pipeline.raw.listing import listed
-from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence
+from pipeline.raw.listing import is_folder_there
+from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, with_ones
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ class MpiInf3dhp(Dataset):
         # Comparisons with NaN are false. A picture reaches from 0 to its width here, as usual with this dataset.
         finite = np.asarray((np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2)))
         inside = np.asarray(((kp_2d >= 0) & (kp_2d < filmed.size)).all(axis=(1, 2)))
-        bbox, _, degenerate = tight_boxes(_with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
+        bbox, _, degenerate = tight_boxes(with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
         kept = account.keep_rows(
             {
                 "no_picture": ~frames_there(filmed.source, len(finite), account),
@@ -181,7 +180,7 @@ class _Filmed:
 
 def _train_videos(raw: Path) -> Iterator[RawVideo]:
     """Every sequence before every camera of which there is something; before all, when there are labels alone."""
-    for sequence in _folders(raw, r"S[0-9]+", r"Seq[0-9]+"):
+    for sequence in _folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
         found = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
         there = [camera for camera, (files, folders) in found.items() if files or folders]
@@ -194,7 +193,7 @@ def _train_videos(raw: Path) -> Iterator[RawVideo]:
 
 def _test_videos(raw: Path) -> Iterator[RawVideo]:
     for test in TEST_SETS:
-        names = _folders(raw / test, r"TS[0-9]+")
+        names = _folders(raw / test, "TS[0-9]*", r"TS[0-9]+")
         for name in names:
             folder = Path(test, name)
             yield RawVideo(name, files=(folder / "annot_data.mat",), folders=(folder / "imageSequence",))
@@ -202,17 +201,10 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
             return
 
 
-def _folders(raw: Path, *patterns: str) -> list[str]:
-    """Paths below `raw` of the folders whose names match, level by level; nothing where there are none."""
-    found = [""]
-    for pattern in patterns:
-        inner = [(outer, entry) for outer in found for entry in listed(raw / outer, {})]
-        found = sorted(
-            f"{outer}/{entry.name}".lstrip("/")
-            for outer, entry in inner
-            if re.fullmatch(pattern, entry.name) and is_folder(entry)
-        )
-    return found
+def _folders(raw: Path, glob: str, pattern: str) -> list[str]:
+    """Paths below `raw` of the folders that match both, in order; nothing where there are none."""
+    found = (folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder))
+    return sorted(name for name in found if re.fullmatch(pattern, name))
 
 
 def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -263,11 +255,6 @@ def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _F
     return labels, _Filmed(source, source.size())
 
 
-def _with_ones(places: Doubles) -> Doubles:
-    """(N, J, C) -> (N, J, C + 1) with confidence 1."""
-    return np.concatenate([places, np.ones((*places.shape[:2], 1))], axis=2)
-
-
 def _in_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
     """(N, J, C) -> (N, 49, C + 1) with confidence 1 for the joints that there are."""
-    return convert(_with_ones(places), source=skeleton, target="spin49").astype(np.float32)
+    return convert(with_ones(places), source=skeleton, target="spin49").astype(np.float32)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Part
+from pipeline.datasets.base import Dataset, Part, finite_joints
 from pipeline.datasets.pixels import frames_there
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import load_mat, numbers
 from pipeline.pixels.frames import Pictures
 from pipeline.raw import RawVideo
-from pipeline.skeletons import JOINTS, convert, without_non_finite
+from pipeline.skeletons import JOINTS, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ class PennAction(Dataset):
         "all": Totals(videos=2326, frames=163_841),
     }
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return ("frame_index", "bbox", "kp_2d")
-
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels, frames = raw / "labels", raw / "frames"
         for folder, what in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
@@ -82,10 +79,8 @@ class PennAction(Dataset):
         if SPLIT_OF[train] != split:
             account.other_split = True
             return []
-        kp_2d, n_bad = without_non_finite(_keypoints(file, label))
+        kp_2d = finite_joints(_keypoints(file, label), account)
         account.found = len(kp_2d)
-        if n_bad:
-            account.notes.append(f"{n_bad} joints are not finite: not used")
         _note_contradictions(file, label, kp_2d, account)
 
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)

@@ -20,7 +20,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cleaning import Cleaning, clean
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, labels_of, require_own_labels
 from pipeline.detect.files import KEYPOINTS, read_info
@@ -114,52 +114,43 @@ def people(
             if not parts:
                 account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
         for k, rows in enumerate(parts):
-            few = np.zeros(len(rows), np.bool_) if cleaning else (kp_2d[rows, :, 2] > 0).sum(axis=1) < MIN_VISIBLE
-            part = f"{name}.{k}" if k else name
+            frames, points = frame_index[rows], kp_2d[rows]
             if detections.boxes_alone:
-                yield from _by_boxes(part, frame_index[rows], kp_2d[rows], account, min_frames)
-            elif person := _boxed(part, frame_index[rows], kp_2d[rows], few, account, min_frames):
-                in_spin49 = convert(person.kp_2d, source=detections.skeleton, target="spin49").astype(np.float32)
-                yield person._replace(kp_2d=in_spin49)
+                kept, bbox, crop_scale = np.arange(len(rows)), _squares(points), BOX_SCALE
+                in_spin49 = np.zeros((len(rows), len(joint_names("spin49")), 3))
+            else:
+                enough = np.full(len(rows), True) if cleaning else (points[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
+                kept, bbox = _smoothed(frames, points, enough, account)
+                crop_scale = CROP_SCALE
+                in_spin49 = convert(points[kept], source=detections.skeleton, target="spin49")
+            if len(kept) < min_frames:
+                account.drop_track("track_too_short", len(kept))
+                continue
+            account.keep_track(len(kept))
+            part = f"{name}.{k}" if k else name
+            yield Person(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
 
 
-def _boxed(
-    name: str,
-    frame_index: NDArray[np.int64],
-    kp_2d: NDArray[np.float64],
-    few: NDArray[np.bool_],
-    account: VideoAccount,
-    min_frames: int,
-) -> Person | None:
-    """One person with smoothed boxes, `kp_2d` in the detector's joint order; None, and counted, when too short.
+def _smoothed(
+    frame_index: NDArray[np.int64], kp_2d: NDArray[np.float64], enough: NDArray[np.bool_], account: VideoAccount
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows that are kept (n,), and their boxes (n, 4), smoothed over time, missing frames included.
 
-    few: (T,) frames that show too few joints.
+    enough: (T,) frames that show enough joints. What is not kept is counted.
     """
-    dense = frame_index - frame_index[0]  # boxes are smoothed over time, missing frames included
+    dense = frame_index - frame_index[0]
     over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
     over_time[dense] = kp_2d
     boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
-    kept = account.drop_rows({"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": few})
-    if kept.sum() < min_frames:
-        account.drop_track("track_too_short", int(kept.sum()))
-        return None
-    account.keep_track(int(kept.sum()))
-    bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-    return Person(name, frame_index[kept], bbox, kp_2d[kept].astype(np.float32))
+    kept = account.drop_rows({"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": ~enough})
+    return np.flatnonzero(kept), boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
 
 
-def _by_boxes(
-    name: str, frame_index: NDArray[np.int64], corners: NDArray[np.float64], account: VideoAccount, min_frames: int
-) -> Iterator[Person]:
-    """One person of (T, 2, 3) corners; none, and counted, when too short."""
-    if len(frame_index) < min_frames:
-        account.drop_track("track_too_short", len(frame_index))
-        return
-    account.keep_track(len(frame_index))
+def _squares(corners: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(T, 2, 3) -> (T, 4) boxes, square by the larger side."""
     low, high = corners[:, 0, :2], corners[:, 1, :2]
     side = (high - low).max(axis=1, keepdims=True)
-    bbox = np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
-    yield Person(name, frame_index, bbox, np.zeros((len(bbox), len(joint_names("spin49")), 3), np.float32), BOX_SCALE)
+    return np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
 
 
 def with_bridges(persons: Iterable[Person], max_gap: int, account: VideoAccount) -> Iterator[Person]:
@@ -208,9 +199,7 @@ def _with_confidence(detections: Detections, account: VideoAccount) -> Detection
     """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint or box are dropped."""
     if not detections.keypoints:
         return detections
-    everyone, n_bad = without_non_finite(np.concatenate(detections.keypoints))
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite: not used")
+    everyone = finite_joints(np.concatenate(detections.keypoints), account)
     reason = "low_score" if detections.boxes_alone else "no_visible_joint"
     score = everyone[..., 2]
     everyone[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))

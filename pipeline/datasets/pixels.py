@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
+from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import edit_list_start, n_frames, numbered, picture_pattern
@@ -109,16 +110,8 @@ def frames_there(
             reason="no_picture",
         )
     if extracted and _other_rate(n_reached, n_labels):
-        refuse(
-            RawDataError(
-                source.place,
-                "frames",
-                expected=f"one for each of {n_labels} labels",
-                found=f"{n_reached}: frames at another rate",
-                do="Extract every frame of the video, without a frame rate.",
-                reason="frame_count_mismatch",
-            )
-        )
+        expected, found = f"one for each of {n_labels} labels", f"{n_reached}: frames at another rate"
+        refuse(other_frames(source.place, expected, found, "Extract every frame of the video, without a frame rate."))
     if n_beyond:
         account.notes.append(f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used")
     if absent := int((~has_picture).sum()):
@@ -156,14 +149,12 @@ def require_frames(
         account.notes.append(f"labels of {len(frames)} of the frames {first} to {last}: the others have none")
     if last == there and first > 0:
         found = f"frames {first} to {last}, counted from 1"
-        expected = f"frames 0 to {there - 1}, which {source.place} has"
-        refuse(RawDataError(labels, "frames", expected=expected, found=found, do=FROM_0, reason="frame_count_mismatch"))
+        refuse(other_frames(labels, f"frames 0 to {there - 1}, which {source.place} has", found, FROM_0))
     elif last >= there and isinstance(source, Video) and (source.header().n_frames or 0) > last:
         refuse(_hidden(labels, source, there, f"labels up to frame {last}"))
     elif last >= there or (every and last + 1 < there - MOST_LOST):
-        expected, found = f"labels of the {there} frames of {source.place}", f"labels up to frame {last}"
-        do = SAME_VIDEO
-        refuse(RawDataError(labels, "frames", expected=expected, found=found, do=do, reason="frame_count_mismatch"))
+        expected = f"labels of the {there} frames of {source.place}"
+        refuse(other_frames(labels, expected, f"labels up to frame {last}", SAME_VIDEO))
     elif first == 1 and len(frames) == last:
         account.notes.append(f"labels of the frames 1 to {last}, of {there}: if they are counted from 1, correct that")
     if isinstance(source, Video):
@@ -185,7 +176,12 @@ def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
     cause = f"its edit list begins at {start:.3f} s" if start else "it is cut off or damaged"
     expected = f"labels of the {there} frames that decode of {video.place}"
     found = f"{found}, while the video's header states {stated} frames and {there} decode ({cause})"
-    return RawDataError(labels, "frames", expected=expected, found=found, do=CUT_AGAIN, reason="frame_count_mismatch")
+    return other_frames(labels, expected, found, CUT_AGAIN)
+
+
+def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataError:
+    """The error of labels that are not of these frames."""
+    return RawDataError(place, "frames", expected=expected, found=found, do=do, reason="frame_count_mismatch")
 
 
 def require_in_picture(
@@ -217,12 +213,9 @@ def require_in_picture(
     outside = far.any(axis=1).mean()
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
     whole = shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
-    persons = keypoints[whole]
-    seen = shown[whole][..., None]
-    corners = [np.where(seen, persons[..., :2], fill) for fill in (np.inf, -np.inf)]
-    low, high = corners[0].min(axis=1), corners[1].max(axis=1)  # (N, 2)
-    gone = ((high < 0) | (low > np.array(size))).any(axis=1).mean() if len(persons) else 0.0
-    side = float(np.median((high - low).max(axis=1))) if len(persons) else np.inf
+    low, high = extents(keypoints[whole])[0].transpose(1, 0, 2)  # (N, 2)
+    gone = ((high < 0) | (low > np.array(size))).any(axis=1).mean() if len(low) else 0.0
+    side = float(np.median((high - low).max(axis=1))) if len(low) else np.inf
     normalised = reach.max() <= 2 and min(size) > 4 and len(points) >= FEWEST // 3
     if not normalised and (
         len(points) < FEWEST or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
 from pipeline.errors import RawDataError
 from pipeline.formats.json_files import kind
 from pipeline.formats.labels.coco import Coco, load_coco
 from pipeline.pixels.frames import Pictures, below
 from pipeline.raw import RawVideo
-from pipeline.skeletons import convert, without_non_finite
+from pipeline.skeletons import convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -85,9 +85,6 @@ class PoseTrack(Dataset):
     recording: ClassVar[str] = "sequence"
     # Of train, more sequences are there as pictures than are annotated: how many is not known for certain.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=166_000), "val": Totals(170, about=47_000)}
-
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return ("frame_index", "bbox", "kp_2d")
 
     def origin(self, video: str) -> Origin:
         """A sequence by its number and source, whichever split it is filed under. Which video it was cut from, is not
@@ -179,10 +176,7 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
         raise RawDataError(coco.file, key, expected=expected, found=kind(unknown[0]), do=UNPACK)
     joints = coco.keypoints(len(names))
     joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # the third number that is stored adds nothing
-    kp_2d, n_bad = without_non_finite(joints)
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite: not used")
-    return tuple(OURS[name] for name in names), kp_2d
+    return tuple(OURS[name] for name in names), finite_joints(joints, account)
 
 
 def _pictures(

@@ -70,9 +70,6 @@ class Videos(Dataset):
         """The filter. Raises ConfigError."""
         return Cleaning(min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only)
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        return ("frame_index", "bbox", "kp_2d")
-
     def origin(self, video: str) -> Origin:
         """A video by its file's name, in whichever folder."""
         return published(video)

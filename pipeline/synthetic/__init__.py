@@ -79,11 +79,11 @@ def synthesize(
     appears at once, complete. Raises PipelineError, before anything is written, when a folder holds something else.
     Progress counts the videos of all datasets.
     """
-    request, layouts = _request(seed, size), {name: _layout(name) for name in datasets}
+    request, layouts = Request(seed, size), {name: _layout(name) for name in datasets}
     for folder in (body, *(raw / name for name in layouts)):
         _refuse_foreign(folder)
     missing = [layout for name, layout in layouts.items() if read_marker(raw / name) != _marker(layout, request)]
-    total = sum(len(layout.shots(request)) for layout in missing)
+    total = sum(len(list(layout.plan(request))) for layout in missing)
     if read_marker(body) != _marker():
         write_body(body)
     done, cores = 0, workers or len(os.sched_getaffinity(0))
@@ -95,7 +95,7 @@ def synthesize(
 
 def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
-    request = _request(seed, size)
+    request = Request(seed, size)
     return read_marker(body) == _marker() and all(
         read_marker(raw / name) == _marker(_layout(name), request) for name in datasets
     )
@@ -118,7 +118,7 @@ def write_dataset(
     projected joints, with pixel centres at whole numbers from 0. Raises PipelineError when the folder holds anything
     but demo data.
     """
-    return list(_record(_layout(name), folder, _request(seed, size, n_videos, n_frames), workers))
+    return list(_record(_layout(name), folder, Request(seed, size, n_videos, n_frames), workers))
 
 
 def write_body(folder: Path) -> None:
@@ -168,7 +168,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _record(layout: Layout, folder: Path, request: Request, workers: int) -> Iterator[Take]:
     """Write a dataset's folder, which is in its place once the last take was taken."""
-    shots = layout.shots(request)
+    shots = list(layout.plan(request))
     with new_folder(folder, _marker(layout, request)) as partial:
         record = functools.partial(layout.record, folder=partial)
         takes: Iterable[Take | Failed]
@@ -200,9 +200,3 @@ def _layout(name: str) -> Layout:
             "or supply the official download and switch the demo data off ([embedded] enabled = false)."
         )
     return LAYOUTS[name]
-
-
-def _request(seed: int, size: str, n_videos: int | None = None, n_frames: int | None = None) -> Request:
-    if size not in SIZES:
-        raise ConfigError(f"size of the demo data: expected one of {', '.join(SIZES)}, found {size!r}")
-    return Request(seed=seed, size=size, n_videos=n_videos, n_frames=n_frames)

@@ -175,7 +175,7 @@ def skin(
     chosen = slice(None) if vertices is None else vertices
     shaped, rest = _shaped(body, betas)[chosen], rest_joints(body, betas)
     weights = np.asarray(body.weights[chosen], np.float64)
-    posedirs = np.asarray(body.posedirs[chosen], np.float64).reshape(-1, 207)
+    posedirs = _posedirs(body)[chosen].reshape(-1, 207)
     rotations = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     turns, joints = rotations.copy(), np.empty((len(rotations), 24, 3))  # global, eq. 3-4
     joints[:, 0] = rest[0]
@@ -201,6 +201,12 @@ def spin49(body: SmplArrays, skinned: Skinned) -> Array:
     regressed = body.J_regressor_extra @ skinned.verts
     smpl54 = np.concatenate([skinned.joints, skinned.verts[:, _SURFACE_POINTS], regressed], axis=1)
     return np.asarray(convert(smpl54, source="smpl54", target="spin49"), np.float64)
+
+
+@cache
+def _posedirs(body: SmplArrays) -> Array:
+    """(V, 3, 207): converting them takes as long as posing a few bodies."""
+    return np.asarray(body.posedirs, np.float64)
 
 
 def _shaped(body: SmplArrays, betas: Floats) -> Array:

@@ -131,8 +131,8 @@ class FileReader:
             **(labels | flags),
         )
         columns = track.columns()
-        if problems := column_problems(columns):
-            raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problems[0])
+        if problem := next(column_problems(columns), None):
+            raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problem)
         return cache.TrackRows.of(track, columns)
 
     def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:

@@ -39,19 +39,17 @@ def test_one_or_two_bad_detections_end_nothing(bad: int, expected: list[tuple[in
     assert spans(clean(seen(counts), COCO).parts) == expected
 
 
-@pytest.mark.parametrize(("n", "reason"), [(39, "track_too_short"), (40, None)])
-def test_forty_frames_are_enough(n: int, reason: str | None) -> None:
-    parts, dropped = clean(seen([12] * n), COCO)
-    assert (spans(parts), list(dropped)) == (([], [reason]) if reason else ([(0, n)], []))
-
-
-@pytest.mark.parametrize(("faces", "kept"), [(39, True), (40, False)])
-def test_two_fifths_of_faces_alone_are_no_body(faces: int, kept: bool) -> None:
-    visible = seen([12] * 100)
+@pytest.mark.parametrize(
+    ("n", "faces", "reason"), [(39, 0, "track_too_short"), (40, 0, None), (100, 39, None), (100, 40, "face_only")]
+)
+def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(
+    n: int, faces: int, reason: str | None
+) -> None:
+    visible = seen([12] * n)
     visible[:faces] = [name in ABOVE for name in COCO]
     parts, dropped = clean(visible, COCO)
-    assert spans(parts) == ([(0, 100)] if kept else [])
-    assert [(reason, len(rows)) for reason, rows in dropped.items()] == ([] if kept else [("face_only", 100)])
+    assert spans(parts) == ([] if reason else [(0, n)])
+    assert {name: len(rows) for name, rows in dropped.items()} == ({reason: n} if reason else {})
 
 
 @pytest.mark.parametrize(("n", "expected"), [(500, [500]), (501, [251, 250]), (1200, [400, 400, 400])])

@@ -8,25 +8,10 @@ from hypothesis import strategies as st
 from pipeline.skeletons import JOINTS, bones, convert, correspondence, joint_names, mirrored, without_non_finite
 
 SIZES = {
-    "spin49": 49,
-    "common14": 14,
-    "body_25": 25,
-    "openpose_coco": 18,
-    "penn_action": 13,
-    "coco": 17,
-    "posetrack": 17,
-    "insta_variety": 25,
-    "mpi_inf_3dhp": 28,
-    "mpi_inf_3dhp_test": 17,
-    "h36m": 17,
-    "3dpw": 14,
-    "smpl": 24,
-    "smpl54": 54,
-    "coco_neck": 18,
-    "body_25b": 25,
-    "halpe_26": 26,
-    "coco_feet": 23,
-}
+    "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13, "coco": 17, "posetrack": 17,
+    "insta_variety": 25, "mpi_inf_3dhp": 28, "mpi_inf_3dhp_test": 17, "h36m": 17, "3dpw": 14, "smpl": 24, "smpl54": 54,
+    "coco_neck": 18, "body_25b": 25, "halpe_26": 26, "coco_feet": 23,
+}  # fmt: skip
 WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
 SMPL_TO_SPIN49 = [
     *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
@@ -41,18 +26,17 @@ def labelled(skeleton: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", JOINTS)
-def test_every_skeleton_has_its_size_and_names_no_joint_twice(name: str) -> None:
+def test_every_skeleton_has_its_size_names_no_joint_twice_and_is_itself_mirrored_twice(name: str) -> None:
     assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
+    other = mirrored(name)
+    assert [other[i] for i in other] == list(range(len(other)))
 
 
-def test_common14_is_joints_25_to_38_of_spin49() -> None:
+def test_spin49_is_body_25_then_common14_then_the_pelvis_at_39() -> None:
+    assert JOINTS["spin49"][:25] == JOINTS["body_25"]
     assert JOINTS["spin49"][25:39] == JOINTS["common14"]
     assert correspondence("spin49", "common14")[0] == list(range(25, 39))
-
-
-def test_spin49_has_its_pelvis_at_39_and_begins_with_body_25() -> None:
     assert JOINTS["spin49"].index("hip") == 39
-    assert JOINTS["spin49"][:25] == JOINTS["body_25"]
 
 
 def test_smpl_joints_go_to_spin49_by_the_published_indices() -> None:
@@ -65,11 +49,6 @@ def test_smpl_joints_go_to_spin49_by_the_published_indices() -> None:
 def test_smpls_own_24_joints_go_where_they_go_among_the_54(source) -> None:
     known = [(take, put) for put, take in enumerate(SMPL_TO_SPIN49) if take < 24]
     assert list(zip(*correspondence(source, "spin49"), strict=True)) == known
-
-
-def test_skeletons_without_a_common_joint_are_refused() -> None:
-    with pytest.raises(ValueError, match="no joint"):
-        convert(np.ones((1, 2, 3)), source=("left_hand", "right_hand"), target="spin49")
 
 
 def test_common14_takes_the_published_rows_of_the_h36m_regressor() -> None:
@@ -85,26 +64,7 @@ def test_penn_joints_land_under_their_own_names() -> None:
 
 
 def test_openpose_coco_has_body_25s_joints_without_hip_centre_and_feet() -> None:
-    assert correspondence("openpose_coco", "spin49")[1] == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        7,
-        9,
-        10,
-        11,
-        12,
-        13,
-        14,
-        15,
-        16,
-        17,
-        18,
-    ]
+    assert correspondence("openpose_coco", "spin49")[1] == [*range(8), *range(9, 19)]
     assert JOINTS["openpose_coco"][:2] == ("OP Nose", "OP Neck")
 
 
@@ -115,18 +75,15 @@ def test_coco_fills_limbs_and_face_but_no_openpose_joint() -> None:
     assert out[47, 0] == 3  # lear
 
 
-def test_3dpw_and_common14_share_exactly_the_12_limb_joints() -> None:
+def test_3dpw_and_common14_share_the_12_limb_joints_and_17_of_mpi_inf_3dhp_s_28_have_a_place_in_spin49() -> None:
     assert sorted(correspondence("3dpw", "common14")[1]) == list(range(12))
+    assert len(correspondence("mpi_inf_3dhp", "spin49")[0]) == 17
 
 
 @pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
 def test_conversion_to_spin49_and_back_loses_nothing(name: str) -> None:
     there = convert(labelled(name), source=name, target="spin49")
     np.testing.assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
-
-
-def test_of_the_28_joints_of_mpi_inf_3dhp_17_have_a_place_in_spin49() -> None:
-    assert len(correspondence("mpi_inf_3dhp", "spin49")[0]) == 17
 
 
 def test_a_source_may_be_the_names_that_a_file_lists() -> None:
@@ -151,22 +108,15 @@ def test_conversion_leaves_its_input_alone() -> None:
     np.testing.assert_array_equal(keypoints, labelled("coco"))
 
 
-def test_a_wrong_number_of_joints_is_refused() -> None:
+def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4, 17, 3\), expected \(..., 13, C\)"):
         convert(np.zeros((4, 17, 3)), source="penn_action", target="spin49")
-
-
-def test_unknown_skeletons_and_doubled_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="no joint"):
+        convert(np.ones((1, 2, 3)), source=("left_hand", "right_hand"), target="spin49")
     with pytest.raises(ValueError, match="no skeleton is called 'lsp'; known: spin49"):
         joint_names("lsp")
     with pytest.raises(ValueError, match="occurs twice"):
         joint_names(("nose", "nose"))
-
-
-@pytest.mark.parametrize("name", JOINTS)
-def test_mirroring_twice_is_no_mirroring(name: str) -> None:
-    other = mirrored(name)
-    assert [other[i] for i in other] == list(range(len(other)))
 
 
 def test_mirroring_swaps_sides_and_keeps_the_middle() -> None:

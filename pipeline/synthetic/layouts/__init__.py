@@ -6,7 +6,7 @@ Adding a dataset is adding a file with a `LAYOUT` to this folder, and a line to 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError
 from pipeline.synthetic.files import jpeg, mp4_writer
 from pipeline.synthetic.scene import Shot, Take, film
 
@@ -32,12 +33,16 @@ SIZES: Final = {"tiny": Size(0.2, 0.7), "default": Size(1, 1), "large": Size(4, 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Seed and amount. `n_videos` (in a split) and `n_frames` (in a video) overrule `size`."""
+    """Seed and amount. `n_videos` (in a split) and `n_frames` (in a video) overrule `size`. Raises ConfigError."""
 
     seed: int = 0
     size: str = "default"
     n_videos: int | None = None
     n_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(f"size of the demo data: expected one of {', '.join(SIZES)}, found {self.size!r}")
 
     def videos(self, usual: int) -> int:
         """Videos of a split that usually has `usual`."""
@@ -71,13 +76,9 @@ class Layout:
 
     name: str
     what: str  # one sentence for the marker file
-    plan: Callable[[Request], Iterable[Shot]]
+    plan: Callable[[Request], Iterator[Shot]]  # every video that is to be recorded
     record: Record
     finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes what is about all videos
-
-    def shots(self, request: Request) -> list[Shot]:
-        """Every video that is to be recorded."""
-        return list(self.plan(request))
 
 
 def cycled(options: Sequence[T], number: int) -> T:

@@ -9,26 +9,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from pipeline.accounting import Accounting
 from pipeline.datasets.base import Dataset
+from pipeline.errors import RawDataError
 from pipeline.skeletons import joint_names
 
 _MIDDLE = {"Nose": (0, -18), "Neck": (0, -12), "MidHip": (0, 0), "headtop": (0, -20), "hip": (0, 0), "spine": (0, -6)}
 _SIDES = {
-    "Eye": (1, -20),
-    "Ear": (2, -19),
-    "Shoulder": (5, -12),
-    "Elbow": (10, -8),
-    "Wrist": (15, -4),
-    "Hip": (3, 0),
-    "Knee": (4, 10),
-    "Ankle": (4, 20),
-    "BigToe": (5, 20),
-    "SmallToe": (6, 20),
-    "Heel": (4, 20),
-}
+    "Eye": (1, -20), "Ear": (2, -19), "Shoulder": (5, -12), "Elbow": (10, -8), "Wrist": (15, -4), "Hip": (3, 0),
+    "Knee": (4, 10), "Ankle": (4, 20), "BigToe": (5, 20), "SmallToe": (6, 20), "Heel": (4, 20),
+}  # fmt: skip
 
 
 def standing(order: str, x: float = 0, y: float = 0, confidence: float = 0.9, scale: float = 1) -> NDArray[np.float64]:
@@ -54,20 +47,39 @@ def read_one(dataset: Dataset, raw: Path, split: str = "train", body: Any = None
     return tracks, account.as_dict()
 
 
-def write_video(file: Path, n_frames: int, fps: float = 25.0, size: tuple[int, int] = (160, 120)) -> Path:
-    """Frame i is grey of 5 i."""
+def refusal(dataset: Dataset, raw: Path, split: str = "train") -> RawDataError:
+    """What `tracks` raises without a report, for which it rejects the only video with one."""
+    with pytest.raises(RawDataError) as caught:
+        list(dataset.tracks(raw, split))
+    tracks, account = read_one(dataset, raw, split)
+    assert (tracks, account["set_aside"], account["message"]) == ([], caught.value.reason, str(caught.value))
+    return caught.value
+
+
+def touch(folder: Path, *names: str) -> Path:
+    """A folder with empty files, as pictures that are not decoded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def write_video(
+    file: Path, n_frames: int, fps: float = 25.0, size: tuple[int, int] = (160, 120), *, step: int = 5
+) -> Path:
+    """Frame i is grey of `step` times i: where that is not 0, each frame may be taken for another scene."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(_video(file.suffix, n_frames, fps, size))
+    file.write_bytes(_video(file.suffix, n_frames, fps, size, step))
     return file
 
 
 @functools.cache
-def _video(suffix: str, n_frames: int, fps: float, size: tuple[int, int]) -> bytes:
+def _video(suffix: str, n_frames: int, fps: float, size: tuple[int, int], step: int) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"video{suffix}"
         code = "MJPG" if suffix == ".avi" else "mp4v"
         writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), fps, size)
         for i in range(n_frames):
-            writer.write(np.full((size[1], size[0], 3), 5 * i % 256, np.uint8))
+            writer.write(np.full((size[1], size[0], 3), step * i % 256, np.uint8))
         writer.release()
         return file.read_bytes()

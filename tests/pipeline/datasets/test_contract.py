@@ -79,12 +79,39 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
 }
 
 
+def person(t: Track) -> Track:
+    """The same, but for joints at (22, 22) and (58, 58) in every frame."""
+    kp_2d = changed(t.kp_2d, (slice(None), 1, slice(0, 2)), 22)
+    return replace(t, kp_2d=changed(kp_2d, (slice(None), 2, slice(0, 2)), 58))
+
+
+def boxed(t: Track, x: float, y: float, side: float) -> Track:
+    return replace(t, bbox=np.tile(np.float32([x, y, side, side]), (3, 1)))
+
+
+BROKEN |= {  # what no person looks like
+    # fractions of the picture, not px
+    "within a pixel of each other: in 3 of 3 frames, the first is frame 0 of a/0": lambda t: replace(
+        t, kp_2d=t.kp_2d / np.float32([90, 90, 1])
+    ),
+    # px of the picture before it was made smaller
+    "outside the picture: in 3 of 3": lambda t: replace(t, kp_2d=t.kp_2d * np.float32([4, 4, 1])),
+    "outside the box: in 3 of 3": lambda t: boxed(t, 140, 40, 50),
+    "one direction from the box's centre": lambda t: boxed(person(t), 20, 20, 40),
+    "as if that were a corner": lambda t: boxed(person(t), 60, 60, 40),
+    # absent joints, taken for seen ones
+    "exactly (0, 0) is visible": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 0, 2), 1)),
+}
+
+
 @dataclass(frozen=True)
 class Dances(Dataset):
     """A reader whose one track is spoilt in one way."""
 
     spoil: Callable[[Track], Track] = lambda track: track
     keeps: int = 3
+    found: int = 3
+    listed: tuple[RawVideo, ...] = (RawVideo("a", files=(), folders=(Path("a"),)),)
 
     name: ClassVar[str] = "dances"
     splits: ClassVar[tuple[str, ...]] = ("train",)
@@ -95,10 +122,10 @@ class Dances(Dataset):
         return COLUMNS
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        return [RawVideo("a", files=(), folders=(Path("a"),))]
+        return self.listed
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
-        account.found = self.keeps
+        account.found = self.found
         account.keep_track(self.keeps)
         return [self.spoil(good(raw))]
 
@@ -111,7 +138,9 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_good_reader_has_no_problems(raw: Path) -> None:
+def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw: Path) -> None:
+    assert contract.reader_problems(Dances(), raw, "train") == []
+    (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
     assert contract.reader_problems(Dances(), raw, "train") == []
 
 
@@ -133,103 +162,50 @@ def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
     assert any(promise in problem for problem in problems), problems
 
 
-def test_rows_that_the_account_does_not_know_are_named(raw: Path) -> None:
-    (problem,) = contract.reader_problems(Dances(keeps=2), raw, "train")
+def test_frames_that_are_lost_or_not_accounted_for_are_named(raw: Path) -> None:
+    (problem,) = contract.reader_problems(Dances(keeps=2, found=2), raw, "train")
     assert problem == "a: its account has 2 frames in 1 tracks; 3 in 1 were returned"
+    (problem,) = contract.reader_problems(Dances(found=4), raw, "train")
+    assert "found 4 person-frames, but kept 3 + dropped {} = 3" in problem
 
 
 def test_a_reader_that_reads_otherwise_the_second_time_is_named(raw: Path) -> None:
     random = np.random.default_rng(0)
-
-    def other(track: Track) -> Track:
-        return replace(track, kp_2d=changed(track.kp_2d, (0, 1, 0), random.uniform()))
-
-    assert contract.reader_problems(Dances(spoil=other), raw, "train") == ["a/0: kp_2d differs when it is read again"]
+    reader = Dances(spoil=lambda track: replace(track, kp_2d=changed(track.kp_2d, (0, 1, 0), random.uniform())))
+    assert contract.reader_problems(reader, raw, "train") == ["a/0: kp_2d differs when it is read again"]
 
 
-@pytest.mark.parametrize(
-    ("listed", "told"),
-    [
-        (["b", "a"], "not sorted"),
-        (["a", "a"], "lists a name twice"),
-    ],
-)
-def test_a_list_of_videos_out_of_order_is_named(listed: list[str], told: str, raw: Path) -> None:
-    class Listed(Dances):
-        """Lists what it is told."""
-
-        def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-            return [RawVideo(name, files=(Path(name),)) for name in listed]
-
-    assert any(told in problem for problem in contract.reader_problems(Listed(), raw, "train"))
+@pytest.mark.parametrize(("names", "told"), [("ba", "not sorted"), ("aa", "lists a name twice")])
+def test_a_list_of_videos_out_of_order_is_named(names: str, told: str, raw: Path) -> None:
+    listed = tuple(RawVideo(name, files=(Path(name),)) for name in names)
+    assert any(told in problem for problem in contract.reader_problems(Dances(listed=listed), raw, "train"))
 
 
 def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> None:
-    (raw / "a" / "000001.jpg").write_bytes(jpeg(np.zeros((40, 40, 3), np.uint8)))
-
-    (raw / "a" / "000003.jpg").write_bytes(jpeg(np.zeros((80, 90, 3), np.uint8)))
-
-    def from_the_second(track: Track) -> Track:
-        return replace(track, frame_index=np.arange(1, 4))
-
-    (problem,) = contract.reader_problems(Dances(spoil=from_the_second), raw, "train")
+    for number, size in ((1, (40, 40, 3)), (3, (80, 90, 3))):
+        (raw / "a" / f"{number:06d}.jpg").write_bytes(jpeg(np.zeros(size, np.uint8)))
+    reader = Dances(spoil=lambda track: replace(track, frame_index=np.arange(1, 4)))
+    (problem,) = contract.reader_problems(reader, raw, "train")
     assert problem == "a/0: frame 1 is (40, 40, 3), and the source's size (90, 80)"
 
 
-def test_frames_whose_pictures_are_not_there_are_named(raw: Path) -> None:
-    def from_the_second(track: Track) -> Track:
-        return replace(track, frames=Pictures(raw, "a/{:06d}.jpg", first=1))
-
-    (problem,) = contract.reader_problems(Dances(spoil=from_the_second), raw, "train")
-    assert problem == "a/0: 1 of its frames have no picture, the first would be 000003.jpg"
-
-
-def test_a_pattern_that_no_picture_has_is_named(raw: Path) -> None:
-    def elsewhere(track: Track) -> Track:
-        return replace(track, frames=Pictures(raw, "a/{:03d}.jpg"))
-
-    problems = contract.reader_problems(Dances(spoil=elsewhere), raw, "train")
-    assert problems[0] == "a/0: 3 of its frames have no picture, the first would be 000.jpg"
-    assert "its pixel source cannot be used" in problems[1]
-
-
-def test_a_picture_that_cannot_be_decoded_is_no_broken_promise(raw: Path) -> None:
-    (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
-    assert contract.reader_problems(Dances(), raw, "train") == []
+@pytest.mark.parametrize(
+    ("pattern", "first", "problems"),
+    [
+        ("a/{:06d}.jpg", 1, ["1 of its frames have no picture, the first would be 000003.jpg"]),
+        ("a/{:03d}.jpg", 0, ["3 of its frames have no picture, the first would be 000.jpg", "its pixel source cannot"]),
+    ],
+)
+def test_frames_whose_pictures_are_not_there_are_named(
+    pattern: str, first: int, problems: list[str], raw: Path
+) -> None:
+    reader = Dances(spoil=lambda track: replace(track, frames=Pictures(raw, pattern, first=first)))
+    found = contract.reader_problems(reader, raw, "train")
+    assert len(found) == len(problems)
+    assert all(one.startswith(f"a/0: {problem}") for one, problem in zip(found, problems, strict=True))
 
 
 # ------------------------------------------------------------------------------------- what no person looks like
-
-
-def person(t: Track) -> Track:
-    """The same, but for joints at (22, 22) and (58, 58) in every frame."""
-    kp_2d = changed(t.kp_2d, (slice(None), 1, slice(0, 2)), 22)
-    return replace(t, kp_2d=changed(kp_2d, (slice(None), 2, slice(0, 2)), 58))
-
-
-def boxed(t: Track, x: float, y: float, side: float) -> Track:
-    return replace(t, bbox=np.tile(np.float32([x, y, side, side]), (3, 1)))
-
-
-GROSS: dict[str, Callable[[Track], Track]] = {
-    # fractions of the picture, not px
-    "within a pixel of each other: in 3 of 3 frames, the first is frame 0 of a/0": lambda t: replace(
-        t, kp_2d=t.kp_2d / np.float32([90, 90, 1])
-    ),
-    # px of the picture before it was made smaller
-    "outside the picture: in 3 of 3": lambda t: replace(t, kp_2d=t.kp_2d * np.float32([4, 4, 1])),
-    "outside the box: in 3 of 3": lambda t: boxed(t, 140, 40, 50),
-    "one direction from the box's centre": lambda t: boxed(person(t), 20, 20, 40),
-    "as if that were a corner": lambda t: boxed(person(t), 60, 60, 40),
-    # absent joints, taken for seen ones
-    "exactly (0, 0) is visible": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 0, 2), 1)),
-}
-
-
-@pytest.mark.parametrize("told", GROSS)
-def test_what_no_person_looks_like_is_named(told: str, raw: Path) -> None:
-    problems = contract.reader_problems(Dances(spoil=GROSS[told]), raw, "train")
-    assert any(problem.startswith("train: ") and told in problem for problem in problems), problems
 
 
 @given(
@@ -249,39 +225,20 @@ def test_no_joints_with_the_box_around_them_are_a_mistake(joints: np.ndarray, n:
 
 
 def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
-    def one_frame(t: Track) -> Track:
-        return replace(t, bbox=changed(t.bbox, 0, np.float32([140, 40, 50, 50])))
-
-    assert contract.reader_problems(Dances(spoil=one_frame), raw, "train") == []
+    box = np.float32([140, 40, 50, 50])
+    reader = Dances(spoil=lambda track: replace(track, bbox=changed(track.bbox, 0, box)))
+    assert contract.reader_problems(reader, raw, "train") == []
 
 
 # -------------------------------------------------------------------------------------------- readers that fail
 
 
 def test_pictures_in_a_folder_that_is_not_named_are_reported(raw: Path) -> None:
-    class Elsewhere(Dances):
-        """Names another folder than that of its pictures."""
-
-        def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-            return [RawVideo("a", files=(), folders=(Path("b"),))]
-
-    (problem,) = contract.reader_problems(Elsewhere(), raw, "train")
+    elsewhere = Dances(listed=(RawVideo("a", files=(), folders=(Path("b"),)),))
+    (problem,) = contract.reader_problems(elsewhere, raw, "train")
     assert problem == "a/0: has its pixels in a, which videos() does not name"
 
 
 def test_an_exception_of_a_reader_is_a_problem_and_not_the_end(raw: Path) -> None:
     (problem,) = contract.reader_problems(Dances(spoil=lambda _: {}["joints"]), raw, "train")
     assert problem.startswith("a: KeyError: 'joints' (at test_contract.py:")
-
-
-def test_a_reader_that_loses_a_frame_is_told(raw: Path) -> None:
-    class Loses(Dances):
-        """Finds four frames, and says nothing of the fourth."""
-
-        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
-            tracks = super().read(raw, split, video, account, body)
-            account.found = 4
-            return tracks
-
-    (problem,) = contract.reader_problems(Loses(), raw, "train")
-    assert "found 4 person-frames, but kept 3 + dropped {} = 3" in problem

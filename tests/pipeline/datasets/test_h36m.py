@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +65,6 @@ def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.
     return by_hand.write_video(raw / subject / "Videos" / f"{stem}.mp4", n_frames, fps, (480, 416))
 
 
-def write_pictures(folder: Path, numbers: Iterable[int], name: str = "{:06d}.jpg") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        (folder / name.format(number)).touch()
-
-
 def write_metadata(raw: Path, **changed: Any) -> None:
     """metadata.xml with two takes: ids (2, 1) and (14, 2), which S1 and S9 call otherwise. f = 1000 + camera."""
     subjects = [f"S{k}" for k in range(1, 12)]
@@ -102,9 +95,7 @@ def write_fits(raw: Path, fits: Any = None, *, subject: int = 1, cameras_in: str
         fits = {"2": {"1": {str(frame): fit_of(frame) for frame in (0, 2, 4, 8, 10)}}}
     for folder in {"smpl_param", cameras_in}:
         (raw / folder).mkdir(exist_ok=True)
-    stored = {
-        str(i + 1): {"R": r.tolist(), "t": [1, 2, 3], "f": [1, 1], "c": [0, 0]} for i, r in enumerate(rotations())
-    }
+    stored = {str(i): {"R": r.tolist(), "t": [1, 2, 3], "f": [1, 1]} for i, r in enumerate(rotations(), start=1)}
     (raw / cameras_in / f"Human36M_subject{subject}_camera.json").write_text(json.dumps(stored))
     text = fits if isinstance(fits, str) else json.dumps(fits)
     (raw / "smpl_param" / f"Human36M_subject{subject}_smpl_param.json").write_text(text)
@@ -125,33 +116,25 @@ def raw(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------ a sequence
 
 
-def test_a_sequence_becomes_a_track_of_every_second_frame(raw: Path) -> None:
+def test_a_sequence_becomes_a_track_of_every_second_frame_with_17_joints_under_their_names(raw: Path) -> None:
     (track,), account = read(raw)
     assert (track.name, track.video, track.fps, track.step) == (f"{NAME}/0", NAME, 50.0, 2)
     assert track.frame_index.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
     assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
     assert (account["found"], account["kept"], account["dropped"]) == (20, 10, {"not_sampled": 10})
     assert account["notes"] == []
+    np.testing.assert_array_equal(track.intrinsics, [[1000, 0, 500], [0, 2000, 600], [0, 0, 1]])
     assert track.crop_scale == 1.3
     assert track.has_3d.all()
     assert np.isnan(track.pose).all()  # without fits: no zero passes for a pose
     assert np.isnan(track.betas).all()
-
-
-def test_17_of_the_32_stored_joints_are_used_each_under_its_name(raw: Path) -> None:
-    (track,), _ = read(raw)
-    seen = [SPIN49[j] for j in np.flatnonzero(track.kp_2d[0, :, 2])]
-    assert sorted(seen) == sorted(STORED_AT)
-    for name, stored in STORED_AT.items():
-        expected = [200 + 5 * stored + 6, 300 + 3 * stored, 1]
-        np.testing.assert_array_equal(track.kp_2d[3, SPIN49.index(name)], expected)  # row 3 is frame 6
-
-
-def test_the_box_is_the_extent_of_the_17_joints_times_11(raw: Path) -> None:
-    (track,), _ = read(raw)
     low, high = min(USED), max(USED)  # joints 1 to 27: 130 px wide and 78 high, whatever the toes and hands do
     side = 1.1 * 5 * (high - low)
     np.testing.assert_allclose(track.bbox[2], [200 + 5 * 14 + 4, 300 + 3 * 14, side, side], rtol=1e-6)
+    assert {SPIN49[j] for j in np.flatnonzero(track.kp_2d[0, :, 2])} == set(STORED_AT)
+    for name, stored in STORED_AT.items():
+        expected = [200 + 5 * stored + 6, 300 + 3 * stored, 1]
+        np.testing.assert_array_equal(track.kp_2d[3, SPIN49.index(name)], expected)  # row 3 is frame 6
 
 
 # ------------------------------------------------------------------------------------------------------- the listing
@@ -160,31 +143,24 @@ def test_the_box_is_the_extent_of_the_17_joints_times_11(raw: Path) -> None:
 def test_subjects_decide_the_split_and_videos_come_sorted(tmp_path: Path) -> None:
     for subject in ("S1", "S11", "S5", "S9", "S7", "S2"):
         write_poses(tmp_path, f"{subject}/Walking 1.60457274")
-    assert [video.name for video in H36M.videos(tmp_path, "train")] == [
-        "S1/Walking 1.60457274",
-        "S5/Walking 1.60457274",
-        "S7/Walking 1.60457274",
-    ]
-    assert [video.name[:3] for video in H36M.videos(tmp_path, "val")] == ["S11", "S9/"]
+    for split, listed in (("train", ["S1", "S5", "S7"]), ("val", ["S11", "S9"])):
+        assert [video.name for video in H36M.videos(tmp_path, split)] == [f"{s}/Walking 1.60457274" for s in listed]
 
 
 def test_all_files_and_what_else_lies_there_are_no_sequences(raw: Path) -> None:
     write_video(raw, "S1/_ALL 1.54138969")
     write_poses(raw, "S1/_ALL.54138969")
     (raw / "S1/Videos/._Directions 1.54138969.mp4").touch()
-    write_pictures(raw / "S1/images/_ALL_1.54138969", range(3))
+    by_hand.touch(raw / "S1/images/_ALL_1.54138969", "000000.jpg", "000001.jpg")
     assert [video.name for video in H36M.videos(raw, "train")] == [NAME]
 
 
-@pytest.mark.parametrize(("kind", "found"), [("D2_Positions", "3D alone"), ("", "neither")])
-def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(raw: Path, kind: str, found: str) -> None:
-    for gone in (kind,) if kind else ("D2_Positions", "D3_Positions_mono"):
-        pose_file(raw, gone).unlink()
-    tracks, account = read(raw)
-    assert tracks == []
-    assert account["set_aside"] == "no_label"
-    assert account["dropped"] == ({"no_label": N} if kind else {})
-    assert f"found {found}" in account["message"]
+def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(raw: Path) -> None:
+    for kind, found, n in (("D2_Positions", "3D alone", {"no_label": N}), ("D3_Positions_mono", "neither", {})):
+        pose_file(raw, kind).unlink()
+        tracks, account = read(raw)
+        assert (tracks, account["set_aside"], account["dropped"]) == ([], "no_label", n)
+        assert f"found {found}" in account["message"]
 
 
 # ----------------------------------------------------------------------------------------------------- video, pictures
@@ -199,20 +175,12 @@ def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path) -> None
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
 
 
-def test_poses_that_are_a_little_longer_than_the_video_lose_their_end(raw: Path) -> None:
-    write_poses(raw, n_frames=21)
-    (track,), account = read(raw)
-    assert track.frame_index[-1] == 18
-    assert account["dropped"] == {"not_sampled": 10, "no_picture": 1}
-    assert account["notes"] == ["1 of 21 labelled frames have no picture, the first is frame 20"]
-
-
-@pytest.mark.parametrize(("n_frames", "fps"), [(17, 50.0), (30, 25.0)])
-def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path, n_frames: int, fps: float) -> None:
-    write_video(raw, n_frames=n_frames, fps=fps)
-    _, account = read(raw)
-    assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N})
-    assert "about 20 at 50 fps" in account["message"]
+def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path) -> None:
+    for n_frames, fps in ((17, 50.0), (30, 25.0)):
+        write_video(raw, n_frames=n_frames, fps=fps)
+        _, account = read(raw)
+        assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N})
+        assert "about 20 at 50 fps" in account["message"]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +193,7 @@ def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path, n_f
 )
 def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, first: int) -> None:
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    write_pictures(raw / "S1" / folder, range(first, first + N), name)
+    by_hand.touch(raw / "S1" / folder, *map(name.format, range(first, first + N)))
     (track,), account = read(raw)
     assert isinstance(track.frames, Pictures)
     assert track.frames.path(4) == raw / "S1" / folder / name.format(4 + first)
@@ -237,12 +205,15 @@ def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, f
 # --------------------------------------------------------------------------------------------------------- bad labels
 
 
-def test_poses_of_slightly_different_lengths_are_used_as_far_as_both_go(raw: Path) -> None:
-    write_poses(raw, millimetres=poses(18)[1])
+def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go(raw: Path) -> None:
+    write_poses(raw, n_frames=21, millimetres=poses(19)[1])
     (track,), account = read(raw)
-    assert track.frame_index[-1] == 16
-    assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
-    assert account["notes"] == ["poses of 20 frames in 2D, of 18 in 3D"]
+    assert track.frame_index[-1] == 18
+    assert (account["found"], account["dropped"]) == (21, {"not_sampled": 10, "no_label": 1})
+    longer = "1 of 21 labelled frames have no picture, the first is frame 20"
+    assert account["notes"] == ["poses of 21 frames in 2D, of 19 in 3D", longer]
+    write_poses(raw, n_frames=21)
+    assert read(raw)[1]["dropped"] == {"not_sampled": 10, "no_picture": 1}
 
 
 def test_poses_of_very_different_lengths_or_another_skeleton_are_refused(raw: Path) -> None:
@@ -279,16 +250,6 @@ def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- metadata, fits
-
-
-def test_intrinsics_are_those_of_the_camera(tmp_path: Path) -> None:
-    write_metadata(tmp_path)
-    for camera, number in (("54138969", 0), ("58860488", 2)):
-        write_poses(tmp_path, f"S8/Walking.{camera}")
-        write_video(tmp_path, f"S8/Walking.{camera}")
-        track = list(H36M.tracks(tmp_path, "train"))[-1]
-        expected = [[1000 + number, 0, 500 + number], [0, 2000 + number, 600 + number], [0, 0, 1]]
-        np.testing.assert_array_equal(track.intrinsics, expected)
 
 
 BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><m>&b;</m>'
@@ -329,7 +290,7 @@ def test_fits_are_turned_into_the_camera_frame_by_frame(raw: Path, cameras_in: s
     assert account["notes"] == ["5 of the kept frames have no SMPL fit"]
 
 
-def test_action_ids_become_file_names_by_the_subject(tmp_path: Path) -> None:
+def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(tmp_path: Path) -> None:
     write_metadata(tmp_path)
     for subject, action in (("S1", "Walking"), ("S9", "Walking 1")):  # both are action 14, subaction 2
         name = f"{subject}/{action}.58860488"
@@ -337,6 +298,7 @@ def test_action_ids_become_file_names_by_the_subject(tmp_path: Path) -> None:
         write_video(tmp_path, name)
         write_fits(tmp_path, {"14": {"2": {"6": fit_of(6)}}, "2": {}}, subject=int(subject[1:]))
         (track,), _ = read(tmp_path, "train" if subject == "S1" else "val")
+        np.testing.assert_array_equal(track.intrinsics, [[1002, 0, 502], [0, 2002, 602], [0, 0, 1]])  # the third
         assert track.frame_index[track.has_smpl].tolist() == [6]
         expected = rotations()[2] @ Rotation.from_rotvec(fit_of(6)["pose"][:3]).as_matrix()
         np.testing.assert_allclose(Rotation.from_rotvec(track.pose[3, :3]).as_matrix(), expected, atol=1e-6)
@@ -379,12 +341,10 @@ def test_fits_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, f
 
 
 def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw: Path) -> None:
-    pose = ", ".join(["1e300", *map(str, fit_of(2)["pose"][1:])])  # beyond float32
-    shape = ", ".join(map(str, fit_of(2)["shape"]))
-    frames = (
-        f'"2": {{"pose": [{pose}], "shape": [{shape}]}}, "0": {json.dumps(fit_of(7))}, "0": {json.dumps(fit_of(0))}'
-    )
-    write_fits(raw, f'{{"2": {{"1": {{{frames}}}}}}}')
+    wild = fit_of(2) | {"pose": [1e300, *fit_of(2)["pose"][1:]]}  # beyond float32
+    frames = (("2", wild), ("0", fit_of(7)), ("0", fit_of(0)))
+    text = ", ".join(f'"{frame}": {json.dumps(fit)}' for frame, fit in frames)
+    write_fits(raw, f'{{"2": {{"1": {{{text}}}}}}}')
     (track,), _ = read(raw)
     assert track.frame_index[track.has_smpl].tolist() == [0]
     np.testing.assert_allclose(track.betas[0], fit_of(0)["shape"], rtol=1e-6)

@@ -7,23 +7,27 @@ import pytest
 
 from pipeline import datasets
 from pipeline.boxes import smooth_boxes
-from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, standing, write_video
+from tests.pipeline.datasets.by_hand import read_one, refusal, standing, write_video
 
 KINETICS = datasets.get("kinetics")
 CLIP = "AbCdEf-_012_000004_000014"
 SPIN49 = JOINTS["spin49"]
+N, SIZE = 72, (640, 240)  # frames of the clip, px
 
 
-def person(x: float = 100, y: float = 200, confidence: float = 0.9, n_joints: int = 25) -> np.ndarray:
-    return standing({25: "body_25", 18: "openpose_coco", 17: "coco"}[n_joints], x, y, confidence)
+def person(x: float = 100, confidence: float = 0.9, order: str = "body_25") -> np.ndarray:
+    return standing(order, x, 200, confidence)
 
 
-def write_openpose(raw: Path, frames: dict[int, list[np.ndarray]], split: str = "train", clip: str = CLIP) -> Path:
-    folder = raw / "keypoints" / split / clip
+ONE = {t: [person()] for t in range(30)}
+
+
+def write_openpose(raw: Path, frames: dict[int, list[np.ndarray]] | None = None, clip: str = CLIP) -> Path:
+    """By default, one person in the first 30 frames."""
+    folder = raw / "keypoints/train" / clip
     folder.mkdir(parents=True, exist_ok=True)
-    for frame, persons in frames.items():
+    for frame, persons in (ONE if frames is None else frames).items():
         people = [{"person_id": [-1], "pose_keypoints_2d": p.reshape(-1).tolist()} for p in persons]
         content = {"version": 1.3, "people": people}
         (folder / f"{clip}_{frame:012d}_keypoints.json").write_text(json.dumps(content))
@@ -37,7 +41,7 @@ def write_alphapose(raw: Path, results: list[dict[str, Any]], clip: str = CLIP) 
 
 
 def result(frame: int, x: float = 100, score: float = 2.5, **more: Any) -> dict[str, Any]:
-    keypoints = person(x, confidence=score, n_joints=17).reshape(-1).tolist()
+    keypoints = person(x, score, "coco").reshape(-1).tolist()
     return {"image_id": f"{frame}.jpg", "category_id": 1, "keypoints": keypoints, "score": 3.1, **more}
 
 
@@ -50,7 +54,7 @@ def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    write_video(tmp_path / f"train/abseiling/{CLIP}.mp4", 110, size=(640, 480))
+    write_video(tmp_path / f"train/abseiling/{CLIP}.mp4", N, size=SIZE)
     return tmp_path
 
 
@@ -70,20 +74,15 @@ def test_a_clip_becomes_a_track_a_person(raw: Path) -> None:
     assert left.frames.spec == f"video:train/abseiling/{CLIP}.mp4"
 
 
-def test_confidence_is_the_score_clipped_to_1_and_0_under_03(raw: Path) -> None:
-    joints = person()
+def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_fewer_than_6_joints_are_dropped(
+    raw: Path,
+) -> None:
+    joints, five, six, none = person(), person(), person(), np.zeros((25, 3))
     joints[:4, 2] = [1.04, 0.3, 0.29, 0]
-    write_openpose(raw, {t: [joints] for t in range(30)})
-    (track,), _ = read(raw)
-    np.testing.assert_allclose(track.kp_2d[0, :5, 2], [1, 0.3, 0, 0, 0.9], rtol=1e-6)
-
-
-def test_a_frame_with_fewer_than_6_visible_joints_is_dropped(raw: Path) -> None:
-    five, six, none = person(), person(), np.zeros((25, 3))
     five[5:, 2], six[6:, 2] = 0.2, 0.2
-    frames = {t: [person()] for t in range(30)}
-    write_openpose(raw, frames | {10: [five], 11: [six, none]})
+    write_openpose(raw, {t: [joints] for t in range(30)} | {10: [five], 11: [six, none]})
     (track,), account = read(raw)
+    np.testing.assert_allclose(track.kp_2d[0, :5, 2], [1, 0.3, 0, 0, 0.9], rtol=1e-6)
     assert track.frame_index.tolist() == [t for t in range(30) if t != 10]
     assert account["dropped"] == {"too_few_visible_joints": 1, "no_visible_joint": 1}
 
@@ -101,21 +100,12 @@ def test_tracks_under_25_frames_are_dropped(raw: Path, n_frames: int, n_tracks: 
 def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no_other(raw: Path) -> None:
     # Somebody who comes late; of 0.3 joints count as visible, and only above it for a box.
     unsure = {10, 11, 12, 58, 59}
-    write_openpose(raw, {t: [person(100 + 2 * t, confidence=0.3 if t in unsure else 0.9)] for t in range(10, 60)})
+    write_openpose(raw, {t: [person(100 + 2 * t, 0.3 if t in unsure else 0.9)] for t in range(10, 60)})
     (track,), account = read(raw)
     assert track.frame_index.tolist() == list(range(13, 58))
     assert account["dropped"] == {"no_box": 5}
     alone, _, _ = smooth_boxes(np.stack([person(100 + 2 * t) for t in range(13, 58)]))
     np.testing.assert_allclose(track.bbox, alone * [1, 1, 1.1, 1.1], rtol=1e-6)
-
-
-def test_openposes_18_joints_have_no_hip_centre(raw: Path) -> None:
-    joints = person(n_joints=18)
-    joints[8, :2] = [101, 203]  # RHip follows LWrist
-    write_openpose(raw, {t: [joints] for t in range(30)})
-    (track,), _ = read(raw)
-    np.testing.assert_allclose(track.kp_2d[0, SPIN49.index("OP RHip"), :2], [101, 203])
-    assert track.kp_2d[0, SPIN49.index("OP MidHip"), 2] == 0
 
 
 @pytest.mark.parametrize("form", [0, [[0.0], [0.0]]])
@@ -157,14 +147,6 @@ def test_one_identity_given_twice_in_a_frame_goes_to_the_surer_person(raw: Path)
     assert account["dropped"] == {"duplicate_person": 1}
 
 
-def test_openpose_goes_before_alphapose(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(30)})
-    write_alphapose(raw, [])
-    tracks, account = read(raw)
-    assert len(tracks) == 1
-    assert account["notes"] == [f"{CLIP}.json is not used: OpenPose's files are"]
-
-
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_clip_without_keypoints_is_counted_and_no_error(raw: Path, folder: bool) -> None:
     if folder:
@@ -174,39 +156,27 @@ def test_a_clip_without_keypoints_is_counted_and_no_error(raw: Path, folder: boo
 
 
 def test_more_keypoints_than_frames_are_refused(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(110)})
+    write_openpose(raw, {t: [person()] for t in range(N)})
     assert read(raw)[1]["notes"] == []
-    write_openpose(raw, {110: [person()]})
+    write_openpose(raw, {N: [person()]})
     account = read(raw)[1]
-    assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": 111})
-    assert "110 frames" in account["message"]
+    assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N + 1})
+    assert f"{N} frames" in account["message"]
 
 
 def test_clips_lie_flat_or_in_class_folders_in_any_container(tmp_path: Path) -> None:
-    for name in (
-        "b.avi",
-        "zumba/a.webm",
-        "abseiling/c.mkv",
-        "abseiling/d.mp4.part",
-        "abseiling/deep/e.mp4",
-        "notes.txt",
-    ):
+    inside = ("c.mkv", "d.mp4.part", "deep/e.mp4")
+    for name in ("b.avi", "zumba/a.webm", *(f"abseiling/{name}" for name in inside), "notes.txt"):
         (tmp_path / "val" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "val" / name).touch()
     assert [video.name for video in KINETICS.videos(tmp_path, "val")] == ["val/abseiling/c", "val/b", "val/zumba/a"]
 
 
-def test_a_listing_names_the_video_and_the_folder_of_its_keypoints(raw: Path) -> None:
-    write_alphapose(raw, [])
-    (video,) = KINETICS.videos(raw, "train")
-    folder = Path("keypoints/train") / CLIP
-    assert video.files == (Path(f"train/abseiling/{CLIP}.mp4"),)
-    assert (video.folders, video.label_folders) == ((), (folder,))
-
-
 def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(30)})
+    write_openpose(raw)
     before = list(KINETICS.videos(raw, "train"))
+    assert [video.files for video in before] == [(Path(f"train/abseiling/{CLIP}.mp4"),)]
+    assert (before[0].folders, before[0].label_folders) == ((), (Path("keypoints/train") / CLIP,))
     for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):  # of a Mac, and others
         (raw / file).parent.mkdir(exist_ok=True)
         (raw / file).touch()
@@ -218,54 +188,48 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: 
     assert (account["set_aside"], account["found"]) == ("video_missing", 30)
 
 
-def test_a_clip_in_two_containers_is_read_once_and_told(raw: Path) -> None:
+def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_told(raw: Path) -> None:
     (raw / f"train/abseiling/{CLIP}.webm").touch()
-    write_openpose(raw, {t: [person()] for t in range(30)})
+    write_openpose(raw)
+    write_alphapose(raw, [])
     (track,), account = read(raw)
     assert track.frames.path.endswith(".mp4")
-    assert account["notes"] == [f"{CLIP}.webm is not used: {CLIP}.mp4 is the same clip"]
+    not_used = [
+        f"{CLIP}.json is not used: OpenPose's files are",
+        f"{CLIP}.webm is not used: {CLIP}.mp4 is the same clip",
+    ]
+    assert account["notes"] == not_used
+
+
+OPENPOSE = f"{CLIP}_000000000010_keypoints.json"
+IMAGE = "'image_id': expected"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("name", "content", "words"),
     [
-        ("[" * 100_000, "expected JSON, found RecursionError"),
-        ('{"people": [3]}', "'people': expected a list of persons"),
-        (
-            '{"people": [{}]}',
-            "'pose_keypoints_2d': expected 51, 54, 75, 69, 78, 399 or 408 numbers",
-        ),
-        ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "408 numbers a person, found 3 entries"),
-        (json.dumps({"people": [{"pose_keypoints_2d": ["x"] * 75}]}), "numbers of shape (75), found (75,) <U1"),
-        (json.dumps({"people": [{"pose_keypoints_2d": [0] * 54}]}), "expected one joint order in all frames"),
+        (OPENPOSE, "[" * 100_000, "expected JSON, found RecursionError"),
+        (OPENPOSE, {"people": [3]}, "'people': expected a list of persons"),
+        (OPENPOSE, {"people": [{}]}, "'pose_keypoints_2d': expected 51, 54, 75, 69, 78, 399 or 408 numbers"),
+        (OPENPOSE, {"people": [{"pose_keypoints_2d": [1, 2, 3]}]}, "408 numbers a person, found 3 entries"),
+        (OPENPOSE, {"people": [{"pose_keypoints_2d": ["x"] * 75}]}, "numbers of shape (75), found (75,) <U1"),
+        (OPENPOSE, {"people": [{"pose_keypoints_2d": [0] * 54}]}, "expected one joint order in all frames"),
+        (f"{CLIP}_7_keypoints.json", {"people": []}, "frame 7 twice"),
+        (f"{CLIP}.json", [result(0) | {"image_id": "frame.jpg"}], f"{IMAGE} a picture's name"),
+        (f"{CLIP}.json", [result(0) | {"image_id": "x" * 10_000}], f"found a text '{'x' * 40}'..."),
+        (f"{CLIP}.json", [result(0) | {"keypoints": [1, 2]}], "numbers a person, found 2 entries"),
+        (f"{CLIP}.json", [result(0) | {"idx": float("nan")}], "'idx': expected a whole number"),
+        (f"{CLIP}.json", [result(0) | {"idx": [[[1]]]}], "'idx': expected a whole number"),
+        (f"{CLIP}.json", {"0.jpg": {"people": [{"pose_keypoints_2d": []}]}}, "without --format"),
     ],
 )
-def test_files_that_are_not_openposes_are_named(raw: Path, content: str, words: str) -> None:
-    folder = write_openpose(raw, {t: [person()] for t in range(30)})
-    (folder / f"{CLIP}_000000000010_keypoints.json").write_text(content)
-    with pytest.raises(RawDataError, match=r"000000000010_keypoints\.json") as caught:
-        list(KINETICS.tracks(raw, "train"))
-    assert words in str(caught.value)
-    assert read(raw)[1]["set_aside"] == "bad_label_file"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"image_id": "frame.jpg"}, "'image_id': expected a picture's name"),
-        (
-            {"image_id": "x" * 10_000},
-            r"'image_id': expected .* such as '35.jpg', found a text 'x{40}'\.\.\.",
-        ),
-        ({"keypoints": [1, 2]}, "'keypoints': expected 51, 54.* numbers a person, found 2 entries"),
-        ({"idx": float("nan")}, "'idx': expected a whole number"),
-        ({"idx": [[[1]]]}, "'idx': expected a whole number"),
-    ],
-)
-def test_results_that_are_not_alphaposes_are_named(raw: Path, change: dict[str, Any], words: str) -> None:
-    write_alphapose(raw, [result(0) | change])
-    with pytest.raises(RawDataError, match=words):
-        list(KINETICS.tracks(raw, "train"))
+def test_files_that_are_not_openposes_or_alphaposes_are_named(raw: Path, name: str, content: Any, words: str) -> None:
+    folder = write_openpose(raw, {} if name == f"{CLIP}.json" else None)
+    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    error = refusal(KINETICS, raw)
+    assert error.reason == "bad_label_file"
+    assert words in str(error)
+    assert str(folder if "twice" in words else folder / name) in str(error)
 
 
 # ------------------------------------------------------------------- other joint orders, names, frames, pictures
@@ -281,7 +245,7 @@ def test_joints_in_no_known_order_are_refused_with_what_to_export(raw: Path) -> 
 
 @pytest.mark.parametrize("name", ["{:03d}.json", "cam01.{:04d}.json", "other_{:012d}_keypoints.json", "{:d}.json"])
 def test_files_of_any_one_numbered_name_are_read(raw: Path, name: str) -> None:
-    folder = write_openpose(raw, {t: [person()] for t in range(30)})
+    folder = write_openpose(raw)
     for t, file in enumerate(sorted(folder.iterdir())):
         file.rename(folder / name.format(t))
     (track,), _ = read(raw)
@@ -289,7 +253,7 @@ def test_files_of_any_one_numbered_name_are_read(raw: Path, name: str) -> None:
 
 
 def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) -> None:
-    write_video(tmp_path / "train/1700000000000000.mp4", 60, size=(640, 480))
+    write_video(tmp_path / "train/1700000000000000.mp4", 60, size=SIZE)
     folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="1700000000000000")
     assert read(tmp_path)[1]["kept"] == 60
     for t, file in enumerate(sorted(folder.iterdir())):
@@ -302,6 +266,8 @@ def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) 
 def test_pictures_that_alphapose_names_share_what_is_before_the_number(raw: Path) -> None:
     results = [result(t) | {"image_id": f"clip01_{t:06d}.jpg"} for t in range(30)]
     write_alphapose(raw, results)
+    file = raw / f"keypoints/train/{CLIP}/{CLIP}.json"
+    file.rename(file.with_name("alphapose-results.json"))  # as AlphaPose calls it
     assert read(raw)[1]["kept"] == 30
     write_alphapose(raw, [*results, result(0) | {"image_id": "clip02_000000.jpg"}])
     account = read(raw)[1]
@@ -309,15 +275,7 @@ def test_pictures_that_alphapose_names_share_what_is_before_the_number(raw: Path
     assert all(word in account["message"] for word in ("'clip01_'", "'clip02_'", "one video"))
 
 
-def test_alphaposes_other_formats_are_refused_with_the_option_to_leave_out(raw: Path) -> None:
-    write_alphapose(raw, {f"{t}.jpg": {"people": [{"pose_keypoints_2d": []}]} for t in range(30)})  # type: ignore[arg-type]
-    assert "without --format" in read(raw)[1]["message"]
-
-
-@pytest.mark.parametrize(
-    "names",
-    [["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0.json.gz"]],
-)
+@pytest.mark.parametrize("names", [["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0.json.gz"]])
 def test_files_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
     folder = write_openpose(raw, {})
     for name in names:
@@ -327,28 +285,18 @@ def test_files_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, nam
     assert all(name in account["message"] for name in names)
 
 
-def test_one_frame_twice_is_refused(raw: Path) -> None:
-    folder = write_openpose(raw, {t: [person()] for t in range(30)})
-    (folder / f"{CLIP}_7_keypoints.json").write_text('{"people": []}')
-    assert "frame 7 twice" in read(raw)[1]["message"]
-
-
-def test_alphaposes_own_file_name_is_read(raw: Path) -> None:
-    write_alphapose(raw, [result(t, idx=1) for t in range(30)])
-    folder = raw / "keypoints/train" / CLIP
-    (folder / f"{CLIP}.json").rename(folder / "alphapose-results.json")
-    assert read(raw)[1]["kept"] == 30
-
-
-def test_the_first_version_of_openpose_calls_its_key_otherwise(raw: Path) -> None:
-    folder = write_openpose(raw, {t: [standing("openpose_coco", 100, 200)] for t in range(30)})
+def test_openpose_s_18_joints_have_no_hip_centre_and_its_first_version_another_key(raw: Path) -> None:
+    folder = write_openpose(raw, {t: [person(order="openpose_coco")] for t in range(30)})
     for file in folder.iterdir():
         file.write_text(file.read_text().replace("pose_keypoints_2d", "pose_keypoints"))
-    assert read(raw)[1]["kept"] == 30
+    (track,), _ = read(raw)
+    hip = person(order="openpose_coco")[8]  # RHip follows LWrist
+    np.testing.assert_allclose(track.kp_2d[0, SPIN49.index("OP RHip")], hip, rtol=1e-6)
+    assert track.kp_2d[0, SPIN49.index("OP MidHip"), 2] == 0
 
 
 def test_a_clip_with_another_extension_is_named(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(30)})
+    write_openpose(raw)
     clip = raw / f"train/abseiling/{CLIP}.mp4"
     clip.rename(clip.with_suffix(".MOV"))
     assert read(raw)[1]["kept"] == 30
@@ -364,7 +312,7 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
     write_openpose(raw, {t: [person()] for t in range(1, 30)})
     done = into.convert(root, raw, "kinetics")
     assert not done.empty
-    assert any("labels of the frames 1 to 29 alone, of 110" in note for note in done.notes)
+    assert any(f"labels of the frames 1 to 29 alone, of {N}" in note for note in done.notes)
 
 
 # ---------------------------------------------------------------------------------- what `detect` and others write
@@ -373,9 +321,9 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
 @pytest.mark.parametrize("flat", [False, True])
 def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bool, tmp_path: Path) -> None:
     folder = "train" if flat else "train/abseiling"
-    write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=(640, 480))
+    write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=SIZE)
     images = [{"id": t + 1, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(40)]
-    joints = person(n_joints=17).ravel().tolist()
+    joints = person(order="coco").ravel().tolist()
     annotations = [{"image_id": t + 1, "category_id": 1, "keypoints": joints} for t in range(40)]
     file = tmp_path / f"keypoints/{folder}/{CLIP}.mp4.json"
     file.parent.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,26 +15,16 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.detections import read_results
-from pipeline.synthetic.files import mp4_writer
-from tests.pipeline.datasets.by_hand import standing
+from tests.pipeline.datasets.by_hand import standing, write_video
 
 N = 12  # frames of the video
 HEADER = "track,frame,x,y,w,h\n"
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    """A grey video of N frames, 25 a second."""
-    file = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with mp4_writer(file, 25.0, 320, 240) as writer:
-        for i in range(N):
-            writer.write(np.full((240, 320, 3), 20 * i, np.uint8))
-    return file
-
-
 @pytest.fixture
-def video(clip, tmp_path) -> Path:
-    return Path(shutil.copy(clip, tmp_path / "clip.mp4"))
+def video(tmp_path) -> Path:
+    """N frames, 25 a second."""
+    return write_video(tmp_path / "clip.mp4", N, size=(320, 240))
 
 
 def read(video: Path, **labels):
@@ -52,9 +43,11 @@ def person(x: float, order: str = "body_25") -> list[float]:
     return [float(number) for number in standing(order, x + 100, 120, scale=2).ravel()]
 
 
-def openpose(folder: Path, people: list[list[list[float]]], name: str = "clip_{:012d}_keypoints.json") -> Path:
+def openpose(folder: Path, people: Any = N, name: str = "clip_{:012d}_keypoints.json", first: int = 0) -> Path:
+    """`people`: of each frame; a number: so many frames with one person."""
+    people = [[person(i)] for i in range(people)] if isinstance(people, int) else people
     folder.mkdir()
-    for i, persons in enumerate(people):
+    for i, persons in enumerate(people, start=first):
         content = {"people": [{"pose_keypoints_2d": numbers} for numbers in persons]}
         (folder / name.format(i)).write_text(json.dumps(content))
     return folder
@@ -73,31 +66,17 @@ def test_a_person_who_is_missed_for_a_moment_is_bridged_with_boxes_in_between(vi
     np.testing.assert_allclose(track.bbox[3:8], between, rtol=1e-6)
     assert (track.kp_2d[4:7] == 0).all()
     assert (track.kp_2d[[3, 7]][..., 2] > 0).any()
-
-
-def test_bridges_of_several_people_are_noted_in_one_line(video, tmp_path) -> None:
     two = [person(0), person(120)]
     people = [two[:1] if i == 4 else two[1:] if i == 6 else two for i in range(N)]
-    tracks, account = read(video, keypoints=openpose(tmp_path / "k", people))
+    tracks, account = read(video, keypoints=openpose(tmp_path / "two", people))
     assert [len(track.frame_index) for track in tracks] == [N, N]
     assert (account.found, account.kept) == (2 * N, 2 * N)
     assert account.notes == ["2 frames between detections of 2 tracks are predicted with interpolated boxes"]
 
 
-def test_files_of_any_one_name_are_taken(video, tmp_path) -> None:
-    people = [[person(i)] for i in range(N)]
-    folder = openpose(tmp_path / "k", people, "camera_{:012d}_keypoints.json")
-    (track,), _ = read(video, keypoints=folder)
-    assert len(track.frame_index) == N
-    (folder / "other_000000000000_keypoints.json").write_text('{"people": []}')
-    with pytest.raises(RawDataError, match="found several: camera_0"):
-        read(video, keypoints=folder)
-
-
 def test_keypoints_that_are_named_after_another_video_are_noted(video, tmp_path) -> None:
-    people = [[person(i)] for i in range(N)]
-    _, own = read(video, keypoints=openpose(tmp_path / "own", people))
-    _, other = read(video, keypoints=openpose(tmp_path / "other", people, name="dance_{:012d}_keypoints.json"))
+    _, own = read(video, keypoints=openpose(tmp_path / "own"))
+    _, other = read(video, keypoints=openpose(tmp_path / "other", name="dance_{:012d}_keypoints.json"))
     assert own.notes == []
     assert len(other.notes) == 1 and "check that they belong together" in other.notes[0]
 
@@ -110,39 +89,24 @@ def test_a_folder_without_keypoints_says_what_was_expected(video, tmp_path) -> N
 
 @pytest.mark.parametrize(("n_files", "fits"), [(N - 3, False), (N - 2, True), (N, True), (N + 1, False)])
 def test_the_last_frames_may_be_missing_and_no_others(video, tmp_path, n_files, fits) -> None:
-    folder = openpose(tmp_path / "k", [[person(i)] for i in range(n_files)])
+    folder = openpose(tmp_path / "k", n_files)
     if fits:
         assert read(video, keypoints=folder)[1].kept == n_files
-    else:
-        with pytest.raises(
-            RawDataError, match=f"expected labels of the {N} frames .*found labels up to frame {n_files - 1}"
-        ):
-            read(video, keypoints=folder)
+        return
+    with pytest.raises(RawDataError, match=f"labels of the {N} frames .*found labels up to frame {n_files - 1}"):
+        read(video, keypoints=folder)
 
 
-def test_alphapose_s_results_and_its_identities_are_read(video, tmp_path) -> None:
-    results = [
-        {"image_id": f"{i}.jpg", "keypoints": person(80 * idx, "coco"), "score": 2.0, "idx": idx + 1}
-        for i in range(N)
-        for idx in (0, 1)
-    ]
-    file = tmp_path / "alphapose-results.json"
-    file.write_text(json.dumps(results))
-    tracks, account = read(video, keypoints=file)
-    assert [track.name for track in tracks] == ["clip/1", "clip/2"]
-    assert account.kept == 2 * N
+def write_shots(folder: Path, name: str, first: int) -> Path:
+    folder.mkdir()
+    for i in range(first, first + N):
+        cv2.imwrite(str(folder / name.format(i)), np.full((240, 320, 3), 9, np.uint8))
+    return folder
 
 
 def test_pictures_are_matched_by_their_names(tmp_path) -> None:
-    shots = tmp_path / "shots"
-    shots.mkdir()
-    for i in range(N):
-        cv2.imwrite(str(shots / f"img_{i + 7:03d}.png"), np.full((240, 320, 3), 9, np.uint8))
-    folder = openpose(tmp_path / "k", [])
-    for i in range(N):
-        content = {"people": [{"pose_keypoints_2d": person(i)}]}
-        (folder / f"img_{i + 7:03d}_keypoints.json").write_text(json.dumps(content))
-    (track,), _ = read(shots, keypoints=folder)
+    shots = write_shots(tmp_path / "shots", "img_{:03d}.png", 7)
+    (track,), _ = read(shots, keypoints=openpose(tmp_path / "k", name="img_{:03d}_keypoints.json", first=7))
     np.testing.assert_array_equal(track.frame_index, np.arange(N))
     assert np.isnan(track.fps)
 
@@ -150,18 +114,14 @@ def test_pictures_are_matched_by_their_names(tmp_path) -> None:
 @pytest.mark.parametrize("detector", ["alphapose", "openpose"])
 @pytest.mark.parametrize("frames", [range(1, N + 1), range(1, N)])
 def test_pictures_counted_from_1_are_matched_by_their_numbers(tmp_path, detector, frames) -> None:
-    (tmp_path / "shots").mkdir()
-    for i in range(1, N + 1):
-        cv2.imwrite(str(tmp_path / f"shots/{i:06d}.jpg"), np.full((240, 320, 3), 9, np.uint8))
-    labels = tmp_path / "k"
+    shots, labels = write_shots(tmp_path / "shots", "{:06d}.jpg", 1), tmp_path / "k"
     if detector == "alphapose":
-        labels.write_text(json.dumps([{"image_id": f"{i:06d}.jpg", "keypoints": person(i, "coco")} for i in frames]))
+        results = [{"image_id": f"{i:06d}.jpg", "keypoints": person(i, "coco"), "idx": 7} for i in frames]
+        labels.write_text(json.dumps(results))
     else:
-        labels.mkdir()
-        for i in frames:
-            content = {"people": [{"pose_keypoints_2d": person(i)}]}
-            (labels / f"{i:06d}.json").write_text(json.dumps(content))
-    (track,), _ = read(tmp_path / "shots", keypoints=labels)
+        openpose(labels, [[person(i)] for i in frames], "{:06d}.json", first=1)
+    (track,), _ = read(shots, keypoints=labels)
+    assert track.name == f"shots/{7 if detector == 'alphapose' else 0}"
     assert track.frames.path(int(track.frame_index[0])).name == "000001.jpg"
     assert len(track.frame_index) == len(frames)
     np.testing.assert_allclose(track.kp_2d[:, :, 0].max(axis=1), [max(person(i)[::3]) for i in frames])
@@ -175,28 +135,25 @@ def test_boxes_are_made_square_about_their_centre_in_any_order_of_lines(video, t
     file.write_text("score," + HEADER + "0.5,b,1,10,20,30,50\n0.4,a,2,0,0,8,4\n0.9,b,0,12,20,30,50\n")
     tracks, _ = read(video, boxes=file, min_frames=1)
     a, b = tracks
+    assert (a.crop_scale, b.crop_scale) == (1.1, 1.1)
     assert (a.name, b.name) == ("clip/a", "clip/b")
     np.testing.assert_array_equal(b.frame_index, [0, 1])
     np.testing.assert_array_equal(b.bbox, [[27, 45, 50, 50], [25, 45, 50, 50]])
     np.testing.assert_array_equal(a.bbox, [[4, 2, 8, 8]])
+    tracks, account = read(video, boxes=file, min_frames=2)
+    assert ([track.name for track in tracks], dict(account.dropped)) == (["clip/b"], {"track_too_short": 1})
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "told"),  # other lines are as in MOT: test_detections.py
     [
-        ("track,frame,x,y\na,0,1,1\n", r"'line 1': expected track,frame,x,y,w,h.*without w, h"),
-        ("", r"'line 1': expected track,frame,x,y,w,h"),
-        (HEADER + "a,0,1,1,5,5\na,0,2,2,5,5\n", r"'line 3': expected one box a frame, found track 'a' a second time"),
-        (HEADER + "a,-1,1,1,5,5\n", r"'line 2': expected a track and a whole number.*'-1'"),
-        (HEADER + "a,1.5,1,1,5,5\n", r"'line 2': expected a track and a whole number"),
-        (HEADER + ",1,1,1,5,5\n", r"'line 2': expected a track and a whole number"),
-        (
-            HEADER + "a,1,1,1,0,5\n",
-            r"'line 2': expected a box x y w h with a width and a height .*0.0, 5.0",
-        ),
-        (HEADER + "a,1,nan,1,5,5\n", r"'line 2': expected x y w h in px"),
-        (HEADER + "a,1,x,1,5,5\n", r"'line 2': expected numbers"),
-        (HEADER + "a,1,1\n", r"'line 2': expected numbers"),
+        ("track,frame,x,y\na,0,1,1\n", "'line 1': expected track,frame,x,y,w,h.*without w, h"),
+        ("", "'line 1': expected track,frame,x,y,w,h"),
+        (HEADER + "a,0,1,1,5,5\na,0,2,2,5,5\n", "'line 3': expected one box a frame, found track 'a' a second time"),
+        (HEADER + "a,-1,1,1,5,5\n", "'line 2': expected a track and a whole number.*'-1'"),
+        (HEADER + "a,1.5,1,1,5,5\n", "'line 2': expected a track and a whole number"),
+        (HEADER + ",1,1,1,5,5\n", "'line 2': expected a track and a whole number"),
+        (HEADER + "a,1,1,1,0,5\n", "'line 2': expected a box x y w h with a width and a height .*0.0, 5.0"),
     ],
 )
 def test_a_mistake_in_the_boxes_is_told_by_its_line(tmp_path, text, told) -> None:
@@ -206,25 +163,10 @@ def test_a_mistake_in_the_boxes_is_told_by_its_line(tmp_path, text, told) -> Non
         read_results(file)
 
 
-def test_boxes_beyond_the_end_of_the_video_are_refused(video, tmp_path) -> None:
-    file = tmp_path / "boxes.csv"
-    file.write_text(HEADER + "".join(f"a,{i},1,1,20,40\n" for i in range(N + 10)))
-    with pytest.raises(RawDataError, match=f"expected labels of the {N} frames .*found labels up to frame {N + 9}"):
-        read(video, boxes=file)
-
-
-def test_tracks_that_are_too_short_are_counted(video, tmp_path) -> None:
-    file = tmp_path / "boxes.csv"
-    file.write_text(HEADER + "".join(f"a,{i},1,1,20,40\n" for i in range(6)) + "b,1,1,1,9,9\n")
-    (track,), account = read(video, boxes=file)
-    assert (track.name, track.crop_scale) == ("clip/a", 1.1)
-    assert dict(account.dropped) == {"track_too_short": 1}
-
-
 # ------------------------------------------------------------------------------------------------------- places
 
 
-def test_a_stand_in_s_video_is_known_as_one_however_deep_it_lies(video, tmp_path) -> None:
+def test_a_stand_in_s_video_is_known_as_one_however_deep_it_lies_and_a_link_gives_its_own_name(video, tmp_path) -> None:
     deep = tmp_path / "data/train/lunge"
     deep.mkdir(parents=True)
     shutil.move(video, deep / "clip.mp4")
@@ -234,18 +176,9 @@ def test_a_stand_in_s_video_is_known_as_one_however_deep_it_lies(video, tmp_path
     link = tmp_path / "link.mp4"
     link.symlink_to(deep / "clip.mp4")
     assert raw_folder(link) == (tmp_path / "data").resolve()
-
-
-def test_a_link_gives_its_own_name(video, tmp_path) -> None:
-    (tmp_path / "store").mkdir()
-    blob = Path(shutil.move(video, tmp_path / "store/5f3a"))
-    link = tmp_path / "dance.mp4"
-    link.symlink_to(blob)
-    (track,), _ = read(
-        link, keypoints=openpose(tmp_path / "k", [[person(i)] for i in range(N)], "dance_{:012d}_keypoints.json")
-    )
-    assert track.name == "dance/0"
-    assert track.frames.path == "dance.mp4"
+    (tmp_path / "data/STAND_IN.json").unlink()  # a link to anything else gives its own name
+    (track,), _ = read(link, keypoints=openpose(tmp_path / "k", name="link_{:012d}_keypoints.json"))
+    assert (track.name, track.frames.path) == ("link/0", "link.mp4")
 
 
 def test_what_is_not_there_is_told_before_anything_is_read(video, tmp_path) -> None:
@@ -261,7 +194,7 @@ def test_what_is_not_there_is_told_before_anything_is_read(video, tmp_path) -> N
 def test_a_file_that_is_no_video_is_told(tmp_path) -> None:
     (tmp_path / "clip.mp4").write_text("<html>")
     with pytest.raises(RawDataError, match="no MP4, AVI"):
-        read(tmp_path / "clip.mp4", keypoints=openpose(tmp_path / "k", [[person(0)]]))
+        read(tmp_path / "clip.mp4", keypoints=openpose(tmp_path / "k", 1))
 
 
 UNITS = "expected boxes in pixels .* normalised .* multiply x and w by 320, y and h by 240"
@@ -272,10 +205,11 @@ UNITS = "expected boxes in pixels .* normalised .* multiply x and w by 320, y an
     [
         ([f"a,{i},0.4,0.3,0.1,0.3" for i in range(N)], "keypoints_outside", UNITS),  # as YOLO writes them
         ([f"a,{i},40,30,50,90" for i in range(1, N + 1)], "frame_count_mismatch", "counted from 1"),  # as MOT does
+        ([f"a,{i},1,1,20,40" for i in range(N + 10)], "frame_count_mismatch", f"labels up to frame {N + 9}"),
         ([f"a,{i},900,700,50,90" for i in range(N)] * 5, "keypoints_outside", "another"),
     ],
 )
-def test_boxes_in_other_units_are_refused(video, tmp_path, lines, reason, words) -> None:
+def test_boxes_in_other_units_or_of_other_frames_are_refused(video, tmp_path, lines, reason, words) -> None:
     file = tmp_path / "boxes.csv"
     file.write_text(HEADER + "".join(line.replace("a,", f"{i // N},", 1) + "\n" for i, line in enumerate(lines)))
     with pytest.raises(RawDataError, match=words) as caught:

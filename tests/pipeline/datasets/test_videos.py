@@ -18,31 +18,25 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets import contract
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.raw.stand_in import MARKER
-from pipeline.skeletons import convert, joint_names
+from pipeline.skeletons import convert
 from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track
-
-UPPER = [(0, -50), (2, -52), (-2, -52), (4, -51), (-4, -51), (11, -36), (-11, -36), (16, -15), (-16, -15)]
-LOWER = [(18, 4), (-18, 4), (8, 2), (-8, 2), (9, 26), (-9, 26), (9, 50), (-9, 50)]
-SHAPE = np.array([*UPPER, *LOWER])  # COCO's joints, px
+from tests.pipeline.datasets.by_hand import standing
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
-    """Grey frames of 160 x 120; red from `cut` on."""
+    """Frames of 160 x 120; grey before `cut`, red from there on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with mp4_writer(file, 25.0, 160, 120) as writer:
         for t in range(n):
             writer.write(np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8))
 
 
-def person(x: float, confidence: float = 0.9) -> list[float]:
-    return np.column_stack([SHAPE + np.array([x, 60]), np.full(17, confidence)]).ravel().tolist()
-
-
 def write_alphapose(file: Path, n: int = 60, **more: Any) -> None:
     """Somebody who walks a pixel a frame."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    results = [{"image_id": f"{t}.jpg", "keypoints": person(40 + t), "score": 2.5} | more for t in range(n)]
+    joints = [standing("coco", 30 + t, 60).ravel().tolist() for t in range(n)]
+    results = [{"image_id": f"{t}.jpg", "keypoints": joints[t], "score": 2.5} | more for t in range(n)]
     file.write_text(json.dumps(results))
 
 
@@ -55,8 +49,8 @@ def read(raw: Path, split: str = "train", **options: Any) -> tuple[list[Track], 
 
 
 @pytest.fixture(scope="module")
-def found(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in them."""
+def detected(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in them. To be read."""
     raw = tmp_path_factory.mktemp("found") / "videos"
     for split in ("train", "val"):
         shutil.copytree(embedded.raw("kinetics") / split, raw / split)
@@ -65,13 +59,9 @@ def found(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw
 
 
-@pytest.fixture
-def detected(found: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(found, tmp_path / "videos"))
-
-
-def test_demo_clips_become_tracks_where_the_people_are(detected: Path, embedded: Any) -> None:
+def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_promises(
+    detected: Path, embedded: Any
+) -> None:
     by_clip = {take.shot.file: take for take in embedded.takes("kinetics")}
     seen = 0
     for split in ("train", "val"):
@@ -84,50 +74,19 @@ def test_demo_clips_become_tracks_where_the_people_are(detected: Path, embedded:
             assert min(np.median(distance) for distance in apart) < 3  # px; people are 130 px high
             seen += len(track.frame_index)
     assert seen > 40
-
-
-def test_the_reader_keeps_its_promises(detected: Path) -> None:
     assert contract.reader_problems(datasets.get("videos", min_frames=10), detected, "train") == []
 
 
-def test_it_is_converted_like_any_dataset(detected: Path, tmp_path: Path) -> None:
-    clip = next(path for path in detected.glob("train/*/*.mp4"))
-    for k in range(2):  # long enough for the default of 40 frames
-        write_clip(detected / f"more/{k}.mp4")
-        write_alphapose(detected / f"keypoints/more/{k}.json")
-    root = str(tmp_path / "cache")
-    assert main(["convert", "videos", "train", "--raw", str(detected), "--cache", root]) == 0
+def test_it_is_converted_like_any_dataset(tmp_path: Path) -> None:
+    raw, root = tmp_path / "raw", str(tmp_path / "cache")
+    for k in range(2):
+        write_clip(raw / f"more/{k}.mp4")
+        write_alphapose(raw / f"keypoints/more/{k}.json")
+    (raw / MARKER).write_text('{"stand_in": true}')
+    assert main(["convert", "videos", "train", "--raw", str(raw), "--cache", root]) == 0
     split = cache.open(root)["videos/train"]
     assert [track.name for track in split.tracks] == ["more/0.mp4/0", "more/1.mp4/0"]
     assert split.manifest["stand_in"]
-    assert clip.is_file()
-
-
-def test_what_is_in_a_file_tells_its_format(tmp_path: Path) -> None:
-    for name in ("list", "folder", "openpose", "object"):
-        write_clip(tmp_path / f"{name}.mp4")
-    keypoints = tmp_path / "keypoints"
-    write_alphapose(keypoints / "list.json")
-    write_alphapose(keypoints / "folder/alphapose-results.json")
-    (keypoints / "openpose").mkdir()
-    joints = dict(zip(joint_names("coco"), np.array(person(50)).reshape(17, 3), strict=True))
-    body = np.zeros((25, 3))
-    for i, name in enumerate(joint_names("body_25")):
-        body[i] = joints.get(name.removeprefix("OP ").lower(), (0, 0, 0))
-    for t in range(60):
-        people = [{"pose_keypoints_2d": body.ravel().tolist()}]
-        (keypoints / f"openpose/openpose_{t:012d}_keypoints.json").write_text(json.dumps({"people": people}))
-    images = [{"id": 7 + t, "file_name": f"frame_{t:06d}.png"} for t in range(60)]
-    annotations = [{"image_id": 7 + t, "keypoints": person(40 + t), "track_id": 5} for t in range(60)]
-    (keypoints / "object.mp4.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    tracks, accounts = read(tmp_path)
-    assert [(track.name, len(track.frame_index)) for track in tracks] == [
-        ("folder.mp4/0", 60),
-        ("list.mp4/0", 60),
-        ("object.mp4/5", 60),
-        ("openpose.mp4/0", 60),
-    ]
-    assert {account.found for account in accounts.values()} == {60}
 
 
 def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -> None:
@@ -174,20 +133,16 @@ def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path: Path) -> None:
     write_clip(tmp_path / "b.mp4", 100, cut=45)
     write_alphapose(tmp_path / "keypoints/b.json", 100, idx=3)
     tracks, accounts = read(tmp_path)
-    assert {track.name: (track.frame_index[0], len(track.frame_index)) for track in tracks} == {
-        "a.mp4/0": (0, 45),
-        "a.mp4/1": (45, 55),
-        "b.mp4/3": (0, 45),
-        "b.mp4/3-1": (45, 55),
-    }
+    stretches = {track.name: (track.frame_index[0], len(track.frame_index)) for track in tracks}
+    first, second = (0, 45), (45, 55)
+    assert stretches == {"a.mp4/0": first, "a.mp4/1": second, "b.mp4/3": first, "b.mp4/3-1": second}
     assert "2 scenes, from the frames 0, 45" in accounts["a.mp4"].notes[0]
 
 
 def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     def result(t: int, visible: slice) -> dict[str, Any]:
-        joints = np.array(person(60)).reshape(17, 3)
         keypoints = np.zeros((17, 3))
-        keypoints[visible] = joints[visible]
+        keypoints[visible] = standing("coco", 60, 60)[visible]
         return {"image_id": f"{t}.jpg", "keypoints": keypoints.ravel().tolist()}
 
     write_clip(tmp_path / "a.mp4", 120)
@@ -209,11 +164,11 @@ def test_a_clip_without_keypoints_is_no_failure(tmp_path: Path) -> None:
     assert "no_keypoints" in datasets.get("videos").harmless
 
 
-def test_keypoints_of_another_clip_are_refused(detected: Path) -> None:
-    clip = next(detected.glob("train/*/*.mp4"))
+def test_keypoints_of_another_clip_are_refused(detected: Path, tmp_path: Path) -> None:
+    raw = Path(shutil.copytree(detected, tmp_path / "videos"))
+    clip = next(raw.glob("train/*/*.mp4"))
     write_clip(clip, 28)
-    _, accounts = read(detected)
-    account = accounts[clip.relative_to(detected).as_posix()]
+    account = read(raw)[1][clip.relative_to(raw).as_posix()]
     assert account.set_aside == "bad_label_file"
     assert "detect` again" in account.message
 

@@ -91,9 +91,6 @@ def test_weights_and_regressors_are_shares_and_joints_are_where_the_skeleton_has
         assert (shares >= 0).all()
     assert (BODY.weights > 0).sum(axis=1).max() <= 4
     np.testing.assert_allclose(BODY.J_regressor @ BODY.v_template, rig.JOINTS, atol=1e-9)
-
-
-def test_h36m_rows_are_in_the_order_of_the_skeletons_module() -> None:
     joints = dict(zip(JOINTS["h36m"], BODY.J_regressor_h36m @ BODY.v_template, strict=True))
     for name, partner in zip(JOINTS["h36m"], mirrored("h36m"), strict=True):
         np.testing.assert_allclose(joints[name] * MIRROR, joints[JOINTS["h36m"][partner]], atol=1e-9)
