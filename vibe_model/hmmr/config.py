@@ -145,10 +145,12 @@ class HMMRConfig(VideoConfig):
             name="hmmr-embedded",
             datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
             stride=4,
-            epochs=4,
+            batch_size=4,
+            epochs=3,
             norm="frame",
             optimal_camera="least_squares",
             width=256,
+            regressor_size=256,
             seed=0,
         )
         return replace(small, **changes)

@@ -91,9 +91,10 @@ class PartDynamicsConfig(VideoConfig):
             datasets_2d=("penn_action/train", "kinetics/train"),
             stride=8,
             batch_size=16,
-            epochs=4,
+            epochs=3,
             hidden_size=256,
             width=64,
+            regressor_size=256,
         )
         return replace(small, **changes)
 

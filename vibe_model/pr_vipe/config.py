@@ -79,7 +79,7 @@ class PrVIPEConfig(RunConfig):
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """500 steps, a minute on two CPU cores, for the embedded demo motion."""
+        """250 steps, half a minute on two CPU cores, for the embedded demo motion."""
         small = cls(
             poses_3d=("h36m/train",),
             stride=2,
@@ -89,7 +89,7 @@ class PrVIPEConfig(RunConfig):
             dropout=0.0,
             batch_size=64,
             iterations=125,
-            epochs=4,
+            epochs=2,
             average=0.999,
             checkpoint_every=125,
             device="cpu",
