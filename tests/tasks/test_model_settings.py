@@ -71,7 +71,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
 def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path: Path) -> None:
     hmmr = models.MODELS["hmmr"]
     found = model_settings(load(tmp_path, GOOD), hmmr)
-    assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 8)
+    assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 4)
     real = GOOD.replace("preset = embedded", "preset = published")
     found = model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"), hmmr, "no-const", seed=7)
     assert isinstance(found, HMMRConfig)

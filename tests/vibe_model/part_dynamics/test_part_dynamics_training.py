@@ -196,4 +196,4 @@ def test_presets_are_the_specifications():
         "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "neighbours": 0.5, "uncertainty": 5.0
     }  # fmt: skip
     assert "3dpw/train" not in usual.training_splits
-    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (256, 64, 120, 16)
+    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (256, 64, 90, 16)
