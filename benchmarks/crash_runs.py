@@ -201,7 +201,7 @@ class Fault:
     """
 
     def __init__(self, at: int, code: int, root: Path = Path("/")) -> None:
-        self.failed = False
+        self.failed, self.count = False, 0  # count: changes below `root`
         self._left, self._code, self._root, self._lock = at, code, root, threading.Lock()
 
     def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -209,6 +209,7 @@ class Fault:
         if not changes(name, args, kwargs) or not place.is_relative_to(self._root):
             return function(*args, **kwargs)
         with self._lock:
+            self.count += 1
             self._left -= 1
             left = self._left
             if left == 0 and name == "write" and len(args[1]) > 1 and self._code != errno.EROFS:

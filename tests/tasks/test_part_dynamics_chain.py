@@ -20,7 +20,7 @@ def test_one_command_trains_the_embedding_extracts_by_it_trains_and_evaluates(pr
     project.configure(
         {
             "pose_embedding": SMALL | {"poses_3d": "", "eval_poses": "10"},
-            "part_dynamics": SMALL | own | {"delta": "2", "baseline": "false", "threads": "1"},
+            "part_dynamics": SMALL | own | {"delta": "2", "baseline": "false"},
         }
     )
     ran = build(project, "EvaluatePartDynamics")

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,33 @@ from benchmarks.crash_runs import (
     watched,
 )
 from cache import CacheError, SplitWriter, StreamWriter
-from tests.cache.crashes.conftest import Stage
 
 POINTS = 1  # of each run, at which something fails; `EVERY_MOMENT=1 pytest ...` takes every one, and some minutes
 FRESH = multiprocessing.get_context("forkserver")
 FRESH.set_forkserver_preload(["pytest", "cache"])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run as it went undisturbed: the cache before it, what it changed, and what came of it."""
+
+    before: Path
+    changes: int  # as Fault counts them
+    old: str | None
+    new: str | None
+    expected: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    root, found = tmp_path_factory.mktemp("calm") / "cache", {}
+    for number, (name, run) in enumerate(RUNS.items()):
+        before, old = root.with_name(f"before-{number}"), seen(root)
+        copy(root, before)
+        with watched(never := Fault(1 << 30, errno.EIO, root)):
+            run(root)
+        found[name] = Stage(before, never.count, old, seen(root), tree(root))
+    return found
 
 
 def copy(before: Path, root: Path) -> Path:
