@@ -19,7 +19,7 @@ def test_one_command_trains_the_embedding_extracts_by_it_trains_and_evaluates(pr
     own = {"datasets_2d": "", "strides": "3dpw/train:4", "seqlen": "6", "regressor_size": "8", "width": "8"}
     project.configure(
         {
-            "pose_embedding": SMALL | {"poses_3d": "", "eval_poses": "10"},
+            "pose_embedding": SMALL | {"poses_3d": "", "validation": "", "eval_poses": "10"},
             "part_dynamics": SMALL | own | {"delta": "2", "baseline": "false"},
         }
     )
