@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from pipeline.errors import ConfigError
 
@@ -62,6 +61,8 @@ def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) 
             a gap that was bridged ends nothing.
         joints: the J joints' names, as in `skeletons.JOINTS`.
     """
+    from scipy.ndimage import median_filter  # as in boxes
+
     rules = Cleaning() if rules is None else rules
     count = median_filter(visible.sum(axis=1), size=rules.median, mode="nearest")
     inside, within = np.zeros(len(count), np.bool_), False

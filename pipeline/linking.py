@@ -18,7 +18,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.boxes import extents, intersection_over_union
 
@@ -127,6 +126,8 @@ def _costs(seen: _Detections, frames: Ints, active: Sequence[Sequence[int]], now
 
 def _assign(cost: Doubles) -> dict[int, int]:
     """Column -> row, for the pairs of least total cost."""
+    from scipy.optimize import linear_sum_assignment  # 0.2 s, which commands that link nothing need not wait for
+
     rows, columns = linear_sum_assignment(np.minimum(cost, MAX_COST))
     return {c: r for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if cost[r, c] < MAX_COST}
 

@@ -59,6 +59,9 @@ NO_TORCH = (  # what imports it only where there is something to compute
 )
 ASKING = """
 import importlib, sys
+import pipeline.__main__, pipeline.conversion.convert
+if "scipy" in sys.modules:
+    sys.exit("each command waits for scipy")
 for name in sys.argv[1:]:
     importlib.import_module(name)
     for heavy in ("torch", "distributed"):  # Dask where a scheduler is named

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
@@ -231,6 +230,8 @@ def smpl_labels(
     }
     if body is None:
         return labels
+    from scipy.spatial.transform import Rotation  # 0.4 s, which commands that read no pose need not wait for
+
     joints, common14 = body.posed_joints(pose, betas)
     # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
     pelvis = joints[:, PELVIS]

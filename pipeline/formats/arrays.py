@@ -13,7 +13,6 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.raw.files import open_regular
@@ -49,6 +48,8 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
     Raises RawDataError for a file that is none and for a missing key.
     """
+    from scipy.io import loadmat  # 0.3 s, which commands that read no such file need not wait for
+
     with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
         if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
             refuse(f"a file that begins with {head[:20]!r}")

@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from pipeline.errors import UnsafePickle
 from pipeline.formats.arrays import reading, refuse
@@ -206,6 +205,8 @@ def _value(value: Any) -> Any:
         return value
     state = {key: _value(part) for key, part in value.state.items()}
     if isinstance(value, _Sparse):
+        from scipy import sparse  # 0.2 s, and most pickles have none
+
         shape = state.get("_shape", state.get("shape"))
         matrix = sparse.csc_matrix((state["data"], state["indices"], state["indptr"]), shape=shape)
         matrix.check_format(full_check=True)

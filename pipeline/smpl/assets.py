@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from scipy import sparse
 
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.formats.pickles import load_pickle
@@ -181,7 +180,7 @@ def _array(
     flat: bool = False,
 ) -> Floats:
     value = content.get(key)
-    if isinstance(value, sparse.spmatrix | sparse.sparray) and value.shape == shape:  # else it might fill the memory
+    if hasattr(value, "toarray") and value.shape == shape:  # SciPy's sparse matrix; another might fill the memory
         value = value.toarray()
     found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":

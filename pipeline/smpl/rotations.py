@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import LARGEST
 
@@ -25,6 +24,8 @@ def in_camera(pose: NDArray[np.floating[Any]], to_camera: NDArray[np.floating[An
 
     Only the global orientation, SMPL's joint 0, is in the world's axes: the other joints turn against their parents.
     """
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
     turned = np.array(pose, np.float64)
     turned[:, :3] = (Rotation.from_matrix(to_camera) * Rotation.from_rotvec(turned[:, :3])).as_rotvec()
     return turned
