@@ -180,7 +180,8 @@ def _array(
     flat: bool = False,
 ) -> Floats:
     value = content.get(key)
-    if hasattr(value, "toarray") and value.shape == shape:  # SciPy's sparse matrix; another might fill the memory
+    # SciPy's sparse matrix; one of another shape might fill the memory.
+    if value is not None and hasattr(value, "toarray") and value.shape == shape:
         value = value.toarray()
     found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
