@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import BOX_SCALE, confident, people, with_bridges
+from pipeline.datasets.people import BOX_SCALE, confident, info_of, people, scene_cuts, with_bridges
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, MOST_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.detections import Detections, numbered_files, read_detections, read_frames
@@ -59,7 +59,7 @@ class NewVideo(Dataset):
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     page: ClassVar[str] = ""
     keypoints_from: ClassVar[str] = "detected"
 
@@ -122,7 +122,12 @@ class NewVideo(Dataset):
         require_in_picture(labels, confident(found), source.size(), outside, boxes=found.boxes_alone)
         if split == BOXES and found.identity is not None:  # who has one keeps it, however long he or she is missing
             gap = max(found.frames)
-        for person in with_bridges(people(found, account, self.min_frames, max_gap=gap), self.max_gap, account):
+        cuts: Sequence[int] = ()
+        if isinstance(source, Video):  # a person whom the labels themselves name stays one person behind a cut
+            info = info_of(labels, source)
+            cuts = scene_cuts(info, source, account, decode=found.identity is None)
+        persons = people(found, account, self.min_frames, max_gap=gap, cuts=cuts)
+        for person in with_bridges(persons, self.max_gap, account):
             fields = person._asdict()
             if split == BOXES:
                 fields["crop_scale"] = self.box_scale

@@ -267,10 +267,7 @@ def clip_tracks(
         account.notes.append(f"{found.passed_over} detections are no people, or marked as not to be used")
     source = source_of()
     header = source.header()
-    info = {} if labels.is_dir() else read_info(labels)
-    if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
-        expected, do = f"keypoints of {source.place}", "Run `python -m pipeline detect` again."
-        raise RawDataError(labels, "clip_digest", expected=expected, found="another clip's, or an older one's", do=do)
+    info = info_of(labels, source)
     source.require_decodable()
     require_frames(labels, source, found.frames, account)
     require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE, boxes=found.boxes_alone)
@@ -280,7 +277,7 @@ def clip_tracks(
             f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
             "after the other, and fps is the file's average"
         )
-    cuts = _cuts(info, source, account, decode=rules.cleaning is not None)
+    cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None)
     persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
         persons = with_bridges(persons, rules.max_gap, account)
@@ -288,7 +285,19 @@ def clip_tracks(
     return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
 
 
-def _cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
+def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
+    """What `detect` has written of a clip beside its keypoints; {} where another detector wrote them.
+
+    Raises RawDataError where they are of another clip.
+    """
+    info = {} if labels.is_dir() else read_info(labels)
+    if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
+        expected, do = f"keypoints of {source.place}", "Run `python -m pipeline detect` again."
+        raise RawDataError(labels, "clip_digest", expected=expected, found="another clip's, or an older one's", do=do)
+    return info
+
+
+def scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
     """Frames that begin another scene: `detect` has found them (`info`); else the clip is decoded once more."""
     known = info.get("cuts")
     if isinstance(known, list) and all(type(cut) is int for cut in known):

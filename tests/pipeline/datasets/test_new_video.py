@@ -74,6 +74,36 @@ def test_a_person_who_is_missed_for_a_moment_is_bridged_with_boxes_in_between(vi
     assert account.notes == ["2 frames between detections of 2 tracks are predicted with interpolated boxes"]
 
 
+def two_scenes(folder: Path) -> Path:
+    """N dark frames, then N light ones."""
+    file = folder / "scenes.mp4"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (320, 240))
+    for i in range(2 * N):
+        writer.write(np.full((240, 320, 3), 40 if i < N else 220, np.uint8))
+    writer.release()
+    return file
+
+
+def test_no_one_is_linked_across_a_cut_unless_the_labels_name_the_person(tmp_path) -> None:
+    video, still = two_scenes(tmp_path), [[person(0)]] * (2 * N)
+    tracks, account = read(video, keypoints=openpose(tmp_path / "k", still, "scenes_{:012d}_keypoints.json"))
+    assert [track.frame_index.tolist() for track in tracks] == [list(range(N)), list(range(N, 2 * N))]
+    assert any(note.startswith(f"2 scenes, from the frames 0, {N}") for note in account.notes)
+    boxes = tmp_path / "scenes.csv"
+    boxes.write_text(HEADER + "".join(f"7,{i},100,60,60,120\n" for i in range(2 * N)))
+    (track,), account = read(video, boxes=boxes)
+    assert (len(track.frame_index), account.notes) == (2 * N, [])
+
+
+def test_a_detection_of_another_clip_is_refused(video, tmp_path) -> None:
+    images = [{"id": i + 1, "frame_index": i, "file_name": f"{i}.jpg"} for i in range(N)]
+    found = [{"image_id": i + 1, "category_id": 1, "keypoints": person(0, "coco")} for i in range(N)]
+    text = json.dumps({"images": images, "annotations": found})
+    (tmp_path / "clip.mp4.json").write_text('{"info": {"clip_digest": "0"},\n' + text[1:])
+    with pytest.raises(RawDataError, match="another clip's"):
+        read(video, keypoints=tmp_path / "clip.mp4.json")
+
+
 def test_keypoints_that_are_named_after_another_video_are_noted(video, tmp_path) -> None:
     _, own = read(video, keypoints=openpose(tmp_path / "own"))
     _, other = read(video, keypoints=openpose(tmp_path / "other", name="dance_{:012d}_keypoints.json"))
