@@ -1,4 +1,4 @@
-"""What training minimises.  features -> windows -> [training] -> evaluation
+"""VIBE's losses, and those that other models share.  features -> windows -> [training] -> evaluation
 
 Kocabas et al., CVPR 2020, section 3.1 and the published configuration. A term for which a batch has no labels is 0.
 """

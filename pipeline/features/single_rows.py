@@ -1,7 +1,8 @@
 """A stream's numbers of single rows, computed apart from the engine: what stored ones are compared with.
 
-Frames are decoded by another way than in an extraction (`pipeline.pixels.another_way`). Nothing but the crop and the
-stream's own computation is shared with the engine, so that a row in the wrong place there is found here.
+Frames are decoded by another way than in an extraction (`pipeline.pixels.another_way`). Which rows, frames, crops
+and neighbours belong together is decided apart from the engine; loading a stream, its computation, and reading a column
+of labels are shared with it. So a row in the wrong place there is found here.
 """
 
 from __future__ import annotations

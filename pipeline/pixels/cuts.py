@@ -3,7 +3,8 @@
 Two neighbouring frames differ by the share of their pixels that fall into other bins of a colour histogram (hue,
 saturation, value). A cut is a difference that stands out of its surroundings: a camera that pans fast gives large ones
 for many frames in a row. Only the second largest around it counts, so that two cuts close together are both found.
-The constants are from joined and uncut pieces of real videos: benchmarks/linking.md.
+The constants are from joined and uncut pieces of real videos: benchmarks/linking.md. Files of `detect` hold cuts, not
+differences: docs/architecture.md says which versions to raise when they change.
 """
 
 from __future__ import annotations

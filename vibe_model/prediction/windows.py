@@ -1,4 +1,4 @@
-"""The windows that a model sees in evaluation, each frame once, and what it reads of them.  features -> [windows]"""
+"""The windows of evaluation and prediction, each frame once, and what it reads of them.  features -> [windows]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells real human motion from generated motion.  features -> windows -> [training] -> evaluation
+"""VIBE's discriminator: tells real from generated motion.  features -> windows -> [training] -> evaluation
 
 Kocabas et al., CVPR 2020, section 3.2. Parameter names are those of the published checkpoints: `gru.*`,
 `attention.attention.<3 i>.*`, `fc.*`.

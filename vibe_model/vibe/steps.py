@@ -1,4 +1,4 @@
-"""The losses of one step of training, and their gradients.  features -> windows -> [training] -> evaluation
+"""The losses of one step of VIBE's training, and their gradients.  features -> windows -> [training] -> evaluation
 
 `step_losses` is the definition; `step_gradients` is what training calls: the same numbers for less work.
 """

@@ -1,4 +1,4 @@
-"""Where weights come from, and the ResNet-50 that they are put into.  crops -> [network] -> features
+"""The ResNet-50, and where its weights come from.  crops -> [network] -> features
 
 The ResNet-50 ends at the global average pool: 2048 numbers a crop.
 """
