@@ -26,7 +26,7 @@ from pipeline.pixels.decode import PictureError
 from pipeline.pixels.frames import FrameSource, Image
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
-
+NO_FRAME: Final = 2**62  # greater than every frame's number
 
 Labels = Mapping[str, NDArray[Any]]  # of one row, by column
 
@@ -65,7 +65,7 @@ class Target(NamedTuple):
 
     frame: int
     persons: tuple[Person, ...]
-    keep_from: int = 2**62  # frames from here on, this one too, are asked for again as the previous ones of later rows
+    keep_from: int = NO_FRAME  # frames from here on, this one too, are the previous ones of later rows
     stored: Cut | None = None  # of stored crops: what this one shows
 
 

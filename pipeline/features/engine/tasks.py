@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.features.engine.shards import OpenShards, column
 from pipeline.features.engine.worker import Done, Task
-from pipeline.features.pixel_sources import Cut, Person, Pixels, Target
+from pipeline.features.pixel_sources import NO_FRAME, Cut, Person, Pixels, Target
 
 MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
 RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
-NONE: Final = 2**62  # no frame
 MOST_ROWS: Final = 16  # of a task: enough that handing it over costs little, few enough that a batch is soon full
 
 
@@ -113,7 +112,7 @@ def _job(
         parts = zip(at.tolist(), one.cuts(rows[at]), previous[at].tolist(), one.labels(rows[at]), strict=True)
         persons.append({i: Person(output, -1, *of) for i, *of in parts})
     stored = tuple(open_shards[0].cuts(rows)) if pixels.by_row else (None,) * len(rows)
-    needed = np.append(np.where(previous < 0, NONE, previous), NONE)
+    needed = np.append(np.where(previous < 0, NO_FRAME, previous), NO_FRAME)
     keep_from = np.minimum.accumulate(needed[::-1])[::-1]
     return Job(number, pixels, rows, frame, todo, tuple(persons), stored, shards, keep_from)
 
