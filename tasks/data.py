@@ -9,7 +9,7 @@ from typing import Final
 import luigi
 
 import cache
-from pipeline import datasets, synthetic
+from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
@@ -42,12 +42,16 @@ class Synthesize(PipelineTask):
     priority = 3
 
     def up_to_date(self) -> bool:
+        from pipeline import synthetic  # half a second of imports, which real data need not wait for
+
         s = settings()
         return synthetic.is_current(
             s.paths.raw, s.paths.body, s.embedded_datasets, seed=s.embedded.seed, size=s.embedded.size
         )
 
     def work(self) -> None:
+        from pipeline import synthetic
+
         s, names = settings(), settings().embedded_datasets
         seed, size = s.embedded.seed, s.embedded.size
         with self.progress() as progress:

@@ -59,7 +59,7 @@ NO_TORCH = (  # what imports it only where there is something to compute
 )
 ASKING = """
 import importlib, sys
-import pipeline.__main__, pipeline.conversion.convert
+import pipeline.__main__, pipeline.conversion.convert, tasks
 if "scipy" in sys.modules:
     sys.exit("each command waits for scipy")
 for name in sys.argv[1:]:
