@@ -52,13 +52,15 @@ def load(
     def loaded() -> Loaded:
         return Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
 
+    statistics: Mapping[str, list[float]] | None = None
+    if weights.stand_in:  # before the network is loaded: one at a time in memory
+        statistics = (recorded or {}).get("standardisation") or _statistics(loaded())
     running: Network
     if device.type == "cuda":
         running = CudaNetwork(loaded(), device, machine, fast=fast and multiplies_bf16(device))
     else:
         running = CpuNetwork(loaded(), machine, fast=fast)
-    if weights.stand_in:
-        statistics = (recorded or {}).get("standardisation") or _statistics(loaded())
+    if statistics is not None:
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
         provenance["standardisation"] = dict(statistics)
     running.provenance = {**provenance, "arithmetic": running.arithmetic, "device": running.device}
