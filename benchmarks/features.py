@@ -321,11 +321,11 @@ def report(args: argparse.Namespace) -> str:
 
 def of_together(args: argparse.Namespace) -> Iterator[str]:
     """Lines of a table: two streams in one pass beside one after the other."""
-    make(args.at, "hd1", CASES["hd1"], args.frames)
+    make(args.at, "both", CASES["hd1"], args.frames)
     yield f"\n## Streams together\n\n`resnet50` and `homography` of {args.frames:,} rows, {CASES['hd1'].name}.\n"
     yield "| round | one after the other, s | in one pass, s | ratio |\n|---|---|---|---|"
     for turn in range(args.rounds):
-        apart, one_pass = (in_a_process(args, "together", "hd1", 2 * turn + way) for way in (0, 1))
+        apart, one_pass = (in_a_process(args, "together", "both", 2 * turn + way) for way in (0, 1))
         yield f"| {turn + 1} | {apart['s']:.1f} | {one_pass['s']:.1f} | {apart['s'] / one_pass['s']:.2f} |"
 
 

@@ -153,7 +153,7 @@ def make(folder: Path, split: str, n_tracks: int) -> None:
     make_cache(root, raw, split, list(make_raw(raw, split, n_tracks // TRACKS)))
     (folder / "luigi.cfg").write_text(
         f"[paths]\nraw = {folder / 'raw'}\nbody = body\ncache = {root}\nruns = runs\n[data]\ndatasets = kinetics\n"
-        f"[core]\nautoload_range = false\nlock_pid_dir = {folder / 'locks'}\n"
+        f"[core]\nlocal_scheduler = true\nautoload_range = false\nlock_pid_dir = {folder / 'locks'}\n"
     )
 
 

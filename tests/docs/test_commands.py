@@ -263,6 +263,9 @@ TINY = {  # what makes the embedded run one of seconds
         "regressor_size": "8",
         "disc_size": "8",
     },
+    "pose_embedding": {"poses_3d": "3dpw/train", "hidden_size": "8", "iterations": "2", "epochs": "1"},
+    "hmmr": {"iterations": "2", "epochs": "1"},
+    "part_dynamics": {"datasets_2d": "penn_action/train", "iterations": "2", "epochs": "1"},
 }
 
 
