@@ -380,6 +380,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/crashes.md")
     args = parser.parse_args()
+    if args.training and not (ROOT / "data/cache").is_dir():  # before minutes of kills whose report would be lost
+        parser.error("there is no data/cache to train on: run `make data`, or take --training 0")
     began, tallies = time.perf_counter(), []
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         kinds: list[tuple[int, Callable[[], Sequence[Job]]]] = [
