@@ -56,6 +56,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", 
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
     *("pipeline.maintenance.overview", "pipeline.maintenance.accept", "pipeline.conversion.convert", "tasks"),
+    *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
     "pipeline.synthetic",  # the last one: it alone needs SciPy
 )
 ASKING = """
