@@ -301,7 +301,7 @@ def scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *,
     """Frames that begin another scene: `detect` has found them (`info`); else the clip is decoded once more."""
     known = info.get("cuts")
     if isinstance(known, list) and all(type(cut) is int for cut in known):
-        found = known
+        found = sorted({cut for cut in known if cut > 0})  # the file may have been edited
     else:
         found = cuts_of(source, n_frames(source)) if decode else []
     if found:

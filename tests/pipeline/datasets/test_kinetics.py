@@ -328,7 +328,7 @@ def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bo
     file = tmp_path / f"keypoints/{folder}/{CLIP}.mp4.json"
     file.parent.mkdir(parents=True)
     text = json.dumps({"images": images, "annotations": annotations})
-    file.write_text('{"info": {"cuts": [10]},\n' + text[1:])
+    file.write_text('{"info": {"cuts": [10, 0, 10, -3]},\n' + text[1:])
     (video,) = KINETICS.videos(tmp_path, "train")
     assert (video.name, video.files[1:]) == (f"{folder}/{CLIP}", (file.relative_to(tmp_path),))
     (track,), account = read(tmp_path)
