@@ -42,7 +42,7 @@ from pipeline.features.weights import WeightsSpec
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
-    {"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"}
+    {"core", "scheduler", "worker", "retcode", "logging", "email", "smtp", "resources", "task_history", "task"}
 )
 
 # Keys of earlier versions, and settings that follow from others: (section, key) -> what to do instead. Key "": the

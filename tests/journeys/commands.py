@@ -1,0 +1,81 @@
+"""Runs commands as a shell does, each in a fresh process, without importing torch for each of them.
+
+python commands.py: a line of JSON for each command comes in ({"argv": [...], "folder", "env", "out"}), and its exit code goes out.
+The process imports what the commands import, runs nothing of it, and forks for each command. `tasks` is not among that:
+it reads luigi.cfg when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+import torch  # noqa: F401
+import torchvision  # noqa: F401
+
+import pipeline.__main__
+import report.assembly  # noqa: F401
+import vibe_model.vibe.training  # noqa: F401
+
+
+def run(argv: list[str]) -> int:
+    """The exit code of one command."""
+    sys.argv = argv
+    match argv[0]:
+        case "pipeline":
+            return pipeline.__main__.main(argv[1:])
+        case "tasks":
+            import tasks.__main__
+
+            return tasks.__main__.main(argv[1:])
+        case "luigi":
+            from luigi.cmdline import luigi_run
+
+            luigi_run(argv[1:])
+            return 0
+        case "python":
+            runpy.run_path(argv[1], run_name="__main__")
+            return 0
+    raise ValueError(argv)
+
+
+def child(argv: list[str], folder: str, env: dict[str, str], out: str) -> int:
+    """What runs in the forked process."""
+    os.environ.update(env)
+    os.chdir(folder)
+    sys.path[0] = ""  # as `python -m` has it
+    to = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(to, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    try:
+        return run(argv)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        return 70
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def serve() -> None:
+    """A process for each line, one after the other."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        number = os.fork()
+        if not number:
+            os.setsid()
+            os._exit(child(**request))
+        _, status = os.waitpid(number, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).touch() if len(sys.argv) > 1 else None
+    serve()

@@ -1,0 +1,108 @@
+"""A person at a terminal: a folder, commands that are typed there, and what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+KIT = {
+    "vibe_pipeline.datasets": ["lab = journey_lab:Lab"],
+    "vibe_pipeline.detectors": ["red = journey_kit:Red"],
+    "vibe_pipeline.streams": ["means = journey_kit:Means"],
+}
+
+
+class Terminal:
+    """Every command runs in a process of its own, in `folder`, with the packages of `site` installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.site = folder / "work", folder / "site"
+        self.folder.mkdir()
+        self.site.mkdir()
+        self._out = folder / "out"
+        path = os.pathsep.join([str(self.site), str(ROOT)])
+        self.env = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "250", "PYTHONDONTWRITEBYTECODE": "1"}
+        self._server = subprocess.Popen(
+            [sys.executable, str(HERE / "commands.py")],
+            env={**os.environ, **self.env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+        )
+
+    def install(self, name: str, folder: Path, entry_points: Mapping[str, list[str]]) -> None:
+        """A package's modules and its metadata, as pip would leave them."""
+        for module in folder.glob("*.py"):
+            shutil.copy(module, self.site)
+        metadata = self.site / f"{name}-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        lines = [f"[{group}]\n" + "\n".join(points) for group, points in entry_points.items()]
+        (metadata / "entry_points.txt").write_text("\n".join(lines))
+
+    def types(self, command: str, *shows: str, code: int = 0) -> str:
+        """What a command printed, whose exit code is `code` and which printed these patterns."""
+        request = {"argv": shlex.split(command), "folder": str(self.folder), "env": self.env, "out": str(self._out)}
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        found = int(self._server.stdout.readline())
+        printed = self._out.read_text()
+        report = f"$ {command}\n{printed}\nexit code {found}"
+        assert found == code, report
+        assert "Traceback" not in printed, report
+        assert "defect of" not in printed, report
+        for pattern in shows:
+            assert re.search(pattern, printed), f"{report}\nexpected: {pattern}"
+        return printed
+
+    def types_json(self, command: str, *, code: int = 0) -> Any:
+        """The document that a command with --json prints."""
+        printed = self.types(command, code=code)
+        return json.loads(printed[re.search(r"^[\[{]", printed, re.MULTILINE).start() :])
+
+    def frames_kept(self, cache: str) -> dict[str, int]:
+        """By split; of each, found = kept + dropped."""
+        kept = {}
+        for split in self.types_json(f"pipeline status --json --cache {cache}"):
+            frames = split["accounting"]["frames"]
+            assert frames["found"] == frames["kept"] + sum(frames["dropped"].values()), split
+            kept[split["split"]] = frames["kept"]
+        return kept
+
+    def is_intact(self, cache: str) -> None:
+        """Every byte is as it was written, features belong to their frames, and the counts add up."""
+        found = self.types_json(f"pipeline verify --recompute 20 --json --cache {cache}")
+        assert found["ok"], found
+        assert not found["notes"], found
+        assert all(stream["rows"] for stream in found["recompute"]["compared"]), found
+        assert self.frames_kept(cache)
+
+    def end(self) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(timeout=30)
+        if self._server.stdout is not None:
+            self._server.stdout.close()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    made = Terminal(tmp_path)
+    made.install("journey-kit", HERE / "kit", KIT)
+    yield made
+    made.end()

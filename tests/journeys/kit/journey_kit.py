@@ -1,0 +1,72 @@
+"""What the journeys install: a detector and a stream that cost nothing.  clips -> [keypoints], crops -> [features]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.detect import Detector
+from pipeline.detect.base import Detect, People
+from pipeline.features.streams import Machine, NumberStream
+
+# Of COCO's 17 joints in a person's box: x, y as parts of it.
+PLACES = np.array(
+    [(5, 1), (4.6, 0.7), (5.4, 0.7), (4.2, 1), (5.8, 1), (3, 2), (7, 2), (2, 4), (8, 4), (2, 5), (8, 5), (4, 5), (6, 5)]
+    + [(4, 7.5), (6, 7.5), (4, 10), (6, 10)]
+) / 10  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Red(Detector):
+    """Everything red is one person."""
+
+    min_pixels: int = 50
+
+    name: ClassVar[str] = "red"
+
+    def load(self, device: str) -> Detect:
+        return lambda images: [self._people(image) for image in images]
+
+    def _people(self, image: NDArray[np.uint8]) -> People:
+        y, x = np.nonzero((image[..., 0] > 150) & (image[..., 1] < 110) & (image[..., 2] < 110))
+        if len(x) < self.min_pixels:
+            return People(*(np.zeros((0, *form), np.float32) for form in ((4,), (), (17, 3))))
+        low, high = np.array([x.min(), y.min()], float), np.array([x.max() + 1, y.max() + 1], float)
+        joints = np.concatenate([low + PLACES * (high - low), np.ones((17, 1))], axis=1)
+        return People(np.float32([[*low, *high]]), np.float32([0.9]), joints[None].astype(np.float32))
+
+
+class Grid:
+    """Means over 4 x 4 parts of a crop, each colour's."""
+
+    lanes = 1
+    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": False, "network": "means"}
+
+    def __init__(self, machine: Machine) -> None:
+        self.batch_size = machine.batch_size or 8
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        means = crops.reshape(len(crops), 4, 56, 4, 56, 3).mean(axis=(2, 4))
+        return means.reshape(len(crops), -1).astype(np.float32) / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means(NumberStream):
+    """48 numbers a crop."""
+
+    kind: ClassVar[str] = "means"
+    dim: ClassVar[int] = 48
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Grid:
+        return Grid(machine)
+
+
+def show(images: Sequence[NDArray[np.uint8]]) -> None: ...

@@ -1,0 +1,193 @@
+"""A folder of clips, from the first one to a model tuned on them: what people do who have a phone and no datasets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tests.journeys.conftest import Terminal
+
+SETTINGS = """
+[paths]
+raw = raw
+body = body
+cache = mine
+runs = runs
+[data]
+datasets = 3dpw videos
+[core]
+local_scheduler = true
+[features]
+stream = means
+kind = means
+[videos]
+min_frames = 30
+[train]
+name = first
+prior = none
+datasets_2d =
+datasets_3d = 3dpw/train
+validation = 3dpw/validation
+evaluation = 3dpw/test
+seqlen = 6
+baseline = false
+batch_size = 2
+iterations = 3
+epochs = 1
+hidden_size = 8
+regressor_size = 8
+"""
+TUNED = {"name = first": "name = tuned\npretrained = {}/best.pt\nshare_2d = 0.5", "datasets_2d =": "datasets_2d = videos/train"}
+DEMO = """
+from pathlib import Path
+from pipeline import synthetic
+synthetic.write_body(Path("body"))
+synthetic.write_dataset("3dpw", Path("raw/3dpw"), n_videos=1, n_frames=10)
+"""
+SEEN = 20  # frames of a clip before its person appears
+
+
+def write_clip(file: Path, n_frames: int, *, seed: int, person: bool = True) -> None:
+    """Somebody all in red, before a grey wall."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    wall = cv2.resize(rng.integers(30, 140, (18, 24), np.uint8), (96, 72))[..., None].repeat(3, 2)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 72))
+    for frame in range(n_frames):
+        picture = wall.copy()
+        left, top = int(12 + 30 * (1 + np.sin(frame / 9 + seed))), 10 + frame % 5
+        if person:
+            cv2.rectangle(picture, (left, top), (left + 14, top + 46), (40, 40, 230), -1)
+        writer.write(picture)
+    writer.release()
+
+
+def rows_of(terminal: Terminal, cache: str = "mine") -> int:
+    """Rows of videos/train; the frames of every split add up."""
+    return terminal.frames_kept(cache)["videos/train"]
+
+
+def test_a_folder_of_clips(terminal: Terminal) -> None:
+    types, folder = terminal.types, terminal.folder
+    clips = folder / "clips"
+    write_clip(clips / "a.mp4", 45, seed=1)
+    write_clip(clips / "more/b.mp4", 46, seed=2)
+    write_clip(clips / "short.mp4", 33, seed=3)
+    write_clip(clips / "nobody.mp4", 12, seed=4, person=False)
+    (clips / "STAND_IN.json").write_text('{"stand_in": true}')  # so that the demo body and model may be used with them
+    (folder / "luigi.cfg").write_text(SETTINGS)
+
+    detect = "pipeline detect clips --out clips/keypoints --detector red"
+    convert = "pipeline convert videos train --raw clips --cache mine"
+    extract = "pipeline extract videos train --cache mine"
+    types(detect, r"4 clips: 124 persons in 136 frames")
+    types(convert, r"videos 3 kept of 4, 1 without a track", r"frames 124 kept of 124")
+    types(extract, r"124 rows computed.* 0 carried over")
+    terminal.is_intact("mine")
+    types("pipeline show videos train --cache mine --out page.html", r"3 tracks in page.html")
+    types("pipeline status videos/train --cache mine --all", r"nobody\.mp4.*no person")
+
+    # An option that is not the default; then back again.
+    types(f"{convert} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short")
+    types(extract, r"0 rows computed.*91 carried over")
+    types("pipeline status videos/train --cache mine --all", r"short\.mp4.*longest 33 < min_frames 40")
+    types(f"{convert} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
+    types(f"{convert} --set train.epochs=4", r"--set train\.epochs=4", code=2)
+    types(convert, r"frames 124 kept of 124")
+    types(extract, r"carried over")
+    terminal.is_intact("mine")
+    for again in (convert, extract):
+        types(again, r"up to date")
+
+    # One more clip.
+    write_clip(clips / "c.mp4", 50, seed=5)
+    types(detect, r"1 clip: 50 persons", r"4 clips up to date")
+    types(convert, r"1 video read, 4 unchanged")
+    types(extract, r"50 rows computed.* 0 carried over")
+    terminal.is_intact("mine")
+    assert rows_of(terminal) == 174
+
+    # A new name.
+    (clips / "a.mp4").rename(clips / "renamed.mp4")
+    types(detect, r"renamed.*a\.mp4")
+    types(convert, r"renamed .*a\.mp4.*renamed\.mp4")
+    types(extract, r"0 rows computed.* \d+ carried over|up to date")
+    terminal.is_intact("mine")
+    assert rows_of(terminal) == 174
+
+    # A clip goes away: nothing of it does, until told.
+    (clips / "c.mp4").rename(folder / "c.mp4")
+    for _ in range(2):
+        types(convert, r"c\.mp4", r"--drop-removed", code=1)
+    types("pipeline status --cache mine", r"c\.mp4|1 video .*raw folder")
+    assert rows_of(terminal) == 174
+    types(f"{convert} --drop-removed", r"1 removed")
+    types(extract, r"up to date")
+    terminal.is_intact("mine")
+    assert rows_of(terminal) == 124
+    (folder / "c.mp4").rename(clips / "c.mp4")
+    types(convert, r"1 video read")
+    types(extract, r"0 rows computed.* 50 carried over")
+    terminal.is_intact("mine")
+
+    # What is live, in another place: as converted there at once.
+    types("pipeline copy videos/train --cache mine --to copied", r"174 rows")
+    terminal.is_intact("copied")
+    types("pipeline copy videos/train --cache mine --to copied", r"up to date")
+    for again in (convert, extract):
+        types(again.replace("mine", "copied"), r"up to date")
+    assert rows_of(terminal, "copied") == 174
+
+    # A clip breaks; another cannot be read.
+    whole = (clips / "c.mp4").read_bytes()
+    (clips / "c.mp4").write_bytes(whole[:900])
+    (clips / "empty.mp4").write_bytes(b"")
+    types(detect, r"c\.mp4", r"empty\.mp4", code=1)
+    types(convert, r"rejected c\.mp4: video_unreadable", r"rejected empty\.mp4: video_unreadable")
+    types(extract)
+    terminal.is_intact("mine")
+    assert rows_of(terminal) == 124
+    (clips / "c.mp4").write_bytes(whole)
+    (clips / "empty.mp4").unlink()
+    types(detect)
+    types(f"{convert} --drop-removed", r"1 removed")
+    types(extract, r"carried over|up to date")
+    terminal.is_intact("mine")
+    assert rows_of(terminal) == 174
+
+    # Another folder.
+    write_clip(folder / "other/d.mp4", 40, seed=7)
+    shutil.copy(clips / "STAND_IN.json", folder / "other")
+    types("pipeline detect other --out other/keypoints --detector red", r"1 clip: 40 persons")
+    types(convert.replace("clips", "other"), r"one folder", r"--cache", code=2)
+    assert rows_of(terminal) == 174
+    clips.rename(folder / "moved")
+    types(convert.replace("clips", "moved"))
+    types(extract, r"up to date")
+    terminal.is_intact("mine")
+
+    # Bodies, by a model that learns from these clips too.
+    (folder / "demo.py").write_text(DEMO)
+    types("python demo.py")
+    for split in ("train", "validation", "test"):
+        types(f"pipeline convert 3dpw {split} --raw raw/3dpw --cache mine")
+        types(f"pipeline extract 3dpw {split} --cache mine")
+    types("tasks train", r"run +runs/first-")
+    (first,) = (folder / "runs").glob("first-*")
+    types("tasks predict moved/c.mp4 --preview --detector red --out preview")
+    assert (folder / "preview/preview.png").is_file()
+    types(f"tasks predict moved/c.mp4 --detector red --set min_pixels=60 --checkpoint {first}/best.pt --out bodies", r"1 track, 50 body-frames")
+    terminal.is_intact("bodies/cache")
+    settings = SETTINGS
+    for old, new in TUNED.items():
+        settings = settings.replace(old, new.format(first))
+    (folder / "luigi.cfg").write_text(settings)
+    types("tasks train", r"run +runs/tuned-")
+    (tuned,) = (folder / "runs").glob("tuned-*")
+    assert json.loads((tuned / "config.json").read_text())["config"]["datasets_2d"] == ["videos/train"]
+    types(f"tasks predict videos/train --cache mine --checkpoint {tuned}/best.pt --no-overlay --out tuned", r"4 tracks, 174 body-frames")
+    terminal.is_intact("mine")

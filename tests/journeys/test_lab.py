@@ -1,0 +1,145 @@
+"""A lab's cache through its life: every night, and on the days when something happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.journeys.conftest import ROOT, Terminal
+
+RAW = """
+from pathlib import Path
+from pipeline import synthetic
+synthetic.write_body(Path("data/embedded/body"))
+synthetic.write_dataset("penn_action", Path("raw/lab"), n_videos=2, n_frames=10)
+synthetic.write_dataset("amass", Path("raw/amass"), n_videos=1, n_frames=300)
+"""
+CHANGES = {
+    "raw = data/embedded/raw": "raw = raw",
+    "cache = data/cache": "cache = cache",
+    "enabled = true": "enabled = false",
+    "stream = resnet50": "stream = means\nkind = means",
+    "weights = untrained:0\nprecision = fast\n": "",
+}
+DATA = "luigi --module tasks Data"
+
+
+def nightly(terminal: Terminal) -> dict[str, int]:
+    """The exit codes that the script of docs/operations.md logs; its commands run as they stand there."""
+    page = (ROOT / "docs/operations.md").read_text()
+    (script,) = (block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "exit codes" in block)
+    script = re.sub(r"^cd .*$", "", script, flags=re.MULTILINE).replace("data/cache", "cache")
+    script = script.replace(".venv/bin", str(Path(sys.executable).parent))
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        cwd=terminal.folder,
+        env={**os.environ, **terminal.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    (line,) = re.findall(r"exit codes: (.*)", ran.stdout)
+    return {name: int(code) for name, code in re.findall(r"(\w+) (\d+)", line)}
+
+
+def test_a_labs_cache(terminal: Terminal) -> None:
+    types, folder = terminal.types, terminal.folder
+    (folder / "demo.py").write_text(RAW)
+    types("python demo.py")
+    lab = folder / "raw/lab"
+    held_back = folder / "held-back"
+    move(lab, held_back, "0004")
+
+    types("pipeline init", r"settings +luigi\.cfg", r"Data")
+    settings = re.sub(r"datasets = .*", "datasets = lab", (folder / "luigi.cfg").read_text())
+    for old, new in CHANGES.items():
+        assert old in settings, old
+        settings = settings.replace(old, new)
+    (folder / "luigi.cfg").write_text(settings)
+    types("pipeline plan", r"lab/train", r"convert")
+    types(DATA, r"convert +lab/train", r"extract +lab/train")
+    terminal.is_intact("cache")
+    assert terminal.frames_kept("cache") == {"lab/test": 10, "lab/train": 20}
+    assert types(DATA).count("✓") == 0
+    types("pipeline plan", r"up to date")
+    assert nightly(terminal) == {"Data": 0, "status": 0, "verify": 0}
+
+    # Another dataset, then another video: a second commit.
+    (folder / "luigi.cfg").write_text(settings := settings.replace("datasets = lab", "datasets = lab amass"))
+    types(DATA, r"convert +amass/train")
+    move(held_back, lab, "0004")
+    types("pipeline plan", r"1 video to read")
+    types(DATA, r"convert +lab/test +1 video read", r"extract +lab/test")
+    terminal.is_intact("cache")
+    assert terminal.frames_kept("cache")["lab/test"] == 20
+    by_hand = "pipeline convert lab train --raw raw/lab --cache cache"
+    types(by_hand, r"up to date")
+    types("pipeline verify --recompute 1000 --cache cache", r"means: \d+ rows computed again")
+
+    # Half of the raw folder is not mounted.
+    kept = terminal.frames_kept("cache")
+    move(lab, held_back, "0002", "0003")
+    types(DATA, r"000[23]", code=30)
+    types("pipeline plan", r"000[23]")
+    types("pipeline status --cache cache", r"lab/train.*2 videos|2 videos.*lab/train")
+    assert nightly(terminal)["Data"] == 30
+    assert terminal.frames_kept("cache") == kept
+    move(held_back, lab, "0002", "0003")
+    assert types(DATA).count("✓") == 0
+    terminal.is_intact("cache")
+
+    # New file times; a better reader; a copy of the raw folder elsewhere.
+    for file in lab.rglob("*"):
+        os.utime(file)
+    assert types(DATA).count("✓ extract") == 0
+    module = terminal.site / "journey_lab.py"
+    module.write_text(module.read_text().replace("version: ClassVar[int] = 1", "version: ClassVar[int] = 2"))
+    types("pipeline plan", r"version was 1, is 2")
+    types(DATA, r"convert +lab/train")
+    terminal.is_intact("cache")
+    assert terminal.frames_kept("cache") == kept
+    shutil.copytree(folder / "raw", folder / "elsewhere")
+    types(f"{DATA} --set paths.raw=elsewhere")
+    terminal.is_intact("cache")
+    types(DATA)
+
+    # A damaged shard, a damaged manifest.
+    shard = next(file for file in (folder / "cache/lab/train/features/means/c").rglob("*") if file.is_file())
+    flip(shard)
+    types("pipeline verify --cache cache", r"lab/train.*means", code=1)
+    types("pipeline verify --repair --cache cache")
+    terminal.is_intact("cache")
+    assert terminal.frames_kept("cache") == kept
+    manifest = folder / "cache/lab/train/manifest.json"
+    whole = manifest.read_bytes()
+    flip(manifest)
+    types("pipeline status --cache cache", r"amass/train", r"lab/train", code=1)
+    types("pipeline verify --cache cache", r"lab/train", code=1)
+    manifest.write_bytes(whole)
+    terminal.is_intact("cache")
+
+    # Elsewhere.
+    types("pipeline copy --cache cache --to backup", r"lab/train", r"amass/train")
+    terminal.is_intact("backup")
+    assert terminal.frames_kept("backup") == kept
+    assert types(f"{DATA} --set paths.cache=backup").count("✓") == 0
+
+
+def move(source: Path, to: Path, *names: str) -> None:
+    """Penn Action's videos of these names."""
+    for name in names:
+        for path in (f"labels/{name}.mat", f"frames/{name}"):
+            (to / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(source / path, to / path)
+
+
+def flip(file: Path) -> None:
+    """One bit in the middle."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
