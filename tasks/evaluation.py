@@ -64,6 +64,7 @@ class EvaluateModel(PipelineTask):
             console.out.print()
             console.out.print(table_of(split, chosen))
         metrics = read_metrics(folder)
+        show_label_bodies(metrics)
         show_dynamics(metrics)
         console.out.print(f"[dim]{UNITS}[/dim]\n")
         if metrics["stand_in"]:
@@ -168,6 +169,14 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
         frames = f"{row['frames']:,}" if row["frames"] else "-"
         table.add_row(row["model"], *([row["protocol"]] if protocols else []), *numbers, frames)
     return table
+
+
+def show_label_bodies(metrics: Mapping[str, Any]) -> None:
+    """Print of which bodies a split's labels are, where that is not the neutral one."""
+    for split in (name for name in metrics if "/" in name):
+        if (genders := metrics[split].get(runs.LABEL_BODY, runs.NEUTRAL_BODY)) != runs.NEUTRAL_BODY:
+            labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
+            console.out.print(f"[dim]{split}: {labels}[/dim]")
 
 
 def show_dynamics(metrics: Mapping[str, Any]) -> None:

@@ -102,7 +102,11 @@ class Dataset(ABC):
     @property
     def genders(self) -> tuple[str, ...]:
         """Of the body models that labels are derived through, where `uses_body`. `read` is given the first one's;
-        `body.of(gender)` gives the others'."""
+        `body.of(gender)` gives the others'.
+
+        The labels of a track are of its own gender's body where that is one of these, and of the first one's elsewhere:
+        vertex errors compare with that body, and the reader contract poses it.
+        """
         return ("neutral",)
 
     @abstractmethod
