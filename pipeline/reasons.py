@@ -47,6 +47,7 @@ REASONS: Final[dict[str, Reason]] = {
     "not_sampled": Reason("the reader takes every second frame only", True),
     "other_file_name": Reason("the picture is not called like the sequence's other ones", False),
     "other_picture_size": Reason("the pictures have another size than in the camera's calibration", False),
+    "other_unit": Reason("the labels are in another unit: mm, degrees, per cent, shares of the picture", False),
     "path_outside": Reason("the labels name a picture outside the dataset's folder", False),
     "reader_crashed": Reason("the process that read the video crashed", False),
     "reader_memory": Reason("reading the video needs more memory than a process may take", False),

@@ -16,19 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import caching
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.smpl.rotations import in_camera
-from pipeline.track import Track
+from pipeline.track import Track, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
+CONVERT_UNITS: Final = "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +147,19 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """`read`, and the checks that tracks are of frames that decode, and keypoints in pixels of the pictures."""
+        """`read`, and the checks that numbers are of bodies, tracks of frames that decode, and keypoints in pixels of
+        the pictures."""
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         tracks = self.read(raw, split, video, account, limited)
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
+        for track in tracks:
+            for column, expected, found in other_units(track.columns()):
+                found = f"{found} in {track.name}"
+                refuse(
+                    RawDataError(labels, column, expected=expected, found=found, do=CONVERT_UNITS, reason="other_unit")
+                )
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))

@@ -10,6 +10,7 @@ from scipy.io import loadmat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.datasets.contract import reader_problems
 from pipeline.pixels.frames import Video
 from pipeline.pixels.numbered import edit_list_start, n_frames
 from pipeline.track import Track
@@ -90,6 +91,7 @@ def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path: Path) -> No
     shutil.copy(SAMPLES / "amass/amass_sample.npz", file)
     (track,) = datasets.get("amass").tracks(tmp_path, "train")
     assert len(track.frame_index) == 126
+    assert reader_problems(datasets.get("amass"), tmp_path, "train") == []
     assert track.gender == "male"
     stored = np.load(file)
     body = [*range(66), *range(66, 69), *range(111, 114)]  # joints 0-21, 22, 37
