@@ -61,8 +61,8 @@ ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice:
 FAR: Final = 0.15  # of the box's side, median of a frame's joints; sound readers of the demo data stay below 0.005
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
 POSED: Final = 32  # frames of a track: a body costs ms
-TURNED_DEG: Final = 25.0
-MISPOSED_M: Final = 0.1  # mean of a frame's joints
+TURNED_DEG: Final = 25.0  # room for skeletons with their joints at other places; sound readers of the demo data have 0
+MISPOSED_M: Final = 0.1  # mean of a frame's joints: likewise; a person's own other poses are 0.2 away, and more
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
@@ -253,12 +253,16 @@ def misposed(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
     Its joints are compared with the track's 3D joints about their mean, turned to fit best: what is left over is
     another pose. Moved by `trans`, or without 3D joints by the best translation, with the 2D joints.
     """
+    if track.pose is None or track.betas is None:
+        return {}
     spin49, common14 = body.posed_joints(track.pose, track.betas)
     posed, known = with_ones(spin49), replace(track, has_3d=None)
     mistakes = {} if track.trans is None else misprojected(known, posed, track.trans, MISPLACED)
-    if track.kp_3d is None and track.kp_3d_eval is None:
+    joints = track.kp_3d
+    if joints is None and track.kp_3d_eval is not None:
+        joints = with_ones(track.kp_3d_eval)
+    if joints is None:
         return misprojected(known, posed) | mistakes
-    joints = with_ones(track.kp_3d_eval) if track.kp_3d is None else track.kp_3d
     used = (joints[..., 3] > 0) & np.isfinite(joints).all(axis=-1)
     could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
     angle, apart = _turn(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
@@ -275,7 +279,8 @@ def _some_known(track: Track) -> Track | None:
     if not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
-    return replace(track, **{name: array[rows] for name, array in track.columns().items()})
+    columns: dict[str, Any] = {name: array[rows] for name, array in track.columns().items()}
+    return replace(track, **columns)
 
 
 def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:

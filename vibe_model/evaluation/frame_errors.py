@@ -327,7 +327,7 @@ def _label_bodies(generator: VideoModel, split: Split, genders: Sequence[str]) -
 def _unposed(body: Body, betas: Tensor) -> Tensor:
     """Betas (N, 10) -> vertices at rest (N, V, 3) m: linear in the shape, so that 11 bodies give all."""
     rest = torch.eye(3, device=betas.device).expand(11, 24, 3, 3)
-    units = body(betas=torch.eye(11, 10, device=betas.device), rotmat=rest).verts  # (11, V, 3), the last of 0
+    units: Tensor = body(betas=torch.eye(11, 10, device=betas.device), rotmat=rest).verts  # (11, V, 3), the last of 0
     return units[10] + torch.einsum("nb,bvc->nvc", betas, units[:10] - units[10])
 
 
