@@ -141,6 +141,10 @@ def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
+    for name, expected, found in other_units(filled):
+        problems.append(f"{name} is in another unit: expected {expected}, found {found}")
+    if track.trans is not None and not track.trans.any():
+        problems.append("trans is 0 in every frame; where it is not known, there is no such column")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(filled))]
 
 
@@ -162,10 +166,6 @@ def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
             yield "bbox has a side of 0 or less"
         if (side[:, 0] != side[:, 1]).any():
             yield "bbox is not square"
-    for name, expected, found in other_units(columns):
-        yield f"{name} is in another unit: expected {expected}, found {found}"
-    if "trans" in columns and not columns["trans"].any():
-        yield "trans is 0 in every frame; where it is not known, there is no such column"
     if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
         yield "kp_2d has a frame without a visible joint"
     if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
