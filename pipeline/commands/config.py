@@ -23,6 +23,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="only whether the file is right; exit 1 where training is refused")
     help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
     add("--config", type=Path, metavar="FILE", help=help_)
+    sub.set_defaults(complete=lambda _: None)  # it reads everything
 
 
 def run(args: argparse.Namespace) -> int:
