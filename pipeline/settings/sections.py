@@ -328,11 +328,11 @@ def stream_of(
 
 def detector_of(source: SettingsFile, name: str, options: Section | None = None, **given: Any) -> Detector:
     """A detector with the options of its section. `options`, `given`: a command's, over them, as of `stream_of`."""
-    section = source.section(name)
+    all_ = source.section(name)
+    section = Section(all_.file, name, {key: text for key, text in all_.items() if key not in given}, all_.line)
     detector = configured(section, detect.find(name), detect.get, options, **given)
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg, not those of the command
-    own = section.keys() - given.keys() - (options or {}).keys()
-    return replace(detector, **{key: getattr(below, key) for key in own})
+    return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
 
 
 def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
