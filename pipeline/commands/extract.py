@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,10 +20,11 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import KINDS
+from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.processes.devices import device_names
 from pipeline.settings.arguments import split_options
 from pipeline.settings.commands import from_settings, value
+from pipeline.settings.file import of_command_line
 from pipeline.settings.sections import KIND, Features, dataclass_of
 from pipeline.settings.targets import stream_named
 
@@ -95,10 +96,11 @@ def run(args: argparse.Namespace) -> int:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """[features], and the sections of streams."""
-    features = dataclass_of(args.source.section("features"), Features)
-    by_file = [] if args.stream or args.kind else [features.stream, *features.also]
+    features, one = dataclass_of(args.source.section("features"), Features), bool(args.stream or args.kind)
+    keys = [f"features.{field.name}" for field in fields(features) if not (one and field.name in ("stream", "also"))]
     named = [name for text in args.also for name in text.split()[0].split("=")]
-    return ["features", *dict.fromkeys(filter(None, [args.stream, args.kind, features.kind, *by_file, *named]))]
+    names = [args.stream, args.kind, features.kind, *named, *(() if one else (features.stream, *features.also))]
+    return [*keys, *dict.fromkeys(filter(None, names))]
 
 
 class Asked(NamedTuple):
@@ -121,7 +123,7 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     specs = []
     for number, stream in enumerate(asked):
         takes_weights = stream.kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
-        spec = _spec(args, committed, stream, *((args.weights, args.precision) if takes_weights else (None, None)))
+        spec = _spec(args, committed, stream, *(_of_resnet(args) if takes_weights else (None, None)))
         if args.crops is not None:
             spec = replace(spec, crops="" if isinstance(spec.stream, LabelStream) and number else args.crops)
         specs.append(replace(spec, resources=resources, raw=args.raw))
@@ -153,6 +155,14 @@ def _kind(args: argparse.Namespace, committed: cache.Split, stream: str, otherwi
     manifest = committed.stream_manifest(stream) if stream in committed.streams else {}
     kinds = (manifest.get("identity", {}).get("kind"), args.source.section(stream).get(KIND), stream, otherwise)
     return next((str(kind) for kind in kinds if kind in streams.names()), stream)
+
+
+def _of_resnet(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Weights and precision that the command names, by options or by its own `--set`."""
+    own = {f"{section}.{key}": text for section, key, text in of_command_line(args.settings)}
+    weights = own.get("features.weights")
+    by_set = None if weights is None else str(WeightsSpec.parse(weights).below(args.source.path.resolve().parent))
+    return args.weights or by_set, args.precision or own.get("features.precision")
 
 
 def _spec(

@@ -88,6 +88,7 @@ def test_a_file_by_config_is_taken_with_raw_too(
         ("extract", "amass.resampling=decimate", ["amass.resampling"]),
         ("extract", "features.precison=exact", ["unknown key", "'precision'"]),
         ("extract --stream pose_2d", "timm.network=x", ["timm"]),
+        ("extract --stream resnet50", "features.stream=other", ["features.stream"]),
         ("status", "amass.resampling=decimate", ["amass.resampling", "paths.cache"]),
         ("verify", "nosuch.thing=1", ["unknown section"]),
         ("leaks", "convert.workers=1", ["convert.workers"]),
@@ -204,6 +205,8 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg:
     assert "mine, pose_2d" in plan.out, "make data would find nothing to do either"
     ran("extract", penn.name, "--cache", penn.root, "--stream", "other", "--set", "features.weights=untrained:4")
     assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
+    other = ran("extract", penn.name, "--cache", penn.root, "--set", "features.precision=fast", code=2)
+    assert "precision was exact, is fast" in other.err, "what is set is not left out for what is recorded"
 
 
 def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
