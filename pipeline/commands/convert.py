@@ -18,7 +18,9 @@ from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.retry import recorded_plan, retry
 from pipeline.errors import PipelineError
+from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.arguments import check_own_folder, split_options
+from pipeline.settings.commands import body_of, dataset_of, from_settings
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 kept = shards_kept
@@ -27,7 +29,9 @@ kept = shards_kept
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub, new_rows=True)
     sub.add_argument("--raw", type=Path, help="the dataset's own raw folder; with --retry, only when it has moved")
-    sub.add_argument("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from SMPL parameters")
+    sub.add_argument(
+        "--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from them; default: [paths] body"
+    )
     workers_option(sub)
     scheduler_option(sub)
     mode = sub.add_mutually_exclusive_group()
@@ -36,6 +40,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     which = sub.add_mutually_exclusive_group()
     which.add_argument("--video", metavar="NAME", help="with --retry: only this video")
     which.add_argument("--reason", help="with --retry: only videos that failed for this reason, as `status` shows it")
+    from_settings(sub, workers="convert.workers", strict="convert.strict", scheduler="dask.scheduler")
+
+
+def reads(args: argparse.Namespace) -> list[str]:
+    """The dataset's section, and [paths] body; what was rejected is read again as it was read."""
+    return [] if args.retry else [args.dataset, "paths.body"]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
         raise PipelineError(f"{alone[0]} goes with --retry")
     if args.raw is None:
         raise PipelineError("name the dataset's own raw folder: --raw DIR")
-    dataset = datasets.get(args.dataset)
+    dataset = dataset_of(args, args.dataset)
     check_own_folder(args.raw, dataset)
-    plan = convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=args.body)
+    body = body_of(args, dataset, demo=is_stand_in(args.raw))
+    plan = convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=body)
     if args.strict:
         convert.refuse_committed_failures(plan)
     if plan.up_to_date:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, duration, err, out, plain, show_json, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few
@@ -21,7 +20,9 @@ from pipeline.features.weights import KINDS
 from pipeline.maintenance.forecast import CONVERT, Forecast, Rate, bytes_of_a_crop, forecast, measured_rates, readable
 from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.raw.changes import what_differs
+from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.arguments import check_own_folder, joined
+from pipeline.settings.commands import body_of, dataset_of
 from pipeline.settings.file import settings_file
 from pipeline.settings.targets import Target, absent, broken_in, by_settings, stream_named
 
@@ -49,14 +50,22 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def target_options(sub: argparse.ArgumentParser) -> None:
     """For commands that compare the cache with luigi.cfg, or with one raw folder."""
+    sub.set_defaults(reads=reads)
     add = sub.add_argument
     add("--config", type=Path, help="another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
     add("--cache", type=cache.place_of, help="the cache's folder or URL; default: [paths] cache of luigi.cfg")
-    add("--raw", type=Path, help="a dataset's own raw folder: then luigi.cfg is not read")
-    add("--body", type=Path, help="with --raw: SMPL's files, for datasets whose labels come from them")
+    add("--raw", type=Path, help="a dataset's own raw folder, instead of those of luigi.cfg")
+    add("--body", type=Path, help="with --raw: SMPL's files, for datasets that need them; default: [paths] body")
     add("--stream", help="with --raw and --weights: the stream's name; default: every stream there is")
     add("--weights", help=f"with --raw: the network's, {', '.join(f'{kind}:...' for kind in KINDS)}")
-    add("--precision", choices=["exact", "fast"], help="with --raw and --weights (default fast)")
+    add("--precision", choices=["exact", "fast"], help="with --raw and --weights; default: [features] precision")
+
+
+def reads(args: argparse.Namespace) -> list[str] | None:
+    """With --raw the dataset's section, [paths] body and the stream's options; else all of luigi.cfg."""
+    of_stream = ["features.precision", ResNet50.kind] if args.weights else []
+    name = "/".join(args.names).partition("/")[0]
+    return None if args.raw is None else [name, "paths.body", *of_stream]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,8 +100,6 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
         if alone := [f"--{name}" for name in ("body", "stream", "weights", "precision") if getattr(args, name)]:
             raise PipelineError(f"{alone[0]} goes with --raw DIR; without it, luigi.cfg sets everything but --cache")
         return by_settings(args.config or settings_file(), joined(names), args.cache)
-    if args.config is not None:
-        raise PipelineError("--raw and --config: with --raw, no luigi.cfg is read. Leave one of them out")
     name, _, split = "/".join(names).partition("/")
     if args.cache is None or not split or "/" in split:
         raise PipelineError(
@@ -100,13 +107,14 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
         )
     if args.precision is not None and args.weights is None:
         raise PipelineError("--precision goes with --weights")
-    dataset, spec = datasets.get(name), None
+    dataset, spec = dataset_of(args, name), None
     check_own_folder(args.raw, dataset)
     dataset.check_split(split)
     if args.weights is not None:
-        stream = stream_named(ResNet50.kind, args.weights, args.precision, {})
+        stream = stream_named(ResNet50.kind, args.weights, args.precision, {}, args.source)
         spec = StreamSpec(args.stream or stream.kind, stream, raw=args.raw)
-    return [Target(dataset, split, args.raw, args.cache, args.body, spec)]
+    body = body_of(args, dataset, demo=is_stand_in(args.raw))
+    return [Target(dataset, split, args.raw, args.cache, body, spec)]
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
@@ -119,7 +127,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"
     if plan.target.not_made:
-        yield "  convert  all of it, once the demo data are made: there are no raw files yet"
+        yield "  convert  all of it, once the demo data are made: they are not there yet"
         return
     if todo is not None and todo.why:
         more = ", and new rows of the conversion"

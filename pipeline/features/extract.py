@@ -155,8 +155,10 @@ class _Part:
         stand_in = bool(backbone.get("stand_in")) or self._split.manifest["stand_in"]
         kept = accepted_entry(accepted(self.writer.entries))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
+        file = self.plan.spec.stream.weights_file
+        named = {} if file is None else {"weights_file": str(file.resolve())}
         # How long it took is no part of the manifest, which is the same however long it took.
         self.writer.commit(
             {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
-            note={"measured": meter.as_dict(), "computed_with": software},
+            note={"measured": meter.as_dict(), "computed_with": software, **named},
         )

@@ -9,13 +9,11 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import PipelineError
 from pipeline.raw import listing
-from pipeline.settings import sections
-from pipeline.settings.file import settings_file
+from pipeline.settings.commands import from_settings
 
 CACHE: Final = "the cache's folder, or its URL as s3://bucket/prefix"
 
@@ -62,16 +60,8 @@ def split_options(sub: argparse.ArgumentParser, *, new_rows: bool = False) -> No
 
 def cache_option(sub: argparse.ArgumentParser) -> None:
     """`--cache`; where it is not given, that of luigi.cfg is used, and printed."""
-    sub.add_argument("--cache", type=cache.place_of, help=f"{CACHE}; default: [paths] cache of luigi.cfg")
-    sub.set_defaults(complete=_complete)
-
-
-def _complete(args: argparse.Namespace) -> None:
-    """Raises ConfigError where there is no luigi.cfg, or no cache in it."""
-    if args.cache is None:
-        file = settings_file()
-        args.cache = sections.load(file, "Run from the project's folder, or name the cache: --cache DIR.").paths.cache
-        err.print(plain(f"cache      {from_here(args.cache)} ({file.name}, [paths] cache)"))
+    sub.add_argument("--cache", type=cache.place_of, help=CACHE)
+    from_settings(sub, cache="paths.cache")
 
 
 def joined(names: Sequence[str]) -> list[str]:

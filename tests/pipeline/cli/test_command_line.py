@@ -234,7 +234,7 @@ MISTAKES = (  # words, and what the message names
     ("plan pen_action train --raw r --cache c", "no dataset is called 'pen_action'"),
     ("plan penn_action val --raw r --cache c", "penn_action has no split 'val'"),
     ("plan --weights untrained:0", "--weights goes with --raw DIR"),
-    ("plan --raw r --config luigi.cfg", "Leave one of them out"),
+    ("plan penn_action train --raw r --cache c --config absent.cfg", "absent.cfg: there is no such file"),
     ("plan amass --config {cfg}", "Enable it there"),
     ("plan pen --config {cfg}", "Known: penn_action"),
 )

@@ -276,11 +276,14 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
     weights = WeightsSpec("file", str(file))
     toy.keep()
     toy.extract(StreamSpec("own", streams.get("resnet50", weights=weights), resources=Resources(Machine(), 1)))
+    assert "own" in found(recompute(toy.root, 5))  # they are where they were
+    moved = file.rename(tmp_path / "moved.pt")
     (skipped,) = recompute(toy.root, 5).skipped
     assert (skipped.stream, "not at hand" in skipped.why) == ("own", True)
-    done = recompute(toy.root, 5, weights=weights)
+    done = recompute(toy.root, 5, weights=WeightsSpec("file", str(moved)))
     assert ("own" in found(done), done.ok) == (True, True)
     file.write_bytes(b"other weights")
+    assert "not at hand" in recompute(toy.root, 5).skipped[0].why
     (skipped,) = recompute(toy.root, 5, weights=weights).skipped
     assert "extracted otherwise" in skipped.why
     assert "· toy/train, own: not compared: " in verify().out
