@@ -139,12 +139,12 @@ def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], pr
     held, done = source.manifest, 0
     digest = str(held["digest"])
     sizes: dict[str, int] = held["geometry"]
-    lacks = [_lacks(source, stream) for stream in streams]
+    incomplete = [_incomplete(source, stream) for stream in streams]
     names = np.array(source.videos.names, dtype=object)
     order = np.argsort(names, kind="stable")
-    for lacking in lacks:
-        order = order[np.argsort(lacking[order], kind="stable")]
-    groups = np.array(lacks, bool).reshape(len(lacks), len(order)).T
+    for some_missing in incomplete:
+        order = order[np.argsort(some_missing[order], kind="stable")]
+    groups = np.array(incomplete, bool).reshape(len(incomplete), len(order)).T
     mark = manifest.sha256(order.tobytes() + groups.tobytes())[:16]
     previous = -1
     with SplitWriter(
@@ -169,12 +169,12 @@ def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], pr
         writer.commit(callers_entries(held, SplitWriter.own_entries))
 
 
-def _lacks(source: Split, stream: OpenStream) -> NDArray[np.bool_]:
-    """(videos,) whether the stream has not all rows of a video."""
+def _incomplete(source: Split, stream: OpenStream) -> NDArray[np.bool_]:
+    """(videos,) whether rows of a video are missing in the stream."""
     tracks, size = source.tracks, int(source.manifest["geometry"]["rows_per_shard"])
-    lacking = np.full(len(source.rows_by_shard()), True)
-    lacking[[shard for shard in stream.shards if shard < len(lacking)]] = False
-    before = np.concatenate([[0], np.cumsum(lacking)])  # shards that it does not have before each one
+    missing = np.full(len(source.rows_by_shard()), True)
+    missing[[shard for shard in stream.shards if shard < len(missing)]] = False
+    before = np.concatenate([[0], np.cumsum(missing)])  # shards that it does not have before each one
     of_track = before[-(-tracks.stop // size)] > before[tracks.start // size]
     return np.bincount(tracks.video[of_track], minlength=len(source.videos)) > 0
 
@@ -245,10 +245,10 @@ def _write_stream(
     return True
 
 
-def _note(store: Store, what: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
+def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
     """How the source's commit came about, for the copy's own note, and of what it is the copy."""
     kept = {key: value for key, value in note.items() if key != "invalidated"}
-    return {**kept, COPIED: {"from": store.location(what), "digest": digest, "finished": note.get("finished")}}
+    return {**kept, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
 
 
 def _copy_other_files(source: Store, store: Store, split: str) -> None:

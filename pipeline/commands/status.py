@@ -242,20 +242,23 @@ def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
     yield _line(["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"])
     for split in splits:
         harmless = harmless_of(split)
-        for of in (video.account for video in split.videos):
-            why, because = why_without_track(of), of["set_aside"]
+        for account in (video.account for video in split.videos):
+            why, because = why_without_track(account), account["set_aside"]
             if why:
-                state, because = "without a track", max(of["dropped"], key=of["dropped"].get, default="no_person")
+                state, because = (
+                    "without a track",
+                    max(account["dropped"], key=account["dropped"].get, default="no_person"),
+                )
             elif because:
                 state = "not labelled" if because in harmless else "rejected"
-            elif of["tracks_kept"]:
+            elif account["tracks_kept"]:
                 state = "kept"
             else:  # of another split
                 continue
-            dropped = [of["dropped"].get(name, 0) for name in reasons]
-            message = why or "; ".join(filter(None, [of["message"], *of["notes"]]))
-            counts = [of["tracks_kept"], of["found"], of["kept"], *dropped]
-            yield _line([split.name, of["name"], state, because, *counts, message])
+            dropped = [account["dropped"].get(name, 0) for name in reasons]
+            message = why or "; ".join(filter(None, [account["message"], *account["notes"]]))
+            counts = [account["tracks_kept"], account["found"], account["kept"], *dropped]
+            yield _line([split.name, account["name"], state, because, *counts, message])
 
 
 def _line(cells: Sequence[object]) -> str:
