@@ -60,12 +60,11 @@ def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
     return layout.column_metadata(columns[array], int(manifest["extent"]), Geometry(**manifest["geometry"]))
 
 
-def split_folders(store: Store, top: str = "") -> list[str]:
-    """All folders that may be splits, committed or not, by "<dataset>/<split>". `top`: look below this folder."""
-    prefix = f"{top}/" if top else ""
-    datasets = (name for name in store.list_names(top) if layout.is_name(name))
-    found = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(prefix + dataset))
-    return [name for name in found if layout.is_split_name(name) and store.list_names(prefix + name)]
+def split_folders(store: Store) -> list[str]:
+    """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
+    datasets = (name for name in store.list_names("") if layout.is_name(name))
+    found = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(dataset))
+    return [name for name in found if layout.is_split_name(name) and store.list_names(name)]
 
 
 def stream_folders(store: Store, split: str) -> list[str]:

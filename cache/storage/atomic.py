@@ -86,7 +86,7 @@ class WriterLock(Lock):
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file  # to be changed when its folder has got another name
+        self.file = file
         self._fd = -1
         while self._fd < 0:
             self._fd = self._take()

@@ -157,7 +157,7 @@ class StreamWriter(StreamShards, Writer):
             staged = [key for key in staged if key.startswith(self.place.staged_shard)]
             self._store.remove([self.place.temporary, *staged])
         manifest.recover(self.place)
-        self._read_state()  # under the lock, which keeps a compaction out
+        self._read_state()  # under the lock
         if self._commit is not None and self.foreign:
             invalidate_shards(self.place, self._commit, self.foreign)
             self._read_state()

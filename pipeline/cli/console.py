@@ -76,8 +76,12 @@ def line(verb: str, what: str, detail: str) -> str:
 
 def plain(text: str, keep: str = "") -> str:
     """Untrusted text, such as names of files, on one line and without control codes; `keep`: characters to leave."""
-    shown = "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
-    return escape(shown)
+    return escape(printable(text, keep))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The same for what is printed as it is: text as rich's markup would show it."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(*names: str) -> Table:

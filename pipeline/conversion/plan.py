@@ -202,23 +202,28 @@ def committed_split(root: cache.Root, name: str) -> cache.Split | None:
 
 
 def mixture_warning(plan: ConversionPlan, ignore: Collection[str] = ()) -> str:
-    """A warning that the cache would hold demo data beside real data; "" where it would not.
+    """`mixture` of what a conversion would write."""
+    return mixture(plan.root, plan.name, stand_in=plan.reader["stand_in"], ignore=ignore)
+
+
+def mixture(root: cache.Root, name: str, *, stand_in: bool, ignore: Collection[str] = ()) -> str:
+    """A warning that a cache would hold demo data beside real data, with the split `name`; "" where it would not.
 
     `ignore`: splits that do not count, as those that the same run will replace.
     """
     others: list[str] = []
     with contextlib.suppress(cache.CacheError):  # `verify` reports what cannot be read
-        opened = cache.open(plan.root)
-        for name in sorted({*opened.splits} - {plan.name, *ignore}):
+        opened = cache.open(root)
+        for other in sorted({*opened.splits} - {name, *ignore}):
             with contextlib.suppress(cache.CacheError):
-                if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
-                    others.append(name)
+                if bool(opened[other].manifest.get("stand_in")) != stand_in:
+                    others.append(other)
     if not others:
         return ""
-    this, that = kind_of(plan.reader), kind_of({"stand_in": not plan.reader["stand_in"]})
+    this, that = kind_of({"stand_in": stand_in}), kind_of({"stand_in": not stand_in})
     return (
-        f"{plan.root}: will hold both, {plan.name} from {this} and {', '.join(others)} from {that}: training "
-        "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
+        f"{root}: will hold both, {name} from {this} and {', '.join(others)} from {that}: training refuses to use "
+        "them together. Another cache (--cache, copy --to, or [paths] cache in luigi.cfg) keeps them apart."
     )
 
 

@@ -142,13 +142,13 @@ class Share:
     ) -> tuple[list[Extracted], Meter | None]:
         """Put shards, by output, into the cache. None: nothing had to be computed, all rows were carried over.
 
-        `agreed`: the provenance of all workers. Raises PipelineError where this one would compute otherwise.
+        `agreed`: the provenance of all workers. Raises PipelineError where this one would compute differently.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
             found = _provenance(spec, expected, device)
             if others := [one for one in differing(expected, found) if one.part != "device"]:
                 raise PipelineError(
-                    f"{self.split}: this worker would compute otherwise than the others: "
+                    f"{self.split}: this worker would compute differently from the others: "
                     f"{'; '.join(map(str, others))}. Extract with workers of one kind."
                 )
         split, stagings, pixels_of = _opened(self)

@@ -93,7 +93,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     plan = compare_stream(cache.open(root)[split], spec, replace=replace)
     if plan.differs:
         raise PipelineError(
-            f"{split}: the stream {spec.name!r} was extracted otherwise: {plan.otherwise}. "
+            f"{split}: the stream {spec.name!r} was extracted differently: {plan.otherwise}. "
             "A stream stays what it is: name another one (--stream NAME, [features] stream), or replace it "
             "(--replace). If the numbers are the same nevertheless, accept it: `python -m pipeline accept`."
         )
@@ -101,7 +101,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
 
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
-    """The same for a split that is open; what the stream was extracted with otherwise is in `differs`, not raised."""
+    """The same for a split that is open; what it was extracted with instead is in `differs`, not raised."""
     if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
     target = spec.identity(committed)

@@ -8,7 +8,7 @@ stream, and rows will take.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -95,10 +95,10 @@ class SplitPlan:
         return 0 if todo is None else sum(changes.bytes_of_labels(todo.stamps[video.name]) for video in todo.append)
 
 
-def accepted_of(split: cache.Split) -> Iterator[str]:
-    """Differences that the user has accepted, of a split and of its streams."""
+def accepted_of(split: cache.Split, streams: Sequence[str] | None = None) -> Iterator[str]:
+    """Differences that the user has accepted, of a split and of these streams, or of all that it has."""
     yield from (f"{split.name}: {text}" for text in accepted_lines(split.manifest))
-    for name in split.streams:
+    for name in split.streams if streams is None else streams:
         yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
 
 

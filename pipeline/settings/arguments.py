@@ -75,6 +75,26 @@ def joined(names: Sequence[str]) -> list[str]:
     return ["/".join(names)] if two else list(names)
 
 
+def splits_argument(sub: argparse.ArgumentParser) -> None:
+    """SPLIT...: which splits of a cache, for `chosen`."""
+    help_ = "DATASET/SPLIT, DATASET SPLIT, or all splits of DATASET; default: all of the cache"
+    sub.add_argument("splits", nargs="*", metavar="SPLIT", help=help_)
+
+
+def chosen(names: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Those of a cache's splits that `names` name, in the cache's order; all where there are no names.
+
+    Raises PipelineError for a name that is none of them.
+
+    >>> chosen(["3dpw", "train"], ["3dpw/test", "3dpw/train"]), chosen(["3dpw"], ["3dpw/test", "amass/train"])
+    (['3dpw/train'], ['3dpw/test'])
+    """
+    words = ["/".join(names)] if len(names) == 2 and "/".join(names) in splits else names
+    if unknown := [word for word in words if not any(name == word or name.startswith(f"{word}/") for name in splits)]:
+        raise PipelineError(f"no split {unknown[0]!r} in the cache; there are: {', '.join(splits) or 'none'}")
+    return [name for name in splits if not words or name in words or name.partition("/")[0] in words]
+
+
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
     """Raise PipelineError where --raw is one level off: the folder above the dataset's own, or one within it."""
     patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])

@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from luigi import configuration
+from luigi import configuration, lock
 from luigi.rpc import RPCError
 
 from pipeline.cli.options import SET
@@ -62,7 +62,7 @@ def test_luigis_log_level_brings_the_traceback(bare) -> None:
 def prepared(bare, within, monkeypatch, capsys):
     """What `luigi WORDS` does before it begins; the message with which it ends instead."""
 
-    def prepare(*words: str) -> str:
+    def prepare(*words: str, code: int = 2) -> str:
         within(bare)
         config = configuration.LuigiConfigParser()
         config.read(bare.cfg)
@@ -72,7 +72,7 @@ def prepared(bare, within, monkeypatch, capsys):
         try:
             luigi_command.prepare()
         except SystemExit as ended:
-            assert ended.code == 2
+            assert ended.code == code
         return str(capsys.readouterr().err)
 
     return prepare
@@ -96,6 +96,25 @@ def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
     shown = prepared("Data", f"--scheduler-url={url}")
     assert shown.startswith(f"error: [core] local_scheduler is false, and no luigid answers at {url} (")
     assert time.monotonic() - began < 30, "Luigi itself asks for 60 s"
+
+
+def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder(prepared, monkeypatch) -> None:
+    words = ("Data", "--local-scheduler")
+    monkeypatch.setattr(lock, "getpcmd", lambda pid: "luigi Data" if pid == os.getpid() else running)
+    running = "luigi TrainVIBE"
+    assert prepared(*words) == ""
+    _, _, file = lock.get_info(configuration.get_config().get("core", "lock_pid_dir"))
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text(f"{os.getppid()}\n")
+    try:
+        assert prepared(*words) == ""
+        running = "luigi Data"
+        shown = prepared(*words, code=10)
+        assert shown.startswith("error: another `luigi --module tasks Data --local-scheduler` runs here already (")
+        assert f"process {os.getppid()}, in {Path(f'/proc/{os.getppid()}/cwd').readlink()}, since 2" in shown
+        assert prepared(*words, "--no-lock") == ""
+    finally:
+        shutil.rmtree(Path(file).parent)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections import Counter
@@ -154,6 +156,30 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     (track,), accounts = read(tmp_path)
     assert track.frame_index.tolist() == list(range(10, 60))
     assert dict(accounts["a.mp4"].dropped) == {"too_few_visible_joints": 25, "face_only": 45}
+
+
+def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "cache"
+    for name, cut in {"kept": 60, "short": 31, "nobody": 60, "new": 60}.items():
+        write_clip(raw / f"{name}.mp4", cut=cut)
+        if name not in ("nobody", "new"):
+            write_alphapose(raw / f"keypoints/{name}.json")
+    (raw / "new.mp4").rename(raw / "not detected.mp4")
+    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(60)]
+    (raw / "keypoints/nobody.mp4.json").write_text(json.dumps({"images": images, "annotations": []}))
+    ran("convert", "videos", "train", "--raw", raw, "--cache", root)
+    shown = ran("status", "--cache", root).out
+    assert "videos/train: without a track: nobody.mp4: no person\n" in shown
+    assert "videos/train: without a track: short.mp4: 60 track_too_short; " in shown
+    assert "31 frames < min_frames 40\n" in shown
+    lines = {line["video"]: line for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))}
+    assert {name: (line["state"], line["reason"], line["tracks"]) for name, line in lines.items()} == {
+        "kept.mp4": ("kept", "", "1"),
+        "short.mp4": ("without a track", "track_too_short", "0"),
+        "nobody.mp4": ("without a track", "no_person", "0"),
+        "not detected.mp4": ("not labelled", "no_keypoints", "0"),
+    }
+    assert [lines["short.mp4"][key] for key in ("found", "kept", "track_too_short")] == ["60", "0", "60"]
 
 
 def test_a_clip_without_keypoints_is_no_failure(tmp_path: Path) -> None:

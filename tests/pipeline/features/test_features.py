@@ -217,7 +217,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
     for changed in ({"weights": other}, {"precision": "exact"}):
-        with pytest.raises(PipelineError, match=r"'resnet50' was extracted otherwise: .*--stream NAME.*--replace"):
+        with pytest.raises(PipelineError, match=r"'resnet50' was extracted differently: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
     assert plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date

@@ -326,7 +326,7 @@ def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -
     }
     specs = [StreamSpec(name, stream) for name, stream in others.items()]
     for spec in (*specs, StreamSpec("colour", made_up.Colour(), "crops")):  # from stored crops, not pictures
-        with pytest.raises(PipelineError, match="was extracted otherwise"):
+        with pytest.raises(PipelineError, match="was extracted differently"):
             plan_extraction(extracted.root, SPLIT, spec)
     assert all(plan_extraction(extracted.root, SPLIT, spec).up_to_date for spec in every_kind(made_up))
 
