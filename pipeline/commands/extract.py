@@ -25,7 +25,7 @@ from pipeline.settings.targets import stream_named
 HELP: Final = "Compute feature streams for the rows that lack them."
 QUALITY: Final = "quality=95"  # an example of an option
 KEPT: Final = "computed rows are kept; the same command continues from there"
-KEPT_ELSEWHERE: Final = "computed rows are kept, but for those of the last minute; the same command continues from there"
+KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -104,9 +104,9 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
         for part, provenance in zip(parts, run.provenance, strict=True):
             part.commit(provenance, run.meter)
         return [
-            Extraction(part.plan, done.computed, done.carried, done.kept, done.problems, tuple(done.examples), run.meter)
+            Extraction(part.plan, n.computed, n.carried, n.kept, n.problems, tuple(n.examples), run.meter)
             for part in parts
-            for done in [part.counts]
+            for n in [part.counts]
         ]
 
 
