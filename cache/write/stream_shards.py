@@ -190,7 +190,8 @@ class StreamShards:
             held = checkpoints.unpack(self._store.read(self.place.checkpoint(shard))) or {}
         except FileNotFoundError:
             return {}
-        return held if (held.get("plan"), held.get("form")) == (self.plan, self.form) else {}
+        fits = all(str(held.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
+        return held if fits else {}
 
     def stage(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]

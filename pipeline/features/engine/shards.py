@@ -146,8 +146,8 @@ class OpenShards:
                 yield functools.partial(self._save, shard, rows)
 
     def _save(self, shard: OpenShard, rows: NDArray[np.int64]) -> None:
-        values, ok, keys = (every[rows] for every in (shard.values, shard.ok, shard.keys))  # which change no more
-        self._shards.checkpoint(shard.number, rows, values, ok, keys)
+        # What is computed changes no more.
+        self._shards.checkpoint(shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows])
 
     def finished(self, but: Container[int] = ()) -> Iterator[OpenShard]:
         """Shards without any row left to compute, `but` some; they are open no longer."""
