@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cache.format import layout
 from cache.format.layout import (
+    CHECKPOINT,
     COLUMNS,
     COPY,
     FEATURES,
@@ -97,8 +98,10 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
     """
     store, is_split = place.store, place.stream is None
     names, writing = store.list_names(place.home), store.list_names(place.writing)
-    # Shards that were staged and not accepted are of no use to the next writer.
-    yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
+    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
+    # Without a checkpoint that names them, shards that were staged and not accepted are of no use to the next writer.
+    if unfinished or not any(name.startswith(CHECKPOINT) for name in writing):
+        yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
     if unfinished:
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]

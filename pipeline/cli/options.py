@@ -48,7 +48,7 @@ def scheduler_option(sub: argparse.ArgumentParser) -> None:
 
 
 def shards_kept(_: argparse.Namespace) -> str:
-    """What of an interrupted conversion or extraction is kept."""
+    """What of an interrupted conversion is kept."""
     return KEPT
 
 

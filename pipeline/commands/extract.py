@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
-from pipeline.cli.options import named_values, scheduler_option, shards_kept, whole, workers_option
+from pipeline.cli.options import named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, PipelineError
@@ -30,7 +30,8 @@ from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute feature streams for the rows that lack them."
 QUALITY: Final = "quality=95"  # an example of an option
-kept = shards_kept
+KEPT: Final = "computed rows are kept; the same command continues from there"
+KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -65,6 +66,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--replace", action="store_true", help="delete the stream of that name and extract it again")
 
 
+def kept(args: argparse.Namespace) -> str:
+    """What of an interrupted extraction is kept: other processes write a checkpoint twice a minute."""
+    return KEPT_ELSEWHERE if args.devices or args.scheduler else KEPT
+
+
 def run(args: argparse.Namespace) -> int:
     """Tracks -> feature streams, for one split."""
     name = f"{args.dataset}/{args.split}"
@@ -84,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     for done in every:
         stream = f"{done.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
+        did += f", {done.kept:,} kept of an interrupted run" if done.kept else ""
         out.print(plain(f"{name}: {stream}extracted, {did} (why: {done.plan.why})"))
         if done.plan.spec.stream.stand_in:
             out.print(f"  {STAND_IN} an untrained network: features for trying the pipeline only")

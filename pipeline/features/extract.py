@@ -30,6 +30,7 @@ class Extraction:
     plan: ExtractionPlan
     computed: int
     carried: int  # rows whose pixels, frame and box the stream already had
+    kept: int  # rows that an interrupted extraction had computed
     problems: Mapping[str, int]  # why rows have no feature -> how many
     examples: tuple[str, ...]  # messages of the first few problems
     meter: Meter  # where the time went
@@ -48,7 +49,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
 def extract_together(
     plans: Sequence[ExtractionPlan], *, scheduler: str | None = None, progress: Progress = silent
 ) -> list[Extraction]:
-    """Compute the rows that streams of one split lack, and commit. Killed at any point, it goes on at the shard.
+    """Compute the rows that streams of one split lack, and commit. Killed, it goes on from half a minute before.
 
     Streams with the same source of pixels share one pass over them: every frame is decoded once.
 
@@ -103,9 +104,9 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
         for part, provenance in zip(parts, run.provenance, strict=True):
             part.commit(provenance, run.meter)
         return [
-            Extraction(part.plan, done.computed, done.carried, done.problems, tuple(done.examples), run.meter)
+            Extraction(part.plan, n.computed, n.carried, n.kept, n.problems, tuple(n.examples), run.meter)
             for part in parts
-            for done in [part.counts]
+            for n in [part.counts]
         ]
 
 
@@ -140,6 +141,9 @@ class _Part:
         """Raises cache.CacheChanged where there has been a commit since the split was opened."""
         if self.writer.split_digest != self._split.manifest["digest"]:
             raise cache.CacheChanged(f"{self.plan.split}: there has been a commit since it was opened: run it again")
+
+        finished = sorted(set(self.lacking) - set(self.writer.pending))
+        self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
 
         def write(shard: OpenShard) -> Counts:
             self.writer.write(shard.number, shard.data, shard.ok, shard.keys)

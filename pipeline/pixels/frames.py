@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.processes import alive
 from pipeline.raw.digests import file_digest, folder_digest, names_in
-from pipeline.raw.files import cached, open_regular
+from pipeline.raw.files import cached, open_regular, passes
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -66,7 +66,7 @@ class FrameSource(Protocol):
         ...
 
     def digest(self) -> str:
-        """sha256, hex, that changes when the pixels do: of the spec with picture names and sizes, or with the video."""
+        """sha256, hex, that changes when the pixels do, and not when their folder or file is renamed or moved."""
         ...
 
     @property
@@ -179,7 +179,10 @@ class Pictures:
         )
 
     def digest(self) -> str:
-        return _digest(self.spec, folder_digest(self.place))
+        """Of the pictures' names and sizes, and of the content of three: uncompressed ones have all the same size."""
+        there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]
+        probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
+        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         for index in increasing(frame_index):
@@ -219,7 +222,7 @@ class Video:
         return header.width, header.height
 
     def digest(self) -> str:
-        return _digest(self.spec, file_digest(self.place))
+        return _digest("video", file_digest(self.place))
 
     @cached
     def header(self) -> VideoHeader:
@@ -329,6 +332,7 @@ class Video:
         )
 
 
+NOT_NOW: Final = "not_readable_now"  # the kind of a problem that may pass: a permission, a disk that does not answer
 MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 
@@ -346,7 +350,8 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise PictureError("picture_missing", "is not there") from None
     except OSError as error:
-        raise PictureError("picture_unreadable", f"cannot be read: {error.strerror}") from error
+        kind = NOT_NOW if passes(error) else "picture_unreadable"
+        raise PictureError(kind, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
         raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
     return data

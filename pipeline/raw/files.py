@@ -20,6 +20,14 @@ from typing import Any, Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# What need not be wrong with a file: permissions, a disk or mount that does not answer, what the machine ran out of.
+_PASSING: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EIO, errno.EAGAIN),
+        *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV),
+        *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    }
+)
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
 
 
@@ -47,6 +55,11 @@ def cached(function: Callable[P, R]) -> Callable[P, R]:
         return found
 
     return call
+
+
+def passes(error: BaseException) -> bool:
+    """Is it an error of the system that may pass, so that it says nothing about the file?"""
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 def open_regular(path: Path) -> io.BufferedReader:

@@ -91,6 +91,42 @@ def test_it_is_converted_like_any_dataset(tmp_path: Path) -> None:
     assert split.manifest["stand_in"]
 
 
+def test_a_renamed_clip_keeps_its_features(tmp_path: Path, run: Any, ran: Any) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "cache"
+    for name, n in (("first", 60), ("second", 50)):
+        write_clip(raw / f"{name}.mp4", n)
+        write_alphapose(raw / f"keypoints/{name}.json", n)
+    (raw / MARKER).write_text('{"stand_in": true}')
+    place = ("videos", "train", "--cache", root)
+    assert run("convert", *place, "--raw", raw) == 0
+    assert "110 rows computed" in ran("extract", *place, "--kind", "crops").out
+    for folder, suffix in ((raw, "mp4"), (raw / "keypoints", "json")):
+        (folder / "more").mkdir(exist_ok=True)
+        (folder / f"first.{suffix}").rename(folder / f"more/new.{suffix}")
+    assert run("convert", *place, "--raw", raw) == 0
+    assert sorted(cache.open(root)["videos/train"].videos.names) == ["more/new.mp4", "second.mp4"]
+    done = ran("extract", *place, "--kind", "crops").out
+    assert "0 rows computed" in done
+    assert "60 carried over" in done
+
+
+def test_a_clip_that_cannot_be_read_now_costs_no_row(tmp_path: Path, run: Any, ran: Any) -> None:
+    clip, root = tmp_path / "raw/first.mp4", tmp_path / "cache"
+    write_clip(clip)
+    write_alphapose(tmp_path / "raw/keypoints/first.json")
+    (tmp_path / "raw" / MARKER).write_text('{"stand_in": true}')
+    place = ("videos", "train", "--cache", root)
+    assert run("convert", *place, "--raw", tmp_path / "raw") == 0
+    clip.rename(tmp_path / "aside")
+    clip.symlink_to("/proc/self/mem")  # a file whose first byte cannot be read: input/output error
+    failed = ran("extract", *place, "--kind", "crops", code=2).err
+    assert "first.mp4 cannot be read: Input/output error" in failed
+    assert "Run the same command again" in failed
+    assert cache.verify(root).notes == ()
+    (tmp_path / "aside").replace(clip)
+    assert "60 rows computed" in ran("extract", *place, "--kind", "crops").out
+
+
 def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -> None:
     for name in ("a/same.mp4", "a/same.mov", "same.mp4", "b/same.mp4"):
         write_clip(tmp_path / name)

@@ -275,7 +275,7 @@ def _scale(name: str, columns: dict[str, Any]) -> None:
 CHANGES = {
     "a box": (_box, 1, 1, 1, 1, 0),
     "a label": (_label, 0, 0, 0, 1, 1),
-    "a frame": (_frame, 1, 1, 2, 2, 0),
+    "a frame": (_frame, 0, 1, 1, 2, 0),  # `a` has the same pictures, and this box in its frame 5
     "a row less": (_no_row, 0, 0, 1, 1, 0),
     "a track's crop scale": (_scale, *[N - 1] * 4, 0),
     "a pixel of video b": ("b", *[N - 1] * 4, 0),  # pixels are known by video
