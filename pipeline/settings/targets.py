@@ -36,6 +36,7 @@ class Target:
     stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     also: tuple[StreamSpec, ...] = ()  # further ones
+    drop_removed: bool = False  # rows of videos that are gone from the raw folder go, too
     not_made: bool = False  # demo data that `synthesize` has not made yet
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
@@ -77,6 +78,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.stream if dataset.has_pixels else None,
             found.crops if dataset.has_pixels else None,
             found.also,
+            drop_removed=found.drops_removed(name),
             not_made=found.embedded.enabled and datasets.has_demo_data(name) and not found.raw(name).is_dir(),
             weights=found.source.where("features", "weights"),
         )
