@@ -13,7 +13,6 @@ from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
-from pipeline.conversion.missing import problems_of
 from pipeline.conversion.plan import mixture_warning
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection
@@ -156,7 +155,7 @@ class Convert(PipelineTask):
         plan = self.plan()
         if settings().convert.strict:
             convert.refuse_committed_failures(plan)
-        return plan.up_to_date and not problems_of(plan)
+        return plan.up_to_date and not plan.problems
 
     @property
     def flaw(self) -> str:
@@ -165,7 +164,7 @@ class Convert(PipelineTask):
     def work(self) -> None:
         s, plan = settings(), self.plan()
         if plan.up_to_date:
-            raise PipelineError("\n".join(problems_of(plan)))
+            raise PipelineError("\n".join(plan.problems))
         stand_in = plan.reader["stand_in"]
         # Splits of the same kind, whatever the cache holds of them now: this command converts them again.
         alike = [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]

@@ -15,7 +15,7 @@ from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_o
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
-from pipeline.conversion.missing import DROP, problems_of
+from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.retry import recorded_plan, retry
 from pipeline.errors import PipelineError
@@ -58,9 +58,12 @@ def run(args: argparse.Namespace) -> int:
         convert.refuse_committed_failures(plan)
     if plan.up_to_date:
         out.print(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
+        if plan.moved:
+            convert.record_folders(plan)
+            out.print(plain(f"  the raw folder has moved: {plan.raw} is recorded"))
         if plan.committed is not None:
             _print_how_to_retry(plan, plan.committed.manifest["accounting"])
-        return _end(plan, problems_of(plan))
+        return _end(plan, plan.problems)
     if mixed := mixture_warning(plan):
         err.print(f"{DOUBT} {plain(mixed)}")
     with bar(f"convert {plan.name}", err, unit="video") as progress:

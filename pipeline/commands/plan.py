@@ -13,7 +13,6 @@ from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, duration, err, out, plain, show_json, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.missing import missing_lines
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
@@ -171,7 +170,7 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
     """Videos that are gone, streams that no task extracts, and accepted differences."""
-    for text in () if plan.conversion is None else missing_lines(plan.conversion):
+    for text in () if plan.conversion is None else plan.conversion.missing_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))

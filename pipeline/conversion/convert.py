@@ -24,7 +24,7 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.identity import accepted, accepted_entry
-from pipeline.conversion.missing import empty_lines, missing_lines
+from pipeline.conversion.missing import empty_lines
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
@@ -58,7 +58,7 @@ class Conversion:
     totals: Mapping[str, Any]
     rejected: tuple[VideoAccount, ...]  # of the videos read now, those that failed; defects of readers first
     notes: tuple[str, ...] = ()  # of the videos read now: "<video>: <note>"
-    problems: tuple[str, ...] = ()  # why the command fails though it has committed: `problems_of`, unreadable videos
+    problems: tuple[str, ...] = ()  # why the command fails though it has committed
     unchanged: int = 0  # videos of the split that were not read again
     uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have none of their frames
 
@@ -111,8 +111,6 @@ def convert(
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
         writer.commit({**accepted_entry(records), **entries}, note={"measured": measured})
-        if plan.moved:
-            writer.note_again()
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()] + [*stay.values()]
@@ -122,10 +120,20 @@ def convert(
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
         notes=tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes),
-        problems=(*missing_lines(plan), *_unreadable(plan, n_unreadable), *empty_lines(plan.name, totals, accounts)),
+        problems=(*plan.missing_lines, *_unreadable(plan, n_unreadable), *empty_lines(plan.name, totals, accounts)),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
         uncounted=sum(not account.found for account in failed),
     )
+
+
+def record_folders(plan: ConversionPlan) -> None:
+    """Record where the raw folder and the body are now, of a split with nothing to convert."""
+    assert plan.committed is not None, "nothing is committed yet"
+    columns = plan.committed.columns
+    with cache.SplitWriter(
+        plan.root, plan.name, columns=columns, plan=plan.identity, provenance=plan.provenance
+    ) as writer:
+        writer.note_again()
 
 
 def _append_videos(
@@ -170,12 +178,11 @@ def _append_videos(
 
 def _stays(plan: ConversionPlan, account: VideoAccount) -> bool:
     """Does a committed video stay as it is, since it cannot be read now? Raises PipelineError where it cannot stay."""
-    if account.set_aside != NOT_NOW or account.name not in plan.drop or plan.invalidate:
+    if account.set_aside != NOT_NOW or account.name not in plan.drop:
         return False
-    if plan.differs:
+    if plan.differs or plan.invalidate:
         raise PipelineError(
-            f"{plan.name}: {account.message} Nothing was committed: all of it is to be converted again, since "
-            f"{plan.why}, and the rows of this video would be lost."
+            f"{plan.name}: {account.message} Nothing was committed: it has rows that would be lost ({plan.why})."
         )
     return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,10 +19,8 @@ from pipeline.errors import PipelineError
 from pipeline.raw import changes
 from pipeline.reasons import reason
 
-if TYPE_CHECKING:
-    from pipeline.conversion.plan import ConversionPlan
-
 DROP: Final = "--drop-removed"
+LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
 def names_with_rows(committed: cache.Split) -> frozenset[str]:
@@ -65,7 +63,7 @@ def refuse_other_folder(
     raise PipelineError(
         f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, and {what}: this would "
         "replace one folder by another. To have both, put them into one folder, or name another cache (--cache, or "
-        f"[paths] cache in luigi.cfg). If those that are not there are to go: {DROP}"
+        f"[paths] cache in luigi.cfg). If this folder is to replace that one: {LET_GO}"
     )
 
 
@@ -75,24 +73,19 @@ def refuse_without_raw(committed: cache.Split, raw: Path, missing: Collection[st
         first = "; ".join(few(sorted(missing), FEW, "plan --all"))
         raise PipelineError(
             f"{committed.name}: all of it is to be converted again, since {why}, and {count(len(missing), 'video')} of "
-            f"it cannot: not in {raw}: {first}. Bring them back, or let them go: {DROP}"
+            f"it cannot: not in {raw}: {first}. Bring them back, or let them go: {LET_GO}"
         )
 
 
-def missing_lines(plan: ConversionPlan) -> list[str]:
-    """What to print of the plan's missing videos, and what to do; none where none are missing."""
-    if not plan.missing:
+def missing_lines(name: str, missing: Mapping[str, str], *, raw: Path, root: cache.Root) -> list[str]:
+    """What to print of the missing videos of the split `name`, and what to do; none where none are missing."""
+    if not missing:
         return []
-    names = [name + (f" (without {path})" if path else "") for name, path in sorted(plan.missing.items())]
-    shown = few(names, FEW, command("status", "--all", "--cache", str(plan.root)))
-    drop = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), DROP)
-    first = f"{plan.name}: {count(len(names), 'video')} not in {plan.raw} any more, whose rows stay: "
+    names = [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
+    shown = few(names, FEW, command("status", "--all", "--cache", str(root)))
+    drop = command("convert", name, "--raw", str(raw), "--cache", str(root), DROP)
+    first = f"{name}: {count(len(names), 'video')} not in {raw} any more, whose rows stay: "
     return [f"{first}{', '.join(shown)}. Bring them back (is its disk mounted?), or let them go: {drop}"]
-
-
-def problems_of(plan: ConversionPlan) -> list[str]:
-    """Why a split with nothing to convert is not in order: videos that are gone, or not one that could be used."""
-    return missing_lines(plan) + ([] if plan.committed is None else why_empty(plan.committed))
 
 
 def why_empty(committed: cache.Split) -> list[str]:

@@ -20,11 +20,13 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.conversion.missing import (
+    missing_lines,
     names_with_rows,
     pair_renamed,
     recorded_raw,
     refuse_other_folder,
     refuse_without_raw,
+    why_empty,
 )
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
@@ -82,6 +84,16 @@ class ConversionPlan:
     @property
     def up_to_date(self) -> bool:
         return not self.why
+
+    @property
+    def missing_lines(self) -> list[str]:
+        """What to print of the missing videos."""
+        return missing_lines(self.name, self.missing, raw=self.raw, root=self.root)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why a split with nothing to convert is not in order: videos that are gone, or none that could be used."""
+        return self.missing_lines + ([] if self.committed is None else why_empty(self.committed))
 
     @property
     def n_videos(self) -> int:
@@ -174,20 +186,18 @@ def compare(
         why = describe(before, reader)
         refuse_without_raw(committed, raw, found.missing, why)
         return plan(append=tuple(videos), drop=tuple(committed.videos.names), why=why, differs=differs)
-    moved = moved and not found.missing
-    why = found.why + (", " * bool(found.why) + f"the raw folder was {recorded_raw(committed)}" if moved else "")
     return plan(
         append=tuple(sorted(found.new + found.altered, key=lambda v: v.name)),
         drop=drop,
         stamps=found.stamps,
         kept=len(committed.videos) - len(drop),
-        why=why or (UNFINISHED if committed.has_unfinished_commit() else ""),
+        why=found.why or (UNFINISHED if committed.has_unfinished_commit() else ""),
         differs=differs,
         seen=seen,
         touched=found.touched,
         missing=found.missing,
         renamed=found.renamed,
-        moved=moved,
+        moved=moved and not found.missing,
     )
 
 

@@ -125,7 +125,8 @@ def test_where_every_video_fails_the_first_reason_is_shown_the_list_is_cut_and_t
         penn.label(f"{number:04d}").write_bytes(b"broken")
     for did in ("converted", "up to date"):
         lines = convert(code=1).out.splitlines()
-        assert lines[-1].startswith(f"✗ {penn.name}: no rows: all of 7 videos were rejected. The first, ")
+        assert lines[-1].startswith(f"✗ {penn.name}: no rows: nothing of 7 videos could be used. ")
+        assert "bad_label_file (6 videos)" in lines[-1]
         if did == "converted":
             rejected = [line for line in lines if line.startswith("  ! rejected ")]
             assert rejected[0].startswith("  ! rejected 0007: unexpected_error: "), "defects come first"
@@ -287,7 +288,7 @@ def test_every_command_explains_itself(ran: Any) -> None:
 
 def test_compact_and_gc_report_what_is_removed(root: Path, penn: Any, ran: Any) -> None:
     assert "nothing to compact" in ran("compact", "penn_action", "train", "--cache", root).out
-    shutil.rmtree(penn.frames("0001"))
+    penn.edit("0001")
     penn.convert()
     before = penn.split
     shown = ran("compact", "penn_action", "train", "--cache", root).out
