@@ -172,6 +172,12 @@ class SplitWriter(Writer):
         }
         self._take_over()
 
+    def keep(self, name: str) -> None:
+        """Keep a committed video that was named in `drop`, as it is. It must not be appended."""
+        self._drop -= {name}
+        self._kept = self._tables.without(self._drop)
+        self._videos.add(name)
+
     def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
         """Add one video with its tracks, or with none: what became of it is in its account.
 

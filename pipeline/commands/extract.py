@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
+from pipeline.cli.console import DOUBT, STAND_IN, WRONG, err, out, plain
 from pipeline.cli.options import named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.conversion.missing import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction, recorded_spec
@@ -74,9 +75,13 @@ def kept(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> int:
     """Tracks -> feature streams, for one split."""
     name = f"{args.dataset}/{args.split}"
+    committed = cache.open(args.cache)[name]
+    if problems := why_empty(committed):
+        for problem in problems:
+            out.print(f"{WRONG} {plain(problem)}")
+        return 1
     specs = specs_of(args, name)
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    committed = cache.open(args.cache)[name]
     for plan in plans:
         if plan.up_to_date:
             lacks = sorted(set(plan.spec.stream.needs) - set(committed.columns))

@@ -136,7 +136,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why:
             yield from (f"  {line}" for line in _extraction(plan, stream, more))
-        elif more and not stream.differs:
+        elif more and not stream.differs and (todo is None or todo.append):
             again = f", about {count(plan.rows_again, 'row')} of changed videos among them" if plan.rows_again else ""
             yield f"  extract  {plain(stream.stream)}: new rows of the conversion{again}"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
@@ -153,6 +153,7 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
         return
     videos = [f"new      {name}" for name in todo.new]
     videos += [f"changed  {name}: {'; '.join(differences)}" for name, differences in _changed(todo).items()]
+    videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
     videos += [f"removed  {name}" for name in todo.removed]
     for line in few(videos, len(videos) if most is None else most, "plan --all, or --json"):
         yield f"  {plain(line)}"
@@ -176,7 +177,9 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
-    """Streams that no task extracts, and accepted differences."""
+    """Videos that are gone, streams that no task extracts, and accepted differences."""
+    for text in () if plan.conversion is None else plan.conversion.missing_lines:
+        yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))
         yield f"{DOUBT} " + plain(
@@ -323,6 +326,8 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any
             "new": list(todo.new) if by_video else [],
             "changed": _changed(todo) if by_video else {},
             "removed": list(todo.removed) if by_video else [],
+            "renamed": dict(todo.renamed),
+            "missing": dict(todo.missing),
             "bytes_to_read": plan.bytes_of_labels,
             "rows_again": plan.rows_again,
             "bytes_again": plan.bytes_again,

@@ -29,7 +29,8 @@ from pipeline.cli.console import (
     table,
 )
 from pipeline.cli.options import json_option
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, command, count, error_text, few
+from pipeline.conversion.retry import missing_now
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of, installed, sizes
@@ -105,6 +106,8 @@ def _print_overview(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace)
     for row in rows:
         for text in row["accepted"]:
             out.print(f"{IDLE} {plain(text)}")
+    for row in rows:
+        _print_missing(row, args.cache, every=args.all)
     for text in (*beside_the_release(rows), *_undecodable_lines(rows)):
         out.print(f"{DOUBT} {plain(text)}")
     for row in rows:
@@ -141,6 +144,18 @@ def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> N
         dropped = {} if video["failed"] else video["dropped"]
         if notes := [*_by_reason(dropped), *video["notes"]]:
             out.print(f"{IDLE} {row['split']}: {plain(video['name'])}: {plain('; '.join(notes))}")
+
+
+def _print_missing(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
+    """Videos of a split that are not in its raw folder any more, by name, if `every` all of them."""
+    names = row["missing"]
+    if names:
+        text = f"{row['split']}: {count(len(names), 'video')} not in {row['raw']} any more, whose rows stay:"
+        out.print(f"{WRONG} {plain(text)}")
+    for text in few(names, len(names) if every else FEW, command("status", "--all", "--cache", str(root))):
+        out.print(f"    {plain(text)}")
+    if row["unlisted"]:
+        out.print(f"{WRONG} {plain(row['split'] + ': ' + row['unlisted'])}")
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
@@ -214,6 +229,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
         "accepted": list(accepted_of(split, intact)),
+        **_missing(split),
         "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
@@ -266,6 +282,12 @@ def _line(cells: Sequence[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow([printable(str(cell)) for cell in cells])
     return text.getvalue()
+def _missing(split: cache.Split) -> dict[str, Any]:
+    """`missing`: committed videos that the raw folder does not list now, and `unlisted`, why that cannot be known."""
+    try:
+        return {"missing": missing_now(split), "unlisted": ""}
+    except (PipelineError, OSError) as error:
+        return {"missing": [], "unlisted": error_text(error)}
 
 
 def stream_status(split: cache.Split, name: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
-from pipeline.raw.files import caching
+from pipeline.raw.files import caching, note_fault
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.smpl.rotations import in_camera
 from pipeline.track import Track, other_units
@@ -181,6 +181,7 @@ class Dataset(ABC):
         try:
             tracks = self._read(raw, split, video, account, body)
         except RawDataError as error:
+            note_fault(error)
             tracks = ()
             account.reject(error.reason, str(error))
         account.check()

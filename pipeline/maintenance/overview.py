@@ -116,7 +116,13 @@ def plan_split(target: Target) -> SplitPlan:
     try:
         plan.committed = committed_split(target.root, target.name)
         plan.conversion = compare(
-            plan.committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
+            plan.committed,
+            target.dataset,
+            target.split,
+            raw=target.raw,
+            root=target.root,
+            body=target.body,
+            drop_removed=target.drop_removed,
         )
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))

@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.processes import alive
 from pipeline.raw.digests import file_digest, folder_digest, names_in
-from pipeline.raw.files import cached, open_regular, passes
+from pipeline.raw.files import cached, note_fault, open_regular, passes
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -295,6 +295,7 @@ class Video:
             with open_regular(path) as stream:
                 start = stream.read(16)
         except OSError as error:
+            note_fault(error)
             return f"{path} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
@@ -350,6 +351,7 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise PictureError("picture_missing", "is not there") from None
     except OSError as error:
+        note_fault(error)
         kind = NOT_NOW if passes(error) else "picture_unreadable"
         raise PictureError(kind, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:

@@ -81,6 +81,7 @@ class Convert:
     """[convert]: raw -> tracks."""
 
     workers: Annotated[int, AtLeast(0)] = 0  # processes; 0: one a core
+    removed: Literal["keep", "drop"] = "keep"  # rows of videos that are gone; kept, the run fails until they are back
     strict: bool = False  # fail on the first video that cannot be used, instead of rejecting it
 
 
@@ -147,6 +148,10 @@ class Sections:
 
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
+
+    def drops_removed(self, name: str) -> bool:
+        """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
+        return self.convert.removed == "drop" or (self.embedded.enabled and datasets.has_demo_data(name))
 
 
 def load(file: Path, do: str | None = None) -> Sections:

@@ -39,6 +39,7 @@ class Target:
     stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     also: tuple[StreamSpec, ...] = ()  # further ones
+    drop_removed: bool = False  # rows of videos that are gone from the raw folder go, too
     not_made: bool = False  # demo data, or the demo body, that `synthesize` has not made yet
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
@@ -80,6 +81,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.stream if dataset.has_pixels else None,
             found.crops if dataset.has_pixels else None,
             found.also,
+            drop_removed=found.drops_removed(name),
             not_made=found.embedded.enabled and _not_made(found, dataset),
             weights=found.source.where("features", "weights"),
         )

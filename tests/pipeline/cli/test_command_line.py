@@ -125,7 +125,8 @@ def test_where_every_video_fails_the_first_reason_is_shown_the_list_is_cut_and_t
         penn.label(f"{number:04d}").write_bytes(b"broken")
     for did in ("converted", "up to date"):
         lines = convert(code=1).out.splitlines()
-        assert lines[-1].startswith(f"✗ {penn.name}: no rows: all of 7 videos were rejected. The first, ")
+        assert lines[-1].startswith(f"✗ {penn.name}: no rows: nothing of 7 videos could be used. ")
+        assert "bad_label_file (6 videos)" in lines[-1]
         if did == "converted":
             rejected = [line for line in lines if line.startswith("  ! rejected ")]
             assert rejected[0].startswith("  ! rejected 0007: unexpected_error: "), "defects come first"
