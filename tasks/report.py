@@ -10,7 +10,7 @@ import luigi
 from pipeline.cli import console
 from tasks.base import PipelineTask
 from tasks.evaluation import Evaluate, baseline_config
-from tasks.settings import settings, which_runs
+from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, USER_ERRORS, fact, plain, shortened
 from tasks.training import model_config
 from vibe_model import models, runs
@@ -82,8 +82,8 @@ def as_configured(*, training: bool = True) -> Content:
             if which_runs(s, model).report:
                 missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
-        except USER_ERRORS as error:  # as of a model that was not asked for, whose streams are not there
-            if which_runs(s, model).report:
+        except USER_ERRORS as error:  # as of a model that luigi.cfg does not name, whose streams are not there
+            if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
                 notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
     return Content(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)
