@@ -29,6 +29,7 @@ WRONG: Final = "[red]✗[/red]"
 IDLE: Final = "[dim]·[/dim]"
 ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
+UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights, of any pictures
 
 VERB, WHAT = 10, 24  # columns of a line of a task
 

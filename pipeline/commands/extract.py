@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.cli.console import DOUBT, STAND_IN, WRONG, err, out, plain
+from pipeline.cli.console import DOUBT, UNTRAINED, WRONG, err, out, plain
 from pipeline.cli.options import named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         did += f", {done.kept:,} kept of an interrupted run" if done.kept else ""
         out.print(plain(f"{name}: {stream}extracted, {did} (why: {done.plan.why})"))
         if done.plan.spec.stream.stand_in:
-            out.print(f"  {STAND_IN} an untrained network: features for trying the pipeline only")
+            out.print(f"  {UNTRAINED} a network with random weights: features for trying the pipeline only")
         for kind, rows in done.problems.items():
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in done.examples:

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file
-from pipeline.settings.sections import OF_TRAINING, TYPES
+from pipeline.settings.sections import TYPES, of_training
 
 
 def effective(file: Path) -> SettingsFile:
@@ -28,7 +28,7 @@ def effective(file: Path) -> SettingsFile:
     """
     if file.exists() or file != Path("luigi.cfg"):
         return sections.load(file).source
-    source = layered(SettingsFile(file, {}), OF_TRAINING)
+    source = layered(SettingsFile(file, {}), of_training())
     sections.check_sections(source)
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
@@ -89,7 +89,7 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
     """Raise ConfigError for a `--set` of this command that is not among what it reads; None: all but training's."""
     for section, key, _ in of_command_line(args.settings):
         name = f"{section}.{key}"
-        if reads is None and section not in (*LUIGI, *OF_TRAINING):
+        if reads is None and section not in (*LUIGI, *of_training()):
             continue
         if reads is None or not {section, name} & set(reads):
             which = "all but settings of training and of Luigi" if reads is None else ", ".join(reads) or "no settings"

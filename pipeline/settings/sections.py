@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cache import CacheError, Root
 from cache.format.layout import check_names
-from pipeline import datasets, detect
+from pipeline import datasets, detect, plug_ins
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError
@@ -30,7 +30,7 @@ from pipeline.settings.file import GONE, LUIGI, AtLeast, Section, SettingsFile, 
 
 T = TypeVar("T")
 
-# Sections that `tasks.settings` checks.
+# Sections that `tasks.settings` checks, with those of other packages' models: `of_training`.
 OF_TRAINING: Final = ("train", "mposer", "hmmr", "part_dynamics", "pose_embedding")
 KIND: Final = "kind"  # the key of a further stream's section
 DEMO: Final = "demo"  # the detector for demo data alone
@@ -155,14 +155,14 @@ class Sections:
 
 
 def load(file: Path, do: str | None = None) -> Sections:
-    """Read and check all of luigi.cfg but the sections of training (OF_TRAINING) and Luigi's own.
+    """Read and check all of luigi.cfg but the sections of training (`of_training`) and Luigi's own.
 
     Over it comes what `--set` sets.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
     """
-    source = layered(read(file) if do is None else read(file, do), OF_TRAINING)
+    source = layered(read(file) if do is None else read(file, do), of_training())
     check_sections(source)
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
@@ -176,6 +176,11 @@ def load(file: Path, do: str | None = None) -> Sections:
     _check_folders(sections.paths, source)
     _check_devices(sections)
     return sections
+
+
+def of_training() -> tuple[str, ...]:
+    """The sections that `tasks.settings` checks: of trainings that are ours, and of other packages' models."""
+    return (*OF_TRAINING, *sorted(plug_ins.entry_points(group=plug_ins.MODELS).names))
 
 
 def reader_of(source: SettingsFile, name: str) -> Dataset:
@@ -365,10 +370,11 @@ def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
 def check_sections(source: SettingsFile) -> None:
     """Raise ConfigError for a section that there is not, and for names that two packages claim."""
     taken = {*TYPES, *OF_TRAINING, *datasets.names()}
-    of_plug_ins = [*streams.names(), *detect.names()]
-    if twice := sorted(taken & set(of_plug_ins)) or [name for name in detect.names() if name in streams.names()]:
+    of_plug_ins = [*streams.names(), *detect.names(), *of_training()[len(OF_TRAINING) :]]
+    if twice := sorted(name for name in {*of_plug_ins} if name in taken or of_plug_ins.count(name) > 1):
         raise ConfigError(
-            f"a stream or detector of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
+            f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
+            "rename it"
         )
     also = str(source.section("features").get("also", "")).split()
     known = sorted({*taken, *of_plug_ins, *also})
