@@ -8,7 +8,7 @@ stream, and rows will take.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +16,14 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from cache.format.layout import COLUMNS, FEATURES, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
+from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
 from pipeline import datasets
 from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.datasets.base import Dataset
+from pipeline.detect.clips import EXTENSIONS
+from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.plan import plan_detection
 from pipeline.errors import PipelineError
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.spec import StreamSpec
@@ -63,6 +66,7 @@ class SplitPlan:
     problems: list[str] = field(default_factory=list)  # errors that running it will meet
     accepted: list[str] = field(default_factory=list)  # differences that the user has accepted
     behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
+    undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
 
     @property
     def name(self) -> str:
@@ -70,16 +74,34 @@ class SplitPlan:
 
     @property
     def up_to_date(self) -> bool:
-        done = self.conversion is not None and self.conversion.up_to_date and not self.problems
+        done = self.conversion is not None and self.conversion.up_to_date and not (self.problems or self.undetected)
         return done and not any(plan.why or plan.differs for plan in self.extractions)
 
     @property
     def rows_again(self) -> int:
         """Rows of the videos that would be read again: about as many as would be written for them."""
-        if self.committed is None or self.conversion is None:
+        return 0 if self.conversion is None else self._rows_of(self.conversion.changed)
+
+    def carried_at_most(self, stream: str, rows: float) -> float:
+        """Of `rows` that a stream will lack after the conversion: those that the stream may have already.
+
+        It has rows of videos that were removed or read again, and keeps those whose pictures and boxes are the same.
+        """
+        if self.conversion is None:
             return 0
-        again, tracks = set(self.conversion.changed), self.committed.tracks
-        of_video = np.array([name in again for name in self.committed.videos.names], bool)
+        if self.committed is None:  # of a split whose manifest is lost, the streams are still there
+            left = cache.FeatureCache(self.target.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            return rows if left else 0
+        if stream not in self.committed.streams:
+            return 0
+        return min(rows, missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop))
+
+    def _rows_of(self, videos: Collection[str]) -> int:
+        """Rows of these videos in the committed split."""
+        if self.committed is None:
+            return 0
+        names, tracks = frozenset(videos), self.committed.tracks
+        of_video = np.array([name in names for name in self.committed.videos.names], bool)
         return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
 
     @property
@@ -118,6 +140,7 @@ def plan_split(target: Target) -> SplitPlan:
         plan.conversion = compare(
             plan.committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
         )
+        plan.undetected = _undetected(target, plan.conversion)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     try:
@@ -126,6 +149,15 @@ def plan_split(target: Target) -> SplitPlan:
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     return plan
+
+
+def _undetected(target: Target, todo: ConversionPlan) -> tuple[str, ...]:
+    """The split's clips that have no keypoints of [detect] yet."""
+    if target.detector is None:
+        return ()
+    clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
+    planned = plan_detection(target.raw, target.raw / KEYPOINTS, target.detector, clips)
+    return tuple(files.clip for files in planned.missing)
 
 
 def _plan_streams(plan: SplitPlan, target: Target) -> None:
@@ -138,7 +170,7 @@ def _plan_streams(plan: SplitPlan, target: Target) -> None:
         plan.behind = [stream for stream in others if specs and stream.why]
         plan.extractions = [_planned(plan, committed, spec, target.raw) for spec in specs] or others
     will_extract = committed is None or any(stream.why for stream in plan.extractions)
-    will_extract |= plan.conversion is not None and bool(plan.conversion.append)
+    will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
     if will_extract and not (plan.problems and committed) and target.weights and target.stream and target.raw.is_dir():
         refuse_untrained(target.stream, target.raw, target.weights)
 

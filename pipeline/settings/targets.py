@@ -13,6 +13,7 @@ from pathlib import Path
 import cache
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
+from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -37,6 +38,7 @@ class Target:
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     also: tuple[StreamSpec, ...] = ()  # further ones
     not_made: bool = False  # demo data that `synthesize` has not made yet
+    detector: Detector | None = None  # that finds people in its clips before they are converted
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
     @property
@@ -78,6 +80,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.crops if dataset.has_pixels else None,
             found.also,
             not_made=found.embedded.enabled and datasets.has_demo_data(name) and not found.raw(name).is_dir(),
+            detector=found.detector if name in found.detect.datasets else None,
             weights=found.source.where("features", "weights"),
         )
         for name, dataset in enabled.items()
@@ -96,6 +99,7 @@ def absent(targets: Iterable[Target]) -> list[str]:
     found = []
     for target in targets:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
+        needed += [] if target.detector is None else [target.detector.identity]
         if target.dataset.uses_body and target.body is not None and not target.not_made:
             from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
 
