@@ -202,7 +202,7 @@ def expected_rows(plan: ConversionPlan, again: int, sample: int, workers: int) -
         return _sampled(plan, min(sample, n_videos), workers)
     if plan.committed is not None and (n_committed := len(plan.committed.videos)):
         mean = plan.committed.manifest["rows"] / n_committed
-        known = [f"{again:,} of changed videos"] if plan.changed else []
+        known = [f"{again:,} in videos that are read again"] if plan.changed else []
         if plan.new:
             known.append(f"{mean:,.3g} for each new video, as of the {count(n_committed, 'committed video')}")
         tracks = n_videos * len(plan.committed.tracks) / n_committed

@@ -61,9 +61,10 @@ def _time(works: Sequence[Work]) -> str:
         return f"hours not known: {without}"
     least, most = _seconds(works)
     text = _between(least, most)
-    if len(works) > 1 and most < STARTS * len(works):
-        text += f" and some seconds for the start of each of {len(works)} steps"
-    return f"{text}, without {without}" if untimed else text
+    n_steps = len({(work.step, work.name) if work.step == DETECT else i for i, work in enumerate(works)})
+    if n_steps > 1 and most < STARTS * n_steps:
+        text += f" and some seconds for the start of each of {n_steps} steps"
+    return f"{text}; without {without}" if untimed else text
 
 
 def _titles(works: Sequence[Work]) -> str:

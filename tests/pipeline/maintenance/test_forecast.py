@@ -91,7 +91,7 @@ def test_a_forecast_names_what_it_cannot_count(penn: Any, luigi_cfg: Any, ran: A
     shown = ran("plan", "--forecast", "--sample", 2).out
     assert "no forecast               amass/train: demo data that are not made yet" in shown
     (in_all,) = (line for line in shown.splitlines() if line.startswith("  in all"))
-    assert in_all.endswith(", without extract small (no speed is known); without 1 split of unknown size")
+    assert in_all.endswith("; without extract small (no speed is known); without 1 split of unknown size")
     penn.converted()
     penn.root.joinpath(penn.name, "manifest.json").write_text("{")
     shown = ran("plan", "--forecast", "penn_action", code=2).out
