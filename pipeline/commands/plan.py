@@ -14,6 +14,7 @@ from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
@@ -78,7 +79,9 @@ def target_options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """What would run, split by split; one with an error shows it, and the others follow. Exit code 2 then."""
     targets = targets_of(args, args.names)
-    plans, lacking = [plan_split(target) for target in targets], [] if args.forecast else absent(targets)
+    detections: dict[Path, DetectionPlan] = {}
+    plans = [plan_split(target, detections) for target in targets]
+    lacking = [] if args.forecast else absent(targets)
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
@@ -242,7 +245,7 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
     splits = readable(plans[0].target.root) if plans else []
     options = {"sample": args.sample, "workers": cores(args.workers), "crop": bytes_of_a_crop(splits)}
     forecasts = {plan.name: result for plan in plans if (result := forecast(plan, **options)) is not None}
-    rates = measured_rates(splits) | detection_rates(plan.target for plan in plans)
+    rates = measured_rates(splits) | detection_rates(plans)
     if args.rate is not None:
         on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
         steps = {work.key for result in forecasts.values() for work in result.works.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,10 +42,8 @@ class DetectionPlan:
         return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
 
 
-def plan_detection(raw: Path, out: Path, detector: Detector, only: Collection[str] | None = None) -> DetectionPlan:
+def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
     """Compare the clips below `raw` with what is in `out`. Writes nothing; reads the clips as far as digests need.
-
-    only: these of them.
 
     Raises ConfigError for a folder without clips and for a stand-in detector on real data, MissingAssets where weights
     are missing.
@@ -54,7 +52,6 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Collection[st
     if not clips:
         found = "no clip is below it" if raw.is_dir() else "there is no such folder"
         raise ConfigError(f"{raw}: {found}. Name a folder with files that end in {', '.join(EXTENSIONS)}.")
-    clips = clips if only is None else [clip for clip in clips if clip in only]
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
         raise ConfigError(

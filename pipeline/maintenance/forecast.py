@@ -27,13 +27,12 @@ from pipeline.cli.text import count
 from pipeline.conversion.convert import read_videos
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset
-from pipeline.detect.files import KEYPOINTS, read_speed
+from pipeline.detect.files import read_speed
 from pipeline.errors import PipelineError
 from pipeline.features.streams.base import BYTES
 from pipeline.maintenance.overview import A_CROP, SplitPlan, columns_bytes, sizes, stream_bytes
 from pipeline.pixels.frames import Video
 from pipeline.raw import listing
-from pipeline.settings.targets import Target
 
 CONVERT: Final = "convert"
 DETECT: Final = "detect"
@@ -278,14 +277,13 @@ def measured_rates(splits: Iterable[cache.Split]) -> dict[Step, Rate]:
     return found
 
 
-def detection_rates(targets: Iterable[Target]) -> dict[Step, Rate]:
-    """How fast this machine found people with the detectors that targets name."""
+def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, Rate]:
+    """How fast this machine found people with the detectors that are to be used."""
     rates: dict[Step, Rate] = {}
-    for target in targets:
-        if target.detector is not None:
-            about = {"detector": target.detector.name, "options": target.detector.identity()}
-            rate = _measured(read_speed(target.raw / KEYPOINTS, about), "frame")
-            rates |= {} if rate is None else {(DETECT, target.dataset.name): rate}
+    for plan in plans:
+        if plan.detection is not None:
+            rate = _measured(read_speed(plan.detection.out, plan.detection.about), "frame")
+            rates |= {} if rate is None else {(DETECT, plan.target.dataset.name): rate}
     return rates
 
 

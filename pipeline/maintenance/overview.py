@@ -23,7 +23,7 @@ from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import plan_detection
+from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.spec import StreamSpec
@@ -67,6 +67,7 @@ class SplitPlan:
     accepted: list[str] = field(default_factory=list)  # differences that the user has accepted
     behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
     undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
+    detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
 
     @property
     def name(self) -> str:
@@ -130,8 +131,11 @@ def installed(name: str) -> Dataset | None:
     return datasets.get(name) if known else None
 
 
-def plan_split(target: Target) -> SplitPlan:
-    """Both plans of one split. Errors that the user can correct become its `problems`."""
+def plan_split(target: Target, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
+    """The plans of one split. Errors that the user can correct become its `problems`.
+
+    detections: by raw folder, those of the splits before, to which this one's is added.
+    """
     plan = SplitPlan(target)
     if target.not_made:
         return plan
@@ -140,7 +144,7 @@ def plan_split(target: Target) -> SplitPlan:
         plan.conversion = compare(
             plan.committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
         )
-        plan.undetected = _undetected(target, plan.conversion)
+        _plan_detection(plan, plan.conversion, {} if detections is None else detections)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     try:
@@ -151,13 +155,19 @@ def plan_split(target: Target) -> SplitPlan:
     return plan
 
 
-def _undetected(target: Target, todo: ConversionPlan) -> tuple[str, ...]:
-    """The split's clips that have no keypoints of [detect] yet."""
-    if target.detector is None:
-        return ()
+def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]) -> None:
+    """Which of the split's clips have no keypoints of [detect] yet."""
+    detector, raw = plan.target.detector, plan.target.raw
+    if detector is None:
+        return
     clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
-    planned = plan_detection(target.raw, target.raw / KEYPOINTS, target.detector, clips)
-    return tuple(files.clip for files in planned.missing)
+    if detector.downloads:
+        plan.undetected = tuple(clip for clip in sorted(clips) if not (raw / KEYPOINTS / f"{clip}.json").is_file())
+        return
+    if raw not in detections:
+        detections[raw] = plan_detection(raw, raw / KEYPOINTS, detector)
+    plan.detection = detections[raw]
+    plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
 
 
 def _plan_streams(plan: SplitPlan, target: Target) -> None:

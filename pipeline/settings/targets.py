@@ -99,7 +99,8 @@ def absent(targets: Iterable[Target]) -> list[str]:
     found = []
     for target in targets:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
-        needed += [] if target.detector is None else [target.detector.identity]
+        if target.detector is not None and not target.detector.downloads:
+            needed.append(target.detector.identity)
         if target.dataset.uses_body and target.body is not None and not target.not_made:
             from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
 

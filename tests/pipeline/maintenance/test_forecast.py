@@ -138,7 +138,7 @@ def test_rows_that_may_be_carried_over_are_no_certain_hours(
 
 
 def test_people_are_to_be_found_first_where_clips_have_no_keypoints(
-    embedded: Any, tmp_path: Path, luigi_cfg: Any, ran: Any
+    embedded: Any, tmp_path: Path, luigi_cfg: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = tmp_path / "raw/videos"
     clips.mkdir(parents=True)
@@ -157,6 +157,10 @@ def test_people_are_to_be_found_first_where_clips_have_no_keypoints(
     shown = ran("plan").out
     assert "  detect   2 clips without keypoints of demo" in shown
     assert "hours not known: detect videos, convert videos, extract resnet50 (no speed is known)" in shown
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # without the weights
+    ran("plan", "--set", "detect.detector=keypoint_rcnn", "--set", "keypoint_rcnn.weights=pretrained")
+    assert not [*tmp_path.rglob("*.pth")], "a plan downloads nothing"
 
     (clips / "b.mp4").rename(tmp_path / "b.mp4")
     ran("detect", clips, "--out", clips / "keypoints")
