@@ -37,6 +37,11 @@ class Detector(ABC):
         """Pictures at once that `load`'s function is best given."""
         return 8
 
+    @property
+    def downloads(self) -> bool:
+        """Whether `identity` and `load` download weights first: `plan` does not call them then."""
+        return False
+
     def identity(self) -> dict[str, Any]:
         """What its numbers depend on: part of the fingerprint of what it writes. Weights by digest, never by path.
 

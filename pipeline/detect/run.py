@@ -19,7 +19,7 @@ from pipeline import cluster
 from pipeline.cli.progress import Progress, silent
 from pipeline.detect.base import Detect, Detector
 from pipeline.detect.engine import Machine, Report, Run, n_frames_stated
-from pipeline.detect.files import PARTS, ClipFiles
+from pipeline.detect.files import PARTS, ClipFiles, note_speed
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.processes.devices import Devices
 
@@ -62,6 +62,7 @@ def detect_planned(
         finally:
             lock.release()
     report.seconds = time.monotonic() - began
+    note_speed(plan.out, plan.about, report.frames, report.seconds)
     return report
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import cache
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
+from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -41,6 +42,7 @@ class Target:
     also: tuple[StreamSpec, ...] = ()  # further ones
     drop_removed: bool = False  # rows of videos that are gone from the raw folder go, too
     not_made: bool = False  # demo data, or the demo body, that `synthesize` has not made yet
+    detector: Detector | None = None  # that finds people in its clips before they are converted
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
     @property
@@ -83,6 +85,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.also,
             drop_removed=found.drops_removed(name),
             not_made=found.embedded.enabled and _not_made(found, dataset),
+            detector=found.detector if name in found.detect.datasets else None,
             weights=found.source.where("features", "weights"),
         )
         for name, dataset in enabled.items()
@@ -107,6 +110,8 @@ def absent(targets: Iterable[Target]) -> list[str]:
     found = []
     for target in targets:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
+        if target.detector is not None and not target.detector.downloads:
+            needed.append(target.detector.identity)
         if target.dataset.uses_body and target.body is not None and not target.not_made:
             from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
 

@@ -96,7 +96,10 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--gpus", type=whole(1), help="on each node (default 1; none with --only convert)")
     add("--cpus", type=whole(1), help="on each node, for decoding (default 16 for each GPU)")
     add("--mem", type=_memory, help="of each node, as 128G; default: your cluster's")
-    only = "convert: without a GPU; data: also features, of what is converted already them alone; train: the rest"
+    only = (
+        "convert: conversion, without a GPU; data: conversion and features (only features where all is converted); "
+        "train: training and evaluation"
+    )
     add("--only", choices=("convert", "data", "train"), help=only)
     add("--restarts", type=whole(0), default=20, help="how often the job is queued again at most (default 20)")
     add("--time", type=_time, default="12:00:00", help="time limit of each job (default 12:00:00)")

@@ -126,7 +126,7 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     into.extract(penn.root)
     assert stream_status(penn.split, "resnet50") == "resnet50 (untrained)"
     penn.edit("0003")
-    assert "about 8 rows" in plan(*UNTRAINED)
+    assert "new rows of the conversion; at most 8 rows" in plan(*UNTRAINED)
     penn.convert()
     assert stream_status(penn.split, "resnet50") == "resnet50 (untrained, lacks rows)"
     (stream,) = as_json(*UNTRAINED)["extract"]

@@ -17,6 +17,7 @@ from cache import CacheError
 from pipeline.__main__ import main
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.detect.clips import clips_in
+from pipeline.detect.files import PROVENANCE
 from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.detections import read_results
@@ -68,7 +69,8 @@ def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width
 
 
 def files(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    paths = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != PROVENANCE)
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
