@@ -257,12 +257,16 @@ class Video:
             raise self._unreadable(first.problem)
 
     def steps(self, most: int) -> NDArray[np.float64]:
-        """Milliseconds between each two neighbours of the first `most` frames. Empty where it cannot be opened."""
+        """Milliseconds between neighbours of the first `most` frames, where they are known and time goes forward.
+
+        Empty where it cannot be opened. OpenCV has 0 for an unknown time, as of the last frames of an AVI with B-frames.
+        """
         times: list[float] = []
         with self._opened() as (capture, problem):
             while not problem and len(times) < most and capture.grab():
-                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-        return np.diff(np.array(times, np.float64))
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC) or (math.nan if times else 0.0))
+        steps = np.diff(np.array(times, np.float64))
+        return steps[steps > 0]
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         kind = "video_unreadable"
