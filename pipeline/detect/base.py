@@ -30,6 +30,7 @@ class Detector(ABC):
     """A detector, not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised by hand whenever the same pictures would give other people
     stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real pictures
 
     @property
@@ -38,9 +39,10 @@ class Detector(ABC):
         return 8
 
     def identity(self) -> dict[str, Any]:
-        """What its numbers depend on: part of the fingerprint of what it writes. Weights by digest, never by path.
+        """What its numbers depend on, besides `version`: part of the fingerprint of what it writes.
 
-        Raises MissingAssets where weights are missing.
+        Weights by digest, never by path: override it where an option names a file. Raises MissingAssets where that is
+        missing.
         """
         return asdict(self)
 

@@ -23,20 +23,29 @@ from pipeline.raw.files import is_folder
 from pipeline.raw.stand_in import MARKER
 
 EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any capitals
+PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-def clips_in(raw: Path) -> list[str]:
+def clips_in(raw: Path, suffix: str = "") -> list[str]:
     """Video files anywhere below `raw`, as paths below it, in order; none where there is no such folder.
+
+    suffix: what follows their names: ".json", of what `detect` has written of them.
 
     Hidden files and folders are passed over; links to folders are followed, but not back to a folder that they are in.
     """
-    return [file for file in _files_in(raw) if PurePath(file).suffix.lower() in EXTENSIONS]
+    files = (file for file in _files_in(raw) if file.endswith(suffix))
+    return [file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS]
 
 
 def others_in(raw: Path) -> list[str]:
     """The same of all other files but labels, and but demo data's marker."""
     files = (file for file in _files_in(raw) if not file.startswith(f"{KEYPOINTS}/") and file != MARKER)
     return [file for file in files if PurePath(file).suffix.lower() not in EXTENSIONS]
+
+
+def pictures_in(raw: Path) -> list[str]:
+    """The same of pictures: photos among clips."""
+    return [file for file in others_in(raw) if PurePath(file).suffix.lower() in PICTURES]
 
 
 def _files_in(raw: Path) -> list[str]:

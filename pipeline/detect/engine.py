@@ -42,6 +42,8 @@ class Report:
 
     done: int = 0  # clips computed
     up_to_date: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)  # clip -> what it was called when it was computed
+    orphans: list[str] = field(default_factory=list)  # files of clips that are gone
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
     frames: int = 0  # computed now
     persons: int = 0
@@ -208,7 +210,7 @@ class Run:
         self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
 
     def over(self) -> None:
-        """Do it. Raises PipelineError for a detector that breaks its promise, and what it raises itself."""
+        """Do it. Raises what `detect` raises."""
         with contextlib.closing(self.decoders):
             self._over()
 
@@ -250,11 +252,6 @@ class Run:
         if not pictures:
             return
         found = self.detect([one.image for one in pictures])
-        if len(found) != len(pictures) or any(
-            people.boxes.shape != (len(people.scores), 4) or people.keypoints.shape != (len(people.scores), 17, 3)
-            for people in found
-        ):
-            raise PipelineError("the detector does not give boxes (P, 4), scores (P,), keypoints (P, 17, 3) a picture")
         for one, people in zip(pictures, found, strict=True):
             one.part.found[one.place] = people
             one.part.waiting -= 1
