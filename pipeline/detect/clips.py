@@ -17,7 +17,7 @@ from typing import Final
 
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.detections import SUFFIXES
+from pipeline.formats.labels.detections import SUFFIXES, UNREAD
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
 from pipeline.raw.stand_in import MARKER
@@ -92,19 +92,24 @@ class Labels:
         """A clip, called by its path, with its labels; between them the clips whose labels these may be, too."""
         folder, _, name = clip.rpartition("/")
         files, folders = self.of(name, folder)
-        by_stem = any(path.name in (_stem(name), *(_stem(name) + s for s in SUFFIXES)) for path in (*files, *folders))
+        stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
+        by_stem = any(path.name in stems for path in (*files, *folders))
         others = (Path(other) for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
         return RawVideo(clip, files=(Path(clip), *others, *files), label_folders=folders)
 
     def of(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none."""
+        """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none.
+
+        A file of a kind that is not read, where there is no other: reading it says so.
+        """
         if not (names := self.below(folder)):
             return (), ()
-        for called in (clip, _stem(clip)):
-            if file := next((called + suffix for suffix in SUFFIXES if names.get(called + suffix) is False), None):
-                return (Path(KEYPOINTS, folder, file),), ()
-            if names.get(called):
-                return (), (Path(KEYPOINTS, folder, called),)
+        for suffixes in (SUFFIXES, UNREAD):
+            for called in (clip, _stem(clip)):
+                if file := next((called + suffix for suffix in suffixes if names.get(called + suffix) is False), None):
+                    return (Path(KEYPOINTS, folder, file),), ()
+                if names.get(called):
+                    return (), (Path(KEYPOINTS, folder, called),)
         return (), ()
 
 

@@ -120,7 +120,8 @@ def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
     """OpenCV does not know when its last frame is shown."""
     with av.open(str(tmp_path / "a.avi"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt, stream.options = 160, 120, "yuv420p", {"bf": "2", "b_strategy": "0"}
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"bf": "2", "b_strategy": "0"}
         for t in range(N):
             frame = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 2 * t, np.uint8), format="rgb24")
             frame.pts = t
