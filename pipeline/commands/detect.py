@@ -94,9 +94,9 @@ def _left_over(orphans: list[str], folder: Path) -> str:
     return f"{which}. Put the clips back, or remove the files."
 
 
-def detector_of(name: str, weights: str | None, pairs: list[str], option: str = "--set") -> Detector:
+def detector_of(name: str, weights: str | None, pairs: list[str]) -> Detector:
     """The detector with `NAME=VALUE` options, each of its field's type. Raises ConfigError for one that it lacks."""
     given = {} if weights is None else {"weights": weights}
-    given |= named_values(option, pairs, "min_score=0.5")
-    section = Section(Path("--detector"), name, {key: Text.at(value, 0, Path(option)) for key, value in given.items()})
+    given |= named_values("--set", pairs, "min_score=0.5")
+    section = Section(Path("--detector"), name, {key: Text.at(value, 0, Path("--set")) for key, value in given.items()})
     return configured(section, detect.find(name), detect.get)
