@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.pixels.frames import Image
 from pipeline.plug_ins import Registry
 
-__all__ = ["DETECTORS", "ENTRY_POINTS", "Detect", "Detector", "People", "find", "get", "identity", "load", "names"]
+__all__ = ["Detect", "Detector", "Image", "People", "find", "get", "identity", "load", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 

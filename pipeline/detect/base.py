@@ -22,7 +22,7 @@ class People(NamedTuple):
     keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints, in COCO's order
 
 
-Detect = Callable[[Sequence[Image]], list[People]]  # pictures may differ in size; one `People` each
+Detect = Callable[[Sequence[Image]], list[People]]  # (H, W, 3) uint8 RGB, of one size in a call; one `People` each
 
 
 @dataclass(frozen=True)
