@@ -71,27 +71,14 @@ def run(args: argparse.Namespace) -> int:
         out.print(plain(f"renamed {before} -> {clip}: its keypoints, too"))
     if report.up_to_date:
         out.print(f"{count(report.up_to_date, 'clip')} up to date")
-    if report.orphans:
-        out.print(f"  {DOUBT} {plain(_left_over(report.orphans, args.out))}")
     if pictures := pictures_in(args.raw):
-        out.print(f"  {DOUBT} {count(len(pictures), 'picture')}, no clips, passed over: {plain(_first(pictures))}")
-    if report.undecoded:
-        out.print(f"  {DOUBT} {count(report.undecoded, 'frame')} within clips cannot be decoded")
+        first = ", ".join(pictures[:FEW]) + (", ..." if len(pictures) > FEW else "")
+        out.print(f"  {DOUBT} {count(len(pictures), 'picture')}, no clips, passed over: {plain(first)}")
     if detector.stand_in and (report.done or report.up_to_date):
         out.print(f"  {STAND_IN} the stand-in detector: keypoints for trying the pipeline only")
-    for message in report.problems.values():
+    for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if report.problems else 0
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:FEW]) + (", ..." if len(names) > FEW else "")
-
-
-def _left_over(orphans: list[str], folder: Path) -> str:
-    """Keypoints of clips that are gone."""
-    which = f"{count(len(orphans), 'file')} in {folder} of clips that are gone: {_first(orphans)}"
-    return f"{which}. Put the clips back, or remove the files."
 
 
 def detector_of(name: str, weights: str | None, pairs: list[str]) -> Detector:

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.cli.console import rate
 from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress
-from pipeline.cli.text import count
+from pipeline.cli.text import FEW, count
 from pipeline.detect.base import Detect, People
 from pipeline.detect.decoders import Batch, Decoders
 from pipeline.detect.files import ClipFiles, Part, annotations_text, images_text
@@ -62,11 +62,22 @@ class Report:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems |= other.problems
 
+    @property
+    def doubts(self) -> list[str]:
+        """What should be looked at, besides `problems`."""
+        found = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
+        if self.orphans:
+            first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
+            which = f"{count(len(self.orphans), 'file')} of clips that are gone: {first}"
+            found.append(f"{which}. Put the clips back, or remove the files.")
+        return found
+
     def __str__(self) -> str:
         """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
         speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
         people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
-        return f"{count(self.done, 'clip')}: {people}" + (f" ({speed})" if self.frames else "")
+        renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
+        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "")
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""

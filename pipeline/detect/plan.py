@@ -54,6 +54,7 @@ def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
     where there is no clip and for a stand-in detector on real data, MissingAssets where weights are missing, and
     PlugInError where the detector of another package fails.
     """
+    one_clip = raw.is_file()  # then nothing is known about the other files in `out`
     raw, clips = clips_of(raw)
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
@@ -63,7 +64,7 @@ def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
         )
     options = identity(detector)
     kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
-    lost = _Lost(raw, out, clips, kind)
+    lost = _Lost(raw, [] if one_clip else clips_in(out, ".json"), out, clips, kind)
     missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
     refused: dict[str, str] = {}
     for clip in clips:
@@ -113,11 +114,14 @@ def _files_of(out: Path, video: Video, content: str, kind: Mapping[str, Any]) ->
 class _Lost:
     """What `detect` has written of clips that are gone from `raw`: left over, or of clips that are renamed."""
 
-    def __init__(self, raw: Path, out: Path, clips: Sequence[str], kind: Mapping[str, Any]) -> None:
-        self._raw, self._kind, known = raw, kind, set(clips)
+    def __init__(
+        self, raw: Path, paths: Sequence[str], out: Path, clips: Sequence[str], kind: Mapping[str, Any]
+    ) -> None:
+        """`paths` of files below `out`."""
+        self._raw, known = raw, set(clips)
         self._by_content: dict[str, ClipFiles] = {}
         self._names: dict[str, str] = {}  # clip -> file
-        for path in clips_in(out, ".json"):
+        for path in paths:
             clip = path.removesuffix(".json")
             info = {} if clip in known or (raw / clip).exists() else read_info(out / path)
             if info.get("description") != MADE_BY or info.get("clip") != clip:
