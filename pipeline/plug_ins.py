@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
@@ -54,7 +55,7 @@ class Registry(Generic[T]):
             return found
         if name not in plug_ins:
             raise PipelineError(f"no {self.what} is called {name!r}; known: {', '.join(self.names())}")
-        entry, which = plug_ins[name], f"{self.what} {name!r} of {_package(plug_ins[name])}"
+        entry, which = plug_ins[name], self.label(name)
         try:
             found = entry.load()
         except Exception as error:  # other people's code may fail in any way: say whose it is
@@ -65,6 +66,24 @@ class Registry(Generic[T]):
             expected = f"a {which_class} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
         return found
+
+    def label(self, name: str) -> str:
+        """What messages call it: "detector 'my_pose'", of another package with that package's name."""
+        entry = self._plug_ins().get(name)
+        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None else "")
+
+    @contextmanager
+    def calling(self, name: str, function: str) -> Iterator[None]:
+        """While a function of another package's class runs: raise PlugInError for what it was not meant to raise."""
+        try:
+            yield
+        except PipelineError:
+            raise
+        except Exception as error:  # other people's code may fail in any way: say whose it is
+            if name not in self._plug_ins():
+                raise
+            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}"
+            raise PlugInError(f"{message}. --debug shows where.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Which of these cannot be loaded, because their package is broken: name -> message."""

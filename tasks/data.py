@@ -106,9 +106,9 @@ class Detect(PipelineTask):
         machine = Machine(given.device, given.batch_size, given.workers, timeout=given.timeout, devices=devices)
         with self.progress() as progress:
             report = detect_planned(plan, machine, scheduler=s.dask.scheduler, progress=progress)
-        self.say(plain(str(report)), mark=DONE if report.done else DOUBT)
-        if report.undecoded:
-            warn(f"{count(report.undecoded, 'frame')} within clips cannot be decoded")
+        self.say(plain(str(report)), mark=DONE if report.done or report.renamed else DOUBT)
+        for text in report.doubts:
+            warn(text)
         for text in few(list(report.problems.values()), FEW, self._again()):
             warn(text)
 

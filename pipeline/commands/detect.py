@@ -11,8 +11,9 @@ from pipeline import detect
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.options import json_option, named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count
+from pipeline.cli.text import FEW, count
 from pipeline.detect.base import Detector
+from pipeline.detect.clips import pictures_in
 from pipeline.processes.devices import device_names
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings import sections
@@ -26,12 +27,12 @@ KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("raw", type=Path, metavar="RAW", help="the folder that the clips are in, at any depth")
+    add("raw", type=Path, metavar="RAW", help="the folder that the clips are in, at any depth; or one clip")
     add("--out", type=Path, required=True, metavar="KEYPOINTS", help="the folder for one JSON file a clip")
     known = ", ".join(detect.names())
     add("--detector", help=f"{known}; where nothing names one, keypoint_rcnn, and for demo data demo")
     add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another option of the detector")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the detector, as min_score=0.5")
     add("--device", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
     add("--devices", metavar="0,1,...", help="several GPUs of this machine, a process for each")
     add("--batch-size", type=whole(0), help="pictures at once; 0: the detector's own")
@@ -54,7 +55,7 @@ def kept(_: argparse.Namespace) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Clips -> one file of COCO's JSON each. 1 where a clip could not be decoded."""
+    """Clips -> one file of COCO's JSON each. 1 where a clip has none."""
     from pipeline.detect.plan import plan_detection
     from pipeline.detect.run import Machine, detect_planned
 
@@ -69,19 +70,23 @@ def run(args: argparse.Namespace) -> int:
         return 1 if report.problems else 0
     if report.done:
         out.print(plain(str(report)))
+    for clip, before in report.renamed.items():
+        out.print(plain(f"renamed {before} -> {clip}: its keypoints, too"))
     if report.up_to_date:
         out.print(f"{count(report.up_to_date, 'clip')} up to date")
-    if report.undecoded:
-        out.print(f"  {DOUBT} {count(report.undecoded, 'frame')} within clips cannot be decoded")
+    if pictures := pictures_in(args.raw):
+        first = ", ".join(pictures[:FEW]) + (", ..." if len(pictures) > FEW else "")
+        out.print(f"  {DOUBT} {count(len(pictures), 'picture')}, no clips, passed over: {plain(first)}")
     if detector.stand_in and (report.done or report.up_to_date):
         out.print(f"  {STAND_IN} the stand-in detector: keypoints for trying the pipeline only")
-    for message in report.problems.values():
+    for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if report.problems else 0
 
 
 def _detector_name(args: argparse.Namespace) -> str:
-    return args.detector or ("demo" if is_stand_in(args.raw) else "keypoint_rcnn")
+    folder = args.raw.parent if args.raw.is_file() else args.raw
+    return args.detector or ("demo" if is_stand_in(folder) else "keypoint_rcnn")
 
 
 def detector_of(name: str, weights: str | None, pairs: Sequence[str] = (), source: SettingsFile = NOTHING) -> Detector:

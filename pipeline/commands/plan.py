@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few

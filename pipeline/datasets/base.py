@@ -93,6 +93,7 @@ class Dataset(ABC):
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
+    by_hand: ClassVar[bool] = False  # of labelled joints, `read` itself decides about those beyond the picture
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
     parts: ClassVar[tuple[Part, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
@@ -163,7 +164,9 @@ class Dataset(ABC):
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))
-        if not isinstance(source, Pictures | Video) or not keypoints:  # others' pictures may differ in size
+        if (
+            self.by_hand or not isinstance(source, Pictures | Video) or not keypoints
+        ):  # others' pictures may differ in size
             return tracks
         try:
             size = source.size()

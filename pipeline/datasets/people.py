@@ -267,17 +267,18 @@ def clip_tracks(
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
+    account.found = 0 if found is None else found.n_persons
+    source = source_of()
+    source.require_decodable()
+    source.require_whole()
     if labels is None or found is None:
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
-    account.found = found.n_persons
     if found.passed_over:
         account.notes.append(f"{found.passed_over} detections are no people, or marked as not to be used")
-    source = source_of()
     header = source.header()
     info = info_of(labels, source)
-    source.require_decodable()
     require_frames(labels, source, found.frames, account)
     require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE, boxes=found.boxes_alone)
     steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)

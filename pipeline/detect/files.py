@@ -92,6 +92,15 @@ class ClipFiles:
             )
         return info.get("fingerprint") == self.fingerprint
 
+    def rename(self, before: ClipFiles) -> None:
+        """Take the file of the same clip under the name that it had before: the same bytes as of computing it again."""
+        info = read_info(before.file) | {"fingerprint": self.fingerprint, "clip": self.clip}
+        make_folder(self.file.parent)
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        write_synced(temporary, _renamed(before, self.clip, info))
+        publish(temporary, self.file)
+        before.file.unlink()
+
     def failure(self) -> str:
         """Why the clip has no file, as an earlier run found with these pixels, weights and settings; "" if not."""
         found = _object(self.folder / FAILED)
@@ -135,7 +144,7 @@ class ClipFiles:
         return Part(**values, size=(width, height))
 
     def _text(self, info: dict[str, Any], last: Part) -> Iterator[bytes]:
-        yield f'{{"info": {json.dumps({"description": MADE_BY, "fingerprint": self.fingerprint} | info)},\n'.encode()
+        yield _first_line({"description": MADE_BY, "fingerprint": self.fingerprint} | info)
         for key in ("images", "annotations"):
             yield f'"{key}": ['.encode()
             comma = ""
@@ -149,6 +158,20 @@ class ClipFiles:
         names = [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
         person = {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
         yield f'"categories": [{json.dumps(person)}]}}\n'.encode()
+
+
+def _renamed(before: ClipFiles, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
+    """The text of a file with another `info`, and the clip's other name in those of its pictures."""
+    old, new = (json.dumps({"file_name": f"{name}/"})[1:-2].encode() for name in (before.clip, clip))
+    with before.file.open("rb") as stream:
+        stream.readline()
+        yield _first_line(info)
+        for line in stream:
+            yield line.replace(old, new, 1)
+
+
+def _first_line(info: dict[str, Any]) -> bytes:
+    return f'{{"info": {json.dumps(info)},\n'.encode()
 
 
 def _object(file: Path) -> dict[str, Any]:

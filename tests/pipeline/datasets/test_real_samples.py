@@ -11,8 +11,9 @@ from scipy.io import loadmat
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.datasets.contract import reader_problems
+from pipeline.pixels.containers import edit_list_start
 from pipeline.pixels.frames import Video
-from pipeline.pixels.numbered import edit_list_start, n_frames
+from pipeline.pixels.numbered import n_frames
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
 

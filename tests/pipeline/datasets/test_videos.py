@@ -23,7 +23,7 @@ from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track
-from tests.pipeline.datasets.by_hand import standing
+from tests.pipeline.datasets.by_hand import standing, write_video
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
@@ -224,6 +224,36 @@ def test_a_clip_without_keypoints_is_no_failure(tmp_path: Path) -> None:
     assert (tracks, accounts["a.mp4"].set_aside) == ([], "no_keypoints")
     assert "pipeline detect" in accounts["a.mp4"].message
     assert "no_keypoints" in datasets.get("videos").harmless
+
+
+@pytest.mark.parametrize("called", ["a.mp4.pt", "a.npz", "a.mp4.pkl"])
+def test_keypoints_of_a_kind_that_is_not_read_are_named(called: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", 3)
+    (tmp_path / "keypoints").mkdir()
+    (tmp_path / "keypoints" / called).write_bytes(b"\x80\x04.")
+    account = read(tmp_path)[1]["a.mp4"]
+    assert account.set_aside == "bad_label_file"
+    for words in (f"keypoints/{called}: expected .json", "which is not read", "docs/datasets/videos.md"):
+        assert words in account.message
+    write_alphapose(tmp_path / "keypoints/a.json", 3)
+    assert read(tmp_path)[1]["a.mp4"].set_aside == ""
+
+
+def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mp4")
+    (tmp_path / "cut off.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:900])
+    (tmp_path / "empty.mp4").touch()
+    write_video(tmp_path / "a.avi", 40)
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "keypoints").mkdir()
+    write_alphapose(tmp_path / "keypoints/cut.avi.json", 3)
+    accounts = read(tmp_path)[1]
+    reasons = {"whole.mp4": "no_keypoints", "a.avi": "no_keypoints", "cut.avi": "frame_count_mismatch"}
+    reasons |= dict.fromkeys(("cut off.mp4", "empty.mp4"), "video_unreadable")
+    assert {name: account.set_aside for name, account in accounts.items()} == reasons
+    assert "cut off" in accounts["cut off.mp4"].message
+    assert "40 frames that its header states" in accounts["cut.avi"].message
 
 
 def test_keypoints_of_another_clip_are_refused(detected: Path, tmp_path: Path) -> None:
