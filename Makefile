@@ -13,6 +13,8 @@ help:  ## show this list
 	@echo "More: $(BIN)/python -m pipeline --help (data), $(BIN)/python -m tasks --help (predict, evaluate, report)"
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
+	@echo "Ready. Next: make report    demo data -> features -> models -> one page about all of it, about 6 minutes"
+	@echo "Your clips or datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -53,7 +55,7 @@ lint: .venv/.ready  ## ruff: rules and format
 	@$(BIN)/ruff format --check .
 
 types: .venv/.ready  ## mypy --strict
-	@$(BIN)/mypy --strict cache pipeline report vibe_model tasks benchmarks docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/resnet18_*.py docs/adding-a-stream/small_*.py
+	@$(BIN)/mypy --strict cache pipeline report vibe_model tasks benchmarks docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/resnet18_*.py docs/adding-a-stream/small_*.py docs/adding-a-detector/onnx_*.py
 
 check: lint types test  ## all that must be green before a commit
 

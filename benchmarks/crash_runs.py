@@ -1,4 +1,4 @@
-"""Runs over one tiny split: conversions, extractions, compaction; what readers see of it, and every change they make.
+"""Runs over one tiny split: conversions, extractions; what readers see of it, and every change they make.
 
 `benchmarks/crashes.py` kills them, and the tests of the cache cut their power, fill their disk and damage their files.
 """
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 import cache
 from cache import CacheChanged, SplitWriter, StreamWriter, TrackRows, VideoEntry
-from cache.write import compact
 
 SPLIT, STREAM, CROPS = "toy/train", "resnet50", "crops"
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "valid")
@@ -85,7 +84,6 @@ RUNS: Final[Mapping[str, Callable[[Path], object]]] = {
     "other entries only": lambda root: convert(root, SECOND, "third"),
     "extraction up to date": extract,
     "extraction of bytes": extract_bytes,
-    "compaction": lambda root: cache.compact(root, SPLIT),
 }
 
 
@@ -171,23 +169,19 @@ Around = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], An
 
 @contextlib.contextmanager
 def watched(around: Around) -> Iterator[None]:
-    """Have every one of `CALLS`, and the exchange of two folders, go through `around(name, function, args, kwargs)`.
-
-    It may make the call.
-    """
+    """Have every one of `CALLS` go through `around(name, function, args, kwargs)`, which may make the call."""
 
     def through(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: around(name, function, args, kwargs)
 
-    functions = [(os, name, getattr(os, name)) for name in CALLS]
-    functions.append((compact, "exchange", compact.exchange))  # which module os does not have
+    functions = {name: getattr(os, name) for name in CALLS}
     try:
-        for module, name, function in functions:
-            setattr(module, name, through(name, function))
+        for name, function in functions.items():
+            setattr(os, name, through(name, function))
         yield
     finally:
-        for module, name, function in functions:
-            setattr(module, name, function)
+        for name, function in functions.items():
+            setattr(os, name, function)
 
 
 def changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -43,7 +43,8 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from vibe_model.models import MODELS, Model
+from vibe_model import models
+from vibe_model.models import Model
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.parallel import Group, joined
 from vibe_model.training.video import VideoRun
@@ -253,7 +254,7 @@ def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
     yield "Difference: the largest of a loss in the second step, dropout off, from the CPU's in fp32, relative.\n"
     yield "| model | windows | precision | steps/s | windows/s | waits for data | difference | memory, GiB |"
     yield "|---|---|---|---|---|---|---|---|"
-    for model in MODELS.values():
+    for model in models.every():
         expected = second_losses(config_of(model, root, args, device="cpu"))
         for precision in ("fp32", "bf16"):
             config = config_of(model, root, args, precision=precision)
@@ -295,7 +296,7 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
 
 def trained(config: VideoConfig, group: Group | None = None) -> VideoRun:
     """A training run, ready for its first step."""
-    splits, model = cache.open(config.cache), MODELS[config.MODEL]
+    splits, model = cache.open(config.cache), models.of(config)
     trainer = model.trainer(config, Body.stand_in(), group or Group(device=torch.device(config.device)))
     read = {name: splits[name] for name in config.splits}
     return VideoRun(config, trainer, read, stand_in=True, report=None, draw=None)
@@ -365,7 +366,7 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 def shareable() -> Model:
     """A model that trains in several processes."""
-    return next(model for model in MODELS.values() if model.several_processes)
+    return next(model for model in models.every() if model.several_processes)
 
 
 def shared_step(args: argparse.Namespace) -> None:

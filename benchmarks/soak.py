@@ -2,14 +2,14 @@
 
     .venv/bin/python benchmarks/soak.py --minutes 60
 
-A step edits raw videos and converts, extracts or deletes a stream, removes a split, compacts, collects garbage, damages
-a file and repairs the cache, or has a split written by the version before the packages were cut into folders. Its
-command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, with a worker killed, is killed
-(before its n-th change of a file, in the middle of one, after some time; SIGKILL or SIGTERM), or runs on a disk that is
-full from its n-th change on, or read-only. What did not end well must leave the old state or the new one, and must then
-succeed. After each step all that readers get is compared with a model in memory (soak_model.py): videos with what
-became of them, tracks, columns to the byte, which rows streams have, and their numbers. Shards have 16 rows, so that
-there are many.
+A step edits raw videos and converts, extracts or deletes a stream, removes a split, has its copy take its place,
+collects garbage, damages a file and repairs the cache, or has a split written by the version before the packages were
+cut into folders. Its command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, with a
+worker killed, is killed (before its n-th change of a file, in the middle of one, after some time; SIGKILL or SIGTERM),
+or runs on a disk that is full from its n-th change on, or read-only. What did not end well must leave the old state or
+the new one, and must then succeed. After each step all that readers get is compared with a model in memory
+(soak_model.py): videos with what became of them, tracks, columns to the byte, which rows streams have, and their
+numbers. Shards have 16 rows, so that there are many.
 
 Prints a line a step. A difference ends it with 1, and prints the seed, the step and the folder, which is kept:
 `--seed S --steps N` does the same steps (when threads and processes come to a moment is the system's). Writes
@@ -78,7 +78,7 @@ class Soak(Jobs):
         self.rng = random.Random(f"{self.seed} {self.step}")
         self.np_rng = np.random.default_rng([self.seed, self.step])
         self.notes, began, before = [], time.perf_counter(), self.checks.count
-        weights = {"convert": 12, "extract": 8, "compact": 2, "collect": 1, "damage": 3, "idle": 1, "shrink": 1}
+        weights = {"convert": 12, "extract": 8, "copy": 2, "collect": 1, "damage": 3, "idle": 1, "shrink": 1}
         weights |= {"upgrade": 1} if self.old else {}
         kind = self.rng.choices([*weights], [*weights.values()])[0]
         split = self.rng.choice(SPLITS)
@@ -109,8 +109,13 @@ class Soak(Jobs):
         state = self.states[split]
         self._job("extract", split, state if split.startswith(MOTION) else state.extracted(names), names)
 
-    def _compact(self, split: str) -> None:
-        self._job("compact", split, self.states[split])
+    def _copy(self, split: str) -> None:
+        """Into another cache, whose folder then takes the place of this one's."""
+        other = self.work / "other"
+        self._end(["copy", split, "--cache", str(self.root), "--to", str(other)], (0,))
+        shutil.rmtree(self.root / split)
+        (other / split).rename(self.root / split)
+        shutil.rmtree(other)
 
     def _collect(self, split: str) -> None:
         self._job("gc", split, self.states[split])

@@ -226,8 +226,6 @@ class Jobs:
         """Exit codes that the command may have: 2 where others than the committed videos are in the raw folder."""
         if command == "extract" and new.videos != self.lab.of(split):
             return (0, 2)
-        if command == "compact":  # what killed commands have left unfinished is not thrown away
-            return (0, 2)
         return (0, 1) if command == "convert" else (0,)
 
     def _started(self, words: list[str], moment: Moment = Moment()) -> Any:  # noqa: B008

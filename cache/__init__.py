@@ -14,7 +14,7 @@ from cache.storage.base import Root
 from cache.verification.repair import Repaired, repair
 from cache.verification.verify import Damage, Report, verify
 from cache.write.base import delete_stream, invalidate
-from cache.write.compact import Compaction, compact
+from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_shards import Staged, StreamShards
@@ -30,7 +30,7 @@ __all__ = [
     "CacheChanged",
     "CacheError",
     "Collected",
-    "Compaction",
+    "Copied",
     "CropPolicy",
     "Damage",
     "FeatureCache",
@@ -47,7 +47,7 @@ __all__ = [
     "TrackRecord",
     "TrackRows",
     "VideoEntry",
-    "compact",
+    "copy_split",
     "delete_stream",
     "fingerprint",
     "gc",

@@ -16,7 +16,7 @@ class CacheError(Exception):
 
 
 class CacheChanged(CacheError):
-    """What was opened has been replaced since (compacted, or a stream was deleted and written again): reopen it."""
+    """What was opened has been replaced since (a stream by `extract --replace`, for instance): reopen it."""
 
 
 class MissingSplit(CacheError, KeyError):

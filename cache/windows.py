@@ -39,8 +39,10 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4, tail="cover").tolist()
     [[0, 4], [4, 8], [6, 10]]
 
-    Raises ValueError unless seqlen and stride are at least 1 and tail is one of the two.
+    Raises ValueError unless seqlen and stride are whole numbers of at least 1 and tail is one of the two.
     """
+    if not all(isinstance(number, int | np.integer) for number in (seqlen, stride)):
+        raise ValueError(f"seqlen {seqlen!r} and stride {stride!r} must be whole numbers")
     if seqlen < 1 or stride < 1:
         raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
     if tail not in ("drop", "cover"):

@@ -11,6 +11,7 @@ import cache
 from pipeline.cli import command_line
 from pipeline.commands import COMMANDS
 from pipeline.errors import PipelineError
+from pipeline.settings.commands import complete
 
 SEE: Final = (
     "With a trained model: python -m tasks --help (predict, evaluate, report). All at once, by luigi.cfg: make help."
@@ -20,7 +21,7 @@ SEE: Final = (
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     description = "Raw datasets -> tracks -> features in a Zarr cache."
-    return command_line.parser_of(COMMANDS, "python -m pipeline", description, SEE)
+    return command_line.parser_of(COMMANDS, "python -m pipeline", description, SEE, complete=complete)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ class PipelineError(Exception):
 
 
 FOLDER: Final = "folder"  # the key of an error about a folder as a whole
+WHOLE: Final = (FOLDER, "video")  # keys that say no more than the path does
 
 
 class RawDataError(PipelineError, ValueError):
@@ -25,7 +26,7 @@ class RawDataError(PipelineError, ValueError):
     def __init__(
         self, file: Path, key: str, *, expected: str, found: str, do: str, reason: str = "bad_label_file"
     ) -> None:
-        within = "" if key == FOLDER else f"{key!r}: "  # what is missing is the file itself
+        within = "" if key in WHOLE else f"{key!r}: "  # what is wrong is the file itself
         super().__init__(f"{file}: {within}expected {expected}, found {_without(file, found)}. {do}")
         self.file = file
         self.reason = reason

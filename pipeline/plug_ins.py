@@ -1,21 +1,24 @@
-"""Datasets and feature streams by name: ours, and what other packages add. Nothing is imported before it is asked for.
+"""Datasets, streams, detectors, models by name: ours, and what other packages add. Each is imported when it is used.
 
-A package adds one by an entry point, which has the dataset's or stream's name and leads to its class.
+A package adds one by an entry point, which has its name and leads to its class; of a model, to its record.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError
 
 T = TypeVar("T")
+
+MODELS: Final = "vibe_pipeline.models"  # the group of entry points; a model's section of luigi.cfg has its name
 
 
 class PlugInError(PipelineError):
@@ -30,13 +33,14 @@ def entry_points(group: str) -> EntryPoints:
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """All classes of one kind, by name."""
+    """All classes of one kind, by name; or all records of one class."""
 
     what: str  # what messages call one of them: "dataset"
     group: str  # of entry points
     ours: Mapping[str, str]  # name -> module:class
     base: type[Any]
-    named_by: str  # the class variable that holds the name
+    named_by: str  # the attribute that holds the name
+    records: bool = False  # an entry point leads to an object of the class `base`, not to a subclass
 
     def names(self) -> tuple[str, ...]:
         """All names, ours first. Raises PipelineError when two packages claim one name."""
@@ -51,16 +55,35 @@ class Registry(Generic[T]):
             return found
         if name not in plug_ins:
             raise PipelineError(f"no {self.what} is called {name!r}; known: {', '.join(self.names())}")
-        entry, which = plug_ins[name], f"{self.what} {name!r} of {_package(plug_ins[name])}"
+        entry, which = plug_ins[name], self.label(name)
         try:
             found = entry.load()
         except Exception as error:  # other people's code may fail in any way: say whose it is
             raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
-        of_kind = isinstance(found, type) and issubclass(found, self.base)
-        if not of_kind or getattr(found, self.named_by, None) != name:
-            expected = f"a {self.base.__name__} subclass whose {self.named_by} is {name!r}"
+        of_class = isinstance(found, type) and issubclass(found, self.base)
+        if not (isinstance(found, self.base) if self.records else of_class) or getattr(found, self.named_by) != name:
+            which_class = f"{self.base.__name__}{'' if self.records else ' subclass'}"
+            expected = f"a {which_class} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
         return found
+
+    def label(self, name: str) -> str:
+        """What messages call it: "detector 'my_pose'", of another package with that package's name."""
+        entry = self._plug_ins().get(name)
+        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None else "")
+
+    @contextmanager
+    def calling(self, name: str, function: str) -> Iterator[None]:
+        """While a function of another package's class runs: raise PlugInError for what it was not meant to raise."""
+        try:
+            yield
+        except PipelineError:
+            raise
+        except Exception as error:  # other people's code may fail in any way: say whose it is
+            if name not in self._plug_ins():
+                raise
+            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}"
+            raise PlugInError(f"{message}. --debug shows where.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Which of these cannot be loaded, because their package is broken: name -> message."""

@@ -15,6 +15,8 @@ class Reason(NamedTuple):
     by_design: bool  # the reader's rules leave it out of sound data, too; otherwise something about the files is wrong
 
 
+NOT_NOW: Final = "not_readable_now"  # the reason of a video that is read again by every run until it works
+
 # Frames between those that are taken: nothing of a person is lost with them.
 SAMPLED: Final = frozenset({"not_sampled", "resampled"})
 
@@ -45,8 +47,10 @@ REASONS: Final[dict[str, Reason]] = {
     "no_tfrecord": Reason("the file is no TFRecord: empty, compressed, a web page", False),
     "no_visible_joint": Reason("no joint of the person is visible", True),
     "not_sampled": Reason("the reader takes every second frame only", True),
+    "not_readable_now": Reason("permission denied, or its disk did not answer: read again by the next run", False),
     "other_file_name": Reason("the picture is not called like the sequence's other ones", False),
     "other_picture_size": Reason("the pictures have another size than in the camera's calibration", False),
+    "other_unit": Reason("the labels are in another unit: mm, degrees, per cent, shares of the picture", False),
     "path_outside": Reason("the labels name a picture outside the dataset's folder", False),
     "reader_crashed": Reason("the process that read the video crashed", False),
     "reader_memory": Reason("reading the video needs more memory than a process may take", False),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,15 @@ CROP_SCALE: Final = 1.3
 
 # The cache's columns that hold yes or no.
 FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.uint8)
+
+# What no body is like, in most of a track's frames: its labels are in another unit. Units are far apart (1,000 for mm,
+# 57 for degrees), so that bounds with room to spare find them all; single wild frames of a release cost no video.
+MOST: Final = 0.5  # of the frames
+EXTENT_M: Final = (0.3, 3.0)  # longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
+WHOLE: Final = 12  # joints: fewer may be a hand or a face
+MAX_ANGLE: Final = 4 * math.pi  # rad: fits count turns on, to little more than one; 13 degrees are passed by any pose
+NORMALISED_PX: Final = 2.0  # shares of a picture or of a crop reach from 0 or -1 to 1
+ROUNDING: Final = 1e-3  # of a confidence of 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -72,3 +83,46 @@ class Track:
             return 1
         steps, counts = np.unique(np.diff(self.frame_index), return_counts=True)
         return int(steps[counts.argmax()])  # np.unique sorts, argmax takes the first: ties go to the smaller
+
+
+def known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """The rows of a column that are known by the track's flags."""
+    flag = columns.get(
+        "has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas", "trans") else ""
+    )
+    return columns[name] if flag is None else columns[name][flag.astype(bool)]
+
+
+def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
+    """Labels of a track's columns that no body can have: (column, what is expected, what was found).
+
+    3D joints that are not of a body's size in m, rotations of many turns, 2D joints that are shares of a picture,
+    confidences outside [0, 1]. NaN is none of these.
+    """
+    for name in ("kp_3d", "kp_3d_eval"):
+        if name in columns and len(extent := _extents(known_rows(columns, name))):
+            low, high = EXTENT_M
+            if ((extent < low) | (extent > high)).mean() > MOST:
+                yield name, f"bodies of {low:g} to {high:g} m", f"{np.median(extent):.3g} m"
+    if "pose" in columns and len(pose := known_rows(columns, "pose")):
+        angle = np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=-1).max(axis=1)
+        if (angle > MAX_ANGLE).mean() > MOST:
+            yield "pose", "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
+    for name in ("kp_2d", "kp_3d"):
+        if name in columns:
+            confidence = known_rows(columns, name)[..., -1]
+            if (wrong := (confidence < -ROUNDING) | (confidence > 1 + ROUNDING)).any():
+                yield name, "a confidence within [0, 1]", f"{confidence[wrong][0]:.4g}"
+    if "kp_2d" in columns:
+        points = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2]
+        if len(points) >= WHOLE and (reach := float(np.abs(points).max())) <= NORMALISED_PX:
+            yield "kp_2d", "pixels of the picture", f"all joints within {reach:.3g} px of its corner"
+
+
+def _extents(joints: NDArray[Any]) -> NDArray[np.float64]:
+    """Joints (T, J, 3), or with confidence (T, J, 4) -> (F,) the longest side of the box around each frame's joints."""
+    shown = joints[..., 3] > 0 if joints.shape[-1] == 4 else np.ones(joints.shape[:2], np.bool_)
+    whole = shown.sum(axis=1) >= WHOLE
+    points, shown = joints[whole, :, :3].astype(np.float64), shown[whole, :, None]
+    sides = np.where(shown, points, -np.inf).max(axis=1) - np.where(shown, points, np.inf).min(axis=1)
+    return np.asarray(sides.max(axis=-1))

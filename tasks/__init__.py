@@ -7,16 +7,17 @@ from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Lu
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.embedding import ExtractBeside, TrainPrVIPE
-from tasks.evaluation import EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
+from tasks.evaluation import Evaluate, EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.luigi_command import prepare
 from tasks.report import Report
-from tasks.training import TrainHMMR, TrainMPoser, TrainPartDynamics, TrainVIBE
+from tasks.training import Train, TrainHMMR, TrainMPoser, TrainPartDynamics, TrainVIBE
 
 __all__ = [
     "Ablation",
     "Convert",
     "Data",
+    "Evaluate",
     "EvaluateHMMR",
     "EvaluatePartDynamics",
     "EvaluateVIBE",
@@ -24,6 +25,7 @@ __all__ = [
     "ExtractBeside",
     "Report",
     "Synthesize",
+    "Train",
     "TrainHMMR",
     "TrainMPoser",
     "TrainPartDynamics",

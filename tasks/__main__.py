@@ -8,13 +8,20 @@ from collections.abc import Sequence
 
 from pipeline.cli import command_line
 from tasks.commands import COMMANDS
+from tasks.settings import settings
 from tasks.terminal import USER_ERRORS
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     description = "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
-    return command_line.parser_of(COMMANDS, "python -m tasks", description)
+    return command_line.parser_of(COMMANDS, "python -m tasks", description, complete=_check_settings)
+
+
+def _check_settings(args: argparse.Namespace) -> None:
+    """Raise ConfigError for a wrong `--set`, of a command that needs no luigi.cfg, too."""
+    if args.settings:
+        settings()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,9 +21,9 @@ from tasks.base import PipelineTask
 from tasks.data import Data
 from tasks.evaluation import of_protocol
 from tasks.run import read_metrics
-from tasks.settings import settings, which_runs
+from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
-from tasks.training import TrainVIBE, train_config
+from tasks.training import Train, train_config
 from vibe_model import runs
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
@@ -72,7 +72,7 @@ class Ablation(PipelineTask):
         chosen = [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
         for variant, seed in chosen:
             train_config(variant, seed)  # a mistake is reported before anything runs
-        return [Data(), *(TrainVIBE(variant=variant, seed=seed) for variant, seed in chosen)]
+        return [Data(), *(Train(model=VIBE.name, variant=variant, seed=seed) for variant, seed in chosen)]
 
     def up_to_date(self) -> bool:
         files = {settings().paths.runs / name: text for name, text in self._texts().items()}

@@ -17,7 +17,7 @@ from pipeline.conversion.plan import mixture_warning
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.detect.run import Machine, detect_planned
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.features.streams.base import LabelStream
@@ -106,9 +106,9 @@ class Detect(PipelineTask):
         machine = Machine(given.device, given.batch_size, given.workers, timeout=given.timeout, devices=devices)
         with self.progress() as progress:
             report = detect_planned(plan, machine, scheduler=s.dask.scheduler, progress=progress)
-        self.say(plain(str(report)), mark=DONE if report.done else DOUBT)
-        if report.undecoded:
-            warn(f"{count(report.undecoded, 'frame')} within clips cannot be decoded")
+        self.say(plain(str(report)), mark=DONE if report.done or report.renamed else DOUBT)
+        for text in report.doubts:
+            warn(text)
         for text in few(list(report.problems.values()), FEW, self._again()):
             warn(text)
 
@@ -148,13 +148,14 @@ class Convert(PipelineTask):
                 f"another package. Put its raw files there, or take it out of [data] datasets in {s.file}."
             )
         body = s.paths.body if dataset.uses_body else None
-        return convert.plan_conversion(dataset, self.split, raw=raw, root=s.paths.cache, body=body)
+        drop = s.drops_removed(self.dataset)
+        return convert.plan_conversion(dataset, self.split, raw=raw, root=s.paths.cache, body=body, drop_removed=drop)
 
     def up_to_date(self) -> bool:
         plan = self.plan()
         if settings().convert.strict:
             convert.refuse_committed_failures(plan)
-        return plan.up_to_date
+        return plan.up_to_date and not plan.problems
 
     @property
     def flaw(self) -> str:
@@ -162,6 +163,8 @@ class Convert(PipelineTask):
 
     def work(self) -> None:
         s, plan = settings(), self.plan()
+        if plan.up_to_date:
+            raise PipelineError("\n".join(plan.problems))
         stand_in = plan.reader["stand_in"]
         # Splits of the same kind, whatever the cache holds of them now: this command converts them again.
         alike = [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]
@@ -172,10 +175,12 @@ class Convert(PipelineTask):
                 plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
             )
         self.say(converted(done), mark=DONE if done.totals["frames"]["kept"] else DOUBT)
-        if done.empty:
-            warn(done.empty)
         for text in few([f"rejected {account.rejection}" for account in done.rejected], FEW, _status("--all")):
             warn(text)
+        for name, old in plan.renamed.items():
+            self.say(plain(f"renamed {old} -> {name}"))
+        if done.problems:  # all that could be done is committed
+            raise PipelineError("\n".join(done.problems))
 
 
 class Extract(PipelineTask):

@@ -1,10 +1,10 @@
-"""training -> evaluation, as Luigi tasks, one of each model: the errors of the trained models, as tables."""
+"""training -> evaluation, as Luigi tasks, of any model: the errors of the trained models, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import luigi
 from rich.table import Table
@@ -15,8 +15,8 @@ from tasks.base import PipelineTask
 from tasks.run import read_metrics
 from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened
-from tasks.training import TrainHMMR, TrainModel, TrainPartDynamics, TrainVIBE, model_config
-from vibe_model import runs
+from tasks.training import MODEL_NAMES, Train, model_config
+from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
 from vibe_model.models import Model
@@ -28,42 +28,48 @@ COLUMNS: Final = ("split", "protocol", "model", *METRICS, "frames")  # of result
 Rows = Sequence[Mapping[str, Any]]
 
 
-class EvaluateModel(PipelineTask):
+class Evaluate(PipelineTask):
     """Print and store a trained model's errors on every evaluation split, beside those of the baselines.
 
     A temporal model is worth its name where it beats the same regressor frame by frame, and that one smoothed in time:
-    they are trained along, unless luigi.cfg sets `baseline = false`.
+    they are trained along, unless luigi.cfg sets `baseline = false`. `--model NAME`; a subclass names it.
     """
 
     verb = "evaluate"
-    train: ClassVar[type[TrainModel]]
+    model = luigi.Parameter(description=MODEL_NAMES)
+
+    @property
+    def record(self) -> Model:
+        """Raises PipelineError for a model that there is not, or that does not load."""
+        return models.find(self.model)
 
     @property
     def what(self) -> str:
-        return self.train.model.title
+        return self.record.title
 
     def requires(self) -> list[luigi.Task]:
-        model = self.train.model
-        baseline = baseline_config(model)
-        beside = [] if baseline in (None, model_config(model)) else [self.train(variant=baseline_variant(model))]
-        return [self.train(), *beside]
+        variants, baseline = [""], baseline_config(self.record)
+        if baseline not in (None, model_config(self.record)):
+            variants.append(baseline_variant(self.record))
+        return [Train(model=self.model, variant=variant) for variant in variants]
 
     def up_to_date(self) -> bool:
         file = self._folder() / RESULTS
-        return file.is_file() and file.read_text() == as_csv(_all_rows(self.train.model))
+        return file.is_file() and file.read_text() == as_csv(_all_rows(self.record))
 
     def work(self) -> None:
-        runs.write_text(self._folder() / RESULTS, as_csv(_all_rows(self.train.model)))
+        runs.write_text(self._folder() / RESULTS, as_csv(_all_rows(self.record)))
         self.show()
 
     def show(self) -> None:
         """The default protocol's rows, a table a split, and the files that hold the rest."""
-        folder, rows = self._folder(), _all_rows(self.train.model)
+        folder, rows = self._folder(), _all_rows(self.record)
         for split in dict.fromkeys(row["split"] for row in rows):
             chosen = [row for row in rows if (row["split"], row["protocol"]) == (split, "default")]
             console.out.print()
             console.out.print(table_of(split, chosen))
         metrics = read_metrics(folder)
+        show_label_bodies(metrics)
         show_dynamics(metrics)
         console.out.print(f"[dim]{UNITS}[/dim]\n")
         if metrics["stand_in"]:
@@ -74,28 +80,25 @@ class EvaluateModel(PipelineTask):
         fact("status", command("status", "--cache", shortened(settings().paths.cache)))
 
     def _folder(self) -> Path:
-        return runs.run_folder(model_config(self.train.model))
+        return runs.run_folder(model_config(self.record))
 
 
-class EvaluateVIBE(EvaluateModel):
+class EvaluateVIBE(Evaluate):
     """Print and store VIBE's errors on every evaluation split, beside those of the baselines."""
 
-    train = TrainVIBE
+    model = "vibe"
 
 
-class EvaluateHMMR(EvaluateModel):
+class EvaluateHMMR(Evaluate):
     """Print and store HMMR's errors on every evaluation split, beside those of the baselines."""
 
-    train = TrainHMMR
+    model = "hmmr"
 
 
-class EvaluatePartDynamics(EvaluateModel):
+class EvaluatePartDynamics(Evaluate):
     """Print and store part dynamics' errors on every evaluation split, beside those of the baselines."""
 
-    train = TrainPartDynamics
-
-
-EVALUATIONS: Final = (EvaluateVIBE, EvaluateHMMR, EvaluatePartDynamics)
+    model = "part_dynamics"
 
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
@@ -168,6 +171,14 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
         frames = f"{row['frames']:,}" if row["frames"] else "-"
         table.add_row(row["model"], *([row["protocol"]] if protocols else []), *numbers, frames)
     return table
+
+
+def show_label_bodies(metrics: Mapping[str, Any]) -> None:
+    """Print of which bodies a split's labels are, where that is not the neutral one."""
+    for split in (name for name in metrics if "/" in name):
+        if (genders := metrics[split].get(runs.LABEL_BODY, runs.NEUTRAL_BODY)) != runs.NEUTRAL_BODY:
+            labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
+            console.out.print(f"[dim]{split}: {labels}[/dim]")
 
 
 def show_dynamics(metrics: Mapping[str, Any]) -> None:

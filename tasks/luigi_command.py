@@ -1,19 +1,23 @@
-"""The command `luigi --module tasks`, before Luigi begins: its defaults, `--set`, and whether its scheduler answers."""
+"""The command `luigi --module tasks`, before Luigi begins: its defaults, `--set`, whether it runs already, and whether
+its scheduler answers.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import os
+import shlex
 import socket
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import luigi
-from luigi import configuration
+from luigi import configuration, lock
 
 from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
@@ -54,7 +58,8 @@ def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
 def prepare() -> None:
     """Called once, when the tasks are imported: before Luigi reads [core] and [retcode].
 
-    Ends the process, with a line, for what `--set` cannot set, and where no central scheduler answers.
+    Ends the process, with a line, for what `--set` cannot set, where the same command runs already, and where no
+    central scheduler answers.
     """
     by_luigi = "luigi" in Path(sys.argv[0]).parts[-2:]  # bin/luigi, or luigi/__main__.py
     given = _options(sys.argv[1:] if by_luigi else [])
@@ -68,6 +73,9 @@ def prepare() -> None:
         for section, key, text in of_command_line():
             if section in LUIGI:
                 config.set(section, key, text)
+        if by_luigi and not given.own_lock and (message := already_running(config.get("core", "lock_pid_dir"))):
+            sys.stderr.write(f"error: {message}\n")
+            raise SystemExit(config.getint("retcode", "already_running"))
         local = given.local_scheduler or config.getboolean("core", "local_scheduler", False)
         if by_luigi and not local and not (given.help or given.help_all):
             at = {
@@ -86,9 +94,31 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[])
     for name in ("--local-scheduler", "--help", "--help-all"):
         parser.add_argument(name, action="store_true")
+    for name in ("--no-lock", "--take-lock", "--lock-size"):  # Luigi's own: whatever they say, it decides
+        parser.add_argument(name, dest="own_lock", action="append_const", const=name)
     for name in ("--scheduler-url", "--scheduler-host", "--scheduler-port"):
         parser.add_argument(name)
     return parser.parse_known_args(words)[0]
+
+
+def already_running(pids: str) -> str:
+    """That the same command runs, where and since when; "" where it does not. `pids`: Luigi's folder of such files."""
+    _, words, file = lock.get_info(pids)
+    try:
+        others = [int(pid) for pid in Path(file).read_text().split()]
+        since = datetime.fromtimestamp(Path(file).stat().st_mtime).astimezone()
+    except (OSError, ValueError):
+        return ""
+    for pid in others:
+        if pid != os.getpid() and lock.getpcmd(pid) == words:
+            try:
+                folder = Path(f"/proc/{pid}/cwd").readlink()
+            except OSError:  # another user's
+                folder = Path.cwd()
+            typed = shlex.join(["luigi", *sys.argv[1:]])
+            where = f"process {pid}, in {folder}, since {since:%Y-%m-%d %H:%M}"
+            return f"another `{typed}` runs here already ({where}): wait for it, or end it"
+    return ""
 
 
 def check_scheduler(url: str) -> None:

@@ -9,12 +9,11 @@ import luigi
 
 from pipeline.cli import console
 from tasks.base import PipelineTask
-from tasks.evaluation import EVALUATIONS, baseline_config
-from tasks.settings import settings, which_runs
+from tasks.evaluation import Evaluate, baseline_config
+from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, USER_ERRORS, fact, plain, shortened
 from tasks.training import model_config
-from vibe_model import runs
-from vibe_model.models import MODELS
+from vibe_model import models, runs
 
 if TYPE_CHECKING:
     from report.assembly import Content
@@ -33,7 +32,7 @@ class Report(PipelineTask):
     what = "page"
 
     def requires(self) -> list[luigi.Task]:
-        return [task() for task in EVALUATIONS if which_runs(settings(), task.train.model).report]
+        return [Evaluate(model=m.name) for m in models.every() if which_runs(settings(), m).report]
 
     def up_to_date(self) -> bool:
         from report.assembly import recorded  # here, as all of the report: it is slow to import
@@ -73,7 +72,7 @@ def as_configured(*, training: bool = True) -> Content:
 
     s, notes = settings(), list[str]()
     found: dict[str, Path] = {}
-    for model in MODELS.values() if training else ():
+    for model in models.every() if training else ():
         try:
             config, baseline = model_config(model), baseline_config(model)
             per_frame = f"{model.title}, per frame" if "per frame" in found else "per frame"
@@ -83,8 +82,8 @@ def as_configured(*, training: bool = True) -> Content:
             if which_runs(s, model).report:
                 missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
-        except USER_ERRORS as error:  # as of a model that was not asked for, whose streams are not there
-            if which_runs(s, model).report:
+        except USER_ERRORS as error:  # as of a model that luigi.cfg does not name, whose streams are not there
+            if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
                 notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
     return Content(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)

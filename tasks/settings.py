@@ -22,15 +22,15 @@ from pipeline.settings.file import Section, did_you_mean, settings_file
 from pipeline.settings.sections import Sections
 from vibe_model import models
 from vibe_model.errors import VibeModelError
-from vibe_model.models import MODELS, Model
+from vibe_model.models import Model
 from vibe_model.pr_vipe import config as of_pr_vipe
 from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe import mposer_config as of_mposer
 
-VIBE: Final = MODELS["vibe"]
-EMBEDDED: Final = "embedded"  # the preset that every model has: where [train] has it, so have the others
+VIBE: Final = models.find("vibe")
+EMBEDDED: Final = "embedded"  # the preset for demo data: where [train] has it, so has every model that has one
 # Keys of a model's section that are no setting of a run.
 WHICH_RUNS: Final = ("preset", "variant", "baseline", "report")
 SET_ELSEWHERE: Final = ("cache", "runs", "body", "stream")  # settings of a run, by [paths] and [features]
@@ -83,7 +83,10 @@ def load(file: Path) -> Settings:
     """
     found = sections.load(file)
     s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
-    for model in MODELS.values():
+    for name, message in models.broken().items():
+        if name in s.source.sections:
+            raise ConfigError(f"{s.source.where(name)}: {message}")
+    for model in models.every():
         _check(s, model, model_settings(s, model))
     for other in (MPOSER, PR_VIPE):
         other_settings(s, other)
@@ -108,28 +111,39 @@ def _check(s: Settings, model: Model, config: VideoConfig) -> None:
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """What a model's section names. With demo data, all models are in the report, each on its preset of minutes.
+    """What a model's section names. With demo data, all models that have a preset of minutes are in the report, on it.
 
     Raises ConfigError.
     """
     demo = s.embedded.enabled
-    small = demo if model is VIBE else which_runs(s).preset == EMBEDDED
     usual = WhichRuns(
-        preset=EMBEDDED if small else model.preset,
+        preset=EMBEDDED if _small(s, model) and EMBEDDED in model.presets else model.preset,
         baseline=model is VIBE or not demo,
-        report=model is VIBE or demo,
+        report=model is VIBE or (demo and EMBEDDED in model.presets),
     )
     return replace(usual, **s.source.section(model.section).typed(WhichRuns))
 
 
-def model_settings(s: Settings, model: Model, variant: str = "", seed: int | None = None) -> VideoConfig:
-    """A model's section: a preset, what luigi.cfg sets instead, the paths, and a variant of that: its own or another.
+def _small(s: Settings, model: Model) -> bool:
+    """Is a model to be trained for minutes, unless its section says otherwise?"""
+    return s.embedded.enabled if model is VIBE else which_runs(s).preset == EMBEDDED
 
-    Raises ConfigError.
+
+def not_small(s: Settings, model: Model) -> str:
+    """What to say of a model that is trained on demo data as on real ones, for want of a preset; "" of any other."""
+    if not _small(s, model) or EMBEDDED in model.presets or "preset" in s.source.section(model.section):
+        return ""
+    return f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its preset {model.preset!r}"
+
+
+def model_settings(s: Settings, model: Model, given: str = "", seed: int | None = None) -> VideoConfig:
+    """A model's section: a preset, what luigi.cfg sets instead, the paths, and a variant of that.
+
+    given: by an option, in place of the variant that luigi.cfg names. Raises ConfigError.
     """
     runs, section = which_runs(s, model), s.source.section(model.section)
     own = _own(section, runs.preset, model.presets, SET_ELSEWHERE, WHICH_RUNS)
-    paths, variant = s.paths, variant or runs.variant or ""
+    paths, variant = s.paths, given or runs.variant or ""
     own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
     own |= {} if seed is None else {"seed": seed}
     preset = model.presets[runs.preset]()
@@ -137,7 +151,7 @@ def model_settings(s: Settings, model: Model, variant: str = "", seed: int | Non
         own["feature_size"] = s.stream.stream.dim
     if runs.preset == EMBEDDED and "datasets_2d" not in own:  # demo data are made of what is enabled
         own["datasets_2d"] = tuple(name for name in preset.datasets_2d if name.split("/")[0] in s.data.datasets)
-    with of_section(section):
+    with of_section(section, variant_by_option=bool(given)):
         config = replace(preset, **own)
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
@@ -178,12 +192,13 @@ def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
 
 
 @contextmanager
-def of_section(section: Section) -> Iterator[None]:
-    """Errors of a configuration name the line of luigi.cfg."""
+def of_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
+    """Errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
     try:
         yield
     except VibeModelError as error:
-        raise ConfigError(section.located(str(error))) from error
+        of_option = variant_by_option and str(error).startswith("variant:")
+        raise ConfigError(f"--{error}" if of_option else section.located(str(error))) from error
 
 
 def _own(

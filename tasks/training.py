@@ -1,4 +1,4 @@
-"""windows -> training, as Luigi tasks: one of each model, and the motion prior MPoser."""
+"""windows -> training, as Luigi tasks: any model, and the motion prior MPoser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import luigi
 
@@ -26,20 +26,24 @@ from tasks.settings import (
     VIBE,
     check_inputs,
     model_settings,
+    not_small,
     of_section,
     other_settings,
     pr_vipe_settings,
     settings,
 )
-from tasks.terminal import plain, shortened
-from vibe_model import runs
-from vibe_model.models import MODELS, Model
+from tasks.terminal import plain, shortened, warn
+from vibe_model import models, runs
+from vibe_model.models import Model
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
+
+
+MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
@@ -119,21 +123,26 @@ class TrainMPoser(TrainingTask):
         self.done(", ".join(held_out))
 
 
-class TrainModel(TrainingTask):
-    """Train one model on the cached features. A subclass names it."""
+class Train(TrainingTask):
+    """Train a model on the cached features: `--model NAME`. A subclass names it."""
 
-    model: ClassVar[Model]
+    model = luigi.Parameter(description=MODEL_NAMES)
+
+    @property
+    def record(self) -> Model:
+        """Raises PipelineError for a model that there is not, or that does not load."""
+        return models.find(self.model)
 
     @property
     def what(self) -> str:
-        return f"{self.model.title}, {self.config().name}{self.of_seed}"
+        return f"{self.record.title}, {self.config().name}{self.of_seed}"
 
     def config(self) -> VideoConfig:
-        return model_config(self.model, self.variant, self.seed)
+        return model_config(self.record, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
         self.config()
-        config = as_set(self.model, self.variant, self.seed)
+        config = as_set(self.record, self.variant, self.seed)
         makers = [MADE[name][1](self) for name in config.lacks]
         beside = [one.stream for one in config.beside.values() if one.stream not in extracted_with_features()]
         splits = [name for name, read in config.streams.items() if set(beside) & set(read)]
@@ -142,6 +151,8 @@ class TrainModel(TrainingTask):
 
     def work(self) -> None:
         config = self.config()
+        if note := not_small(settings(), self.record):
+            warn(note)
         if other := runs.beside(config):
             self.say(f"a new run beside {plain(other)}", mark=console.IDLE)
         try:
@@ -155,26 +166,26 @@ class TrainModel(TrainingTask):
         self.done(f"validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}")
 
 
-class TrainVIBE(TrainModel):
+class TrainVIBE(Train):
     """Train generator and motion discriminator on the cached features."""
 
-    model = VIBE
+    model = "vibe"
 
 
-class TrainHMMR(TrainModel):
+class TrainHMMR(Train):
     """Train HMMR's generator and pose discriminator on the cached features."""
 
-    model = MODELS["hmmr"]
+    model = "hmmr"
 
 
-class TrainPartDynamics(TrainModel):
+class TrainPartDynamics(Train):
     """Train part dynamics on the cached features, the embedding of 2D poses and the homographies."""
 
-    model = MODELS["part_dynamics"]
+    model = "part_dynamics"
 
 
 # Settings of checkpoints that other trainings make: where those are, and what makes them; None: nothing has to.
-MADE: Final[Mapping[str, tuple[Callable[[VideoConfig], Path], Callable[[TrainModel], luigi.Task | None]]]] = {
+MADE: Final[Mapping[str, tuple[Callable[[VideoConfig], Path], Callable[[Train], luigi.Task | None]]]] = {
     "mposer": (mposer_checkpoint, lambda task: TrainMPoser(variant=task.variant, seed=task.seed)),
     "embedding": (
         lambda _: embedding_in_settings() or best_of(pr_vipe_settings(settings())),

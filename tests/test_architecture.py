@@ -48,7 +48,7 @@ PACKAGES = {  # package -> what it may import of ours
 }
 OF_PIPELINE = (  # all that models may know
     *("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe"),
-    *("pipeline.errors", "pipeline.formats.checkpoints"),
+    *("pipeline.errors", "pipeline.formats.checkpoints", "pipeline.plug_ins"),
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import cache  # noqa: E402
 from pipeline import datasets, synthetic  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
-from vibe_model.models import MODELS  # noqa: E402
+from vibe_model import models  # noqa: E402
 
 
 @pytest.mark.slow
@@ -213,7 +213,7 @@ def test_the_check_of_a_gpu_runs_on_a_cpu_at_small_sizes(tmp_path: Path) -> None
     assert "Failed" not in text
     for case in ("64 x 48 JPEG, 1 person", "64 x 48 MPEG-4, 1 person"):
         assert "on cpu, bottleneck: model" in text[text.index(f"| {case} |") :].partition("\n")[0]
-    for model in MODELS.values():
+    for model in models.every():
         steps = [line.split("|")[4] for line in text.splitlines() if line.startswith(f"| {model.title} |")]
         assert len(steps) == 2
         assert all(float(rate) > 0 for rate in steps)

@@ -172,18 +172,30 @@ def test_a_key_that_the_template_lacks_is_no_silent_loss() -> None:
 # ------------------------------------------------------------------------------------------- away from the checkout
 
 
-@pytest.fixture(scope="module")
-def tools(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of commands of a fresh environment with the wheel. Other packages are those of the running one."""
-    home = tmp_path_factory.mktemp("environment")
+def environment(home: Path, *install: str | Path) -> Path:
+    """The folder of commands of a fresh environment with one installation. Other packages are the running one's."""
     venv.create(home, with_pip=False, symlinks=True)
-    python = home / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
-    ran([*pip, "--no-deps", "--no-index", wheel], home)
     (site,) = home.glob("lib/python*/site-packages")
     # Folders named so have no .pth files run in them: this checkout's editable installation stays unknown.
     (site / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    python = home / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
+    ran([*pip, "--no-deps", "--no-index", *install], home)
     return home / "bin"
+
+
+@pytest.fixture(scope="module")
+def tools(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("environment"), wheel)
+
+
+def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(source: Path, tmp_path: Path) -> None:
+    for name in PACKAGES:
+        (tmp_path / "work" / name).mkdir(parents=True)
+    tools = environment(tmp_path, "--no-build-isolation", "--editable", source)
+    show = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})))"
+    files = [Path(file) for file in ran([tools / "python", "-c", show], tmp_path / "work").split()]
+    assert files == [source / name / "__init__.py" for name in PACKAGES]
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
-"""Which models there are.  [settings] -> training -> evaluation, prediction
+"""Which models there are: ours, and those of other packages.  [settings] -> training -> evaluation, prediction
 
 A model is a package of three modules. `config`, which imports no torch, has CONFIG (a VideoConfig), PRESETS (functions
 that make one, by name) and VARIANTS (what each changes of a configuration); `generator` has `build_generator(config,
-body)`, a VideoModel with fresh parameters; `training` has TRAINER (a VideoTrainer). Nothing outside of the package asks
-which model it has: docs/adding-a-model.md.
+body)`, a VideoModel with fresh parameters; `training` has TRAINER (a VideoTrainer). An entry point of the group
+"vibe_pipeline.models" leads to its `Model`. Nothing outside of the package asks which model it has:
+docs/adding-a-model.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from pipeline import plug_ins
+from pipeline.plug_ins import PlugInError, Registry
 from vibe_model.errors import ConfigError
 from vibe_model.settings.video_config import VideoConfig
 
@@ -25,17 +28,22 @@ C = TypeVar("C", bound=VideoConfig)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Where a model's parts are. They are imported when they are first asked for."""
+    """Where a model's parts are. They are imported when they are first used."""
 
     title: str  # as tables call it
     package: str
-    section: str  # of luigi.cfg
+    section: str  # of luigi.cfg; of another package's model, its name
     preset: str  # where that section's settings start from, unless it names another
     baseline: str  # the variant that regresses each frame from its own feature
 
     @property
     def config(self) -> type[VideoConfig]:
         return cast("type[VideoConfig]", self._of("config", "CONFIG"))
+
+    @property
+    def name(self) -> str:
+        """As commands and checkpoints call it."""
+        return self.config.MODEL
 
     @property
     def presets(self) -> Mapping[str, Callable[..., VideoConfig]]:
@@ -63,29 +71,52 @@ class Model:
         return getattr(importlib.import_module(f"{self.package}.{module}"), name)
 
 
-MODELS: Final[dict[str, Model]] = {
-    "vibe": Model("VIBE", "vibe_model.vibe", section="train", preset="published", baseline="per-frame"),
-    "hmmr": Model("HMMR", "vibe_model.hmmr", section="hmmr", preset="hmmr", baseline="single-view"),
-    "part_dynamics": Model(
-        "Part dynamics",
-        "vibe_model.part_dynamics",
-        section="part_dynamics",
-        preset="partdyn",
-        baseline="per-frame",
-    ),
-}
+_OURS: Final = {name: f"vibe_model.{name}:MODEL" for name in ("vibe", "hmmr", "part_dynamics")}
+_REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
+names = _REGISTRY.names
 
 
-def named(name: str) -> Model:
-    """Raises ConfigError for a model that there is not."""
-    if name not in MODELS:
-        raise ConfigError(f"model: expected one of {', '.join(MODELS)}, found {name!r}")
-    return MODELS[name]
+def find(name: str) -> Model:
+    """The model of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
+    model = cast("Model", _REGISTRY.find(name))
+    if name not in _OURS and (flaw := _flaw(model)):
+        raise PlugInError(f"model {name!r} of package {model.package}: {flaw}")
+    return model
+
+
+def _flaw(model: Model) -> str:
+    """What is wrong with the settings of another package's model; "" if nothing."""
+    try:
+        if model.name != model.section:
+            return f"config.CONFIG.MODEL: expected {model.section!r}, its entry point's name, found {model.name!r}"
+        for key, known in (("preset", model.presets), ("baseline", model.variants)):
+            if (word := getattr(model, key)) not in known:
+                return f"{key}: expected one of {', '.join(known) or 'none'}, found {word!r}"
+    except Exception as error:  # other people's code may fail in any way
+        return f"its settings cannot be loaded: {type(error).__name__}: {error}"
+    return ""
+
+
+def every() -> tuple[Model, ...]:
+    """All models that load, ours first."""
+    broken_ones = broken()
+    return tuple(find(name) for name in names() if name not in broken_ones)
+
+
+def broken() -> dict[str, str]:
+    """The models of other packages that do not load: name -> message."""
+    messages = {}
+    for name in names()[len(_OURS) :]:
+        try:
+            find(name)
+        except PlugInError as error:
+            messages[name] = str(error)
+    return messages
 
 
 def of(config: VideoConfig) -> Model:
     """The model that a configuration is of."""
-    return named(config.MODEL)
+    return find(config.MODEL)
 
 
 def variant_of(config: C, name: str) -> C:

@@ -38,7 +38,7 @@ COPY: Final = ".copy"  # second copies of small files, as earlier versions wrote
 IN_PLACE: Final = ".done"  # in an object store, beside staged files: they have been copied into place
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not complete yet
 STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet
-COMPACTING: Final = ".compacting"  # below the cache: splits that are being compacted
+CHECKPOINT: Final = "partial-"  # begins the names of files in `.writing`: work on a shard that is not accepted yet
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 

@@ -45,9 +45,14 @@ class Place:
         """How the keys begin of shards that a writer has not accepted yet."""
         return f"{self.writing}/{layout.STAGED_SHARD}"
 
+    def checkpoint(self, shard: int) -> str:
+        """The key of work on a shard that is not accepted yet."""
+        return f"{self.writing}/{layout.CHECKPOINT}{shard}"
+
     def journals(self) -> list[str]:
-        """Names in `writing` of journals: what a killed writer has finished."""
-        return [name for name in self.store.list_names(self.writing) if name.startswith("journal")]
+        """Names in `writing` of journals and checkpoints: what the next writer goes on from."""
+        begins = ("journal", layout.CHECKPOINT)
+        return [name for name in self.store.list_names(self.writing) if name.startswith(begins)]
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cache.format import layout
 from cache.format.layout import (
+    CHECKPOINT,
     COLUMNS,
     COPY,
     FEATURES,
@@ -60,12 +61,11 @@ def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
     return layout.column_metadata(columns[array], int(manifest["extent"]), Geometry(**manifest["geometry"]))
 
 
-def split_folders(store: Store, top: str = "") -> list[str]:
-    """All folders that may be splits, committed or not, by "<dataset>/<split>". `top`: look below this folder."""
-    prefix = f"{top}/" if top else ""
-    datasets = (name for name in store.list_names(top) if layout.is_name(name))
-    found = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(prefix + dataset))
-    return [name for name in found if layout.is_split_name(name) and store.list_names(prefix + name)]
+def split_folders(store: Store) -> list[str]:
+    """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
+    datasets = (name for name in store.list_names("") if layout.is_name(name))
+    found = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(dataset))
+    return [name for name in found if layout.is_split_name(name) and store.list_names(name)]
 
 
 def stream_folders(store: Store, split: str) -> list[str]:
@@ -98,8 +98,10 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
     """
     store, is_split = place.store, place.stream is None
     names, writing = store.list_names(place.home), store.list_names(place.writing)
-    # Shards that were staged and not accepted are of no use to the next writer.
-    yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
+    yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write
+    # Without a checkpoint that names them, shards that were staged and not accepted are of no use to the next writer.
+    if unfinished or not any(name.startswith(CHECKPOINT) for name in writing):
+        yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
     if unfinished:
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]

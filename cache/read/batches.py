@@ -59,6 +59,17 @@ class StreamFields(NamedTuple):
         return {**self.numbers, **self.flags}
 
 
+def _float(dtype: DTypeLike) -> np.dtype[Any]:
+    """Raises ValueError for a type that does not hold features."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        raise ValueError(f"dtype is {dtype!r}, expected float16, float32 or float64")
+    return found
+
+
 class Batches:
     """Reads batches of one open split."""
 
@@ -108,7 +119,7 @@ class Batches:
             elif stream := of.numbers.get(name):
                 own: Any = dtype.get(stream, "float32") if isinstance(dtype, Mapping) else dtype
                 shape, before = streams[stream].trailing, of.history.get(stream, 0)
-                found[name] = buffer(name, shape, np.dtype(own), before)
+                found[name] = buffer(name, shape, _float(own), before)
                 streams[stream].fill(found[name])
             elif stream := of.flags.get(name):
                 found[name] = buffer(name, (), np.dtype(np.float32), of.history.get(stream, 0))

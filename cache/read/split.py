@@ -40,6 +40,9 @@ def require_cache(root: Root) -> Store:
         found = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
+    if store.exists(MANIFEST):
+        do = "Open the folder two levels up, and take the split by its name: cache.open(...)['<dataset>/<split>']."
+        raise CacheError.at(store.location(""), expected="a feature cache", found="one split of it", do=do)
     return store
 
 
@@ -170,10 +173,11 @@ class Split:
         Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
         only rows that it has count; with several `streams`, those that all of them have. The last frames of a run,
         fewer than `stride`, are in none of them; `tail="cover"` adds the window that ends where the run ends, in all
-        runs that hold a window at all.
+        runs that hold a window at all. Runs shorter than `seqlen` have none: where all are, the result is (0, 2), which
+        `read` takes for a batch without windows.
 
-        Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover", and for both `stream`
-        and `streams`.
+        Raises ValueError unless seqlen and stride are whole numbers of at least 1 and tail is "drop" or "cover", and
+        for both `stream` and `streams`.
         """
         runs = self.runs
         for name in StreamFields.of(stream, streams).numbers.values():
@@ -251,8 +255,8 @@ class Split:
             fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
                 other column, as stored. None: all of the seven. With `streams`: their names, and these with `_ok`, in
                 the place of `features`.
-            dtype: of the features, or of each stream's by its name, float32 where that is not there; labels and flags
-                are float32.
+            dtype: of the features, or of each stream's by its name, float32 where that is not there: float16, float32
+                or float64. Labels and flags are float32.
             out: buffers to fill, by field, of the right shape and type; they are in the answer.
             streams: several streams, in the place of `stream`; each is a field of its own name.
             history: of a stream of `streams`, how many rows before each window are read, too.
@@ -262,8 +266,9 @@ class Split:
         they are stored.
 
         Returns:
-            `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `kp_3d`
-            (B, T, 49, 3) m, or (B, T, 14, 3) in splits with kp_3d_eval; `theta` (B, T, 85) = (1, 0, 0), pose, betas;
+            `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `theta`
+            (B, T, 85) = (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about the pelvis, in the order spin49 - but in
+            splits with `kp_3d_eval` (B, T, 14, 3) m about no joint, in the order common14;
             `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0. With `streams`: of each (B, h + T,
             dim) with a history of h rows, and its flags (B, h + T), named `<stream>_ok`: 1 where its numbers were
             computed from something, 0 elsewhere. The history of a window has the rows before it in the run of
@@ -271,7 +276,8 @@ class Split:
             rows whose picture could not be decoded.
 
         Raises CacheError for rows outside a committed track, rows that a stream does not have, before a window too, and
-        shards that are missing, short or damaged; ValueError for windows, fields, streams or buffers of the wrong form.
+        shards that are missing, short or damaged; ValueError for windows, fields, streams, dtypes or buffers of the
+        wrong form.
         """
         of = StreamFields.of(stream, streams, history)
         return self._batches.read(np.asarray(windows), of, fields, dtype, out)

@@ -330,6 +330,6 @@ class OpenSplit:
                 known = ", ".join(self.stream_names) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
                 raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {known}. {do}")
-            self._check_current()  # a stream of a compacted split belongs to its rows, not to those of before
+            self._check_current()  # a stream of a split that was written again belongs to its rows
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]

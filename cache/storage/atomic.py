@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from cache.errors import CacheError
 from cache.storage.base import Lock
 
+_OWN_FOLDERS: Final = 3  # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -86,7 +89,7 @@ class WriterLock(Lock):
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = file  # to be changed when its folder has got another name
+        self.file = file
         self._fd = -1
         while self._fd < 0:
             self._fd = self._take()
@@ -107,7 +110,7 @@ class WriterLock(Lock):
             raise CacheError.at(self.file, expected="the lock that this writer took", found=found, do=do)
 
     def release(self) -> None:
-        """Let the next writer in, and leave no trace."""
+        """Let the next writer in, and leave no trace: nor a folder in which nothing was written."""
         if self._fd < 0:
             return
         try:
@@ -115,8 +118,9 @@ class WriterLock(Lock):
                 self.file.unlink(missing_ok=True)  # before the lock is released: after that, likewise
         finally:
             self.close()
-        with contextlib.suppress(OSError):  # it has other files, or the next writer's lock
-            self.file.parent.rmdir()
+        with contextlib.suppress(OSError):  # the first one that has other files, or the next writer's lock
+            for folder in itertools.islice(self.file.parents, _OWN_FOLDERS):
+                folder.rmdir()
 
     def close(self) -> None:
         """Close the lock's file in this process: in a forked child, the parent still holds the lock."""
@@ -132,10 +136,10 @@ class WriterLock(Lock):
 
     def _take(self) -> int:
         """The locked file's descriptor, or -1 when the file was removed meanwhile by the writer that held it."""
-        make_folder(self.file.parent)
         try:
+            make_folder(self.file.parent)
             fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
+        except FileNotFoundError:  # the other one has removed the folder, too
             return -1
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from typing import Final
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import COMPACTING, STAGED, json_file
+from cache.format.layout import STAGED, json_file
 from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.references import (
@@ -131,8 +131,6 @@ def verify(
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    if store.list_names(COMPACTING):
-        found.notes.append(f"{store.location(COMPACTING)}: of a killed compaction, or of a running one")
     return Report(tuple(found.damaged), tuple(found.notes), fast=fast, **found.counts)
 
 

@@ -54,6 +54,13 @@ class Writer(ABC):
         if taken := sorted(entries.keys() & self.own_entries):
             raise CacheError(f"{self.place.home}: {taken} in the manifest are the cache's own; choose other keys")
 
+    def note_again(self) -> None:
+        """Record `provenance` of the commit in force as it is now: what it names has moved. No other file changes."""
+        assert self._commit is not None, "nothing is committed yet"
+        notes, digest = manifest.read_provenance(self.place), self._commit.digest
+        self._lock.require()
+        manifest.write_provenance(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
+
     def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
         """Commit, unless the lock was lost."""
         self._lock.require()

@@ -15,7 +15,6 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import manifest
-from cache.format.layout import COMPACTING
 from cache.format.place import Place
 from cache.format.references import arrays_without_stream, places_of, split_folders, unreferenced
 from cache.read.split import require_cache
@@ -54,10 +53,6 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
         for place in places_of(store, split):
             sweep.under_lock(place, partial(sweep.place, place))
         sweep.remove(arrays_without_stream(store, split))
-    for split in split_folders(store, COMPACTING):  # left by a killed compaction: a running one holds the split's lock
-        sweep.under_lock(Place(store, split), partial(sweep.remove, [f"{COMPACTING}/{split}"]))
-    if not dry_run and store.list_names(COMPACTING) and not split_folders(store, COMPACTING):
-        store.remove([COMPACTING])  # groups of what is gone
     return sweep.found
 
 

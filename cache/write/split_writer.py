@@ -163,13 +163,20 @@ class SplitWriter(Writer):
         self._videos = set(self.committed_videos) - self._drop
         self._track_names = set(decode_texts(self._kept["track_name"]))
         self._records: dict[str, dict[int, str]] = {name: {} for name in self._columns}
-        self._next = self._first  # the row that comes next
+        self._next = self._start = self._first  # the row that comes next; where the rows without padding begin
+        self._ranges: list[list[int]] = []  # [start, stop) rows of this commit before that
         self._unwritten: list[dict[str, Any]] = []  # videos since the last journalled shard
         self._buffers = {
             name: np.full((self._geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
             for name, spec in self._columns.items()
         }
         self._take_over()
+
+    def keep(self, name: str) -> None:
+        """Keep a committed video that was named in `drop`, as it is. It must not be appended."""
+        self._drop -= {name}
+        self._kept = self._tables.without(self._drop)
+        self._videos.add(name)
 
     def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
         """Add one video with its tracks, or with none: what became of it is in its account.
@@ -191,6 +198,13 @@ class SplitWriter(Writer):
             self._add_rows(columns)
         self._unwritten.append(video)
 
+    def begin_shard(self) -> None:
+        """Have the next video's rows begin a shard, so that they share none with the rows of this commit so far."""
+        size = self._geometry.rows_per_shard
+        if filled := self._next % size:
+            self._write_shard(filled)
+        self._continue_at(self._next + -self._next % size)
+
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Make everything appended visible, and everything dropped invisible, at one instant.
 
@@ -205,8 +219,9 @@ class SplitWriter(Writer):
         self._refuse(entries)
         if filled := self._next % self._geometry.rows_per_shard:
             self._write_shard(filled)
-        if self._next > self._first:
-            self._commits, self._extent = [*self._commits, [self._first, self._next]], self._next
+        self._continue_at(self._next)
+        if self._ranges:
+            self._commits, self._extent = [*self._commits, *self._ranges], self._ranges[-1][1]
         tables = self._kept.plus(tables_of(self._new))
         files = tables.to_files()
         for name, spec in self._columns.items():
@@ -241,6 +256,12 @@ class SplitWriter(Writer):
         self._new.append(video)
         self._videos.add(video["name"])
         self._track_names.update(track["name"] for track in video["tracks"])
+
+    def _continue_at(self, row: int) -> None:
+        """Rows without padding end here; the next ones begin at `row`."""
+        if self._next > self._start:
+            self._ranges.append([self._start, self._next])
+        self._next = self._start = row
 
     def _add_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
         size, n_rows, done = self._geometry.rows_per_shard, len(rows["frame_index"]), 0
@@ -306,9 +327,14 @@ class SplitWriter(Writer):
                 end -= 1
         for name in self._columns:
             self._records[name] = {number: files[number][name] for number in range(first, shard)}
+        end, self._next = self._next, self._first
         for video in videos.values():
-            if video["stop"] <= self._next:
+            if video["stop"] <= end:
+                start = video["tracks"][0]["start"] if video["tracks"] else video["stop"]
+                if start > self._next:
+                    self._continue_at(start)
                 self._remember(video)
+                self._next = video["stop"]
         self.journalled = tuple(video["name"] for video in self._new)
 
     def _shard_key(self, name: str, shard: int) -> str:

@@ -9,11 +9,12 @@ Their features are then copied instead of computed.
 
 from __future__ import annotations
 
+import json
 import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -30,8 +31,11 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
+from cache.write import checkpoints
 
 Arrays = Mapping[str, NDArray[Any] | Sequence[bytes]]  # of one shard, by name
+Keys = NDArray[np.uint64]  # (n, 2)
+Flags = NDArray[np.uint8]  # (n,)
 Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features or bytes, ok: see `StreamShards.carried`
 
 
@@ -58,6 +62,7 @@ class StreamShards:
         stream: name of the stream, which need not exist yet.
         dim: numbers per row; 0 of bytes.
         dtype: "float16", "float32" or "bytes".
+        plan: that of the `StreamWriter`, which takes up checkpoints with the same plan; "": of none.
 
     Raises CacheError when the split does not exist, or the stream has another `dim` or `dtype`.
     """
@@ -67,11 +72,13 @@ class StreamShards:
     rows_per_shard: int
     """Of the split, and so of the stream."""
 
-    def __init__(self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16") -> None:
+    def __init__(
+        self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: str = ""
+    ) -> None:
         layout.check_names(split, stream)
         layout.check_form(stream, dim, dtype)
         self._store, self._stream = store_at(root), stream
-        self._dim, self._dtype = dim, dtype
+        self._dim, self._dtype, self.plan = dim, dtype, plan
         self.form, self.columns = layout.form_of(dim, dtype), stream_columns(stream, dim, dtype)
         self.place = Place(self._store, split, stream)
         self._read_state()
@@ -152,6 +159,40 @@ class StreamShards:
             data[good] = stream.read("", rows[good])[:, 0]
         return mask, data, ok
 
+    def checkpoint(self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys) -> None:
+        """Keep some rows of a shard that is not complete, durably, in place of its checkpoint before.
+
+        Args:
+            rows: (n,) within the shard.
+            data, ok, keys: of those rows, as for `StreamWriter.write`; bytes as an array of objects.
+        """
+        self._put_checkpoint(shard, {"rows": rows, "ok": ok, "keys": keys, **checkpoints.joined(data)})
+
+    def kept(self, shard: int, keys: Keys) -> Carried:
+        """What a checkpoint with the same plan has of a shard's rows, where their keys are these. As `carried`."""
+        spec, n = self.columns[self._stream], len(keys)
+        data: Any = np.zeros((n, *spec.trailing), object if self._dtype == layout.BYTES else spec.dtype)
+        mask, ok, held = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
+        if "rows" in held:
+            rows = held["rows"]
+            same = (rows < n) & (held["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
+            mask[rows[same]] = True
+            data[rows[same]], ok[rows[same]] = checkpoints.divided(held)[same], held["ok"][same]
+        return mask, data, ok
+
+    def _put_checkpoint(self, shard: int, arrays: Mapping[str, NDArray[Any] | str]) -> None:
+        file = checkpoints.pack({"plan": self.plan, "form": self.form, **arrays})
+        self._store.put_small({self.place.checkpoint(shard): file}, self.place.writing)
+
+    def _checkpoint(self, shard: int) -> dict[str, NDArray[Any]]:
+        """The arrays of a shard's checkpoint; {} where there is none with this plan."""
+        try:
+            held = checkpoints.unpack(self._store.read(self.place.checkpoint(shard))) or {}
+        except FileNotFoundError:
+            return {}
+        fits = all(str(held.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
+        return held if fits else {}
+
     def stage(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
     ) -> Staged:
@@ -166,10 +207,13 @@ class StreamShards:
         files = {name: f"{self.place.staged_shard}{name}-{shard}-{mark}" for name in self.columns}
         try:
             records = self.put(arrays, files.__getitem__, lambda name: f"{files[name]}.tmp")
+            staged = Staged(shard, self.rows_record(shard), self.form, files, records)
+            if self.plan:
+                self._put_checkpoint(shard, {"staged": json.dumps(asdict(staged))})
         except BaseException:
             self._store.remove([*files.values(), *(f"{key}.tmp" for key in files.values())])
             raise
-        return Staged(shard, self.rows_record(shard), self.form, files, records)
+        return staged
 
     def checked(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]

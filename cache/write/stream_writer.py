@@ -7,8 +7,10 @@ lag behind the tracks.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -59,9 +61,8 @@ class StreamWriter(StreamShards, Writer):
         plan: str,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype)
+        StreamShards.__init__(self, root, split, stream, dim=dim, dtype=dtype, plan=plan)
         Writer.__init__(self, self.place, provenance)
-        self._plan = plan
 
     @property
     def pending(self) -> list[int]:
@@ -148,21 +149,18 @@ class StreamWriter(StreamShards, Writer):
         }
         self._publish(body, files, note)
         self._journal.remove()
+        self._remove_temporary(layout.CHECKPOINT)
         self._open()
 
     def _open(self) -> None:
         self._started = time.time()
-        if self._store.exclusive:
-            staged = [f"{self.place.writing}/{name}" for name in self._store.list_names(self.place.writing)]
-            staged = [key for key in staged if key.startswith(self.place.staged_shard)]
-            self._store.remove([self.place.temporary, *staged])
         manifest.recover(self.place)
-        self._read_state()  # under the lock, which keeps a compaction out
+        self._read_state()  # under the lock
         if self._commit is not None and self.foreign:
             invalidate_shards(self.place, self._commit, self.foreign)
             self._read_state()
         self._records = dict(self.committed)
-        head = {"plan": self._plan, "dim": self._dim, "dtype": self._dtype}
+        head = {"plan": self.plan, "dim": self._dim, "dtype": self._dtype}
         journal = self._journal.resume(head)
         if journal is None:
             for name in self.columns:
@@ -174,6 +172,20 @@ class StreamWriter(StreamShards, Writer):
                 keys = {self._key(name, shard): text for name, text in files.items()}
                 if all(shards.has_size(self._store, key, text) for key, text in keys.items()):
                     self._records[shard] = {name: str(text) for name, text in files.items()}
+        if self._store.exclusive:
+            self._accept_staged()
+            self._remove_temporary(layout.STAGED_SHARD, layout.TEMPORARY_SHARD, ".")
+
+    def _accept_staged(self) -> None:
+        """Take over what a killed writer with this plan was about to accept."""
+        for shard in self.pending:
+            if "staged" in (held := self._checkpoint(shard)):
+                with suppress(CacheError):  # it is computed again
+                    self.accept(Staged(**json.loads(str(held["staged"]))))
+
+    def _remove_temporary(self, *begins: str) -> None:
+        names = [name for name in self._store.list_names(self.place.writing) if name.startswith(begins)]
+        self._store.remove([f"{self.place.writing}/{name}" for name in names])
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:
@@ -183,3 +195,4 @@ class StreamWriter(StreamShards, Writer):
         """Journal the records of a shard whose files are in place."""
         self._journal.add({"shard": shard, "rows": self.rows_record(shard), "files": dict(records)})
         self._records[shard] = dict(records)
+        self._store.remove([self.place.checkpoint(shard)])

@@ -27,16 +27,14 @@ NOTHING_HALF: Final = "no output is half-written; the same command starts again"
 class Command(Protocol):
     """What the module of a command has.
 
-    It may also have `kept(args)`: what of an interrupted run is kept.
+    It may also have `kept(args)`: what of an interrupted run is kept; and `reads(args)`: sections and SECTION.KEY of
+    luigi.cfg that it reads besides those of its options, None for all that is not training's.
     """
 
     HELP: str
 
     def options(self, sub: argparse.ArgumentParser, /) -> None:
-        """Add the command's arguments to its parser.
-
-        A default named `complete` is a function that fills in what the arguments leave open.
-        """
+        """Add the command's arguments to its parser."""
 
     def run(self, args: argparse.Namespace, /) -> int:
         """Do it, print the results, and return the exit code."""
@@ -49,17 +47,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
 
 
-def parser_of(commands: Mapping[str, Command], prog: str, description: str, see: str = "") -> argparse.ArgumentParser:
+def parser_of(
+    commands: Mapping[str, Command],
+    prog: str,
+    description: str,
+    see: str = "",
+    *,
+    complete: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
     """A parser of all commands and their options; `run` of its result is the command's function.
 
-    `see`: the end of --help, before the exit codes.
+    `see`: the end of --help, before the exit codes. `complete`: called before `run`, it fills in what the arguments
+    leave to luigi.cfg, and refuses a `--set` that the command does not read.
     """
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     known = top.add_subparsers(dest="command", required=True)
     for name, command in commands.items():
         sub = known.add_parser(name, help=command.HELP, description=command.HELP, epilog=EXIT_CODES)
-        sub.set_defaults(run=command.run, kept=getattr(command, "kept", None))
+        of_command = {name: getattr(command, name, None) for name in ("kept", "reads")}
+        sub.set_defaults(run=command.run, complete=complete, **of_command)
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(sub)
         set_option(sub)
@@ -84,8 +91,7 @@ def run(
         try:
             parsed = parser().parse_args(arguments)
             with settings_over(parsed):
-                if (complete := getattr(parsed, "complete", None)) is not None:
-                    complete(parsed)
+                parsed.complete(parsed)
                 args = parsed
                 code: int = args.run(args)
         except BrokenPipe as error:

@@ -29,6 +29,7 @@ WRONG: Final = "[red]✗[/red]"
 IDLE: Final = "[dim]·[/dim]"
 ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
+UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights, of any pictures
 
 VERB, WHAT = 10, 24  # columns of a line of a task
 
@@ -76,8 +77,12 @@ def line(verb: str, what: str, detail: str) -> str:
 
 def plain(text: str, keep: str = "") -> str:
     """Untrusted text, such as names of files, on one line and without control codes; `keep`: characters to leave."""
-    shown = "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
-    return escape(shown)
+    return escape(printable(text, keep))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The same for what is printed as it is: text as rich's markup would show it."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(*names: str) -> Table:

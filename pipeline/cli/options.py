@@ -48,7 +48,7 @@ def scheduler_option(sub: argparse.ArgumentParser) -> None:
 
 
 def shards_kept(_: argparse.Namespace) -> str:
-    """What of an interrupted conversion or extraction is kept."""
+    """What of an interrupted conversion is kept."""
     return KEPT
 
 
@@ -66,9 +66,9 @@ def named_values(option: str, words: Iterable[str], example: str) -> dict[str, s
 
 
 def set_option(sub: argparse.ArgumentParser) -> None:
-    """`--set SECTION.KEY=VALUE`, in place of luigi.cfg's. A command may have a `--set NAME=VALUE` of its own beside."""
+    """`--set SECTION.KEY=VALUE`, in place of luigi.cfg's. A command may have a `--set NAME=VALUE` of its own, too."""
     if "--set" not in sub._option_string_actions:
-        help_ = "in place of what luigi.cfg sets, as train.epochs=5; any number of times"
+        help_ = "in place of what luigi.cfg sets, of what this command reads; any number of times"
         sub.add_argument("--set", action="append", default=[], type=_setting, metavar="SECTION.KEY=VALUE", help=help_)
 
 
@@ -85,11 +85,14 @@ def _is_setting(text: str) -> bool:
 
 @contextmanager
 def settings_over(args: argparse.Namespace) -> Iterator[None]:
-    """Within it, what `--set` sets of luigi.cfg holds, in child processes too. `args.set` keeps the command's own."""
+    """Within it, what `--set` sets of luigi.cfg holds, in child processes too: `args.settings`.
+
+    `args.set` keeps the command's own NAME=VALUE.
+    """
     given: list[str] = getattr(args, "set", [])
-    args.set = [text for text in given if not _is_setting(text)]
+    args.settings, args.set = list(filter(_is_setting, given)), [text for text in given if not _is_setting(text)]
     before = os.environ.get(SET)
-    os.environ[SET] = "\n".join([*filter(None, [before]), *filter(_is_setting, given)])
+    os.environ[SET] = "\n".join([*filter(None, [before]), *args.settings])
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 # s between two lines where there is no terminal, as in a cluster's log. Shorter work prints none.
-EVERY: Final = 300.0
+EVERY: Final = 60.0
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
@@ -33,7 +33,7 @@ def silent(done: int, total: int, message: str = "") -> None:
 def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True) -> Iterator[Progress]:
     """A bar with counts, rate, message and the time left, which disappears when the work is done.
 
-    Where there is no terminal, a line on standard error every few minutes.
+    Where there is no terminal, a line on standard error every minute.
 
     unit: noun of what is counted, "video"; without it, no rate is shown. quiet: print nothing. alone: False where other
     processes write to the same terminal: then there is no bar, only the lines.
@@ -80,7 +80,7 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """A line on standard error every few minutes."""
+    """A line on standard error every minute."""
     began, first, last = 0.0, -1, 0.0
 
     def report(done: int, total: int, message: str = "") -> None:

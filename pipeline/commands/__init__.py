@@ -8,9 +8,9 @@ from typing import Final
 from pipeline.cli.command_line import Command
 from pipeline.commands import (
     accept,
-    compact,
     config,
     convert,
+    copy,
     detect,
     doctor,
     extract,
@@ -42,5 +42,5 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "status": status,
     "leaks": leaks,
     "gc": gc,
-    "compact": compact,
+    "copy": copy,
 }

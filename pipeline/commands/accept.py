@@ -19,13 +19,14 @@ from pipeline.settings.targets import Target
 
 HELP: Final = (
     "Accept that what `plan` shows as different does not matter: the reason is recorded, nothing is recomputed. "
-    "With --stream, of a stream; else of the split. Of several splits, or all of luigi.cfg, new file times alone."
+    "It takes one split, or with --stream one of its streams. With several splits, or none (all of luigi.cfg), it "
+    "records new file times and nothing else."
 )
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="*", metavar="DATASET/SPLIT", help="the split; of several, only new file times are recorded")
+    add("names", nargs="*", metavar="DATASET/SPLIT", help="the split; with several, only new file times are recorded")
     add("--because", metavar="TEXT", help="why it does not matter; without it, the differences are shown")
     json_option(sub)
     target_options(sub)

@@ -23,6 +23,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="only whether the file is right; exit 1 where training is refused")
     help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
     add("--config", type=Path, metavar="FILE", help=help_)
+    sub.set_defaults(complete=complete)
+
+
+def complete(_: argparse.Namespace) -> None:
+    """Every `--set` is read, and checked, by `run`."""
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,27 +15,42 @@ from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_o
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
+from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.retry import recorded_plan, retry
 from pipeline.errors import PipelineError
+from pipeline.raw.stand_in import is_stand_in
+from pipeline.reasons import NOT_NOW
 from pipeline.settings.arguments import check_own_folder, split_options
+from pipeline.settings.commands import body_of, dataset_of, from_settings, value
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
+REMOVED: Final = "convert.removed"
 kept = shards_kept
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub, new_rows=True)
     sub.add_argument("--raw", type=Path, help="the dataset's own raw folder; with --retry, only when it has moved")
-    sub.add_argument("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from SMPL parameters")
+    sub.add_argument(
+        "--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from them; default: [paths] body"
+    )
     workers_option(sub)
     scheduler_option(sub)
+    help_ = "let rows of videos go that are no longer in the raw folder ([convert] removed = drop)"
+    sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
     mode.add_argument("--strict", action="store_true", help="fail where a video cannot be used")
     mode.add_argument("--retry", action="store_true", help="read only the videos that failed, again, changed or not")
     which = sub.add_mutually_exclusive_group()
     which.add_argument("--video", metavar="NAME", help="with --retry: only this video")
     which.add_argument("--reason", help="with --retry: only videos that failed for this reason, as `status` shows it")
+    from_settings(sub, workers="convert.workers", strict="convert.strict", scheduler="dask.scheduler")
+
+
+def reads(args: argparse.Namespace) -> list[str]:
+    """The dataset's section, [paths] body, [convert] removed; what was rejected is read again as it was read."""
+    return [] if args.retry else [args.dataset, "paths.body", REMOVED]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,16 +61,22 @@ def run(args: argparse.Namespace) -> int:
         raise PipelineError(f"{alone[0]} goes with --retry")
     if args.raw is None:
         raise PipelineError("name the dataset's own raw folder: --raw DIR")
-    dataset = datasets.get(args.dataset)
+    dataset = dataset_of(args, args.dataset)
     check_own_folder(args.raw, dataset)
-    plan = convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=args.body)
+    body = body_of(args, dataset, demo=is_stand_in(args.raw))
+    where = {"raw": args.raw, "root": args.cache, "body": body}
+    drop = args.drop_removed or value(args.source, REMOVED) == "drop"
+    plan = convert.plan_conversion(dataset, args.split, **where, drop_removed=drop)
     if args.strict:
         convert.refuse_committed_failures(plan)
     if plan.up_to_date:
         out.print(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
+        if plan.moved:
+            convert.record_folders(plan)
+            out.print(plain(f"  the raw folder has moved: {plan.raw} is recorded"))
         if plan.committed is not None:
             _print_how_to_retry(plan, plan.committed.manifest["accounting"])
-        return _end(plan, convert.committed_empty(plan))
+        return _end(plan, plan.problems)
     if mixed := mixture_warning(plan):
         err.print(f"{DOUBT} {plain(mixed)}")
     with bar(f"convert {plan.name}", err, unit="video") as progress:
@@ -67,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
     _print_rejected(done.rejected, args.cache)
     _print_how_to_retry(plan, done.totals)
     _print_few([f"note {note}" for note in done.notes], args.cache)
-    return _end(plan, done.empty)
+    for name, old in plan.renamed.items():
+        out.print(plain(f"  renamed {old} -> {name}"))
+    return _end(plan, done.problems)
 
 
 def _retry(args: argparse.Namespace) -> int:
@@ -119,20 +142,21 @@ def _print_few(lines: Sequence[str], root: cache.Root) -> None:
 
 def _print_how_to_retry(plan: convert.ConversionPlan, totals: Any) -> None:
     """Rejected videos are not read again because the reader changed: only their files, or `--retry`, make it so."""
-    failed = sum(n for reason, n in totals["videos"]["set_aside"].items() if reason not in plan.dataset.harmless)
+    automatic = {NOT_NOW, *plan.dataset.harmless}
+    failed = sum(n for reason, n in totals["videos"]["set_aside"].items() if reason not in automatic)
     if failed:
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         how = f"read again when the files change, or by: {plain(again)}"
         out.print(f"  {DOUBT} {count(failed, 'rejected video')}: {how}")
 
 
-def _end(plan: convert.ConversionPlan, empty: str) -> int:
-    """1 where nothing of a split could be used, with the message why. Last, that 3D joints are missing."""
-    if empty:
-        out.print(f"{WRONG} {plain(empty)}")
+def _end(plan: convert.ConversionPlan, problems: Sequence[str]) -> int:
+    """1 where there are problems, which are printed. Last, that 3D joints are missing."""
+    for problem in problems:
+        out.print(f"{WRONG} {plain(problem)}")
     if plan.dataset.uses_body and plan.body is None:
         folder = f"{plan.root}/{plan.name}"
         again = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR")
         what = f"{plan.name}: converted without a body model: no 3D joints. They cannot be added later: before features"
         out.print(f"{DOUBT} {plain(f'{what} are extracted, remove {folder}, then: {again}')}")
-    return 1 if empty else 0
+    return 1 if problems else 0

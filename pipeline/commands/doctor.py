@@ -20,6 +20,7 @@ from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
 from pipeline.raw import listing
+from pipeline.settings.commands import dataset_of
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Sections, load
 
@@ -38,6 +39,11 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--body", type=Path, help="the folder of SMPL's files; default: [paths] body, unless --raw is given"
     )
     json_option(sub)
+
+
+def reads(args: argparse.Namespace) -> list[str] | None:
+    """With --raw the datasets' sections, else all of luigi.cfg."""
+    return None if args.raw is None else list(args.datasets or datasets.names())
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: left out")
     chosen = args.datasets or [name for name in enabled if name not in broken]
-    examined = [examine(datasets.get(name), _own_folder(raw, name, args.datasets)) for name in chosen]
+    examined = [examine(dataset_of(args, name), _own_folder(raw, name, args.datasets)) for name in chosen]
     if demo:
         examined = [replace(e, excuse=TO_BE_MADE if datasets.has_demo_data(e.dataset) else "") for e in examined]
     needed = any(e.uses_body for e in examined)

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cache
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
-from pipeline.cli.options import named_values, scheduler_option, shards_kept, whole, workers_option
+from pipeline.cli.console import DOUBT, UNTRAINED, WRONG, err, out, plain
+from pipeline.cli.options import named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.conversion.missing import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
-from pipeline.features.plan import plan_extraction
+from pipeline.features.plan import plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import LabelStream, Machine
+from pipeline.features.streams.base import LabelStream, Machine, Stream
+from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import KINDS
+from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.processes.devices import device_names
 from pipeline.settings.arguments import split_options
+from pipeline.settings.commands import from_settings, value
+from pipeline.settings.file import of_command_line
+from pipeline.settings.sections import KIND, Features, dataclass_of
 from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute feature streams for the rows that lack them."
 QUALITY: Final = "quality=95"  # an example of an option
-kept = shards_kept
+KEPT: Final = "computed rows are kept; the same command continues from there"
+KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub)
     weights = "; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
     add = sub.add_argument
-    add("--stream", help="the stream's name in the cache; default: its kind")
-    add("--kind", default=ResNet50.kind, help=f"{', '.join(streams.names())} (default {ResNet50.kind})")
-    add("--weights", help=f"{weights}. Must be given for real data")
-    add("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default fast)")
+    add("--stream", help="the stream's name in the cache; without it and --kind, the streams of [features]")
+    kinds = ", ".join(streams.names())
+    add("--kind", help=f"{kinds}; default: what the stream is, what its name says, or [features] kind")
+    add("--weights", help=f"{weights}. Default: the stream's own, or [features] weights; untrained ones only for demos")
+    add("--precision", choices=["exact", "fast"], help="exact: plain fp32. Default: the stream's own, or [features]'")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a kind other than resnet50")
     add(
         "--also",
@@ -44,24 +53,35 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="another stream, in the same pass over the pixels, as in --also homography --also 'j1=resnet50 "
         "crop=jitter:1,seed:0'; a resnet50 has --weights and --precision",
     )
-    add("--crops", default="", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
-    add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
-    add("--devices", default="", metavar="0,1,...", help="several GPUs of this machine, a process for each")
-    add("--batch-size", type=whole(0), default=0, help="crops at once; 0: the best for the device (default)")
+    add("--crops", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
+    add("--device", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    add("--devices", metavar="0,1,...", help="several GPUs of this machine, a process for each")
+    add("--batch-size", type=whole(0), help="crops at once; 0: the best for the device")
     add("--compile", action="store_true", help="torch.compile, on CUDA")
     workers_option(sub, "processes that decode pictures")
-    add("--timeout", type=whole(1), default=60, help="seconds without progress after which a decoder is ended")
+    add("--timeout", type=whole(1), help="seconds without progress after which a decoder is ended")
     scheduler_option(sub)
+    resources = ("device", "devices", "batch_size", "compile", "workers", "timeout")
+    from_settings(sub, scheduler="dask.scheduler", **{name: f"features.{name}" for name in resources})
     add("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
     add("--replace", action="store_true", help="delete the stream of that name and extract it again")
+
+
+def kept(args: argparse.Namespace) -> str:
+    """What of an interrupted extraction is kept: other processes write a checkpoint twice a minute."""
+    return KEPT_ELSEWHERE if args.devices or args.scheduler else KEPT
 
 
 def run(args: argparse.Namespace) -> int:
     """Tracks -> feature streams, for one split."""
     name = f"{args.dataset}/{args.split}"
+    committed = cache.open(args.cache)[name]
+    if problems := why_empty(committed):
+        for problem in problems:
+            out.print(f"{WRONG} {plain(problem)}")
+        return 1
     specs = specs_of(args, name)
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
-    committed = cache.open(args.cache)[name]
     for plan in plans:
         if plan.up_to_date:
             lacks = sorted(set(plan.spec.stream.needs) - set(committed.columns))
@@ -75,9 +95,10 @@ def run(args: argparse.Namespace) -> int:
     for done in every:
         stream = f"{done.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
+        did += f", {done.kept:,} kept of an interrupted run" if done.kept else ""
         out.print(plain(f"{name}: {stream}extracted, {did} (why: {done.plan.why})"))
         if done.plan.spec.stream.stand_in:
-            out.print(f"  {STAND_IN} an untrained network: features for trying the pipeline only")
+            out.print(f"  {UNTRAINED} a network with random weights: features for trying the pipeline only")
         for kind, rows in done.problems.items():
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in done.examples:
@@ -85,30 +106,111 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def reads(args: argparse.Namespace) -> list[str]:
+    """[features], and the sections of streams."""
+    features, one = dataclass_of(args.source.section("features"), Features), bool(args.stream or args.kind)
+    keys = [f"features.{field.name}" for field in fields(features) if not (one and field.name in ("stream", "also"))]
+    named = [name for text in args.also for name in text.split()[0].split("=")]
+    names = [args.stream, args.kind, features.kind, *named, *(() if one else (features.stream, *features.also))]
+    return [*keys, *dict.fromkeys(filter(None, names))]
+
+
+class Asked(NamedTuple):
+    """A stream that the arguments or luigi.cfg name."""
+
+    name: str
+    kind: str
+    options: Mapping[str, str]
+
+
 def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     """What the arguments ask for. Raises PipelineError where they name no weights for real data."""
-    options = named_values("--set", args.set, QUALITY)
-    asked = [(args.stream or args.kind, args.kind, options)]
-    for text in args.also:
-        first, *words = text.split()
-        stream, _, kind = first.partition("=")
-        asked.append((stream, kind or stream, named_values("--also", words, QUALITY)))
-    if len(names := [stream for stream, _, _ in asked]) > len(set(names)):
+    committed = cache.open(args.cache)[name]
+    asked = _asked(args, committed)
+    if len(names := [stream.name for stream in asked]) > len(set(names)):
         raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
-    weights, has_resnet = args.weights, ResNet50.kind in [kind for _, kind, _ in asked]
-    if weights is None and has_resnet:
-        if not cache.open(args.cache)[name].manifest["stand_in"]:
-            raise PipelineError(
-                f"{name} is real data: name the network's weights, for example --weights spin:FILE; to try it without, "
-                "--weights untrained:0, whose features are marked as of an untrained network"
-            )
-        weights = "untrained:0"
+    has_resnet = ResNet50.kind in [stream.kind for stream in asked]
     machine = Machine(args.device, args.batch_size, compile=args.compile)
-    resources = Resources(machine, args.workers, args.timeout, device_names(args.devices, args.device))
+    resources = Resources(machine, args.workers, args.timeout, device_names(args.devices or "", args.device))
     specs = []
-    for number, (stream, kind, given) in enumerate(asked):
-        takes_weights = kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
-        made = stream_named(kind, weights if takes_weights else None, args.precision if takes_weights else None, given)
-        crops = "" if isinstance(made, LabelStream) and number else args.crops
-        specs.append(StreamSpec(stream, made, crops, resources, args.raw))
+    for number, stream in enumerate(asked):
+        takes_weights = stream.kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
+        spec = _spec(args, committed, stream, *(_of_resnet(args) if takes_weights else (None, None)))
+        if args.crops is not None:
+            spec = replace(spec, crops="" if isinstance(spec.stream, LabelStream) and number else args.crops)
+        specs.append(replace(spec, resources=resources, raw=args.raw))
     return specs
+
+
+def _asked(args: argparse.Namespace, committed: cache.Split) -> list[Asked]:
+    """--stream, --kind and --also; all that [features] names where neither of the first two is given."""
+    features, options = (
+        dataclass_of(args.source.section("features"), Features),
+        named_values("--set", args.set, QUALITY),
+    )
+    first, kind = args.stream or args.kind, args.kind
+    also = []
+    for text in args.also:
+        words = text.split()
+        stream, _, of_kind = words[0].partition("=")
+        also.append(
+            Asked(stream, of_kind or _kind(args, committed, stream), named_values("--also", words[1:], QUALITY))
+        )
+    if first is None:
+        first, kind = features.stream, features.kind
+        also = also or [Asked(stream, _kind(args, committed, stream), {}) for stream in features.also]
+    return [Asked(first, kind or _kind(args, committed, first, features.kind), options), *also]
+
+
+def _kind(args: argparse.Namespace, committed: cache.Split, stream: str, otherwise: str = "") -> str:
+    """What a stream is: what it was extracted as, by its section of luigi.cfg, or by its name, which may be a kind."""
+    manifest = committed.stream_manifest(stream) if stream in committed.streams else {}
+    kinds = (manifest.get("identity", {}).get("kind"), args.source.section(stream).get(KIND), stream, otherwise)
+    return next((str(kind) for kind in kinds if kind in streams.names()), stream)
+
+
+def _of_resnet(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Weights and precision that the command names, by options or by its own `--set`."""
+    own = {f"{section}.{key}": text for section, key, text in of_command_line(args.settings)}
+    weights = own.get("features.weights")
+    by_set = None if weights is None else str(WeightsSpec.parse(weights).below(args.source.path.resolve().parent))
+    return args.weights or by_set, args.precision or own.get("features.precision")
+
+
+def _spec(
+    args: argparse.Namespace, committed: cache.Split, stream: Asked, weights: str | None, precision: str | None
+) -> StreamSpec:
+    """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the arguments say.
+
+    Raises PipelineError where its weights are not at hand, and for untrained ones that no argument names for real data.
+    """
+    there = stream.name in committed.streams and not args.replace
+    identity = committed.stream_manifest(stream.name).get("identity", {}) if there else {}
+    of_kind = identity.get("kind") == stream.kind
+    if of_kind and (recorded := recorded_spec(committed, stream.name)) is not None:
+        made = stream_named(stream.kind, weights, precision, stream.options, recorded.stream)
+        return replace(recorded, stream=made)
+    made = stream_named(stream.kind, weights, precision, stream.options, args.source, stream.name)
+    if of_kind and weights is None and not {"weights", "checkpoint"} & stream.options.keys():
+        _refuse_other_file(committed, stream, made)
+    if isinstance(made, ResNet50) and made.stand_in and weights is None and not committed.manifest["stand_in"]:
+        raise PipelineError(
+            f"{committed.name} is real data: name the network's weights, for example --weights spin:FILE; to try it "
+            "without, --weights untrained:0, whose features are marked as of an untrained network"
+        )
+    crops = value(args.source, "features.crops") or ""
+    by_crops = not isinstance(made, LabelStream | Crops) and stream.name != crops
+    return StreamSpec(stream.name, made, crops if by_crops else "")
+
+
+def _refuse_other_file(committed: cache.Split, stream: Asked, made: Stream) -> None:
+    """Raise PipelineError where a stream was computed with a file of weights, and `made` has others."""
+    weights: Mapping[str, str] = committed.stream_manifest(stream.name)["identity"].get("weights") or {}
+    digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
+    if digest and (made.identity().get("weights") or {}).get("file_sha256") != digest:
+        was = committed.stream_provenance(stream.name).get("weights_file", "a file that is not recorded")
+        option = "--weights " if stream.kind == ResNet50.kind else "--set weights="
+        raise PipelineError(
+            f"{committed.name}: the stream {stream.name!r} was computed with the weights of {was} (sha256 "
+            f"{digest[:12]}), which is not there as it was. Name that file: {option}{weights['kind']}:FILE"
+        )

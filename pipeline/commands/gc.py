@@ -18,7 +18,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     cache_option(sub)
     add("--dry-run", action="store_true", help="only list what would be removed")
-    add("--unfinished", action="store_true", help="also finished shards of unfinished runs, which then start from zero")
+    add("--unfinished", action="store_true", help="also what unfinished runs have kept, which then start from zero")
     add(
         "--older-than",
         type=float,

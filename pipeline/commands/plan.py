@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, duration, err, out, plain, show_json, size
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.maintenance.forecast import CONVERT, Forecast, Rate, bytes_of_a_crop, forecast, measured_rates, readable
+from pipeline.maintenance.forecast import (
+    EXTRACT,
+    Forecast,
+    Rate,
+    bytes_of_a_crop,
+    detection_rates,
+    forecast,
+    measured_rates,
+    readable,
+    timed,
+)
+from pipeline.maintenance.forecast_text import forecast_as_dict, forecast_lines
 from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.raw.changes import what_differs
+from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.arguments import check_own_folder, joined
+from pipeline.settings.commands import body_of, dataset_of
 from pipeline.settings.file import settings_file
 from pipeline.settings.targets import Target, absent, broken_in, by_settings, stream_named
 
@@ -39,9 +52,14 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub, "; always names all videos")
     add = sub.add_argument
     add(
+        "--forecast",
+        action="store_true",
+        help="the forecast alone: person-frames, disk and hours, also of releases that are not downloaded yet",
+    )
+    add(
         "--sample", type=whole(1), default=0, metavar="N", help="forecast: read N videos of every split to be converted"
     )
-    add("--rate", type=whole(1), help="forecast: rows a second of each device; default: as measured on this machine")
+    add("--rate", type=whole(1), help="forecast: rows a second that each device extracts; default: as measured here")
     add("--devices", type=whole(1), default=1, help="forecast: with --rate, how many devices (default 1)")
     workers_option(sub, "forecast: processes that read the sample")
     target_options(sub)
@@ -49,26 +67,44 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def target_options(sub: argparse.ArgumentParser) -> None:
     """For commands that compare the cache with luigi.cfg, or with one raw folder."""
+    sub.set_defaults(reads=reads)
     add = sub.add_argument
     add("--config", type=Path, help="another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
     add("--cache", type=cache.place_of, help="the cache's folder or URL; default: [paths] cache of luigi.cfg")
-    add("--raw", type=Path, help="a dataset's own raw folder: then luigi.cfg is not read")
-    add("--body", type=Path, help="with --raw: SMPL's files, for datasets whose labels come from them")
+    add("--raw", type=Path, help="a dataset's own raw folder, instead of those of luigi.cfg")
+    add("--body", type=Path, help="with --raw: SMPL's files, for datasets that need them; default: [paths] body")
     add("--stream", help="with --raw and --weights: the stream's name; default: every stream there is")
     add("--weights", help=f"with --raw: the network's, {', '.join(f'{kind}:...' for kind in KINDS)}")
-    add("--precision", choices=["exact", "fast"], help="with --raw and --weights (default fast)")
+    add("--precision", choices=["exact", "fast"], help="with --raw and --weights; default: [features] precision")
+
+
+def reads(args: argparse.Namespace) -> list[str] | None:
+    """With --raw the dataset's section, [paths] body and the stream's options; else all of luigi.cfg."""
+    of_stream = ["features.precision", ResNet50.kind] if args.weights else []
+    name = "/".join(args.names).partition("/")[0]
+    return None if args.raw is None else [name, "paths.body", *of_stream]
 
 
 def run(args: argparse.Namespace) -> int:
     """What would run, split by split; one with an error shows it, and the others follow. Exit code 2 then."""
     targets = targets_of(args, args.names)
-    plans, lacking = [plan_split(target) for target in targets], absent(targets)
+    detections: dict[Path, DetectionPlan] = {}
+    plans = [plan_split(target, detections) for target in targets]
+    lacking = [] if args.forecast else absent(targets)
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
     forecasts = forecasts_of(plans, args)
+    failed = [plan for plan in plans if plan.problems and not (args.forecast and plan.name in forecasts)]
     if args.json:
         show_json([as_dict(plan, lacking) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
+    elif args.forecast:
+        for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
+            out.print(line)
+        for problem in dict.fromkeys(problem for plan in failed for problem in plan.problems):
+            out.print(f"{WRONG} {plain(problem)}")
+        if not forecasts and not failed:
+            out.print("nothing to forecast: all splits are converted and extracted")
     else:
         most = None if args.all else FEW
         for plan in plans:
@@ -82,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             out.print(f"{WRONG} {plain(text)}")
         if plans and all(plan.up_to_date for plan in plans):
             out.print(f"up to date: {count(len(plans), 'split')} converted and extracted (training is not included)")
-    return 2 if broken or lacking or any(plan.problems for plan in plans) else 0
+    return 2 if broken or lacking or failed else 0
 
 
 def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
@@ -91,8 +127,6 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
         if alone := [f"--{name}" for name in ("body", "stream", "weights", "precision") if getattr(args, name)]:
             raise PipelineError(f"{alone[0]} goes with --raw DIR; without it, luigi.cfg sets everything but --cache")
         return by_settings(args.config or settings_file(), joined(names), args.cache)
-    if args.config is not None:
-        raise PipelineError("--raw and --config: with --raw, no luigi.cfg is read. Leave one of them out")
     name, _, split = "/".join(names).partition("/")
     if args.cache is None or not split or "/" in split:
         raise PipelineError(
@@ -100,13 +134,14 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
         )
     if args.precision is not None and args.weights is None:
         raise PipelineError("--precision goes with --weights")
-    dataset, spec = datasets.get(name), None
+    dataset, spec = dataset_of(args, name), None
     check_own_folder(args.raw, dataset)
     dataset.check_split(split)
     if args.weights is not None:
-        stream = stream_named(ResNet50.kind, args.weights, args.precision, {})
+        stream = stream_named(ResNet50.kind, args.weights, args.precision, {}, args.source)
         spec = StreamSpec(args.stream or stream.kind, stream, raw=args.raw)
-    return [Target(dataset, split, args.raw, args.cache, args.body, spec)]
+    body = body_of(args, dataset, demo=is_stand_in(args.raw))
+    return [Target(dataset, split, args.raw, args.cache, body, spec)]
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
@@ -119,32 +154,51 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"
     if plan.target.not_made:
-        yield "  convert  all of it, once the demo data are made: there are no raw files yet"
+        yield "  convert  all of it, once the demo data are made: they are not there yet"
         return
-    if todo is not None and todo.why:
+    yield from (f"  {line}" for line in _detection(plan, most))
+    if todo is not None and (todo.why or plan.undetected):
         more = ", and new rows of the conversion"
         yield from (f"  {line}" for line in _conversion(plan, todo, most))
     yield from (f"  {line}" for line in _notes(plan))
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why:
             yield from (f"  {line}" for line in _extraction(plan, stream, more))
-        elif more and not stream.differs:
-            again = f", about {count(plan.rows_again, 'row')} of changed videos among them" if plan.rows_again else ""
-            yield f"  extract  {plain(stream.stream)}: new rows of the conversion{again}"
+        elif more and not stream.differs and (todo is None or todo.append):
+            yield f"  extract  {plain(stream.stream)}: new rows of the conversion{_carried(plan, stream.stream)}"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
-        yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
+        name = plan.target.stream.name
+        yield f"  extract  {plain(name)}: all rows of the conversion{_carried(plan, name)}"
     for problem in plan.problems:
         yield f"  {WRONG} {plain(problem) if problem not in shown else 'cannot be planned: see the last lines'}"
 
 
+def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
+    if plan.undetected and plan.target.detector is not None:
+        clips = count(len(plan.undetected), "clip")
+        yield f"detect   {clips} without keypoints of {plain(plan.target.detector.name)}"
+        shown = len(plan.undetected) if most is None else most
+        yield from (f"  {plain(line)}" for line in few(plan.undetected, shown, "plan --all"))
+
+
+def _carried(plan: SplitPlan, stream: str) -> str:
+    """What of a conversion's new rows the stream may have already: how many, where that is known."""
+    n = plan.carried_at_most(stream, math.inf)
+    if not n:
+        return ""
+    rows = f"at most {count(round(n), 'row')}" if n < math.inf else "those"
+    return f"; {rows} with the same pictures and boxes as before {'is' if n == 1 else 'are'} carried over"
+
+
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
-    of = f"{count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
-    yield f"convert  {of}, {size(plan.bytes_of_labels)} of labels and videos"
-    yield f"  why    {plain(todo.why)}"
+    n_videos = f"{count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
+    yield f"convert  {n_videos}, {size(plan.bytes_of_labels)} of labels and videos"
+    yield f"  why    {plain(todo.why or 'keypoints come from the detection')}"
     if todo.differs or plan.committed is None:
         return
     videos = [f"new      {name}" for name in todo.new]
     videos += [f"changed  {name}: {'; '.join(differences)}" for name, differences in _changed(todo).items()]
+    videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
     videos += [f"removed  {name}" for name in todo.removed]
     for line in few(videos, len(videos) if most is None else most, "plan --all, or --json"):
         yield f"  {plain(line)}"
@@ -168,7 +222,9 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
-    """Streams that no task extracts, and accepted differences."""
+    """Videos that are gone, streams that no task extracts, and accepted differences."""
+    for text in () if plan.conversion is None else plan.conversion.missing_lines:
+        yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))
         yield f"{DOUBT} " + plain(
@@ -198,108 +254,16 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
     if args.devices > 1 and args.rate is None:
         raise PipelineError("--devices goes with --rate: rows a second of each device")
     splits = readable(plans[0].target.root) if plans else []
-    rates = measured_rates(splits)
+    options = {"sample": args.sample, "workers": cores(args.workers), "crop": bytes_of_a_crop(splits)}
+    forecasts = {plan.name: result for plan in plans if (result := forecast(plan, **options)) is not None}
+    rates = measured_rates(splits) | detection_rates(plans)
     if args.rate is not None:
         on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
-        streams = {spec.name for plan in plans for spec in (plan.target.stream, *plan.target.also) if spec}
-        streams |= {stream.stream for plan in plans for stream in plan.extractions}
-        rates |= dict.fromkeys(streams, Rate(args.rate * args.devices, on, devices=args.devices))
-    more = {"sample": args.sample, "workers": cores(args.workers), "crop": bytes_of_a_crop(splits)}
-    found = {plan.name: forecast(plan, rates, **more) for plan in plans}
-    return {name: one for name, one in found.items() if one is not None}
-
-
-def forecast_lines(found: Sequence[Forecast], root: cache.Root) -> Iterator[str]:
-    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
-    if not found:
-        return
-    yield "[bold]forecast[/bold]"
-    known = [one for one in found if one.expected.rows is not None]
-    yield from (f"  {plain(one.split):<24}  {plain(_expected(one))}" for one in known)
-    for why in dict.fromkeys(one.expected.source for one in found if one.expected.rows is None):
-        names = ", ".join(one.split for one in found if one.expected.rows is None and one.expected.source == why)
-        yield f"  {'no forecast':<24}  {plain(names)}: {why}"
-    rows = sum(max(one.expected.rows or 0, *one.rows.values(), 0) for one in known)
-    if not rows:
-        return
-    of: dict[str, float] = {"columns": sum(one.columns for one in known)}
-    for one in known:
-        for name, n_bytes in one.bytes.items():
-            of[name] = of.get(name, 0) + n_bytes
-    total, timed = sum(of.values()), sum(seconds or 0 for one in known for seconds in one.seconds.values())
-    hours = f", {duration(timed)}" if timed else ""
-    without = f", without {count(len(found) - len(known), 'split')} of unknown size" * (len(known) < len(found))
-    yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(total)}{hours}{without}"
-    yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in of.items() if n)}"
-    if isinstance(root, Path) and (free := _free(root)) < total:
-        yield f"  {DOUBT} the disk of {plain(str(root))} has {size(free)} left"
-    yield from (f"  {plain(what):<24}  {plain(text)}" for what, text in _hours(known))
-
-
-def _hours(known: Sequence[Forecast]) -> Iterator[tuple[str, str]]:
-    """`convert DATASET` and `extract STREAM`, each with its hours and the speed that they follow from."""
-    works: dict[str, list[tuple[Forecast, str]]] = {}
-    for one in known:
-        for work in one.seconds:
-            what = f"{CONVERT} {one.split.partition('/')[0]}" if work == CONVERT else f"extract {work}"
-            works.setdefault(what, []).append((one, work))
-    for what, parts in works.items():
-        rated = [(one, work) for one, work in parts if work in one.rates]
-        if rated:
-            seconds = sum(one.seconds[work] or 0 for one, work in rated)
-            done = sum(_rows(one, work) for one, work in rated)
-            yield what, f"{duration(seconds)} {_speed(rated[0][0].rates[rated[0][1]], done / seconds)}"
-    if unknown := [what for what, parts in works.items() if any(work not in one.rates for one, work in parts)]:
-        do = "--sample 16 measures conversions, --rate gives extractions one"
-        yield "not in these hours", f"{', '.join(unknown)}: no speed was measured here ({do})"
-
-
-def _rows(one: Forecast, work: str) -> float:
-    return one.expected.rows or 0 if work == CONVERT else one.rows[work]
-
-
-def _speed(rate: Rate, rows_a_second: float) -> str:
-    """`on 4 devices at 1,200 a second each`, or `at 92 a second, measured here 3 days ago`."""
-    if rate.devices:
-        return f"on {count(rate.devices, 'device')} at {rate.rows / rate.devices:,.0f} a second each"
-    return f"at {_about(rows_a_second)} a second, {rate.source.partition(', over ')[0]}"
-
-
-def _expected(one: Forecast) -> str:
-    rows, source, error, _ = one.expected
-    rows = rows or 0
-    new = f"about {_about(rows)} person-frames{f' ± {error:.0%}' if error else ''}, {source}" if rows else source
-    return "; ".join([new, *(f"{name} lacks {_about(n - rows)} rows" for name, n in one.rows.items() if n > rows)])
-
-
-def _about(n: float) -> str:
-    """
-    >>> [_about(n) for n in (0, 987.4, 81749, 41_234_567, 2.1e9)]
-    ['0', '987', '81,700', '41.2 million', '2,100 million']
-    """
-    if n >= 1e6:
-        return f"{float(f'{n / 1e6:.3g}'):,.10g} million"
-    return f"{float(f'{n:.3g}'):,.0f}"
-
-
-def _free(root: Path) -> int:
-    """Bytes left on the disk of a folder that need not be there yet."""
-    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-    return shutil.disk_usage(there).free
-
-
-def forecast_as_dict(found: Forecast | None) -> dict[str, Any] | None:
-    """For --json."""
-    if found is None:
-        return None
-    return {
-        "rows": found.expected.rows,
-        "source": found.expected.source,
-        "error": found.expected.error,
-        "bytes": {"columns": found.columns, **found.bytes},
-        "seconds": found.seconds,
-        "rates": {work: {"rows_a_second": rate.rows, "source": rate.source} for work, rate in found.rates.items()},
-    }
+        steps = {work.key for result in forecasts.values() for work in result.works.values()}
+        given = Rate(args.rate * args.devices, on, devices=args.devices)
+        rates |= {step: given for step in steps if step[0] == EXTRACT}
+    timed(forecasts.values(), rates)
+    return forecasts
 
 
 def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:
@@ -315,6 +279,8 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any
             "new": list(todo.new) if by_video else [],
             "changed": _changed(todo) if by_video else {},
             "removed": list(todo.removed) if by_video else [],
+            "renamed": dict(todo.renamed),
+            "missing": dict(todo.missing),
             "bytes_to_read": plan.bytes_of_labels,
             "rows_again": plan.rows_again,
             "bytes_again": plan.bytes_again,
@@ -323,6 +289,7 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,
         "to_be_made": plan.target.not_made,
+        "detect": list(plan.undetected),
         "convert": conversion,
         "extract": [
             {

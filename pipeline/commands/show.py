@@ -13,7 +13,9 @@ from pipeline.cli.options import whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
+from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.arguments import check_own_folder, split_arguments
+from pipeline.settings.commands import body_of, dataset_of
 
 HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
 
@@ -28,7 +30,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         "with --cache, where the pictures are now",
     )
     sub.add_argument("--out", type=Path, required=True, help="the page to write: one HTML file, without others")
-    sub.add_argument("--body", type=Path, help="SMPL's files, to draw SMPL parameters as a posed body's joints")
+    sub.add_argument("--body", type=Path, help="SMPL's files, to draw SMPL parameters as joints; default: [paths] body")
     sub.add_argument("--tracks", type=whole(1), default=6, help="how many, spread evenly over the split (default 6)")
     sub.add_argument("--track", action="append", default=[], metavar="NAME", help="this track; may be repeated")
     sub.add_argument(
@@ -39,16 +41,25 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--frames", type=whole(1), default=5, help="of each track, spread evenly over it (default 5)")
 
 
+def reads(args: argparse.Namespace) -> list[str]:
+    """The dataset's section for raw files; the cache has what it was converted with."""
+    return ["paths.body", *([args.dataset] if args.cache is None else [])]
+
+
 def run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
     choice = show.Choice(args.tracks, tuple(args.track), args.frames, args.rejected)
     name = f"{args.dataset}/{args.split}"
     check_page(args.out)
     if args.cache is not None:
-        shown = show.from_cache(args.cache, name, choice, raw=args.raw, body=args.body)
+        demo = bool(cache.open(args.cache)[name].manifest.get("stand_in", False))
+        body = body_of(args, datasets.get(args.dataset), demo=demo)
+        shown = show.from_cache(args.cache, name, choice, raw=args.raw, body=body)
     elif args.raw is not None:
-        check_own_folder(args.raw, datasets.get(args.dataset))
-        shown = show.from_raw(datasets.get(args.dataset), args.split, args.raw, choice, body=args.body)
+        dataset = dataset_of(args, args.dataset)
+        check_own_folder(args.raw, dataset)
+        body = body_of(args, dataset, demo=is_stand_in(args.raw))
+        shown = show.from_raw(dataset, args.split, args.raw, choice, body=body)
     else:
         raise PipelineError("what to show? --cache DIR for converted rows, --raw DIR for raw files")
     for warning in shown.warnings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,29 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
-from pipeline.cli.console import DOUBT, IDLE, WRONG, err, fits, out, plain, show, show_json, size, table
+from pipeline.cli.console import (
+    DOUBT,
+    IDLE,
+    WRONG,
+    err,
+    fits,
+    out,
+    plain,
+    printable,
+    show,
+    show_json,
+    show_text,
+    size,
+    table,
+)
 from pipeline.cli.options import json_option
-from pipeline.cli.text import FEW, command, count, few
+from pipeline.cli.text import FEW, command, count, error_text, few
+from pipeline.conversion.retry import missing_now
+from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of, installed, sizes
 from pipeline.reasons import reason
-from pipeline.settings.arguments import cache_option
+from pipeline.settings.arguments import cache_option, chosen, splits_argument
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,11 +46,14 @@ COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped",
 
 
 def options(sub: argparse.ArgumentParser) -> None:
+    splits_argument(sub)
     cache_option(sub)
     sub.add_argument("--all", action="store_true", help="list every video with rejected or dropped parts, or notes")
     sub.add_argument("--sizes", action="store_true", help="bytes by split and stream, and when each was committed")
     help_ = "exit with 1 where more of a split's videos are rejected, as 2%%: for nightly runs"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
+    help_ = "print one table with a line for each video: what became of it and of its frames, as CSV"
+    sub.add_argument("--csv", action="store_true", help=help_)
     json_option(sub, "; always lists all videos")
 
 
@@ -47,19 +67,35 @@ def _percent(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """A table of splits, or the same as JSON; below it, what is incomplete, and the rejected videos."""
+    """A table of splits, or the same as JSON; below it, what is incomplete, and the rejected videos.
+
+    1 where there are problems: what cannot be read, and more rejected videos than allowed.
+    """
+    if args.csv and (args.json or args.sizes):
+        raise PipelineError("--csv goes without --json and --sizes")
     opened = cache.open(args.cache)
     known, names = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
     for text in datasets.broken(name for name in names if name in known).values():
         err.print(f"{DOUBT} {plain(text)}")
-    rows = [split_status(opened[name]) for name in opened.splits]
-    stored = [sizes(opened[name]) for name in opened.splits] if args.sizes else []
+    every = [_status_of(opened, name, with_sizes=args.sizes) for name in chosen(args.splits, opened.splits)]
+    rows = [row for row in every if "accounting" in row]  # of the others the manifest cannot be read
+    problems = [problem for row in every for problem in row["problems"]] + _too_many(rows, args.max_rejected)
     if args.json:
-        show_json([row | ({"sizes": of} if args.sizes else {}) for row, of in zip(rows, stored or rows, strict=True)])
-        return 1 if _too_many(rows, args.max_rejected) else 0
-    if args.sizes:
-        show(_sizes_table([row["split"] for row in rows], stored))
-        return 1 if _too_many(rows, args.max_rejected) else 0
+        show_json(every)
+    elif args.csv:
+        for line in _csv([opened[row["split"]] for row in rows]):
+            show_text(line)
+    elif args.sizes:
+        show(_sizes_table([row["split"] for row in rows], [row["sizes"] for row in rows]))
+    else:
+        _print_overview(rows, args)
+    for text in problems:
+        (err if args.json or args.csv else out).print(f"{WRONG} {plain(text)}")
+    return 1 if problems else 0
+
+
+def _print_overview(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+    """The table of splits, and what is to be said of them."""
     whole = _table(rows, range(len(COLUMNS)))
     if fits(whole):
         show(whole)
@@ -70,13 +106,12 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         for text in row["accepted"]:
             out.print(f"{IDLE} {plain(text)}")
-    for text in (*beside_the_release(rows), *_undecodable_lines(rows, args.cache)):
+    for row in rows:
+        _print_missing(row, args.cache, every=args.all)
+    for text in (*beside_the_release(rows), *_undecodable_lines(rows)):
         out.print(f"{DOUBT} {plain(text)}")
     for row in rows:
         _print_videos(row, args.cache, every=args.all)
-    for text in (found := _too_many(rows, args.max_rejected)):
-        out.print(f"{WRONG} {plain(text)}")
-    return 1 if found else 0
 
 
 def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
@@ -100,10 +135,27 @@ def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> N
     without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
     for why, n in without.items():
         out.print(f"{IDLE} {row['split']}: {count(n, 'video')} without rows: {plain(why)}, {reason(why).meaning}")
+    names = [f"{name}: {why}" for name, why in row["without_track"].items()]
+    for text in few(names, len(names) if every else FEW, command("status", "--all", "--cache", str(root))):
+        out.print(f"{IDLE} {row['split']}: without a track: {plain(text)}")
     for video in row["videos"] if every else ():
+        if video["name"] in row["without_track"]:
+            continue
         dropped = {} if video["failed"] else video["dropped"]
         if notes := [*_by_reason(dropped), *video["notes"]]:
             out.print(f"{IDLE} {row['split']}: {plain(video['name'])}: {plain('; '.join(notes))}")
+
+
+def _print_missing(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
+    """Videos of a split that are not in its raw folder any more, by name, if `every` all of them."""
+    names = row["missing"]
+    if names:
+        text = f"{row['split']}: {count(len(names), 'video')} not in {row['raw']} any more, whose rows stay:"
+        out.print(f"{WRONG} {plain(text)}")
+    for text in few(names, len(names) if every else FEW, command("status", "--all", "--cache", str(root))):
+        out.print(f"    {plain(text)}")
+    if row["unlisted"]:
+        out.print(f"{WRONG} {plain(row['split'] + ': ' + row['unlisted'])}")
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
@@ -139,21 +191,35 @@ def _sizes_table(names: Sequence[str], stored: Sequence[Mapping[str, Any]]) -> T
     return made
 
 
+def _status_of(opened: cache.FeatureCache, name: str, *, with_sizes: bool) -> dict[str, Any]:
+    """`split_status`; where the split cannot be read, its name and the problem alone."""
+    try:
+        split = opened[name]
+        return split_status(split) | ({"sizes": sizes(split)} if with_sizes else {})
+    except cache.CacheError as error:
+        return {"split": name, "problems": [str(error)]}
+
+
 def split_status(split: cache.Split) -> dict[str, Any]:
     """What `status` shows of one split, for a table or for --json."""
-    dataset = installed(split.name.partition("/")[0])
-    harmless = ("", *(dataset.harmless if dataset is not None else ()))
-    keys = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
-    undecodable: dict[str, int | None] = dict.fromkeys(split.streams)  # None: the stream's flags cannot be read
+    streams, undecodable = dict[str, str](), dict[str, int | None]()  # None: the stream's flags cannot be read
+    intact, problems = [], []
     for name in split.streams:
-        with contextlib.suppress(cache.CacheError):
+        streams[name], undecodable[name] = f"{name} (damaged)", None
+        try:
+            streams[name] = stream_status(split, name)
+            intact.append(name)
             undecodable[name] = split.undecodable(name)
-    accounts = (video.account for video in split.videos)
-    videos = [  # those with rejected or dropped parts, or notes, in reading order
-        {**{key: account[key] for key in keys}, "failed": account["set_aside"] not in harmless}
-        for account in accounts
-        if account["dropped"] or account["set_aside"] or account["notes"]
-    ]
+        except cache.CacheError as error:
+            problems.append(f"{split.name}: {name} is damaged: {error}")
+    harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+    videos, without_track = [], {}
+    for account in (video.account for video in split.videos):
+        if why := why_without_track(account):
+            without_track[account["name"]] = why
+        if account["dropped"] or account["set_aside"] or account["notes"]:  # in reading order
+            failed = account["set_aside"] not in harmless
+            videos.append({**{key: account[key] for key in keys}, "failed": failed})
     return {
         "split": split.name,
         "tracks": len(split.tracks),
@@ -161,13 +227,67 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "stand_in": split.manifest["stand_in"],
         "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
         "raw": split.provenance.get("raw"),
-        "streams": [stream_status(split, name) for name in split.streams],
-        "accepted": list(accepted_of(split)),
+        "streams": [*streams.values()],
+        "accepted": list(accepted_of(split, intact)),
+        **_missing(split),
         "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
+        "without_track": without_track,
         "videos": videos,
+        "problems": problems,
     }
+
+
+def why_without_track(account: Mapping[str, Any]) -> str:
+    """Why a video of the split that was read gave no track; "" for all others."""
+    if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
+        return ""
+    return "; ".join([*_by_reason(account["dropped"]), *account["notes"]]) if account["found"] else "no person"
+
+
+def harmless_of(split: cache.Split) -> tuple[str, ...]:
+    """Reasons for which a video of the split has no rows and that are no failure; "" is one."""
+    dataset = installed(split.name.partition("/")[0])
+    return ("", *(dataset.harmless if dataset is not None else ()))
+
+
+def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
+    """The header, and a line for each video: found = kept + what was dropped for each reason, in person-frames."""
+    reasons = sorted({name for split in splits for name in split.manifest["accounting"]["frames"]["dropped"]})
+    yield _line(["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"])
+    for split in splits:
+        harmless = harmless_of(split)
+        for account in (video.account for video in split.videos):
+            why, because = why_without_track(account), account["set_aside"]
+            if why:
+                state, because = (
+                    "without a track",
+                    max(account["dropped"], key=account["dropped"].get, default="no_person"),
+                )
+            elif because:
+                state = "not labelled" if because in harmless else "rejected"
+            elif account["tracks_kept"]:
+                state = "kept"
+            else:  # of another split
+                continue
+            dropped = [account["dropped"].get(name, 0) for name in reasons]
+            message = why or "; ".join(filter(None, [account["message"], *account["notes"]]))
+            counts = [account["tracks_kept"], account["found"], account["kept"], *dropped]
+            yield _line([split.name, account["name"], state, because, *counts, message])
+
+
+def _line(cells: Sequence[object]) -> str:
+    """One line of CSV, in which nothing steers a terminal."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([printable(str(cell)) for cell in cells])
+    return text.getvalue()
+def _missing(split: cache.Split) -> dict[str, Any]:
+    """`missing`: committed videos that the raw folder does not list now, and `unlisted`, why that cannot be known."""
+    try:
+        return {"missing": missing_now(split), "unlisted": ""}
+    except (PipelineError, OSError) as error:
+        return {"missing": [], "unlisted": error_text(error)}
 
 
 def stream_status(split: cache.Split, name: str) -> str:
@@ -199,13 +319,11 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield text
 
 
-def _undecodable_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator[str]:
-    """Rows whose pictures could not be decoded, and streams that cannot be read."""
+def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Rows whose pictures could not be decoded."""
     for row in rows:
         for stream, lost in row["undecodable"].items():
-            if lost is None:
-                yield f"{row['split']}: {stream} is damaged. To see where: {command('verify', '--cache', str(root))}"
-            elif lost:
+            if lost:
                 do = "replace them, then convert and extract again (extract --replace, where the files are the same)"
                 why = f"{count(lost, 'row')} without features in {stream}, because pictures could not be decoded"
                 yield f"{row['split']}: {why}; {do}"

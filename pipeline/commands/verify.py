@@ -18,7 +18,7 @@ from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, few
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
-from pipeline.maintenance.recompute import SUSPICIOUS, Recomputed, recompute
+from pipeline.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
 from pipeline.maintenance.repair import Repair, repair
 from pipeline.settings.arguments import cache_option, joined
 
@@ -38,7 +38,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         type=whole(1),
         metavar="N",
         help="compare N random rows of every stream with what is computed now, of frames that are decoded by another "
-        "way; exit code 1 when a row fits its neighbour's frame better than its own",
+        "way; exit code 1 when a row fits its neighbour's frame better than its own, or cannot be compared",
     )
     add("--seed", type=whole(0), default=0, help="with --recompute: which rows are drawn (default 0)")
     add("--weights", metavar="KIND:FILE", help="with --recompute: of streams whose weights are a file of yours")
@@ -76,12 +76,13 @@ def run(args: argparse.Namespace) -> int:
             err.print(f"{ERROR} {plain(refused)}")
         if not args.json:
             _print_recomputed(again)
+    ok = report.ok and not (done and done.refused) and (again is None or again.ok)
     if args.json:
-        keys = ("ok", "fast", "splits", "shards", "bytes", "problems", "notes")  # after a repair, what is left
+        keys = ("fast", "splits", "shards", "bytes", "problems", "notes")  # after a repair, what is left
         damaged = [asdict(damage) for damage in report.damaged]
         parts = {"repair": done and _as_dict(done), "recompute": again and _recomputed_as_dict(again)}
-        show_json({**{key: getattr(report, key) for key in keys}, "damaged": damaged, **parts})
-    return 0 if report.ok and not (done and done.refused) and (again is None or again.ok) else 1
+        show_json({"ok": ok, **{key: getattr(report, key) for key in keys}, "damaged": damaged, **parts})
+    return 0 if ok else 1
 
 
 def _bar(what: str) -> AbstractContextManager[Progress]:
@@ -151,7 +152,7 @@ def _print_recomputed(done: Recomputed) -> None:
     for one in done.compared:
         name = plain(f"{one.split}, {one.stream}")
         ways = "; ".join(f"{way}: {rows:,}" for way, rows in one.ways.items())
-        mark = WRONG if one.misaligned else DONE
+        mark = WRONG if one.misaligned or one.not_computed else DONE
         what = f"{count(one.rows, 'row')} computed again ({plain(ways)}), largest difference {one.largest:.2%}"
         out.print(f"{mark} {name}: {what}" if one.rows else f"{IDLE} {name}: no rows to compare")
         if one.misaligned:
@@ -167,6 +168,7 @@ def _print_recomputed(done: Recomputed) -> None:
             what = f"{count(others, 'row')} of {SUSPICIOUS:.1%} difference or more"
             out.print(f"  {DOUBT} {what}, which fit no neighbour clearly better")
         if one.not_computed:
-            out.print(f"  {DOUBT} {count(one.not_computed, 'row')} not compared, the first: {plain(one.problem)}")
+            out.print(f"  {count(one.not_computed, 'row')} not compared, the first: {plain(one.problem)}")
     for skipped in done.skipped:
-        out.print(f"{IDLE} {plain(f'{skipped.split}, {skipped.stream}: not compared: {skipped.why}')}")
+        mark = IDLE if skipped.why == IMPORTED else WRONG
+        out.print(f"{mark} {plain(f'{skipped.split}, {skipped.stream}: not compared: {skipped.why}')}")

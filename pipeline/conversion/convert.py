@@ -6,7 +6,9 @@ writes rows, in the order of the videos: one worker and eight give the same byte
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,13 +24,15 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.identity import accepted, accepted_entry
+from pipeline.conversion.missing import empty_lines
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed
 from pipeline.processes.ordered_map import ordered_map
 from pipeline.raw import RawVideo, changes
-from pipeline.raw.files import caching
+from pipeline.raw.files import caching, faults, note_fault
+from pipeline.reasons import NOT_NOW
 from pipeline.track import FLAGS, Track
 
 if TYPE_CHECKING:
@@ -39,8 +43,10 @@ __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_v
 WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
     "reader_timeout": "Check its files and the storage that they are on.",
-    "reader_memory": "Check its files; where the machine's memory ran out, take fewer processes (--workers).",
+    "reader_memory": "Check its files.",
+    "machine_memory": "Take fewer processes (--workers), or end what else needs memory; the next run reads it again.",
 }
+LATER: Final = "The next run reads it again."
 UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader failed in a way that it did not foresee
 
 
@@ -52,7 +58,7 @@ class Conversion:
     totals: Mapping[str, Any]
     rejected: tuple[VideoAccount, ...]  # of the videos read now, those that failed; defects of readers first
     notes: tuple[str, ...] = ()  # of the videos read now: "<video>: <note>"
-    empty: str = ""  # that the split has no rows since its videos were rejected, and the first; "" where it has some
+    problems: tuple[str, ...] = ()  # why the command fails though it has committed
     unchanged: int = 0  # videos of the split that were not read again
     uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have none of their frames
 
@@ -80,8 +86,9 @@ def convert(
     They are read by `workers` processes of this machine, or by those of the Dask cluster at `scheduler`. A video that
     cannot be used is rejected with its reason, also one at which a process crashes, makes no progress for `timeout` s,
     or needs more than `memory` bytes. With `strict` it raises PipelineError instead and nothing is committed, unless
-    the reason is one of the dataset's harmless ones; so does one that was rejected before and stays. Raises
-    cache.CacheError when another process writes the split.
+    the reason is one of the dataset's harmless ones; so does one that was rejected before and stays. A committed video
+    that cannot be read now, for a reason that may pass, keeps its rows. Raises cache.CacheError when another process
+    writes the split, PipelineError where such a video is to be read by another reader.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -93,11 +100,11 @@ def convert(
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made: run it again")
         writer.begin(drop=plan.drop, invalidate=plan.invalidate)
-        digests, measured = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         # Not of videos where something unexpected happened: it may have been the disk, and they are to be read again.
-        unexpected_in = {account.name for account in accounts if account.set_aside in {UNEXPECTED, *WHAT_TO_DO}}
+        unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}} | stay.keys()
         seen = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
         changes.write_stamps(plan.root, plan.name, seen)
         records = accepted(writer.entries) if plan.kept else []
@@ -106,16 +113,27 @@ def convert(
         writer.commit({**accepted_entry(records), **entries}, note={"measured": measured})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
-    rejected = [account for account in failed if account.name in appended]
+    rejected = [account for account in failed if account.name in appended - stay.keys()] + [*stay.values()]
+    n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
     return Conversion(
         plan,
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
         notes=tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes),
-        empty=_empty(plan, totals, accounts),
+        problems=(*plan.missing_lines, *_unreadable(plan, n_unreadable), *empty_lines(plan.name, totals, accounts)),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
         uncounted=sum(not account.found for account in failed),
     )
+
+
+def record_folders(plan: ConversionPlan) -> None:
+    """Record where the raw folder and the body are now, of a split with nothing to convert."""
+    assert plan.committed is not None, "nothing is committed yet"
+    columns = plan.committed.columns
+    with cache.SplitWriter(
+        plan.root, plan.name, columns=columns, plan=plan.identity, provenance=plan.provenance
+    ) as writer:
+        writer.note_again()
 
 
 def _append_videos(
@@ -125,27 +143,48 @@ def _append_videos(
     *,
     strict: bool,
     progress: Progress,
-) -> tuple[dict[str, str], dict[str, float]]:
+) -> tuple[dict[str, str], dict[str, float], dict[str, VideoAccount]]:
     """Read and write what a killed run has not written already.
 
-    Returns the digest of every video of the split, and how fast they were read and written, for `provenance.json`.
+    Returns the digest of every video of the split, how fast they were read and written, for `provenance.json`, and the
+    accounts of committed videos that cannot be read now and stay as they were.
     """
     began, rows, journalled = time.monotonic(), 0, set(writer.journalled)
+    stay: dict[str, VideoAccount] = {}
     taken_over = [video for video in plan.append if video.name in journalled]
     digests = plan.digests() | {video.name: changes.video_digest(plan.raw, video) for video in taken_over}
     if strict:
         _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in journalled))
     progress(len(taken_over), len(plan.append), "")
     todo = [video for video in plan.append if video.name not in journalled]
-    for done, video in enumerate(read(todo), len(taken_over) + 1):
+    for done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(taken_over) + 1):
+        name = video.entry.name
+        if is_failure(plan.dataset, video.account) and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
+            video.account.reject(NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}")
+            video = video.rejected()
         if strict:
             _refuse_rejected(plan, [video.account])
-        writer.append(video.entry, video.rows)
+        if _stays(plan, video.account):
+            writer.keep(name)
+            stay[name] = video.account
+        else:
+            writer.append(video.entry, video.rows)
+            digests[name] = video.entry.fingerprint
         rows += video.n_rows
-        digests[video.entry.name] = video.entry.fingerprint
-        progress(done, len(plan.append), video.entry.name)
+        progress(done, len(plan.append), name)
     seconds = max(time.monotonic() - began, 1e-3)
-    return digests, {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)}
+    return digests, {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)}, stay
+
+
+def _stays(plan: ConversionPlan, account: VideoAccount) -> bool:
+    """Does a committed video stay as it is, since it cannot be read now? Raises PipelineError where it cannot stay."""
+    if account.set_aside != NOT_NOW or account.name not in plan.drop:
+        return False
+    if plan.differs or plan.invalidate:
+        raise PipelineError(
+            f"{plan.name}: {account.message} Nothing was committed: it has rows that would be lost ({plan.why})."
+        )
+    return True
 
 
 def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
@@ -157,20 +196,8 @@ def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
-def committed_empty(plan: ConversionPlan) -> str:
-    """`Conversion.empty` of a split as it is committed."""
-    return "" if plan.committed is None else _empty(plan, plan.committed.manifest["accounting"], plan.accounts())
-
-
-def _empty(plan: ConversionPlan, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> str:
-    if totals["videos"]["kept"]:
-        return ""
-    rejected = [account for account in accounts if account.set_aside]
-    rejected.sort(key=lambda account: not is_failure(plan.dataset, account))
-    if not rejected:
-        return ""
-    first = f"{rejected[0].set_aside}: {rejected[0].message}"
-    return f"{plan.name}: no rows: all of {count(len(rejected), 'video')} were rejected. The first, {first}"
+def _unreadable(plan: ConversionPlan, n: int) -> list[str]:
+    return [f"{plan.name}: {count(n, 'video')} could not be read now. {LATER}"] if n else []
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
@@ -208,6 +235,13 @@ class ReadVideo:
     entry: cache.VideoEntry
     rows: Sequence[cache.TrackRows]
     account: VideoAccount
+
+    def rejected(self) -> ReadVideo:
+        """Without its rows, as its account says."""
+        entry = cache.VideoEntry(
+            name=self.entry.name, fingerprint=self.entry.fingerprint, account=self.account.as_dict()
+        )
+        return ReadVideo(entry, [], self.account)
 
     @property
     def n_rows(self) -> int:
@@ -247,7 +281,7 @@ def _or_out_of_memory(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> 
     try:
         return job(video)
     except MemoryError:
-        return Failed("reader_memory", "needed more memory than there is")
+        return Failed("machine_memory", "needed more memory than there is")
 
 
 def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
@@ -255,7 +289,7 @@ def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     account = VideoAccount(video.name)
     first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
     message = f"{raw / first}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
-    account.reject(failed.reason, message)
+    account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
     entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
     return ReadVideo(entry, [], account)
 
@@ -272,21 +306,36 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     tracks: Sequence[Track] = ()
     pixels: dict[str, Any] = {}
     account = VideoAccount(video.name)
-    try:
-        _refuse_other_encodings(raw, video)
-        with _one_thread(model):
-            tracks, account = dataset.read_accounted(raw, split, video, model)
-        pixels = _pixels(tracks)
-    except RawDataError as error:  # of the pixels: those of the labels are in the account already
-        tracks = ()
-        account.reject(error.reason, str(error))
-    except MemoryError:
-        raise
-    except Exception as error:  # a defect of the reader must not cost the other videos
-        tracks = ()
-        account.reject(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+    with faults() as passing:
+        try:
+            _refuse_other_encodings(raw, video)
+            with _one_thread(model):
+                tracks, account = dataset.read_accounted(raw, split, video, model)
+            pixels = _pixels(tracks)
+        except RawDataError as error:  # of the pixels: those of the labels are in the account already
+            tracks = ()
+            note_fault(error)
+            account.reject(error.reason, str(error))
+        except MemoryError:
+            raise
+        except Exception as error:  # a defect of the reader must not cost the other videos
+            tracks = ()
+            note_fault(error)
+            account.reject(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+    if passing:
+        tracks, pixels = (), {}
+        account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return ReadVideo(entry, [_rows(track) for track in tracks], account)
+
+
+def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
+    """What stood in the way, by an error that may pass, and what to do."""
+    first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
+    where = raw / first if error.filename is None or isinstance(error.filename, int) else os.fsdecode(error.filename)
+    what = error.strerror or type(error).__name__
+    do = "Change its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "Check its disk or mount"
+    return f"{where}: {what[:1].lower()}{what[1:]}. {do}. {LATER}"
 
 
 def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:

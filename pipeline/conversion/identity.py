@@ -40,6 +40,8 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         digests = {gender: assets.digest(body, gender) for gender in dataset.genders}
         refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values()))
         parts["body"] = " ".join(digest for digest, _ in digests.values())
+        if dataset.genders != ("neutral",):  # evaluation compares vertices with those of the same bodies
+            parts["genders"] = list(dataset.genders)
     plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest returns it: a tuple becomes a list
     return plain
 

@@ -12,16 +12,26 @@ import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cache
 from cache import fingerprint
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
+from pipeline.conversion.missing import (
+    missing_lines,
+    names_with_rows,
+    pair_renamed,
+    recorded_raw,
+    refuse_other_folder,
+    refuse_without_raw,
+    why_empty,
+)
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.raw import RawVideo, changes
+from pipeline.reasons import NOT_NOW
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 
@@ -38,10 +48,13 @@ class ConversionPlan:
     reader: Mapping[str, Any]  # all that decides the tracks besides the raw files
     committed: cache.Split | None  # the split as it is in the cache
     append: tuple[RawVideo, ...]  # new or changed
-    drop: tuple[str, ...]  # committed videos that changed or are gone
+    drop: tuple[str, ...]  # committed videos that changed, were renamed, or are to go
     stamps: Mapping[str, changes.Stamp]  # of every video that will be in the split
     why: str  # "" when it is up to date
-    kept: int = 0  # committed videos that stay as they are
+    kept: int = 0  # committed videos that stay as they are, the missing ones among them
+    missing: Mapping[str, str] = field(default_factory=dict)  # gone -> which of its files; "": all. Their rows stay
+    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> old one
+    moved: bool = False  # the raw folder is another than was recorded, with the same videos
     listed: tuple[RawVideo, ...] = ()  # every video of the raw folder
     differs: tuple[Difference, ...] = ()  # parts of `reader`: then all videos are read again
     seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # videos as they looked when they were read
@@ -51,18 +64,18 @@ class ConversionPlan:
     @property
     def changed(self) -> tuple[str, ...]:
         """Committed videos that are read again, in order."""
-        gone = frozenset(self.drop)
-        return tuple(video.name for video in self.append if video.name in gone)
+        again = set(self.drop) - self.renamed.keys()
+        return tuple(video.name for video in self.append if video.name in again)
 
     @property
     def new(self) -> tuple[str, ...]:
-        gone = frozenset(self.drop)
-        return tuple(video.name for video in self.append if video.name not in gone)
+        known = {*self.drop, *self.renamed}
+        return tuple(video.name for video in self.append if video.name not in known)
 
     @property
     def removed(self) -> tuple[str, ...]:
-        again = {video.name for video in self.append}
-        return tuple(name for name in self.drop if name not in again)
+        stay = {*(video.name for video in self.append), *self.renamed.values()}
+        return tuple(name for name in self.drop if name not in stay)
 
     @property
     def name(self) -> str:
@@ -71,6 +84,16 @@ class ConversionPlan:
     @property
     def up_to_date(self) -> bool:
         return not self.why
+
+    @property
+    def missing_lines(self) -> list[str]:
+        """What to print of the missing videos."""
+        return missing_lines(self.name, self.missing, raw=self.raw, root=self.root)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why a split with nothing to convert is not in order: videos that are gone, or none that could be used."""
+        return self.missing_lines + ([] if self.committed is None else why_empty(self.committed))
 
     @property
     def n_videos(self) -> int:
@@ -108,11 +131,11 @@ class ConversionPlan:
 
 
 def plan_conversion(
-    dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None
+    dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None, drop_removed: bool = False
 ) -> ConversionPlan:
-    """Compare the raw folder with what the cache has of it. Raises as `compare`."""
+    """Compare the raw folder with what the cache has of it. Arguments and errors as of `compare`."""
     committed = committed_split(root, f"{dataset.name}/{split}")
-    return compare(committed, dataset, split, raw=raw, root=root, body=body)
+    return compare(committed, dataset, split, raw=raw, root=root, body=body, drop_removed=drop_removed)
 
 
 def compare(
@@ -124,14 +147,17 @@ def compare(
     root: cache.Root,
     body: Path | None,
     any_reader: bool = False,
+    drop_removed: bool = False,
 ) -> ConversionPlan:
     """The plan for a split that is open; None: it is not in the cache yet.
 
-    `any_reader`: compare the videos one by one also where another reader than this one has read them.
+    `any_reader`: compare the videos one by one also where another reader than this one has read them. `drop_removed`:
+    rows of videos that are gone from the raw folder go, too; otherwise they stay, and the plan names them.
 
     Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
-    the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed;
-    StandInMixed where demo data would replace real data, or the reverse.
+    the columns would be others than the committed ones, where the raw folder has nothing left of what is committed or
+    is another one with other videos, and where all is to be read again and some is gone; StandInMixed where demo data
+    would replace real data, or the reverse.
     """
     with _no_collection():
         videos = _listed(dataset, split, raw)
@@ -144,28 +170,101 @@ def compare(
         return plan(append=tuple(videos), drop=(), why="not converted before")
     _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
     _refuse_other_kind(committed, reader, raw, root, body)
-    digests, before = digests_of(committed), committed.manifest["reader"]
+    before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
-    if differs and not any_reader:
-        return plan(append=tuple(videos), drop=tuple(digests), why=describe(before, reader), differs=differs)
     with _no_collection():
         seen = changes.read_stamps(root, committed.name)
-    new = [v for v in videos if v.name not in digests]
-    suspects = [v for v in videos if v.name in digests and seen.get(v.name) != (stamps[v.name], digests[v.name])]
-    altered = [v for v in suspects if changes.video_digest(raw, v) != digests[v.name]]
-    removed = sorted(digests.keys() - stamps.keys())
-    changed = {v.name for v in altered}
-    parts = [(len(new), "new"), (len(altered), "changed"), (len(removed), "removed")]
-    why = ", ".join(count(n, f"{word} video") for n, word in parts if n)
+    moved = recorded_raw(committed) not in ("", str(raw.resolve()))
+    contents = moved or any_reader or not differs
+    found = _compared(committed, raw, videos, stamps, seen, contents=contents, drop_removed=drop_removed)
+    drop = tuple(sorted({*(v.name for v in found.altered), *found.renamed.values(), *found.removed}))
+    if moved and not drop_removed:
+        n_new = sum(v.name not in found.renamed for v in found.new)
+        n_same = len(committed.videos) - len({*drop, *found.missing} - {*found.renamed.values()})
+        refuse_other_folder(committed, raw, n_same=n_same, missing=found.missing, n_new=n_new)
+    if differs and not any_reader:
+        why = describe(before, reader)
+        refuse_without_raw(committed, raw, found.missing, why)
+        return plan(append=tuple(videos), drop=tuple(committed.videos.names), why=why, differs=differs)
     return plan(
-        append=tuple(sorted(new + altered, key=lambda v: v.name)),
-        drop=tuple(sorted([*changed, *removed])),
-        kept=len(digests) - len(altered) - len(removed),
-        why=why or (UNFINISHED if committed.has_unfinished_commit() else ""),
+        append=tuple(sorted(found.new + found.altered, key=lambda v: v.name)),
+        drop=drop,
+        stamps=found.stamps,
+        kept=len(committed.videos) - len(drop),
+        why=found.why or (UNFINISHED if committed.has_unfinished_commit() else ""),
         differs=differs,
         seen=seen,
-        touched=tuple(v.name for v in suspects if v.name not in changed),
+        touched=found.touched,
+        missing=found.missing,
+        renamed=found.renamed,
+        moved=moved and not found.missing,
     )
+
+
+class _Compared(NamedTuple):
+    """Raw videos against committed ones."""
+
+    new: list[RawVideo]
+    altered: list[RawVideo]  # changed, or not readable when they were read last; those of `renamed` may be among both
+    touched: tuple[str, ...]
+    removed: list[str]
+    missing: dict[str, str]
+    renamed: dict[str, str]
+    stamps: dict[str, changes.Stamp]  # of what will be in the split
+    why: str
+
+
+def _compared(
+    committed: cache.Split,
+    raw: Path,
+    videos: Sequence[RawVideo],
+    stamps: Mapping[str, changes.Stamp],
+    seen: Mapping[str, changes.Seen],
+    *,
+    contents: bool,
+    drop_removed: bool,
+) -> _Compared:
+    """`contents`: read what has another stamp, to know whether it changed; otherwise it counts as unchanged."""
+    digests, unread = digests_of(committed), _not_readable_then(committed)
+    recorded = {name: stamp for name, (stamp, digest) in seen.items() if digests.get(name) == digest}
+    new = [v for v in videos if v.name not in digests]
+    suspects = [v for v in videos if v.name in digests and recorded.get(v.name) != stamps[v.name]]
+    now = {v.name: changes.video_digest(raw, v) for v in suspects} if contents else {}
+    same = {name for name, digest in now.items() if digest == digests[name]} - unread
+    altered = [v for v in videos if v.name in unread or (v.name in now and v.name not in same)]
+    gone = {name: digest for name, digest in digests.items() if name not in stamps}
+    coming = [*new, *altered] if gone else []
+    renamed = pair_renamed(gone, {v.name: now.get(v.name) or changes.video_digest(raw, v) for v in coming})
+    missing = {name: "" for name in gone if name not in renamed.values()}
+    removed: list[str] = []
+    if drop_removed:
+        removed, missing = sorted(missing), {}
+    elif gone or suspects:
+        kept = names_with_rows(committed)
+        removed = sorted(missing.keys() - kept)
+        lost = {v.name: changes.lost_input(recorded.get(v.name), stamps[v.name]) for v in suspects}
+        missing |= {name: path for name, path in lost.items() if path and name not in same}
+        missing = {name: path for name, path in missing.items() if name in kept}
+    altered = [v for v in altered if v.name not in missing]
+    parts = [
+        (sum(v.name not in renamed for v in new), "new video"),
+        (sum(v.name not in renamed and v.name not in unread for v in altered), "changed video"),
+        (len(renamed), "renamed video"),
+        (len(removed), "removed video"),
+        (sum(v.name not in renamed and v.name in unread for v in altered), "unreadable video"),
+    ]
+    why = ", ".join(count(n, what) for n, what in parts if n)
+    kept_stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
+    kept_stamps |= {name: recorded[name] for name in missing if name in recorded}
+    touched = tuple(v.name for v in suspects if v.name in same)
+    return _Compared(new, altered, touched, removed, missing, renamed, kept_stamps, why)
+
+
+def _not_readable_then(committed: cache.Split) -> set[str]:
+    """Videos that could not be read for a reason that may have passed: they are read again."""
+    if NOT_NOW not in committed.manifest["accounting"]["videos"]["set_aside"]:
+        return set()
+    return {video.name for video in committed.videos if video.account["set_aside"] == NOT_NOW}
 
 
 def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
@@ -178,7 +277,7 @@ def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
         raise PipelineError(f"{plan.root}: {plan.name} is not converted yet: convert it first")
     if plan.differs:
         raise PipelineError(f"{plan.name}: all of it is to be converted again, since {plan.why}: do that first")
-    videos = tuple(video for video in plan.listed if video.name in set(names))
+    videos = tuple(video for video in plan.listed if video.name in set(names) and video.name not in plan.missing)
     # Stamps of the others are those of their commit: a change since then must not be hidden by their stamps of now.
     stamps = plan.recorded() | {video.name: plan.stamps[video.name] for video in videos}
     return replace(
@@ -186,6 +285,7 @@ def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
         append=videos,
         drop=tuple(video.name for video in videos),
         kept=len(plan.committed.videos) - len(videos),
+        renamed={},
         stamps=stamps,
         why=f"{count(len(videos), 'video')} to read again" if videos else "",
     )
@@ -202,23 +302,28 @@ def committed_split(root: cache.Root, name: str) -> cache.Split | None:
 
 
 def mixture_warning(plan: ConversionPlan, ignore: Collection[str] = ()) -> str:
-    """A warning that the cache would hold demo data beside real data; "" where it would not.
+    """`mixture` of what a conversion would write."""
+    return mixture(plan.root, plan.name, stand_in=plan.reader["stand_in"], ignore=ignore)
+
+
+def mixture(root: cache.Root, name: str, *, stand_in: bool, ignore: Collection[str] = ()) -> str:
+    """A warning that a cache would hold demo data beside real data, with the split `name`; "" where it would not.
 
     `ignore`: splits that do not count, as those that the same run will replace.
     """
     others: list[str] = []
     with contextlib.suppress(cache.CacheError):  # `verify` reports what cannot be read
-        opened = cache.open(plan.root)
-        for name in sorted({*opened.splits} - {plan.name, *ignore}):
+        opened = cache.open(root)
+        for other in sorted({*opened.splits} - {name, *ignore}):
             with contextlib.suppress(cache.CacheError):
-                if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
-                    others.append(name)
+                if bool(opened[other].manifest.get("stand_in")) != stand_in:
+                    others.append(other)
     if not others:
         return ""
-    this, that = kind_of(plan.reader), kind_of({"stand_in": not plan.reader["stand_in"]})
+    this, that = kind_of({"stand_in": stand_in}), kind_of({"stand_in": not stand_in})
     return (
-        f"{plan.root}: will hold both, {plan.name} from {this} and {', '.join(others)} from {that}: training "
-        "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
+        f"{root}: will hold both, {name} from {this} and {', '.join(others)} from {that}: training refuses to use "
+        "them together. Another cache (--cache, copy --to, or [paths] cache in luigi.cfg) keeps them apart."
     )
 
 

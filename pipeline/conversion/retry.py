@@ -1,7 +1,7 @@
 """Videos that could not be used, read again.  [raw -> tracks -> rows] -> features -> windows
 
-A conversion reads only what changed. What failed for a reason outside the files (a disk, missing permissions, a defect
-of the reader that is fixed now) is read once more here, changed or not. Nothing is written for a video that fails in
+A conversion reads only what changed. What failed for a reason outside the files (as a defect of the reader
+that is fixed now) is read once more here, changed or not. Nothing is written for a video that fails in
 the same way, so a retry without success changes no file.
 """
 
@@ -17,9 +17,11 @@ from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.convert import Conversion, convert, is_failure, read_videos
+from pipeline.conversion.missing import names_with_rows, recorded_raw
 from pipeline.conversion.plan import ConversionPlan, compare, read_again
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.raw import changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +104,27 @@ def recorded_reader(
     """
     if "parameters" not in split.manifest.get("reader", {}):
         raise PipelineError(f"{split.name}: was not converted from raw data here: it cannot be converted again")
+    return _recorded_dataset(split), raw_folder(split, raw), _body_folder(split, body)
+
+
+def _recorded_dataset(split: cache.Split) -> Dataset:
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     # JSON has no tuples; an option of many values is one.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    reader = datasets.get(split.name.partition("/")[0], **options)
-    return reader, raw_folder(split, raw), _body_folder(split, body)
+    return datasets.get(split.name.partition("/")[0], **options)
+
+
+def missing_now(split: cache.Split) -> list[str]:
+    """Committed videos with rows that the recorded raw folder does not list now. Folders are listed, no file is opened.
+
+    [] where that folder is not there at all: a cache is used without its raw data, too. Raises PipelineError where it
+    is not the dataset's.
+    """
+    raw = Path(recorded_raw(split))
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split) or not raw.is_dir():
+        return []
+    listed = _recorded_dataset(split).videos(raw, split.name.partition("/")[2])
+    return sorted(names_with_rows(split) - {changes.utf8(video.name) for video in listed})
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:

@@ -16,19 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
-from pipeline.raw.files import caching
+from pipeline.raw.files import caching, note_fault
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.smpl.rotations import in_camera
-from pipeline.track import Track
+from pipeline.track import Track, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
+CONVERT_UNITS: Final = "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Dataset(ABC):
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
+    by_hand: ClassVar[bool] = False  # of labelled joints, `read` itself decides about those beyond the picture
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
     parts: ClassVar[tuple[Part, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
@@ -102,7 +104,11 @@ class Dataset(ABC):
     @property
     def genders(self) -> tuple[str, ...]:
         """Of the body models that labels are derived through, where `uses_body`. `read` is given the first one's;
-        `body.of(gender)` gives the others'."""
+        `body.of(gender)` gives the others'.
+
+        The labels of a track are of its own gender's body where that is one of these, and of the first one's elsewhere:
+        vertex errors compare with that body, and the reader contract poses it.
+        """
         return ("neutral",)
 
     @abstractmethod
@@ -142,16 +148,25 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """`read`, and the checks that tracks are of frames that decode, and keypoints in pixels of the pictures."""
+        """`read`, and the checks that numbers are of bodies, tracks of frames that decode, and keypoints in pixels of
+        the pictures."""
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         tracks = self.read(raw, split, video, account, limited)
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
+        for track in tracks:
+            for column, expected, found in other_units(track.columns()):
+                found = f"{found} in {track.name}"
+                refuse(
+                    RawDataError(labels, column, expected=expected, found=found, do=CONVERT_UNITS, reason="other_unit")
+                )
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))
-        if not isinstance(source, Pictures | Video) or not keypoints:  # others' pictures may differ in size
+        if (
+            self.by_hand or not isinstance(source, Pictures | Video) or not keypoints
+        ):  # others' pictures may differ in size
             return tracks
         try:
             size = source.size()
@@ -169,6 +184,7 @@ class Dataset(ABC):
         try:
             tracks = self._read(raw, split, video, account, body)
         except RawDataError as error:
+            note_fault(error)
             tracks = ()
             account.reject(error.reason, str(error))
         account.check()

@@ -10,6 +10,7 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Pictures
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS, convert, with_ones
-from pipeline.track import FLAGS, Track
+from pipeline.track import FLAGS, MOST, Track, known_rows, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -49,12 +50,19 @@ ORIGIN: Final = "a joint at exactly (0, 0) is visible; one that is absent has co
 MISPROJECTED: Final = (
     "3D joints, wherever they are put before the camera, project far from the 2D joints of their names"
 )
-MOST: Final = 0.5  # of the frames, or of a frame's joints
+TURNED: Final = (
+    "`pose` is turned against the 3D joints: is its global orientation in the camera's axes, in every frame?"
+)
+MISPOSED: Final = "`pose` and `betas` give other joints than the 3D joints, however they are turned"
+MISPLACED: Final = "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 FEW: Final = 0.01  # of the frames: labels that were cut off at the picture's edges may put a joint at (0, 0) by chance
 NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from elsewhere may cut off a hand
 ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice: three are on one side by chance
 FAR: Final = 0.15  # of the box's side, median of a frame's joints; sound readers of the demo data stay below 0.005
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
+POSED: Final = 32  # frames of a track: a body costs ms
+TURNED_DEG: Final = 25.0  # room for skeletons with their joints at other places; sound readers of the demo data have 0
+MISPOSED_M: Final = 0.1  # mean of a frame's joints: likewise; a person's own other poses are 0.2 away, and more
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
@@ -67,18 +75,17 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
-    wrong: Counter[str] = Counter()  # frames that no person looks like
-    judged: Counter[str] = Counter()
-    first: dict[str, str] = {}
+    judged = _Judged()
     for video in listed:
         try:
             with reading_refused():  # what conversion refuses is found below, with the other problems
                 (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
+            columns = dataset.columns(split, body=body is not None)
+            problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion would reject the video, whatever it is
             problems.append(f"{video.name}: {unexpected(error)}")
             continue
         problems += _account_problems(tracks, account, second)
-        columns = dataset.columns(split, body=body is not None)
         for track, other in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track, columns)
@@ -87,18 +94,35 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
                 problems += [
                     f"{track.name}: {problem}" for problem in _source_problems(raw, video, track, track.frames)
                 ]
-            if track.kp_2d is None:
-                continue
-            found = impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track)
-            for what, (shows, could) in found.items():
-                wrong[what] += int((shows & could).sum())
-                judged[what] += int(could.sum())
-                if (shows & could).any():
-                    first.setdefault(what, f"frame {track.frame_index[(shows & could).argmax()]} of {track.name}")
-    for what, n in wrong.items():
-        if n > judged[what] * (FEW if what == ORIGIN else MOST):
-            problems.append(f"{split}: {what}: in {n:,} of {judged[what]:,} frames, the first is {first[what]}")
-    return problems
+            if track.kp_2d is not None:
+                judged.add(track, impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track))
+            if body is not None and (some := _some_known(track)) is not None:
+                judged.add(some, misposed(some, _label_body(dataset, track, body)))
+    return [*problems, *judged.problems(split)]
+
+
+class _Judged:
+    """How many frames of a split show each mistake, and which was the first."""
+
+    def __init__(self) -> None:
+        self._wrong: Counter[str] = Counter()
+        self._judged: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, track: Track, mistakes: Mapping[str, tuple[Array, Array]]) -> None:
+        """Mistakes of the track's frames: (T,) whether each shows, (T,) or could."""
+        for mistake, (shows, could) in mistakes.items():
+            self._wrong[mistake] += int((shows & could).sum())
+            self._judged[mistake] += int(could.sum())
+            if (shows & could).any():
+                frame = track.frame_index[(shows & could).argmax()]
+                self._first.setdefault(mistake, f"frame {frame} of {track.name}")
+
+    def problems(self, split: str) -> Iterator[str]:
+        for mistake, n in self._wrong.items():
+            if n > self._judged[mistake] * (FEW if mistake == ORIGIN else MOST):
+                frames = f"in {n:,} of {self._judged[mistake]:,} frames, the first is {self._first[mistake]}"
+                yield f"{split}: {mistake}: {frames}"
 
 
 def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
@@ -117,6 +141,10 @@ def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
+    for name, expected, found in other_units(filled):
+        problems.append(f"{name} is in another unit: expected {expected}, found {found}")
+    if track.trans is not None and not track.trans.any():
+        problems.append("trans is 0 in every frame; where it is not known, there is no such column")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(filled))]
 
 
@@ -125,7 +153,7 @@ def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     for name in (*PIXELS, *LABELS):
         if name in columns and columns[name].dtype != np.float32:
             yield f"{name} is {columns[name].dtype}, not float32"
-        if name in columns and not np.isfinite(_known(columns, name)).all():
+        if name in columns and not np.isfinite(known_rows(columns, name)).all():
             yield f"{name} holds NaN or infinity"
     if columns["frame_index"].dtype.kind not in "iu":
         yield f"frame_index is {columns['frame_index'].dtype}"
@@ -138,24 +166,13 @@ def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
             yield "bbox has a side of 0 or less"
         if (side[:, 0] != side[:, 1]).any():
             yield "bbox is not square"
-    for name in ("kp_2d", "kp_3d"):
-        if name in columns:
-            confidence = _known(columns, name)[..., -1]
-            if ((confidence < 0) | (confidence > 1)).any():
-                yield f"{name} has a confidence outside [0, 1]"
     if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
         yield "kp_2d has a frame without a visible joint"
-    if "kp_3d" in columns and _known(columns, "kp_3d")[:, PELVIS, :3].any():
+    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
         yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
         if (flag in columns) != any(name in columns for name in labels):
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
-
-
-def _known(columns: Mapping[str, Array], name: str) -> Array:
-    """The rows of a column that are known by the split's flags."""
-    flag = columns.get("has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas") else "")
-    return columns[name] if flag is None else columns[name][flag.astype(bool)]
 
 
 def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> dict[str, tuple[Array, Array]]:
@@ -188,14 +205,17 @@ def _camera_problem(intrinsics: Array) -> bool:
     return intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or np.linalg.matrix_rank(intrinsics) < 3
 
 
-def misprojected(track: Track) -> dict[str, tuple[Array, Array]]:
-    """As `impossible`, of a track's 3D joints: (T,) whether they project far from the 2D ones, (T,) or could.
+def misprojected(
+    track: Track, joints: Array | None = None, trans: Array | None = None, mistake: str = MISPROJECTED
+) -> dict[str, tuple[Array, Array]]:
+    """As `impossible`, of 3D joints (T, 49, 4) m: (T,) whether they project far from the 2D ones, (T,) or could.
 
-    Where the person stands is not taken from the track: each frame is compared with its best translation, by least
-    squares on rays through the camera. What is left over is that joints are mixed up, mirrored or in other axes, or
-    that the intrinsics are of another size. Empty without intrinsics or 3D joints.
+    joints: the track's own, or those of a body. trans: (T, 3) m, where it stands. Without, each frame is compared with
+    its best translation, by least squares on rays through the camera: what is left over is that joints are mixed up,
+    mirrored or in other axes, or that the intrinsics are of another size. Empty without intrinsics or 3D joints.
     """
-    joints = track.kp_3d
+    if joints is None:
+        joints = track.kp_3d
     if joints is None and track.kp_3d_eval is not None:
         joints = convert(with_ones(track.kp_3d_eval), source="common14", target="spin49")
     camera = track.intrinsics
@@ -207,19 +227,78 @@ def misprojected(track: Track) -> dict[str, tuple[Array, Array]]:
     points, keypoints, used = points[could], keypoints[could], used[could]
     points[~used], keypoints[~used] = 0, 0
     keypoints[..., 2] = 1
-    x, y, _ = np.moveaxis(keypoints @ np.linalg.inv(camera).T, -1, 0)  # rays, at a depth of 1
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    rays = np.concatenate([np.stack([one, zero, -x], -1), np.stack([zero, one, -y], -1)], axis=1)  # (n, 2 * 49, 3)
-    rest = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
-    weight = np.tile(used, 2)[..., None]
-    where = np.linalg.pinv(rays * weight) @ (rest[..., None] * weight)  # (n, 3, 1) m
-    seen = (points + where.transpose(0, 2, 1)) @ camera.T.astype(np.float64)
+    stands = _stand(points, keypoints @ np.linalg.inv(camera).T, used) if trans is None else trans[could, None]
+    seen = (points + stands) @ camera.T.astype(np.float64)
     depth = np.where(seen[..., 2:] > 0, seen[..., 2:], np.nan)  # behind the camera, nothing is seen
     away = np.nan_to_num(np.linalg.norm(seen[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
     median = np.nanmedian(np.where(used, away, np.nan), axis=1)
     shows = np.zeros(len(could), np.bool_)
     shows[could] = median > FAR * track.bbox[could, 2]
-    return {MISPROJECTED: (shows, could)}
+    return {mistake: (shows, could)}
+
+
+def _stand(points: Array, rays: Array, used: Array) -> Array:
+    """Points (n, 49, 3) m, rays (n, 49, 3) to where they are seen -> (n, 1, 3) m that move them nearest to the rays."""
+    x, y, _ = np.moveaxis(rays, -1, 0)
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    across = np.concatenate([np.stack([one, zero, -x], -1), np.stack([zero, one, -y], -1)], axis=1)  # (n, 2 * 49, 3)
+    rest = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
+    weight = np.tile(used, 2)[..., None]
+    return np.asarray((np.linalg.pinv(across * weight) @ (rest[..., None] * weight)).transpose(0, 2, 1))
+
+
+def misposed(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
+    """As `impossible`, of a track whose `pose` and `betas` are known in every frame; body: the one that they are of.
+
+    Its joints are compared with the track's 3D joints about their mean, turned to fit best: what is left over is
+    another pose. Moved by `trans`, or without 3D joints by the best translation, with the 2D joints.
+    """
+    if track.pose is None or track.betas is None:
+        return {}
+    spin49, common14 = body.posed_joints(track.pose, track.betas)
+    posed, known = with_ones(spin49), replace(track, has_3d=None)
+    mistakes = {} if track.trans is None else misprojected(known, posed, track.trans, MISPLACED)
+    joints = track.kp_3d
+    if joints is None and track.kp_3d_eval is not None:
+        joints = with_ones(track.kp_3d_eval)
+    if joints is None:
+        return misprojected(known, posed) | mistakes
+    used = (joints[..., 3] > 0) & np.isfinite(joints).all(axis=-1)
+    could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
+    angle, apart = _turn(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
+    mistakes[MISPOSED] = (apart > MISPOSED_M, could)
+    return mistakes | {TURNED: ((angle > TURNED_DEG) & (apart <= MISPOSED_M), could)}
+
+
+def _some_known(track: Track) -> Track | None:
+    """At most `POSED` frames of a track, all through it, of which pose and betas are known."""
+    if track.pose is None or track.betas is None:
+        return None
+    known = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
+    rows = np.flatnonzero(known if track.has_smpl is None else known & track.has_smpl.astype(np.bool_))
+    if not len(rows):
+        return None
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
+    columns: dict[str, Any] = {name: array[rows] for name, array in track.columns().items()}
+    return replace(track, **columns)
+
+
+def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
+    """The body that a track's labels are of (`Dataset.genders`)."""
+    gender = track.gender if track.gender in dataset.genders else dataset.genders[0]
+    return body if dataset.genders == ("neutral",) else body.of(gender)
+
+
+def _turn(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
+    """Joints and target (T, J, 3) m, used (T, J) -> (T,) deg by which the joints are best turned, (T,) m mean rest."""
+    weight = used[..., None] / np.maximum(used.sum(axis=1), 1)[:, None, None]
+    target = np.where(used[..., None], target, 0).astype(np.float64)
+    a, b = (points - (points * weight).sum(axis=1, keepdims=True) for points in (joints, target))
+    u, _, vt = np.linalg.svd(np.swapaxes(a * weight, 1, 2) @ b)
+    vt[:, 2] *= np.linalg.det(u @ vt)[:, None]  # no mirror
+    turn = u @ vt
+    rest = (np.linalg.norm(a @ turn - b, axis=-1, keepdims=True) * weight).sum(axis=(1, 2))
+    return np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))), rest
 
 
 def _size(track: Track) -> tuple[int, int] | None:
@@ -248,9 +327,13 @@ def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, 
         yield f"{track.name}: is labelled as of {track.dataset}/{track.split}, video {track.video}"
     if not track.name.startswith(f"{video.name}/") or track.name in names:
         yield f"{track.name}: is not called <video>/<person>, or a second track is"
-    if "" in dataset.origin(video.name) or dataset.origin(video.name) != dataset.origin(video.name):
-        yield f"{video.name}: origin() gives an empty name, or another one the second time; where none is known, None"
     names.add(track.name)
+
+
+def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
+    origin = dataset.origin(video.name)
+    if "" in origin or origin != dataset.origin(video.name):
+        yield f"{video.name}: origin() gives an empty name, or another one the second time; where none is known, None"
 
 
 def _account_problems(

@@ -48,7 +48,7 @@ class InstaVariety(Dataset):
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # of videos: no detector was run on them

@@ -59,7 +59,7 @@ class NewVideo(Dataset):
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     page: ClassVar[str] = ""
     keypoints_from: ClassVar[str] = "detected"
 

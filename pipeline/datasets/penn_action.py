@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, Part, finite_joints
-from pipeline.datasets.pixels import frames_there
+from pipeline.datasets.pixels import frames_there, require_in_picture
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import load_mat, numbers
 from pipeline.pixels.frames import Pictures
@@ -43,7 +43,8 @@ class PennAction(Dataset):
 
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    by_hand: ClassVar[bool] = True
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
     parts: ClassVar[tuple[Part, ...]] = (
         Part("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
@@ -81,9 +82,8 @@ class PennAction(Dataset):
             return []
         kp_2d = finite_joints(_keypoints(file, label), account)
         account.found = len(kp_2d)
-        _note_contradictions(file, label, kp_2d, account)
-
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
+        _check_picture(file, kp_2d, _note_contradictions(file, label, kp_2d, account), pictures)
         boxes, empty, degenerate = tight_boxes(kp_2d)
         kept = account.keep_rows(
             {
@@ -117,8 +117,11 @@ def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> NDArray[np.
 
 def _note_contradictions(
     file: Path, label: dict[str, NDArray[np.generic]], kp_2d: NDArray[np.floating], account: VideoAccount
-) -> None:
-    """The keys beside the joints decide nothing; where they contradict the joints, that is noted."""
+) -> tuple[float, float] | None:
+    """The keys beside the joints decide nothing; where they contradict the joints, that is noted.
+
+    Returns the picture's width and height by the label; None where it does not have them.
+    """
 
     def stored(key: str, n: int) -> list[float]:
         """The `n` numbers under a key; none, and a note, where it holds something else."""
@@ -140,3 +143,20 @@ def _note_contradictions(
         x, y, visible = kp_2d[..., 0], kp_2d[..., 1], kp_2d[..., 2] > 0
         if n := int((visible & ((x < 0) | (y < 0) | (x > width + 1) | (y > height + 1))).sum()):
             account.notes.append(f"{n} visible joints are outside the {width:.0f} x {height:.0f} picture")
+        return width, height
+    return None
+
+
+def _check_picture(
+    file: Path, kp_2d: NDArray[np.floating], stated: tuple[float, float] | None, pictures: Pictures
+) -> None:
+    """Refuse joints of a picture of another size than the pictures have. Raises RawDataError.
+
+    Where the label states the pictures' own size, joints beyond it are the release's, and noted.
+    """
+    try:
+        size = pictures.size()
+    except RawDataError:  # conversion rejects a video of which no picture can be read
+        return
+    if stated != size:
+        require_in_picture(file, kp_2d, size)

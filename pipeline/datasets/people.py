@@ -98,7 +98,7 @@ def people(
     side, and not smoothed.
     """
     detections = _with_confidence(detections, account)
-    joints = joint_names(detections.skeleton)
+    joints, longest = joint_names(detections.skeleton), 0
     for name, members in _identified(detections, account, max_gap, cuts):
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
         frame_index = detections.frame_index[members[:, 0]]
@@ -111,6 +111,7 @@ def people(
             parts, dropped = clean(kp_2d[..., 2] > 0, joints, cleaning)
             for reason, rows in dropped.items():
                 account.drop(reason, len(rows))
+            longest = max(longest, _longest(dropped.get("track_too_short", np.empty(0, np.intp))))
             if not parts:
                 account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
         for k, rows in enumerate(parts):
@@ -125,10 +126,18 @@ def people(
                 in_spin49 = convert(points[kept], source=detections.skeleton, target="spin49")
             if len(kept) < min_frames:
                 account.drop_track("track_too_short", len(kept))
+                longest = max(longest, len(kept))
                 continue
             account.keep_track(len(kept))
             part = f"{name}.{k}" if k else name
             yield Person(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
+    if longest and not account.tracks_kept:
+        account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {min_frames}")
+
+
+def _longest(rows: NDArray[np.intp]) -> int:
+    """How many rows, ascending, follow one on the other at most."""
+    return max(map(len, np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)))
 
 
 def _smoothed(
@@ -258,17 +267,18 @@ def clip_tracks(
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
+    account.found = 0 if found is None else found.n_persons
+    source = source_of()
+    source.require_decodable()
+    source.require_whole()
     if labels is None or found is None:
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
-    account.found = found.n_persons
     if found.passed_over:
         account.notes.append(f"{found.passed_over} detections are no people, or marked as not to be used")
-    source = source_of()
     header = source.header()
     info = info_of(labels, source)
-    source.require_decodable()
     require_frames(labels, source, found.frames, account)
     require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE, boxes=found.boxes_alone)
     steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)

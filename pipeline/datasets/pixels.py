@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
-from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import edit_list_start, n_frames, numbered, picture_pattern
+from pipeline.pixels.containers import edit_list_start
+from pipeline.pixels.frames import MOST_LOST, Pictures, Video
+from pipeline.pixels.numbered import n_frames, numbered, picture_pattern
 from pipeline.raw.listing import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
-MOST_LOST: Final = 2  # frames that a detector or a decoder may lose at a video's end
 FEWEST: Final = 50  # joints of a video; fewer do not show that they are of another one
 MARGIN: Final = 0.1  # of the picture's size: so far outside, joints of people at its border may be
 MOST_OUTSIDE: Final = 0.5  # of the joints

@@ -6,13 +6,15 @@ A package adds one by an entry point of the group "vibe_pipeline.detectors": its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from pipeline.detect.base import Detector
+from pipeline.detect.base import Detect, Detector, People
+from pipeline.errors import PipelineError
+from pipeline.pixels.frames import Image
 from pipeline.plug_ins import Registry
 
-__all__ = ["DETECTORS", "ENTRY_POINTS", "Detector", "find", "get", "names"]
+__all__ = ["Detect", "Detector", "Image", "People", "find", "get", "identity", "load", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
@@ -23,3 +25,36 @@ DETECTORS: Final[Mapping[str, str]] = {  # name -> module:class
 
 _REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, DETECTORS, Detector, "name")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
+
+
+def identity(detector: Detector) -> dict[str, Any]:
+    """What its numbers depend on. Raises what it raises, PlugInError for a failure of another package's detector."""
+    with _REGISTRY.calling(detector.name, "identity"):
+        return detector.identity()
+
+
+def load(detector: Detector, device: str) -> Detect:
+    """The function that detects.
+
+    Both raise PlugInError where another package's detector fails in them, else what they do; the function also
+    PipelineError where it does not give what it promises.
+    """
+    with _REGISTRY.calling(detector.name, "load"):
+        function = detector.load(device)
+
+    def detect(images: Sequence[Image]) -> list[People]:
+        with _REGISTRY.calling(detector.name, "the function that load returned"):
+            found = function(images)
+        if not (isinstance(found, list) and len(found) == len(images) and all(map(_is_people, found))):
+            expected = f"a list of {len(images)} People: boxes (P, 4), scores (P,), keypoints (P, 17, 3) of a picture"
+            raise PipelineError(f"{_REGISTRY.label(detector.name)}: expected {expected}; found another result")
+        return found
+
+    return detect
+
+
+def _is_people(found: object) -> bool:
+    if not isinstance(found, People):
+        return False
+    n = len(found.scores)
+    return found.boxes.shape == (n, 4) and found.scores.shape == (n,) and found.keypoints.shape == (n, 17, 3)

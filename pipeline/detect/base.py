@@ -22,7 +22,7 @@ class People(NamedTuple):
     keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints, in COCO's order
 
 
-Detect = Callable[[Sequence[Image]], list[People]]  # pictures may differ in size; one `People` each
+Detect = Callable[[Sequence[Image]], list[People]]  # (H, W, 3) uint8 RGB, of one size in a call; one `People` each
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Detector(ABC):
     """A detector, not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised by hand whenever the same pictures would give other people
     stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real pictures
 
     @property
@@ -37,10 +38,16 @@ class Detector(ABC):
         """Pictures at once that `load`'s function is best given."""
         return 8
 
-    def identity(self) -> dict[str, Any]:
-        """What its numbers depend on: part of the fingerprint of what it writes. Weights by digest, never by path.
+    @property
+    def downloads(self) -> bool:
+        """Whether `identity` and `load` download weights first: `plan` does not call them then."""
+        return False
 
-        Raises MissingAssets where weights are missing.
+    def identity(self) -> dict[str, Any]:
+        """What its numbers depend on, besides `version`: part of the fingerprint of what it writes.
+
+        Weights by digest, never by path: override it where an option names a file. Raises MissingAssets where that is
+        missing.
         """
         return asdict(self)
 

@@ -17,26 +17,35 @@ from typing import Final
 
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.detections import SUFFIXES
+from pipeline.formats.labels.detections import SUFFIXES, UNREAD
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
 from pipeline.raw.stand_in import MARKER
 
 EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any capitals
+PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-def clips_in(raw: Path) -> list[str]:
+def clips_in(raw: Path, suffix: str = "") -> list[str]:
     """Video files anywhere below `raw`, as paths below it, in order; none where there is no such folder.
+
+    suffix: what follows their names: ".json", of what `detect` has written of them.
 
     Hidden files and folders are passed over; links to folders are followed, but not back to a folder that they are in.
     """
-    return [file for file in _files_in(raw) if PurePath(file).suffix.lower() in EXTENSIONS]
+    files = (file for file in _files_in(raw) if file.endswith(suffix))
+    return [file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS]
 
 
 def others_in(raw: Path) -> list[str]:
     """The same of all other files but labels, and but demo data's marker."""
     files = (file for file in _files_in(raw) if not file.startswith(f"{KEYPOINTS}/") and file != MARKER)
     return [file for file in files if PurePath(file).suffix.lower() not in EXTENSIONS]
+
+
+def pictures_in(raw: Path) -> list[str]:
+    """The same of pictures: photos among clips."""
+    return [file for file in others_in(raw) if PurePath(file).suffix.lower() in PICTURES]
 
 
 def _files_in(raw: Path) -> list[str]:
@@ -83,19 +92,24 @@ class Labels:
         """A clip, called by its path, with its labels; between them the clips whose labels these may be, too."""
         folder, _, name = clip.rpartition("/")
         files, folders = self.of(name, folder)
-        by_stem = any(path.name in (_stem(name), *(_stem(name) + s for s in SUFFIXES)) for path in (*files, *folders))
+        stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
+        by_stem = any(path.name in stems for path in (*files, *folders))
         others = (Path(other) for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
         return RawVideo(clip, files=(Path(clip), *others, *files), label_folders=folders)
 
     def of(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none."""
+        """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none.
+
+        A file of a kind that is not read, where there is no other: reading it says so.
+        """
         if not (names := self.below(folder)):
             return (), ()
-        for called in (clip, _stem(clip)):
-            if file := next((called + suffix for suffix in SUFFIXES if names.get(called + suffix) is False), None):
-                return (Path(KEYPOINTS, folder, file),), ()
-            if names.get(called):
-                return (), (Path(KEYPOINTS, folder, called),)
+        for suffixes in (SUFFIXES, UNREAD):
+            for called in (clip, _stem(clip)):
+                if file := next((called + suffix for suffix in suffixes if names.get(called + suffix) is False), None):
+                    return (Path(KEYPOINTS, folder, file),), ()
+                if names.get(called):
+                    return (), (Path(KEYPOINTS, folder, called),)
         return (), ()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.cli.console import rate
 from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress
-from pipeline.cli.text import count
+from pipeline.cli.text import FEW, count
 from pipeline.detect.base import Detect, People
 from pipeline.detect.decoders import Batch, Decoders
 from pipeline.detect.files import ClipFiles, Part, annotations_text, images_text
@@ -42,6 +42,8 @@ class Report:
 
     done: int = 0  # clips computed
     up_to_date: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)  # clip -> what it was called when it was computed
+    orphans: list[str] = field(default_factory=list)  # files of clips that are gone
     problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
     frames: int = 0  # computed now
     persons: int = 0
@@ -60,11 +62,22 @@ class Report:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems |= other.problems
 
+    @property
+    def doubts(self) -> list[str]:
+        """What should be looked at, besides `problems`."""
+        found = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
+        if self.orphans:
+            first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
+            which = f"{count(len(self.orphans), 'file')} of clips that are gone: {first}"
+            found.append(f"{which}. Put the clips back, or remove the files.")
+        return found
+
     def __str__(self) -> str:
         """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
         speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
         people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
-        return f"{count(self.done, 'clip')}: {people}" + (f" ({speed})" if self.frames else "")
+        renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
+        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "")
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -208,7 +221,7 @@ class Run:
         self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
 
     def over(self) -> None:
-        """Do it. Raises PipelineError for a detector that breaks its promise, and what it raises itself."""
+        """Do it. Raises what `detect` raises."""
         with contextlib.closing(self.decoders):
             self._over()
 
@@ -250,11 +263,6 @@ class Run:
         if not pictures:
             return
         found = self.detect([one.image for one in pictures])
-        if len(found) != len(pictures) or any(
-            people.boxes.shape != (len(people.scores), 4) or people.keypoints.shape != (len(people.scores), 17, 3)
-            for people in found
-        ):
-            raise PipelineError("the detector does not give boxes (P, 4), scores (P,), keypoints (P, 17, 3) a picture")
         for one, people in zip(pictures, found, strict=True):
             one.part.found[one.place] = people
             one.part.waiting -= 1

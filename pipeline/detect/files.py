@@ -9,6 +9,8 @@
 v is 2 for a joint of confidence 0.3 or more, 1 for any other that is found. pycocotools and whatever reads COCO's
 keypoints reads it; `pipeline.formats.labels.detections` does here.
 
+`.provenance` is how fast the run over the most frames was, when and where; `plan` forecasts by it.
+
 While a clip is being computed, its parts are in `.parts/<clip>.json/`: a part is the JSON text of some frames, and
 names the fingerprint that it belongs to. `failed.json` there is why a clip has no file.
 """
@@ -19,8 +21,10 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +40,7 @@ MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
 PARTS: Final = ".parts"
 FAILED: Final = "failed.json"
+PROVENANCE: Final = ".provenance"
 SEEN: Final = 0.3
 PLACES: Final = 2  # decimals of px
 
@@ -87,6 +92,15 @@ class ClipFiles:
             )
         return info.get("fingerprint") == self.fingerprint
 
+    def rename(self, before: ClipFiles) -> None:
+        """Take the file of the same clip under the name that it had before: the same bytes as of computing it again."""
+        info = read_info(before.file) | {"fingerprint": self.fingerprint, "clip": self.clip}
+        make_folder(self.file.parent)
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        write_synced(temporary, _renamed(before, self.clip, info))
+        publish(temporary, self.file)
+        before.file.unlink()
+
     def failure(self) -> str:
         """Why the clip has no file, as an earlier run found with these pixels, weights and settings; "" if not."""
         found = _object(self.folder / FAILED)
@@ -130,7 +144,7 @@ class ClipFiles:
         return Part(**values, size=(width, height))
 
     def _text(self, info: dict[str, Any], last: Part) -> Iterator[bytes]:
-        yield f'{{"info": {json.dumps({"description": MADE_BY, "fingerprint": self.fingerprint} | info)},\n'.encode()
+        yield _first_line({"description": MADE_BY, "fingerprint": self.fingerprint} | info)
         for key in ("images", "annotations"):
             yield f'"{key}": ['.encode()
             comma = ""
@@ -146,6 +160,20 @@ class ClipFiles:
         yield f'"categories": [{json.dumps(person)}]}}\n'.encode()
 
 
+def _renamed(before: ClipFiles, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
+    """The text of a file with another `info`, and the clip's other name in those of its pictures."""
+    old, new = (json.dumps({"file_name": f"{name}/"})[1:-2].encode() for name in (before.clip, clip))
+    with before.file.open("rb") as stream:
+        stream.readline()
+        yield _first_line(info)
+        for line in stream:
+            yield line.replace(old, new, 1)
+
+
+def _first_line(info: dict[str, Any]) -> bytes:
+    return f'{{"info": {json.dumps(info)},\n'.encode()
+
+
 def _object(file: Path) -> dict[str, Any]:
     """A JSON object that was written here; empty where there is none."""
     try:
@@ -153,6 +181,29 @@ def _object(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_speed(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """`finished`, `host` and `measured` of the run over the most frames; empty where `about` differs or none is noted.
+
+    about: the detector's name and options.
+    """
+    note = _object(out / PROVENANCE)
+    return note if note | json.loads(json.dumps(dict(about))) == note else {}
+
+
+def note_speed(out: Path, about: Mapping[str, Any], frames: int, seconds: float) -> None:
+    """Note a run of this machine, unless an earlier one with the same detector was over more frames."""
+    about = dict(about) | {"host": socket.gethostname()}
+    before = read_speed(out, about).get("measured", {"rows": 0})
+    if frames and frames >= before["rows"]:
+        measured = {
+            "seconds": round(seconds, 3),
+            "rows": frames,
+            "rows_a_second": round(frames / max(seconds, 1e-3), 2),
+        }
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomic(out / PROVENANCE, json.dumps(about | {"finished": finished, "measured": measured}).encode())
 
 
 def read_info(file: Path) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class KeypointRCNN(Detector):
     def batch_size(self) -> int:
         return max(8, 2 * len(os.sched_getaffinity(0)))
 
+    @property
+    def downloads(self) -> bool:
+        return self.weights == PRETRAINED and not _pretrained().is_file()
+
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights": _digest(self.file())}
 
@@ -61,8 +65,7 @@ class KeypointRCNN(Detector):
             if not Path(self.weights).is_file():
                 raise MissingAssets(f"weights {self.weights}: there is no such file. {CHECK}")
             return Path(self.weights)
-        home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-        file = Path(home).expanduser() / "hub/checkpoints" / URL.rpartition("/")[2]
+        file = _pretrained()
         if not file.is_file():
             import torch
 
@@ -86,6 +89,12 @@ class KeypointRCNN(Detector):
         eps = 0.0 if _digest(file).startswith(PUBLISHED) else rcnn.EPS
         fast = self.precision == "fast"
         return rcnn.load(file, device, eps=eps, size=self.size, min_score=self.min_score, fast=fast, check=CHECK)
+
+
+def _pretrained() -> Path:
+    """Where torchvision keeps the published weights."""
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(home).expanduser() / "hub/checkpoints" / URL.rpartition("/")[2]
 
 
 @functools.cache

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.fingerprint import fingerprint
+from pipeline.detect import identity
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
-from pipeline.detect.files import ClipFiles
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.detect.files import MADE_BY, ClipFiles, read_info
+from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.pixels.frames import Video
+from pipeline.raw.changes import utf8
+from pipeline.raw.digests import file_digest
 from pipeline.raw.stand_in import is_stand_in
 
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
@@ -27,14 +30,16 @@ class DetectionPlan:
     detector: Detector
     about: Mapping[str, Any]  # the part of a file's `info` that all clips share
     missing: Sequence[ClipFiles]  # clips without a file of these pixels, weights and settings
+    renamed: Mapping[ClipFiles, ClipFiles]  # clips whose file is there under the name that they had before
     failed: Mapping[ClipFiles, str]  # clips that an earlier run gave up, and why
     done: int  # clips that have their file
     refused: Mapping[str, str]  # clips that cannot have one, and why
+    orphans: Sequence[str]  # what `detect` has written of clips that are gone
 
     @property
     def up_to_date(self) -> bool:
         """Whether there is nothing to do, but to try clips once more that were given up."""
-        return not self.missing
+        return not self.missing and not self.renamed
 
     @property
     def problems(self) -> dict[str, str]:
@@ -43,37 +48,100 @@ class DetectionPlan:
 
 
 def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
-    """Compare the clips below `raw` with what is in `out`. Writes nothing; reads the clips as far as digests need.
+    """Compare the clips below `raw`, or the one that it is, with what is in `out`.
 
-    Raises ConfigError for a folder without clips and for a stand-in detector on real data, MissingAssets where weights
-    are missing.
+    Writes nothing; reads the clips as far as digests need, and those that are cut off to their end. Raises ConfigError
+    where there is no clip and for a stand-in detector on real data, MissingAssets where weights are missing, and
+    PlugInError where the detector of another package fails.
     """
-    clips = clips_in(raw)
-    if not clips:
-        found = "no clip is below it" if raw.is_dir() else "there is no such folder"
-        raise ConfigError(f"{raw}: {found}. Name a folder with files that end in {', '.join(EXTENSIONS)}.")
+    one_clip = raw.is_file()  # then nothing is known about the other files in `out`
+    raw, clips = clips_of(raw)
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
         raise ConfigError(
             f"{detector.name} finds people in demo data alone, and {raw} is none: take another detector, or "
             "bring the output of another tool (docs/datasets/videos.md)"
         )
-    options = detector.identity()
-    identity = {"version": VERSION, "detector": detector.name, "options": options}
-    missing, failed, done = [], {}, 0
+    options = identity(detector)
+    kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
+    lost = _Lost(raw, [] if one_clip else clips_in(out, ".json"), out, clips, kind)
+    missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
     refused: dict[str, str] = {}
     for clip in clips:
         try:
-            files = ClipFiles(out, clip, fingerprint(identity | {"pixels": Video(raw, clip).digest()}))
+            files = _files(out, Video(raw, clip), kind)
             is_done = files.done()
         except (PipelineError, OSError) as error:
-            refused[clip] = str(error)
+            refused[utf8(clip)] = str(error)
             continue
         if is_done:
             done += 1
         elif why := files.failure():
             failed[files] = why
+        elif before := lost.before(clip):
+            renamed[files] = before
         else:
             missing.append(files)
-    about = {"detector": detector.name, "options": options, "stand_in": demo}
-    return DetectionPlan(raw, out, detector, about, missing, failed, done, refused)
+    about = {"detector": detector.name, "version": detector.version, "options": options, "stand_in": demo}
+    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, lost.names())
+
+
+def clips_of(raw: Path) -> tuple[Path, list[str]]:
+    """A folder and the clips in it; of a clip, its folder and itself. Raises ConfigError where there is none."""
+    if raw.is_file():
+        if raw.suffix.lower() not in EXTENSIONS:
+            raise ConfigError(f"{raw}: expected a clip or a folder of clips, {_KINDS}; found another file")
+        return raw.parent, [raw.name]
+    if not (clips := clips_in(raw)):
+        found = "no clip is below it" if raw.is_dir() else "there is no such file or folder"
+        raise ConfigError(f"{raw}: {found}. Name a folder with {_KINDS}, or one of these.")
+    return raw, clips
+
+
+def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
+    """Raises RawDataError for a clip that can have no file."""
+    if utf8(video.path) != video.path:
+        do = "Rename it, for example with convmv."
+        raise RawDataError(video.root / utf8(video.path), "name", expected="UTF-8", found="other bytes", do=do)
+    video.require_whole()
+    return _files_of(out, video, file_digest(video.place), kind)
+
+
+def _files_of(out: Path, video: Video, content: str, kind: Mapping[str, Any]) -> ClipFiles:
+    return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest_of(content)}))
+
+
+class _Lost:
+    """What `detect` has written of clips that are gone from `raw`: left over, or of clips that are renamed."""
+
+    def __init__(
+        self, raw: Path, paths: Sequence[str], out: Path, clips: Sequence[str], kind: Mapping[str, Any]
+    ) -> None:
+        """`paths` of files below `out`."""
+        self._raw, known = raw, set(clips)
+        self._by_content: dict[str, ClipFiles] = {}
+        self._names: dict[str, str] = {}  # clip -> file
+        for path in paths:
+            clip = path.removesuffix(".json")
+            info = {} if clip in known or (raw / clip).exists() else read_info(out / path)
+            if info.get("description") != MADE_BY or info.get("clip") != clip:
+                continue
+            self._names[clip] = path
+            content = str(info.get("clip_digest"))
+            files = _files_of(out, Video(raw, clip), content, kind)
+            if info.get("fingerprint") == files.fingerprint:  # by this detector
+                self._by_content[content] = files
+
+    def before(self, clip: str) -> ClipFiles | None:
+        """The file of the same pixels under another name; each is given once."""
+        files = self._by_content.pop(file_digest(self._raw / clip), None) if self._by_content else None
+        if files is not None:
+            del self._names[files.clip]
+        return files
+
+    def names(self) -> list[str]:
+        """Files that are left over."""
+        return [*self._names.values()]
+
+
+_KINDS: Final = f"files that end in {', '.join(EXTENSIONS)}"

@@ -17,9 +17,10 @@ from typing import Final
 from cache.storage.atomic import WriterLock
 from pipeline import cluster
 from pipeline.cli.progress import Progress, silent
+from pipeline.detect import load
 from pipeline.detect.base import Detect, Detector
 from pipeline.detect.engine import Machine, Report, Run, n_frames_stated
-from pipeline.detect.files import PARTS, ClipFiles
+from pipeline.detect.files import PARTS, ClipFiles, note_speed
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.processes.devices import Devices
 
@@ -50,18 +51,24 @@ def detect_planned(
     scheduler: of a Dask cluster, whose workers do it. Raises what loading the detector raises, CacheError where another
     process writes into the same folder, and what the cluster raises.
     """
-    report, began = Report(up_to_date=plan.done, problems=dict(plan.refused)), time.monotonic()
+    report, began = Report(up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused)), time.monotonic()
     todo = [*plan.missing, *plan.failed]
-    if todo:
+    if todo or plan.renamed:
         lock = WriterLock(plan.out / PARTS / "lock")
         try:
-            if scheduler is None and not machine.devices:
-                Run(plan, machine, todo, report, plan.detector.load(machine.device), progress).over()
+            for files, before in plan.renamed.items():
+                files.rename(before)
+                report.renamed[files.clip] = before.clip
+            if not todo:
+                pass
+            elif scheduler is None and not machine.devices:
+                Run(plan, machine, todo, report, load(plan.detector, machine.device), progress).over()
             else:
                 run_parallel(scheduler, plan, machine, todo, report, progress)
         finally:
             lock.release()
     report.seconds = time.monotonic() - began
+    note_speed(plan.out, plan.about, report.frames, report.seconds)
     return report
 
 
@@ -101,4 +108,4 @@ def _on_worker(
 
 @functools.lru_cache(1)
 def _loaded(detector: Detector, device: str) -> Detect:
-    return detector.load(device)
+    return load(detector, device)

@@ -30,6 +30,7 @@ class Extraction:
     plan: ExtractionPlan
     computed: int
     carried: int  # rows whose pixels, frame and box the stream already had
+    kept: int  # rows that an interrupted extraction had computed
     problems: Mapping[str, int]  # why rows have no feature -> how many
     examples: tuple[str, ...]  # messages of the first few problems
     meter: Meter  # where the time went
@@ -48,7 +49,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
 def extract_together(
     plans: Sequence[ExtractionPlan], *, scheduler: str | None = None, progress: Progress = silent
 ) -> list[Extraction]:
-    """Compute the rows that streams of one split lack, and commit. Killed at any point, it goes on at the shard.
+    """Compute the rows that streams of one split lack, and commit. Killed, it goes on from half a minute before.
 
     Streams with the same source of pixels share one pass over them: every frame is decoded once.
 
@@ -103,9 +104,9 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
         for part, provenance in zip(parts, run.provenance, strict=True):
             part.commit(provenance, run.meter)
         return [
-            Extraction(part.plan, done.computed, done.carried, done.problems, tuple(done.examples), run.meter)
+            Extraction(part.plan, n.computed, n.carried, n.kept, n.problems, tuple(n.examples), run.meter)
             for part in parts
-            for done in [part.counts]
+            for n in [part.counts]
         ]
 
 
@@ -141,6 +142,9 @@ class _Part:
         if self.writer.split_digest != self._split.manifest["digest"]:
             raise cache.CacheChanged(f"{self.plan.split}: there has been a commit since it was opened: run it again")
 
+        finished = sorted(set(self.lacking) - set(self.writer.pending))
+        self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
+
         def write(shard: OpenShard) -> Counts:
             self.writer.write(shard.number, shard.data, shard.ok, shard.keys)
             return shard.counts
@@ -155,8 +159,10 @@ class _Part:
         stand_in = bool(backbone.get("stand_in")) or self._split.manifest["stand_in"]
         kept = accepted_entry(accepted(self.writer.entries))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
+        file = self.plan.spec.stream.weights_file
+        named = {} if file is None else {"weights_file": str(file.resolve())}
         # How long it took is no part of the manifest, which is the same however long it took.
         self.writer.commit(
             {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
-            note={"measured": meter.as_dict(), "computed_with": software},
+            note={"measured": meter.as_dict(), "computed_with": software, **named},
         )

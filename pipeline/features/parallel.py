@@ -57,7 +57,8 @@ class ParallelRun:
         self._targets = [output.target for _, output in specs]
         recorded = tuple(output.recorded for _, output in specs)
         digest = str(split.manifest["digest"])
-        self._share = Share(split.root, split.name, digest, tuple(spec for spec, _ in specs), recorded)
+        marks = tuple(writer.plan for writer in writers)
+        self._share = Share(split.root, split.name, digest, tuple(spec for spec, _ in specs), marks, recorded)
         self.meter = Meter()
         self.provenance: list[Mapping[str, Any] | None] = [None] * len(specs)
 
@@ -126,6 +127,7 @@ class Share:
     split: str
     digest: str  # of the split's manifest
     specs: tuple[StreamSpec, ...]  # that share their pixels, or one of labels
+    plans: tuple[str, ...]  # of the streams' writers
     recorded: tuple[Mapping[str, Any] | None, ...]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction: the next one opens all again
 
@@ -142,13 +144,13 @@ class Share:
     ) -> tuple[list[Extracted], Meter | None]:
         """Put shards, by output, into the cache. None: nothing had to be computed, all rows were carried over.
 
-        `agreed`: the provenance of all workers. Raises PipelineError where this one would compute otherwise.
+        `agreed`: the provenance of all workers. Raises PipelineError where this one would compute differently.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
             found = _provenance(spec, expected, device)
             if others := [one for one in differing(expected, found) if one.part != "device"]:
                 raise PipelineError(
-                    f"{self.split}: this worker would compute otherwise than the others: "
+                    f"{self.split}: this worker would compute differently from the others: "
                     f"{'; '.join(map(str, others))}. Extract with workers of one kind."
                 )
         split, stagings, pixels_of = _opened(self)
@@ -181,8 +183,8 @@ def _opened(share: Share) -> _Opened:
         name, first = share.split, share.specs[0]
         split = cache.open(share.root)[name]
         stagings = [
-            cache.StreamShards(share.root, name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype)
-            for spec in share.specs
+            cache.StreamShards(share.root, name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype, plan=plan)
+            for spec, plan in zip(share.specs, share.plans, strict=True)
         ]
         if {str(split.manifest["digest"]), *(staging.split_digest for staging in stagings)} != {share.digest}:
             raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")

@@ -23,7 +23,9 @@ from pipeline.features.streams.crops import Crops
 from pipeline.pixels import sources
 from pipeline.pixels.another_way import another_way
 from pipeline.pixels.decode import PictureError
-from pipeline.pixels.frames import FrameSource, Image
+from pipeline.pixels.frames import NOT_NOW, FrameSource, Image, nothing
+from pipeline.raw.digests import MIB, names_in
+from pipeline.raw.files import open_regular, passes
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 NO_FRAME: Final = 2**62  # greater than every frame's number
@@ -93,8 +95,9 @@ class Frames:
         return not self.source.random_access
 
     def check(self) -> None:
-        """Raise PipelineError where these are not the pixels that were converted."""
+        """Raise PipelineError where these are not the pixels that were converted, or cannot be read now."""
         if self.digest and self.source.digest() != self.digest:
+            self._require_readable(nothing)
             raise PipelineError(
                 f"{self.split}: {self.name}: {self.source.place} does not hold the pictures that were converted. If "
                 "those are elsewhere, name it: --raw DIR, or [paths] raw in luigi.cfg. If they were changed, convert "
@@ -103,11 +106,37 @@ class Frames:
 
     def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
         """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
+        compared = False
         for frame in self.source.read((target.frame for target in targets), alive=alive):
             if frame.image is None:
+                if frame.kind == NOT_NOW:
+                    raise self._not_now(f"frame {frame.index}: {frame.problem}")
+                if not compared:  # a row without features stays so: the file must be to blame, not its disk
+                    self.check()
+                    self._require_readable(alive)
+                    compared = True
                 yield Decoded(None, f"{self.name}, frame {frame.index}: {frame.problem}", frame.kind)
             else:
                 yield Decoded(functools.partial(_cropped, frame.image))
+
+    def _require_readable(self, alive: Callable[[], None]) -> None:
+        """Raise PipelineError for a picture that cannot be opened now, or a video that cannot be read to its end."""
+        place = self.source.place
+        try:
+            for file in [place / name for name in names_in(place)] if place.is_dir() else [place]:
+                alive()
+                with open_regular(file) as stream:
+                    while file == place and stream.read(MIB):
+                        alive()
+        except OSError as error:
+            if passes(error) or not place.exists():
+                raise self._not_now(f"{error.filename or place} cannot be read: {error.strerror}") from error
+
+    def _not_now(self, problem: str) -> PipelineError:
+        return PipelineError(
+            f"{self.split}: {self.name}: {problem}. Its rows were not computed. Run the same command again when it can "
+            "be read; what is computed is kept. If it never can be, remove the file and convert again."
+        )
 
     def another_way(self) -> tuple[Pixels, str]:
         """The same pixels, decoded otherwise than an extraction does, and how. Raises PipelineError for no such way."""

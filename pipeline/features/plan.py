@@ -22,7 +22,7 @@ from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.features.weights import FORMS, WeightsSpec
+from pipeline.features.weights import FILES, FORMS, WeightsSpec
 from pipeline.raw.stand_in import is_stand_in
 
 CHANGED: Final = "the split has changed"  # why a stream that exists is extended
@@ -93,7 +93,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     plan = compare_stream(cache.open(root)[split], spec, replace=replace)
     if plan.differs:
         raise PipelineError(
-            f"{split}: the stream {spec.name!r} was extracted otherwise: {plan.otherwise}. "
+            f"{split}: the stream {spec.name!r} was extracted differently: {plan.otherwise}. "
             "A stream stays what it is: name another one (--stream NAME, [features] stream), or replace it "
             "(--replace). If the numbers are the same nevertheless, accept it: `python -m pipeline accept`."
         )
@@ -101,7 +101,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
 
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
-    """The same for a split that is open; what the stream was extracted with otherwise is in `differs`, not raised."""
+    """The same for a split that is open; what it was extracted with instead is in `differs`, not raised."""
     if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
     target = spec.identity(committed)
@@ -133,16 +133,17 @@ def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
 def recorded_spec(
     committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
 ) -> StreamSpec | None:
-    """A stream as its manifest describes it; None where that does not name all of it, as a checkpoint's path.
+    """A stream as its manifest describes it; None where the weights that it was computed with are not at hand.
 
-    `weights` are tried in the place of those of which the manifest names the digest alone. Raises PipelineError where
-    the stream of crops that it was computed from is not there.
+    Of a file of weights the manifest has the digest alone: `weights` are tried, or the file that provenance.json names,
+    where that is still the same. Raises PipelineError where the stream of crops that it was computed from is not there.
     """
     own = dict(committed.stream_manifest(stream).get("identity", {}))
     stored = own.pop("crops", None)
     if own.get("kind") not in streams.names():
         return None
     found = streams.of_identity(own)
+    weights = weights or weights_file(committed, stream)
     if found is None and weights is not None and "weights" in own:
         found = streams.of_identity({**own, "weights": asdict(weights)})
     if found is None:
@@ -154,6 +155,16 @@ def recorded_spec(
             f"{stored}"
         )
     return StreamSpec(stream, found, alike[0] if stored is not None else "", raw=raw)
+
+
+def weights_file(committed: Split, stream: str) -> WeightsSpec | None:
+    """The file of weights that a stream was computed with; None where it is not recorded, or not the same any more."""
+    recorded = committed.stream_provenance(stream).get("weights_file")
+    own = committed.stream_manifest(stream).get("identity", {}).get("weights")
+    if not isinstance(recorded, str) or not isinstance(own, Mapping) or not Path(recorded).is_file():
+        return None
+    weights = WeightsSpec(str(own.get("kind")), recorded)
+    return weights if weights.kind in FILES and weights.identity() == own else None
 
 
 def refuse_untrained(spec: StreamSpec, raw: Path, setting: str) -> None:

@@ -17,6 +17,7 @@ KINDS: Final = {
     "file": "a state dict of torchvision's ResNet-50, for example file:resnet50.pt",
     "untrained": "random weights from a seed, for demo data: untrained:0",
 }
+FILES: Final = ("spin", "file")  # kinds whose argument is a path
 FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real data
 
 
@@ -50,7 +51,7 @@ class WeightsSpec:
 
     def below(self, folder: Path) -> Self:
         """The same, with a checkpoint's path below a folder, as all paths of luigi.cfg are."""
-        if self.kind not in ("spin", "file"):
+        if self.kind not in FILES:
             return self
         return replace(self, argument=str(folder / Path(self.argument).expanduser()))
 
@@ -68,7 +69,7 @@ class WeightsSpec:
 
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on: the file's sha256, a name or a seed; never a path."""
-        if self.kind in ("spin", "file"):
+        if self.kind in FILES:
             path = self.file()
             status = path.stat()
             return {"kind": self.kind, "file_sha256": _digest(path, status.st_size, status.st_mtime_ns)}

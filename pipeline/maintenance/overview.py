@@ -8,7 +8,7 @@ stream, and rows will take.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +16,14 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from cache.format.layout import COLUMNS, FEATURES, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
+from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
 from pipeline import datasets
 from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.datasets.base import Dataset
+from pipeline.detect.clips import EXTENSIONS
+from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.spec import StreamSpec
@@ -63,6 +66,8 @@ class SplitPlan:
     problems: list[str] = field(default_factory=list)  # errors that running it will meet
     accepted: list[str] = field(default_factory=list)  # differences that the user has accepted
     behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
+    undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
+    detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
 
     @property
     def name(self) -> str:
@@ -70,16 +75,34 @@ class SplitPlan:
 
     @property
     def up_to_date(self) -> bool:
-        done = self.conversion is not None and self.conversion.up_to_date and not self.problems
+        done = self.conversion is not None and self.conversion.up_to_date and not (self.problems or self.undetected)
         return done and not any(plan.why or plan.differs for plan in self.extractions)
 
     @property
     def rows_again(self) -> int:
         """Rows of the videos that would be read again: about as many as would be written for them."""
-        if self.committed is None or self.conversion is None:
+        return 0 if self.conversion is None else self._rows_of(self.conversion.changed)
+
+    def carried_at_most(self, stream: str, rows: float) -> float:
+        """Of `rows` that a stream will lack after the conversion: those that the stream may have already.
+
+        It has rows of videos that were removed or read again, and keeps those whose pictures and boxes are the same.
+        """
+        if self.conversion is None:
             return 0
-        again, tracks = set(self.conversion.changed), self.committed.tracks
-        of_video = np.array([name in again for name in self.committed.videos.names], bool)
+        if self.committed is None:  # of a split whose manifest is lost, the streams are still there
+            left = cache.FeatureCache(self.target.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            return rows if left else 0
+        if stream not in self.committed.streams:
+            return 0
+        return min(rows, missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop))
+
+    def _rows_of(self, videos: Collection[str]) -> int:
+        """Rows of these videos in the committed split."""
+        if self.committed is None:
+            return 0
+        names, tracks = frozenset(videos), self.committed.tracks
+        of_video = np.array([name in names for name in self.committed.videos.names], bool)
         return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
 
     @property
@@ -95,10 +118,10 @@ class SplitPlan:
         return 0 if todo is None else sum(changes.bytes_of_labels(todo.stamps[video.name]) for video in todo.append)
 
 
-def accepted_of(split: cache.Split) -> Iterator[str]:
-    """Differences that the user has accepted, of a split and of its streams."""
+def accepted_of(split: cache.Split, streams: Sequence[str] | None = None) -> Iterator[str]:
+    """Differences that the user has accepted, of a split and of these streams, or of all that it has."""
     yield from (f"{split.name}: {text}" for text in accepted_lines(split.manifest))
-    for name in split.streams:
+    for name in split.streams if streams is None else streams:
         yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
 
 
@@ -108,16 +131,26 @@ def installed(name: str) -> Dataset | None:
     return datasets.get(name) if known else None
 
 
-def plan_split(target: Target) -> SplitPlan:
-    """Both plans of one split. Errors that the user can correct become its `problems`."""
+def plan_split(target: Target, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
+    """The plans of one split. Errors that the user can correct become its `problems`.
+
+    detections: by raw folder, those of the splits before, to which this one's is added.
+    """
     plan = SplitPlan(target)
     if target.not_made:
         return plan
     try:
         plan.committed = committed_split(target.root, target.name)
         plan.conversion = compare(
-            plan.committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
+            plan.committed,
+            target.dataset,
+            target.split,
+            raw=target.raw,
+            root=target.root,
+            body=target.body,
+            drop_removed=target.drop_removed,
         )
+        _plan_detection(plan, plan.conversion, {} if detections is None else detections)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     try:
@@ -126,6 +159,21 @@ def plan_split(target: Target) -> SplitPlan:
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     return plan
+
+
+def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]) -> None:
+    """Which of the split's clips have no keypoints of [detect] yet."""
+    detector, raw = plan.target.detector, plan.target.raw
+    if detector is None:
+        return
+    clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
+    if detector.downloads:
+        plan.undetected = tuple(clip for clip in sorted(clips) if not (raw / KEYPOINTS / f"{clip}.json").is_file())
+        return
+    if raw not in detections:
+        detections[raw] = plan_detection(raw, raw / KEYPOINTS, detector)
+    plan.detection = detections[raw]
+    plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
 
 
 def _plan_streams(plan: SplitPlan, target: Target) -> None:
@@ -138,7 +186,7 @@ def _plan_streams(plan: SplitPlan, target: Target) -> None:
         plan.behind = [stream for stream in others if specs and stream.why]
         plan.extractions = [_planned(plan, committed, spec, target.raw) for spec in specs] or others
     will_extract = committed is None or any(stream.why for stream in plan.extractions)
-    will_extract |= plan.conversion is not None and bool(plan.conversion.append)
+    will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
     if will_extract and not (plan.problems and committed) and target.weights and target.stream and target.raw.is_dir():
         refuse_untrained(target.stream, target.raw, target.weights)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
+from cache.format.manifest import shard_rows
 from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
@@ -35,6 +36,7 @@ from pipeline.features.weights import WeightsSpec
 # decoders differ so much, a low value costs time, and no false alarm.
 SUSPICIOUS: Final = 0.002
 CLEARLY: Final = 0.5  # a neighbour fits better where its difference is less than so much of the row's own
+IMPORTED: Final = "it was imported"  # why a stream is skipped: there is nothing to compare it with, which is no fault
 MOST: Final = 2.0  # the largest relative difference there is: also of a row that cannot be computed as it was
 
 
@@ -81,7 +83,9 @@ class Recomputed:
 
     @property
     def ok(self) -> bool:
-        return not self.refused and not any(one.misaligned for one in self.compared)
+        """Whether every row that was drawn has its own numbers: what could not be compared is not known to."""
+        compared = not any(one.misaligned or one.not_computed for one in self.compared)
+        return compared and not self.refused and all(one.why == IMPORTED for one in self.skipped)
 
 
 def recompute(
@@ -140,25 +144,24 @@ def drawn(split: Split, stream: str, n: int, seed: int) -> Rows:
 
 
 def _computed(split: Split, stream: str, shard: int) -> Rows:
-    size = int(split.manifest["geometry"]["rows_per_shard"])
-    start, stop = shard * size, min((shard + 1) * size, int(split.manifest["extent"]))
-    rows = np.arange(start, stop)
-    is_computed = split.rows(f"features/{stream}_ok", start, stop) == cache.COMPUTED
-    found: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
-    return found
+    of_commit = shard_rows(split.stream_manifest(stream), shard)  # without padding, which no shard holds
+    rows = np.arange(of_commit.start, of_commit.stop)
+    is_computed = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop) == cache.COMPUTED
+    computed: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
+    return computed
 
 
 def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
     """Why a stream cannot be computed here as it was; "" where it can."""
     before = recorded_identity(split, stream)
     if before.get("kind") == "imported":
-        return "it was imported"
+        return IMPORTED
     if spec is None:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
         of = f" (sha256 {digest})" if digest else ""
         return f"what computes it is not at hand: {before.get('kind')} with its own weights{of}"
     now = spec.identity(split)
-    return "" if now == before else f"it was extracted otherwise: {describe(before, now)}"
+    return "" if now == before else f"it was extracted differently: {describe(before, now)}"
 
 
 def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> Compared:

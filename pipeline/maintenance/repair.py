@@ -19,6 +19,7 @@ import cache
 from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.convert import convert, read_videos
+from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import read_again
 from pipeline.conversion.retry import recorded_plan
 from pipeline.errors import PipelineError
@@ -135,7 +136,8 @@ def _convert_again(
     plan = read_again(recorded_plan(split, raw, body), names)
     again = command("verify", "--repair", "--cache", str(split.root))
     if gone := sorted(names - set(plan.drop)):
-        where = ["--raw", str(plan.raw), "--cache", str(split.root), *(["--body", str(plan.body)] if plan.body else [])]
+        with_body = ["--body", str(plan.body)] if plan.body else []
+        where = ["--raw", str(plan.raw), "--cache", str(split.root), *with_body, DROP]
         raise PipelineError(
             f"{split.name}: {count(len(gone), 'video')} with damaged rows are not below {plan.raw}, first {gone[0]}. "
             f"Nothing was changed. Put them back, or drop them ({command('convert', *split.name.split('/'), *where)}), "

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.pixels.containers import missing_bytes
 from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.processes import alive
 from pipeline.raw.digests import file_digest, folder_digest, names_in
-from pipeline.raw.files import cached, open_regular
+from pipeline.raw.files import cached, note_fault, open_regular, passes
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -66,7 +67,7 @@ class FrameSource(Protocol):
         ...
 
     def digest(self) -> str:
-        """sha256, hex, that changes when the pixels do: of the spec with picture names and sizes, or with the video."""
+        """sha256, hex, that changes when the pixels do, and not when their folder or file is renamed or moved."""
         ...
 
     @property
@@ -179,7 +180,10 @@ class Pictures:
         )
 
     def digest(self) -> str:
-        return _digest(self.spec, folder_digest(self.place))
+        """Of the pictures' names and sizes, and of the content of three: uncompressed ones have all the same size."""
+        there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]
+        probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
+        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         for index in increasing(frame_index):
@@ -219,7 +223,11 @@ class Video:
         return header.width, header.height
 
     def digest(self) -> str:
-        return _digest(self.spec, file_digest(self.place))
+        return self.digest_of(file_digest(self.place))
+
+    def digest_of(self, content: str) -> str:
+        """`digest` of a file here whose content has this digest."""
+        return _digest("video", content)
 
     @cached
     def header(self) -> VideoHeader:
@@ -256,13 +264,37 @@ class Video:
         if first.problem is not None:
             raise self._unreadable(first.problem)
 
+    def require_whole(self) -> None:
+        """Raise RawDataError for a file that is cut off, so that frames are lost. Decodes such a file alone."""
+        if not (cut := self._cut_off()):
+            return
+        stated, there = self.header().n_frames or 0, self.n_decodable()
+        if stated > there + MOST_LOST:
+            raise RawDataError(
+                self.place,
+                "video",
+                expected=f"the {stated} frames that its header states",
+                found=f"{there} that decode: {cut}",
+                do="Copy or download it again; to use the frames that are there, encode them as a file of their own.",
+                reason="frame_count_mismatch",
+            )
+
+    def _cut_off(self) -> str:
+        """Whether bytes are missing at the file's end, as a message; "" where none are known to be."""
+        there, stated = missing_bytes(self.place)
+        return f"it is cut off, {there:,} of at least {stated:,} bytes are there" if stated > there else ""
+
     def steps(self, most: int) -> NDArray[np.float64]:
-        """Milliseconds between each two neighbours of the first `most` frames. Empty where it cannot be opened."""
+        """Milliseconds between neighbours of the first `most` frames, where they are known and time goes forward.
+
+        Empty where it cannot be opened. OpenCV has 0 for an unknown time: of the last frames of an AVI with B-frames.
+        """
         times: list[float] = []
         with self._opened() as (capture, problem):
             while not problem and len(times) < most and capture.grab():
-                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-        return np.diff(np.array(times, np.float64))
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC) or (math.nan if times else 0.0))
+        steps = np.diff(np.array(times, np.float64))
+        return steps[steps > 0]
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         kind = "video_unreadable"
@@ -292,6 +324,7 @@ class Video:
             with open_regular(path) as stream:
                 start = stream.read(16)
         except OSError as error:
+            note_fault(error)
             return f"{path} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
@@ -312,7 +345,7 @@ class Video:
         # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
         path = os.path.abspath(self.place)  # noqa: PTH100 - links stay as they are
         if not capture.open(path, cv2.CAP_FFMPEG, properties):
-            return f"{self.place} cannot be opened: no decodable video stream in it"
+            return f"{self.place} cannot be opened: {self._cut_off() or 'no decodable video stream in it'}"
         width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not 0 < width * height <= MAX_PIXELS:
             return f"{self.place} claims {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
@@ -329,6 +362,8 @@ class Video:
         )
 
 
+NOT_NOW: Final = "not_readable_now"  # the kind of a problem that may pass: a permission, a disk that does not answer
+MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
 MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 
@@ -346,7 +381,9 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise PictureError("picture_missing", "is not there") from None
     except OSError as error:
-        raise PictureError("picture_unreadable", f"cannot be read: {error.strerror}") from error
+        note_fault(error)
+        kind = NOT_NOW if passes(error) else "picture_unreadable"
+        raise PictureError(kind, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
         raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
     return data

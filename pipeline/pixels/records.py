@@ -65,7 +65,7 @@ class Records:
 
     def digest(self) -> str:
         content = span_digest(self.place, self.start, self.start + self.length)
-        return hashlib.sha256(f"{self.spec}\0{content}".encode()).hexdigest()
+        return hashlib.sha256(f"record\0{content}".encode()).hexdigest()
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         pictures: list[bytes] = []

@@ -60,7 +60,7 @@ def alive(at: int | None = None) -> None:
 class Failed(NamedTuple):
     """Why a process ended."""
 
-    reason: str  # reader_crashed, reader_timeout or reader_memory
+    reason: str  # reader_crashed, reader_timeout, reader_memory (its own limit) or machine_memory
     message: str  # what it did: "crashed with SIGSEGV"
 
 
@@ -75,7 +75,7 @@ def how_it_ended(code: int | None, *, timeout: float | None = None) -> Failed:
     if code == OUT_OF_MEMORY:
         return Failed("reader_memory", "needed more memory than a process may take")
     if code == -signal.SIGKILL:
-        return Failed("reader_memory", "was killed by SIGKILL, most likely because the machine's memory ran out")
+        return Failed("machine_memory", "was killed by SIGKILL, most likely because the machine's memory ran out")
     if code is not None and code < 0:
         return Failed("reader_crashed", f"crashed with {signal.Signals(-code).name}")
     return Failed("reader_crashed", f"ended with exit code {code}")

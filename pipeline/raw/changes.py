@@ -20,13 +20,17 @@ from typing import Final, NamedTuple
 import cache
 from pipeline.raw import RawVideo
 from pipeline.raw.digests import contents_digest, file_digest, folder_digest, span_digest
+from pipeline.raw.files import passes
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
 Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, and its digest
 
 STAMPS: Final = "stamps.json"
 OTHER_TIME: Final = ", of another time"
-NUMBERS: Final = {  # of each kind of input; times in ns; -1 for what has no stat
+GONE: Final = -1  # every number of what is not there
+UNREADABLE: Final = -2  # of what cannot be read now: a missing permission, a disk that does not answer
+CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
+NUMBERS: Final = {  # of each kind of input; times in ns
     "file": ("size", "time"),
     "span": ("size", "time", "start", "stop"),  # size and time of the whole file
     "folder": ("count", "time"),
@@ -37,7 +41,7 @@ NUMBERS: Final = {  # of each kind of input; times in ns; -1 for what has no sta
 def stamp(raw: Path, video: RawVideo) -> Stamp:
     """Size and time of every file, count and time of every folder; of label folders also their files' total size.
 
-    -1 for what has no stat.
+    `GONE` and `UNREADABLE` for what has none of these.
     """
     root = str(raw)
     lines = []
@@ -110,17 +114,46 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
-    """Content of the video's files and label folders, names and sizes in its folders: sha256, hex."""
+    """64 hex digits: 32 of the content of its files and label folders, and of the names and sizes in its folders; 32 of
+    where these are below the raw folder. A video that was renamed keeps the first half (`contents_of`)."""
     root = str(raw)
-    total = hashlib.sha256()
+    contents, paths = hashlib.sha256(), hashlib.sha256()
+
+    def add(path: Path, digest: str) -> None:
+        contents.update(f"{digest}\n".encode())
+        paths.update(f"{_below(root, str(path))}\n".encode())
+
     for file in video.files:
-        digest = file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span)
-        total.update(f"{_below(root, str(file))}\0{digest}\n".encode())
+        add(file, file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span))
     for folder in video.folders:
-        total.update(f"{_below(root, str(folder))}\0{folder_digest(raw / folder)}\n".encode())
+        add(folder, folder_digest(raw / folder))
     for folder in video.label_folders:
-        total.update(f"{_below(root, str(folder))}\0{contents_digest(raw / folder)}\n".encode())
-    return total.hexdigest()
+        add(folder, contents_digest(raw / folder))
+    return contents.hexdigest()[:CONTENTS] + paths.hexdigest()[CONTENTS:]
+
+
+def contents_of(digest: str) -> str:
+    """The part of a video's digest that names and paths do not change."""
+    return digest[:CONTENTS]
+
+
+def lost_input(was: Stamp | None, now: Stamp) -> str:
+    """A file or folder of a video that was there and is gone, or empty; "" for none, and where others came instead.
+
+    Where it is not known how the video was, one that is not there now.
+    """
+    inputs = parse(now)
+    after = {path for path, given in inputs.items() if _there(given)}
+    try:
+        before = {path for path, given in parse(was).items() if _there(given)} if isinstance(was, str) else {*inputs}
+    except ValueError:
+        before = {*inputs}
+    return "" if after - before else min(before - after, default="")
+
+
+def _there(given: Input) -> bool:
+    """Not gone, and no empty folder. What cannot be read now is there."""
+    return GONE not in given.numbers and not (given.kind in ("folder", "labels") and given.numbers[0] == 0)
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
@@ -149,8 +182,10 @@ def _what_differs(was: Input, now: Input) -> str:
     if was.kind != now.kind:
         return f" was a {was.kind}, is a {now.kind}"
     before, after = (dict(zip(NUMBERS[one.kind], one.numbers, strict=True)) for one in (was, now))
-    if before["time"] == -1 or after["time"] == -1:
-        return " is missing" if after["time"] == -1 else " was missing"
+    if UNREADABLE in (before["time"], after["time"]):
+        return " cannot be read now" if after["time"] == UNREADABLE else " could not be read"
+    if GONE in (before["time"], after["time"]):
+        return " is missing" if after["time"] == GONE else " was missing"
     if before.get("start") != after.get("start") or before.get("stop") != after.get("stop"):
         return ": its place in the file is another"
     if before.get("count") != after.get("count"):
@@ -163,8 +198,9 @@ def _what_differs(was: Input, now: Input) -> str:
 def _count_and_time(folder: str) -> tuple[int, int]:
     try:
         return len(os.listdir(folder)), os.stat(folder).st_mtime_ns  # noqa: PTH116, PTH208 - the fast ones
-    except OSError:
-        return -1, -1
+    except OSError as error:
+        why = _why_not(error)
+        return why, why
 
 
 def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
@@ -174,8 +210,8 @@ def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return -1, -1, -1, -1
+    except OSError as error:
+        return (_why_not(error),) * 4
     count, total, newest = 0, 0, -1
     try:
         with os.scandir(descriptor) as entries:
@@ -183,8 +219,8 @@ def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
                 size, time = _size_and_time(entry)
                 count, total, newest = count + 1, total + size, max(newest, time)
         return count, total, newest, os.fstat(descriptor).st_mtime_ns
-    except OSError:
-        return -1, -1, -1, -1
+    except OSError as error:
+        return (_why_not(error),) * 4
     finally:
         os.close(descriptor)
 
@@ -192,9 +228,14 @@ def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
 def _size_and_time(file: str | os.DirEntry[str]) -> tuple[int, int]:
     try:
         status = os.stat(file) if isinstance(file, str) else file.stat()  # noqa: PTH116 - a quarter of Path's time
-    except OSError:  # also a link that leads nowhere
-        return -1, -1
+    except OSError as error:  # also a link that leads nowhere
+        why = _why_not(error)
+        return why, why
     return status.st_size, status.st_mtime_ns
+
+
+def _why_not(error: OSError) -> int:
+    return UNREADABLE if passes(error) else GONE
 
 
 def _join(root: str, path: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec
 
-from pipeline.raw.files import cached, open_regular
+from pipeline.raw.files import cached, note_fault, open_regular
 
 P = ParamSpec("P")
 
@@ -82,7 +82,11 @@ def folder_digest(folder: Path) -> str:
 
 def names_in(folder: Path) -> list[str]:
     """Names of what is in a folder, in any order. Raises OSError."""
-    return os.listdir(folder)  # noqa: PTH208 - names alone
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names alone
+    except OSError as error:
+        note_fault(error)
+        raise
 
 
 @cached

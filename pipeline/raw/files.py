@@ -20,6 +20,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# What need not be wrong with a file: permissions, a disk or mount that does not answer, what the machine ran out of.
+_PASSING: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EIO, errno.EAGAIN),
+        *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV),
+        *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    }
+)
+_FAULTS: Final[ContextVar[list[OSError] | None]] = ContextVar("faults", default=None)
 _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
 
 
@@ -49,6 +58,31 @@ def cached(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def passes(error: BaseException) -> bool:
+    """Is it an error of the system that may pass, so that it says nothing about the file?"""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def note_fault(error: BaseException | None) -> None:
+    """Inside `faults`, keep an error that may pass, also where it is the cause of this one."""
+    noted = _FAULTS.get()
+    while noted is not None and error is not None:
+        if isinstance(error, OSError) and passes(error):
+            noted.append(error)
+        error = error.__cause__
+
+
+@contextmanager
+def faults() -> Iterator[list[OSError]]:
+    """Errors that may pass, met by anything that reads raw files within the block, whatever became of them there."""
+    noted: list[OSError] = []
+    token = _FAULTS.set(noted)
+    try:
+        yield noted
+    finally:
+        _FAULTS.reset(token)
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file to read its bytes; links are followed.
 
@@ -60,7 +94,11 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 def open_unbuffered(path: Path) -> io.FileIO:
     """The same without a buffer, for reading a few bytes here and there."""
-    stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    try:
+        stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except OSError as error:
+        note_fault(error)
+        raise
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise OSError(errno.EINVAL, "is no regular file", str(path))

@@ -9,13 +9,11 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import PipelineError
 from pipeline.raw import listing
-from pipeline.settings import sections
-from pipeline.settings.file import settings_file
+from pipeline.settings.commands import from_settings
 
 CACHE: Final = "the cache's folder, or its URL as s3://bucket/prefix"
 
@@ -62,16 +60,8 @@ def split_options(sub: argparse.ArgumentParser, *, new_rows: bool = False) -> No
 
 def cache_option(sub: argparse.ArgumentParser) -> None:
     """`--cache`; where it is not given, that of luigi.cfg is used, and printed."""
-    sub.add_argument("--cache", type=cache.place_of, help=f"{CACHE}; default: [paths] cache of luigi.cfg")
-    sub.set_defaults(complete=_complete)
-
-
-def _complete(args: argparse.Namespace) -> None:
-    """Raises ConfigError where there is no luigi.cfg, or no cache in it."""
-    if args.cache is None:
-        file = settings_file()
-        args.cache = sections.load(file, "Run from the project's folder, or name the cache: --cache DIR.").paths.cache
-        err.print(plain(f"cache      {from_here(args.cache)} ({file.name}, [paths] cache)"))
+    sub.add_argument("--cache", type=cache.place_of, help=CACHE)
+    from_settings(sub, cache="paths.cache")
 
 
 def joined(names: Sequence[str]) -> list[str]:
@@ -83,6 +73,26 @@ def joined(names: Sequence[str]) -> list[str]:
     known = datasets.names()
     two = len(names) == 2 and names[0] in known and names[1] not in known and "/" not in names[1]
     return ["/".join(names)] if two else list(names)
+
+
+def splits_argument(sub: argparse.ArgumentParser) -> None:
+    """SPLIT...: which splits of a cache, for `chosen`."""
+    help_ = "DATASET/SPLIT, DATASET SPLIT, or all splits of DATASET; default: all of the cache"
+    sub.add_argument("splits", nargs="*", metavar="SPLIT", help=help_)
+
+
+def chosen(names: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Those of a cache's splits that `names` name, in the cache's order; all where there are no names.
+
+    Raises PipelineError for a name that is none of them.
+
+    >>> chosen(["3dpw", "train"], ["3dpw/test", "3dpw/train"]), chosen(["3dpw"], ["3dpw/test", "amass/train"])
+    (['3dpw/train'], ['3dpw/test'])
+    """
+    words = ["/".join(names)] if len(names) == 2 and "/".join(names) in splits else names
+    if unknown := [word for word in words if not any(name == word or name.startswith(f"{word}/") for name in splits)]:
+        raise PipelineError(f"no split {unknown[0]!r} in the cache; there are: {', '.join(splits) or 'none'}")
+    return [name for name in splits if not words or name in words or name.partition("/")[0] in words]
 
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:

@@ -192,9 +192,9 @@ def layered(source: SettingsFile, of_presets: Iterable[str]) -> SettingsFile:
     return SettingsFile(source.path, sections)
 
 
-def of_command_line() -> Iterator[tuple[str, str, Text]]:
-    """(section, key, value) of each `--set`. Raises ConfigError."""
-    for line in os.environ.get(SET, "").splitlines():
+def of_command_line(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, Text]]:
+    """(section, key, value) of each `--set`; None: those of the environment, too. Raises ConfigError."""
+    for line in os.environ.get(SET, "").splitlines() if lines is None else lines:
         name, value = line.partition("=")[::2]
         section, _, key = name.strip().rpartition(".")
         if not (section and key and "=" in line):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cache import CacheError, Root
 from cache.format.layout import check_names
-from pipeline import datasets, detect
+from pipeline import datasets, detect, plug_ins
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError
@@ -30,7 +30,7 @@ from pipeline.settings.file import GONE, LUIGI, AtLeast, Section, SettingsFile, 
 
 T = TypeVar("T")
 
-# Sections that `tasks.settings` checks.
+# Sections that `tasks.settings` checks, with those of other packages' models: `of_training`.
 OF_TRAINING: Final = ("train", "mposer", "hmmr", "part_dynamics", "pose_embedding")
 KIND: Final = "kind"  # the key of a further stream's section
 DEMO: Final = "demo"  # the detector for demo data alone
@@ -81,6 +81,7 @@ class Convert:
     """[convert]: raw -> tracks."""
 
     workers: Annotated[int, AtLeast(0)] = 0  # processes; 0: one a core
+    removed: Literal["keep", "drop"] = "keep"  # rows of videos that are gone; kept, the run fails until they are back
     strict: bool = False  # fail on the first video that cannot be used, instead of rejecting it
 
 
@@ -148,39 +149,54 @@ class Sections:
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
 
+    def drops_removed(self, name: str) -> bool:
+        """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
+        return self.convert.removed == "drop" or (self.embedded.enabled and datasets.has_demo_data(name))
+
 
 def load(file: Path, do: str | None = None) -> Sections:
-    """Read and check all of luigi.cfg but the sections of training (OF_TRAINING) and Luigi's own.
+    """Read and check all of luigi.cfg but the sections of training (`of_training`) and Luigi's own.
 
     Over it comes what `--set` sets.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
     """
-    source = layered(read(file) if do is None else read(file, do), OF_TRAINING)
-    _check_sections(source)
-    values = {name: _dataclass(source.section(name), spec) for name, spec in TYPES.items()}
+    source = layered(read(file) if do is None else read(file, do), of_training())
+    check_sections(source)
+    values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
         values["detect"] = replace(values["detect"], detector=DEMO)
     _check_datasets(source, values["data"].datasets)
-    stream, crops, also = _streams(source, values["features"])
-    given = [name for name in datasets.names() if name in source.sections]
-    broken = datasets.broken(given)  # a dataset that cannot be loaded fails where it is used
-    readers = {
-        name: configured(source.section(name), type(datasets.get(name)), datasets.get)
-        for name in given
-        if name not in broken
-    }
-    detector = _detector(source, values["detect"])
+    stream, crops, also = streams_of(source, values["features"])
+    detector = detector_named(source, values["detect"])
     sections = Sections(
-        source=source, **values, stream=stream, crops=crops, also=also, readers=readers, detector=detector
+        source=source, **values, stream=stream, crops=crops, also=also, readers=readers_of(source), detector=detector
     )
     _check_folders(sections.paths, source)
     _check_devices(sections)
     return sections
 
 
-def _dataclass(section: Section, spec: type[Any]) -> Any:
+def of_training() -> tuple[str, ...]:
+    """The sections that `tasks.settings` checks: of trainings that are ours, and of other packages' models."""
+    return (*OF_TRAINING, *sorted(plug_ins.entry_points(group=plug_ins.MODELS).names))
+
+
+def reader_of(source: SettingsFile, name: str) -> Dataset:
+    """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
+    return configured(source.section(name), type(datasets.get(name)), datasets.get)
+
+
+def readers_of(source: SettingsFile) -> dict[str, Dataset]:
+    """Of the datasets that have a section; one that cannot be loaded fails where it is used."""
+    names = [name for name in datasets.names() if name in source.sections]
+    broken = datasets.broken(names)
+    return {name: reader_of(source, name) for name in names if name not in broken}
+
+
+def dataclass_of(section: Section, spec: type[Any]) -> Any:
+    """A section as its dataclass of TYPES. Raises ConfigError, also where a key without default is missing."""
     section.check_keys(field.name for field in fields(spec))
     values = section.typed(spec)
     for field in fields(spec):
@@ -189,23 +205,34 @@ def _dataclass(section: Section, spec: type[Any]) -> Any:
     return spec(**values)
 
 
-def configured(section: Section, kind: type[Any], make: Callable[..., T], **more: Any) -> T:
-    """A dataset or stream with the options of its section, and `more`, which are not in it.
+def configured(
+    section: Section, kind: type[Any], make: Callable[..., T], options: Section | None = None, **more: Any
+) -> T:
+    """A dataset, stream or detector with the options of its section, and `more`, which are not in it.
 
-    Raises ConfigError, with the line, for options that it does not have and values that it refuses.
+    `options`: a command's NAME=VALUE, over the section's. Raises ConfigError, with the line or the option, for options
+    that it does not have and values that it refuses.
     """
-    section.check_keys(field.name for field in fields(kind) if field.name not in more)
-    options = section.typed(kind) | more
+    layers, values = [section] if options is None else [options, section], dict[str, Any]()
+    for layer in reversed(layers):
+        layer.check_keys(field.name for field in fields(kind) if field.name not in more)
+        values |= layer.typed(kind)
     try:
-        return make(section.name, **options)
+        return make(section.name, **values | more)
     except ConfigError as error:
-        raise ConfigError(section.located(str(error))) from error
+        words = set(re.findall(r"\w+", str(error)))
+        of_layer = next((layer for layer in layers if words & layer.keys()), section)
+        if of_layer or options is None:
+            raise ConfigError(of_layer.located(str(error))) from error
+        raise
 
 
 # ------------------------------------------------------------------------------------------------------- streams
 
 
-def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, StreamSpec | None, tuple[StreamSpec, ...]]:
+def streams_of(
+    source: SettingsFile, features: Features
+) -> tuple[StreamSpec, StreamSpec | None, tuple[StreamSpec, ...]]:
     """The stream that luigi.cfg asks for, the stream of crops that it is computed from, if it is, and further ones.
 
     Raises ConfigError, which names the line, also for options of a stream that is not extracted.
@@ -255,7 +282,7 @@ def _resources(source: SettingsFile, features: Features) -> Resources:
 
 def _stream(source: SettingsFile, features: Features) -> Stream:
     """[features] kind, with the options of the section that has the kind's name. Raises ConfigError."""
-    given, section = source.section("features"), source.section(features.kind)
+    given = source.section("features")
     try:
         kind = streams.find(features.kind)
     except PipelineError as error:
@@ -266,7 +293,7 @@ def _stream(source: SettingsFile, features: Features) -> Stream:
             f"{' and '.join(map(given.where, strange))}: {which} for kind = {ResNet50.kind}, but kind is "
             f"{features.kind}, whose options are in [{features.kind}]. Delete {lines}."
         )
-    return _configured(source, features, section, kind)
+    return stream_of(source, features, features.kind, kind)
 
 
 def _further(source: SettingsFile, features: Features, name: str) -> Stream:
@@ -282,12 +309,23 @@ def _further(source: SettingsFile, features: Features, name: str) -> Stream:
         raise ConfigError(
             f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
         ) from error
-    options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
-    return _configured(source, features, options, kind)
+    return stream_of(source, features, name, kind)
 
 
-def _configured(source: SettingsFile, features: Features, section: Section, kind: type[Stream]) -> Stream:
-    """A stream of this kind with the options of its section; a resnet50 has those IN_FEATURES from there."""
+def stream_of(
+    source: SettingsFile,
+    features: Features,
+    name: str,
+    kind: type[Stream],
+    options: Section | None = None,
+    **given: Any,
+) -> Stream:
+    """A stream of this kind with the options of the section `name`; a resnet50 has those IN_FEATURES from there.
+
+    `options`, `given`: a command's, over them, as `options` and `more` of `configured`.
+    """
+    own = source.section(name)
+    section = Section(own.file, name, {key: text for key, text in own.items() if key != KIND}, own.line)
     more: dict[str, Any] = {}
     if issubclass(kind, ResNet50):
         try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
@@ -295,10 +333,19 @@ def _configured(source: SettingsFile, features: Features, section: Section, kind
         except ConfigError as error:
             raise ConfigError(source.section("features").located(str(error))) from error
         more = {"weights": weights, "precision": features.precision}
-    return configured(section, kind, lambda _, **options: streams.get(kind.kind, **options), **more)
+    return configured(section, kind, lambda _, **all_: streams.get(kind.kind, **all_), options, **(more | given))
 
 
-def _detector(source: SettingsFile, given: Detect) -> Detector | None:
+def detector_of(source: SettingsFile, name: str, options: Section | None = None, **given: Any) -> Detector:
+    """A detector with the options of its section. `options`, `given`: a command's, over them, as of `stream_of`."""
+    all_ = source.section(name)
+    section = Section(all_.file, name, {key: text for key, text in all_.items() if key not in given}, all_.line)
+    detector = configured(section, detect.find(name), detect.get, options, **given)
+    below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg, not those of the command
+    return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
+
+
+def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
     """[detect] detector, with the options of the section that has its name. Raises ConfigError."""
     at = source.section("detect").where
     for name in given.datasets:
@@ -311,21 +358,23 @@ def _detector(source: SettingsFile, given: Detect) -> Detector | None:
     if given.detector is None:
         return None
     try:
-        kind = detect.find(given.detector)
+        detect.find(given.detector)
     except PipelineError as error:
         raise ConfigError(f"{at('detector')}: {error}") from error
-    return configured(source.section(given.detector), kind, detect.get).below(source.path.resolve().parent)
+    return detector_of(source, given.detector)
 
 
 # -------------------------------------------------------------------------------------------------------- checks
 
 
-def _check_sections(source: SettingsFile) -> None:
+def check_sections(source: SettingsFile) -> None:
+    """Raise ConfigError for a section that there is not, and for names that two packages claim."""
     taken = {*TYPES, *OF_TRAINING, *datasets.names()}
-    of_plug_ins = [*streams.names(), *detect.names()]
-    if twice := sorted(taken & set(of_plug_ins)) or [name for name in detect.names() if name in streams.names()]:
+    of_plug_ins = [*streams.names(), *detect.names(), *of_training()[len(OF_TRAINING) :]]
+    if twice := sorted(name for name in {*of_plug_ins} if name in taken or of_plug_ins.count(name) > 1):
         raise ConfigError(
-            f"a stream or detector of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
+            f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
+            "rename it"
         )
     also = str(source.section("features").get("also", "")).split()
     known = sorted({*taken, *of_plug_ins, *also})

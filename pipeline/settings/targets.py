@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import cache
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
+from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -20,8 +22,10 @@ from pipeline.features.streams.base import Stream
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.file import Section
-from pipeline.settings.sections import configured, load
+from pipeline.settings.file import Section, SettingsFile
+from pipeline.settings.sections import Features, Sections, configured, dataclass_of, load, stream_of
+
+NOTHING: Final = SettingsFile(Path(), {})  # no luigi.cfg
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,9 @@ class Target:
     stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     also: tuple[StreamSpec, ...] = ()  # further ones
-    not_made: bool = False  # demo data that `synthesize` has not made yet
+    drop_removed: bool = False  # rows of videos that are gone from the raw folder go, too
+    not_made: bool = False  # demo data, or the demo body, that `synthesize` has not made yet
+    detector: Detector | None = None  # that finds people in its clips before they are converted
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
     @property
@@ -77,13 +83,21 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.stream if dataset.has_pixels else None,
             found.crops if dataset.has_pixels else None,
             found.also,
-            not_made=found.embedded.enabled and datasets.has_demo_data(name) and not found.raw(name).is_dir(),
+            drop_removed=found.drops_removed(name),
+            not_made=found.embedded.enabled and _not_made(found, dataset),
+            detector=found.detector if name in found.detect.datasets else None,
             weights=found.source.where("features", "weights"),
         )
         for name, dataset in enabled.items()
         for split in dataset.splits
     ]
     return [target for target in targets if not names or target.dataset.name in names or target.name in names]
+
+
+def _not_made(found: Sections, dataset: Dataset) -> bool:
+    """Does `synthesize` make its raw files, or the body that it uses, and has not?"""
+    own = datasets.has_demo_data(dataset.name) and not found.raw(dataset.name).is_dir()
+    return own or (dataset.uses_body and not found.paths.body.is_dir())
 
 
 def broken_in(file: Path) -> list[str]:
@@ -96,6 +110,8 @@ def absent(targets: Iterable[Target]) -> list[str]:
     found = []
     for target in targets:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
+        if target.detector is not None and not target.detector.downloads:
+            needed.append(target.detector.identity)
         if target.dataset.uses_body and target.body is not None and not target.not_made:
             from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
 
@@ -108,17 +124,29 @@ def absent(targets: Iterable[Target]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:
-    """The stream that a command's options ask for. Raises ConfigError for options that the kind does not have."""
-    found, section = streams.find(kind), Section(Path("--set"), kind, options)
-    given = {"weights": weights, "precision": precision}
+def stream_named(
+    kind: str,
+    weights: str | None,
+    precision: str | None,
+    options: Mapping[str, str],
+    over: Stream | SettingsFile = NOTHING,
+    name: str = "",
+) -> Stream:
+    """The stream that a command's options ask for, over another of the kind or over luigi.cfg.
+
+    `name`: whose section of luigi.cfg has its options; where there is none, its kind's. Raises ConfigError for options
+    that the kind does not have.
+    """
+    found, given = streams.find(kind), Section(Path("--set"), kind, options)
+    of_resnet = {"weights": weights, "precision": precision}
     if not issubclass(found, ResNet50):
-        if of_resnet := [f"--{name}" for name, text in given.items() if text]:
-            raise ConfigError(
-                f"{of_resnet[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE"
-            )
-        return configured(section, found, streams.get)
-    if of_resnet := [name for name in given if name in options]:
-        raise ConfigError(f"--set {of_resnet[0]}: is an option of its own: --{of_resnet[0]}")
+        if named := [f"--{option}" for option, text in of_resnet.items() if text]:
+            raise ConfigError(f"{named[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE")
+    elif named := [option for option in of_resnet if option in options]:
+        raise ConfigError(f"--set {named[0]}: is an option of its own: --{named[0]}")
     parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    return configured(section, found, streams.get, **{name: of for name, of in parsed.items() if of is not None})
+    more = {option: read for option, read in parsed.items() if read is not None}
+    if isinstance(over, Stream):
+        return configured(Section(Path(), kind), found, lambda _, **all_: replace(over, **all_), given, **more)
+    features = dataclass_of(over.section("features"), Features)
+    return stream_of(over, features, name if name in over.sections else kind, found, given, **more)

@@ -24,13 +24,14 @@ def training_sections(
     ablation: Mapping[str, Any] | None = None,
     ablation_runs: Sequence[Run] = (),
 ) -> list[Section]:
-    """Results, bodies and curves. notes: what a reader should know of which runs these are.
+    """Results, bodies where a run has any, and curves. notes: what a reader should know of which runs these are.
 
     raw, body: folders, for the bodies. ablation: the content of ablation.json. What a run lacks is reported in its
     place; nothing is raised for it.
     """
+    bodies = bodies_section(opened, runs, raw=raw, body=body)
     return [
         results_section(runs, ablation or {}, cache=str(opened.root)),
-        bodies_section(opened, runs, raw=raw, body=body),
+        *([bodies] if any(bodies.data.values()) else []),
         curves_section(runs, ablation_runs, notes=notes),
     ]

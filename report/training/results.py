@@ -17,7 +17,7 @@ from report.training.curves import listed
 from report.training.run import Run
 from vibe_model.evaluation import published
 from vibe_model.metrics import METRICS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
-from vibe_model.runs import KEYPOINTS, csv_text
+from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
@@ -172,6 +172,8 @@ def _sentences(split: str, protocol: str, runs: Sequence[Run], rows: Sequence[Ro
     if not rows:
         return
     first, *others = rows
+    if (genders := runs[0].splits[split].get(LABEL_BODY, NEUTRAL_BODY)) != NEUTRAL_BODY:
+        yield f"Labels are by gendered bodies ({genders}), predictions by the neutral one."
     yield from of_labels(next((row.errors for row in others if row.model == MEAN_BODY), {}), first.model, first.errors)
     if protocol != "default":
         return

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto import event_pb2
 
+from pipeline.errors import PipelineError
 from vibe_model import models, runs
 from vibe_model.errors import ConfigError
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
@@ -158,8 +159,8 @@ class Run:
     def config(self) -> VideoConfig | None:
         """Its settings; None where they are not there, or of a version of this project that had others."""
         try:
-            return models.named(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
-        except (KeyError, TypeError, AttributeError, ConfigError):
+            return models.find(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
+        except (KeyError, TypeError, AttributeError, ConfigError, PipelineError):
             return None
 
     @property

@@ -33,7 +33,8 @@ from tasks.settings import (
     preset_of,
     which_runs,
 )
-from vibe_model.models import MODELS, Model
+from vibe_model import models
+from vibe_model.models import Model
 from vibe_model.settings.run_config import RunConfig
 
 HELP: Final = config.HELP
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(one.name, plain(text_of(one.value)), plain(one.origin))
         console.show(table)
     try:
-        for model in MODELS.values():
+        for model in models.every():
             if model.section == VIBE.section or model.section in s.source.sections:
                 check_inputs(s, model_settings(s, model))
     except ConfigError as error:
@@ -148,7 +149,7 @@ def effective(s: Settings) -> Iterator[Setting]:
     for name in (name for name in shown if name not in datasets.broken(shown)):
         yield from of(name, s.dataset(name))
 
-    for model in MODELS.values():
+    for model in models.every():
         yield from _of_model(s, model, setting)
     train = model_settings(s, VIBE)
     as_train = "[train] preset" if which_runs(s).preset == EMBEDDED else DEFAULT

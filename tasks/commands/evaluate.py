@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     for split, rows in evaluation.rows_beside_published(metrics, title).items():
         console.show(evaluation.table_of(split, rows, protocols=True), least=WIDE)
         console.out.print()
+    evaluation.show_label_bodies(metrics)
     evaluation.show_dynamics(metrics)
     console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
     if stand_in:

@@ -39,7 +39,8 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--cache", type=cache.place_of, metavar="DIR", help="predict a split of it that has features")
     people = sub.add_argument_group("where people are (default: they are detected)")
     people.add_argument("--detector", metavar="NAME", help="keypoint_rcnn (default; demo data: demo), or a package's")
-    people.add_argument("--detector-weights", metavar="FILE", help="default: pretrained, torchvision's")
+    people.add_argument("--detector-weights", metavar="FILE", help="default: its own; of keypoint_rcnn pretrained")
+    people.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another option of it")
     people.add_argument(
         "--keypoints",
         type=Path,
@@ -136,6 +137,9 @@ def _check(args: argparse.Namespace) -> None:
     first = args.what[0]
     if args.checkpoint is None and not args.preview:
         raise ConfigError(f"{first}: expected --checkpoint FILE, the model; found none. (--preview needs none.)")
+    if args.set and (labels or args.cache is not None):
+        found = "--cache" if args.cache is not None else f"--{labels[0]}"
+        raise ConfigError(f"--set {args.set[0]}: expected a detector, whose option it is; with {found} there is none")
     if len(labels) > 1:
         raise ConfigError(f"{first}: expected --keypoints or --boxes, found both")
     if args.cache is not None and (labels or args.preview or len(args.what) > 1):
@@ -276,13 +280,14 @@ def _tracks(args: argparse.Namespace, source: Source, out: Path, steps: _Steps) 
 
 def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source:
     from pipeline.commands.detect import detector_of
+    from pipeline.detect.keypoint_rcnn import KeypointRCNN
     from pipeline.raw.stand_in import is_stand_in
     from tasks.prediction import sources
 
     name = args.detector or ("demo" if is_stand_in(source.raw) else "keypoint_rcnn")
-    weights = args.detector_weights or (None if name == "demo" else "pretrained")
+    weights = args.detector_weights or ("pretrained" if name == KeypointRCNN.name else None)
     try:
-        detector = detector_of(name, weights, [])
+        detector = detector_of(name, weights, args.set)
         with steps.bar("detect", "frame") as progress:
             source, report = sources.detected(source, detector, device=args.device, progress=progress)
     except (ConfigError, MissingAssets) as error:

@@ -16,9 +16,8 @@ from pipeline.cli.options import SET, whole
 from pipeline.errors import ConfigError
 from pipeline.settings.file import settings_file
 from tasks.data import enabled_splits
-from tasks.evaluation import EVALUATIONS
 from tasks.settings import Settings, settings
-from vibe_model.models import MODELS
+from vibe_model import models
 
 HELP: Final = "Print a job script for SLURM: all datasets, then training; queued again at its time limit."
 MARGIN: Final = 300  # s before the time limit at which the work is ended, in an orderly way
@@ -92,12 +91,15 @@ step srun "$${python[@]}" -m torch.distributed.run --nnodes $nodes --nproc-per-n
 def options(sub: argparse.ArgumentParser) -> None:
     """What the job asks for."""
     add = sub.add_argument
-    add("--model", choices=MODELS, default=next(iter(MODELS)), help="default: %(default)s")
+    add("--model", choices=models.names(), default=models.names()[0], help="default: %(default)s")
     add("--nodes", type=whole(1), default=1, help="of training; all before it is done on the first (default 1)")
     add("--gpus", type=whole(1), help="on each node (default 1; none with --only convert)")
     add("--cpus", type=whole(1), help="on each node, for decoding (default 16 for each GPU)")
     add("--mem", type=_memory, help="of each node, as 128G; default: your cluster's")
-    only = "convert: without a GPU; data: also features, of what is converted already them alone; train: the rest"
+    only = (
+        "convert: conversion, without a GPU; data: conversion and features (only features where all is converted); "
+        "train: training and evaluation"
+    )
     add("--only", choices=("convert", "data", "train"), help=only)
     add("--restarts", type=whole(0), default=20, help="how often the job is queued again at most (default 20)")
     add("--time", type=_time, default="12:00:00", help="time limit of each job (default 12:00:00)")
@@ -105,7 +107,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script. Raises ConfigError for nodes and GPUs that would do nothing."""
-    s, several, model = settings(), args.nodes > 1, MODELS[args.model]
+    s, several, model = settings(), args.nodes > 1, models.find(args.model)
     gpus = args.gpus or 1
     if args.only in ("convert", "data") and several:
         raise ConfigError(f"--nodes {args.nodes}: --only {args.only} uses one node; several, by Dask: docs/cluster.md")
@@ -131,9 +133,8 @@ def run(args: argparse.Namespace) -> int:
     # On several nodes training is done before its task, which only looks at it then.
     over_nodes = [OVER_NODES.substitute(asked, model=args.model).rstrip()] if several else []
     processes = f" --set {model.section}.processes={gpus}" if parallel and not several else ""
-    task = next(task.__name__ for task in EVALUATIONS if task.train.model is model)
     name = re.sub(r"\W+", "-", s.paths.runs.resolve().parent.name) or "vibe"
-    steps = {"data": [DATA], "train": [*over_nodes, f"{TRAIN}{task}{processes}"]}
+    steps = {"data": [DATA], "train": [*over_nodes, f"{TRAIN}Evaluate --model {args.model}{processes}"]}
     chosen = [step for part in steps if args.only in (None, part) for step in steps[part]]
     if args.only == "convert":
         splits = shlex.join(f"{dataset}/{split}" for dataset, split, _ in enabled_splits())

@@ -1,4 +1,4 @@
-"""`python -m tasks train`: what `TrainVIBE` and `TrainHMMR` do, without Luigi; by torch's launcher, in processes."""
+"""`python -m tasks train`: what Luigi's task `Train` does, by itself; by torch's launcher, in several processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.run import shown_by
-from tasks.settings import model_settings, settings
-from tasks.terminal import fact, shortened
+from tasks.settings import model_settings, not_small, settings
+from tasks.terminal import fact, shortened, warn
 from tasks.training import model_config
-from vibe_model.models import MODELS
+from vibe_model import models
 
 HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     """Which run."""
-    sub.add_argument("--model", choices=MODELS, default=next(iter(MODELS)), help="default: %(default)s")
-    names = "; ".join(f"{name}: {', '.join(model.variants)}" for name, model in MODELS.items())
+    sub.add_argument("--model", choices=models.names(), default=models.names()[0], help="default: %(default)s")
+    names = "; ".join(f"{model.name}: {', '.join(model.variants)}" for model in models.every())
     sub.add_argument(
         "--variant", default="", metavar="NAME", help=f"or some joined by +; default: luigi.cfg's. Of {names}"
     )
@@ -41,8 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from tasks.prediction.pictures import Pictures
     from vibe_model import training
 
-    model, leads = MODELS[args.model], os.environ.get("RANK", "0") == "0"
+    model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
     config = model_config(model, args.variant, args.seed)
+    if leads and (note := not_small(settings(), model)):
+        warn(note)
     if "RANK" in os.environ:
         end_with_parent()  # killed, torch's launcher would leave them behind
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed

@@ -30,6 +30,7 @@ Floats = NDArray[np.floating[Any]]
 
 BODIES_AT_ONCE: Final = 32  # posed together: their vertices are 3 MB
 STAND_IN: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data
+CAPTION_FOR: Final = 480  # px, a picture's smaller side up to which a caption's letters have their smallest size
 GROUND: Final = 60  # grey of views without a picture
 SHIFT: Final = 4  # binary digits after the point, of what OpenCV draws
 SIDES: Final[Mapping[str, tuple[int, int, int]]] = {  # RGB of limbs
@@ -185,10 +186,12 @@ def seen(record: Any, verts: Floats) -> SeenBody:
 
 
 def caption(image: Image, text: str, line: int = 0) -> None:
-    """Write a short text into the lower left corner, `line` lines above the lowest, in place."""
-    at = (4, image.shape[0] - 5 - 16 * line)
+    """Write a short text into the lower left corner, `line` lines above the lowest, in place; larger in large ones."""
+    size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
+    at = (round(4 * size), image.shape[0] - round((5 + 16 * line) * size))
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
-        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
+        thick = round(thickness * size)
+        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, colour, thick, cv2.LINE_AA)
 
 
 def draw_skeleton(image: Image, kp_2d: Floats, *, dot: int = 3) -> None:

@@ -103,10 +103,19 @@ def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path
 
 @pytest.mark.parametrize(
     "options",
-    [{"seqlen": 0}, {"stride": 0}, {"seqlen": -3}, {"tail": "Cover"}, {"tail": ""}, {"tail": None}],
+    [
+        {"seqlen": 0},
+        {"stride": 0},
+        {"seqlen": -3},
+        {"tail": "Cover"},
+        {"tail": ""},
+        {"tail": None},
+        {"seqlen": "16"},
+        {"stride": 1.5},
+    ],
 )
 def test_windows_of_nothing_and_other_tails_are_refused(options: Any) -> None:
-    with pytest.raises(ValueError, match=r"at least 1|tail"):
+    with pytest.raises(ValueError, match=r"at least 1|tail|whole numbers"):
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
 
 

@@ -24,12 +24,12 @@ from tasks import settings
 from tasks.commands.config import effective, settable
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
-from vibe_model.models import MODELS
+from vibe_model import models
 from vibe_model.pr_vipe import config as pr_vipe_config
 from vibe_model.vibe import mposer_config
 from vibe_model.vibe.config import PRESETS, VARIANTS, TrainConfig
 
-HMMR, PARTS = MODELS["hmmr"], MODELS["part_dynamics"]
+HMMR, PARTS = models.find("hmmr"), models.find("part_dynamics")
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]

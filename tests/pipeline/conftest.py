@@ -196,6 +196,14 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
 
 
+@pytest.fixture(autouse=True)
+def empty_working_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands read luigi.cfg of the working folder, and that of the clone is for its demo data."""
+    folder = tmp_path_factory.getbasetemp() / "empty"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+
+
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
     base = tmp_path_factory.getbasetemp()

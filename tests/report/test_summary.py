@@ -15,7 +15,7 @@ from report.training.curves import used_for
 from report.training.run import read_run
 from tests.report.conftest import kept, person, write_split, write_stream
 from tests.report.runs_by_hand import make_run
-from vibe_model.models import MODELS
+from vibe_model import models
 
 
 def summary(root: Path, *runs: Any, stream: str | None = None) -> Any:
@@ -68,6 +68,6 @@ def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
     assert "penn_action/train" not in uses
     assert uses["insta_variety/train"] == "training, 2D"
     assert uses["amass/train"] == "real motion"
-    hmmr = MODELS["hmmr"].presets["embedded"]().as_dict()
+    hmmr = models.find("hmmr").presets["embedded"]().as_dict()
     third = read_run(make_run(tmp_path, "third", config=hmmr, of_model="hmmr"), "HMMR")
     assert used_for([one, third])["kinetics/train"] == "training, 2D (HMMR)"

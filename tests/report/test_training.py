@@ -37,8 +37,7 @@ from report.training.results import (
 )
 from report.training.run import Run, read_events, read_run
 from tests.report.runs_by_hand import ERRORS, SPLIT, log, make_run, metrics
-from vibe_model import runs
-from vibe_model.models import MODELS
+from vibe_model import models, runs
 from vibe_model.vibe.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +204,7 @@ def test_the_table_is_written_as_csv_and_as_latex(make: Callable[..., Path]) -> 
 
 
 def test_runs_of_any_model_are_read_by_their_own_settings(make: Callable[..., Path]) -> None:
-    config = MODELS["hmmr"].presets["embedded"](epochs=4)
+    config = models.find("hmmr").presets["hmmr"](epochs=4)
     run = read_run(make(config=config.as_dict(), of_model="hmmr"), "HMMR")
     assert run.config == config
     assert used_for([run])["amass/train"] == "real motion"

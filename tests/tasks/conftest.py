@@ -184,6 +184,8 @@ class Project:
         """The same elsewhere. The body, 60 MB that no test changes, is shared."""
         shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("body", "locks"))
         (to / "body").symlink_to(self.folder / "body")
+        for notes in to.glob("cache/*/*/provenance.json"):  # of splits: they were converted there
+            notes.write_text(notes.read_text().replace(str(self.folder.resolve()), str(to.resolve())))
         return Project(to)
 
 

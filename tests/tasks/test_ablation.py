@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from tasks import Ablation, TrainMPoser, TrainVIBE, ablation
+from tasks import Ablation, Train, TrainMPoser, ablation
 from tasks.ablation import FILES, default_variants, left_out
 from tasks.training import mposer_checkpoint, mposer_config, train_config
 from vibe_model import runs
@@ -126,7 +126,7 @@ def test_without_3dpw_comes_after_what_it_is_to_be_compared_with(asking) -> None
 
 def test_it_requires_a_training_for_each_variant_and_seed(asking) -> None:
     task = asking({}, variants="per-frame, configured", seeds="3,5,3")
-    trained = [(t.variant, t.seed) for t in task.requires() if isinstance(t, TrainVIBE)]
+    trained = [(t.variant, t.seed) for t in task.requires() if isinstance(t, Train)]
     assert trained == [("per-frame", 3), ("per-frame", 5), ("", 3), ("", 5)]
     assert task.what == "2 variants, 2 seeds"
 

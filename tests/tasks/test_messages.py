@@ -14,15 +14,15 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from luigi import configuration
+from luigi import configuration, lock
 from luigi.rpc import RPCError
 
 from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
-from tasks import Convert, luigi_command, terminal
-from tasks.events import whose_data
+from tasks import Convert, base, luigi_command, terminal
+from tasks.events import how_long, whose_data
 from tasks.settings import settings
-from tests.tasks.conftest import LUIGI, ROOT
+from tests.tasks.conftest import LUIGI, ROOT, load
 
 SCHEDULING = 35
 FAILED = 30
@@ -62,7 +62,7 @@ def test_luigis_log_level_brings_the_traceback(bare) -> None:
 def prepared(bare, within, monkeypatch, capsys):
     """What `luigi WORDS` does before it begins; the message with which it ends instead."""
 
-    def prepare(*words: str) -> str:
+    def prepare(*words: str, code: int = 2) -> str:
         within(bare)
         config = configuration.LuigiConfigParser()
         config.read(bare.cfg)
@@ -72,7 +72,7 @@ def prepared(bare, within, monkeypatch, capsys):
         try:
             luigi_command.prepare()
         except SystemExit as ended:
-            assert ended.code == 2
+            assert ended.code == code
         return str(capsys.readouterr().err)
 
     return prepare
@@ -96,6 +96,25 @@ def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
     shown = prepared("Data", f"--scheduler-url={url}")
     assert shown.startswith(f"error: [core] local_scheduler is false, and no luigid answers at {url} (")
     assert time.monotonic() - began < 30, "Luigi itself asks for 60 s"
+
+
+def test_the_same_command_that_runs_already_is_named_with_its_process_and_folder(prepared, monkeypatch) -> None:
+    words = ("Data", "--local-scheduler")
+    monkeypatch.setattr(lock, "getpcmd", lambda pid: "luigi Data" if pid == os.getpid() else running)
+    running = "luigi TrainVIBE"
+    assert prepared(*words) == ""
+    _, _, file = lock.get_info(configuration.get_config().get("core", "lock_pid_dir"))
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text(f"{os.getppid()}\n")
+    try:
+        assert prepared(*words) == ""
+        running = "luigi Data"
+        shown = prepared(*words, code=10)
+        assert shown.startswith("error: another `luigi --module tasks Data --local-scheduler` runs here already (")
+        assert f"process {os.getppid()}, in {Path(f'/proc/{os.getppid()}/cwd').readlink()}, since 2" in shown
+        assert prepared(*words, "--no-lock") == ""
+    finally:
+        shutil.rmtree(Path(file).parent)
 
 
 @pytest.mark.slow
@@ -158,15 +177,29 @@ def test_rejected_videos_are_reported_by_this_run_the_next_one_and_with_strict_a
     project.configure({"embedded": {"enabled": "false"}})
     ran = build(project, "Convert", dataset="amass", split="train")
     n = f"{len(motions)} video{'s' * (len(motions) > 1)}"
-    assert ran.code == 0
+    assert "amass/train: no rows" in ran.only_failure(FAILED)
     assert f"0 of 0 frames kept (frames of {n.replace(' ', ' unreadable ')} are not counted)" in ran.words
-    at = next(i for i, line in enumerate(ran.lines) if line.startswith("! convert    amass/train"))
-    assert ran.lines[at + 1].startswith("  ! amass/train: no rows")
     again = build(project, "Convert", dataset="amass", split="train")
-    assert f"! convert amass/train up to date ({n} rejected: status --all)" in again.words
+    assert "bad_label_file" in again.only_failure(FAILED)
     project.configure({"convert": {"strict": "true"}})
     message = build(project, "Convert", dataset="amass", split="train").only_failure(FAILED)
     assert str(motions[0]) in message
+
+
+def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project, build) -> None:
+    first = min((project.folder / "raw/amass").rglob("*_poses.npz"))
+    project.configure({"embedded": {"enabled": "false"}})
+    before, video = project.files(), first.read_bytes()
+    first.unlink()
+    for name in ("Data", "Data"):
+        ran = build(project, name)
+        assert "1 video not in" in ran.only_failure(FAILED)
+        assert first.stem in ran.words
+        assert project.files() == before
+    project.configure({"convert": {"removed": "drop"}})
+    assert "1 removed" in build(project, "Data").words
+    first.write_bytes(video)
+    assert build(project, "Data").code == 0
 
 
 def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, tmp_path, monkeypatch) -> None:
@@ -245,6 +278,24 @@ def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_th
     assert (percent[0], percent[-1], messages[-1]) == (0, 100, "1000 of 1000  clip")
     assert len(percent) < 100
     assert task.on_failure(ConfigError("expected this, found that")) == "expected this, found that"
+
+
+def test_a_log_has_a_sign_of_life_of_what_runs_without_progress(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(base, "SILENCE", 0.01)
+    shown = ""
+    with Convert(dataset="amass", split="val").progress():
+        while not shown:
+            shown = capsys.readouterr().err
+    assert shown.startswith("convert    amass/val: at work for ")
+
+
+def test_the_first_run_on_demo_data_says_how_long_it_takes(bare, within, tmp_path) -> None:
+    shipped = load(tmp_path, (ROOT / "luigi.cfg").read_text())
+    assert "6 to the report" in how_long(shipped)
+    (tmp_path / "data/cache").mkdir(parents=True)
+    assert how_long(shipped) == ""
+    within(bare)
+    assert how_long(settings()) == "", "another size takes another time"
 
 
 def test_work_continues_when_luigis_scheduler_cannot_be_reached() -> None:

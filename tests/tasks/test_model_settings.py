@@ -10,7 +10,7 @@ import pytest
 from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError
 from pipeline.features.streams.resnet50 import ResNet50
-from tasks import Convert, EvaluateHMMR, TrainHMMR, TrainPrVIPE, evaluation, settings
+from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation, settings
 from tasks.settings import VIBE, model_settings
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
@@ -69,7 +69,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
 
 
 def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path: Path) -> None:
-    hmmr = models.MODELS["hmmr"]
+    hmmr = models.find("hmmr")
     found = model_settings(load(tmp_path, GOOD), hmmr)
     assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 4)
     real = GOOD.replace("preset = embedded", "preset = published")
@@ -83,11 +83,11 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
 def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD + "[features]\nkind = homography\n[hmmr]\npreset = hmmr\n")
     with pytest.raises(ConfigError, match=r"\[hmmr\].* 9 numbers a row, no multiple of 32"):
-        settings.check_inputs(loaded, model_settings(loaded, models.MODELS["hmmr"]))
+        settings.check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
 
 
 def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: Path) -> None:
-    shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.MODELS["hmmr"]
+    shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.find("hmmr")
     demo = load(tmp_path, shipped)
     real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
     assert demo.detect.detector == "demo"
@@ -105,7 +105,7 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
 
 def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
     own = "[features]\nstream = vit\nkind = torchvision\n[torchvision]\nnetwork = vit_b_16\ndim = 768\n"
-    for model in models.MODELS.values():
+    for model in models.every():
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
 
 
@@ -167,7 +167,7 @@ def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) ->
     assert (baseline.name, baseline.per_frame, baseline.weights["const"]) == (f"{own.name}+single-view", True, 0)
     bare.configure({"hmmr": {"variant": "single-view"}})
     config_with()
-    assert EvaluateHMMR().requires() == [TrainHMMR()]
+    assert EvaluateHMMR().requires() == [Train(model="hmmr")]
 
 
 def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) ->
     html = page(bare).read_text()
     assert "expected a feature cache" in html
     assert "There is no training run to show." in html
+
+
+def test_a_cache_without_runs_has_no_empty_heading_and_nothing_of_models_that_luigi_cfg_does_not_name(
+    project, tasks_command
+) -> None:
+    """As the cache of a fine-tuning, with the luigi.cfg of a clone."""
+    shutil.rmtree(project.folder / "runs")
+    project.configure({"part_dynamics": {"report": None}, "hmmr": {"report": None}})
+    assert tasks_command(project, "report")[0] == 0
+    html = page(project).read_text()
+    assert '<h2 id="curves">' in html
+    assert '<h2 id="bodies">' not in html
+    assert "pr_vipe" not in html
+    project.configure({"part_dynamics": {"report": "true"}})
+    assert tasks_command(project, "report")[0] == 0
+    assert "pr_vipe" in page(project).read_text()
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_the_data_come_before_training_and_a_failure_ends_the_job_with_its_code(
     assert run(folder) == (0, "")
     assert calls(folder) == [
         "luigi --module tasks Data",
-        "luigi --module tasks EvaluateVIBE --set train.processes=4",
+        "luigi --module tasks Evaluate --model vibe --set train.processes=4",
     ]
     # Extraction takes all GPUs.
     assert (folder / "set").read_text() == "features.device=auto\nfeatures.devices=0,1,2,3\n"
@@ -124,12 +124,12 @@ def test_the_log_has_the_last_lines_of_what_failed(job) -> None:
 
 
 def test_only_data_or_only_training_and_the_memory_can_be_asked_for(job) -> None:
-    for only, expected in (("data", "luigi --module tasks Data"), ("train", "luigi --module tasks EvaluateVIBE")):
+    for only, task in (("data", "Data"), ("train", "Evaluate --model vibe")):
         folder = job("--only", only, "--mem", "128G")
         (folder / "calls").unlink(missing_ok=True)
         assert "#SBATCH --mem=128G\n" in (folder / "job.sh").read_text()
         assert run(folder)[0] == 0
-        assert calls(folder) == [expected]
+        assert calls(folder) == [f"luigi --module tasks {task}"]
 
 
 def test_conversion_alone_asks_for_no_gpu(job) -> None:
@@ -149,7 +149,7 @@ def test_several_nodes_join_at_the_first(job) -> None:
     assert shown == "scontrol show hostnames node[1-2]"
     assert "--nnodes 2 --nproc-per-node 4 " in launched
     assert launched.endswith("--rdzv-endpoint node1:20007 -m tasks train --model vibe")
-    assert last == "luigi --module tasks EvaluateVIBE"
+    assert last == "luigi --module tasks Evaluate --model vibe"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_several_nodes_join_at_the_first(job) -> None:
         ("--only convert --gpus 4", 2, "conversion uses none"),
         ("--only train --gpus 4 --model part_dynamics", 2, "trains in one process"),
         ("--nodes 2 --model hmmr", 2, "trains in one process"),
-        ("--gpus 2 --model part_dynamics", 0, "--module tasks EvaluatePartDynamics\n"),
+        ("--gpus 2 --model part_dynamics", 0, "--module tasks Evaluate --model part_dynamics\n"),
     ],
 )
 def test_nodes_and_gpus_that_would_do_nothing_are_refused(bare, tasks_command, words, code: int, part: str) -> None:

@@ -79,6 +79,23 @@ def test_plan_lists_what_runs_and_what_was_accepted_does_not(project, build, cap
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(project, build, capsys, monkeypatch) -> None:
+    def by_hand(command: str, split: str, *more: str) -> str:
+        raw = ("--raw", str(project.folder / "raw" / split.partition("/")[0])) if command == "convert" else ()
+        assert main([command, split, "--cache", str(project.folder / "cache"), *raw, *more]) == 0
+        return capsys.readouterr().out
+
+    project.configure({"amass": {"resampling": "decimate"}})
+    assert build(project, "Convert", dataset="amass", split="train").done == ["convert amass/train"]
+    assert by_hand("convert", "amass/train").startswith("amass/train: up to date")
+    assert by_hand("convert", "3dpw/train").startswith("3dpw/train: up to date"), "with the body of luigi.cfg"
+    assert by_hand("extract", "3dpw/train") == "3dpw/train: resnet50 is up to date\n"
+    assert "converted" in by_hand("convert", "amass/train", "--set", "amass.resampling=slerp")
+    monkeypatch.setenv("PIPELINE_SET", "amass.resampling=slerp")
+    ran = build(project, "Data")
+    assert (ran.code, ran.done) == (0, [])
+
+
 def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(project, build) -> None:
     (first,) = project.runs
     kept = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}

@@ -18,7 +18,7 @@ import torch
 
 from tasks import training
 from tasks.evaluation import as_csv, result_rows
-from tests.tasks.conftest import PROBE, ROOT
+from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model import runs
 from vibe_model.metrics import UNITS
 from vibe_model.training.loop import Progress
@@ -88,6 +88,22 @@ def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made) ->
     assert "· report page up to date" in again.words
     assert again.lines[-1] == "imported:"
     assert made.project.files() == before
+
+
+@pytest.mark.slow
+def test_after_the_demo_trainings_every_model_is_clearly_better_than_the_mean_body(tmp_path: Path) -> None:
+    """`make report` in a fresh clone: with luigi.cfg as it is shipped."""
+    shutil.copy(ROOT / "luigi.cfg", tmp_path)
+    shown, _ = (process := Project(tmp_path).start("Report")).communicate()
+    assert process.returncode == 0, shown
+    with (tmp_path / "runs/report.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if (row["split"], row["protocol"]) == ("3dpw/test", "default")]
+    errors = {row["model"]: {name: float(row[name]) for name in ("pa_mpjpe", "mpjpe", "pve")} for row in rows}
+    mean_body = errors.pop("mean body")
+    assert {"VIBE", "HMMR", "Part dynamics", "per frame"} <= errors.keys()
+    for model, own in errors.items():
+        for name, error in own.items():
+            assert error < 0.95 * mean_body[name], (model, name)
 
 
 def test_results_that_differ_from_metrics_json_are_written_again(project, build) -> None:

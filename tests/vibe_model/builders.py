@@ -14,7 +14,7 @@ from vibe_model import VIBE, TrainConfig
 
 FEATURE_SIZE = 6
 SMALL = {"hidden_size": 5, "feature_size": FEATURE_SIZE, "regressor_size": 7}
-Track = namedtuple("Track", "name video start stop fps step crop_scale")
+Track = namedtuple("Track", "name video start stop fps step crop_scale gender", defaults=["neutral"])
 
 
 class TinyBody(nn.Module):

@@ -4,8 +4,9 @@ Protocol "default" predicts every frame that has features once, counts the frame
 accelerations over neighbouring frames of one track. Protocol "published" does what the published figures were made
 with, its four defects included: windows drop each track's last frames, accelerations are taken across track borders,
 `valid` is ignored, and labels are rounded to float16. Protocol "hmmr" is that of Kanazawa et al., CVPR 2019: the frames
-of the default one of which enough joints can be seen, and means over tracks of each track's mean. PVE compares neutral
-bodies in all of them.
+of the default one of which enough joints can be seen, and means over tracks of each track's mean. In all of them PVE
+compares with the body that the split's 3D joints are of: neutral, or where its reader declares genders, of the person's
+own gender; then about the midpoint of the hips. Predictions are of the neutral body.
 
 Two stages, a track at a time: windows -> estimates (`predictions`), estimates -> bodies -> errors (`frame_errors`).
 Smoothing is done between the two.
@@ -24,7 +25,7 @@ from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import results
 from vibe_model.evaluation.dynamics import KnownPoses, dynamics
-from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
+from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors, label_genders
 from vibe_model.metrics import PROTOCOLS
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
@@ -65,10 +66,10 @@ def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "defa
     keypoints after 2D alignment, within 7.5 % of their box's diagonal. A metric for which no frame has a label is
     absent. frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks;
     frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but without 3D labels or not
-    valid.
+    valid. label_body: "neutral", or the genders of the bodies that joints and vertices of the labels are of.
 
     options: the fields of `EvalOptions`. Raises ConfigError for an unknown protocol and a bad sigma, DataError for
-    predictions that are not finite.
+    predictions that are not finite, MissingAssets without the body of a gender whose vertices are compared.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
@@ -178,6 +179,7 @@ def _metrics(
     ).items():
         found[protocol] = {
             "protocol": protocol,
+            runs.LABEL_BODY: ", ".join(label_genders(split)),
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,
             "frames": means.counted,

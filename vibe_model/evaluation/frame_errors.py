@@ -14,17 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.errors import MissingAssets
 from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.losses import COMMON14
-from vibe_model.metrics import METRICS
+from vibe_model.metrics import HIPS, METRICS
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.runs import NEUTRAL_BODY
 
 if TYPE_CHECKING:
-    from cache import Split
+    from cache import Split, TrackRecord
+    from pipeline.body import Body
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
@@ -94,7 +97,7 @@ class Scorer:
 
     protocols: "published" alone, or of the others, which compare the same bodies. vertices: measure PVE, which costs a
     second body; keypoints: measure the 2D PCK. smooth: sigma of a Gaussian over the predictions in time, frames; 0:
-    none.
+    none. Raises MissingAssets where vertices are measured and a gender of the split's labels has no body.
     """
 
     @torch.no_grad()
@@ -113,6 +116,8 @@ class Scorer:
         self.means = {protocol: Means(by_track=protocol == HMMR) for protocol in protocols}  # over the tracks so far
         # The baseline of every model: the body and camera that VIBE's regressor starts from.
         body = generator.body
+        self._genders = label_genders(split)
+        self._label_bodies = _label_bodies(generator, split, self._genders) if vertices else {}
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         mean = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat)
         self._mean_verts = mean.verts  # (1, V, 3) m
@@ -167,7 +172,10 @@ class Scorer:
                 out.see(part, posed)
                 rows = part[with_mesh]
                 verts, shape = posed["verts"][torch.as_tensor(with_mesh)], predicted.shape[rows]
-                out.of_vertices[:, rows], out.of_mean[:, rows] = self._vertex_errors(verts, shape, truth.theta[rows])
+                of_label = self._label_bodies[label_gender(predicted.track, self._genders)]
+                out.of_vertices[:, rows], out.of_mean[:, rows] = self._vertex_errors(
+                    verts, shape, truth.theta[rows], of_label
+                )
                 continue
             if truth.counted[part].any():
                 out.joints[part] = _numpy(generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"])
@@ -175,22 +183,25 @@ class Scorer:
                 out.see(part, generator.pose(bodies, vertices=False))
         return out
 
-    def _vertex_errors(self, verts: Tensor, shape: Floats, theta: Floats) -> tuple[Float64s, Float64s]:
+    def _vertex_errors(self, verts: Tensor, shape: Floats, theta: Floats, of_label: Body) -> tuple[Float64s, Float64s]:
         """PVE, posed and unposed, of predicted vertices (N, V, 3) and of the mean body, against theta (N, 85).
 
-        shape: (N, 10), the prediction's -> (2, N) mm each.
+        shape: (N, 10), the prediction's; of_label: the body that theta is of -> (2, N) mm each. The origins of two
+        genders' bodies are apart: those are compared about the midpoint of the hips, as joints are.
         """
         label, body = torch.as_tensor(theta, device=verts.device), self._generator.body
         rotmat = axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3))  # (N, 24, 3, 3)
-        target = body(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
-        own, mean = [verts - target], [self._mean_verts - target]
+        target = of_label(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
+        pairs = {"own": [(verts, target)], "mean": [(self._mean_verts, target)]}
         if HMMR in self.means:
-            # Unposed, vertices are linear in the shape: bodies of unit shapes give every difference.
-            rest = torch.eye(3, device=verts.device).expand(11, 24, 3, 3)
-            units = body(betas=torch.eye(11, 10, device=verts.device), rotmat=rest).verts  # (11, V, 3), the last of 0
-            units = units[:10] - units[10]
-            for differences, betas in ((own, torch.as_tensor(shape).to(label)), (mean, body.mean_shape)):
-                differences.append(torch.einsum("nb,bvc->nvc", betas - label[:, 75:], units))
+            rest = _unposed(of_label, label[:, 75:])
+            pairs["own"].append((_unposed(body, torch.as_tensor(shape).to(label)), rest))
+            pairs["mean"].append((_unposed(body, body.mean_shape.reshape(1, -1)), rest))
+        centred = of_label is not body
+        own, mean = (
+            [(_about_hips(body, a) - _about_hips(of_label, b)) if centred else a - b for a, b in both]
+            for both in pairs.values()
+        )
         errors = [
             np.stack([(_MM * one.norm(dim=-1).double().mean(-1)).cpu().numpy() for one in differences])
             for differences in (own, mean)
@@ -290,6 +301,39 @@ class _Posed:
         """Fill in the keypoints of some bodies, from spin49."""
         self.kp_2d[part] = _numpy(posed["kp_2d"])
         self.body_25[part] = _numpy(posed["kp_3d"][:, :N_BODY_25])
+
+
+def label_genders(split: Split) -> tuple[str, ...]:
+    """Genders of the bodies that a split's 3D labels were derived through, as its reader declares them."""
+    return tuple(split.manifest.get("reader", {}).get("genders", (NEUTRAL_BODY,)))
+
+
+def label_gender(track: TrackRecord, genders: Sequence[str]) -> str:
+    """Of `label_genders`, the one whose body a track's labels are of: its own, or the first."""
+    return track.gender if track.gender in genders else genders[0]
+
+
+def _label_bodies(generator: VideoModel, split: Split, genders: Sequence[str]) -> dict[str, Body]:
+    """By gender, on the generator's device. Raises MissingAssets, which names the split, without a gender's files."""
+    try:
+        others = {
+            gender: generator.body.of(gender).to(device_of(generator)) for gender in genders if gender != NEUTRAL_BODY
+        }
+    except MissingAssets as error:
+        raise MissingAssets(f"{split.name}: PVE compares with the gendered bodies of its labels: {error}") from None
+    return {NEUTRAL_BODY: generator.body, **others}
+
+
+def _unposed(body: Body, betas: Tensor) -> Tensor:
+    """Betas (N, 10) -> vertices at rest (N, V, 3) m: linear in the shape, so that 11 bodies give all."""
+    rest = torch.eye(3, device=betas.device).expand(11, 24, 3, 3)
+    units: Tensor = body(betas=torch.eye(11, 10, device=betas.device), rotmat=rest).verts  # (11, V, 3), the last of 0
+    return units[10] + torch.einsum("nb,bvc->nvc", betas, units[:10] - units[10])
+
+
+def _about_hips(body: Body, verts: Tensor) -> Tensor:
+    """(N, V, 3) m, the midpoint of the hips at 0."""
+    return verts - body.common14(verts)[:, HIPS].mean(dim=1, keepdim=True)
 
 
 def _of_seen(every: ByFrame, bodies: _Posed, seen: _Truth, run: Ints) -> ByFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipeline.errors import PipelineError
 from vibe_model import models, runs
 from vibe_model.checkpoints import load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
@@ -103,7 +104,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     if config is not None:
         kind = "ours"
     else:  # published: VIBE's, or SPIN's, which is its regressor frame by frame
-        kind, vibe = "spin" if "model" in content else "vibe", models.MODELS["vibe"]
+        kind, vibe = "spin" if "model" in content else "vibe", models.find("vibe")
         config = models.variant_of(vibe.config(), vibe.baseline if kind == "spin" else "")
     generator = models.of(config).build(config, model)
     load_published(generator, checkpoint)
@@ -124,7 +125,9 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
     if settings is None:
         return None
     try:
-        return models.named(content.get("of_model", "vibe")).config.from_dict(settings)
+        return models.find(content.get("of_model", "vibe")).config.from_dict(settings)
+    except PipelineError as error:
+        raise CheckpointError(f"{checkpoint}: {error}. Install the package that it was trained with.") from error
     except (AttributeError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import positive
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,24 @@ class SmoothingConfig(VideoConfig):
     datasets_3d: tuple[str, ...] = ("3dpw/train",)
     evaluation: tuple[str, ...] = ("3dpw/test",)
     regressor_size: int = positive(1024)
+    kernel_size: int = positive(5)  # frames, an odd number
+
+    @property
+    def per_frame(self) -> bool:
+        """Is every frame regressed from its own feature?"""
+        return self.kernel_size == 1
+
+    def check_consistency(self) -> None:
+        super().check_consistency()
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size: expected an odd number, found {self.kernel_size}")
+
+    @classmethod
+    def embedded(cls) -> "SmoothingConfig":
+        """A minute on two cores, for the demo data."""
+        return cls(**EMBEDDED, stride=8, batch_size=16, epochs=4, regressor_size=256)
 
 
 CONFIG = SmoothingConfig
-PRESETS = {"usual": SmoothingConfig}
-VARIANTS: dict[str, dict[str, int]] = {"small": {"regressor_size": 64}}
+PRESETS = {"usual": SmoothingConfig, "embedded": SmoothingConfig.embedded}
+VARIANTS: dict[str, dict[str, int]] = {"single-frame": {"kernel_size": 1}, "small": {"regressor_size": 64}}

@@ -28,6 +28,7 @@ KINDS: Final = {  # of `pipeline.processes.Failed` -> of a frame's problem
     "reader_timeout": "decoder_hung",
     "reader_crashed": "decoder_crashed",
     "reader_memory": "decoder_memory",
+    "machine_memory": "decoder_memory",
 }
 AFTER: Final = "after_decoder_failure"  # frames of a video after one at which decoding fails
 

@@ -32,6 +32,7 @@ from pipeline.features.streams.base import LabelComputer, LabelStream
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
+CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of a stream of labels
 
@@ -64,10 +65,11 @@ class Run(Generic[T]):
         self._more = True  # they may come
         self._jobs: deque[Job] = deque()  # that have come, of shards that are open
         self._busy: dict[int, tuple[Job, int]] = {}  # process -> its job, and the row that it goes on with
-        # Job -> (output, shard)s that wait until its pixels have been compared.
-        self._comparing: dict[int, tuple[tuple[int, int], ...]] = {}
+        self._comparing: dict[int, Job] = {}  # by number: shards wait until its pixels have been compared
         self._computing: dict[Future[Computed], tuple[OpenOutput[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
+        self._saving: deque[Future[None]] = deque()
+        self._saved = time.monotonic()
         self._reported = 0.0
 
     @property
@@ -134,6 +136,7 @@ class Run(Generic[T]):
                             out.computing += 1
                             self._computing[network.submit(out.compute, batch, self.meter)] = out, batch
                     self._begin_to_write(writer)
+                    self._begin_to_save(writer)
                     waits = self._decoders.outstanding or self._computing or self._writing or self._full
                     assert waits or not any(len(out.open) for out in self._outputs), "nothing is done about open shards"
                     self._listen()
@@ -141,20 +144,30 @@ class Run(Generic[T]):
                         output, written = self._writing.popleft()
                         self._outputs[output].writing -= 1
                         yield output, written.result()
-            finally:  # the pools wait for what they have begun, and begin nothing else
+            finally:  # computed rows are kept; what has not begun to be computed is not begun
                 network.shutdown(wait=False, cancel_futures=True)
-                writer.shutdown(wait=False, cancel_futures=True)
+                self._begin_to_save(writer, now=True)
 
     @property
     def _full(self) -> bool:
         return any(out.batches.full for out in self._outputs)
 
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
-        comparing = {place for places in self._comparing.values() for place in places}
+        comparing = {place for job in self._comparing.values() for place in job.shards}
         for output, out in enumerate(self._outputs):
             for shard in out.open.finished({number for of, number in comparing if of == output}):
                 self._writing.append((output, writer.submit(self._written, out, shard)))
                 out.writing += 1
+
+    def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
+        """Write checkpoints when it is time, or now: in the thread that writes, so that complete shards come after."""
+        while self._saving and self._saving[0].done() and not now:
+            self._saving.popleft().result()
+        if now or (not self._saving and time.monotonic() - self._saved > CHECKPOINT_EVERY):
+            self._saved = time.monotonic()
+            comparing = [job.video for job in self._comparing.values()]
+            for out in self._outputs:
+                self._saving += [writer.submit(save) for save in out.open.save(comparing)]
 
     def _written(self, out: OpenOutput[T], shard: OpenShard) -> T:
         with self.meter.measured("write"):
@@ -199,7 +212,7 @@ class Run(Generic[T]):
             return None
         job = self._jobs.popleft()
         if job.shards:
-            self._comparing[job.number] = job.shards
+            self._comparing[job.number] = job
         return job
 
     def _listen(self) -> None:
@@ -252,7 +265,7 @@ class LabelRun(Generic[T]):
         stream = self._output.stream
         assert isinstance(stream, LabelStream)
         computer: LabelComputer | None = None
-        shards = OpenShards(self._split, self._output.shards, stream, self._output.target)
+        shards, saved = OpenShards(self._split, self._output.shards, stream, self._output.target), time.monotonic()
         for number in self._output.target:
             shard = shards.open(number)
             todo = np.flatnonzero(shard.todo)
@@ -268,6 +281,10 @@ class LabelRun(Generic[T]):
                     computed, known = computer(labels)
                 check_shape(stream, computed, len(rows))
                 shards.put(rows, computed, known)
+                if time.monotonic() - saved > CHECKPOINT_EVERY:
+                    saved = time.monotonic()
+                    for save in shards.save():
+                        save()
                 self.meter.rows += len(rows)
                 self._progress(self.meter.rows + shards.not_computed, self.meter)
             for finished in shards.finished():

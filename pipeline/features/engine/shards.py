@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ class Counts:
 
     computed: int = 0
     carried: int = 0  # whose pixels, frame and box the stream already had
+    kept: int = 0  # that an interrupted extraction had computed
     problems: Counter[str] = field(default_factory=Counter)  # why rows have no feature -> how many
     examples: list[str] = field(default_factory=list)  # messages of the first few problems
 
@@ -33,6 +35,7 @@ class Counts:
         """Of other rows, too."""
         self.computed += other.computed
         self.carried += other.carried
+        self.kept += other.kept
         self.problems += other.problems
         self.examples = (self.examples + other.examples)[:EXAMPLES]
 
@@ -50,6 +53,8 @@ class OpenShard:
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
     left: int  # rows that have neither been computed nor been given up
     counts: Counts
+    done: NDArray[np.bool_]  # (n,) rows that have been computed, now or by an interrupted extraction
+    n_saved: int = 0  # of these, in the checkpoint
 
     @property
     def stop(self) -> int:
@@ -116,6 +121,7 @@ class OpenShards:
             with np.errstate(over="ignore"):  # what exceeds the dtype becomes infinite, which the cache refuses
                 shard.values[here] = computed[at]
             shard.ok[here] = ok[at]
+            shard.done[here] = True
             shard.left -= len(at)
             shard.counts.computed += len(at)
 
@@ -125,6 +131,23 @@ class OpenShards:
         for shard, at in self._by_shard(rows):
             shard.left -= len(at)
             shard.counts.add(Counts(problems=Counter({kind: len(at)}), examples=[message]))
+
+    def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
+        """What writes a checkpoint of each shard with new computed rows, in this thread or in another.
+
+        `but`: rows of the split whose pixels may not be those that were converted.
+        """
+        for shard in self._open.values():
+            rows = np.flatnonzero(shard.done)
+            for span in but:
+                rows = rows[(rows + shard.start < span.start) | (rows + shard.start >= span.stop)]
+            if len(rows) > shard.n_saved:
+                shard.n_saved = len(rows)
+                yield functools.partial(self._save, shard, rows)
+
+    def _save(self, shard: OpenShard, rows: NDArray[np.int64]) -> None:
+        # What is computed changes no more.
+        self._shards.checkpoint(shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows])
 
     def finished(self, but: Container[int] = ()) -> Iterator[OpenShard]:
         """Shards without any row left to compute, `but` some; they are open no longer."""
@@ -160,14 +183,19 @@ class OpenShards:
             keys[live] = self._keys(at, frame[live], bbox[live], labels)
         had, carried, ok = self._shards.carried(keys)
         values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
+        done, kept, flags = self._shards.kept(number, keys)
+        done &= ~had
+        values[done], ok[done] = kept[done], flags[done]
+        had |= done
         todo = np.zeros(len(rows), bool)
         todo[live] = ~had[live] & compared
         without = live[~had[live] & ~compared]
         values[without], ok[without] = 0, cache.UNDEFINED
         left = int(todo.sum())
-        counts = Counts(computed=len(without), carried=len(live) - left - len(without))
+        n_kept = int(done.sum())
+        counts = Counts(computed=len(without), carried=len(live) - left - len(without) - n_kept, kept=n_kept)
         self.not_computed += len(live) - left
-        return OpenShard(number, rows.start, columns, keys, todo, values, ok, left, counts)
+        return OpenShard(number, rows.start, columns, keys, todo, values, ok, left, counts, done, n_kept)
 
     def _boxes(
         self, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]

@@ -43,6 +43,7 @@ class Job(NamedTuple):
     persons: tuple[Mapping[int, Person], ...]  # by output: of each row that it lacks, by its place; without slots yet
     stored: tuple[Cut | None, ...]  # (n,) what stored crops show
     shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
+    video: range  # all rows of its video
     keep_from: NDArray[np.int64]  # (n + 1,) the earliest frame that it or a later row needs as its previous one
 
 
@@ -80,7 +81,7 @@ def jobs(
             order = np.lexsort((rows, frame))
             parts = [order[part] for part in _parts(frame[order], pixels.in_order, most_rows)]
             yield [
-                _job(next(numbers), pixels, rows[part], open_shards, lacks, () if i else shards)
+                _job(next(numbers), pixels, rows[part], open_shards, lacks, () if i else shards, range(start, stop))
                 for i, part in enumerate(parts)
             ]
 
@@ -92,6 +93,7 @@ def _job(
     open_shards: Sequence[OpenShards],
     lacks: Sequence[NDArray[np.int64]],
     shards: tuple[tuple[int, int], ...],
+    video: range,
 ) -> Job:
     """The job of some rows, and of those one step before them where these have to be compared."""
     paired = [rows[np.isin(rows, lack)] for lack, one in zip(lacks, open_shards, strict=True) if one.pairs]
@@ -114,7 +116,7 @@ def _job(
     stored = tuple(open_shards[0].cuts(rows)) if pixels.by_row else (None,) * len(rows)
     needed = np.append(np.where(previous < 0, NO_FRAME, previous), NO_FRAME)
     keep_from = np.minimum.accumulate(needed[::-1])[::-1]
-    return Job(number, pixels, rows, frame, todo, tuple(persons), stored, shards, keep_from)
+    return Job(number, pixels, rows, frame, todo, tuple(persons), stored, shards, video, keep_from)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:

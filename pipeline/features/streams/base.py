@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError
-from pipeline.features.weights import WeightsSpec
+from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
@@ -120,6 +121,12 @@ class Stream(ABC):
     def stand_in(self) -> bool:
         """Whether it is only for demo data, as an untrained network."""
         return False
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of its weights, where they are in one: `provenance.json` names it."""
+        weights = getattr(self, "weights", None)
+        return Path(weights.argument) if isinstance(weights, WeightsSpec) and weights.kind in FILES else None
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -55,9 +55,15 @@ class Hmr2(NumberStream):
         own = {"kind": self.kind, "version": self.version, "precision": self.precision}
         return {**own, "weights": NetworkWeights("file", str(self.checkpoint)).identity(), **crop_identity(self.crop)}
 
+    @property
+    def weights_file(self) -> Path | None:
+        return self.checkpoint
+
     @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:  # noqa: ARG003
-        return None  # only the digest of the checkpoint's file is known
+    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
+        file = identity["weights"].get("argument")  # usually only the digest is known
+        crop = CropPolicy.from_dict(identity.get("crop", {}))
+        return cls(checkpoint=Path(file), precision=identity["precision"], crop=crop) if file else None
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
         """The network on its device. Raises what `networks.hmr2.load` and `loaded` raise."""

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import reading
 from pipeline.formats.json_files import whole
-from pipeline.formats.labels.found import AGAIN, Content, Doubles, Format, Found
+from pipeline.formats.labels.found import DAMAGED, FORMATS, Content, Doubles, Format, Found
 from pipeline.raw.files import read_regular
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
@@ -45,7 +45,7 @@ def content_of(file: Path) -> Content:
 
 def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of every line that is not blank."""
-    with reading(file, "text in UTF-8", do=AGAIN):
+    with reading(file, "text in UTF-8", do=DAMAGED):
         text = read_regular(file).decode("utf-8-sig")
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
 
@@ -83,7 +83,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
         if not 6 <= len(values) <= 10:
             expected, do = "frame,id,x,y,w,h,conf,x,y,z", "Write MOT's columns, or a first line that names yours."
             raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers: {line[:60]!r}", do=do)
-        frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=AGAIN)
+        frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=FORMATS)
         box, score = MOT.corners(file, key, values[2:6]), values[6] if len(values) > 6 else 1.0
         if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
             passed_over += 1
@@ -107,16 +107,16 @@ def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> Con
             n = next((n for n in KEYPOINT_NUMBERS if 5 + n <= len(values) <= 7 + n), -1)
             if n < 0:
                 expected = f"{', '.join(str(5 + n) for n in KEYPOINT_NUMBERS)} numbers, then conf and id"
-                raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers", do=AGAIN)
+                raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers", do=FORMATS)
             if values[0] != 0:
                 passed_over += 1
                 continue
             n_keypoints.add(n)
             if len(n_keypoints) > 1:
                 found = "lines with them and lines without"
-                raise RawDataError(file, key, expected="keypoints in all lines", found=found, do=AGAIN)
+                raise RawDataError(file, key, expected="keypoints in all lines", found=found, do=FORMATS)
             if len(values) == 7 + n:
-                whole(file, key, values[-1], do=AGAIN)
+                whole(file, key, values[-1], do=FORMATS)
             box = YOLO.corners(file, key, values[1:5], size)
             rows.append((frame, box, _joints(values[5 : 5 + n], size), values[5 + n :]))
     return Content(list(_people(rows)), passed_over=passed_over)
@@ -143,5 +143,5 @@ def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) ->
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
-    with reading(file, "numbers", key=key, do=AGAIN):
+    with reading(file, "numbers", key=key, do=FORMATS):
         return [float(text) for text in texts]

@@ -16,11 +16,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError, refuse
+from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.formats.arrays import reading
 from pipeline.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
 from pipeline.formats.labels import box_lines, keypoints_json
-from pipeline.formats.labels.found import AGAIN, BODY, EXPORT, Content, Doubles, Found, Size
+from pipeline.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Content, Doubles, Found, Size
 from pipeline.formats.labels.keypoints_json import ONE_VIDEO
 from pipeline.raw.digests import names_in
 from pipeline.raw.files import open_regular
@@ -28,6 +28,10 @@ from pipeline.skeletons import Skeleton, joint_names
 
 ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
 SUFFIXES: Final = (".json", ".txt", ".csv")
+UNREAD: Final = (  # kinds of files in which other programs keep people: known, so that they are named
+    *(".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5", ".parquet", ".jsonl"),
+    *(".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc"),
+)
 CORNERS: Final = ("upper left corner", "lower right corner")  # the "joints" of people who are known by boxes alone
 FEWEST: Final = 6  # joints that a file's own names must share with ours
 _NUMBERED: Final = re.compile(
@@ -73,24 +77,33 @@ def read_detections(place: Path, video: str, size: Size, notes: list[str] | None
         RawDataError: it is in no known format, or of several videos, or in an unknown joint order.
     """
     if not place.is_dir():
-        return read_results(place)
+        return read_results(place, size, notes)
     numbered = numbered_files(place, video)
     results = [place / name for name in (*(f"{video}{suffix}" for suffix in SUFFIXES), ALPHAPOSE)]
     one = next((file for file in results if file.is_file()), None)
     if not numbered:
-        return None if one is None else read_results(one)
+        return None if one is None else read_results(one, size, notes)
     if one is not None and notes is not None and all(one != file for _, file in numbered):  # of a video called 0001
         tool = "YOLO" if numbered[0][1].suffix == ".txt" else "OpenPose"
         notes.append(f"{one.name} is not used: {tool}'s files are")
     return read_frames(numbered, size)
 
 
-def read_results(file: Path) -> Detections:
-    """A clip's people in one file: JSON by its first character, else text. Raises RawDataError."""
-    with reading(file, "a file", do=AGAIN), open_regular(file) as stream:
+def read_results(file: Path, size: Size | None = None, notes: list[str] | None = None) -> Detections:
+    """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
+
+    `size` of the clip's pictures, to which people in pictures of another scale are scaled; that is noted.
+    """
+    if file.suffix.lower() in UNREAD:
+        expected, found = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
+        raise RawDataError(file, FOLDER, expected=expected, found=found, do=FORMATS)
+    with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
-    return _assembled(file, box_lines.content_of(file) if text else keypoints_json.content_of(file))
+    content = box_lines.content_of(file) if text else keypoints_json.content_of(file, size)
+    if notes is not None:
+        notes += content.notes
+    return _assembled(file, content)
 
 
 def read_frames(files: Sequence[tuple[int, Path]], size: Size) -> Detections:
@@ -151,7 +164,7 @@ def _assembled(place: Path, content: Content, file_of: dict[int, Path] | None = 
             of = ", ".join(f"{3 * n} numbers" if n else "a box alone" for n in sorted(lengths))
             where = (file_of or {}).get(frame, place)
             expected = "one joint order in all frames"
-            raise RawDataError(where, "keypoints", expected=expected, found=f"{of} a person", do=AGAIN)
+            raise RawDataError(where, "keypoints", expected=expected, found=f"{of} a person", do=FORMATS)
     if lengths == {0}:
         points: Sequence[Doubles] = [np.stack([_corners(one) for one in by_frame[frame]]) for frame in frames]
         skeleton: Skeleton = CORNERS

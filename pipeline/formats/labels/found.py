@@ -25,7 +25,8 @@ Size = Callable[[], tuple[int, int]]  # the picture's width and height in px, as
 
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
-AGAIN: Final = "Run the detector on this video again."
+DAMAGED: Final = "It is damaged or cut off: have it written again."
+FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 BOXES: Final = {  # two points of a box as it is written -> its upper left and lower right corner
     "x y w h": lambda a, b: (a, a + b),
@@ -54,6 +55,7 @@ class Content:
     joints: Sequence[str] | None = None  # the names that the file declares
     by_number: bool = False  # frames are the numbers of pictures, which may begin anywhere
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
+    notes: list[str] = field(default_factory=list)  # what was changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Format:
 
     def frame(self, file: Path, key: str, value: object) -> int:
         """The frame from 0. Raises RawDataError for one before the first."""
-        number = whole(file, key, value, do=AGAIN)
+        number = whole(file, key, value, do=FORMATS)
         if number < self.first:
             expected, do = f"frames from {self.first} on, as in {self.name}", f"Count frames from {self.first}."
             raise RawDataError(file, key, expected=expected, found=str(number), do=do)
@@ -76,14 +78,14 @@ class Format:
 
     def corners(self, file: Path, key: str, stored: object, size: tuple[int, int] = (1, 1)) -> Doubles:
         """(2, 2) px of a box. Raises RawDataError for what is none: not 4 finite numbers, or without an extent."""
-        values = arrays.numbers(file, key, stored, (4,), do=AGAIN)
+        values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
         if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():  # NaN, too
             expected = f"{self.box} in " + ("parts of the picture, 0 to 1" if self.of_picture else "px")
-            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=AGAIN)
+            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
         low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
         if (high <= low).any():
             expected = f"a box {self.box} with a width and a height above 0"
-            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=AGAIN)
+            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
         return np.array([low, high]) * size
 
 
@@ -94,4 +96,4 @@ def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None
     expected = f"{', '.join(most)} or {last} numbers a person" if most else f"{last} numbers a person"
     if not isinstance(numbers, list) or len(numbers) not in lengths:
         raise RawDataError(file, key, expected=expected, found=kind(numbers), do=EXPORT)
-    return arrays.numbers(file, key, numbers, (len(numbers),), do=AGAIN).reshape(-1, 3)
+    return arrays.numbers(file, key, numbers, (len(numbers),), do=FORMATS).reshape(-1, 3)

@@ -6,8 +6,7 @@ A killed process loses nothing that the system has, so a kill shows nothing of t
   to the file's new length, or be torn.
 - A name that was made, changed or removed survives when its folder was synced afterwards. Otherwise each may have
   happened or not, whatever became of those before it.
-- No file is lost by being renamed, and an exchange of two names is whole. From one folder to another, the old name may
-  be there still beside the new one.
+- No file is lost by being renamed. From one folder to another, the old name may be there still beside the new one.
 
 Ext4, XFS and Btrfs promise more than this.
 """
@@ -167,12 +166,6 @@ class Model:
         else:
             self._change(folder, {name: None}, after=self._change(target, {new: folder.live[name]}))
 
-    def _exchange(self, path: str, other: str) -> None:
-        (folder, name), (place, there) = self._at(path), self._at(other)
-        nodes = folder.live[name], place.live[there]
-        one = self._change(folder, {name: nodes[1]})
-        one.after = self._change(place, {there: nodes[0]}, after=one)
-
     def _write(self, path: str, offset: int, data: bytes) -> None:
         file = self._node(path)
         assert isinstance(file, File)
@@ -274,11 +267,6 @@ class Recorder:
         self._note("rename", paths[0], paths[1][len(self._top) + 1 :])
 
     _replace = _rename
-
-    def _exchange(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        paths = [self._path(path) for path in args]
-        self._note("exchange", paths[0], paths[1][len(self._top) + 1 :])  # first: it syncs both folders by itself
-        function(*args)
 
     def _mkdir(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         function(*args, **kwargs)

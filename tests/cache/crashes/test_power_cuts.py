@@ -22,7 +22,7 @@ from tests.cache.crashes.power_cut import Disk, Model, Recorder, on_disk, put_ba
 MOMENTS = 2
 GO_ON_EVERY = 8  # of so many disks that were left, one is gone on from
 ALL = bool(os.environ.get("EVERY_MOMENT"))
-QUICK = ("first conversion", "extraction of changes", "compaction")  # the other runs with `-m slow`
+QUICK = ("first conversion", "extraction of changes", "extraction of bytes")  # the other runs with `-m slow`
 
 
 def kept(root: Path) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def moments(stage: Stage, n: int, rng: random.Random) -> list[int]:
     if ALL:
         return list(range(1, end + 1))
     spread = {1 + int((number + rng.random()) * end / n) for number in range(n)}
-    commits = {at for at, call in enumerate(stage.calls, start=1) if call[0] == "exchange" or is_commit(call)}
+    commits = {at for at, call in enumerate(stage.calls, start=1) if is_commit(call)}
     return sorted({*spread, *commits, *(at + 1 for at in commits), end} & set(range(1, end + 1)))
 
 

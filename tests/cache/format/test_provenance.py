@@ -31,5 +31,4 @@ def test_damaged_or_lost_notes_are_reported_and_replaced_by_the_next_commit(root
         assert cache.open(root)[SPLIT].provenance["raw"] == plan
     assert len(json.loads((root / SPLIT / "provenance.json").read_text())["commits"]) == 2
     toy.write_stream(root)
-    cache.compact(root, SPLIT)
     assert cache.verify(root).notes == ()

@@ -33,6 +33,11 @@ class TestBatches:
             rows = windows[:, :1] + np.arange(8)
             np.testing.assert_array_equal(features, toy.features(rows.ravel(), 4).reshape(len(windows), 8, 4))
 
+    @pytest.mark.parametrize("dtype", ["int8", "float33", np.uint16])
+    def test_a_dtype_that_does_not_hold_features_is_refused_by_name(self, split: cache.Split, dtype: Any) -> None:
+        with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
+            split.read([(40, 48)], dtype=dtype)
+
     def test_buffers_that_do_not_fit_are_refused(self, split: cache.Split) -> None:
         for buffer in (np.zeros((1, 4), "f4"), np.zeros((1, 8), "f8")):
             with pytest.raises(ValueError, match="w_3d"):
@@ -135,6 +140,11 @@ class TestOpening:
             cache.open(tmp_path / "nowhere")
         with pytest.raises(CacheError, match=r"no zarr\.json"):
             cache.open(tmp_path)
+
+    def test_a_split_s_own_folder_is_no_cache(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        with pytest.raises(CacheError, match=r"found one split of it\. Open the folder two levels up"):
+            cache.open(tmp_path / "toy/train")
 
     def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path, [toy.video("a", [3])])

@@ -24,8 +24,8 @@ def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") ->
     return StreamWriter(root, SPLIT, stream, plan=plan, **FORMS[stream])
 
 
-def shards_of(root: Path, stream: str = "resnet50") -> StreamShards:
-    return StreamShards(root, SPLIT, stream, **FORMS[stream])
+def shards_of(root: Path, stream: str = "resnet50", *, plan: str = "") -> StreamShards:
+    return StreamShards(root, SPLIT, stream, plan=plan, **FORMS[stream])
 
 
 def writing(root: Path, stream: str = "resnet50") -> list[str]:
@@ -159,6 +159,53 @@ def test_what_a_late_worker_stages_is_removed_by_the_next_writer(root: Path, toy
         assert writing(root) == ["lock"]
         assert writer.pending == []
     assert writing(root) == []
+
+
+@pytest.mark.parametrize("plan", ["weights", "others"])
+def test_a_shard_that_was_staged_before_a_kill_is_taken_up_by_the_next_writer_with_its_plan(
+    root: Path, toy: Any, plan: str
+) -> None:
+    workers = shards_of(root, plan=plan)
+    with writer_of(root):
+        workers.stage(*toy.given(workers, 1))
+        workers.stage(*toy.given(workers, 3))
+        # And here the writer is killed, with its workers.
+    assert cache.gc(root).removed == []
+    assert cache.verify(root).ok
+    with writer_of(root) as writer:
+        assert writer.pending == ([0, 2, 4] if plan == "weights" else [0, 1, 2, 3, 4])
+        for shard in writer.pending:
+            writer.write(*toy.given(writer, shard))
+        writer.commit({})
+    assert writing(root) == []
+    other = root.with_name("other")
+    toy.write(other, toy.videos())
+    toy.write_stream(other)
+    assert shard_files(root) == shard_files(other)
+    assert cache.verify(root).ok
+
+
+def shard_files(root: Path) -> dict[str, bytes]:
+    home = root / SPLIT / "features"
+    return {path.relative_to(home).as_posix(): path.read_bytes() for path in home.rglob("c/*") if path.is_file()}
+
+
+@pytest.mark.parametrize("stream", FORMS)
+def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root: Path, toy: Any, stream: str) -> None:
+    with writer_of(root, stream) as writer:
+        shard, data, ok, keys = toy.given(writer, 1)
+        data = np.array([*data, None], object)[:-1] if stream == "crops" else data.astype("float16")
+        rows = np.arange(0, len(keys), 3)
+        writer.checkpoint(shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows])
+    changed = keys.copy()
+    changed[3, 0] += 1
+    for same, given in ((rows, keys), (rows[rows != 3], changed)):
+        mask, kept, flags = shards_of(root, stream, plan="weights").kept(shard, given)
+        assert np.flatnonzero(mask).tolist() == same.tolist()
+        assert kept[mask].tolist() == data[same].tolist()
+        assert flags[mask].tolist() == np.asarray(ok, np.uint8)[same].tolist()
+    assert not shards_of(root, stream, plan="others").kept(shard, keys)[0].any()
+    assert not shards_of(root, stream, plan="weights").kept(2, keys)[0].any()
 
 
 def test_gc_removes_it_when_there_is_no_writer_and_leaves_it_otherwise(root: Path, toy: Any) -> None:

@@ -220,19 +220,19 @@ def test_every_array_of_it_is_known_by_name(own: Path) -> None:
     assert sorted(cache.gc(own).removed) == [f"{FEATURES}/crops_{part}" for part in ("at", "key", "ok")]
 
 
-def test_a_compaction_keeps_the_bytes_of_every_row(own: Path, toy: Any) -> None:
+def test_a_copy_has_the_bytes_of_every_row(own: Path, tmp_path: Path, toy: Any) -> None:
     toy.write(own, [toy.video("b", [40])], drop=["b"], plan="second")
     toy.write_blobs(own)
 
-    def contents() -> dict[str, Any]:
-        split, found = cache.open(own)[SPLIT], {}
+    def contents(root: Path) -> dict[str, Any]:
+        split, found = cache.open(root)[SPLIT], {}
         for track in split.tracks:
             ok = split.rows("features/crops_ok", track.start, track.stop)
             found[track.name] = ok.tolist(), split.blobs("crops", track.start + np.flatnonzero(ok))
         return found
 
-    before = contents()
+    before = contents(own)
     assert sum(ok.count(0) for ok, _ in before.values()) == 2
-    cache.compact(own, SPLIT)
-    assert contents() == before
-    assert cache.verify(own).problems == ()
+    cache.copy_split(own, SPLIT, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == before
+    assert cache.verify(tmp_path / "copy").problems == ()

@@ -137,7 +137,7 @@ def test_a_second_signal_ends_the_command_at_once(penn: Any, start: Start) -> No
 
 
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "extract": ((*PENN, "--kind", "crops", "--cache", "{root}"), "finished shards (8,192 rows each) are kept"),
+    "extract": ((*PENN, "--kind", "crops", "--cache", "{root}"), "computed rows are kept"),
     "verify": (("--cache", "{root}"), HALF),
     "export": ((*PENN, "--cache", "{root}", "--format", "vibe", "--out", "{new}/db.pt"), HALF),
     "show": ((*PENN, "--cache", "{root}", "--out", "{new}/page.html"), HALF),

@@ -202,7 +202,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
 
 
 def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(made_up: Any, tmp_path: Path) -> None:
-    share = Share(tmp_path, PENN, "0", (StreamSpec("colour", made_up.Colour()),), (None,))
+    share = Share(tmp_path, PENN, "0", (StreamSpec("colour", made_up.Colour()),), ("",), (None,))
     (agreed,) = share.provenance()
     with pytest.raises(PipelineError, match="arithmetic was fp8"):
         share.extract([{**agreed, "arithmetic": "fp8"}], [[0]], lambda: None)

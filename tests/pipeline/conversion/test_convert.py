@@ -91,7 +91,7 @@ def test_of_a_changed_and_a_removed_video_only_the_first_is_read_and_its_rows_ar
     reads.clear()
     penn.edit("0003")
     penn.remove("0005")
-    done = penn.convert()
+    done = convert.convert(penn.plan(drop_removed=True))
     assert (done.plan.why, done.plan.drop) == ("1 changed video, 1 removed video", ("0003", "0005"))
     assert (reads.names, done.totals["videos"]["found"]) == (["0003"], 2)
     after = penn.rows("kp_2d")

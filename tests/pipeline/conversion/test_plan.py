@@ -118,11 +118,6 @@ def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(penn: Any) -> 
     assert penn.plan().append == ()
 
 
-def test_a_moved_raw_folder_is_the_same_raw_folder(penn: Any, tmp_path: Path) -> None:
-    penn.converted()
-    assert penn.plan(raw=penn.raw.rename(tmp_path / "elsewhere")).up_to_date
-
-
 def test_a_plan_is_what_a_killed_run_must_share(penn: Any) -> None:
     made = penn.plan()
     assert made.identity == penn.plan().identity

@@ -245,6 +245,8 @@ def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded: 
         dataset = datasets.get("3dpw", model=model)
         return dict(plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader)
 
+    assert depends_on("gendered")["genders"] == ["male", "female"]  # which evaluation reads
+    assert "genders" not in depends_on("neutral")
     for gender, made_of_it in (("FEMALE", "gendered"), ("NEUTRAL", "neutral")):
         before = {model: depends_on(model) for model in ("gendered", "neutral")}
         (folder / f"SMPL_{gender}.pkl").write_bytes(b"another one")

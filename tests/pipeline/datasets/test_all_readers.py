@@ -92,9 +92,15 @@ def test_a_reader_keeps_its_promises(name: str, split: str, embedded: Any) -> No
     assert contract.reader_problems(datasets.get(name), embedded.raw(name), split) == []
 
 
-@pytest.mark.parametrize(("name", "split"), [(n, s) for n, s in SPLITS if datasets.get(n).uses_body])
+@pytest.mark.parametrize(
+    ("name", "split"), [(n, s) for n, s in SPLITS if "pose" in datasets.get(n).columns(s, body=True)]
+)
 def test_it_does_with_a_body_too(name: str, split: str, embedded: Any, body: Body) -> None:
     assert contract.reader_problems(datasets.get(name), embedded.raw(name), split, body) == []
+
+
+def test_it_does_with_bodies_of_the_actors_genders(embedded: Any, body: Body) -> None:
+    assert contract.reader_problems(ThreeDPW(model="gendered"), embedded.raw("3dpw"), "train", body) == []
 
 
 def test_keypoints_in_another_order_than_the_3d_joints_are_a_problem(embedded: Any, body: Body) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,19 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.spatial.transform import Rotation
 
+import cache
 from pipeline.accounting import VideoAccount
+from pipeline.body import Body
 from pipeline.boxes import tight_boxes
+from pipeline.conversion import convert
 from pipeline.datasets import contract
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.amass import Amass
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.contract import ONE_QUARTER, impossible
+from pipeline.datasets.threedpw import ThreeDPW
+from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS
@@ -34,7 +42,7 @@ def good(raw: Path) -> Track:
     kp_2d = rng.uniform(20, 60, (3, 49, 3)).astype(np.float32)
     kp_2d[..., 2] = 1
     kp_2d[:, ::4] = 0
-    kp_3d = np.concatenate([rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1).astype(np.float32)
+    kp_3d = np.concatenate([0.3 * rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1).astype(np.float32)
     kp_3d[:, HIP, :3] = 0
     return Track(
         dataset="dances",
@@ -70,7 +78,9 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
     "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
     "side of 0": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
     "not square": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
-    "kp_2d has a confidence outside": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
+    "kp_2d is in another unit: expected a confidence": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
+    "kp_2d is in another unit: expected pixels": lambda t: replace(t, kp_2d=t.kp_2d / np.float32([90, 80, 1])),
+    "kp_3d is in another unit: expected bodies": lambda t: replace(t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1])),
     "without a visible joint": lambda t: replace(t, kp_2d=changed(t.kp_2d, 1, 0)),
     "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
     "has_3d goes with": lambda t: replace(t, kp_3d=None),
@@ -145,8 +155,6 @@ def test_a_good_reader_has_no_problems_nor_a_picture_that_cannot_be_decoded(raw:
 
 
 def test_a_body_of_a_gender_that_is_not_declared_is_refused(raw: Path) -> None:
-    from pipeline.body import Body
-
     class Gendered(Dances):
         def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
             body.of("male")
@@ -242,3 +250,116 @@ def test_pictures_in_a_folder_that_is_not_named_are_reported(raw: Path) -> None:
 def test_an_exception_of_a_reader_is_a_problem_and_not_the_end(raw: Path) -> None:
     (problem,) = contract.reader_problems(Dances(spoil=lambda _: {}["joints"]), raw, "train")
     assert problem.startswith("a: KeyError: 'joints' (at test_contract.py:")
+
+
+# ------------------------------------------------------------------------------------------- numbers of another unit
+
+
+def turned(track: Track, turns: Rotation) -> Track:
+    pose = track.pose.copy()
+    pose[:, :3] = (turns * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    return replace(track, pose=pose)
+
+
+def stuck(track: Track) -> Track:
+    """Left in a world that the camera turns in: 50 degrees from the camera's axes, frame by frame a little more."""
+    degrees = np.linspace(45, 55, len(track.pose))[:, None]
+    return turned(track, Rotation.from_rotvec(np.radians(degrees) * [0, 1, 0]))
+
+
+def flipped(track: Track) -> Track:
+    """As a renderer has it: y up, z back."""
+    return turned(track, Rotation.from_rotvec([np.pi, 0, 0]))
+
+
+IN_MM = np.float32([1000])
+PLANTED: list[tuple[str, str, Callable[[Track], Track]]] = [
+    ("kp_3d_eval in mm", "kp_3d_eval is in another unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval * IN_MM)),
+    ("kp_3d_eval in km", "kp_3d_eval is in another unit", lambda t: replace(t, kp_3d_eval=t.kp_3d_eval / IN_MM)),
+    ("pose in degrees", "pose is in another unit", lambda t: replace(t, pose=np.degrees(t.pose))),
+    ("in the world", contract.TURNED, stuck),
+    ("upside down", contract.TURNED, flipped),
+    ("trans zero", "trans is 0 in every frame", lambda t: replace(t, trans=np.zeros_like(t.trans))),
+    ("trans in mm", contract.MISPLACED, lambda t: replace(t, trans=t.trans * IN_MM)),
+    ("against no parents", contract.MISPOSED, lambda t: replace(t, pose=t.pose[:, np.r_[:3, 71:2:-1]].copy())),
+    ("no 3D joints", contract.MISPROJECTED, lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None)),
+]
+
+
+@functools.cache
+def sequences(raw: Path, body: Path) -> tuple[Body, list[Track]]:
+    loaded = Body.load(body)
+    return loaded, list(ThreeDPW().tracks(raw, "test", loaded))
+
+
+@dataclass(frozen=True)
+class Spoiled(ThreeDPW):
+    """3DPW's tracks, each spoilt in one way."""
+
+    spoil: Callable[[Track], Track] = lambda track: track
+    read_before: tuple[Track, ...] = ()
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
+        tracks = [track for track in self.read_before if track.video == video.name]
+        account.found = sum(len(track.frame_index) for track in tracks)
+        for track in tracks:
+            account.keep_track(len(track.frame_index))
+        return [self.spoil(track) for track in tracks]
+
+
+@pytest.mark.parametrize(("promise", "spoil"), [case[1:] for case in PLANTED], ids=[case[0] for case in PLANTED])
+def test_a_body_that_is_not_where_its_joints_are_is_named(
+    promise: str, spoil: Callable[[Track], Track], embedded: Any
+) -> None:
+    body, tracks = sequences(embedded.raw("3dpw"), embedded.body)
+    reader = Spoiled(spoil=spoil, read_before=tuple(tracks))
+    problems = contract.reader_problems(reader, embedded.raw("3dpw"), "test", body)
+    assert any(promise in problem for problem in problems), problems
+    sound = Spoiled(read_before=tuple(tracks))
+    assert contract.reader_problems(sound, embedded.raw("3dpw"), "test", body) == []
+
+
+class Degrees(Amass):
+    """AMASS, one motion in degrees."""
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
+        tracks = super().read(raw, split, video, account, body)
+        first = video.name == self.videos(raw, split)[0].name
+        return [replace(track, pose=np.degrees(track.pose)) if first else track for track in tracks]
+
+
+def test_conversion_rejects_a_video_in_another_unit_by_column_and_the_rest_goes_on(
+    embedded: Any, tmp_path: Path
+) -> None:
+    plan = convert.plan_conversion(Degrees(), "train", raw=embedded.raw("amass"), root=tmp_path)
+    done = convert.convert(plan)
+    (rejected,) = done.rejected
+    assert rejected.set_aside == "other_unit"
+    assert "'pose': expected rotations in rad" in rejected.message
+    assert rejected.dropped == {"other_unit": rejected.found}
+    assert len(cache.open(tmp_path)["amass/train"].tracks) == done.totals["videos"]["kept"] > 0
+
+
+@pytest.mark.parametrize(
+    ("column", "spoil"),
+    [
+        ("kp_3d", lambda t: replace(t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1]))),
+        ("kp_2d", lambda t: replace(t, kp_2d=t.kp_2d * np.float32([1, 1, 100]))),
+        ("kp_2d", lambda t: replace(t, kp_2d=t.kp_2d / np.float32([90, 80, 1]))),
+    ],
+)
+def test_a_track_of_another_unit_is_refused_when_it_is_read(
+    column: str, spoil: Callable[[Track], Track], raw: Path
+) -> None:
+    with pytest.raises(RawDataError, match=f"'{column}': expected") as refused:
+        list(Dances(spoil=spoil).tracks(raw, "train"))
+    assert refused.value.reason == "other_unit"
+
+
+def test_an_origin_that_cannot_be_made_is_a_problem_and_not_the_end(raw: Path) -> None:
+    class Misnamed(Dances):
+        def origin(self, video: str) -> Origin:
+            return Origin(person="a")  # type: ignore[call-arg]
+
+    (problem,) = contract.reader_problems(Misnamed(), raw, "train")
+    assert problem.startswith("a: TypeError") and "person" in problem

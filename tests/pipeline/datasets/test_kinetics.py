@@ -308,10 +308,10 @@ def test_a_clip_with_another_extension_is_named(raw: Path) -> None:
 
 def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_path_factory: Any) -> None:
     root = tmp_path_factory.mktemp("cache")
-    assert "no_keypoints" in into.convert(root, raw, "kinetics").empty
+    assert "no_keypoints" in into.convert(root, raw, "kinetics").problems[0]
     write_openpose(raw, {t: [person()] for t in range(1, 30)})
     done = into.convert(root, raw, "kinetics")
-    assert not done.empty
+    assert done.problems == ()
     assert any(f"labels of the frames 1 to 29 alone, of {N}" in note for note in done.notes)
 
 

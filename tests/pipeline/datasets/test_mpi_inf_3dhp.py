@@ -103,7 +103,7 @@ def write_test(raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set
     variables: dict[str, Any] = {
         "annot2": labels_2d(17)[:, None],
         "annot3": labels_3d(17)[:, None],
-        "univ_annot3": 2 * labels_3d(17)[:, None],
+        "univ_annot3": 1.5 * labels_3d(17)[:, None],
         "valid_frame": np.array([[1.0], [0], [1], [1], [0]]),
         "activity_annotation": np.ones((N, 1)),
         "bb_crop": np.ones((N, 34)),
@@ -328,7 +328,7 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
     np.testing.assert_array_equal(track.kp_2d[:, TEST_JOINTS, :2], labels_2d(17))
     assert (track.kp_2d[..., 2] > 0).sum() == 17 * N
     for native, joint in enumerate(TEST_JOINTS):
-        d = 2 * (native - 14)  # twice annot3; the pelvis is native joint 14
+        d = 1.5 * (native - 14)  # of annot3; the pelvis is native joint 14
         np.testing.assert_allclose(
             track.kp_3d[:, joint], np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1)), atol=1e-6
         )

@@ -3,6 +3,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -105,6 +106,20 @@ def test_a_visible_joint_outside_the_picture_is_told(x: float, y: float, seen: i
     _, account = read(tmp_path)
     assert account["kept"] == 2
     assert account["notes"] == ["1 visible joints are outside the 480 x 270 picture"] * told
+
+
+@pytest.mark.parametrize(("width", "reason"), [(480, ""), (240, "keypoints_outside")])
+def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_refused(
+    width: int, reason: str, tmp_path: Path
+) -> None:
+    label = write_video(tmp_path, n_frames=9)
+    write_video(tmp_path, n_frames=9, x=label["x"] * 4 + 200, y=label["y"] * 2)  # as of 1021: of a larger picture
+    for t in range(9):
+        picture = np.zeros((width * 9 // 16, width, 3), np.uint8)
+        assert cv2.imwrite(str(tmp_path / f"frames/0001/{t + 1:06d}.jpg"), picture)
+    _, account = read(tmp_path)
+    assert (account["set_aside"], account["kept"]) == (reason, 0 if reason else 9)
+    assert "visible joints are outside the 480 x 270 picture" in account["notes"][0]
 
 
 @pytest.mark.parametrize(

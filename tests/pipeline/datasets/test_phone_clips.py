@@ -5,6 +5,7 @@ The clips are demo people, so that the demo detector sees them: turned by metada
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from pipeline.pixels.frames import Video
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.track import Track
+from tests.pipeline.datasets.by_hand import standing
 
 av = pytest.importorskip("av", reason="PyAV, which writes the clips, is not installed")
 
@@ -112,6 +114,28 @@ def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(tmp_path: P
     assert_where_the_people_are(track, scene)
     (account,) = report
     assert any("the frame rate varies" in note for note in account.notes)
+
+
+def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
+    """OpenCV does not know when its last frame is shown."""
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"bf": "2", "b_strategy": "0"}
+        for t in range(N):
+            frame = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 2 * t, np.uint8), format="rgb24")
+            frame.pts = t
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    joints = standing("coco", 80, 60).ravel().tolist()
+    (tmp_path / "keypoints").mkdir()
+    (tmp_path / "keypoints/a.json").write_text(
+        json.dumps([{"image_id": f"{t}.jpg", "keypoints": joints} for t in range(N)])
+    )
+    report = Accounting()
+    assert len(list(datasets.get("videos").tracks(tmp_path, "train", report=report))) == 1
+    (account,) = report
+    assert [note for note in account.notes if "rate" in note] == []
 
 
 def lines() -> list[str]:

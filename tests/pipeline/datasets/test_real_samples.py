@@ -10,8 +10,10 @@ from scipy.io import loadmat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.datasets.contract import reader_problems
+from pipeline.pixels.containers import edit_list_start
 from pipeline.pixels.frames import Video
-from pipeline.pixels.numbered import edit_list_start, n_frames
+from pipeline.pixels.numbered import n_frames
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
 
@@ -90,6 +92,7 @@ def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path: Path) -> No
     shutil.copy(SAMPLES / "amass/amass_sample.npz", file)
     (track,) = datasets.get("amass").tracks(tmp_path, "train")
     assert len(track.frame_index) == 126
+    assert reader_problems(datasets.get("amass"), tmp_path, "train") == []
     assert track.gender == "male"
     stored = np.load(file)
     body = [*range(66), *range(66, 69), *range(111, 114)]  # joints 0-21, 22, 37

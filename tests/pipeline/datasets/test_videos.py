@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections import Counter
@@ -21,7 +23,7 @@ from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track
-from tests.pipeline.datasets.by_hand import standing
+from tests.pipeline.datasets.by_hand import standing, write_video
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
@@ -87,6 +89,42 @@ def test_it_is_converted_like_any_dataset(tmp_path: Path) -> None:
     split = cache.open(root)["videos/train"]
     assert [track.name for track in split.tracks] == ["more/0.mp4/0", "more/1.mp4/0"]
     assert split.manifest["stand_in"]
+
+
+def test_a_renamed_clip_keeps_its_features(tmp_path: Path, run: Any, ran: Any) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "cache"
+    for name, n in (("first", 60), ("second", 50)):
+        write_clip(raw / f"{name}.mp4", n)
+        write_alphapose(raw / f"keypoints/{name}.json", n)
+    (raw / MARKER).write_text('{"stand_in": true}')
+    place = ("videos", "train", "--cache", root)
+    assert run("convert", *place, "--raw", raw) == 0
+    assert "110 rows computed" in ran("extract", *place, "--kind", "crops").out
+    for folder, suffix in ((raw, "mp4"), (raw / "keypoints", "json")):
+        (folder / "more").mkdir(exist_ok=True)
+        (folder / f"first.{suffix}").rename(folder / f"more/new.{suffix}")
+    assert run("convert", *place, "--raw", raw) == 0
+    assert sorted(cache.open(root)["videos/train"].videos.names) == ["more/new.mp4", "second.mp4"]
+    done = ran("extract", *place, "--kind", "crops").out
+    assert "0 rows computed" in done
+    assert "60 carried over" in done
+
+
+def test_a_clip_that_cannot_be_read_now_costs_no_row(tmp_path: Path, run: Any, ran: Any) -> None:
+    clip, root = tmp_path / "raw/first.mp4", tmp_path / "cache"
+    write_clip(clip)
+    write_alphapose(tmp_path / "raw/keypoints/first.json")
+    (tmp_path / "raw" / MARKER).write_text('{"stand_in": true}')
+    place = ("videos", "train", "--cache", root)
+    assert run("convert", *place, "--raw", tmp_path / "raw") == 0
+    clip.rename(tmp_path / "aside")
+    clip.symlink_to("/proc/self/mem")  # a file whose first byte cannot be read: input/output error
+    failed = ran("extract", *place, "--kind", "crops", code=2).err
+    assert "first.mp4 cannot be read: Input/output error" in failed
+    assert "Run the same command again" in failed
+    assert cache.verify(root).notes == ()
+    (tmp_path / "aside").replace(clip)
+    assert "60 rows computed" in ran("extract", *place, "--kind", "crops").out
 
 
 def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -> None:
@@ -156,12 +194,66 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     assert dict(accounts["a.mp4"].dropped) == {"too_few_visible_joints": 25, "face_only": 45}
 
 
+def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) -> None:
+    raw, root = tmp_path / "raw", tmp_path / "cache"
+    for name, cut in {"kept": 60, "short": 31, "nobody": 60, "new": 60}.items():
+        write_clip(raw / f"{name}.mp4", cut=cut)
+        if name not in ("nobody", "new"):
+            write_alphapose(raw / f"keypoints/{name}.json")
+    (raw / "new.mp4").rename(raw / "not detected.mp4")
+    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(60)]
+    (raw / "keypoints/nobody.mp4.json").write_text(json.dumps({"images": images, "annotations": []}))
+    ran("convert", "videos", "train", "--raw", raw, "--cache", root)
+    shown = ran("status", "--cache", root).out
+    assert "videos/train: without a track: nobody.mp4: no person\n" in shown
+    assert "videos/train: without a track: short.mp4: 60 track_too_short; " in shown
+    assert "31 frames < min_frames 40\n" in shown
+    lines = {line["video"]: line for line in csv.DictReader(io.StringIO(ran("status", "--cache", root, "--csv").out))}
+    assert {name: (line["state"], line["reason"], line["tracks"]) for name, line in lines.items()} == {
+        "kept.mp4": ("kept", "", "1"),
+        "short.mp4": ("without a track", "track_too_short", "0"),
+        "nobody.mp4": ("without a track", "no_person", "0"),
+        "not detected.mp4": ("not labelled", "no_keypoints", "0"),
+    }
+    assert [lines["short.mp4"][key] for key in ("found", "kept", "track_too_short")] == ["60", "0", "60"]
+
+
 def test_a_clip_without_keypoints_is_no_failure(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", 3)
     tracks, accounts = read(tmp_path)
     assert (tracks, accounts["a.mp4"].set_aside) == ([], "no_keypoints")
     assert "pipeline detect" in accounts["a.mp4"].message
     assert "no_keypoints" in datasets.get("videos").harmless
+
+
+@pytest.mark.parametrize("called", ["a.mp4.pt", "a.npz", "a.mp4.pkl"])
+def test_keypoints_of_a_kind_that_is_not_read_are_named(called: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", 3)
+    (tmp_path / "keypoints").mkdir()
+    (tmp_path / "keypoints" / called).write_bytes(b"\x80\x04.")
+    account = read(tmp_path)[1]["a.mp4"]
+    assert account.set_aside == "bad_label_file"
+    for words in (f"keypoints/{called}: expected .json", "which is not read", "docs/datasets/videos.md"):
+        assert words in account.message
+    write_alphapose(tmp_path / "keypoints/a.json", 3)
+    assert read(tmp_path)[1]["a.mp4"].set_aside == ""
+
+
+def test_a_clip_without_keypoints_that_cannot_be_decoded_is_called_that(tmp_path: Path) -> None:
+    write_clip(tmp_path / "whole.mp4")
+    (tmp_path / "cut off.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:900])
+    (tmp_path / "empty.mp4").touch()
+    write_video(tmp_path / "a.avi", 40)
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "keypoints").mkdir()
+    write_alphapose(tmp_path / "keypoints/cut.avi.json", 3)
+    accounts = read(tmp_path)[1]
+    reasons = {"whole.mp4": "no_keypoints", "a.avi": "no_keypoints", "cut.avi": "frame_count_mismatch"}
+    reasons |= dict.fromkeys(("cut off.mp4", "empty.mp4"), "video_unreadable")
+    assert {name: account.set_aside for name, account in accounts.items()} == reasons
+    assert "cut off" in accounts["cut off.mp4"].message
+    assert "40 frames that its header states" in accounts["cut.avi"].message
 
 
 def test_keypoints_of_another_clip_are_refused(detected: Path, tmp_path: Path) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,13 +18,15 @@ import numpy as np
 import pytest
 
 from cache import CacheError
+from pipeline import plug_ins
 from pipeline.__main__ import main
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.detect.clips import clips_in
+from pipeline.detect.files import PROVENANCE
 from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.detections import read_results
-from pipeline.pixels.frames import Image
+from pipeline.pixels.frames import Image, Video
 from pipeline.raw.stand_in import MARKER
 
 
@@ -68,7 +74,8 @@ def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width
 
 
 def files(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    paths = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != PROVENANCE)
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
@@ -145,10 +152,143 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     write_clip(cut_off)
     cut_off.write_bytes(cut_off.read_bytes()[: cut_off.stat().st_size // 2])
     report = detect_clips(raw, out, Bright())
-    assert list(report.problems) == ["bad.mp4"]
+    assert sorted(report.problems) == ["bad.mp4", "cut off.avi"]
     assert "bad.mp4" in report.problems["bad.mp4"]
-    assert 0 < len(read_results(out / "cut off.avi.json").frames) < 20
-    assert report.done == 2
+    assert re.search(r"20 frames .* found \d+ that decode: it is cut off", report.problems["cut off.avi"])
+    assert (report.done, list(files(out))) == (1, [".parts/bad.mp4.json/failed.json", "good.mp4.json"])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.avi", "a.webm"])
+def test_a_clip_is_cut_off_where_its_container_says_so(name: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / name)
+    video = Video(tmp_path, name)
+    video.require_whole()
+    whole = video.place.read_bytes()
+    video.place.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RawDataError, match="cut off") as error:
+        video.require_decodable()
+        video.require_whole()
+    assert error.value.reason in ("frame_count_mismatch", "video_unreadable")
+
+
+def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    shutil.copy(tmp_path / "raw/a.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/raw/bad\xff.mp4"))
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    (tmp_path / "raw/photo.jpg").write_bytes(b"")
+    assert main(["detect", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 1
+    assert list(files(tmp_path / "out")) == ["a.mp4.json"]
+    shown = capsys.readouterr().out
+    for words in ("bad\\udcff.mp4", "UTF-8", "1 picture, no clips, passed over: photo.jpg"):
+        assert words in shown
+
+
+def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(tmp_path / "raw" / name, 3)
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    detect = ["detect", "--out", str(tmp_path / "out")]
+    assert main([*detect, str(tmp_path / "raw/a.mp4")]) == 0
+    assert list(files(tmp_path / "out")) == ["a.mp4.json"]
+    capsys.readouterr()
+    assert main([*detect, str(tmp_path / "raw")]) == 0
+    assert "1 clip up to date" in capsys.readouterr().out
+    assert main([*detect, str(tmp_path / "raw" / MARKER)]) == 2
+    assert "expected a clip or a folder of clips" in capsys.readouterr().err
+
+
+def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "raw/keypoints"
+    for k, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        write_clip(raw / name, 5, first=20 + k)
+    (raw / MARKER).write_text("{}")
+    detect = ["detect", str(raw), "--out", str(out)]
+    assert main(detect) == 0
+    (raw / "new").mkdir()
+    (raw / "a.mp4").rename(raw / 'new/"ä".mp4')
+    (raw / "b.mp4").unlink()
+    capsys.readouterr()
+    assert main(detect) == 0
+    shown = capsys.readouterr().out
+    assert 'renamed a.mp4 -> new/"ä".mp4' in shown
+    assert "1 file of clips that are gone: b.mp4.json" in shown
+    assert "1 clip up to date" in shown
+    assert not (out / "a.mp4.json").exists()
+    assert main(["detect", str(raw), "--out", str(tmp_path / "again")]) == 0
+    file = 'new/"ä".mp4.json'
+    assert (out / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_another_version_of_a_detector_detects_again(tmp_path: Path) -> None:
+    class Newer(Bright):
+        version: ClassVar[int] = 2
+
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    detect_clips(tmp_path / "raw", tmp_path / "out", Bright())
+    assert detect_clips(tmp_path / "raw", tmp_path / "out", Newer()).done == 1
+    info = json.loads((tmp_path / "out/a.mp4.json").read_text())["info"]
+    assert (info["detector"], info["version"]) == ("bright", 2)
+
+
+def plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, detector: str) -> None:
+    """A package called odd-detector, as pip installs it, for this process alone."""
+    (about := folder / "odd_detector-1.0.dist-info").mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-detector\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[vibe_pipeline.detectors]\nodd = odd_detector:Odd\n")
+    (folder / "odd_detector.py").write_text(detector)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "odd_detector", raising=False)
+    monkeypatch.setattr(plug_ins, "entry_points", metadata.entry_points)  # without what was found before
+
+
+ODD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from pipeline.detect import Detector
+
+@dataclass(frozen=True)
+class Odd(Detector):
+    weights: str = ""
+    least: float = 0.5
+    fast: bool = True
+    name: ClassVar[str] = "odd"
+
+    def identity(self):
+        return {"weights": open(self.weights).read()} if self.weights else {}
+
+    def load(self, device):
+        if not self.fast:
+            raise ValueError("no such mode")
+        return lambda images: [1 / 0 for image in images] if self.least < 1 else [None]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weights", "/none"], "failed in identity: FileNotFoundError"),
+        (["--set", "fast=false"], "failed in load: ValueError: no such mode"),
+        ([], "failed in the function that load returned: ZeroDivisionError"),
+        (["--set", "least=2"], ": expected a list of 3 People"),
+    ],
+)
+def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
+    options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plug_in(tmp_path / "site", monkeypatch, ODD)
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--detector", "odd"]
+    assert main(["detect", *place, *options]) == 2
+    assert f"detector 'odd' of package odd-detector{' ' * (words[0] != ':')}{words}" in capsys.readouterr().err
+
+
+def test_an_option_of_another_type_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = [str(tmp_path), "--out", str(tmp_path / "out"), "--weights", "x"]
+    for pair, words in (("min_score=x", "min_score = x: expected a number"), ("score=1", "unknown key")):
+        assert main(["detect", *place, "--set", pair]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:

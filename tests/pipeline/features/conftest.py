@@ -45,13 +45,19 @@ def root(penn: Any) -> Path:
 
 
 def write_split(
-    root: Path, split: str, raw: Path, tracks: Mapping[str, Sequence[cache.TrackRows]], side: int, plan: str = ""
+    root: Path,
+    split: str,
+    raw: Path,
+    tracks: Mapping[str, Sequence[cache.TrackRows]],
+    side: int,
+    plan: str = "",
+    rows_per_shard: int = 8,
 ) -> None:
     """A split of 8 rows a shard, in place of what is there: tracks by video, with pictures of `side` px in `raw`."""
     columns = tuple(next(iter(tracks.values()))[0].columns)
     before = list(tracks) if (root / split).exists() else []
-    about: dict[str, Any] = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_shard": 8, "rows_per_chunk": 8}
-    with cache.SplitWriter(root, split, columns=columns, **about) as writer:
+    about: dict[str, Any] = {"plan": plan, "provenance": {"raw": str(raw)}, "rows_per_chunk": 8}
+    with cache.SplitWriter(root, split, columns=columns, rows_per_shard=rows_per_shard, **about) as writer:
         writer.begin(drop=before)
         for video, of_video in tracks.items():
             suffix = next((raw / video).iterdir()).suffix

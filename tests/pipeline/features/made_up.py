@@ -114,6 +114,13 @@ class Shards:
         data = np.where(had[:, None], -1.0, np.nan).astype(self._stream.dtype)
         return had, np.repeat(data, self._stream.dim, axis=1), had.astype(np.uint8)
 
+    def kept(self, shard: int, keys: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
+        n, dim = len(keys), self._stream.dim
+        return np.zeros(n, bool), np.zeros((n, dim) if dim else n), np.zeros(n, np.uint8)
+
+    def checkpoint(self, *_: Any) -> None:
+        """What is interrupted here is not gone on with."""
+
 
 def decoders_of(parent: int) -> list[int]:
     """The processes that decode for a process, by number: those that its server has forked. Ended ones do not count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,12 @@ import numpy as np
 import pytest
 
 import cache
+from cache.write import checkpoints
+from pipeline.features import extract as features
+from pipeline.features.engine.shards import OpenShards
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Machine
 from tests.pipeline.features.conftest import write_split
 
 ROOT = Path(__file__).parents[3]
@@ -30,22 +38,31 @@ JOURNAL = f"{SPLIT}/features/colour/.writing/journal.jsonl"
 
 # What a killed process runs: `rows done of rows` as it goes on, and at last what was computed.
 RUNNER = """
-import sys, time
+import os, signal, sys, time
 from pathlib import Path
+import cache
 import made_up
 from pipeline.features import extract as features
+from pipeline.features.engine import run
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 
 def slowly(self, crops):
     time.sleep(0.02)
-    return crops[:, 100:102, 112].reshape(len(crops), -1)[:, :3].astype("float32")
+    return mean(self, crops)
 
-made_up._Mean.__call__ = slowly
+mean, made_up._Mean.__call__ = made_up._Mean.__call__, slowly
 resources = Resources(Machine(batch_size=4), int(sys.argv[2]), 60.0)
 streams = {"colour": made_up.Colour()}
-if sys.argv[3:]:
+if sys.argv[3:4] == ["dies"]:  # when three checkpoints are written
+    run.CHECKPOINT_EVERY, write, written = 0.0, cache.StreamShards.checkpoint, []
+    def checkpoint(*args):
+        write(*args)
+        written.append(args)
+        len(written) < 3 or os.kill(os.getpid(), signal.SIGKILL)
+    cache.StreamShards.checkpoint = checkpoint
+elif sys.argv[3:]:
     from cache import CropPolicy, Jitter
     jittered = made_up.Colour(crop=CropPolicy(jitter=Jitter(copy=1)))
     streams |= {"colour.j1": jittered, "size": made_up.Size(), "steps": made_up.Steps()}
@@ -65,8 +82,11 @@ def runner(on_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(tmp_path_factory.mktemp("small"), SHARD)
+
+
+def convert(folder: Path, rows_per_shard: int) -> Path:
     """A cache of small noisy pictures, with a second person in every video; one picture is cut short."""
-    folder = tmp_path_factory.mktemp("small")
     raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
     for number, n_frames in enumerate(LENGTHS):
         (raw / f"{number}").mkdir(parents=True)
@@ -83,7 +103,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return cache.TrackRows(**about, step=1, fps=30.0, crop_scale=1.2)
 
     tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(LENGTHS)}
-    write_split(root, SPLIT, raw, tracks, 40)
+    write_split(root, SPLIT, raw, tracks, 40, rows_per_shard=rows_per_shard)
     return root
 
 
@@ -187,6 +207,96 @@ def test_an_extraction_killed_again_and_again_ends_with_the_same_bytes(start: An
     assert cache.verify(running.root).ok
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with fewer rows than a shard, as a folder of clips has."""
+    return convert(tmp_path_factory.mktemp("one_shard"), 512)
+
+
+@pytest.fixture
+def colours(small: Path, made_up: Any, tmp_path: Path) -> Callable[[str], features.Extraction]:
+    """Extract from a cache of that name, in this process."""
+
+    def extract(name: str) -> features.Extraction:
+        if not (tmp_path / name).exists():
+            shutil.copytree(small, tmp_path / name)
+        spec = StreamSpec("colour", made_up.Colour(), resources=Resources(Machine(batch_size=4), 1, 60.0))
+        return features.extract(plan_extraction(tmp_path / name, SPLIT, spec))
+
+    return extract
+
+
+def test_computed_rows_of_an_incomplete_shard_survive_sigkill(
+    small: Path, runner: Path, made_up: Any, into: Any, tmp_path: Path, colours: Any
+) -> None:
+    calm, root = colours("calm"), Path(shutil.copytree(small, tmp_path / "killed"))
+    running = Running(root, runner, made_up, workers=1, kinds="dies")
+    assert running.process.wait(60) == -signal.SIGKILL
+    report = cache.verify(root)
+    assert report.ok
+    assert [note for note in report.notes if "unfinished work" in note]
+    assert "features/colour" in cache.gc(root).skipped[0]
+    given_up = Path(shutil.copytree(root, tmp_path / "given_up"))
+    assert [key.rpartition("/")[2] for key in cache.gc(given_up, unfinished=True).removed] == ["partial-0"]
+
+    again = colours("killed")
+    assert again.kept >= 3 * 4 - 2  # batches of 4 rows, of which two cannot be decoded
+    assert (again.computed, again.carried) == (calm.computed - again.kept, 0)
+    assert again.problems == calm.problems
+    assert into.tree(root) == into.tree(tmp_path / "calm")
+    assert cache.verify(root).notes == ()
+
+
+@contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ctrl-C when the third batch has been computed."""
+    put, batches = OpenShards.put, []
+
+    def put_or_stop(*args: Any) -> None:
+        put(*args)
+        batches.append(args)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenShards, "put", put_or_stop)
+        yield
+
+
+def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, ran: Any, capsys: Any
+) -> None:
+    root = shutil.copytree(small, tmp_path / "cache")
+    words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "crops", "--workers", 1)
+    with interrupted(monkeypatch):
+        assert run(*words) == 130
+    assert "interrupted: computed rows are kept" in capsys.readouterr().err
+    assert re.search(r"0 carried over, \d\d kept of an interrupted run", ran(*words).out)
+    assert run("verify", "--cache", root) == 0
+
+
+@pytest.mark.parametrize("damage", ["torn", "of another plan", "of other rows"])
+def test_a_checkpoint_that_does_not_fit_is_ignored(
+    damage: str, colours: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = colours("calm")
+    with interrupted(monkeypatch), pytest.raises(KeyboardInterrupt):
+        colours("killed")
+    (file,) = (tmp_path / "killed" / SPLIT).rglob("partial-0")
+    data = file.read_bytes()
+    with np.load(io.BytesIO(data[:-4])) as held:
+        arrays = dict(held)
+    if damage == "torn":
+        file.write_bytes(data[:-100])
+    elif damage == "of another plan":
+        file.write_bytes(checkpoints.pack({**arrays, "plan": "another"}))
+    else:
+        file.write_bytes(checkpoints.pack({**arrays, "keys": arrays["keys"] + np.uint64(1)}))
+    again = colours("killed")
+    assert (again.kept, again.computed) == (0, calm.computed)
+    assert into.tree(tmp_path / "killed") == into.tree(tmp_path / "calm")
+
+
 @pytest.mark.slow
 def test_streams_of_every_kind_extracted_together_and_killed_end_with_the_same_bytes(start: Any, into: Any) -> None:
     calm = start("calm", workers=1, kinds="all")
@@ -225,6 +335,6 @@ def test_an_interrupted_command_reports_it_and_leaves_no_process(
         told = process.communicate()[1]
         assert process.returncode == 130, told
         assert made_up.decoders_of(process.pid) == []
-    assert "interrupted: finished shards" in told
+    assert "interrupted: computed rows are kept" in told
     assert "Traceback" not in told
     assert "KeyboardInterrupt" not in told

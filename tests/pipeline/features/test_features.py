@@ -184,6 +184,56 @@ def test_after_a_conversion_only_rows_with_other_pixels_or_boxes_are_computed(
     assert cache.verify(root).ok
 
 
+def test_a_renamed_folder_of_pictures_keeps_its_features(
+    small_shards: None, penn: Any, root: Path, into: Any, network: Any
+) -> None:
+    into.extract(root)
+    before = penn.rows("features/resnet50")
+    penn.label("0003").rename(penn.label("0009"))
+    penn.frames("0003").rename(penn.frames("0009"))
+    penn.convert()
+    done = into.extract(root)
+    assert (done.computed, done.carried) == (0, 8)
+    np.testing.assert_array_equal(penn.rows("features/resnet50")["0009/0"], before["0003/0"])
+
+
+def test_videos_of_pictures_with_equal_names_and_sizes_differ(small_shards: None, penn: Any, into: Any) -> None:
+    """As of uncompressed pictures. One is filled up behind its end, which no decoder reads."""
+    penn.add("0007", "0009")
+    for video in ("0007", "0009"):
+        picture = penn.frames(video) / "000001.jpg"
+        cv2.imwrite(str(picture), np.full_like(cv2.imread(str(picture)), int(video)))
+        with picture.open("ab") as file:
+            file.truncate(60_000)
+    penn.convert()
+    entries = {entry.name: entry.pixels for entry in penn.split.videos}
+    assert len({entries[name] for name in ("0001", "0007", "0009")}) == 3
+
+
+def test_a_picture_that_cannot_be_read_now_ends_the_extraction_and_leaves_no_row_without_features(
+    penn: Any, into: Any, network: Any
+) -> None:
+    picture = penn.frames("0003") / "000003.jpg"
+    picture.unlink()
+    picture.symlink_to("/proc/self/mem")  # no error but its first byte: input/output error
+    penn.convert()
+    with pytest.raises(PipelineError, match=r"0003: frame 2: .*000003.jpg cannot be read: Input/output error.* again"):
+        into.extract(penn.root)
+    assert penn.split.streams == ()
+    assert cache.verify(penn.root).ok
+
+
+def test_a_refused_extraction_leaves_no_folder(root: Path, ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PipelineError("the weights cannot be downloaded")
+
+    monkeypatch.setattr(ResNet50, "load", refuse)
+    before = sorted(root.rglob("*"))
+    assert "cannot be downloaded" in ran("extract", *PENN.split("/"), "--cache", root, code=2).err
+    assert sorted(root.rglob("*")) == before
+    assert cache.verify(root).notes == ()
+
+
 def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(penn: Any, into: Any, network: Any) -> None:
     picture = penn.frames("0003") / "000003.jpg"
     picture.write_bytes(picture.read_bytes()[:-50])
@@ -217,7 +267,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
     for changed in ({"weights": other}, {"precision": "exact"}):
-        with pytest.raises(PipelineError, match=r"'resnet50' was extracted otherwise: .*--stream NAME.*--replace"):
+        with pytest.raises(PipelineError, match=r"'resnet50' was extracted differently: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
     assert plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date

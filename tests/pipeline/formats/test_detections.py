@@ -270,3 +270,56 @@ def test_the_page_declares_every_format_as_it_is_read() -> None:
         assert row[2].strip().startswith(str(form.first)), form
         if form.box:
             assert f"`{form.box}`" in row[3], form
+
+
+@pytest.mark.parametrize(
+    ("stated", "scale"),
+    [(SIZE, 1), ((320, 240), 2), ((1280, 960), 0.5), ((0, 0), 1), ((None, None), 1), ((213, 160), 3)],
+)
+def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any, scale: float, tmp_path: Path) -> None:
+    for joints in (True, False):
+        content = coco_object(joints)
+        for image in content["images"]:
+            image |= {"width": stated[0], "height": stated[1]}
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        notes: list[str] = []
+        found = read_detections(tmp_path / "x.json", "x", lambda: SIZE, notes)
+        assert found is not None
+        expected = body(0) if joints else np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
+        np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
+        assert ("".join(notes) != "") == (scale != 1)
+
+
+@pytest.mark.parametrize("stated", [(480, 640), (640, 360), (64, 64), ("wide", 3)])
+def test_people_in_pictures_of_another_shape_are_refused(stated: Any, tmp_path: Path) -> None:
+    content = coco_object()
+    content["images"][3] |= {"width": stated[0], "height": stated[1]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=r"images\[3\]"):
+        read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+
+
+def test_a_crowd_is_no_person(tmp_path: Path) -> None:
+    content = coco_object()
+    content["annotations"][2]["iscrowd"] = 1
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    found = read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+    assert found is not None
+    assert (found.n_persons, found.passed_over) == (N - 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"instance_info": [{"frame_id": 1, "instances": [instance(0) | {"keypoints": [[0, 0, 0]] * 17}]}]}, "2D"),
+        ({"images": [{"id": 1, "file_name": "frame_0000_tennis.jpg"}], "annotations": []}, "Rename"),
+        ([{"image_id": "frame_0000_tennis.jpg", "keypoints": flat(0)}], "Rename"),
+        ({"people": 3}, "--format"),
+        ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
+    ],
+)
+def test_no_advice_brings_the_same_file_again(content: Any, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=words) as error:
+        read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+    assert "Run the detector" not in str(error.value)

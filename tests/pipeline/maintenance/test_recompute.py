@@ -248,6 +248,21 @@ def test_rows_are_drawn_once_each_by_the_seed_alone_and_only_where_they_were_com
 # ------------------------------------------------------------------------------------------------------ the command
 
 
+def test_rows_of_a_second_commit_are_compared_too(penn: Any, into: Any, ran: Any) -> None:
+    penn.converted()
+    into.extract(penn.root, name="pose_2d", stream=streams.get("pose_2d"))
+    penn.add("0007")
+    penn.convert()
+    into.extract(penn.root, name="pose_2d", stream=streams.get("pose_2d"))
+    assert len(penn.split.manifest["commits"]) == 2
+    shown = ran("verify", "--fast", "--cache", penn.root, "--recompute", 50)
+    assert "✓ penn_action/train, pose_2d: 32 rows computed again" in shown.out
+    penn.edit("0001")  # its old rows stay in a shard that others need
+    penn.convert()
+    into.extract(penn.root, name="pose_2d", stream=streams.get("pose_2d"))
+    assert "32 rows computed again" in ran("verify", "--fast", "--cache", penn.root, "--recompute", 50).out
+
+
 @pytest.fixture
 def verify(ran: Callable[..., Any], toy: Toy) -> Callable[..., Any]:
     return lambda *more, code=0: ran("verify", "--fast", "--cache", toy.root, "--recompute", 50, *more, code=code)
@@ -262,7 +277,7 @@ def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..
     assert "v0/1, frame 4: differs by" in shown
     assert "and from frame 5 by 0.00%" in shown
     document = json.loads(verify("--json", code=1).out)
-    assert (document["ok"], document["recompute"]["ok"]) == (True, False)
+    assert (document["ok"], document["recompute"]["ok"]) == (False, False)
     (one,) = document["recompute"]["compared"]
     assert (one["stream"], one["rows"]) == ("pose_2d", 36)
     assert [(row["track"], row["frame"], row["neighbour"]) for row in one["misaligned"]] == [("v0/1", 4, 5)]
@@ -276,11 +291,24 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
     weights = WeightsSpec("file", str(file))
     toy.keep()
     toy.extract(StreamSpec("own", streams.get("resnet50", weights=weights), resources=Resources(Machine(), 1)))
+    assert "own" in found(recompute(toy.root, 5))  # they are where they were
+    moved = file.rename(tmp_path / "moved.pt")
     (skipped,) = recompute(toy.root, 5).skipped
     assert (skipped.stream, "not at hand" in skipped.why) == ("own", True)
-    done = recompute(toy.root, 5, weights=weights)
+    done = recompute(toy.root, 5, weights=WeightsSpec("file", str(moved)))
     assert ("own" in found(done), done.ok) == (True, True)
     file.write_bytes(b"other weights")
+    assert "not at hand" in recompute(toy.root, 5).skipped[0].why
     (skipped,) = recompute(toy.root, 5, weights=weights).skipped
-    assert "extracted otherwise" in skipped.why
-    assert "· toy/train, own: not compared: " in verify().out
+    assert "extracted differently" in skipped.why
+    assert "✗ toy/train, own: not compared: " in verify(code=1).out
+
+
+def test_what_could_not_be_compared_is_not_ok(penn: Any, into: Any, network: Any, ran: Any) -> None:
+    penn.converted("fast")
+    sound = ("verify", "--fast", "--cache", penn.root, "--recompute", 50)
+    assert json.loads(ran(*sound, "--json").out)["ok"] is True
+    (penn.frames("0003") / "000002.jpg").write_bytes(b"another picture")
+    assert "8 rows not compared, the first: " in ran(*sound, code=1).out
+    document = json.loads(ran(*sound, "--json", code=1).out)
+    assert (document["ok"], document["problems"], document["recompute"]["ok"]) == (False, [], False)

@@ -15,6 +15,7 @@ import cache
 from pipeline.crops import crop_person
 from pipeline.pixels import sources
 from tasks.prediction import pictures as drawn
+from tasks.prediction.drawing import STAND_IN, caption
 from tasks.prediction.job import Job
 from tasks.prediction.pictures import TILE_PX, Pictures, spread_windows
 from tests.tasks.prediction.conftest import SPLIT, small_config
@@ -34,6 +35,17 @@ def raw(monkeypatch) -> SimpleNamespace:
 
 def config(job: Job, **changes) -> TrainConfig:
     return small_config(cache=job.root, validation=(SPLIT,), seqlen=8, **changes)
+
+
+def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> None:
+    heights = []
+    for height, width in ((480, 640), (1920, 2160)):
+        image = np.full((height, width, 3), 128, np.uint8)
+        caption(image, STAND_IN)
+        rows = np.flatnonzero((image != 128).any(axis=(1, 2)))
+        heights.append((rows[-1] - rows[0]) / height)
+    assert heights[1] == pytest.approx(heights[0], rel=0.15)
+    assert heights[0] > 0.01
 
 
 def test_every_epoch_shows_the_same_windows_and_leaves_the_model_unchanged(job, raw) -> None:

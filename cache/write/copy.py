@@ -1,0 +1,268 @@
+"""A split in another cache: what is live of it, and its streams.  [cache]
+
+Videos that are written again leave their old rows behind, and removed ones too: a copy has none of them. What can be
+read of the source is read, with its checksums; the writers of splits and streams write it, so a copy that was killed
+goes on. Nothing that is there is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import CacheError
+from cache.format import layout, manifest
+from cache.format.layout import COLUMNS
+from cache.format.manifest import callers_entries
+from cache.format.place import Place
+from cache.format.records import TrackRecord, TrackRows
+from cache.format.references import other_files, stream_folders
+from cache.read.split import FeatureCache, Split
+from cache.read.streams import OpenStream
+from cache.storage import store_at
+from cache.storage.base import Root, Store
+from cache.write.split_writer import NEEDS_FLAG, SplitWriter
+from cache.write.stream_shards import StreamShards
+from cache.write.stream_writer import StreamWriter
+
+Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
+
+COPIED: Final = "copied"  # in the notes on a commit: of which cache and state it is the copy
+_BLOCK: Final = 1 << 20  # bytes of a file that are copied at once
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What `copy_split` did."""
+
+    split: str
+    rows: int  # of the split, live
+    wrote_rows: bool  # False: they were there
+    streams: tuple[str, ...]  # that were written, or got rows
+    missing: Mapping[str, int]  # stream -> rows that the copy does not have of it, where there are any
+
+
+def copy_split(
+    root: Root, split: str, to: Root, *, streams: Collection[str] | None = None, progress: Progress = lambda *_: None
+) -> Copied:
+    """Write the live rows of a split into another cache, videos by name, in one commit, and then these streams, or all.
+
+    Killed at any point and called again, it goes on. Rows are checked as they are read. A video of which a stream has
+    not all rows is copied without its rows of that stream.
+
+    Raises MissingSplit when there is no such split. Raises CacheError when the other cache has another split or stream
+    of that name, or a writer of it, for a stream that the split does not have, and for damaged rows.
+    """
+    layout.check_names(split)
+    source, store = FeatureCache(root)[split], store_at(to)
+    names = source.streams if streams is None else tuple(dict.fromkeys(streams))
+    if unknown := [name for name in names if name not in source.streams]:
+        known = ", ".join(source.streams) or "none"
+        raise CacheError(f"{split}: no feature stream {unknown[0]!r}; there are: {known}")
+    opened = {name: _opened(source, name) for name in names}
+    is_there = _is_copy(source, store)
+    for name in names if is_there else ():
+        _refuse_other_stream(source, store, name)
+    if not is_there:
+        _write_tracks(store, source, list(opened.values()), progress)
+    _copy_other_files(source.store, store, split)
+    copied = FeatureCache(store.root)[split]
+    start = {track.name: track.start for track in source.tracks}
+    shift = np.array([start[name] for name in copied.tracks.names], np.int64) - copied.tracks.start
+    written = [name for name in names if _write_stream(copied, source, opened[name], shift, progress)]
+    copied = FeatureCache(store.root)[split]
+    live = copied.rows_by_shard()
+    has = {name: int(live[copied.stream_shards(name)].sum()) for name in names if name in copied.streams}
+    missing = {name: int(live.sum()) - has.get(name, 0) for name in names}
+    return Copied(split, int(live.sum()), not is_there, tuple(written), {k: n for k, n in missing.items() if n})
+
+
+def _opened(source: Split, name: str) -> OpenStream:
+    commit = manifest.load(Place(source.store, source.name, name))
+    if commit is None:
+        raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
+    return OpenStream(commit, source.manifest)
+
+
+def _states(split: Split) -> set[str]:
+    """Digests of the manifests that have these rows: its own, and of what it was copied from."""
+    digest: str = split.provenance.get(COPIED, {}).get("digest", "")
+    return {str(split.manifest["digest"]), digest} - {""}
+
+
+def _is_copy(source: Split, store: Store) -> bool:
+    """Whether the other cache has the same state of the split. Raises CacheError where it has another one."""
+    split, place = source.name, Place(store, source.name)
+    if not store.exists(place.manifest):
+        if lost := manifest.lost_manifest(place):
+            raise CacheError(lost)
+        for stream in stream_folders(store, split):
+            if store.exists(Place(store, split, stream).manifest):
+                location = store.location(place.home)
+                do = "Remove that folder, or copy into another cache."
+                raise CacheError.at(location, expected="no split", found="streams of one that is gone", do=do)
+        return False
+    if _states(source) & _states(FeatureCache(store.root)[split]):
+        return True
+    raise CacheError.at(
+        store.location(place.home),
+        expected=f"no split, or a copy of {source.store.location(split)} as it is now",
+        found="another state of it, or another split",
+        do="Nothing is overwritten: remove that folder if it may go, or copy into another cache.",
+    )
+
+
+def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
+    """Raise CacheError where the other cache has a stream of that name that was made of something else."""
+    there = FeatureCache(store.root)[source.name]
+    if name not in there.streams:
+        return
+    ours, theirs = (
+        (held["dim"], held["dtype"], callers_entries(held, StreamWriter.own_entries))
+        for held in (source.stream_manifest(name), there.stream_manifest(name))
+    )
+    if ours != theirs:
+        raise CacheError.at(
+            store.location(Place(store, source.name, name).home),
+            expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
+            found="one that was made differently",
+            do="Nothing is overwritten: remove that folder if it may go, or leave the stream out (--streams).",
+        )
+
+
+def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], progress: Progress) -> None:
+    """Videos of which all streams have every row come first, so that what a stream has fills whole shards."""
+    held, done = source.manifest, 0
+    digest = str(held["digest"])
+    sizes: dict[str, int] = held["geometry"]
+    incomplete = [_incomplete(source, stream) for stream in streams]
+    names = np.array(source.videos.names, dtype=object)
+    order = np.argsort(names, kind="stable")
+    for some_missing in incomplete:
+        order = order[np.argsort(some_missing[order], kind="stable")]
+    groups = np.array(incomplete, bool).reshape(len(incomplete), len(order)).T
+    mark = manifest.sha256(order.tobytes() + groups.tobytes())[:16]
+    previous = -1
+    with SplitWriter(
+        store.root,
+        source.name,
+        columns=source.columns,
+        plan=f"copy {digest} {mark}",
+        provenance=_note(source.store, source.name, digest, source.provenance),
+        **sizes,
+    ) as writer:
+        writer.begin()
+        journalled = set(writer.journalled)
+        for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
+            entry = source.videos[number]
+            if entry.name not in journalled:
+                if previous >= 0 and (groups[number] != groups[previous]).any():
+                    writer.begin_shard()
+                writer.append(entry, [_as_appended(source, track) for track in tracks])
+            previous = number
+            done += sum(track.stop - track.start for track in tracks)
+            progress(done, int(held["rows"]), source.name)
+        writer.commit(callers_entries(held, SplitWriter.own_entries))
+
+
+def _incomplete(source: Split, stream: OpenStream) -> NDArray[np.bool_]:
+    """(videos,) whether rows of a video are missing in the stream."""
+    tracks, size = source.tracks, int(source.manifest["geometry"]["rows_per_shard"])
+    missing = np.full(len(source.rows_by_shard()), True)
+    missing[[shard for shard in stream.shards if shard < len(missing)]] = False
+    before = np.concatenate([[0], np.cumsum(missing)])  # shards that it does not have before each one
+    of_track = before[-(-tracks.stop // size)] > before[tracks.start // size]
+    return np.bincount(tracks.video[of_track], minlength=len(source.videos)) > 0
+
+
+def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
+    """The tracks of each of these videos, by number."""
+    by_video = np.argsort(source.tracks.video, kind="stable")
+    stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
+    for number in videos.tolist():
+        first = int(stops[number - 1]) if number else 0
+        yield [source.tracks[track] for track in by_video[first : int(stops[number])].tolist()]
+
+
+def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
+    """A track as it was appended once: columns that it does not have hold fill values, and are left out."""
+    columns = {name: source.rows(name, track.start, track.stop) for name in source.columns}
+    for name, rows in list(columns.items()):
+        fill = COLUMNS[name].fill
+        if np.isnan(rows).all() if isinstance(fill, float) else (rows == fill).all():
+            del columns[name]
+    for label, flag in NEEDS_FLAG.items():
+        if flag not in columns:
+            columns.pop(label, None)
+    return TrackRows.of(track, columns)
+
+
+def _write_stream(
+    copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
+) -> bool:
+    """Write the shards of which the source has every row. `shift`: (tracks,) from a track's rows to the source's.
+
+    Returns whether there were any that the copy did not have.
+    """
+    held = stream.commit.manifest
+    name, size = str(held["stream"]), int(held["geometry"]["rows_per_shard"])
+    form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
+    shards, has = StreamShards(copied.root, copied.name, name, **form), set(stream.shards)
+
+    def live_rows(shard: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Which of the shard's rows are live, and the source's rows of them."""
+        rows = np.asarray(shards.rows(shard))
+        track = copied.track_of(rows)
+        live = np.flatnonzero(track >= 0)
+        return live, rows[live] + shift[track[live]]
+
+    target = [shard for shard in shards.live_shards if shard not in shards.committed]
+    target = [shard for shard in target if has.issuperset((live_rows(shard)[1] // size).tolist())]
+    if not target:
+        return False
+    note = _note(source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name))
+    with StreamWriter(copied.root, copied.name, name, **form, plan=f"copy {held['digest']}", provenance=note) as writer:
+        for shard in sorted({*target} & {*writer.pending}):
+            live, rows = live_rows(shard)
+            n_rows = len(writer.rows(shard))
+            ok, keys = np.zeros(n_rows, np.uint8), np.zeros((n_rows, 2), np.uint64)
+            ok[live], keys[live] = stream.read("_ok", rows)[:, 0], stream.read("_key", rows)[:, 0]
+            data: Any = [b""] * n_rows
+            if held["dtype"] == layout.BYTES:
+                good = ok[live] == layout.COMPUTED
+                for row, blob in zip(live[good].tolist(), stream.blobs(rows[good]), strict=True):
+                    data[row] = blob
+            else:
+                data = np.zeros((n_rows, form["dim"]), held["dtype"])
+                data[live] = stream.read("", rows)[:, 0]
+            writer.write(shard, data, ok, keys)
+            progress(writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
+        writer.commit(callers_entries(held, StreamWriter.own_entries))
+    return True
+
+
+def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
+    """How the source's commit came about, for the copy's own note, and of what it is the copy."""
+    kept = {key: value for key, value in note.items() if key != "invalidated"}
+    return {**kept, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
+
+
+def _copy_other_files(source: Store, store: Store, split: str) -> None:
+    """Every file that is not the cache's own, as a conversion's stamps and the user's notes, where it is not there."""
+    place = Place(store, split)
+
+    def blocks(key: str) -> Iterator[bytes]:
+        size = source.size(key) or 0
+        for start in range(0, size, _BLOCK):
+            block = np.empty(min(_BLOCK, size - start), np.uint8)
+            source.read_into(key, start, block)
+            yield block.tobytes()
+
+    if missing := [key for key in other_files(source, split) if not store.exists(key)]:
+        with store.lock(place.writing):
+            for key in missing:
+                store.put(key, blocks(key), temporary=place.temporary)

@@ -1,0 +1,61 @@
+"""The detector with a network whose output is known, and through `detect` itself.  python -m pytest"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from onnx_pose import OnnxPose
+
+from pipeline import detect
+from pipeline.detect.run import detect_clips
+from pipeline.formats.labels.detections import read_results
+
+JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), np.full(17, 0.75)])  # px of 640
+
+
+class Network:
+    """One person, found twice, and a doubtful one, whatever the picture."""
+
+    def setInput(self, blob: Any) -> None:  # noqa: N802 - OpenCV's name
+        assert blob.shape == (1, 3, 640, 640)
+        assert blob.max() <= 1
+
+    def forward(self) -> Any:
+        box, joints = [250, 200, 100, 200], JOINTS.ravel()
+        return np.array([[*box, 0.875, *joints], [*box, 0.625, *joints], [500, *box[1:], 0.25, *joints]]).T[None]
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda _: Network())
+    (tmp_path / "pose.onnx").write_bytes(b"weights")
+    return tmp_path / "pose.onnx"
+
+
+def test_people_are_in_pixels_of_the_clip_each_once(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (320, 240))
+    for _ in range(3):
+        writer.write(np.zeros((240, 320, 3), np.uint8))
+    writer.release()
+    detector = detect.get("onnx_pose", weights=str(weights))
+    report = detect_clips(tmp_path / "clips", tmp_path / "keypoints", detector)
+    assert (report.frames, report.persons, report.problems) == (3, 3, {})
+    found = read_results(tmp_path / "keypoints/a.avi.json")
+    np.testing.assert_allclose(found.keypoints[2][0], JOINTS * [0.5, 0.5, 1], atol=0.01)
+
+
+def test_nobody_is_no_error(weights: Path) -> None:
+    find = OnnxPose(weights=str(weights), min_score=0.9).load("cpu")
+    (people,) = find([np.zeros((48, 64, 3), np.uint8)])
+    assert [part.shape for part in people] == [(0, 4), (0,), (0, 17, 3)]
+
+
+def test_the_weights_content_is_part_of_its_identity(weights: Path) -> None:
+    before = OnnxPose(weights=str(weights)).identity()
+    weights.write_bytes(b"others")
+    assert OnnxPose(weights=str(weights)).identity() != before

@@ -1,0 +1,62 @@
+"""`python -m pipeline copy`: splits and their streams into another cache, without the rows of replaced videos."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+import cache
+from pipeline.cli.console import DOUBT, WRONG, err, out, plain
+from pipeline.cli.options import KEPT
+from pipeline.cli.progress import bar
+from pipeline.cli.text import command, count
+from pipeline.conversion.plan import mixture
+from pipeline.errors import PipelineError
+from pipeline.settings.arguments import CACHE, cache_option, chosen, splits_argument
+
+HELP: Final = "Copy splits and their streams into another cache, without the rows of replaced and removed videos."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    splits_argument(sub)
+    cache_option(sub)
+    sub.add_argument("--to", type=cache.place_of, required=True, help=f"the other cache: {CACHE.removeprefix('the ')}")
+    help_ = "only these streams, with commas; '' for none; default: all that a split has"
+    sub.add_argument("--streams", metavar="NAMES", help=help_)
+
+
+def kept(_: argparse.Namespace) -> str:
+    """What of an interrupted copy is kept."""
+    return KEPT
+
+
+def run(args: argparse.Namespace) -> int:
+    """A line for each split, and for each stream that has not all of its rows; then the copies are checked."""
+    opened = cache.open(args.cache)
+    names = chosen(args.splits, opened.splits)
+    streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
+    known = sorted({stream for name in names for stream in opened[name].streams})
+    if unknown := [name for name in streams or () if name not in known]:
+        raise PipelineError(f"--streams {unknown[0]}: none of these splits has it; there are: {', '.join(known)}")
+    for name in names:
+        if warning := mixture(args.to, name, stand_in=bool(opened[name].manifest.get("stand_in"))):
+            err.print(f"{DOUBT} {plain(warning)}")
+        own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
+        with bar(f"copy {name}", err, unit="row") as progress:
+            done = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
+        _print(done, args)
+    with bar("verify", err) as progress:
+        report = cache.verify(args.to, fast=True, progress=progress, splits=names)
+    for problem in report.problems:
+        out.print(f"{WRONG} {plain(problem)}")
+    return 0 if report.ok else 1
+
+
+def _print(done: cache.Copied, args: argparse.Namespace) -> None:
+    wrote = [count(done.rows, "row")] if done.wrote_rows else []
+    wrote += [", ".join(done.streams)] if done.streams else []
+    out.print(plain(f"{done.split}: copied {' with '.join(wrote)}" if wrote else f"{done.split}: up to date"))
+    for stream, rows in done.missing.items():
+        again = command("extract", done.split, "--cache", str(args.to), "--stream", stream)
+        what = f"{stream} has not all rows of {done.split} in {args.cache}: {count(rows, 'row')} missing"
+        out.print(f"{DOUBT} {plain(what)}. To compute them: {plain(again)}")

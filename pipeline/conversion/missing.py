@@ -1,0 +1,114 @@
+"""Committed videos that the raw folder has no longer: missing, renamed, or in a folder that has moved.  [raw] -> rows
+
+Rows whose raw files are gone stay committed until the user drops them: a disk that is mounted in part looks like videos
+that were removed. A video is gone where the raw folder does not list it, and where one of its files is there no longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import cache
+from pipeline.accounting import VideoAccount
+from pipeline.cli.text import FEW, command, count, few
+from pipeline.errors import PipelineError
+from pipeline.raw import changes
+from pipeline.reasons import reason
+
+DROP: Final = "--drop-removed"
+LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
+
+
+def names_with_rows(committed: cache.Split) -> frozenset[str]:
+    """Committed videos that have tracks: those that would be lost with their raw files."""
+    names = committed.videos.names
+    return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
+
+
+def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
+    """New name -> old name of videos with the same content. `gone`, `coming`: name -> digest. In order of names.
+
+    >>> pair_renamed({"b": "0" * 64, "a": "0" * 64}, {"c": "0" * 64})
+    {'c': 'a'}
+    """
+    by_content: dict[str, list[str]] = {}
+    for name in sorted(gone, reverse=True):
+        by_content.setdefault(changes.contents_of(gone[name]), []).append(name)
+    return {
+        name: by_content[contents].pop()
+        for name in sorted(coming)
+        if by_content.get(contents := changes.contents_of(coming[name]))
+    }
+
+
+def recorded_raw(committed: cache.Split) -> str:
+    """Where the raw folder was at conversion; "" where that is not known."""
+    return str(committed.provenance.get("raw") or "")
+
+
+def refuse_other_folder(
+    committed: cache.Split, raw: Path, *, n_same: int, missing: Collection[str], n_new: int
+) -> None:
+    """Raise PipelineError for a folder of other videos than those that are committed.
+
+    n_same: committed videos that are in it unchanged. missing: those that are not in it. n_new: its others.
+    """
+    if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
+        return
+    what = f"{raw} has {n_same:,} of its {count(len(committed.videos), 'video')} as they were, and {n_new:,} others"
+    raise PipelineError(
+        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, and {what}: this would "
+        "replace one folder by another. To have both, put them into one folder, or name another cache (--cache, or "
+        f"[paths] cache in luigi.cfg). If this folder is to replace that one: {LET_GO}"
+    )
+
+
+def refuse_without_raw(committed: cache.Split, raw: Path, missing: Collection[str], why: str) -> None:
+    """Raise PipelineError where all videos are to be read again, since `why`, and some are `missing`."""
+    if missing:
+        first = "; ".join(few(sorted(missing), FEW, "plan --all"))
+        raise PipelineError(
+            f"{committed.name}: all of it is to be converted again, since {why}, and {count(len(missing), 'video')} of "
+            f"it cannot: not in {raw}: {first}. Bring them back, or let them go: {LET_GO}"
+        )
+
+
+def missing_lines(name: str, missing: Mapping[str, str], *, raw: Path, root: cache.Root) -> list[str]:
+    """What to print of the missing videos of the split `name`, and what to do; none where none are missing."""
+    if not missing:
+        return []
+    names = [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
+    shown = few(names, FEW, command("status", "--all", "--cache", str(root)))
+    drop = command("convert", name, "--raw", str(raw), "--cache", str(root), DROP)
+    first = f"{name}: {count(len(names), 'video')} not in {raw} any more, whose rows stay: "
+    return [f"{first}{', '.join(shown)}. Bring them back (is its disk mounted?), or let them go: {drop}"]
+
+
+def why_empty(committed: cache.Split) -> list[str]:
+    """That nothing of a split's videos could be used, and the commonest reason; none where something could."""
+    if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
+        return []
+    accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
+    return empty_lines(committed.name, committed.manifest["accounting"], accounts)
+
+
+def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> list[str]:
+    """The same, of a split's totals and accounts."""
+    if totals["videos"]["kept"] or not totals["videos"]["found"]:
+        return []
+    by_reason: dict[str, list[VideoAccount]] = {}
+    for account in accounts:
+        dropped = account.tracks_dropped or account.dropped
+        why = account.set_aside or max(sorted(dropped), key=dropped.__getitem__, default="")
+        if why:
+            by_reason.setdefault(why, []).append(account)
+    text = f"{name}: no rows: nothing of {count(totals['videos']['found'], 'video')} could be used."
+    if by_reason:
+        why, first = max(by_reason.items(), key=lambda item: len(item[1]))
+        text += f" The commonest reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
+        text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else "")
+    return [text]

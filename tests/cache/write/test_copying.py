@@ -1,0 +1,261 @@
+"""`copy_split` writes what is live of a split and its streams into another cache, and goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from cache import CacheError, MissingSplit
+
+SPLIT = "toy/train"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.fixture(scope="module")
+def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos and features of them; then b and d got other lengths, f went, and features followed."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
+    with toy.writer(root, "second", provenance={"raw": "/raw"}) as writer:
+        writer.begin(["b", "d", "f"])
+        for name, lengths in {"b": [40], "d": [1, 30]}.items():
+            writer.append(*toy.video(name, lengths, seed=5))
+        writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+    toy.write_stream(root, bad_rows=[170, 200])
+    (root / SPLIT / "stamps.json").write_text("{}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def lagging(replaced: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two videos more, 41 rows, that resnet50 does not have, and one that c3d does not have either."""
+    root = Path(shutil.copytree(replaced, tmp_path_factory.mktemp("lagging") / "cache"))
+    toy.write(root, [toy.video("bb", [33])], plan="third")
+    toy.write_stream(root, stream="c3d", dim=2)
+    toy.write(root, [toy.video("aa", [3, 5])], plan="fourth")
+    return root
+
+
+@pytest.fixture
+def root(replaced: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    return Path(shutil.copytree(replaced, tmp_path / "cache"))
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    return tmp_path / "other/cache"
+
+
+def contents(root: Any, *streams: str) -> dict[str, Any]:
+    """Every number of every track, by its name; of these streams where they have its rows, too."""
+    split = cache.open(root)[SPLIT]
+    size = split.manifest["geometry"]["rows_per_shard"]
+    numbers: dict[str, Any] = {}
+    for track in split.tracks:
+        shards = {track.start // size, (track.stop - 1) // size}
+        has = [name for name in streams if shards <= set(split.stream_shards(name))]
+        names = [*split.columns, *(f"features/{name}{part}" for name in has for part in ("", "_ok", "_key"))]
+        numbers[track.name] = track[4:], {name: split.rows(name, *track[2:4]).tobytes() for name in names}
+    return numbers
+
+
+def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(replaced: Path, to: Path) -> None:
+    old, done = cache.open(replaced)[SPLIT], cache.copy_split(replaced, SPLIT, to)
+    split = cache.open(to)[SPLIT]
+    assert contents(to, "resnet50") == contents(replaced, "resnet50")
+    assert split.manifest["extent"] == split.manifest["rows"] == done.rows < old.manifest["extent"]
+    assert [video.name for video in split.videos] == ["a", "b", "c", "d", "e"]
+    assert len(split.manifest["commits"]) == 1
+    assert (cache.verify(to).ok, cache.verify(to).notes) == (True, ())
+    # The callers' entries, notes and stamps go along.
+    assert (split.manifest["plan"], split.manifest["stand_in"]) == ("second", True)
+    assert split.stream_manifest("resnet50")["weights"] == "known"
+    assert split.stream_manifest("resnet50")["split_digest"] == split.manifest["digest"]
+    assert (split.provenance["raw"], split.provenance["copied"]["digest"]) == ("/raw", old.manifest["digest"])
+    assert (to / SPLIT / "stamps.json").read_text() == "{}"
+    assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
+
+
+def test_after_a_removal_no_stream_is_in_the_way(made: Path, tmp_path: Path, to: Path, toy: Any) -> None:
+    root = Path(shutil.copytree(made, tmp_path / "cache"))
+    toy.write(root, [], drop=["a"])  # no row is missing, though the stream's manifest is of the state before
+    done = cache.copy_split(root, SPLIT, to)
+    assert (done.streams, done.missing) == (("resnet50",), {})
+    assert contents(to, "resnet50") == contents(root, "resnet50")
+
+
+def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(
+    replaced: Path, to: Path, tmp_path: Path, toy: Any
+) -> None:
+    cache.copy_split(replaced, SPLIT, to, streams=())
+    videos = [video for video in toy.videos() if video[0].name in "ace"]
+    videos += [toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()]
+    fresh = tmp_path / "fresh"
+    with toy.writer(fresh, "p") as writer:
+        writer.begin()
+        for video in sorted(videos, key=lambda video: video[0].name):
+            writer.append(*video)
+        writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+    (to / SPLIT / "stamps.json").unlink()
+    assert toy.tree(to) == toy.tree(fresh)
+
+
+def test_what_people_keep_in_a_split_goes_along(root: Path, to: Path) -> None:
+    theirs = {
+        "README.md": b"ours",
+        "empty": b"",
+        "kp_2d/checked-by-hand.txt": b"x",
+        "features/resnet50/left-out.json": b"[]",
+        "mine/c/0": bytes(3 << 20),
+    }
+    for name, data in theirs.items():
+        (root / SPLIT / name).parent.mkdir(exist_ok=True, parents=True)
+        (root / SPLIT / name).write_bytes(data)
+    cache.copy_split(root, SPLIT, to)
+    assert {name: (to / SPLIT / name).read_bytes() for name in theirs} == theirs
+    assert cache.verify(to).ok
+
+
+def test_labels_that_one_track_does_not_have_stay_missing(tmp_path: Path, to: Path, toy: Any) -> None:
+    entry, (track,) = toy.video("b", [40])
+    columns = {column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")}
+    root = tmp_path / "cache"
+    toy.write(root, [toy.video("a", [9]), (entry, [dataclasses.replace(track, columns=columns)])])
+    toy.write(root, [toy.video("a", [9], seed=2)], drop=["a"], plan="again")
+    cache.copy_split(root, SPLIT, to)
+    assert contents(to) == contents(root)
+    assert (cache.open(to)[SPLIT].rows("has_3d", 9, 49) == 255).all()
+
+
+def test_of_streams_that_lag_behind_it_copies_what_they_have(lagging: Path, to: Path, toy: Any) -> None:
+    done = cache.copy_split(lagging, SPLIT, to)
+    assert done.missing == {"resnet50": 41, "c3d": 8}
+    assert contents(to, "resnet50", "c3d") == contents(lagging, "resnet50", "c3d")
+    assert (cache.verify(to).ok, cache.verify(to).notes) == (True, ())
+    assert not cache.copy_split(lagging, SPLIT, to).streams
+    toy.write_stream(to)
+    assert contents(to, "resnet50")["bb/0"][1]["features/resnet50"]
+    assert contents(to, "resnet50")["a/0"] == contents(lagging, "resnet50")["a/0"], "computed once"
+    whole = to.with_name("whole")
+    assert cache.copy_split(to, SPLIT, whole, streams=["resnet50"]).missing == {}
+    assert len(cache.open(whole)[SPLIT].manifest["commits"]) == 1
+
+
+@pytest.mark.parametrize("which", ["replaced", "lagging"])
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(
+    which: str, request: pytest.FixtureRequest, to: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = request.getfixturevalue(which)
+    changes = ("put", "put_small", "replace", "rename")
+    left, store = [10**6], type(cache.store_at(source))
+
+    def counted(name: str) -> Any:
+        real = getattr(store, name)
+
+        def change(self: Any, *args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(self, *args, **options)
+
+        return change
+
+    for name in changes:
+        monkeypatch.setattr(store, name, counted(name))
+    cache.copy_split(source, SPLIT, to)
+    expected = toy.tree(to)
+    n_changes = 10**6 - left[0]
+    for step in range(1, 12, 5):  # killed again and again, after so many changes more each time
+        again = to.with_name(f"killed {step}")
+        for kills in itertools.count():
+            left[0] = step + kills // 3
+            try:
+                cache.copy_split(source, SPLIT, again)
+                break
+            except Killed:
+                assert kills < 3 * n_changes
+                if again.is_dir() and SPLIT in cache.FeatureCache(again):
+                    assert contents(again).keys() == contents(source).keys(), "all of the split, or none of it"
+        assert kills > 1
+        left[0] = 10**6
+        assert toy.tree(again) == expected
+        assert cache.verify(again).ok
+
+
+def test_a_split_or_stream_that_is_there_is_not_overwritten(root: Path, to: Path, toy: Any) -> None:
+    toy.write(to, toy.videos())
+    before = toy.tree(to)
+    with pytest.raises(CacheError, match="another state of it, or another split"):
+        cache.copy_split(root, SPLIT, to)
+    assert toy.tree(to) == before
+    other = to.with_name("with a stream")
+    cache.copy_split(root, SPLIT, other, streams=())
+    toy.write_stream(other, dim=2)
+    with pytest.raises(CacheError, match="made differently"):
+        cache.copy_split(root, SPLIT, other)
+    gone = to.with_name("without its manifest")
+    cache.copy_split(root, SPLIT, gone)
+    (gone / SPLIT / "manifest.json").unlink()
+    with pytest.raises(CacheError, match="the manifest of what was committed here"):
+        cache.copy_split(root, SPLIT, gone)
+    with pytest.raises(MissingSplit):
+        cache.copy_split(root, "toy/val", to)
+    with pytest.raises(CacheError, match="no feature stream 'c3d'"):
+        cache.copy_split(root, SPLIT, to, streams=["c3d"])
+    changed = to.with_name("changed since")
+    cache.copy_split(root, SPLIT, changed)
+    toy.write(root, [], drop=["a"], plan="third")
+    with pytest.raises(CacheError, match="another state of it"):
+        cache.copy_split(root, SPLIT, changed)
+
+
+def test_two_machines_work_is_merged(root: Path, to: Path, toy: Any) -> None:
+    cache.copy_split(root, SPLIT, to, streams=())
+    toy.write_stream(to, stream="c3d", dim=2)  # extracted there, and brought back into rows that are in other places
+    done = cache.copy_split(to, SPLIT, root)
+    assert (done.wrote_rows, done.streams) == (False, ("c3d",))
+    assert contents(root, "c3d") == contents(to, "c3d")
+    assert cache.copy_split(root, SPLIT, to).streams == ("resnet50",)
+    assert contents(root, "c3d", "resnet50") == contents(to, "c3d", "resnet50")
+
+
+def test_damaged_rows_are_not_copied(root: Path, to: Path) -> None:
+    file = root / SPLIT / "features/resnet50/c/0/0"
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CacheError, match="to match its checksum"):
+        cache.copy_split(root, SPLIT, to)
+    assert cache.open(to)[SPLIT].streams == ()
+
+
+@pytest.mark.usefixtures("memory")
+def test_into_an_object_store_and_back(lagging: Path, to: Path, toy: Any) -> None:
+    cache.copy_split(lagging, SPLIT, "s3://bucket/cache")
+    assert cache.verify("s3://bucket/cache").ok
+    assert contents("s3://bucket/cache", "c3d") == contents(lagging, "c3d")
+    cache.copy_split("s3://bucket/cache", SPLIT, to)
+    directly = to.with_name("directly")
+    cache.copy_split(lagging, SPLIT, directly)
+    assert toy.tree(to) == toy.tree(directly)
+
+
+def test_no_writer_is_let_in_meanwhile(root: Path, to: Path, toy: Any) -> None:
+    tried = []
+
+    def write(done: int, total: int, what: str) -> None:
+        with pytest.raises(CacheError, match="no other writer"):
+            toy.write_stream(to) if "resnet50" in what else toy.write(to, [toy.video("x", [2])])
+        tried.append(what)
+
+    cache.copy_split(root, SPLIT, to, progress=write)
+    assert {*tried} == {SPLIT, f"{SPLIT}: resnet50"}

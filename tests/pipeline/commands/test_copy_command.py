@@ -1,0 +1,74 @@
+"""`python -m pipeline copy`: what is live goes into another cache, where everything is up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    return tmp_path / "copy"
+
+
+def test_a_copy_is_what_a_fresh_conversion_and_extraction_give(
+    penn: Any, into: Any, ran: Any, to: Path, tmp_path: Path, network: Any, small_shards: None
+) -> None:
+    penn.converted("fast")
+    penn.edit("0003")
+    penn.add("0007")
+    penn.convert()
+    into.extract(penn.root)
+    penn.edit("0001")
+    penn.convert()
+    into.extract(penn.root)
+    shown = ran("copy", *penn.name.split("/"), "--cache", penn.root, "--to", to)
+    assert "penn_action/train: copied 32 rows with resnet50" in shown.out
+    fresh = tmp_path / "fresh"
+    into.convert(fresh, penn.raw)
+    into.extract(fresh)
+    assert into.tree(to) == into.tree(fresh)
+    network.batches.clear()
+    where = ("--cache", to)
+    assert "up to date, 4 videos" in ran("convert", penn.name, "--raw", penn.raw, *where).out
+    assert "resnet50 is up to date" in ran("extract", penn.name, *where).out
+    assert not network.batches
+    assert ran("copy", "--cache", penn.root, "--to", to).out == "penn_action/train: up to date\n"
+    assert ran("verify", *where).out.startswith("✓ intact")
+    penn.edit("0005")  # in the copy, as in any cache, only what was changed is read
+    assert "1 video read, 3 unchanged" in ran("convert", penn.name, "--raw", penn.raw, *where).out
+
+
+def test_splits_and_streams_are_named_and_demo_data_stay_apart(
+    penn: Any, into: Any, ran: Any, to: Path, embedded: Any, network: Any
+) -> None:
+    penn.converted("fast")
+    penn.convert("test")
+    into.convert(penn.root, embedded.raw("amass"), "amass")
+    assert "copied" in ran("copy", "penn_action", "--cache", penn.root, "--to", to, "--streams", "").out
+    assert cache.open(to).splits == ("penn_action/test", "penn_action/train")
+    assert cache.open(to)["penn_action/train"].streams == ()
+    for words, message in ((["amass/test"], "no split"), (["--streams", "resnet"], "none of these splits has it")):
+        assert message in ran("copy", *words, "--cache", penn.root, "--to", to, code=2).err
+    shown = ran("copy", "--cache", penn.root, "--to", to).out
+    assert "penn_action/train: copied resnet50" in shown
+    assert "amass/train: copied" in shown
+    np.testing.assert_equal(into.rows(to, penn.name, "features/resnet50"), penn.rows("features/resnet50"))
+    # A stream that lags behind is named, with what to do.
+    penn.add("0007")
+    penn.convert()
+    shown = ran("copy", penn.name, "--cache", penn.root, "--to", to.with_name("lagging")).out
+    assert "resnet50 has not all rows" in shown
+    assert "8 rows missing" in shown
+    # Another state of a split is not overwritten; data of the other kind are mentioned, as by a conversion.
+    assert "another state of it" in ran("copy", penn.name, "--cache", penn.root, "--to", to, code=2).err
+    both, real = to.with_name("both"), to.with_name("real")
+    ran("copy", "amass", "--cache", to, "--to", both)
+    penn.without_marker()
+    into.convert(real, penn.raw)
+    assert f"{both}: will hold both, penn_action/train from real data" in ran("copy", "--cache", real, "--to", both).err

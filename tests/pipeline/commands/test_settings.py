@@ -1,0 +1,250 @@
+"""Every command resolves settings alike: an option, else `--set`, else luigi.cfg, else the default."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline.features.streams.homography import Homography
+from pipeline.raw.stand_in import MARKER
+from pipeline.settings.targets import absent, by_settings
+
+DECIMATE = "[amass]\nresampling = decimate"
+
+
+@pytest.fixture
+def amass(embedded: Any, tmp_path: Path, ran: Any) -> Callable[..., str]:
+    """`convert` of AMASS, and the resampling that its manifest records."""
+
+    def convert(*more: str) -> str:
+        ran("convert", "amass", "train", "--raw", embedded.raw("amass"), "--cache", tmp_path / "cache", *more)
+        manifest = cache.open(tmp_path / "cache")["amass/train"].manifest
+        return str(manifest["reader"]["parameters"]["resampling"])
+
+    return convert
+
+
+@pytest.fixture
+def raw_3dpw(embedded: Any, tmp_path: Path) -> Path:
+    return Path(embedded.copy("3dpw", tmp_path / "raw/3dpw"))
+
+
+@pytest.fixture
+def convert_3dpw(raw_3dpw: Path, tmp_path: Path, ran: Any) -> Callable[..., Any]:
+    words = ("convert", "3dpw", "train", "--raw", raw_3dpw, "--cache", tmp_path / "cache", "--workers", 1)
+    return lambda *more, code=0: ran(*words, *more, code=code)
+
+
+def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
+    amass: Any, embedded: Any, luigi_cfg: Any, ran: Any, tmp_path: Path
+) -> None:
+    assert amass() == "slerp"
+    assert amass("--set", "amass.resampling=decimate") == "decimate"  # there need be no luigi.cfg
+    luigi_cfg("amass", DECIMATE)
+    place = ("amass", "train", "--raw", embedded.raw("amass"))
+    up_to_date = "amass/train: up to date"
+    assert ran("convert", *place, "--cache", tmp_path / "cache").out.startswith(up_to_date)
+    assert up_to_date in ran("plan", *place, "--cache", tmp_path / "cache").out
+    other = ("--set", "amass.resampling=slerp")
+    assert "resampling was decimate, is slerp" in ran("plan", *place, "--cache", tmp_path / "cache", *other).out
+    ran("show", *place, "--out", tmp_path / "page.html", "--tracks", 1)
+    assert "decimate" in (tmp_path / "page.html").read_text()
+    assert amass(*other) == "slerp"
+
+
+def test_a_file_by_config_is_taken_with_raw_too(
+    amass: Any, embedded: Any, luigi_cfg: Any, ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amass("--set", "amass.resampling=decimate")
+    file = luigi_cfg("amass", DECIMATE)
+    monkeypatch.delenv("LUIGI_CONFIG_PATH")
+    words = ("plan", "amass", "train", "--raw", embedded.raw("amass"), "--cache", tmp_path / "cache")
+    assert "is slerp" in ran(*words).out
+    assert "up to date" in ran(*words, "--config", file).out
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["without luigi.cfg", "with luigi.cfg"])
+@pytest.mark.parametrize(
+    ("words", "setting", "named"),
+    [
+        ("convert", "nosuch.thing=1", ["unknown section"]),
+        ("convert", "amas.resampling=slerp", ["unknown section", "'amass'"]),
+        ("convert", "amass.resamplin=slerp", ["unknown key", "'resampling'"]),
+        ("convert", "amass.resampling=nonsense", ["nonsense", "slerp or decimate"]),
+        ("convert", "convert.workers=abc", ["abc", "a whole number"]),
+        ("convert", "train.epochs=3", ["train.epochs", "`convert`", "convert.workers"]),
+        ("convert", "videos.min_frames=3", ["videos.min_frames", "`convert`"]),
+        ("convert", "paths.cache=elsewhere", ["paths.cache", "`convert`"]),
+        ("convert --retry", "amass.resampling=decimate", ["amass.resampling"]),
+        ("plan", "videos.min_frames=3", ["videos.min_frames"]),
+        ("show --out page.html", "videos.min_frames=3", ["videos.min_frames"]),
+        ("extract", "amass.resampling=decimate", ["amass.resampling"]),
+        ("extract", "features.precison=exact", ["unknown key", "'precision'"]),
+        ("extract --stream pose_2d", "timm.network=x", ["timm"]),
+        ("extract --stream resnet50", "features.stream=other", ["features.stream"]),
+        ("status", "amass.resampling=decimate", ["amass.resampling", "paths.cache"]),
+        ("verify", "nosuch.thing=1", ["unknown section"]),
+        ("leaks", "convert.workers=1", ["convert.workers"]),
+        ("gc", "paths.raw=x", ["paths.raw"]),
+        ("detect", "keypoint_rcnn.min_score=0.5", ["keypoint_rcnn"]),
+        ("detect", "detect.devices=gpu", ["gpu"]),
+        ("synthesize", "embedded.seed=1", ["embedded.seed", "no settings"]),
+        ("doctor", "train.epochs=3", ["train.epochs"]),
+    ],
+)
+def test_what_a_command_does_not_read_is_refused_where_it_is_set(
+    words: str, setting: str, named: list[str], there: bool, luigi_cfg: Any, embedded: Any, run: Any, ran: Any,
+    converted: Any, tmp_path: Path,
+) -> None:  # fmt: skip
+    if there:
+        luigi_cfg("amass")
+    raw, root = embedded.raw("amass"), converted.root("")
+    command, *more = words.split()
+    places = {name: ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"] for name in ("convert", "plan")}
+    places |= {name: ["--cache", root] for name in ("status", "verify", "leaks", "gc")}
+    places |= {"extract": ["penn_action/train", "--cache", root], "show": ["amass", "train", "--raw", raw]}
+    places |= {"detect": [tmp_path, "--out", tmp_path / "k"], "synthesize": ["--out", tmp_path / "new"]}
+    places |= {"doctor": ["amass", "--raw", raw.parent]}
+    shown = ran(command, *places[command], *more, "--set", setting, code=2)
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert shown.err.startswith("error: --set ")
+    assert [word for word in named if word not in shown.err] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"] * there
+
+
+def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(
+    amass: Any, luigi_cfg: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    luigi_cfg("amass", f"{DECIMATE}\n[videos]\nmin_frames = 10\n[train]\nepochs = 3")
+    monkeypatch.setenv("PIPELINE_SET", "train.epochs=4\nvideos.min_frames=12")
+    assert amass() == "decimate"
+
+
+def test_options_are_settings_unless_they_are_given(penn: Any, luigi_cfg: Any, ran: Any) -> None:
+    penn.spoil("0001")
+    luigi_cfg(more="[convert]\nstrict = true\nworkers = 1")
+    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    assert "0001" in ran(*words, code=2).err
+    ran(*words, "--set", "convert.strict=false")
+    assert "0001" in ran(*words, "--strict", "--set", "convert.strict=false", code=2).err
+
+
+def test_the_body_is_that_of_luigi_cfg(convert_3dpw: Any, embedded: Any, luigi_cfg: Any, tmp_path: Path) -> None:
+    luigi_cfg("3dpw")
+    (tmp_path / "body").symlink_to(embedded.body)
+    assert "without a body model" not in convert_3dpw().out
+    assert "kp_3d" in cache.open(tmp_path / "cache")["3dpw/train"].columns
+
+
+@pytest.mark.parametrize("real", ["raw", "body"])
+def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
+    real: str, convert_3dpw: Any, raw_3dpw: Path, embedded: Any, luigi_cfg: Any, tmp_path: Path
+) -> None:
+    luigi_cfg("3dpw")
+    body = Path(shutil.copytree(embedded.body, tmp_path / "body"))
+    ({"raw": raw_3dpw, "body": body}[real] / MARKER).unlink()
+    assert convert_3dpw("--body", body, code=2).err.startswith("error: ")
+    shown = convert_3dpw()
+    (line,) = (line for line in shown.err.splitlines() if "[paths] body" in line)
+    assert "is not used" in line
+    assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
+
+
+def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(
+    convert_3dpw: Any, raw_3dpw: Path, luigi_cfg: Any
+) -> None:
+    (raw_3dpw / MARKER).unlink()
+    luigi_cfg("3dpw")
+    assert "SMPL" in convert_3dpw(code=2).err
+    luigi_cfg("3dpw", "[embedded]\nenabled = true")
+    assert "not there" in convert_3dpw().err
+
+
+def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
+    penn: Any, network: Any, luigi_cfg: Any, ran: Any, tmp_path: Path
+) -> None:
+    penn.without_marker()
+    (file := tmp_path / "w.pt").write_bytes(b"weights")
+    words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
+    luigi_cfg(more="[features]\nweights = untrained:0")
+    ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    assert "--weights untrained:0" in ran(*words, code=2).err  # only the command line may name them for real data
+    ran(*words, "--weights", f"file:{file}", "--precision", "exact")
+    assert "resnet50 is up to date" in ran(*words).out
+    penn.add("0101")
+    moved = file.rename(tmp_path / "moved.pt")
+    ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    refused = ran(*words, code=2).err
+    assert str(file) in refused
+    assert "--weights file:FILE" in refused
+    luigi_cfg(more=f"[features]\nweights = file:{moved}\nprecision = exact")  # the same bytes
+    assert "8 rows computed" in ran(*words).out
+    file.write_bytes(b"others")
+    luigi_cfg(more=f"[features]\nweights = file:{file}")
+    assert "up to date" in ran(*words).out, "of the new commit, the file that moved is recorded"
+    moved.write_bytes(b"others")
+    assert str(moved) in ran(*words, code=2).err
+    assert "precision was exact, is fast" in ran(*words, "--weights", f"file:{file}", code=2).err
+
+
+def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg: Any, ran: Any) -> None:
+    penn.converted()
+    luigi_cfg(more="[features]\nstream = mine\nweights = untrained:3\nprecision = exact\nworkers = 1\nalso = pose_2d")
+    ran("extract", penn.name, "--cache", penn.root)
+    identity = penn.split.stream_manifest("mine")["identity"]
+    assert (identity["weights"]["argument"], identity["precision"]) == ("3", "exact")
+    assert set(penn.split.streams) == {"mine", "pose_2d"}
+    plan = ran("plan", penn.name, "--set", f"paths.raw={penn.raw.parent}", "--cache", penn.root)
+    assert "mine, pose_2d" in plan.out, "make data would find nothing to do either"
+    ran("extract", penn.name, "--cache", penn.root, "--stream", "other", "--set", "features.weights=untrained:4")
+    assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
+    other = ran("extract", penn.name, "--cache", penn.root, "--set", "features.precision=fast", code=2)
+    assert "precision was exact, is fast" in other.err, "what is set is not left out for what is recorded"
+
+
+def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
+    penn: Any, network: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.converted()
+    monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
+    words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
+    ran(*words, "--stream", "homography")
+    assert penn.split.stream_manifest("homography")["identity"]["kind"] == "homography"
+    ran(*words, "--stream", "pose_2d", "--kind", "resnet50")
+    assert penn.split.stream_manifest("pose_2d")["identity"]["kind"] == "resnet50"
+    assert "up to date" in ran(*words, "--stream", "pose_2d").out, "it is what it was extracted as"
+
+
+def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(
+    luigi_cfg: Any, ran: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "clips").mkdir()
+    clip = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
+    clip.write(np.zeros((64, 64, 3), np.uint8))
+    clip.release()
+    words = ("detect", tmp_path / "clips", "--out", tmp_path / "k")
+    refused = ran(*words, "--weights", "w.pt", "--set", "min_score=x", code=2).err
+    assert [word for word in ("--set", "min_score = x", "a number") if word not in refused] == []
+    assert "'min_score'" in ran(*words, "--weights", "w.pt", "--set", "min_scor=1", code=2).err
+    luigi_cfg(more="[detect]\ndetector = keypoint_rcnn\n[keypoint_rcnn]\nweights = w.pt\nmin_score = 0.5")
+    assert str(tmp_path / "w.pt") in ran(*words, code=2).err
+    other = ran(*words, "--weights", "other.pt", code=2).err
+    assert "other.pt" in other
+    assert str(tmp_path / "other.pt") not in other, "a path of the command is one from here"
+    assert "min_score 2" in ran(*words, "--set", "keypoint_rcnn.min_score=2", code=2).err
+
+
+def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_package(
+    luigi_cfg: Any, ran: Any, raw_3dpw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.settings.targets.datasets.has_demo_data", lambda name: False)
+    file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
+    assert absent(by_settings(file)) == []  # `config --check` has nothing to say
+    assert "once the demo data are made" in ran("plan").out

@@ -1,0 +1,62 @@
+"""`python -m pipeline status`: whatever can be read is shown, by split and by clip; what cannot is no success."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def two(penn: Any) -> Path:
+    """A cache with Penn Action's train and test split."""
+    penn.converted("fast")
+    penn.convert("test")
+    return Path(penn.root)
+
+
+def test_a_damaged_manifest_hides_no_other_split(two: Path, ran: Any) -> None:
+    manifest = two / "penn_action/test/manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    shown = ran("status", "--cache", two, code=1).out
+    assert "penn_action/train (demo data)" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("✗")]
+    assert f"{manifest}: expected a manifest in JSON" in line
+    assert "its features are carried over" in line
+    damaged, intact = json.loads(ran("status", "--cache", two, "--json", code=1).out)
+    assert (damaged["split"], len(damaged["problems"]), intact["tracks"], intact["problems"]) == (
+        "penn_action/test",
+        1,
+        3,
+        [],
+    )
+    for more in ("--sizes", "--csv"):
+        assert "penn_action/train" in ran("status", "--cache", two, more, code=1).out
+    assert "✗" not in ran("status", "penn_action/train", "--cache", two).out
+
+
+def test_a_damaged_stream_hides_nothing_else(two: Path, ran: Any) -> None:
+    (two / "penn_action/train/features/resnet50/manifest.json").write_bytes(b"{")
+    shown = ran("status", "--cache", two, code=1).out
+    assert "resnet50 (damaged)" in shown
+    assert "✗ penn_action/train: resnet50 is damaged: " in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["penn_action/test"], ["test"]),
+        (["penn_action", "train"], ["train"]),
+        (["penn_action"], ["test", "train"]),
+        (["penn_action/train", "penn_action/test"], ["test", "train"]),
+    ],
+)
+def test_splits_may_be_named(two: Path, ran: Any, words: list[str], names: list[str]) -> None:
+    rows = json.loads(ran("status", *words, "--cache", two, "--json").out)
+    assert [row["split"] for row in rows] == [f"penn_action/{name}" for name in names]
+
+
+def test_a_name_that_no_split_has_is_refused(two: Path, ran: Any) -> None:
+    assert "no split 'penn_action/val'" in ran("status", "penn_action/val", "--cache", two, code=2).err

@@ -1,0 +1,349 @@
+"""Videos that are gone, renamed, elsewhere, or not readable now: no row goes before its user says so."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline.conversion import convert
+from pipeline.conversion.missing import DROP
+from pipeline.datasets.penn_action import PennAction
+
+NOT_NOW = "not_readable_now"
+
+
+@pytest.fixture
+def by_command(penn: Any, ran: Any) -> Callable[..., str]:
+    """`convert` of Penn Action's train split; both outputs."""
+
+    def run(*more: object, raw: Path = penn.raw, code: int = 0) -> str:
+        shown = ran("convert", penn.name, "--raw", raw, "--cache", penn.root, *more, code=code)
+        return str(shown.out + shown.err)
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------------- gone
+
+
+def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn: Any, ran: Any, by_command: Any) -> None:
+    penn.converted()
+    rows, before = penn.rows("kp_2d"), penn.everything()
+    penn.remove("0005")
+    for _ in range(2):
+        shown = by_command(code=1)
+        assert "✗ penn_action/train: 1 video not in" in shown
+        assert "0005" in shown
+        assert DROP in shown
+    assert penn.everything() == before
+    split = json.loads(ran("plan", penn.name, "--raw", penn.raw, "--cache", penn.root, "--json").out)[0]
+    assert (split["nothing_to_do"], split["convert"]["missing"]) == (True, {"0005": ""})
+    assert "0005" in ran("plan", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    assert "1 video not in" in ran("status", "--cache", penn.root).out
+    assert json.loads(ran("status", "--cache", penn.root, "--json").out)[0]["missing"] == ["0005"]
+    assert "1 removed" in by_command(DROP)
+    np.testing.assert_equal(penn.rows("kp_2d"), {name: of for name, of in rows.items() if name != "0005/0"})
+    assert "up to date" in by_command()
+    assert cache.verify(penn.root).ok
+
+
+def test_what_is_new_is_read_and_a_video_that_comes_back_is_not(penn: Any, reads: Any, tmp_path: Path) -> None:
+    penn.converted()
+    for path in (penn.label("0005"), penn.frames("0005")):
+        path.rename(tmp_path / path.name)
+    penn.add("0007")
+    done = penn.convert()
+    assert (done.plan.why, dict(done.plan.missing), done.plan.kept) == ("1 new video", {"0005": ""}, 6)
+    assert done.problems
+    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0", "0007/0"}
+    for path in (penn.label("0005"), penn.frames("0005")):
+        (tmp_path / path.name).rename(path)
+    reads.clear()
+    plan = penn.plan()
+    assert (plan.up_to_date, dict(plan.missing), plan.touched, reads.names) == (True, {}, (), [])
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied: bool, penn: Any, by_command: Any) -> None:
+    penn.add("0007", "0008", "0009", "0010")
+    penn.convert()
+    before = penn.everything()
+    for folder in (penn.raw / "frames").iterdir():
+        shutil.rmtree(folder)
+        if emptied:
+            folder.mkdir()
+    shown = by_command(code=1)
+    assert "7 videos not in" in shown
+    assert "0001 (without frames/0001)" in shown
+    assert "and 2 more: " in shown
+    assert len(penn.rows("bbox")) == 7
+    after = {name: of for name, of in penn.everything().items() if name.endswith("manifest.json")}
+    assert after.keys() <= before.keys()
+
+
+def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
+    into.convert(root, raw, "kinetics")
+    folder = next(path for path in (raw / "keypoints/train").iterdir() if path.is_dir())
+    other = raw / "keypoints/train" / f"{folder.name}.json"
+    shutil.rmtree(folder)
+    missing = into.convert(root, raw, "kinetics").plan.missing
+    assert [*missing.values()] == [folder.relative_to(raw).as_posix()]
+    other.write_text("[]")
+    assert into.convert(root, raw, "kinetics").plan.why == "1 changed video"
+
+
+def test_another_reader_is_refused_while_a_video_is_gone(
+    penn: Any, by_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.converted()
+    before = penn.everything()
+    penn.remove("0005")
+    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
+    shown = by_command(code=2)
+    assert "version was" in shown
+    assert "0005" in shown
+    assert DROP in shown
+    assert penn.everything() == before
+    assert "converted" in by_command(DROP)
+    assert penn.rows("bbox").keys() == {"0001/0", "0003/0"}
+
+
+# ---------------------------------------------------------------------------------------------------------- renamed
+
+
+def rename(penn: Any, *pairs: str) -> None:
+    for pair in pairs:
+        old, new = pair.split()
+        penn.label(old).rename(penn.label(new))
+        penn.frames(old).rename(penn.frames(new))
+
+
+def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn: Any, by_command: Any) -> None:
+    penn.converted()
+    before = penn.rows("kp_2d")
+    rename(penn, "0005 0009")
+    shown = by_command()
+    assert "renamed 0005 -> 0009" in shown
+    assert "(why: 1 renamed video)" in shown
+    np.testing.assert_equal(penn.rows("kp_2d"), {name.replace("0005", "0009"): of for name, of in before.items()})
+    assert penn.plan().up_to_date
+    assert cache.verify(penn.root).ok
+
+
+def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(penn: Any) -> None:
+    penn.add("0007", "0008")  # with 0001, three of the same content
+    penn.convert()
+    rename(penn, "0001 0020", "0007 0010", "0003 0001")
+    plan = penn.plan()
+    assert plan.renamed == {"0001": "0003", "0010": "0007"}, "0001 is another video now"
+    assert (plan.new, plan.changed, plan.removed, dict(plan.missing)) == (("0020",), (), (), {})
+    done = penn.convert()
+    assert done.problems == ()
+    assert penn.rows("bbox").keys() == {f"{name}/0" for name in ("0001", "0005", "0008", "0010", "0020")}
+
+
+def test_a_clip_that_is_renamed_with_its_keypoints_is_a_rename(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
+    into.convert(root, raw, "kinetics")
+    clip = next((raw / "train").rglob("*.mp4"))
+    folder = raw / "keypoints/train" / clip.stem
+    clip.rename(clip.with_stem("dancer"))
+    folder.rename(folder.with_name("dancer"))
+    done = into.convert(root, raw, "kinetics")
+    assert (done.plan.why, done.problems) == ("1 renamed video", ())
+
+
+# ------------------------------------------------------------------------------------------------ another raw folder
+
+
+def test_the_same_videos_elsewhere_are_taken_as_moved(
+    penn: Any, reads: Any, into: Any, network: Any, by_command: Any, tmp_path: Path
+) -> None:
+    penn.converted()
+    reads.clear()
+    before = into.tree(penn.root)
+    moved = penn.raw.rename(tmp_path / "elsewhere")
+    assert "moved" in by_command(raw=moved)
+    assert (reads.names, into.tree(penn.root)) == ([], before)
+    assert penn.split.provenance["raw"] == str(moved.resolve())
+    assert "measured" in penn.split.provenance
+    assert into.extract(penn.root).computed == 24, "the pictures are where they are recorded"
+    assert "moved" not in by_command(raw=moved)
+
+
+@pytest.mark.parametrize("same_names", [False, True])
+def test_a_folder_of_other_videos_is_refused(same_names: bool, penn: Any, by_command: Any, tmp_path: Path) -> None:
+    penn.converted()
+    before = penn.everything()
+    other = type(penn)(Path(shutil.copytree(penn.raw, tmp_path / "other/penn_action")), penn.root, None)
+    for name in ("0001", "0002", "0003", "0004", "0005", "0006"):
+        other.edit(name)
+        if not same_names:
+            rename(other, f"{name} 1{name[1:]}")
+    shown = by_command(raw=other.raw, code=2)
+    assert str(penn.raw) in shown
+    assert "--cache" in shown
+    assert DROP in shown
+    assert penn.everything() == before
+    by_command(DROP, raw=other.raw)
+    assert penn.rows("bbox").keys() == {f"{'0' if same_names else '1'}00{n}/0" for n in (1, 3, 5)}
+    assert penn.split.provenance["raw"] == str(other.raw.resolve())
+
+
+def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folder(
+    penn: Any, by_command: Any, tmp_path: Path
+) -> None:
+    penn.converted()
+    before = penn.everything()
+    part = type(penn)(Path(shutil.copytree(penn.raw, tmp_path / "part/penn_action")), penn.root, None)
+    part.remove("0005")
+    assert "0005" in by_command(raw=part.raw, code=1)
+    assert penn.everything() == before
+
+
+# ------------------------------------------------------------------------------------------------------- empty splits
+
+
+def nobody_visible(penn: Any) -> str:
+    from scipy.io import loadmat, savemat
+
+    for name in ("0001", "0003", "0005"):
+        label = {key: of for key, of in loadmat(penn.label(name)).items() if not key.startswith("__")}
+        savemat(penn.label(name), label | {"visibility": np.zeros_like(label["visibility"])})
+    return "no_frame_left"
+
+
+def spoiled(penn: Any) -> str:
+    penn.spoil("0001", "0003", "0005")
+    return "bad_label_file"
+
+
+@pytest.mark.parametrize("spoil", [nobody_visible, spoiled])
+@pytest.mark.parametrize("had_rows", [False, True])
+def test_a_split_without_a_row_is_a_failure_everywhere(
+    spoil: Callable[[Any], str], had_rows: bool, penn: Any, ran: Any, by_command: Any
+) -> None:
+    if had_rows:
+        penn.converted()
+    why = spoil(penn)
+    for shown in (by_command(code=1), by_command(code=1)):  # also when it was converted before
+        assert "✗ penn_action/train: no rows: nothing of 3 videos could be used" in shown
+        assert f"commonest reason is {why} (3 videos)" in shown
+    assert why in ran("extract", penn.name, "--cache", penn.root, code=1).out
+    assert penn.split.streams == ()
+
+
+# ------------------------------------------------------------------------------------------------- not readable now
+
+
+def does_not_answer(penn: Any, video: str) -> bytes:
+    """A label file of which a read is an input/output error, also for root; its bytes before."""
+    before = bytes(penn.label(video).read_bytes())
+    penn.label(video).unlink()
+    penn.label(video).symlink_to("/proc/self/mem")
+    return before
+
+
+def test_a_video_that_cannot_be_read_now_is_read_by_every_run_until_it_works(
+    penn: Any, reads: Any, by_command: Any
+) -> None:
+    before = does_not_answer(penn, "0003")
+    for _ in range(2):
+        reads.clear()
+        shown = by_command(code=1)
+        assert "0003" in reads.names
+        assert f"0003: {NOT_NOW}: {penn.label('0003')}: input/output error" in shown
+        assert "Unpack" not in shown
+        assert "--retry" not in shown
+    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
+    penn.label("0003").unlink()
+    penn.label("0003").write_bytes(before)
+    reads.clear()
+    assert "(why: 1 unreadable video)" in by_command()
+    assert (reads.names, penn.rows("bbox").keys()) == (["0003"], {"0001/0", "0003/0", "0005/0"})
+    assert penn.plan().up_to_date
+
+
+def test_a_reader_that_meets_such_an_error_itself_is_no_defect(penn: Any, reads: Any, by_command: Any) -> None:
+    reads.fail("0003", PermissionError(errno.EACCES, "Permission denied", "frames/0003"))
+    shown = by_command(code=1)
+    assert f"{NOT_NOW}: frames/0003: permission denied. Change its permissions" in shown
+    reads.clear()
+    assert "0003" not in by_command()
+    assert "0003/0" in penn.rows("bbox")
+
+
+class EndedByTheSystem:
+    """Unpickled in the process that reads, it ends that as the system does where memory runs out."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("__import__('os').kill(__import__('os').getpid(), 9)",)
+
+
+def test_memory_that_the_machine_does_not_have_now_is_no_lasting_rejection(
+    penn: Any, reads: Any, by_command: Any
+) -> None:
+    reads.fail("0003", EndedByTheSystem())
+    assert f"0003: {NOT_NOW}: " in by_command(code=1)
+    reads.clear()
+    assert "0003/0" in (by_command(), penn.rows("bbox"))[1]
+
+
+def test_a_committed_video_that_cannot_be_read_now_keeps_its_rows(
+    penn: Any, by_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.converted()
+    rows = penn.rows("kp_2d")
+    before = does_not_answer(penn, "0003")
+    penn.add("0007")
+    for _ in range(2):
+        assert f"0003: {NOT_NOW}" in by_command(code=1)
+        np.testing.assert_equal(penn.rows("kp_2d"), rows | {"0007/0": rows["0001/0"]})
+    assert cache.verify(penn.root).ok
+    with monkeypatch.context() as patch:
+        patch.setattr(PennAction, "version", PennAction.version + 1)
+        assert "Nothing was committed" in by_command(code=2)
+    assert penn.rows("bbox").keys() == {*rows, "0007/0"}
+    penn.label("0003").unlink()
+    penn.label("0003").write_bytes(before)
+    assert "up to date" in by_command()
+
+
+def test_a_picture_folder_without_permission_is_not_called_missing(
+    penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.converted()
+
+    def denied(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *more: Any, **options: Any) -> Any:
+            if str(path) == str(penn.frames("0003")):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return function(path, *more, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("listdir", "open"):
+            patch.setattr(os, name, denied(getattr(os, name)))
+        shown = ran("plan", penn.name, "--raw", penn.raw, "--cache", penn.root).out
+    assert "changed  0003: frames/0003 cannot be read now" in shown
+
+
+def test_files_that_go_while_they_are_read_take_no_row(penn: Any) -> None:
+    penn.converted()
+    penn.edit("0003")
+    plan = penn.plan()
+    penn.label("0003").unlink()
+    done = convert.convert(plan)
+    assert [account.set_aside for account in done.rejected] == [NOT_NOW]
+    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0"}
