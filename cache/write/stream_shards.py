@@ -174,10 +174,12 @@ class StreamShards:
         data: Any = np.zeros((n, *spec.trailing), object if self._dtype == layout.BYTES else spec.dtype)
         mask, ok, held = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
         if "rows" in held:
-            rows = held["rows"]
+            rows, values = held["rows"], checkpoints.divided(held)
             same = (rows < n) & (held["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
+            if values.dtype != object:  # what a shard refuses is computed again
+                same &= np.isfinite(values).all(axis=1)
             mask[rows[same]] = True
-            data[rows[same]], ok[rows[same]] = checkpoints.divided(held)[same], held["ok"][same]
+            data[rows[same]], ok[rows[same]] = values[same], held["ok"][same]
         return mask, data, ok
 
     def _put_checkpoint(self, shard: int, arrays: Mapping[str, NDArray[Any] | str]) -> None:

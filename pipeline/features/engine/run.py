@@ -264,8 +264,17 @@ class LabelRun(Generic[T]):
         """(0, what `write` returned) of each target shard. Raises what `write` and the stream raise."""
         stream = self._output.stream
         assert isinstance(stream, LabelStream)
+        shards = OpenShards(self._split, self._output.shards, stream, self._output.target)
+        try:
+            yield from self._computed(stream, shards)
+        finally:
+            _save(shards)
+        self.meter.stop()
+        self._progress(self.meter.rows + shards.not_computed, self.meter)
+
+    def _computed(self, stream: LabelStream, shards: OpenShards) -> Iterator[tuple[int, T]]:
         computer: LabelComputer | None = None
-        shards, saved = OpenShards(self._split, self._output.shards, stream, self._output.target), time.monotonic()
+        saved = time.monotonic()
         for number in self._output.target:
             shard = shards.open(number)
             todo = np.flatnonzero(shard.todo)
@@ -283,13 +292,15 @@ class LabelRun(Generic[T]):
                 shards.put(rows, computed, known)
                 if time.monotonic() - saved > CHECKPOINT_EVERY:
                     saved = time.monotonic()
-                    for save in shards.save():
-                        save()
+                    _save(shards)
                 self.meter.rows += len(rows)
                 self._progress(self.meter.rows + shards.not_computed, self.meter)
             for finished in shards.finished():
                 with self.meter.measured("write"):
                     written = self._output.write(finished)
                 yield 0, written
-        self.meter.stop()
-        self._progress(self.meter.rows + shards.not_computed, self.meter)
+
+
+def _save(shards: OpenShards) -> None:
+    for save in shards.save():
+        save()
