@@ -294,7 +294,7 @@ def test_compact_and_gc_report_what_is_removed(root: Path, penn: Any, ran: Any) 
     shown = ran("compact", "penn_action", "train", "--cache", root).out
     gone = before.manifest["extent"] - penn.split.manifest["extent"]
     assert gone > 0
-    assert f"{penn.split.manifest['rows']} rows now; {gone} rows of replaced videos" in shown
+    assert f"{penn.split.manifest['rows']} rows now; {gone:,} rows of replaced videos" in shown
     stray = root / penn.name / "bbox/c/77/0"
     stray.parent.mkdir()
     stray.write_bytes(b"12345")
