@@ -47,7 +47,7 @@ def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str
 def renamed_clips(
     committed: cache.Split, raw: Path, gone: Collection[str], coming: Iterable[RawVideo]
 ) -> dict[str, str]:
-    """New name -> old name of clips whose pictures are the same. Their keypoints' file may name the clip, and differ."""
+    """New name -> old name of clips with the same pictures. Their files of keypoints may differ: they name the clip."""
     pixels = {video.name: video.pixels for video in committed.videos if video.name in gone}
     clips = {video.name: file for video in coming for file in video.files[:1] if file.suffix.lower() in EXTENSIONS}
     found = {}
