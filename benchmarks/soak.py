@@ -110,11 +110,13 @@ class Soak(Jobs):
         self._job("extract", split, state if split.startswith(MOTION) else state.extracted(names), names)
 
     def _copy(self, split: str) -> None:
-        """Into another cache, whose folder then takes the place of this one's."""
+        """Into another cache, whose folder then takes the place of this one's where no stream lags behind."""
         other = self.work / "other"
-        self._end(["copy", split, "--cache", str(self.root), "--to", str(other)], (0,))
-        shutil.rmtree(self.root / split)
-        (other / split).rename(self.root / split)
+        printed = self._end(["copy", split, "--cache", str(self.root), "--to", str(other)], (0,))
+        if "missing" not in printed:
+            shutil.rmtree(self.root / split)
+            (other / split).rename(self.root / split)
+        self._end(["verify", "--cache", str(other)], (0,))
         shutil.rmtree(other)
 
     def _collect(self, split: str) -> None:

@@ -222,7 +222,7 @@ def _write_stream(
 
     target = [shard for shard in shards.live_shards if shard not in shards.committed]
     target = [shard for shard in target if has.issuperset((live_rows(shard)[1] // size).tolist())]
-    if not target:
+    if not target and (name in copied.streams or len(copied.tracks)):  # of a split without rows, a stream without any
         return False
     note = _note(source.store, f"{source.name}/{name}", str(held["digest"]), source.stream_provenance(name))
     with StreamWriter(copied.root, copied.name, name, **form, plan=f"copy {held['digest']}", provenance=note) as writer:

@@ -55,6 +55,8 @@ def reads(args: argparse.Namespace) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Raw -> tracks, for one split, and its accounting."""
+    if args.retry and args.drop_removed:
+        raise PipelineError(f"{DROP} goes without --retry, which reads failed videos alone")
     if args.retry:
         return _retry(args)
     if alone := [f"--{name}" for name in ("video", "reason") if getattr(args, name)]:

@@ -57,6 +57,6 @@ def _print(done: cache.Copied, args: argparse.Namespace) -> None:
     wrote += [", ".join(done.streams)] if done.streams else []
     out.print(plain(f"{done.split}: copied {' with '.join(wrote)}" if wrote else f"{done.split}: up to date"))
     for stream, rows in done.missing.items():
-        again = command("extract", done.split, "--cache", str(args.to), "--stream", stream)
-        what = f"{stream} has not all rows of {done.split} in {args.cache}: {count(rows, 'row')} missing"
-        out.print(f"{DOUBT} {plain(what)}. To compute them: {plain(again)}")
+        extract = command("extract", done.split, "--cache", str(args.cache), "--stream", stream)
+        missing = f"{stream} has not all rows of {done.split} in {args.cache}: {count(rows, 'row')} missing"
+        out.print(f"{DOUBT} {plain(f'{missing}. To have them: {extract}')}, then copy again")

@@ -12,6 +12,7 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.options import whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.arguments import check_own_folder, split_arguments
@@ -53,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
     check_page(args.out)
     if args.cache is not None:
         demo = bool(cache.open(args.cache)[name].manifest.get("stand_in", False))
-        body = body_of(args, datasets.get(args.dataset), demo=demo)
+        body = _body(args, datasets.get(args.dataset), demo=demo)
         shown = show.from_cache(args.cache, name, choice, raw=args.raw, body=body)
     elif args.raw is not None:
         dataset = dataset_of(args, args.dataset)
         check_own_folder(args.raw, dataset)
-        body = body_of(args, dataset, demo=is_stand_in(args.raw))
+        body = _body(args, dataset, demo=is_stand_in(args.raw))
         shown = show.from_raw(dataset, args.split, args.raw, choice, body=body)
     else:
         raise PipelineError("what to show? --cache DIR for converted rows, --raw DIR for raw files")
@@ -70,6 +71,12 @@ def run(args: argparse.Namespace) -> int:
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
     return 0
+
+
+def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
+    """As `body_of`, but that a page needs none: that of luigi.cfg may be missing."""
+    body = body_of(args, dataset, demo=demo)
+    return body if body is None or body == args.body or body.is_dir() else None
 
 
 def check_page(page: Path) -> None:

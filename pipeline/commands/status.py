@@ -282,6 +282,8 @@ def _line(cells: Sequence[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow([printable(str(cell)) for cell in cells])
     return text.getvalue()
+
+
 def _missing(split: cache.Split) -> dict[str, Any]:
     """`missing`: committed videos that the raw folder does not list now, and `unlisted`, why that cannot be known."""
     try:

@@ -6,6 +6,7 @@ that were removed. A video is gone where the raw folder does not list it, and wh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,10 @@ import numpy as np
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.errors import PipelineError
-from pipeline.raw import changes
+from pipeline.detect.clips import EXTENSIONS
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.pixels.frames import Video
+from pipeline.raw import RawVideo
 from pipeline.reasons import reason
 
 DROP: Final = "--drop-removed"
@@ -30,19 +33,28 @@ def names_with_rows(committed: cache.Split) -> frozenset[str]:
 
 
 def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
-    """New name -> old name of videos with the same content. `gone`, `coming`: name -> digest. In order of names.
+    """New name -> old name of videos with the same content. `gone`, `coming`: name -> content. In order of names.
 
-    >>> pair_renamed({"b": "0" * 64, "a": "0" * 64}, {"c": "0" * 64})
+    >>> pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
     {'c': 'a'}
     """
     by_content: dict[str, list[str]] = {}
     for name in sorted(gone, reverse=True):
-        by_content.setdefault(changes.contents_of(gone[name]), []).append(name)
-    return {
-        name: by_content[contents].pop()
-        for name in sorted(coming)
-        if by_content.get(contents := changes.contents_of(coming[name]))
-    }
+        by_content.setdefault(gone[name], []).append(name)
+    return {name: by_content[content].pop() for name, content in sorted(coming.items()) if by_content.get(content)}
+
+
+def renamed_clips(
+    committed: cache.Split, raw: Path, gone: Collection[str], coming: Iterable[RawVideo]
+) -> dict[str, str]:
+    """New name -> old name of clips with the same pictures. Their files of keypoints may differ: they name the clip."""
+    pixels = {video.name: video.pixels for video in committed.videos if video.name in gone}
+    clips = {video.name: file for video in coming for file in video.files[:1] if file.suffix.lower() in EXTENSIONS}
+    found = {}
+    for name, file in clips.items():
+        with contextlib.suppress(RawDataError, OSError):  # what cannot be read is named where it is converted
+            found[name] = Video(raw, str(file)).digest()
+    return pair_renamed({name: digest for name, digest in pixels.items() if digest}, found)
 
 
 def recorded_raw(committed: cache.Split) -> str:

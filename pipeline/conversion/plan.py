@@ -26,6 +26,7 @@ from pipeline.conversion.missing import (
     recorded_raw,
     refuse_other_folder,
     refuse_without_raw,
+    renamed_clips,
     why_empty,
 )
 from pipeline.datasets.base import Dataset
@@ -234,7 +235,10 @@ def _compared(
     altered = [v for v in videos if v.name in unread or (v.name in now and v.name not in same)]
     gone = {name: digest for name, digest in digests.items() if name not in stamps}
     coming = [*new, *altered] if gone else []
-    renamed = pair_renamed(gone, {v.name: now.get(v.name) or changes.video_digest(raw, v) for v in coming})
+    contents_now = {v.name: changes.contents_of(now.get(v.name) or changes.video_digest(raw, v)) for v in coming}
+    renamed = pair_renamed({name: changes.contents_of(digest) for name, digest in gone.items()}, contents_now)
+    if gone := {name: digest for name, digest in gone.items() if name not in renamed.values()}:
+        renamed |= renamed_clips(committed, raw, gone, [v for v in coming if v.name not in renamed])
     missing = {name: "" for name in gone if name not in renamed.values()}
     removed: list[str] = []
     if drop_removed:

@@ -44,17 +44,17 @@ def load(detector: Detector, device: str) -> Detect:
 
     def detect(images: Sequence[Image]) -> list[People]:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
-            found = function(images)
-        if not (isinstance(found, list) and len(found) == len(images) and all(map(_is_people, found))):
+            people = function(images)
+        if not (isinstance(people, list) and len(people) == len(images) and all(map(_is_people, people))):
             expected = f"a list of {len(images)} People: boxes (P, 4), scores (P,), keypoints (P, 17, 3) of a picture"
             raise PipelineError(f"{_REGISTRY.label(detector.name)}: expected {expected}; found another result")
-        return found
+        return people
 
     return detect
 
 
-def _is_people(found: object) -> bool:
-    if not isinstance(found, People):
+def _is_people(result: object) -> bool:
+    if not isinstance(result, People):
         return False
-    n = len(found.scores)
-    return found.boxes.shape == (n, 4) and found.scores.shape == (n,) and found.keypoints.shape == (n, 17, 3)
+    n = len(result.scores)
+    return result.boxes.shape == (n, 4) and result.scores.shape == (n,) and result.keypoints.shape == (n, 17, 3)

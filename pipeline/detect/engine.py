@@ -65,12 +65,12 @@ class Report:
     @property
     def doubts(self) -> list[str]:
         """What should be looked at, besides `problems`."""
-        found = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
+        messages = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
         if self.orphans:
             first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
             which = f"{count(len(self.orphans), 'file')} of clips that are gone: {first}"
-            found.append(f"{which}. Put the clips back, or remove the files.")
-        return found
+            messages.append(f"{which}. Put the clips back, or remove the files.")
+        return messages
 
     def __str__(self) -> str:
         """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""

@@ -93,8 +93,8 @@ def clips_of(raw: Path) -> tuple[Path, list[str]]:
             raise ConfigError(f"{raw}: expected a clip or a folder of clips, {_KINDS}; found another file")
         return raw.parent, [raw.name]
     if not (clips := clips_in(raw)):
-        found = "no clip is below it" if raw.is_dir() else "there is no such file or folder"
-        raise ConfigError(f"{raw}: {found}. Name a folder with {_KINDS}, or one of these.")
+        reason = "no clip is below it" if raw.is_dir() else "there is no such file or folder"
+        raise ConfigError(f"{raw}: {reason}. Name a folder with {_KINDS}, or one of these.")
     return raw, clips
 
 

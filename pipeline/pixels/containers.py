@@ -39,18 +39,18 @@ def missing_bytes(file: Path) -> tuple[int, int]:
 
 def _segment_end(head: bytes) -> int:
     """Where Matroska's one segment ends; 0 where its size is not known."""
-    size, at = _vint(head, 4)
-    at += size
-    if head[at : at + 4] != SEGMENT:
+    size, offset = _vint(head, 4)
+    offset += size
+    if head[offset : offset + 4] != SEGMENT:
         return 0
-    size, begin = _vint(head, at + 4)
-    return 0 if size + 1 == 1 << 7 * (begin - at - 4) else begin + size
+    size, begin = _vint(head, offset + 4)
+    return 0 if size + 1 == 1 << 7 * (begin - offset - 4) else begin + size
 
 
-def _vint(head: bytes, at: int) -> tuple[int, int]:
+def _vint(head: bytes, offset: int) -> tuple[int, int]:
     """A number of as many bytes as its first one says, and where it ends."""
-    length = 9 - head[at].bit_length() if at < len(head) else 1
-    return int.from_bytes(head[at : at + length]) & ((1 << 7 * length) - 1), at + length
+    length = 9 - head[offset].bit_length() if offset < len(head) else 1
+    return int.from_bytes(head[offset : offset + length]) & ((1 << 7 * length) - 1), offset + length
 
 
 def edit_list_start(file: Path) -> float:

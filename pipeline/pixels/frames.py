@@ -328,7 +328,8 @@ class Video:
             return f"{path} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            return f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: it begins with {start[:12]!r}"
+            begins = f"it begins with {start[:12]!r}" if start else "it is empty"
+            return f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: {begins}"
         return ""
 
     @contextmanager

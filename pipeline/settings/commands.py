@@ -56,7 +56,8 @@ def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
     for action in sub._actions:
         if action.dest in options:
             section, _, key = options[action.dest].partition(".")
-            action.help = f"{action.help}; default: [{section}] {key} of luigi.cfg"
+            about = (action.help or "").removesuffix(" (default)")
+            action.help = f"{about}; default: [{section}] {key} of luigi.cfg"
 
 
 def complete(args: argparse.Namespace) -> None:

@@ -204,11 +204,11 @@ def test_the_table_is_written_as_csv_and_as_latex(make: Callable[..., Path]) -> 
 
 
 def test_runs_of_any_model_are_read_by_their_own_settings(make: Callable[..., Path]) -> None:
-    config = models.find("hmmr").presets["hmmr"](epochs=4)
+    config = models.find("hmmr").presets["embedded"](epochs=5, prior="discriminator")
     run = read_run(make(config=config.as_dict(), of_model="hmmr"), "HMMR")
     assert run.config == config
     assert used_for([run])["amass/train"] == "real motion"
-    assert nearest_preset(config) == ("embedded", [("epochs", "3", "4")])
+    assert nearest_preset(config) == ("embedded", [("epochs", "4", "5"), ("prior", "none", "discriminator")])
     assert nearest_preset(TrainConfig.embedded(runs=Path("elsewhere"))) == ("embedded", []), "places do not count"
     assert nearest_preset(TrainConfig.paper()) == ("paper", [])
 

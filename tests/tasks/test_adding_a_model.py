@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -46,6 +47,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
     plug_ins.entry_points.cache_clear()
     yield installed
     plug_ins.entry_points.cache_clear()
+
+
+def test_the_page_shows_the_packages_own_code() -> None:
+    page = PAGE.with_suffix(".md").read_text()
+    package = {suffix: "".join(file.read_text() for file in PAGE.rglob(f"*{suffix}")) for suffix in (".py", ".toml")}
+    toml, record, preset, _ = re.findall(r"^```(?:toml|python not run)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert toml in package[".toml"]
+    assert record in package[".py"]
+    assert preset in package[".py"]
 
 
 def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, monkeypatch) -> None:

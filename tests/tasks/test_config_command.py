@@ -88,6 +88,7 @@ def test_a_setting_is_a_line_below_the_files_name(cfg: Path, capsys, monkeypatch
     assert first == f"{cfg} (--config)"
     assert [line.split(maxsplit=2) for line in lines] == [
         ["convert.workers", "2", "luigi.cfg line 9"],
+        ["convert.removed", "keep", "default"],
         ["convert.strict", "false", "default"],
         ["train.epochs", "3", "luigi.cfg line 15"],
     ]

@@ -145,7 +145,7 @@ class HMMRConfig(VideoConfig):
         mean body; with HMR's regressor and dropout, or with the discriminator, as many seconds are not.
         """
         small = cls(
-            **EMBEDDED | {"iterations": 60, "checkpoint_every": 60},
+            **{**EMBEDDED, "iterations": 60, "checkpoint_every": 60},
             name="hmmr-embedded",
             datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
             stride=4,

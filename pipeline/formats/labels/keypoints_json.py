@@ -171,11 +171,11 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> Content:
             box = COCO.corners(file, f"{key}.bbox", entry["bbox"]) * scale
             found.append(Found(frame_of[image_id], box=box, score=_score(file, entry), who=who))
     numbered = not all("frame_index" in image for image in images)
-    made = Content(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
+    people = Content(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
-        of = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
-        made.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {of}: scaled to the clip's size")
-    return made
+        shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
+        people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")
+    return people
 
 
 def _scale(file: Path, i: int, image: Mapping[str, Any], size: Size | None) -> Doubles:

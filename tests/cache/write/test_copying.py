@@ -91,6 +91,11 @@ def test_after_a_removal_no_stream_is_in_the_way(made: Path, tmp_path: Path, to:
     done = cache.copy_split(root, SPLIT, to)
     assert (done.streams, done.missing) == (("resnet50",), {})
     assert contents(to, "resnet50") == contents(root, "resnet50")
+    toy.write(root, [], drop=[*"bcdef"], plan="nothing is left")
+    empty = to.with_name("empty")
+    assert cache.copy_split(root, SPLIT, empty).streams == cache.open(empty)[SPLIT].streams == ("resnet50",)
+    assert not cache.copy_split(root, SPLIT, empty).streams
+    assert cache.verify(empty).ok
 
 
 def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(

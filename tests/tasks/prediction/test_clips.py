@@ -41,10 +41,11 @@ N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole
 
 
 @pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
+def patch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         FakeNetwork.install(patch)
-        patch.setenv("LUIGI_CONFIG_PATH", "/none.cfg")
+        patch.delenv("LUIGI_CONFIG_PATH", raising=False)
+        patch.chdir(tmp_path_factory.mktemp("without_settings"))
         yield patch
 
 
