@@ -214,7 +214,7 @@ def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folde
 # ------------------------------------------------------------------------------------------------------- empty splits
 
 
-def nobody_visible(penn: Any) -> str:
+def no_joint_visible(penn: Any) -> str:
     from scipy.io import loadmat, savemat
 
     for name in ("0001", "0003", "0005"):
@@ -228,7 +228,7 @@ def spoiled(penn: Any) -> str:
     return "bad_label_file"
 
 
-@pytest.mark.parametrize("spoil", [nobody_visible, spoiled])
+@pytest.mark.parametrize("spoil", [no_joint_visible, spoiled])
 @pytest.mark.parametrize("had_rows", [False, True])
 def test_a_split_without_a_row_is_a_failure_everywhere(
     spoil: Callable[[Any], str], had_rows: bool, penn: Any, ran: Any, by_command: Any
