@@ -1,8 +1,8 @@
 """Runs commands as a shell does, each in a fresh process, without importing torch for each of them.
 
-python commands.py: a line of JSON for each command comes in ({"argv": [...], "folder", "env", "out"}), and its exit code goes out.
-The process imports what the commands import, runs nothing of it, and forks for each command. `tasks` is not among that:
-it reads luigi.cfg when it is imported.
+python commands.py: a line of JSON for each command comes in (argv, folder, env, out), and its exit code goes out. The
+process imports what the commands import, runs nothing of it, and forks for each command. `tasks` is not among that: it
+reads luigi.cfg when it is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import runpy
 import sys
 import traceback
-from pathlib import Path
 
 import torch  # noqa: F401
 import torchvision  # noqa: F401
@@ -38,6 +37,7 @@ def run(argv: list[str]) -> int:
             luigi_run(argv[1:])
             return 0
         case "python":
+            sys.argv = argv[1:]
             runpy.run_path(argv[1], run_name="__main__")
             return 0
     raise ValueError(argv)
@@ -77,5 +77,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).touch() if len(sys.argv) > 1 else None
     serve()

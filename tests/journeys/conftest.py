@@ -9,7 +9,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-KIT = {
-    "vibe_pipeline.datasets": ["lab = journey_lab:Lab"],
-    "vibe_pipeline.detectors": ["red = journey_kit:Red"],
-    "vibe_pipeline.streams": ["means = journey_kit:Means"],
-}
+KIT = HERE / "kit"
 
 
 class Terminal:
@@ -43,15 +40,37 @@ class Terminal:
             cwd=folder,
         )
 
-    def install(self, name: str, folder: Path, entry_points: Mapping[str, list[str]]) -> None:
-        """A package's modules and its metadata, as pip would leave them."""
-        for module in folder.glob("*.py"):
+    def install(self, package: Path) -> None:
+        """A package's modules and metadata, as pip leaves them."""
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        for module in package.glob("*.py"):
             shutil.copy(module, self.site)
-        metadata = self.site / f"{name}-1.dist-info"
+        metadata = self.site / f"{project['name']}-{project['version']}.dist-info"
         metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-        lines = [f"[{group}]\n" + "\n".join(points) for group, points in entry_points.items()]
+        about = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
+        (metadata / "METADATA").write_text("\n".join(about) + "\n")
+        points = project["entry-points"].items()
+        lines = [f"[{group}]\n" + "\n".join(f"{name} = {to}" for name, to in of.items()) for group, of in points]
         (metadata / "entry_points.txt").write_text("\n".join(lines))
+
+    def install_by_pip(self, *packages: Path) -> None:
+        """The same by pip itself, which builds them."""
+        sources = []
+        for package in packages:  # building writes into a package's folder
+            source = self.site.with_name("sources") / package.name
+            shutil.copytree(package, source, ignore=shutil.ignore_patterns("__pycache__"))
+            sources.append(str(source))
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+        ]
+        subprocess.run([*pip, "--no-build-isolation", "--target", str(self.site), *sources], check=True)
 
     def types(self, command: str, *shows: str, code: int = 0) -> str:
         """What a command printed, whose exit code is `code` and which printed these patterns."""
@@ -103,6 +122,5 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     made = Terminal(tmp_path)
-    made.install("journey-kit", HERE / "kit", KIT)
     yield made
     made.end()

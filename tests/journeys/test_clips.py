@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tests.journeys.conftest import Terminal
+from tests.journeys.conftest import KIT, Terminal
 
 SETTINGS = """
 [paths]
@@ -41,7 +41,10 @@ epochs = 1
 hidden_size = 8
 regressor_size = 8
 """
-TUNED = {"name = first": "name = tuned\npretrained = {}/best.pt\nshare_2d = 0.5", "datasets_2d =": "datasets_2d = videos/train"}
+TUNED = {
+    "name = first": "name = tuned\npretrained = {}/best.pt\nshare_2d = 0.5",
+    "datasets_2d =": "datasets_2d = videos/train",
+}
 DEMO = """
 from pathlib import Path
 from pipeline import synthetic
@@ -73,6 +76,7 @@ def rows_of(terminal: Terminal, cache: str = "mine") -> int:
 
 def test_a_folder_of_clips(terminal: Terminal) -> None:
     types, folder = terminal.types, terminal.folder
+    terminal.install(KIT)
     clips = folder / "clips"
     write_clip(clips / "a.mp4", 45, seed=1)
     write_clip(clips / "more/b.mp4", 46, seed=2)
@@ -94,9 +98,9 @@ def test_a_folder_of_clips(terminal: Terminal) -> None:
     # An option that is not the default; then back again.
     types(f"{convert} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short")
     types(extract, r"0 rows computed.*91 carried over")
-    types("pipeline status videos/train --cache mine --all", r"short\.mp4.*longest 33 < min_frames 40")
+    types("pipeline status videos/train --cache mine --all", r"short\.mp4.*longest .* 33 frames < min_frames 40")
     types(f"{convert} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
-    types(f"{convert} --set train.epochs=4", r"--set train\.epochs=4", code=2)
+    types(f"{convert} --set train.epochs=4", r"--set train\.epochs", code=2)
     types(convert, r"frames 124 kept of 124")
     types(extract, r"carried over")
     terminal.is_intact("mine")
@@ -180,7 +184,10 @@ def test_a_folder_of_clips(terminal: Terminal) -> None:
     (first,) = (folder / "runs").glob("first-*")
     types("tasks predict moved/c.mp4 --preview --detector red --out preview")
     assert (folder / "preview/preview.png").is_file()
-    types(f"tasks predict moved/c.mp4 --detector red --set min_pixels=60 --checkpoint {first}/best.pt --out bodies", r"1 track, 50 body-frames")
+    types(
+        f"tasks predict moved/c.mp4 --detector red --set min_pixels=60 --checkpoint {first}/best.pt --out bodies",
+        r"1 track, 50 body-frames",
+    )
     terminal.is_intact("bodies/cache")
     settings = SETTINGS
     for old, new in TUNED.items():
@@ -189,5 +196,8 @@ def test_a_folder_of_clips(terminal: Terminal) -> None:
     types("tasks train", r"run +runs/tuned-")
     (tuned,) = (folder / "runs").glob("tuned-*")
     assert json.loads((tuned / "config.json").read_text())["config"]["datasets_2d"] == ["videos/train"]
-    types(f"tasks predict videos/train --cache mine --checkpoint {tuned}/best.pt --no-overlay --out tuned", r"4 tracks, 174 body-frames")
+    types(
+        f"tasks predict videos/train --cache mine --checkpoint {tuned}/best.pt --no-overlay --out tuned",
+        r"4 tracks, 174 body-frames",
+    )
     terminal.is_intact("mine")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.journeys.conftest import ROOT, Terminal
+from tests.journeys.conftest import KIT, ROOT, Terminal
 
 RAW = """
 from pathlib import Path
@@ -49,6 +49,7 @@ def nightly(terminal: Terminal) -> dict[str, int]:
 
 def test_a_labs_cache(terminal: Terminal) -> None:
     types, folder = terminal.types, terminal.folder
+    terminal.install(KIT)
     (folder / "demo.py").write_text(RAW)
     types("python demo.py")
     lab = folder / "raw/lab"
