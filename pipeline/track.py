@@ -105,7 +105,8 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
             if ((extent < low) | (extent > high)).mean() > MOST:
                 yield name, f"bodies of {low:g} to {high:g} m", f"{np.median(extent):.3g} m"
     if "pose" in columns and len(pose := known_rows(columns, "pose")):
-        angle = np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=-1).max(axis=1)
+        with np.errstate(over="ignore"):  # infinity is another unit, too
+            angle = np.linalg.norm(pose.reshape(len(pose), -1, 3), axis=-1).max(axis=1)
         if (angle > MAX_ANGLE).mean() > MOST:
             yield "pose", "rotations in rad, of two turns at most", f"{np.median(angle):.3g} rad"
     for name in ("kp_2d", "kp_3d"):

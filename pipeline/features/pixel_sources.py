@@ -23,9 +23,10 @@ from pipeline.features.streams.crops import Crops
 from pipeline.pixels import sources
 from pipeline.pixels.another_way import another_way
 from pipeline.pixels.decode import PictureError
-from pipeline.pixels.frames import NOT_NOW, FrameSource, Image, nothing
+from pipeline.pixels.frames import FrameSource, Image, nothing
 from pipeline.raw.digests import MIB, names_in
 from pipeline.raw.files import open_regular, passes
+from pipeline.reasons import NOT_NOW
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 NO_FRAME: Final = 2**62  # greater than every frame's number

@@ -25,6 +25,7 @@ from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, 
 from pipeline.processes import alive
 from pipeline.raw.digests import file_digest, folder_digest, names_in
 from pipeline.raw.files import cached, note_fault, open_regular, passes
+from pipeline.reasons import NOT_NOW
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -363,7 +364,6 @@ class Video:
         )
 
 
-NOT_NOW: Final = "not_readable_now"  # the kind of a problem that may pass: a permission, a disk that does not answer
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
 MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")

@@ -55,7 +55,7 @@ def test_from_raw_data_to_a_verified_cache_and_a_second_run_changes_nothing(
     assert convert().out.splitlines() == [first, *(f"  {text}" for text in counts)]
     shown = extract().out
     assert "penn_action/train: extracted, 24 rows computed" in shown
-    assert "DEMO DATA" in shown
+    assert "UNTRAINED" in shown
     assert ran("verify", "--cache", penn.root).out.startswith("✓ intact: 6 shards, ")
     (line,) = status_of().splitlines()[1:]
     numbers = "3 / 3 3 / 3 24 / 24"

@@ -65,7 +65,7 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.release()
     cv2.imwrite(str(folder / "photo.png"), images[0][..., ::-1])
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
-    save_checkpoint(folder / "hmmr.pt", HMMRConfig.embedded(regressor_size=8, width=32))
+    save_checkpoint(folder / "hmmr.pt", HMMRConfig.embedded(regressor_size=8, width=32, regressor="hmr"))
     return folder
 
 
