@@ -10,7 +10,7 @@ import luigi
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT
+from pipeline.cli.console import DONE, DOUBT, IDLE
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
@@ -155,7 +155,11 @@ class Convert(PipelineTask):
         plan = self.plan()
         if settings().convert.strict:
             convert.refuse_committed_failures(plan)
-        return plan.up_to_date and not plan.problems
+        if not plan.up_to_date or plan.problems:
+            return False
+        if new_times := convert.record_times(plan):  # now: a task that is complete does not run
+            self.say(new_times, mark=IDLE)
+        return True
 
     @property
     def flaw(self) -> str:

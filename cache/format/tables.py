@@ -89,17 +89,6 @@ class Tables(dict[str, Array]):
             files[shard_key(name, 0, array.shape[1:])] = data + crc32c(data)
         return files
 
-    def with_fingerprints(self, changed_to: Mapping[str, tuple[str, str]]) -> Tables:
-        """The tables with other (fingerprint, pixels) texts of the given videos."""
-        if not changed_to:
-            return self
-        names = decode_texts(self["video_name"])
-        changed = Tables(self)
-        for column, table in enumerate(("video_fingerprint", "video_pixels")):
-            pairs = zip(names, decode_texts(self[table]), strict=True)
-            changed[table] = encode_texts([changed_to.get(name, (text, text))[column] for name, text in pairs])
-        return changed
-
     def without(self, videos: Iterable[str]) -> Tables:
         """The tables without the given videos, their tracks and runs."""
         gone = frozenset(videos)

@@ -133,29 +133,21 @@ class SplitWriter(Writer):
             raise CacheError.at(location, expected=f"{geometry}", found=f"{self._asked}", do=do)
         return geometry
 
-    def begin(
-        self,
-        drop: Collection[str] = (),
-        *,
-        refingerprint: Mapping[str, tuple[str, str]] | None = None,
-        invalidate: Collection[int] = (),
-    ) -> None:
+    def begin(self, drop: Collection[str] = (), *, invalidate: Collection[int] = ()) -> None:
         """Start a commit in which the tracks of the committed videos `drop` are removed, or replaced.
 
         Args:
             drop: names of committed videos.
-            refingerprint: (fingerprint, pixels) of committed videos that keep their rows.
             invalidate: shards to remove, of all columns: no committed track may need their rows.
 
         Raises CacheError when a name is not that of a committed video, and for a shard with rows of a track that stays.
         """
         if self._began:
             raise CacheError(f"{self._split}: begin was called before: commit first")
-        fingerprints = dict(refingerprint or {})
-        if strange := sorted({*drop, *fingerprints} - self.committed_videos.keys()):
+        if strange := sorted({*drop} - self.committed_videos.keys()):
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
         self._drop, self._invalid = frozenset(drop), frozenset(invalidate)
-        self._kept = self._tables.without(self._drop).with_fingerprints(fingerprints)
+        self._kept = self._tables.without(self._drop)
         if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
             raise CacheError(f"{self._split}: shards {needed[:5]} have rows of tracks that stay: drop their videos too")
         self._began, self.journalled = True, ()
@@ -293,7 +285,7 @@ class SplitWriter(Writer):
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
             "drop": sorted(self._drop),
-            "forget": sorted(self._invalid),  # the name that journals have had for them from the beginning
+            "invalidate": sorted(self._invalid),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
         }

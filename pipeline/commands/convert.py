@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
 from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_option
@@ -17,7 +16,7 @@ from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import mixture_warning
-from pipeline.conversion.retry import recorded_plan, retry
+from pipeline.conversion.recorded import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.reasons import NOT_NOW
@@ -41,34 +40,18 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
     mode.add_argument("--strict", action="store_true", help="fail where a video cannot be used")
-    mode.add_argument("--retry", action="store_true", help="read only the videos that failed, again, changed or not")
-    which = sub.add_mutually_exclusive_group()
-    which.add_argument("--video", metavar="NAME", help="with --retry: only this video")
-    which.add_argument("--reason", help="with --retry: only videos that failed for this reason, as `status` shows it")
+    mode.add_argument("--retry", action="store_true", help="read videos that failed again, changed or not")
     from_settings(sub, workers="convert.workers", strict="convert.strict", scheduler="dask.scheduler")
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """The dataset's section, [paths] body, [convert] removed; what was rejected is read again as it was read."""
+    """The dataset's section, [paths] body, [convert] removed; what failed is read again with the recorded options."""
     return [] if args.retry else [args.dataset, "paths.body", REMOVED]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raw -> tracks, for one split, and its accounting."""
-    if args.retry and args.drop_removed:
-        raise PipelineError(f"{DROP} goes without --retry, which reads failed videos alone")
-    if args.retry:
-        return _retry(args)
-    if alone := [f"--{name}" for name in ("video", "reason") if getattr(args, name)]:
-        raise PipelineError(f"{alone[0]} goes with --retry")
-    if args.raw is None:
-        raise PipelineError("name the dataset's own raw folder: --raw DIR")
-    dataset = dataset_of(args, args.dataset)
-    check_own_folder(args.raw, dataset)
-    body = body_of(args, dataset, demo=is_stand_in(args.raw))
-    where = {"raw": args.raw, "root": args.cache, "body": body}
-    drop = args.drop_removed or value(args.source, REMOVED) == "drop"
-    plan = convert.plan_conversion(dataset, args.split, **where, drop_removed=drop)
+    """Raw -> tracks, for one split, and its accounting. 1 where not all is in order, as where --retry fails again."""
+    plan = _plan(args)
     if args.strict:
         convert.refuse_committed_failures(plan)
     if plan.up_to_date:
@@ -76,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         if plan.moved:
             convert.record_folders(plan)
             out.print(plain(f"  the raw folder has moved: {plan.raw} is recorded"))
+        if new_times := convert.record_times(plan):
+            out.print(f"  {new_times}")
         if plan.committed is not None:
             _print_how_to_retry(plan, plan.committed.manifest["accounting"])
         return _end(plan, plan.problems)
@@ -92,34 +77,22 @@ def run(args: argparse.Namespace) -> int:
     _print_few([f"note {note}" for note in done.notes], args.cache)
     for name, old in plan.renamed.items():
         out.print(plain(f"  renamed {old} -> {name}"))
-    return _end(plan, done.problems)
+    return _end(plan, done.problems) or int(args.retry and bool(done.rejected))
 
 
-def _retry(args: argparse.Namespace) -> int:
-    """Read what failed again: how many are usable now, and why the others are not. 1 where some are not."""
-    split, dataset = cache.open(args.cache)[f"{args.dataset}/{args.split}"], datasets.get(args.dataset)
-    if split.manifest["accounting"]["videos"]["set_aside"].keys() <= dataset.harmless:
-        out.print(f"{split.name}: nothing to retry: no video failed")
-        return 0
-    plan = recorded_plan(split, args.raw, args.body)
-    options: dict[str, Any] = {
-        "video": args.video,
-        "reason": args.reason,
-        "workers": cores(args.workers),
-        "scheduler": args.scheduler,
-    }
-    with bar(f"retry {plan.name}", err, unit="video") as progress:
-        done = retry(plan, **options, progress=progress)
-    out.print(f"{plan.name}: {len(done.recovered):,} of {count(len(done.failed), 'failed video')} can be used now")
-    if done.conversion is None:
-        out.print("  the cache is unchanged" + (": each fails in the same way" if done.accounts else ""))
-    else:
-        print_accounting(done.conversion.totals, done.conversion.uncounted)
-    _print_rejected(done.rejected, args.cache)
-    if done.gone:
-        first = plain(done.gone[0])
-        out.print(f"  {len(done.gone)} not in the raw folder any more, first {first}: the next conversion drops them")
-    return 1 if done.rejected else 0
+def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
+    """By the options; with --retry, by what the split has recorded of its conversion."""
+    if args.retry:
+        split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
+        return recorded_plan(split, args.raw, args.body, drop_removed=args.drop_removed, retry=True)
+    if args.raw is None:
+        raise PipelineError("name the dataset's own raw folder: --raw DIR")
+    dataset = dataset_of(args, args.dataset)
+    check_own_folder(args.raw, dataset)
+    body = body_of(args, dataset, demo=is_stand_in(args.raw))
+    drop = args.drop_removed or value(args.source, REMOVED) == "drop"
+    where = {"raw": args.raw, "root": args.cache, "body": body}
+    return convert.plan_conversion(dataset, args.split, **where, drop_removed=drop)
 
 
 def print_accounting(totals: Any, uncounted: int = 0) -> None:

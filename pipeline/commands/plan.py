@@ -112,8 +112,6 @@ def run(args: argparse.Namespace) -> int:
                 out.print(line)
         for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
             out.print(line)
-        for line in _new_times(plans, args):
-            out.print(line)
         for text in lacking:
             out.print(f"{WRONG} {plain(text)}")
         if plans and all(plan.up_to_date for plan in plans):
@@ -232,18 +230,6 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
             f"[features] stream: {split} --stream {stream.stream}, with the options that it was extracted with"
         )
     yield from (f"{IDLE} {plain(text)}" for text in plan.accepted)
-
-
-def _new_times(plans: Sequence[SplitPlan], args: argparse.Namespace) -> Iterator[str]:
-    """Files whose content every plan reads, and the one command that records their times."""
-    touched = [plan for plan in plans if plan.conversion is not None and plan.conversion.touched]
-    if touched:
-        n = sum(len(plan.conversion.touched) for plan in touched if plan.conversion is not None)
-        given = {option: getattr(args, option) for option in ("config", "cache", "raw", "body")}
-        options = [word for option, value in given.items() if value is not None for word in (f"--{option}", str(value))]
-        text = f"{count(n, 'video')} of {count(len(touched), 'split')} with new file times and the same content"
-        yield f"{DOUBT} {text}, which every plan reads to compare. Record them:"
-        yield f"    {plain(command('accept', *args.names, *options))}"
 
 
 # -------------------------------------------------------------------------------------------------------- forecast

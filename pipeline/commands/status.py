@@ -30,7 +30,7 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, error_text, few
-from pipeline.conversion.retry import missing_now
+from pipeline.conversion.recorded import missing_now
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of, installed, sizes

@@ -104,7 +104,7 @@ def _as_dict(done: Repair) -> dict[str, Any]:
     return {
         "mended": done.cache.restored,
         "removed": done.cache.removed,
-        "read": [again._asdict() for again in done.read],
+        "read": [{"split": split, "videos": videos} for split, videos in done.read.items()],
         "extracted": extracted,
         "refused": done.refused,
     }
@@ -140,8 +140,8 @@ def _print_repair(done: Repair) -> None:
             out.print(f"{count(len(keys), 'file')} {what}:")
             for key in few(keys, FEW, "all below the cache"):
                 out.print(f"  {plain(key)}")
-    for again in done.read:
-        out.print(f"{again.split}: {count(len(again.videos), 'video')} read again, {count(again.rows, 'row')}")
+    for split, videos in done.read.items():
+        out.print(f"{split}: {count(len(videos), 'video')} read again")
     for made in done.extracted:
         name = f"{made.plan.split}, {made.plan.spec.name}"
         out.print(f"{plain(name)}: {count(made.computed, 'row')} computed again, {made.carried:,} carried over")

@@ -23,7 +23,6 @@ from pipeline import cluster
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
-from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.conversion.missing import empty_lines
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
@@ -104,13 +103,13 @@ def convert(
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         # Not of videos where something unexpected happened: it may have been the disk, and they are to be read again.
-        unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}} | stay.keys()
+        unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}}
+        unexpected_in |= {name for name, account in stay.items() if account.set_aside == NOT_NOW}
         seen = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
         changes.write_stamps(plan.root, plan.name, seen)
-        records = accepted(writer.entries) if plan.kept else []
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
-        writer.commit({**accepted_entry(records), **entries}, note={"measured": measured})
+        writer.commit(entries, note={"measured": measured})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()] + [*stay.values()]
@@ -134,6 +133,22 @@ def record_folders(plan: ConversionPlan) -> None:
         plan.root, plan.name, columns=columns, plan=plan.identity, provenance=plan.provenance
     ) as writer:
         writer.note_again()
+
+
+def record_times(plan: ConversionPlan) -> str:
+    """Record the new file times of videos whose content is the same, of a split with nothing to convert.
+
+    Returns a line about it; "" where there are none, and where the cache cannot be written: contents are compared again.
+    """
+    if not plan.touched:
+        return ""
+    digests = plan.digests()
+    times = {name: (plan.stamps[name], digests[name]) for name in plan.touched}
+    try:
+        changes.write_stamps(plan.root, plan.name, {**plan.seen, **times})
+    except (OSError, cache.CacheError):
+        return ""
+    return f"new file times of {count(len(times), 'video')} are recorded: the content is the same"
 
 
 def _append_videos(
@@ -164,7 +179,8 @@ def _append_videos(
             video = video.rejected()
         if strict:
             _refuse_rejected(plan, [video.account])
-        if _stays(plan, video.account):
+        committed = writer.committed_videos.get(name)
+        if _stays(plan, video, committed):
             writer.keep(name)
             stay[name] = video.account
         else:
@@ -176,15 +192,23 @@ def _append_videos(
     return digests, {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)}, stay
 
 
-def _stays(plan: ConversionPlan, account: VideoAccount) -> bool:
-    """Does a committed video stay as it is, since it cannot be read now? Raises PipelineError where it cannot stay."""
-    if account.set_aside != NOT_NOW or account.name not in plan.drop:
+def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
+    """Does a committed video stay as it is, since it cannot be read now, or fails as it did?
+
+    Raises PipelineError where it has rows that would be lost.
+    """
+    account = video.account
+    if committed is None or account.name not in plan.drop:
         return False
-    if plan.differs or plan.invalidate:
+    as_before = VideoAccount.from_dict(dict(committed.account)) == account
+    if account.set_aside and as_before and committed.fingerprint == video.entry.fingerprint:
+        return not plan.differs
+    if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.rows):
+        message = account.message or f"{account.name}: no row is left of it."
         raise PipelineError(
-            f"{plan.name}: {account.message} Nothing was committed: it has rows that would be lost ({plan.why})."
+            f"{plan.name}: {message} Nothing was committed: it has rows that would be lost ({plan.why})."
         )
-    return True
+    return account.set_aside == NOT_NOW
 
 
 def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:

@@ -1,7 +1,7 @@
-"""What decides a split's rows besides its raw files; how two such identities differ, and which differences a user
-has accepted.  raw -> [tracks -> features] -> windows
+"""What decides a split's rows besides its raw files; how two such identities differ, and which differences of a
+stream a user has accepted.  raw -> [tracks -> features] -> windows
 
-The same for streams: an identity is JSON, and a manifest records it. A manifest's `accepted` is a list of
+The same for streams: an identity is JSON, and a manifest records it. `accepted` of a stream's manifest is a list of
 {part, was, is, because}, oldest first.
 """
 
@@ -130,7 +130,5 @@ def accepted_entry(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def accepted_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
     """version was 1, is 2: accepted, because ..."""
     for record in accepted(manifest):
-        what = Difference(str(record.get("part")), record.get("was"), record.get("is"))
-        n_videos = record.get("n_videos")
-        number = f"{n_videos:,} " if isinstance(n_videos, int) else ""
-        yield f"{number}{what}: accepted, because {record.get('because')}"
+        difference = Difference(str(record.get("part")), record.get("was"), record.get("is"))
+        yield f"{difference}: accepted, because {record.get('because')}"

@@ -147,13 +147,13 @@ def compare(
     raw: Path,
     root: cache.Root,
     body: Path | None,
-    any_reader: bool = False,
     drop_removed: bool = False,
+    retry: bool = False,
 ) -> ConversionPlan:
     """The plan for a split that is open; None: it is not in the cache yet.
 
-    `any_reader`: compare the videos one by one also where another reader than this one has read them. `drop_removed`:
-    rows of videos that are gone from the raw folder go, too; otherwise they stay, and the plan names them.
+    `drop_removed`: rows of videos that are gone from the raw folder go, too; otherwise they stay, and the plan names
+    them. `retry`: videos that were rejected because of errors are read again, changed or not.
 
     Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
     the columns would be others than the committed ones, where the raw folder has nothing left of what is committed or
@@ -176,14 +176,15 @@ def compare(
     with _no_collection():
         seen = changes.read_stamps(root, committed.name)
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
-    contents = moved or any_reader or not differs
-    found = _compared(committed, raw, videos, stamps, seen, contents=contents, drop_removed=drop_removed)
+    contents = moved or not differs
+    unread = _to_read_again(committed, None if retry else {NOT_NOW}, dataset.harmless)
+    found = _compared(committed, raw, videos, stamps, seen, unread, contents=contents, drop_removed=drop_removed)
     drop = tuple(sorted({*(v.name for v in found.altered), *found.renamed.values(), *found.removed}))
     if moved and not drop_removed:
         n_new = sum(v.name not in found.renamed for v in found.new)
         n_same = len(committed.videos) - len({*drop, *found.missing} - {*found.renamed.values()})
         refuse_other_folder(committed, raw, n_same=n_same, missing=found.missing, n_new=n_new)
-    if differs and not any_reader:
+    if differs:
         why = describe(before, reader)
         refuse_without_raw(committed, raw, found.missing, why)
         return plan(append=tuple(videos), drop=tuple(committed.videos.names), why=why, differs=differs)
@@ -193,7 +194,6 @@ def compare(
         stamps=found.stamps,
         kept=len(committed.videos) - len(drop),
         why=found.why or (UNFINISHED if committed.has_unfinished_commit() else ""),
-        differs=differs,
         seen=seen,
         touched=found.touched,
         missing=found.missing,
@@ -221,17 +221,19 @@ def _compared(
     videos: Sequence[RawVideo],
     stamps: Mapping[str, changes.Stamp],
     seen: Mapping[str, changes.Seen],
+    unread: Collection[str],
     *,
     contents: bool,
     drop_removed: bool,
 ) -> _Compared:
-    """`contents`: read what has another stamp, to know whether it changed; otherwise it counts as unchanged."""
-    digests, unread = digests_of(committed), _not_readable_then(committed)
+    """`unread`: committed videos that are read again, changed or not. `contents`: read what has another stamp, to know
+    whether it changed; otherwise it counts as unchanged."""
+    digests = digests_of(committed)
     recorded = {name: stamp for name, (stamp, digest) in seen.items() if digests.get(name) == digest}
     new = [v for v in videos if v.name not in digests]
     suspects = [v for v in videos if v.name in digests and recorded.get(v.name) != stamps[v.name]]
     now = {v.name: changes.video_digest(raw, v) for v in suspects} if contents else {}
-    same = {name for name, digest in now.items() if digest == digests[name]} - unread
+    same = {name for name, digest in now.items() if digest == digests[name]}.difference(unread)
     altered = [v for v in videos if v.name in unread or (v.name in now and v.name not in same)]
     gone = {name: digest for name, digest in digests.items() if name not in stamps}
     coming = [*new, *altered] if gone else []
@@ -264,11 +266,11 @@ def _compared(
     return _Compared(new, altered, touched, removed, missing, renamed, kept_stamps, why)
 
 
-def _not_readable_then(committed: cache.Split) -> set[str]:
-    """Videos that could not be read for a reason that may have passed: they are read again."""
-    if NOT_NOW not in committed.manifest["accounting"]["videos"]["set_aside"]:
-        return set()
-    return {video.name for video in committed.videos if video.account["set_aside"] == NOT_NOW}
+def _to_read_again(committed: cache.Split, reasons: Collection[str] | None, harmless: Collection[str]) -> set[str]:
+    """Videos that were rejected for one of these reasons, as one that may have passed; None: because of any error."""
+    rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - set(harmless)
+    again = rejected if reasons is None else rejected & set(reasons)
+    return {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
 
 
 def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:

@@ -119,8 +119,7 @@ class SplitPlan:
 
 
 def accepted_of(split: cache.Split, streams: Sequence[str] | None = None) -> Iterator[str]:
-    """Differences that the user has accepted, of a split and of these streams, or of all that it has."""
-    yield from (f"{split.name}: {text}" for text in accepted_lines(split.manifest))
+    """Differences that the user has accepted, of these streams of a split, or of all that it has."""
     for name in split.streams if streams is None else streams:
         yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
 
@@ -206,7 +205,7 @@ def _planned(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Pat
         plan.problems.append(
             f"{committed.name}: the stream {spec.name!r} was extracted differently: {found.otherwise}. Name another "
             "one ([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same "
-            "all the same, accept the difference (accept --stream)."
+            "all the same, accept the difference (`python -m pipeline accept`)."
         )
     return StreamPlan(spec.name, found.why, found.lacks, form, found.differs)
 

@@ -11,29 +11,20 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 import cache
 from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.cli.text import command, count
-from pipeline.conversion.convert import convert, read_videos
+from pipeline.conversion.convert import convert
 from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import read_again
-from pipeline.conversion.retry import recorded_plan
+from pipeline.conversion.recorded import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.features.extract import Extraction, extract
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import missing_rows, plan_extraction, recorded_spec
-
-
-class ReadAgain(NamedTuple):
-    """Videos of one split that were converted again."""
-
-    split: str
-    videos: tuple[str, ...]
-    rows: int
 
 
 @dataclass(slots=True)
@@ -41,7 +32,7 @@ class Repair:
     """What was done about a damaged cache."""
 
     cache: cache.Repaired = field(default_factory=cache.Repaired)
-    read: list[ReadAgain] = field(default_factory=list)
+    read: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> videos that were converted again
     extracted: list[Extraction] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
 
@@ -84,7 +75,7 @@ def repair(
     done.refused += done.cache.refused
     for name, shards in done.cache.rows.items():
         with done.refusing(), bars(f"read {name}") as progress:
-            done.read.append(_convert_again(cache.open(root)[name], shards, raw, body, workers, progress))
+            done.read[name] = _convert_again(cache.open(root)[name], shards, raw, body, workers, progress)
     for name, stream in _lacking(root, done):
         with done.refusing(), bars(f"extract {name}") as progress:
             done.extracted += _extract_again(cache.open(root)[name], stream, raw, progress)
@@ -119,8 +110,8 @@ def _not_extractable(
 
 def _convert_again(
     split: cache.Split, shards: Collection[int], raw: Path | None, body: Path | None, workers: int, progress: Progress
-) -> ReadAgain:
-    """Read every video with a row in these shards again, and commit without the shards.
+) -> tuple[str, ...]:
+    """Read every video with a row in these shards again, and commit without the shards. Returns their names.
 
     Raises PipelineError, and changes nothing, unless all of these videos are there and can still be used.
     """
@@ -143,16 +134,8 @@ def _convert_again(
             f"Nothing was changed. Put them back, or drop them ({command('convert', *split.name.split('/'), *where)}), "
             f"then: {again}"
         )
-    rows = 0
-    for read in read_videos(plan, plan.append, workers):  # before anything is dropped
-        if read.account.set_aside or not read.rows:
-            raise PipelineError(
-                f"{split.name}: {read.entry.name} has damaged rows, and cannot be read now: "
-                f"{read.account.message or 'it has no rows'} Nothing was changed. Correct it, then: {again}"
-            )
-        rows += read.n_rows
     convert(replace(plan, invalidate=tuple(sorted(shards))), workers=workers, progress=progress)
-    return ReadAgain(split.name, plan.drop, rows)
+    return plan.drop
 
 
 def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: Progress) -> tuple[Extraction, ...]:
@@ -183,7 +166,7 @@ def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: 
 
 def _lacking(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
     """The streams that lack shards after this repair, or after one that was killed."""
-    opened, read = cache.open(root), {again.split for again in done.read}
+    opened = cache.open(root)
     found = []
     for name in opened.splits:
         with done.refusing():
@@ -191,7 +174,7 @@ def _lacking(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
             lacking = [
                 stream
                 for stream in split.streams
-                if name in read or (name, stream) in done.cache.streams or split.was_invalidated(stream)
+                if name in done.read or (name, stream) in done.cache.streams or split.was_invalidated(stream)
             ]
             # Crops before what is computed from them.
             lacking.sort(key=lambda stream: "crops" in split.stream_manifest(stream).get("identity", {}))

@@ -17,7 +17,7 @@ from cache import Split
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.retry import recorded_reader
+from pipeline.conversion.recorded import recorded_reader
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, reading_refused
 from pipeline.maintenance.overview import installed

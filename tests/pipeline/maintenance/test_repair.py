@@ -69,7 +69,7 @@ def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(
     spoil(root / NAME / "kp_2d/c/1/0/0")
     reads.clear()
     shown = repair().out.splitlines()
-    assert f"{NAME}: 1 video read again, 8 rows" in shown
+    assert f"{NAME}: 1 video read again" in shown
     assert f"{NAME}, resnet50: 0 rows computed again, 8 carried over" in shown
     assert shown[-1].startswith("✓ intact: ")
     assert (set(reads.names), network.batches) == ({"0003"}, [])
@@ -89,7 +89,7 @@ def test_where_a_video_cannot_be_read_again_nothing_is_changed(gone: bool, root:
     before = files(root)
     error = " ".join(repair(code=1).err.split())
     assert "0003" in error
-    assert "Nothing was changed" in error
+    assert f"Nothing was {'changed' if gone else 'committed'}" in error
     if gone:
         assert f"convert penn_action train --raw {penn.raw} --cache {root}" in error
     assert files(root) == before
