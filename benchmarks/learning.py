@@ -261,7 +261,7 @@ def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
         alike = {"mposer": mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST}
         config = replace(config, **alike)
     run = training.run(config)
-    history = read_checkpoint(run / runs.LAST)["course"]["history"]
+    history = read_checkpoint(run / runs.LAST)["training"]["history"]
     loss = sum(history[-1]["losses"].get(term, math.nan) for term in SUPERVISED)
     curve = [epoch["validation"][VALIDATION]["pa_mpjpe"] for epoch in history]
     metrics = json.loads((run / runs.METRICS).read_text())[TEST]

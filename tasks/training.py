@@ -201,7 +201,7 @@ def kept(config: VideoConfig) -> str:
         return "nothing: no checkpoint was written yet"
     import torch
 
-    step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["course"]["step"]
+    step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["training"]["step"]
     return f"step {step:,} of {config.epochs * config.iterations:,} ({shortened(last)})"
 
 

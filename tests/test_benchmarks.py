@@ -277,7 +277,7 @@ def test_oks_is_cocos() -> None:
 
 @pytest.mark.slow
 def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> None:
-    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--no-upgrades", "--work", tmp_path)
+    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--work", tmp_path)
     assert "**20 steps, " in text
     assert "no difference.**" in text
 
@@ -288,7 +288,7 @@ from dataclasses import replace
 from pathlib import Path
 from benchmarks.soak import Difference, Soak
 
-soak = Soak(Path(sys.argv[1]), 4294, upgrades=False)  # which extracts in its second step
+soak = Soak(Path(sys.argv[1]), 4294)  # which extracts in its second step
 while not (soak.states[split := "soak_people/train"].streams.get("tone")):
     soak.do()
 state = soak.states[split]

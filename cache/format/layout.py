@@ -34,7 +34,6 @@ PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
 STAGED: Final = ".commit"  # small files between the commit and their place
-COPY: Final = ".copy"  # second copies of small files, as earlier versions wrote them: read, and written no more
 IN_PLACE: Final = ".done"  # in an object store, beside staged files: they have been copied into place
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not complete yet
 STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet

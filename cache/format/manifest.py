@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.format.layout import COPY, FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
+from cache.format.layout import FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
 from cache.format.place import Place
 from cache.storage.base import Bytes, Etag
 
@@ -127,11 +127,10 @@ def lost_manifest(place: Place) -> str:
 
 
 def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
-    """Every small file that has the digest in the manifest: in place, staged, or in an earlier version's copy."""
+    """Every small file that has the digest in the manifest: in place, or staged."""
     digests: dict[str, str] = dict(manifest["files"])
-    digest = manifest["digest"]
     found: dict[str, Bytes] = {}
-    for folder in (place.base, place.staging(digest), f"{place.home}/{COPY}/{digest[:16]}"):
+    for folder in (place.base, place.staging(manifest["digest"])):
         keys = {f"{folder}/{name}": name for name in digests if name not in found}
         for key, data in place.store.read_many(keys).items() if keys else ():
             if sha256(data) == digests[keys[key]]:
@@ -150,8 +149,8 @@ def foreign_shards(stream: Mapping[str, Any], split: Mapping[str, Any]) -> list[
 
     A split that was restored from a backup may have other rows under the same numbers.
     """
-    rows: Mapping[str, str] = stream.get("rows", {})  # none in streams of before there were such records
-    return [int(shard) for shard, record in rows.items() if rows_record(split, int(shard)) not in (record, "")]
+    records: Mapping[str, str] = stream["rows"]
+    return [int(shard) for shard, record in records.items() if rows_record(split, int(shard)) not in (record, "")]
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
@@ -228,7 +227,7 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
         if store.exclusive:
             if not keep_journal:
                 store.journal(place.writing).remove()  # of the writer of this commit: killed, it has left it
-            store.remove([f"{place.home}/{COPY}", place.staging(manifest["digest"])])
+            store.remove([place.staging(manifest["digest"])])
             break
         # Other writers may have committed meanwhile, and these files are now in place over theirs. The last one to
         # look leaves the right ones. What others have staged stays: they may be about to commit it.

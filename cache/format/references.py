@@ -12,7 +12,6 @@ from cache.format import layout
 from cache.format.layout import (
     CHECKPOINT,
     COLUMNS,
-    COPY,
     FEATURES,
     MANIFEST,
     PROVENANCE,
@@ -116,9 +115,8 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
         tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
         yield from (place.array(name) for name in names if name in TABLE_NAMES and name not in tables)
     kept = "" if commit is None else commit.digest[:16]
-    for folder in (COPY, STAGED):
-        digests = store.list_names(f"{place.home}/{folder}")
-        yield from (f"{place.home}/{folder}/{digest}" for digest in digests if digest != kept)
+    digests = store.list_names(f"{place.home}/{STAGED}")
+    yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != kept)
     yield from (f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
 
 
@@ -141,4 +139,4 @@ def _is_the_caches(path: list[str]) -> bool:
     if own == ["zarr.json"] or path == [FEATURES, "zarr.json"] or ((of_array or of_stream) and own[:1] == ["c"]):
         return True
     temporary = len(own) == 1 and own[0].startswith(".") and own[0].endswith(".tmp")
-    return not of_array and (own[0] in (WRITING, STAGED, COPY) or own in ([MANIFEST], [PROVENANCE]) or temporary)
+    return not of_array and (own[0] in (WRITING, STAGED) or own in ([MANIFEST], [PROVENANCE]) or temporary)

@@ -106,7 +106,7 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         array: {shard: record for shard, record in records.items() if shard not in gone}
         for array, records in commit.manifest["shards"].items()
     }
-    rows = {shard: record for shard, record in commit.manifest.get("rows", {}).items() if shard not in gone}
+    rows = {shard: record for shard, record in commit.manifest["rows"].items() if shard not in gone}
     body = {**commit.manifest, "split_digest": "", "shards": shards, "rows": rows}
     files = {name: bytes(data) for name, data in commit.files.items()}
     note = {"invalidated": sorted(numbers)}

@@ -128,7 +128,7 @@ class StreamWriter(StreamShards, Writer):
             for name, spec in self.columns.items()
         }
         # Which rows each shard is of, also where the split names it no longer: it may still be carried over.
-        rows = {} if self._commit is None else dict(self._commit.manifest.get("rows", {}))
+        rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
         new_shards = sorted(self._records.keys() - self.committed.keys())
         rows |= {str(shard): self.rows_record(shard) for shard in new_shards}
         body = {

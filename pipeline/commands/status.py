@@ -334,5 +334,4 @@ def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def counts_text(accounting: Mapping[str, Any], what: str) -> str:
     """kept / found, and the number of the release."""
     counts, known = accounting[what], accounting.get("known", {}).get(what)
-    found = f" / {counts['found']:,}" if "found" in counts else ""  # of tracks, not in manifests of earlier versions
-    return f"{counts['kept']:,}{found}" + (f" of {known:,} known" if known is not None else "")
+    return f"{counts['kept']:,} / {counts['found']:,}" + (f" of {known:,} known" if known is not None else "")

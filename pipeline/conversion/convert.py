@@ -138,7 +138,7 @@ def record_folders(plan: ConversionPlan) -> None:
 def record_times(plan: ConversionPlan) -> str:
     """Record the new file times of videos whose content is the same, of a split with nothing to convert.
 
-    Returns a line about it; "" where there are none, and where the cache cannot be written: contents are compared again.
+    Returns a line about it; "" where there are none, and where the cache cannot be written: the next run looks again.
     """
     if not plan.touched:
         return ""

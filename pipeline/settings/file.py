@@ -45,24 +45,15 @@ LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "smtp", "resources", "task_history", "task"}
 )
 
-# Keys of earlier versions, and settings that follow from others: (section, key) -> what to do instead. Key "": the
-# whole section. Section "": of every model.
-GONE: Final[Mapping[tuple[str, str], str]] = {
-    ("features", "decode"): "Pictures are decoded at their full size: delete this line.",
-    ("machine", ""): "Set the keys that a preset set: workers, device, timeout, hold, read_workers (docs/settings.md).",
-    ("", "feature_size"): "It is the stream's: delete this line.",
-    ("", "leave_out"): "Take those splits out of datasets_2d, datasets_3d and motion.",
-    ("", "eval_batch"): "It changes no result that can be seen: delete this line.",
-    ("", "threads"): "Set the environment variable OMP_NUM_THREADS.",
-    ("", "max_non_finite"): "Training stops after 10 steps in a row without a finite loss: delete this line.",
-    ("", "discriminator_weight"): "How fast the discriminator learns is lr_discriminator.",
-    ("", "least_scale"): "It is 0.7: delete this line.",
-    ("", "largest_scale"): "It is 10: delete this line.",
-    **{
-        ("pose_embedding", key): "The pose embedding has no use for it: delete this line."
-        for key in ("seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience")
-    },
-    ("pose_embedding", "size"): "It is 32, what the stream pr_vipe takes: delete this line.",
+# Fields of models' configurations that are no settings, since they follow from others, by section; "": of every model.
+FIXED: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset(
+        {"feature_size", "leave_out", "eval_batch", "threads", "max_non_finite", "discriminator_weight"}
+        | {"least_scale", "largest_scale"}
+    ),
+    "pose_embedding": frozenset(
+        {"seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience", "size"}
+    ),
 }
 
 _EXPECTED: Final[Mapping[Any, str]] = {
@@ -117,10 +108,8 @@ class Section(dict[str, Text]):
 
     def check_keys(self, known: Iterable[str], *, of_training: bool = False) -> None:
         """Raise ConfigError for the first key that is not known, with the one that may be meant."""
-        names = [key for key in known if not is_gone(self.name, key, of_training=of_training)]
+        names = [key for key in known if not (of_training and is_fixed(self.name, key))]
         for key in self:
-            if instead := is_gone(self.name, key, of_training=of_training):
-                raise ConfigError(f"{self.where(key)}: this key is gone. {instead}")
             if key not in names:
                 close = did_you_mean(key, names)
                 known = "" if close != ";" else f" known: {', '.join(names) or 'none'}"
@@ -151,9 +140,9 @@ class Section(dict[str, Text]):
         return f"{file}{f', line {line}' if line else ''} [{self.name}]"
 
 
-def is_gone(section: str, key: str, *, of_training: bool) -> str:
-    """What to do instead of a key that is gone; "" for any other."""
-    return GONE.get((section, key)) or (GONE.get(("", key)) if of_training else None) or ""
+def is_fixed(section: str, key: str) -> bool:
+    """Whether a field of a model's configuration is no setting."""
+    return key in FIXED[""] or key in FIXED.get(section, ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes.devices import device_names
-from pipeline.settings.file import GONE, LUIGI, AtLeast, Section, SettingsFile, did_you_mean, layered, read
+from pipeline.settings.file import LUIGI, AtLeast, Section, SettingsFile, did_you_mean, layered, read
 
 T = TypeVar("T")
 
@@ -379,8 +379,6 @@ def check_sections(source: SettingsFile) -> None:
     also = str(source.section("features").get("also", "")).split()
     known = sorted({*taken, *of_plug_ins, *also})
     for name, section in source.sections.items():
-        if (name, "") in GONE:
-            raise ConfigError(f"{section.where()}: this section is gone. {GONE[name, '']}")
         if name not in known and name not in LUIGI:
             close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))
             raise ConfigError(

@@ -13,7 +13,7 @@ from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.commands import config
 from pipeline.errors import ConfigError
-from pipeline.settings.file import LUIGI, did_you_mean, is_gone, settings_file
+from pipeline.settings.file import LUIGI, did_you_mean, is_fixed, settings_file
 from pipeline.settings.sections import TYPES, Features
 from pipeline.settings.targets import absent, by_settings
 from tasks.luigi_command import luigi_defaults
@@ -123,7 +123,7 @@ def text_of(value: Any) -> str:
 def settable(config: RunConfig | type[RunConfig], section: str, elsewhere: Collection[str]) -> list[str]:
     """The settings of a run that its section may set."""
     names = [field.name for field in fields(config) if field.name not in elsewhere]
-    return [name for name in names if not is_gone(section, name, of_training=True)]
+    return [name for name in names if not is_fixed(section, name)]
 
 
 def effective(s: Settings) -> Iterator[Setting]:

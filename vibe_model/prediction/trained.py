@@ -95,7 +95,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     """
     target = device_of(device)
     content = read_checkpoint(checkpoint)
-    for key, what in (("course", "the state of a training"), ("mposer_state_dict", "a motion prior")):
+    for key, what in (("training", "the state of a training"), ("mposer_state_dict", "a motion prior")):
         if key in content:
             raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run.")
     config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))

@@ -159,7 +159,7 @@ class Trainer(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and text only: it can be read back without running code. Holds no body data."""
-        saved: dict[str, Any] = {"course": asdict(self.state)}
+        saved: dict[str, Any] = {"training": asdict(self.state)}
         for learner in self.learners.values():
             saved[learner.keys.network] = weights_of(learner.network)
             saved[learner.keys.optimiser] = learner.optimiser.state_dict()
@@ -173,7 +173,7 @@ class Trainer(ABC):
                 learner.network.load_state_dict(saved[learner.keys.network])
                 learner.optimiser.load_state_dict(saved[learner.keys.optimiser])
                 learner.schedule.load_state_dict(saved[learner.keys.schedule])
-            self.state = TrainingState(**saved["course"])
+            self.state = TrainingState(**saved["training"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"expected the state of a run of this configuration: {error}") from error
 

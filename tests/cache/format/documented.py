@@ -45,8 +45,7 @@ def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
     assert manifest["digest"] == digest(text)
     files = {}
     for name, expected in manifest["files"].items():
-        elsewhere = (home / folder / manifest["digest"][:16] / name for folder in (".commit", ".copy"))
-        places = (base / name, *elsewhere)
+        places = (base / name, home / ".commit" / manifest["digest"][:16] / name)
         contents = [place.read_bytes() for place in places if place.is_file()]
         files[name] = next(data for data in contents if hashlib.sha256(data).hexdigest() == expected)
     return manifest, files

@@ -171,28 +171,6 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     assert cache.verify(tmp_path).notes == ()
 
 
-def test_a_cache_of_an_earlier_version_with_second_copies_is_read_and_extended(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    home = tmp_path / "toy/train"
-    manifest, files = open_manifest(home, home)
-    for name, data in files.items():
-        copy = home / ".copy" / manifest["digest"][:16] / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(data)
-    (home / "track_stop/c/0").unlink()
-    (home / "video_name/c/0/0").write_bytes(b"damaged")
-    assert open_manifest(home, home)[1] == files
-    assert len(cache.open(tmp_path)["toy/train"].tracks) == 7
-    report = cache.verify(tmp_path)
-    assert [damage.array for damage in report.damaged] == ["track_stop", "video_name"]
-    assert len(cache.repair(tmp_path, report).restored) == 2
-    report = cache.verify(tmp_path)
-    assert (report.ok, report.notes) == (True, ())
-    toy.write(tmp_path, [toy.video("x", [3])])
-    assert not (home / ".copy").exists()
-    assert cache.verify(tmp_path).ok
-
-
 def test_the_checksum_is_the_documented_one() -> None:
     assert crc32c(b"123456789") == bytes.fromhex("839206e3") == shard.crc32c(b"123456789")
 
@@ -256,7 +234,7 @@ def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> 
         first_cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
         documented = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
         callers = {
-            "split": {"reader", "stand_in", "accounting", "accepted"},
+            "split": {"reader", "stand_in", "accounting"},
             "stream": {"identity", "backbone", "stand_in", "accepted"},
         }
         assert documented == own | callers[heading]

@@ -205,7 +205,6 @@ MISTAKES = (  # words, and what the message names
     ("convert penn train --raw {penn} --cache {root}", "no dataset is called 'penn'; known: penn_action, "),
     ("convert penn_action train --raw {penn}", "required: --cache"),
     ("convert penn_action train --cache {root}", "--raw DIR"),
-    ("convert penn_action/train --raw {penn} --cache {root} --video 0003", "--video goes with --retry"),
     ("convert penn_action/train --raw {penn} --cache {file}", "{file}: this is a file"),
     ("convert 3dpw train --raw {3dpw} --cache {root} --body nowhere", "nowhere"),
     ("verify --cache nowhere", "nowhere"),

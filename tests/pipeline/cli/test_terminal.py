@@ -156,7 +156,6 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "verify": ("--cache", "{root}"),
     "doctor": ("penn_action", "--raw", "{raw}/.."),
     "gc": ("--cache", "{root}"),
-    "accept": ("penn_action/train", "--raw", "{raw}", "--cache", "{root}", "--because", "it does not matter"),
 }
 
 
@@ -170,7 +169,6 @@ def documented(name: str) -> list[str]:
 def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
     name: str, root: Path, penn: Any, capsys: Shown
 ) -> None:
-    penn.label("0003").touch()  # something that can be accepted
     options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
     assert main([name, *options, "--json"]) == 0
     shown = capsys.readouterr()

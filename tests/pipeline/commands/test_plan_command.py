@@ -19,7 +19,6 @@ import cache
 from pipeline import datasets, plug_ins
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.commands.status import stream_status
-from pipeline.datasets.amass import Amass
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
@@ -246,28 +245,6 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
     into.convert(tmp_path / "cache", tmp_path / "raw/amass", "amass")
     assert "why    parameters.resampling was slerp, is decimate" in by_cfg("amass", **decimate).out
     assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
-
-
-def test_new_times_of_all_splits_are_recorded_by_one_command(
-    embedded: Any, tmp_path: Path, by_cfg: Any, luigi_cfg: Any, into: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = {"datasets": "penn_action amass"}
-    for name in ("penn_action", "amass"):
-        raw = tmp_path / "raw" / name
-        into.convert(tmp_path / "cache", raw if raw.exists() else embedded.copy(name, raw), name)
-        for file in (tmp_path / "raw" / name).rglob("*.*"):
-            os.utime(file, ns=(7, 7))
-    shown = by_cfg("penn_action/train", "amass", **both).out
-    assert "of 2 splits with new file times" in shown
-    assert f"accept penn_action/train amass --config {tmp_path / 'luigi.cfg'}" in shown
-    with monkeypatch.context() as patch:
-        patch.setattr(Amass, "version", Amass.version + 1)
-        shown = ran("accept", "--config", luigi_cfg(**both)).out
-    assert "penn_action/train: new file times" in shown
-    assert "amass/train: more than times differs" in shown
-    assert "of 1 split with new file times" in by_cfg("penn_action/train", "amass", **both).out
-    ran("accept", "--config", luigi_cfg(**both))
-    assert "nothing was recorded" in ran("accept", "--config", luigi_cfg(**both)).out
 
 
 def test_luigi_and_plan_read_the_same_from_luigi_cfg(luigi_cfg: Any, tmp_path: Path) -> None:

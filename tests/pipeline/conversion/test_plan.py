@@ -35,7 +35,9 @@ def content(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_touched_file_is_read_and_is_no_change(penn: Any, content: list[str]) -> None:
+def test_a_touched_file_is_read_and_is_no_change(
+    penn: Any, content: list[str], ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     penn.converted()
     before = penn.everything()
     content.clear()
@@ -44,6 +46,16 @@ def test_a_touched_file_is_read_and_is_no_change(penn: Any, content: list[str]) 
     plan = penn.plan()
     assert (plan.up_to_date, plan.touched, content) == (True, ("0003",), ["0003"])
     assert penn.everything() == before
+    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "write_stamps", lambda *_: (_ for _ in ()).throw(PermissionError(13, "read-only")))
+        assert "up to date" in ran(*words).out
+    assert "times of 1 video are recorded" in ran(*words).out
+    changed = {path for path, state in penn.everything().items() if before[path] != state}
+    assert {Path(path).name for path in changed} <= {changes.STAMPS, "train"}
+    content.clear()
+    assert "recorded" not in ran(*words).out
+    assert content == []
 
 
 @pytest.mark.parametrize(

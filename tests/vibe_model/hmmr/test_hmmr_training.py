@@ -40,7 +40,7 @@ def test_a_run_leaves_what_every_models_does_and_its_checkpoint_is_loaded_as_wha
     last, best = (torch.load(undisturbed / name, weights_only=True) for name in ("last.pt", "best.pt"))
     assert {"gen_state_dict", "disc_pose_state_dict", "gen_optimizer", "disc_pose_optimizer"} < set(last)
     assert best["of_model"] == "hmmr"
-    assert last["course"]["history"][0]["losses"].keys() == TERMS
+    assert last["training"]["history"][0]["losses"].keys() == TERMS
     tags = {tag for tag, _ in scalars(undisturbed)}
     assert {f"train/{name}" for name in TERMS} | {"gradient/generator", "gradient/discriminator"} < tags
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())

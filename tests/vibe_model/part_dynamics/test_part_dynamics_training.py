@@ -39,7 +39,7 @@ def test_a_run_leaves_what_every_models_does(undisturbed, monkeypatch):
     metrics = json.loads((undisturbed / "metrics.json").read_text())
     assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "baseline", "published"}
     last, best = (torch.load(undisturbed / name, weights_only=True) for name in ("last.pt", "best.pt"))
-    assert last["course"]["history"][0]["losses"].keys() == TERMS
+    assert last["training"]["history"][0]["losses"].keys() == TERMS
     assert best["beside"].keys() == {"pr_vipe", "homography"}
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")

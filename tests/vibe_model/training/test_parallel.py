@@ -154,7 +154,7 @@ def test_two_launched_processes_train_as_one_and_do_not_train_again(root, tmp_pa
         earlier = {frozenset(written.items())}
     alone = state(training.run(replace(config, runs=tmp_path / "alone")))
     assert_close(state(both), alone)
-    for found, expected in zip(state(both)["course"]["history"], alone["course"]["history"], strict=True):
+    for found, expected in zip(state(both)["training"]["history"], alone["training"]["history"], strict=True):
         assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
     # The first of them writes.
     assert json.loads((both / "metrics.json").read_text())["processes"] == 2
@@ -168,7 +168,7 @@ def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path
     assert answer.returncode != 0
     assert "losses were not finite in 2 steps in a row" in answer.stderr
     (last,) = config.runs.glob("*/last.pt")
-    assert (state(last.parent)["course"]["step"], state(last.parent)["course"]["skipped"]) == (2, 2)
+    assert (state(last.parent)["training"]["step"], state(last.parent)["training"]["skipped"]) == (2, 2)
 
 
 def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):

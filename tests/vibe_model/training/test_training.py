@@ -71,7 +71,7 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(kind, config,
     places = {"runs": config.runs, "cache": config.cache}
     assert replace(type(config).from_dict(about["config"]), **places) == config
     last, best = last_state(folder), torch.load(folder / "best.pt", weights_only=True)
-    scores = [entry["score"] for entry in last["course"]["history"]]
+    scores = [entry["score"] for entry in last["training"]["history"]]
     assert len(scores) == EPOCHS
     score = "pa_mpjpe" if kind == "vibe" else "score"
     assert metrics["best"] == {"epoch": best["epoch"], score: best["performance"]}
@@ -125,7 +125,7 @@ def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, m
     monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0))
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
     folder = run(replace(config, epochs=3, iterations=1, plateau_patience=0))
-    rates = [list(entry["learning_rates"].values()) for entry in last_state(folder)["course"]["history"]]
+    rates = [list(entry["learning_rates"].values()) for entry in last_state(folder)["training"]["history"]]
     np.testing.assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
     assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0  # no better is not better
 
@@ -294,7 +294,7 @@ def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(kind
         run(replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000), progress=from_then_on)
     state = last_state(next(config.runs.iterdir()))
     # Two good steps of the second epoch, then one batch read ahead that was still good or not.
-    assert state["course"]["step"] - state["course"]["skipped"] in (6, 7)
+    assert state["training"]["step"] - state["training"]["skipped"] in (6, 7)
     assert finite(state)
 
 

@@ -58,7 +58,7 @@ def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(c
 
 def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
     folder = mposer.run(replace(config, validation=("u/val",)))
-    history = torch.load(folder / "last.pt", weights_only=True)["course"]["history"]
+    history = torch.load(folder / "last.pt", weights_only=True)["training"]["history"]
     losses = [sum(entry["losses"].values()) for entry in history]
     found = json.loads((folder / "metrics.json").read_text())["best"]
     assert found == {"epoch": int(np.argmin(losses)), "score": min(losses)}
