@@ -7,8 +7,8 @@ collects garbage, or damages a file and repairs the cache. Its command (`python 
 reader, with another writer, with a worker killed, is killed (before its n-th change of a file, in the middle of one,
 after some time; SIGKILL or SIGTERM), or runs on a disk that is full from its n-th change on, or read-only. What did not
 end well must leave the old state or the new one, and must then succeed. After each step all that readers get is
-compared with a model in memory (soak_model.py): videos with what became of them, tracks, columns to the byte, which rows
-streams have, and their numbers. Shards have 16 rows, so that there are many.
+compared with a model in memory (soak_model.py): videos with what became of them, tracks, columns to the byte, which
+rows streams have, and their numbers. Shards have 16 rows, so that there are many.
 
 Prints a line a step. A difference ends it with 1, and prints the seed, the step and the folder, which is kept:
 `--seed S --steps N` does the same steps (when threads and processes come to a moment is the system's). Writes
