@@ -33,7 +33,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any, mo
         HOME / "trans/c/0/0": b"a column that the split does not have",
         HOME / "trans/zarr.json": b"{}",
         HOME / ".bbox.tmp": b"t",
-        HOME / ".copy/0123456789abcdef/manifest.json": b"{}",
+        HOME / ".commit/0123456789abcdef/zarr.json": b"{}",
         HOME / "features/resnet50/c/77/0": b"shard",
         HOME / "features/other/c/0/0": b"a stream that was never committed",
         HOME / "features/other_ok/c/0": b"its flags",
