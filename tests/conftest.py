@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,21 @@ def server() -> Iterator[Any]:
         patch.setenv("AWS_ALLOW_HTTP", "true")
         yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
     running.stop()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for packages (tests/packages.py) that are installed for this process and this test alone."""
+    from pipeline import plug_ins
+
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    plug_ins.entry_points.cache_clear()
+    yield tmp_path / "site"
+    plug_ins.entry_points.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 _numbers = itertools.count()

@@ -26,7 +26,8 @@ from pipeline.processes.devices import device_names
 from pipeline.settings.arguments import split_options
 from pipeline.settings.commands import from_settings, value
 from pipeline.settings.file import of_command_line
-from pipeline.settings.sections import KIND, Features, dataclass_of
+from pipeline.settings.schema import Features
+from pipeline.settings.sections import KIND, dataclass_of
 from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute feature streams for the rows that lack them."

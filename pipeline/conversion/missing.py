@@ -19,7 +19,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Video
-from pipeline.raw import RawVideo
+from pipeline.raw import RawVideo, changes
 from pipeline.reasons import reason
 
 DROP: Final = "--drop-removed"
@@ -44,17 +44,24 @@ def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str
     return {name: by_content[content].pop() for name, content in sorted(coming.items()) if by_content.get(content)}
 
 
-def renamed_clips(
-    committed: cache.Split, raw: Path, gone: Collection[str], coming: Iterable[RawVideo]
+def renamed_videos(
+    committed: cache.Split, raw: Path, gone: Mapping[str, str], coming: Mapping[str, tuple[RawVideo, str]]
 ) -> dict[str, str]:
-    """New name -> old name of clips with the same pictures. Their files of keypoints may differ: they name the clip."""
-    pixels = {video.name: video.pixels for video in committed.videos if video.name in gone}
-    clips = {video.name: file for video in coming for file in video.files[:1] if file.suffix.lower() in EXTENSIONS}
-    found = {}
-    for name, file in clips.items():
-        with contextlib.suppress(RawDataError, OSError):  # what cannot be read is named where it is converted
-            found[name] = Video(raw, str(file)).digest()
-    return pair_renamed({name: digest for name, digest in pixels.items() if digest}, found)
+    """New name -> old name of videos with the same content; else of clips with the same pictures.
+
+    Of those, the files of keypoints may differ: they name the clip. gone: name -> digest.
+    coming: name -> video, digest.
+    """
+    old = {name: changes.contents_of(digest) for name, digest in gone.items()}
+    renamed = pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
+    left = gone.keys() - renamed.values()
+    pixels = {video.name: video.pixels for video in committed.videos if left and video.name in left and video.pixels}
+    clips = {}
+    for name, (video, _) in coming.items() if pixels else ():
+        if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
+            with contextlib.suppress(RawDataError, OSError):  # what cannot be read is named where it is converted
+                clips[name] = Video(raw, str(video.files[0])).digest()
+    return renamed | pair_renamed(pixels, clips)
 
 
 def recorded_raw(committed: cache.Split) -> str:

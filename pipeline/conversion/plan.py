@@ -22,11 +22,10 @@ from pipeline.conversion.identity import Difference, describe, differing, kind_o
 from pipeline.conversion.missing import (
     missing_lines,
     names_with_rows,
-    pair_renamed,
     recorded_raw,
     refuse_other_folder,
     refuse_without_raw,
-    renamed_clips,
+    renamed_videos,
     why_empty,
 )
 from pipeline.datasets.base import Dataset
@@ -237,15 +236,13 @@ def _compared(
     altered = [v for v in videos if v.name in unread or (v.name in now and v.name not in same)]
     gone = {name: digest for name, digest in digests.items() if name not in stamps}
     coming = [*new, *altered] if gone else []
-    contents_now = {v.name: changes.contents_of(now.get(v.name) or changes.video_digest(raw, v)) for v in coming}
-    renamed = pair_renamed({name: changes.contents_of(digest) for name, digest in gone.items()}, contents_now)
-    if gone := {name: digest for name, digest in gone.items() if name not in renamed.values()}:
-        renamed |= renamed_clips(committed, raw, gone, [v for v in coming if v.name not in renamed])
+    digests_now = {v.name: (v, now.get(v.name) or changes.video_digest(raw, v)) for v in coming}
+    renamed = renamed_videos(committed, raw, gone, digests_now)
     missing = {name: "" for name in gone if name not in renamed.values()}
     removed: list[str] = []
     if drop_removed:
         removed, missing = sorted(missing), {}
-    elif gone or suspects:
+    elif missing or suspects:
         kept = names_with_rows(committed)
         removed = sorted(missing.keys() - kept)
         lost = {v.name: changes.lost_input(recorded.get(v.name), stamps[v.name]) for v in suspects}

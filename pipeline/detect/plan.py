@@ -15,7 +15,6 @@ from pipeline.detect.files import MADE_BY, ClipFiles, read_info
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.pixels.frames import Video
 from pipeline.raw.changes import utf8
-from pipeline.raw.digests import file_digest
 from pipeline.raw.stand_in import is_stand_in
 
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
@@ -64,7 +63,8 @@ def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
         )
     options = identity(detector)
     kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
-    lost = _Lost(raw, [] if one_clip else clips_in(out, ".json"), out, clips, kind)
+    lost = {} if one_clip else _of_lost_clips(raw, out, clips)
+    before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
     missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
     refused: dict[str, str] = {}
     for clip in clips:
@@ -78,12 +78,13 @@ def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
             done += 1
         elif why := files.failure():
             failed[files] = why
-        elif before := lost.before(clip):
-            renamed[files] = before
+        elif files.fingerprint in before:
+            renamed[files] = before.pop(files.fingerprint)
         else:
             missing.append(files)
     about = {"detector": detector.name, "version": detector.version, "options": options, "stand_in": demo}
-    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, lost.names())
+    orphans = [files.file.relative_to(out).as_posix() for files in lost.values() if files not in renamed.values()]
+    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans)
 
 
 def clips_of(raw: Path) -> tuple[Path, list[str]]:
@@ -104,44 +105,17 @@ def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
         do = "Rename it, for example with convmv."
         raise RawDataError(video.root / utf8(video.path), "name", expected="UTF-8", found="other bytes", do=do)
     video.require_whole()
-    return _files_of(out, video, file_digest(video.place), kind)
+    return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
 
 
-def _files_of(out: Path, video: Video, content: str, kind: Mapping[str, Any]) -> ClipFiles:
-    return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest_of(content)}))
-
-
-class _Lost:
-    """What `detect` has written of clips that are gone from `raw`: left over, or of clips that are renamed."""
-
-    def __init__(
-        self, raw: Path, paths: Sequence[str], out: Path, clips: Sequence[str], kind: Mapping[str, Any]
-    ) -> None:
-        """`paths` of files below `out`."""
-        self._raw, known = raw, set(clips)
-        self._by_content: dict[str, ClipFiles] = {}
-        self._names: dict[str, str] = {}  # clip -> file
-        for path in paths:
-            clip = path.removesuffix(".json")
-            info = {} if clip in known or (raw / clip).exists() else read_info(out / path)
-            if info.get("description") != MADE_BY or info.get("clip") != clip:
-                continue
-            self._names[clip] = path
-            content = str(info.get("clip_digest"))
-            files = _files_of(out, Video(raw, clip), content, kind)
-            if info.get("fingerprint") == files.fingerprint:  # by this detector
-                self._by_content[content] = files
-
-    def before(self, clip: str) -> ClipFiles | None:
-        """The file of the same pixels under another name; each is given once."""
-        files = self._by_content.pop(file_digest(self._raw / clip), None) if self._by_content else None
-        if files is not None:
-            del self._names[files.clip]
-        return files
-
-    def names(self) -> list[str]:
-        """Files that are left over."""
-        return [*self._names.values()]
+def _of_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
+    """Clip -> what `detect` has written of it, of clips that are gone from `raw`: left over, or renamed."""
+    lost = {}
+    for clip in {path.removesuffix(".json") for path in clips_in(out, ".json")} - {*clips}:
+        info = {} if (raw / clip).exists() else read_info(out / f"{clip}.json")
+        if info.get("description") == MADE_BY and info.get("clip") == clip:
+            lost[clip] = ClipFiles(out, clip, str(info.get("fingerprint")))
+    return dict(sorted(lost.items()))
 
 
 _KINDS: Final = f"files that end in {', '.join(EXTENSIONS)}"

@@ -224,11 +224,7 @@ class Video:
         return header.width, header.height
 
     def digest(self) -> str:
-        return self.digest_of(file_digest(self.place))
-
-    def digest_of(self, content: str) -> str:
-        """`digest` of a file here whose content has this digest."""
-        return _digest("video", content)
+        return _digest("video", file_digest(self.place))
 
     @cached
     def header(self) -> VideoHeader:

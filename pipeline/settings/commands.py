@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file
-from pipeline.settings.sections import TYPES, of_training
+from pipeline.settings.schema import TYPES, Detect, Features
+from pipeline.settings.sections import of_training
 
 
 def effective(file: Path) -> SettingsFile:
@@ -33,8 +34,8 @@ def effective(file: Path) -> SettingsFile:
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
         source.section(name).typed(spec)
-    features = sections.dataclass_of(source.section("features"), sections.Features)
-    detect = sections.dataclass_of(source.section("detect"), sections.Detect)
+    features = sections.dataclass_of(source.section("features"), Features)
+    detect = sections.dataclass_of(source.section("detect"), Detect)
     sections.streams_of(source, features)
     sections.readers_of(source)
     sections.detector_named(source, detect)

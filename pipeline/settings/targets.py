@@ -23,7 +23,8 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import PlugInError
 from pipeline.settings.file import Section, SettingsFile
-from pipeline.settings.sections import Features, Sections, configured, dataclass_of, load, stream_of
+from pipeline.settings.schema import Features
+from pipeline.settings.sections import Sections, configured, dataclass_of, load, stream_of
 
 NOTHING: Final = SettingsFile(Path(), {})  # no luigi.cfg
 

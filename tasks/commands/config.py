@@ -14,7 +14,7 @@ from pipeline.cli.console import err, out, plain
 from pipeline.commands import config
 from pipeline.errors import ConfigError
 from pipeline.settings.file import LUIGI, did_you_mean, is_fixed, settings_file
-from pipeline.settings.sections import TYPES, Features
+from pipeline.settings.schema import TYPES, Features
 from pipeline.settings.targets import absent, by_settings
 from tasks.luigi_command import luigi_defaults
 from tasks.settings import (

@@ -19,7 +19,7 @@ from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
-from pipeline.settings.sections import TYPES
+from pipeline.settings.schema import TYPES
 from tasks import settings
 from tasks.commands.config import effective, settable
 from tasks.settings import OF_TRAINING

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -240,6 +243,22 @@ class Into:
         opened = cache.open(root)[split]
         column = opened.column(name)
         return {track.name: np.asarray(column[track.start : track.stop]) for track in opened.tracks}
+
+
+@pytest.fixture(scope="session")
+def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `cluster_jobs` and `made_up` alone, on the path of this process and of those that it starts."""
+    folder = tmp_path_factory.mktemp("path")
+    for file in ("cluster/cluster_jobs.py", "features/made_up.py"):
+        shutil.copy(Path(__file__).parent / file, folder)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def made_up(on_path: Path) -> ModuleType:
+    return importlib.import_module("made_up")
 
 
 @pytest.fixture(scope="session")

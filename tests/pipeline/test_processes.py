@@ -326,21 +326,3 @@ def test_no_process_is_left_when_the_parent_is_ended(ends_by: signal.Signals, tm
         parent.send_signal(ends_by)
         assert parent.wait(30) == -ends_by
     assert wait_for(lambda: not any(map(is_alive, started)), 5)
-
-
-def test_a_forked_child_has_processes_of_its_own_and_its_parent_keeps_its_own() -> None:
-    code = f"""
-import os, sys
-sys.path.insert(0, {str(ROOT)!r})
-from pipeline.processes.ordered_map import ordered_map
-from tests.pipeline.test_processes import late_ones_first
-
-results = ordered_map(late_ones_first, range(40), 2)
-next(results)
-if not (child := os.fork()):
-    assert [item for item, _ in ordered_map(late_ones_first, range(20), 2)] == [*range(20)]
-    sys.exit(0)
-assert os.waitpid(child, 0)[1] == 0
-assert [item for item, _ in results] == [*range(1, 40)]
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

@@ -1,61 +1,28 @@
-"""The model of docs/adding-a-model.md in a package of its own: installed, and used as a user would."""
+"""The model of docs/adding-a-model.md in a package of its own. As a user would: tests/journeys/test_extend.py."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline import plug_ins
-from tests.tasks.conftest import ROOT, Project
+from tasks import Report
+from tests.packages import install_page
+from tests.tasks.conftest import Project
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
 from vibe_model import models, training
 from vibe_model.prediction.trained import load_trained
 
-PAGE = ROOT / "docs" / "adding-a-model"
 TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "regressor_size": "8"}
 
 
-class Package:
-    """The page's package as pip installs it, for this process alone."""
-
-    def __init__(self, site: Path) -> None:
-        project = tomllib.loads((PAGE / "pyproject.toml").read_text())["project"]
-        ((group, entries),) = project["entry-points"].items()
-        self.about = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-        self.about.mkdir(parents=True)
-        (self.about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
-        lines = [f"[{group}]", *(f"{name} = {to}" for name, to in entries.items())]
-        (self.about / "entry_points.txt").write_text("\n".join(lines))
-
-    def uninstall(self) -> None:
-        shutil.rmtree(self.about)
-        plug_ins.entry_points.cache_clear()
-
-
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package]:
-    installed = Package(tmp_path / "site")
-    for folder in (tmp_path / "site", PAGE):
-        monkeypatch.syspath_prepend(folder)
-    plug_ins.entry_points.cache_clear()
-    yield installed
-    plug_ins.entry_points.cache_clear()
-
-
-def test_the_page_shows_the_packages_own_code() -> None:
-    page = PAGE.with_suffix(".md").read_text()
-    package = {suffix: "".join(file.read_text() for file in PAGE.rglob(f"*{suffix}")) for suffix in (".py", ".toml")}
-    toml, record, preset, _ = re.findall(r"^```(?:toml|python not run)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert toml in package[".toml"]
-    assert record in package[".py"]
-    assert preset in package[".py"]
+def package(site: Path) -> Path:
+    """The page's package, installed for this process alone: what says that it is."""
+    return install_page(site, "model")
 
 
 def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, monkeypatch) -> None:
@@ -77,47 +44,20 @@ def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, mon
     assert torch.load(folder / "last.pt", weights_only=True)["gen_state_dict"]["kernel"].abs().sum() > 0
 
 
-def test_luigi_report_slurm_and_the_commands_take_it_by_its_name(
-    package, project: Project, build, tasks_command
-) -> None:
-    """With demo data enabled, as in a fresh clone."""
-    code, shown = tasks_command(project, "config", "train.preset", "smoothing.preset", "smoothing.report")
-    assert [line.split()[:2] for line in shown.splitlines()[1:]] == [
-        *(["train.preset", "embedded"], ["smoothing.preset", "embedded"], ["smoothing.report", "true"])
-    ]
-    project.configure({"smoothing": TINY})
-    reported = build(project, "Report")
-    assert reported.code == 0, reported.shown
-    assert reported.done == ["train Smoothing, smoothing", "report page"], "VIBE is as it was"
-    assert "Smoothing" in (project.folder / "runs/report.html").read_text()
-    assert build(project, "Train", model="smoothing").code == 0
-    code, shown = tasks_command(project, "train", "--model", "smoothing")
-    assert code == 0, shown
-    assert "Evaluate --model smoothing\n" in tasks_command(project, "slurm", "--model", "smoothing")[1]
-
-    (best,) = (project.folder / "runs").glob("smoothing-*/best.pt")
-    code, shown = tasks_command(project, "evaluate", "--checkpoint", str(best), "--device", "cpu")
-    assert code == 0, shown
-    assert "\nSmoothing  " in shown
-    package.uninstall()
-    project.cfg.write_text(project.cfg.read_text().partition("[smoothing]")[0])
-    code, shown = tasks_command(project, "evaluate", "--checkpoint", str(best), "--device", "cpu")
-    assert code == 2
-    assert "no model is called 'smoothing'" in shown
-    assert "Install the package" in shown
-
-
 def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_takes(
-    package, project: Project, build, tasks_command, monkeypatch
+    package, project: Project, build, tasks_command, within, monkeypatch
 ) -> None:
     monkeypatch.delitem(models.find("smoothing").presets, "embedded")
-    assert build(project, "Report").done == ["report page"], "not trained for hours unless luigi.cfg wants that"
+    within(project)
+    assert [task.model for task in Report().requires()] == ["vibe"], "not trained for hours unless luigi.cfg wants that"
     code, shown = tasks_command(project, "config", "--check")
     assert code == 0, shown
     project.configure({"smoothing": {**TINY, "report": "true"}})
-    reported = build(project, "Report")
-    assert reported.done == ["train Smoothing, smoothing", "report page"], reported.shown
-    assert "Smoothing has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in reported.words
+    within(project)
+    assert [task.model for task in Report().requires()] == ["vibe", "smoothing"]
+    trained = build(project, "Train", model="smoothing")
+    assert trained.done == ["train Smoothing, smoothing"], trained.shown
+    assert "Smoothing has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in trained.words
     project.configure({"smoothing": {"preset": "embedded"}})
     code, shown = tasks_command(project, "train", "--model", "smoothing")
     assert code == 2
@@ -127,7 +67,7 @@ def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_
 def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone(
     package, project: Project, build, tasks_command
 ) -> None:
-    entries = package.about / "entry_points.txt"
+    entries = package / "entry_points.txt"
     for entry, flaw in (
         ("smoothing = smoothing_model:GONE", "cannot be loaded: AttributeError"),
         ("smoothing = smoothing_model.config:CONFIG", "is not a Model whose section is 'smoothing'"),
@@ -135,12 +75,12 @@ def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone
     ):
         entries.write_text(f"[vibe_pipeline.models]\n{entry}\n")
         plug_ins.entry_points.cache_clear()
-        assert build(project, "Report").code == 0
         name = entry.split()[0]
         code, shown = tasks_command(project, "train", "--model", name)
         assert code == 2
         assert f"model '{name}' of package smoothing-model" in shown
         assert flaw in shown
+    assert build(project, "Report").code == 0
     project.configure({"smoother": {"epochs": "3"}})
     code, shown = tasks_command(project, "config", "--check")
     assert code == 2

@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError
 from tasks import Convert, base, luigi_command, terminal
 from tasks.events import how_long, whose_data
 from tasks.settings import settings
+from tests.packages import BROKEN, install, install_page
 from tests.tasks.conftest import LUIGI, ROOT, load
 
 SCHEDULING = 35
@@ -202,21 +203,27 @@ def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project,
     assert build(project, "Data").code == 0
 
 
-def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, tmp_path, monkeypatch) -> None:
-    site = tmp_path / "site"
-    (site / "dances-1.dist-info").mkdir(parents=True)
-    (site / "dances-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: dances\nVersion: 1\n")
-    entry = "[vibe_pipeline.datasets]\ndances = dances_reader:Dances\n"
-    (site / "dances-1.dist-info/entry_points.txt").write_text(entry)
-    (site / "dances_reader.py").write_text("def videos(:\n")
+def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, site) -> None:
+    install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     shutil.rmtree(project.folder / "cache/amass")
     project.configure({"data": {"datasets": "dances 3dpw amass"}, "dances": {"fps": "25"}})
-    monkeypatch.syspath_prepend(site)
     ran = build(project, "Data")
     message = ran.only_failure(FAILED)
     assert message.startswith("✗ convert    dances/*")
     assert "dataset 'dances' of package dances cannot be loaded: SyntaxError" in message
     assert ran.done == ["convert amass/train"]
+
+
+def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, site) -> None:
+    bare.configure({"data": {"datasets": "amass lab_recordings"}})
+    assert "lab_recordings" in build(bare, "Data").only_failure(35)
+    install_page(site, "dataset")
+    ran = build(bare, "Data")
+    assert ran.code == FAILED
+    assert "convert amass/train" in ran.done
+    failure = next(line for line in ran.failures if "lab_recordings" in line)
+    assert "raw/lab_recordings: there is no such folder, and [embedded] makes no data for lab_recordings" in failure
+    assert "Traceback" not in ran.shown
 
 
 def test_a_cache_of_both_kinds_is_reported_but_not_for_what_the_command_converts_again(project, build) -> None:

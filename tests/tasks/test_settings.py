@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,8 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.settings import sections
 from tasks import settings
 from tests.tasks.conftest import GOOD, ROOT, load
-from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.part_dynamics.config import PartDynamicsConfig
-from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.mposer_config import MPoserConfig
 
 
 def test_the_shipped_luigi_cfg_is_valid() -> None:
@@ -191,31 +185,3 @@ def test_unknown_presets_are_refused_and_settings_of_other_sections_are_not_prop
         load(tmp_path, GOOD.replace("preset = embedded", "nonsense = 1"))
     known = str(caught.value).partition("known: ")[2].split(", ")
     assert not {"cache", "runs", "body", "stream"} & set(known), "other sections set these"
-
-
-# ------------------------------------------------------------------------------------------------------ any typo
-
-SECTIONS = {
-    **{name: tuple(f.name for f in dataclasses.fields(spec)) for name, spec in sections.TYPES.items()},
-    **{name: tuple(f.name for f in dataclasses.fields(datasets.get(name))) for name in ("amass", "3dpw")},
-    "train": tuple(f.name for f in dataclasses.fields(TrainConfig)),
-    "hmmr": tuple(f.name for f in dataclasses.fields(HMMRConfig)),
-    "part_dynamics": tuple(f.name for f in dataclasses.fields(PartDynamicsConfig)),
-    "mposer": tuple(f.name for f in dataclasses.fields(MPoserConfig)),
-}
-
-
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("section", SECTIONS)
-def test_a_typo_of_any_key_is_reported_with_its_line(tmp_path: Path, section: str, every: int) -> None:
-    lines = GOOD.splitlines()
-    lines += [] if f"[{section}]" in lines else [f"[{section}]"]
-    at = lines.index(f"[{section}]") + 1
-    for number, key in enumerate(SECTIONS[section][::every]):
-        middle = number % len(key)
-        wrong = key[:middle] + 2 * key[middle] + key[middle + 1 :]
-        with pytest.raises(ConfigError) as caught:
-            load(tmp_path, "\n".join([*lines[:at], f"{wrong} = 1", *lines[at:]]))
-        message = str(caught.value)
-        assert message.startswith(f"{tmp_path / 'luigi.cfg'}, line {at + 1} [{section}] {wrong}: unknown key;")
-        assert "\n" not in message

@@ -32,21 +32,6 @@ def test_of_a_new_dataset_alone_everything_runs(project, build) -> None:
     assert "· extract 3dpw/train up to date" in ran.words
 
 
-@pytest.mark.slow
-def test_an_added_video_runs_its_splits_stages_and_what_depends_on_them(project, build) -> None:
-    add_video(project)
-    first = project.runs
-    ran = build(project, "EvaluateVIBE")
-    assert ran.code == 0, ran.shown
-    assert ran.done == ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets", "train VIBE, tiny"]
-    assert "1 video read, 1 unchanged: 2 videos, " in ran.shown
-    assert "why: 1 new video" in ran.shown
-    assert "extract 3dpw/train 24 rows" in ran.words
-    assert len(project.runs) == 2, "the numbers may differ: another run, beside the old one"
-    assert first[0] in project.runs
-    assert build(project, "EvaluateVIBE").done == []
-
-
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) -> None:
     within(project)
     assert EvaluateVIBE().complete()

@@ -34,7 +34,6 @@ IN_PICTURE: Final = "Take the 2D detector's output, x and y in pixels: a pose li
 COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
-OPENPOSE: Final = Format("OpenPose", first=0)
 RESULTS: Final = Format("AlphaPose's and COCO's results", first=0, box="x y w h")
 COCO: Final = Format("COCO's JSON", first=0, box="x y w h")
 INFERENCER: Final = Format("MMPose's inferencer", first=0)  # enumerate() over the frames

@@ -7,7 +7,6 @@ import importlib
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -28,24 +27,8 @@ QUICK = {  # no process waits long for one that is dead
 
 
 @pytest.fixture(scope="session")
-def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `cluster_jobs` and `made_up` alone, for this process and for workers."""
-    folder = tmp_path_factory.mktemp("path")
-    for file in ("cluster/cluster_jobs.py", "features/made_up.py"):
-        shutil.copy(ROOT / "tests/pipeline" / file, folder)
-    sys.path.insert(0, str(folder))
-    yield folder
-    sys.path.remove(str(folder))
-
-
-@pytest.fixture(scope="session")
 def jobs(on_path: Path) -> ModuleType:
     return importlib.import_module("cluster_jobs")
-
-
-@pytest.fixture(scope="session")
-def made_up(on_path: Path) -> ModuleType:
-    return importlib.import_module("made_up")
 
 
 class Cluster:

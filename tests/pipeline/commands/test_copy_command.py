@@ -16,34 +16,6 @@ def to(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_a_copy_is_what_a_fresh_conversion_and_extraction_give(
-    penn: Any, into: Any, ran: Any, to: Path, tmp_path: Path, network: Any, small_shards: None
-) -> None:
-    penn.converted("fast")
-    penn.edit("0003")
-    penn.add("0007")
-    penn.convert()
-    into.extract(penn.root)
-    penn.edit("0001")
-    penn.convert()
-    into.extract(penn.root)
-    shown = ran("copy", *penn.name.split("/"), "--cache", penn.root, "--to", to)
-    assert "penn_action/train: copied 32 rows with resnet50" in shown.out
-    fresh = tmp_path / "fresh"
-    into.convert(fresh, penn.raw)
-    into.extract(fresh)
-    assert into.tree(to) == into.tree(fresh)
-    network.batches.clear()
-    where = ("--cache", to)
-    assert "up to date, 4 videos" in ran("convert", penn.name, "--raw", penn.raw, *where).out
-    assert "resnet50 is up to date" in ran("extract", penn.name, *where).out
-    assert not network.batches
-    assert ran("copy", "--cache", penn.root, "--to", to).out == "penn_action/train: up to date\n"
-    assert ran("verify", *where).out.startswith("✓ intact")
-    penn.edit("0005")  # in the copy, as in any cache, only what was changed is read
-    assert "1 video read, 3 unchanged" in ran("convert", penn.name, "--raw", penn.raw, *where).out
-
-
 def test_splits_and_streams_are_named_and_demo_data_stay_apart(
     penn: Any, into: Any, ran: Any, to: Path, embedded: Any, network: Any
 ) -> None:

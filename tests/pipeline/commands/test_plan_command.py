@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cache
-from pipeline import datasets, plug_ins
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
@@ -25,8 +23,8 @@ from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from pipeline.maintenance.overview import plan_split
 from pipeline.raw import changes
-from pipeline.settings.targets import by_settings
 from pipeline.show.tracks import rejected
+from tests.packages import BROKEN, install
 
 UNTRAINED = ("--weights", "untrained:0")
 
@@ -41,16 +39,6 @@ def plan(penn: Any, ran: Any) -> Callable[..., str]:
 @pytest.fixture
 def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
     return lambda *more, code=0: json.loads(plan("--json", *more, code=code))[0]
-
-
-def test_before_the_first_conversion_everything_is_to_be_done(penn: Any, plan: Any) -> None:
-    first, convert, why, extract, forecast, *_ = plan(*UNTRAINED).splitlines()
-    assert first == penn.name
-    assert convert.startswith("  convert  6 videos to read of 6, ")
-    assert why == "    why    not converted before"
-    assert extract.startswith("  extract  resnet50: all rows")
-    assert forecast == "forecast"
-    assert not penn.root.exists()
 
 
 def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
@@ -201,14 +189,10 @@ def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_con
 
 
 @pytest.fixture
-def dances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def dances(site: Path) -> str:
     """A dataset of a package whose module is not Python; the start of its error."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/dances_reader.py").write_text("def videos(:\n")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    entry = EntryPoint("dances", "dances_reader:Dances", datasets.ENTRY_POINTS)
-    monkeypatch.setattr(plug_ins, "entry_points", lambda group: EntryPoints([entry] * (group == entry.group)))
-    return "dataset 'dances' of dances_reader:Dances"
+    install(site, "dances", BROKEN, dances_reader="def videos(:\n")
+    return "dataset 'dances' of package dances"
 
 
 def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances: str, by_cfg: Any) -> None:
@@ -245,22 +229,6 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
     into.convert(tmp_path / "cache", tmp_path / "raw/amass", "amass")
     assert "why    parameters.resampling was slerp, is decimate" in by_cfg("amass", **decimate).out
     assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
-
-
-def test_luigi_and_plan_read_the_same_from_luigi_cfg(luigi_cfg: Any, tmp_path: Path) -> None:
-    from tasks.settings import load
-
-    (tmp_path / "w.pt").write_bytes(b"weights")
-    more = "[amass]\nresampling = decimate\n[features]\nweights = file:w.pt\nprecision = exact\nstream = mine"
-    file = luigi_cfg("penn_action amass", more)
-    theirs = load(file)
-    for one in by_settings(file):
-        assert one.dataset == theirs.dataset(one.dataset.name)
-        assert (one.raw, one.root) == (theirs.raw(one.dataset.name), theirs.paths.cache)
-        stream = theirs.stream if one.dataset.has_pixels else None
-        assert (one.stream and (one.stream.name, one.stream.identity())) == (
-            stream and (stream.name, stream.identity())
-        )
 
 
 def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_made(by_cfg: Any) -> None:

@@ -136,13 +136,6 @@ def test_options_are_settings_unless_they_are_given(penn: Any, luigi_cfg: Any, r
     assert "0001" in ran(*words, "--strict", "--set", "convert.strict=false", code=2).err
 
 
-def test_the_body_is_that_of_luigi_cfg(convert_3dpw: Any, embedded: Any, luigi_cfg: Any, tmp_path: Path) -> None:
-    luigi_cfg("3dpw")
-    (tmp_path / "body").symlink_to(embedded.body)
-    assert "without a body model" not in convert_3dpw().out
-    assert "kp_3d" in cache.open(tmp_path / "cache")["3dpw/train"].columns
-
-
 @pytest.mark.parametrize("real", ["raw", "body"])
 def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     real: str, convert_3dpw: Any, raw_3dpw: Path, embedded: Any, luigi_cfg: Any, tmp_path: Path

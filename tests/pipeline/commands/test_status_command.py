@@ -37,13 +37,6 @@ def test_a_damaged_manifest_hides_no_other_split(two: Path, ran: Any) -> None:
     assert "✗" not in ran("status", "penn_action/train", "--cache", two).out
 
 
-def test_a_damaged_stream_hides_nothing_else(two: Path, ran: Any) -> None:
-    (two / "penn_action/train/features/resnet50/manifest.json").write_bytes(b"{")
-    shown = ran("status", "--cache", two, code=1).out
-    assert "resnet50 (damaged)" in shown
-    assert "✗ penn_action/train: resnet50 is damaged: " in shown
-
-
 @pytest.mark.parametrize(
     ("words", "names"),
     [

@@ -17,9 +17,8 @@ import cache
 from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import convert
-from pipeline.errors import MissingAssets, PipelineError, StandInMixed
+from pipeline.errors import MissingAssets, PipelineError
 from pipeline.raw import changes, digests
-from pipeline.raw.stand_in import MARKER
 from pipeline.reasons import REASONS
 
 SPLITS = [
@@ -273,17 +272,6 @@ def test_missing_body_files_are_named_before_anything_is_read(embedded: Any, tmp
     (body / "J_regressor_extra.npy").unlink()
     with pytest.raises(MissingAssets, match=r"J_regressor_extra\.npy"):
         plan_3dpw(embedded, tmp_path / "cache", body)
-
-
-def test_demo_data_and_a_real_body_do_not_meet_nor_the_reverse(embedded: Any, tmp_path: Path) -> None:
-    real_body, real_raw = copy_of_the_body(embedded, tmp_path), embedded.copy("3dpw", tmp_path / "3dpw")
-    for folder in (real_body, real_raw):
-        (folder / MARKER).unlink()
-    for raw, body in ((embedded.raw("3dpw"), real_body), (real_raw, embedded.body)):
-        with pytest.raises(StandInMixed, match="--body") as caught:
-            plan_3dpw(embedded, tmp_path / "cache", body, raw)
-        assert str(raw) in str(caught.value)
-        assert str(body) in str(caught.value)
 
 
 def test_a_body_that_cannot_be_loaded_rejects_no_video(embedded: Any, into: Any, tmp_path: Path) -> None:

@@ -56,22 +56,6 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn: Any, ran
     assert cache.verify(penn.root).ok
 
 
-def test_what_is_new_is_read_and_a_video_that_comes_back_is_not(penn: Any, reads: Any, tmp_path: Path) -> None:
-    penn.converted()
-    for path in (penn.label("0005"), penn.frames("0005")):
-        path.rename(tmp_path / path.name)
-    penn.add("0007")
-    done = penn.convert()
-    assert (done.plan.why, dict(done.plan.missing), done.plan.kept) == ("1 new video", {"0005": ""}, 6)
-    assert done.problems
-    assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0", "0007/0"}
-    for path in (penn.label("0005"), penn.frames("0005")):
-        (tmp_path / path.name).rename(path)
-    reads.clear()
-    plan = penn.plan()
-    assert (plan.up_to_date, dict(plan.missing), plan.touched, reads.names) == (True, {}, (), [])
-
-
 @pytest.mark.parametrize("emptied", [False, True])
 def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied: bool, penn: Any, by_command: Any) -> None:
     penn.add("0007", "0008", "0009", "0010")
@@ -150,17 +134,6 @@ def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obs
     done = penn.convert()
     assert done.problems == ()
     assert penn.rows("bbox").keys() == {f"{name}/0" for name in ("0001", "0005", "0008", "0010", "0020")}
-
-
-def test_a_clip_that_is_renamed_with_its_keypoints_is_a_rename(embedded: Any, into: Any, tmp_path: Path) -> None:
-    raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
-    into.convert(root, raw, "kinetics")
-    clip = next((raw / "train").rglob("*.mp4"))
-    folder = raw / "keypoints/train" / clip.stem
-    clip.rename(clip.with_stem("dancer"))
-    folder.rename(folder.with_name("dancer"))
-    done = into.convert(root, raw, "kinetics")
-    assert (done.plan.why, done.problems) == ("1 renamed video", ())
 
 
 # ------------------------------------------------------------------------------------------------ another raw folder

@@ -185,9 +185,3 @@ def test_a_path_with_blanks_and_line_feeds_is_one_file(tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"12345")
     (parsed,) = changes.parse(changes.stamp(tmp_path, RawVideo("v", (Path(name),)))).values()
     assert (parsed.kind, parsed.numbers[0], parsed.path) == ("file", 5, "a b\\nc 1.mat")
-
-
-def test_stamps_are_read_as_they_were_written(tmp_path: Path) -> None:
-    seen = {"0001": ("file 5 1 a.mat", "ab"), 'ä "\n': ("", "cd")}
-    changes.write_stamps(tmp_path, "toy/train", seen)
-    assert changes.read_stamps(tmp_path, "toy/train") == seen

@@ -79,18 +79,6 @@ def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_
     assert contract.reader_problems(datasets.get("videos", min_frames=10), detected, "train") == []
 
 
-def test_it_is_converted_like_any_dataset(tmp_path: Path) -> None:
-    raw, root = tmp_path / "raw", str(tmp_path / "cache")
-    for k in range(2):
-        write_clip(raw / f"more/{k}.mp4")
-        write_alphapose(raw / f"keypoints/more/{k}.json")
-    (raw / MARKER).write_text('{"stand_in": true}')
-    assert main(["convert", "videos", "train", "--raw", str(raw), "--cache", root]) == 0
-    split = cache.open(root)["videos/train"]
-    assert [track.name for track in split.tracks] == ["more/0.mp4/0", "more/1.mp4/0"]
-    assert split.manifest["stand_in"]
-
-
 def test_a_renamed_clip_keeps_its_features(tmp_path: Path, run: Any, ran: Any) -> None:
     raw, root = tmp_path / "raw", tmp_path / "cache"
     for name, n in (("first", 60), ("second", 50)):

@@ -6,10 +6,7 @@ import json
 import os
 import re
 import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,16 +15,16 @@ import numpy as np
 import pytest
 
 from cache import CacheError
-from pipeline import plug_ins
 from pipeline.__main__ import main
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.detect.clips import clips_in
 from pipeline.detect.files import PROVENANCE
 from pipeline.detect.run import Machine, Report, detect_clips
-from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.detections import read_results
 from pipeline.pixels.frames import Image, Video
 from pipeline.raw.stand_in import MARKER
+from tests.packages import install
 
 
 class Killed(Exception):
@@ -232,17 +229,6 @@ def test_another_version_of_a_detector_detects_again(tmp_path: Path) -> None:
     assert (info["detector"], info["version"]) == ("bright", 2)
 
 
-def plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, detector: str) -> None:
-    """A package called odd-detector, as pip installs it, for this process alone."""
-    (about := folder / "odd_detector-1.0.dist-info").mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-detector\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[vibe_pipeline.detectors]\nodd = odd_detector:Odd\n")
-    (folder / "odd_detector.py").write_text(detector)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "odd_detector", raising=False)
-    monkeypatch.setattr(plug_ins, "entry_points", metadata.entry_points)  # without what was found before
-
-
 ODD = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -275,20 +261,13 @@ class Odd(Detector):
     ],
 )
 def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
-    options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str], words: str, tmp_path: Path, site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plug_in(tmp_path / "site", monkeypatch, ODD)
+    install(site, "odd-detector", {"vibe_pipeline.detectors": {"odd": "odd_detector:Odd"}}, odd_detector=ODD)
     write_clip(tmp_path / "raw/a.mp4", 3)
     place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--detector", "odd"]
     assert main(["detect", *place, *options]) == 2
     assert f"detector 'odd' of package odd-detector{' ' * (words[0] != ':')}{words}" in capsys.readouterr().err
-
-
-def test_an_option_of_another_type_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = [str(tmp_path), "--out", str(tmp_path / "out"), "--weights", "x"]
-    for pair, words in (("min_score=x", "min_score = x: expected a number"), ("score=1", "unknown key")):
-        assert main(["detect", *place, "--set", pair]) == 2
-        assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:
@@ -372,19 +351,6 @@ def test_files_of_another_kind_are_refused(change: dict[str, object], key: str, 
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(RawDataError, match=key):
         read_results(tmp_path / "x.json")
-
-
-def test_a_detector_that_breaks_its_promise_is_reported(tmp_path: Path) -> None:
-    class Broken(Bright):
-        def load(self, device: str) -> Detect:
-            def detect(images: Sequence[Image]) -> list[People]:
-                return []
-
-            return detect
-
-    write_clip(tmp_path / "raw/a.mp4", 3)
-    with pytest.raises(PipelineError, match="boxes"):
-        detect_clips(tmp_path / "raw", tmp_path / "out", Broken())
 
 
 def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

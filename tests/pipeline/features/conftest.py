@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,21 +15,6 @@ import cache
 from pipeline.features import networks
 from pipeline.features.networks import backbones, cpu
 from pipeline.pixels import sources
-
-
-@pytest.fixture(scope="session")
-def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with made_up.py alone, on this process's path, which those that decode share."""
-    folder = tmp_path_factory.mktemp("path")
-    shutil.copy(Path(__file__).with_name("made_up.py"), folder)
-    sys.path.insert(0, str(folder))
-    yield folder
-    sys.path.remove(str(folder))
-
-
-@pytest.fixture(scope="session")
-def made_up(on_path: Path) -> ModuleType:
-    return importlib.import_module("made_up")
 
 
 @pytest.fixture

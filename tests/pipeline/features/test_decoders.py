@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ from pipeline.features.engine.run import Run
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
-from tests.pipeline.test_processes import wait_for
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 2.0  # s after which a process counts as hung here
@@ -362,20 +360,6 @@ def alone(made_up: ModuleType, folder: Path, n_rows: int, deed: str = "nothing")
     """An extraction in a process of its own, which prints how many rows are done, and at last its peak memory in kB."""
     words = [sys.executable, "-c", ALONE, str(folder), str(n_rows), deed]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
-
-
-@pytest.mark.parametrize("deed", [pytest.param("nothing", marks=pytest.mark.slow), "hang"])
-def test_no_process_outlives_a_killed_parent(made_up: ModuleType, tmp_path: Path, deed: str) -> None:
-    with alone(made_up, tmp_path, 50_000, deed) as parent:
-        assert parent.stdout is not None
-        if deed == "nothing":
-            parent.stdout.readline()
-        else:
-            assert wait_for(lambda: len(made_up.decoders_of(parent.pid)) == 2, 30)
-            time.sleep(1)
-        assert len(made_up.decoders_of(parent.pid)) == 2
-        parent.kill()
-    assert wait_for(lambda: made_up.decoders_of(parent.pid) == [])
 
 
 @pytest.mark.slow

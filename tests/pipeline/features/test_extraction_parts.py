@@ -127,22 +127,6 @@ def check_jobs(through: list[Job], split: Any, layout: dict[str, Any]) -> None:
         assert len(through) == 1
 
 
-def test_a_crowd_is_cropped_in_several_passes_over_its_one_frame(made_up: Any) -> None:
-    split = made_up.Split([made_up.Track(0, person * 2, 2) for person in range(300)], 4096)
-    open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour(), [0])
-    pixels = SimpleNamespace(in_order=True, by_row=False)
-    (found,) = jobs(split, [open_shards], lambda _: pixels, 256)
-    assert [np.unique(job.frame, return_counts=True)[1].tolist() for job in found] == [[256], [44, 256], [44]]
-
-
-def test_a_split_without_tracks_or_with_nothing_pending_has_no_jobs(made_up: Any) -> None:
-    of_nobody: Any = None
-    for tracks, pending in (([], [0]), ([made_up.Track(0, 0, 5)], [])):
-        split = made_up.Split(tracks, 4)
-        open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour(), pending)
-        assert list(jobs(split, [open_shards], of_nobody, 256)) == []
-
-
 def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

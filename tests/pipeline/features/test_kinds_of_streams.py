@@ -205,15 +205,6 @@ def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
     assert into.tree(alone.root) == into.tree(extracted.root)
 
 
-@pytest.mark.slow
-def test_nor_on_their_order_within_one_extraction(
-    converted: Toy, extracted: Toy, made_up: ModuleType, into: Any, tmp_path: Path
-) -> None:
-    together = converted.copy(tmp_path)
-    together.extract(*every_kind(made_up, workers=2, batch_size=7)[::-1])
-    assert into.tree(together.root) == into.tree(extracted.root)
-
-
 @pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(9, marks=pytest.mark.slow)])
 def test_an_extraction_that_ends_early_goes_on_to_the_same_bytes(
     converted: Toy,

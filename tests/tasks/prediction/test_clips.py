@@ -6,7 +6,6 @@ import json
 import shutil
 import urllib.error
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline import datasets, plug_ins
+from pipeline import datasets
 from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
 from pipeline.detect.clips import clips_in
@@ -243,41 +242,6 @@ def test_a_preview_shows_everybody_in_the_colour_of_the_lines_below(folder, patc
         lane = like[-100:].sum(axis=1).max()  # px: as long as the person is there
         assert lane == pytest.approx((frames[-1] + 1 - frames[0]) / N_LONG * (1280 - 160), rel=0.1)
         assert like[:-100].any()
-
-
-PLUG_IN = """
-from dataclasses import dataclass
-from typing import ClassVar
-from pipeline.detect.demo import Demo
-
-@dataclass(frozen=True)
-class Mine(Demo):
-    weights: str = ""
-    least: float = 0.5
-    name: ClassVar[str] = "mine"
-
-    def load(self, device):
-        assert self.weights == ""
-        find = super().load(device)
-        return lambda images: [people._replace(scores=people.scores * self.least) for people in find(images)]
-"""
-
-
-def test_a_detector_of_another_package_has_its_own_defaults_and_options(folder, patch, tmp_path, monkeypatch) -> None:
-    (about := tmp_path / "site/my_detector-1.0.dist-info").mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-detector\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[vibe_pipeline.detectors]\nmine = my_detector:Mine\n")
-    (tmp_path / "site/my_detector.py").write_text(PLUG_IN)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    monkeypatch.setattr(plug_ins, "entry_points", metadata.entry_points)
-    words = (folder / "test/short.AVI", "--preview", "--out", tmp_path / "out", "--detector", "mine")
-    assert run(*words, "--set", "least=0.25") == 0
-    (file,) = (tmp_path / "out/raw/keypoints").glob("*.json")
-    content = json.loads(file.read_text())
-    assert content["info"]["options"] == {"weights": "", "least": 0.25}
-    assert {person["score"] for person in content["annotations"]} == {0.25}
-    assert run(*words, "--set", "most=1") == 2
-    assert run(*words, "--boxes", tmp_path / "x.csv", "--set", "least=1") == 2
 
 
 def test_clips_of_anywhere_lie_in_one_folder_and_others_are_removed(folder, tmp_path) -> None:

@@ -1,0 +1,102 @@
+"""The packages of the pages docs/adding-a-*.md: what is shown is theirs, it works as shown, and their tests pass."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import datasets
+from pipeline.raw import stand_in
+from tasks import settings
+from tests.packages import DOCS, install_page
+from tests.pipeline.datasets.by_hand import read_one, standing, write_video
+from tests.tasks.conftest import GOOD, load
+
+ELSEWHERE = {"dataset": 0, "stream": 1, "detector": 1, "model": 1}  # last pieces of a page that are no part of it
+ROOT = DOCS.parent
+
+
+def page(kind: str) -> str:
+    return (DOCS / f"adding-a-{kind}.md").read_text()
+
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def in_a_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_every_piece_of_code_on_a_page_is_in_its_package(kind: str) -> None:
+    for suffix, language in ((".py", "python not run"), (".toml", "toml")):
+        package = " ".join(in_a_line(file.read_text()) for file in (DOCS / f"adding-a-{kind}").rglob(f"*{suffix}"))
+        shown = blocks(language, page(kind))
+        assert shown
+        for block in shown[: len(shown) - ELSEWHERE[kind] * (suffix == ".py")]:
+            for part in block.split("\n\n\n"):
+                assert in_a_line(part) in package, part
+    for folder in ("cache", "pipeline", "vibe_model", "report", "tasks"):
+        assert not [file for file in (ROOT / folder).rglob("*.py") if "lab_recordings" in file.read_text()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dataset", "stream", "detector"])
+def test_a_packages_own_tests_pass_where_it_is_installed(kind: str, tmp_path: Path) -> None:
+    install_page(tmp_path, kind)
+    tests = map(str, (DOCS / f"adding-a-{kind}").glob("test_*.py"))
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *tests]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "expected"),
+    [("dataset", 0, "min_score=0.4"), ("dataset", 1, "lab_recordings/train"), ("stream", 0, "weights='untrained')")],
+)
+def test_luigi_cfg_names_it_as_the_page_does(kind: str, block: int, expected: str, tmp_path: Path, site: Path) -> None:
+    install_page(site, kind)
+    config = configparser.ConfigParser()
+    config.read_string(GOOD)
+    config.read_string(blocks("ini", page(kind))[block])
+    with (tmp_path / "new.cfg").open("w") as file:
+        config.write(file)
+    loaded = load(tmp_path, (tmp_path / "new.cfg").read_text())
+    trained = settings.model_settings(loaded, settings.VIBE)
+    if block == 1:  # which says that it trains
+        settings.check_inputs(loaded, trained)
+    used = [*map(loaded.dataset, loaded.data.datasets), loaded.stream.stream, *trained.datasets_2d]
+    assert expected in " ".join(map(repr, used))
+
+
+def test_the_mark_of_demo_data_on_the_page_is_one(tmp_path: Path) -> None:
+    (mark,) = re.findall(r'^    (\{"stand_in".*\})$', page("dataset"), re.MULTILINE)
+    (tmp_path / stand_in.MARKER).write_text(mark)
+    assert stand_in.is_stand_in(tmp_path)
+
+
+def test_what_a_detector_of_another_environment_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "clips/dance.mp4", 45, step=1)
+    (tmp_path / "clips/keypoints").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def find(image: np.ndarray) -> list[tuple[Any, Any]]:
+        assert image.shape == (120, 160, 3)
+        joints = standing("coco", 80, 60)
+        return [(joints[:, :2], joints[:, 2])]
+
+    *_, code = blocks("python not run", page("detector"))
+    exec(code, {"find": find})
+    (track,), account = read_one(datasets.get("videos"), tmp_path / "clips")
+    assert (len(track.frame_index), account["notes"]) == (45, [])
+    assert np.isin(np.float32(0.9), track.kp_2d[..., 2])

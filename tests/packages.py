@@ -1,0 +1,34 @@
+"""Packages that add a dataset, a stream, a detector or a model, as pip leaves them; those of the pages among them."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+BROKEN = {"vibe_pipeline.datasets": {"dances": "dances_reader:Dances"}}  # of a package whose module does not load
+
+
+def install(site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str) -> Path:
+    """Write a package into `site`, which is to be on the path: its modules' text, and what pip records of it.
+
+    Return the folder that makes it an installed one. entry_points: group -> name -> module:object.
+    """
+    about = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = (f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in of.items()) for group, of in entry_points.items())
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    for module, text in modules.items():
+        (site / f"{module}.py").write_text(text)
+    return about
+
+
+def install_page(site: Path, kind: str) -> Path:
+    """The same of the package of docs/adding-a-<kind>, without its tests."""
+    source = DOCS / f"adding-a-{kind}"
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    shutil.copytree(source, site, ignore=shutil.ignore_patterns("__pycache__", "test_*", "*.toml"), dirs_exist_ok=True)
+    return install(site, project["name"], project["entry-points"])
