@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.cli.console import DOUBT, WRONG, err, out, plain
+from pipeline.cli.console import DOUBT, IDLE, WRONG, err, out, plain
 from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
@@ -19,7 +19,7 @@ from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.recorded import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.raw.stand_in import is_stand_in
-from pipeline.reasons import NOT_NOW
+from pipeline.reasons import NOT_NOW, reason
 from pipeline.settings.arguments import check_own_folder, split_options
 from pipeline.settings.commands import body_of, dataset_of, from_settings, value
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         if new_times := convert.record_times(plan):
             out.print(f"  {new_times}")
         if plan.committed is not None:
-            _print_how_to_retry(plan, plan.committed.manifest["accounting"])
+            _print_without_rows(plan, plan.committed.manifest["accounting"])
         return _end(plan, plan.problems)
     if mixed := mixture_warning(plan):
         err.print(f"{DOUBT} {plain(mixed)}")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     out.print(plain(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})"))
     print_accounting(done.totals, done.uncounted)
     _print_rejected(done.rejected, args.cache)
-    _print_how_to_retry(plan, done.totals)
+    _print_without_rows(plan, done.totals)
     _print_few([f"note {note}" for note in done.notes], args.cache)
     for name, old in plan.renamed.items():
         out.print(plain(f"  renamed {old} -> {name}"))
@@ -115,8 +115,14 @@ def _print_few(lines: Sequence[str], root: cache.Root) -> None:
         out.print(f"  {DOUBT} {plain(text)}")
 
 
-def _print_how_to_retry(plan: convert.ConversionPlan, totals: Any) -> None:
-    """Rejected videos are not read again because the reader changed: only their files, or `--retry`, make it so."""
+def _print_without_rows(plan: convert.ConversionPlan, totals: Any) -> None:
+    """Rejected videos are not read again because the reader changed: only their files, or `--retry`, make it so.
+
+    Before that, how many are without rows though nothing is wrong with them.
+    """
+    for why in sorted(plan.dataset.harmless & totals["videos"]["set_aside"].keys()):
+        without = count(totals["videos"]["set_aside"][why], "video")
+        out.print(f"  {IDLE} {without} without rows: {why}, {reason(why).meaning}")
     automatic = {NOT_NOW, *plan.dataset.harmless}
     failed = sum(n for reason, n in totals["videos"]["set_aside"].items() if reason not in automatic)
     if failed:

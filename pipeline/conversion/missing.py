@@ -78,7 +78,8 @@ def refuse_other_folder(
     """
     if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
         return
-    what = f"{raw} has {n_same:,} of its {count(len(committed.videos), 'video')} as they were, and {n_new:,} others"
+    n_videos = count(len(committed.videos), "video")
+    what = f"{raw} has {n_same:,} of its {n_videos} as they were, and {n_new:,} of other names"
     raise PipelineError(
         f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, and {what}: this would "
         "replace one folder by another. To have both, put them into one folder, or name another cache (--cache, or "

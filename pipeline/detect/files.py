@@ -43,6 +43,7 @@ FAILED: Final = "failed.json"
 PROVENANCE: Final = ".provenance"
 SEEN: Final = 0.3
 PLACES: Final = 2  # decimals of px
+END: Final = b"}]}\n"  # of a file, and of nothing that is cut off: all lines before it end otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class ClipFiles:
         return self.out / PARTS / f"{self.clip}.json"
 
     def done(self) -> bool:
-        """Whether the file is there, and of these pixels, weights and settings.
+        """Whether the file is there to its end, and of these pixels, weights and settings.
 
         Raises RawDataError for a file that `detect` has not written: it is not replaced.
         """
@@ -90,7 +91,7 @@ class ClipFiles:
                 found="another one, which is left as it is",
                 do="Move it, or name another folder.",
             )
-        return info.get("fingerprint") == self.fingerprint
+        return info.get("fingerprint") == self.fingerprint and _is_whole(self.file)
 
     def rename(self, before: ClipFiles) -> None:
         """Take the file of the same clip under the name that it had before: the same bytes as of computing it again."""
@@ -157,7 +158,7 @@ class ClipFiles:
         side = {"l": "left", "r": "right"}  # as COCO itself calls the joints: left_eye
         names = [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
         person = {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
-        yield f'"categories": [{json.dumps(person)}]}}\n'.encode()
+        yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
 
 
 def _renamed(before: ClipFiles, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
@@ -172,6 +173,13 @@ def _renamed(before: ClipFiles, clip: str, info: dict[str, Any]) -> Iterator[byt
 
 def _first_line(info: dict[str, Any]) -> bytes:
     return f'{{"info": {json.dumps(info)},\n'.encode()
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file is not cut off."""
+    with file.open("rb") as stream:
+        stream.seek(max(file.stat().st_size - len(END), 0))
+        return stream.read() == END
 
 
 def _object(file: Path) -> dict[str, Any]:

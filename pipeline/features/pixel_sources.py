@@ -136,7 +136,8 @@ class Frames:
     def _not_now(self, problem: str) -> PipelineError:
         return PipelineError(
             f"{self.split}: {self.name}: {problem}. Its rows were not computed. Run the same command again when it can "
-            "be read; what is computed is kept. If it never can be, remove the file and convert again."
+            "be read; what is computed is kept. If it never can be, let its rows go: remove the file where it is still "
+            "there, and convert again with --drop-removed."
         )
 
     def another_way(self) -> tuple[Pixels, str]:

@@ -94,7 +94,11 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
         if reads is None and section not in (*LUIGI, *of_training()):
             continue
         if reads is None or not {section, name} & set(reads):
-            which = "all but settings of training and of Luigi" if reads is None else ", ".join(reads) or "no settings"
+            which = (
+                "all but settings of training and of Luigi"
+                if reads is None
+                else ", ".join(dict.fromkeys(reads)) or "no settings"
+            )
             raise ConfigError(f"--set {name}: `{args.command}` does not read it with these arguments. It reads {which}")
 
 

@@ -271,7 +271,8 @@ def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
     for name in detect.names():
         if name in source.sections and name != given.detector:
             which = given.detector or "none"
-            raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}")
+            do = f"set it to {name} (--set detect.detector={name}), or remove this"
+            raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}: {do}")
     if given.detector is None:
         return None
     try:

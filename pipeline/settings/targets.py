@@ -27,6 +27,9 @@ from pipeline.settings.schema import Features
 from pipeline.settings.sections import Sections, configured, dataclass_of, load, stream_of
 
 NOTHING: Final = SettingsFile(Path(), {})  # no luigi.cfg
+NO_SETTINGS: Final = (
+    "Run from the project's folder, set LUIGI_CONFIG_PATH, or name one raw folder: DATASET SPLIT --raw DIR --cache DIR."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
     `root`: another cache than its own. Datasets whose package is broken are left out (`broken_in`), unless `names` has
     them. Raises ConfigError, PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
     """
-    found = load(file)
+    found = load(file, NO_SETTINGS)
     broken = datasets.broken(found.data.datasets)
     enabled = {name: found.dataset(name) for name in found.data.datasets if name not in broken}
     for name in names:

@@ -25,7 +25,7 @@ Size = Callable[[], tuple[int, int]]  # the picture's width and height in px, as
 
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
-DAMAGED: Final = "It is damaged or cut off: have it written again."
+DAMAGED: Final = "It is damaged or cut off: remove it, and have it written again."
 FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 BOXES: Final = {  # two points of a box as it is written -> its upper left and lower right corner

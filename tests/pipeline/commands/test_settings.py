@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_a_file_by_config_is_taken_with_raw_too(
     monkeypatch.delenv("LUIGI_CONFIG_PATH")
     words = ("plan", "amass", "train", "--raw", embedded.raw("amass"), "--cache", tmp_path / "cache")
     assert "is slerp" in ran(*words).out
+    assert "--raw DIR" in ran(*words[:3], *words[5:], code=2).err, "what goes without luigi.cfg"
     assert "up to date" in ran(*words, "--config", file).out
 
 
@@ -93,7 +95,7 @@ def test_a_file_by_config_is_taken_with_raw_too(
         ("verify", "nosuch.thing=1", ["unknown section"]),
         ("leaks", "convert.workers=1", ["convert.workers"]),
         ("gc", "paths.raw=x", ["paths.raw"]),
-        ("detect", "keypoint_rcnn.min_score=0.5", ["keypoint_rcnn"]),
+        ("detect", "keypoint_rcnn.min_score=0.5", ["--set detect.detector=keypoint_rcnn"]),
         ("detect", "detect.devices=gpu", ["gpu"]),
         ("synthesize", "embedded.seed=1", ["embedded.seed", "no settings"]),
         ("doctor", "train.epochs=3", ["train.epochs"]),
@@ -116,6 +118,8 @@ def test_what_a_command_does_not_read_is_refused_where_it_is_set(
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert shown.err.startswith("error: --set ")
     assert [word for word in named if word not in shown.err] == []
+    keys = re.findall(r"[a-z_]+\.[a-z_]+", shown.err.partition("It reads ")[2])
+    assert len(keys) == len(set(keys))
     assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"] * there
 
 

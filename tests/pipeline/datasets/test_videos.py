@@ -110,6 +110,7 @@ def test_a_clip_that_cannot_be_read_now_costs_no_row(tmp_path: Path, run: Any, r
     failed = ran("extract", *place, "--kind", "crops", code=2).err
     assert "first.mp4 cannot be read: Input/output error" in failed
     assert "Run the same command again" in failed
+    assert "--drop-removed" in failed, "removing the file alone lets no row go"
     assert cache.verify(root).notes == ()
     (tmp_path / "aside").replace(clip)
     assert "60 rows computed" in ran("extract", *place, "--kind", "crops").out
@@ -191,7 +192,7 @@ def test_status_names_clips_without_a_track_and_why(tmp_path: Path, ran: Any) ->
     (raw / "new.mp4").rename(raw / "not detected.mp4")
     images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(60)]
     (raw / "keypoints/nobody.mp4.json").write_text(json.dumps({"images": images, "annotations": []}))
-    ran("convert", "videos", "train", "--raw", raw, "--cache", root)
+    assert "1 video without rows: no_keypoints" in ran("convert", "videos", "train", "--raw", raw, "--cache", root).out
     shown = ran("status", "--cache", root).out
     assert "videos/train: without a track: nobody.mp4: no person\n" in shown
     assert "videos/train: without a track: short.mp4: 60 track_too_short; " in shown

@@ -106,6 +106,18 @@ def test_what_is_done_is_not_computed_again_unless_pixels_or_settings_change(tmp
     assert detect_clips(raw, out, Bright(shift=2.0)).done == 2
 
 
+def test_a_file_that_is_cut_off_is_written_again(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_clip(raw / "a.mp4")
+    detect_clips(raw, out, Bright())
+    before = files(out)
+    whole = before["a.mp4.json"]
+    for size in (len(whole) - 1, whole.rindex(b"]}"), len(whole) // 2, whole.index(b"\n") + 1):
+        (out / "a.mp4.json").write_bytes(whole[:size])
+        assert detect_clips(raw, out, Bright()).done == 1
+        assert files(out) == before
+
+
 @pytest.mark.parametrize("most", [3, 9, 17, 33])
 def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
