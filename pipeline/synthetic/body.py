@@ -1,4 +1,4 @@
-"""The procedural body: what SMPL's files hold, made by rule, and posed in NumPy.  [body files] -> motion -> raw
+"""The procedural body: what SMPL's files hold, posed in NumPy.  [body files] -> motion -> raw
 
 SMPL may not be redistributed, so everything that can be run without a licence runs on this body: 6890 vertices, 24
 joints, the same keys, and the same places for the vertices that other code picks by number (nose, toes, heels, finger
@@ -12,9 +12,7 @@ renders has to import torch.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,14 +23,13 @@ from scipy import sparse
 from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.smpl.assets import MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M, SmplArrays
-from pipeline.synthetic import rig
-from pipeline.synthetic.surface import Surface, surface
+from pipeline.smpl.assets import GENDERS, MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M, SmplArrays
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 
 VERSION: Final = 1  # raised whenever the body changes
+FILES: Final = ("body_shape.npz", "body_rig.npz")
 
 VERTEX_IDS: Final = {  # where smplx finds its extra joints (its table "smplh", which SMPL shares)
     "nose": 332, "leye": 2800, "reye": 6260, "lear": 583, "rear": 4071,
@@ -41,57 +38,32 @@ VERTEX_IDS: Final = {  # where smplx finds its extra joints (its table "smplh", 
     "lring": 2556, "rring": 6016, "lpinky": 2673, "rpinky": 6133,
 }  # fmt: skip
 _SURFACE_POINTS: Final = [VERTEX_IDS[n.removeprefix("vertex_")] for n in JOINTS["smpl54"] if n.startswith("vertex_")]
-_EXTRA: Final = [n.removeprefix("extra_") for n in JOINTS["smpl54"] if n.startswith("extra_")]
-_GENDER_BETAS: Final = {  # in the order of `rig.shape_blend_shapes`
-    "neutral": np.zeros(10),
-    "male": np.array([0.8, 0.0, 0.3, 0.3, 1.5, -0.8, 0.0, 0.8, 0.3, 0.3]),
-    "female": np.array([-0.8, -0.2, -0.2, -0.3, -1.3, 1.2, 0.0, -0.6, -0.3, -0.3]),
-}
-_RELAXED: Final = {  # degrees, of the left side and the middle
-    "pelvis": (180, 0, 0), "l_hip": (-6, 0, 3), "l_knee": (10, 0, 0), "l_ankle": (-4, 0, 0),
-    "l_collar": (0, 0, -6), "l_shoulder": (0, -8, -58), "l_elbow": (0, -18, 0), "head": (4, 0, 0),
-}  # fmt: skip
 CHUNK: Final = 64  # frames skinned at a time: 64 x 6890 x 12 numbers are 42 MB
 
 
 @cache
 def procedural(gender: str = "neutral") -> SmplArrays:
-    """The body in memory. It is deterministic and computed once in a process, so its arrays are read-only."""
-    skin = _numbered(surface())
-    weights = rig.skinning_weights(skin)
-    shapedirs = np.stack(list(rig.shape_blend_shapes(skin.vertices, weights).values()), axis=-1)
-    template = skin.vertices + shapedirs @ _GENDER_BETAS[gender]
-    if gender == "female":
-        template = template + rig.female_chest(skin)
-    arrays = SmplArrays(
-        v_template=template,
-        shapedirs=shapedirs,
-        posedirs=rig.pose_blend_shapes(skin, weights),
-        J_regressor=rig.joint_regressor(skin, weights),
-        weights=weights,
-        parents=rig.PARENTS.astype(np.int64),
-        faces=skin.faces,
-        J_regressor_extra=rig.landmark_regressor(skin, _EXTRA),
-        J_regressor_h36m=rig.landmark_regressor(skin, JOINTS["h36m"]),
-        mean_pose=relaxed_pose()[..., :2].reshape(-1),
-        mean_shape=np.zeros(10),
-        mean_cam=np.array([0.9, 0.0, 0.0]),
-        stand_in=True,
-        digest="",
-    )
-    digest = hashlib.sha256()
-    for field in fields(arrays):
-        value = getattr(arrays, field.name)
-        if isinstance(value, np.ndarray):
-            value.setflags(write=False)
-            digest.update(f"{field.name} {value.dtype} {value.shape}\n".encode())
-            digest.update(np.ascontiguousarray(value).tobytes())
-    return replace(arrays, digest=digest.hexdigest())
+    """The body in memory. It is read once in a process, so its arrays are read-only."""
+    arrays, of_gender = _stored(), GENDERS.index(gender)
+    own = {"v_template": arrays["v_template"][of_gender], "digest": str(arrays["digest"][of_gender])}
+    return SmplArrays(**(arrays | own), stand_in=True)
+
+
+@cache
+def _stored() -> dict[str, Any]:
+    """The arrays that `tools/make_demo_body.py` has written: `v_template` and `digest` have a row for each gender."""
+    arrays: dict[str, Any] = {}
+    for file in FILES:
+        with np.load(Path(__file__).with_name(file)) as stored:
+            arrays |= stored
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays
 
 
 def write_files(folder: Path) -> None:
     """Write every file that a folder of SMPL's has, for three genders."""
-    for gender in _GENDER_BETAS:
+    for gender in GENDERS:
         arrays = procedural(gender)
         kintree = np.stack([arrays.parents, np.arange(len(arrays.parents))])
         content = {  # the keys and types of SMPL's own pickles
@@ -112,44 +84,6 @@ def write_files(folder: Path) -> None:
     np.save(folder / REGRESSOR_EXTRA, neutral.J_regressor_extra)
     np.save(folder / REGRESSOR_H36M, neutral.J_regressor_h36m)
     np.savez(folder / MEAN_PARAMS, pose=neutral.mean_pose, shape=neutral.mean_shape, cam=neutral.mean_cam)
-
-
-def relaxed_pose() -> Array:
-    """(24, 3, 3) standing at ease, seen by a camera whose y points down: the root is turned by pi about x."""
-    degrees = _RELAXED | {f"r_{name[2:]}": (x, -y, -z) for name, (x, y, z) in _RELAXED.items() if name[:2] == "l_"}
-    pose = np.tile(np.eye(3), (len(rig.JOINT_NAMES), 1, 1))
-    for name, angles in degrees.items():
-        pose[rig.JOINT_NAMES.index(name)] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
-    return pose
-
-
-def _numbered(skin: Surface) -> Surface:
-    """The same surface with its landmarks at SMPL's vertex numbers."""
-    v, part = skin.vertices, skin.part
-
-    def extreme(where: NDArray[np.bool_], score: Array) -> int:
-        return int(np.flatnonzero(where)[score[where].argmax()])
-
-    def near(*place: float) -> int:
-        return int(((v - place) ** 2).sum(axis=1).argmin())
-
-    landmarks = {
-        "nose": extreme((part == "head") & (v[:, 0] == 0), v[:, 2]),
-        "leye": near(0.032, 0.446, 0.095),
-        "lear": extreme(part == "head", v[:, 0]),
-        "lbigtoe": near(0.085, -1.150, 0.165),
-        "lsmalltoe": near(0.152, -1.152, 0.135),
-        "lheel": near(0.096, -1.145, -0.085),
-        "lthumb": extreme((part == "thumb") & (v[:, 0] > 0), v[:, 2]),
-    }
-    landmarks |= {f"l{name}": extreme(part == name, v[:, 0]) for name in ("index", "middle", "ring", "pinky")}
-    landmarks |= {f"r{name[1:]}": int(skin.mirror[k]) for name, k in landmarks.items() if name.startswith("l")}
-    order = np.arange(len(v))  # new number -> old number
-    for name, old in landmarks.items():
-        new, now = VERTEX_IDS[name], int(np.flatnonzero(order == old)[0])
-        order[[new, now]] = order[[now, new]]
-    rank = np.argsort(order)  # old number -> new number
-    return Surface(v[order], rank[skin.faces], part[order], rank[skin.mirror[order]])
 
 
 class Skinned(NamedTuple):

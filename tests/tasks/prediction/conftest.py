@@ -95,7 +95,7 @@ the_body = functools.cache(Body.stand_in)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_body() -> Iterator[None]:
-    """The procedural body is made once, in place of SMPL's too: making it takes most of a second."""
+    """The procedural body is read once, in place of SMPL's too: that takes a third of a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: the_body())
         patch.setattr(Body, "stand_in", the_body)

@@ -1,4 +1,9 @@
-"""Skeleton, skinning, regressors and blend shapes of the procedural body.  surface -> [rig] -> body
+"""Make the demo body: its surface, skeleton, skinning, regressors and blend shapes, by rule.
+
+    .venv/bin/python -m tools.make_demo_body
+
+writes the files that `pipeline/synthetic/body.py` reads. The same code on the same machine gives the same bytes; on
+another one floats may differ in their last digits. Whoever commits other files raises `VERSION` there.
 
 Everything is computed from the mirror-symmetric surface by rules that treat left and right alike, so the rig is
 mirror-symmetric too. A shape blend shape is a smooth displacement of the rest surface, in metres per unit of beta, of
@@ -7,13 +12,20 @@ the size that SMPL's first ten have: with betas within +-2 the result is still a
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 from collections.abc import Iterable
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from pipeline.synthetic.surface import MIRROR, Points, Scalars, Surface, neighbour_mean
+from pipeline.skeletons import JOINTS as NAMES
+from pipeline.smpl.assets import GENDERS
+from pipeline.synthetic import body
+from tools.demo_body_surface import MIRROR, Points, Scalars, Surface, neighbour_mean, surface
 
 # SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left ones.
 _SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (
@@ -54,6 +66,16 @@ _LANDMARKS: Final = {  # of LSP and Human3.6M that are not joints of SMPL, m; th
     "spine": (0.0, -0.010, -0.010), "thorax": (0.0, 0.225, -0.025), "neck": (0.0, 0.262, -0.030),
     "jaw": (0.0, 0.345, 0.030), "head": (0.0, 0.440, 0.010), "headtop": (0.0, 0.545, 0.005),
 }  # fmt: skip
+_GENDER_BETAS: Final = {  # in the order of `shape_blend_shapes`
+    "neutral": np.zeros(10),
+    "male": np.array([0.8, 0.0, 0.3, 0.3, 1.5, -0.8, 0.0, 0.8, 0.3, 0.3]),
+    "female": np.array([-0.8, -0.2, -0.2, -0.3, -1.3, 1.2, 0.0, -0.6, -0.3, -0.3]),
+}
+_RELAXED: Final = {  # degrees, of the left side and the middle
+    "pelvis": (180, 0, 0), "l_hip": (-6, 0, 3), "l_knee": (10, 0, 0), "l_ankle": (-4, 0, 0),
+    "l_collar": (0, 0, -6), "l_shoulder": (0, -8, -58), "l_elbow": (0, -18, 0), "head": (4, 0, 0),
+}  # fmt: skip
+_SHAPE: Final = {"v_template", "shapedirs", "digest"}  # the arrays of the first file; both stay below 1 MB
 DIFFUSION_STEPS: Final = 18  # of skinning weights: blends over about 4 cm to each side of a joint
 MAX_BONES: Final = 4
 
@@ -246,3 +268,63 @@ def _bone_ends() -> Points:
             chain = [c for c in children if JOINTS[c, 0] == 0]
         ends[k] = JOINTS[chain[0]] if len(chain) else JOINTS[k] + 0.6 * (JOINTS[k] - JOINTS[PARENTS[k]])
     return ends
+
+
+def relaxed_pose() -> Points:
+    """(24, 3, 3) standing at ease, seen by a camera whose y points down: the root is turned by pi about x."""
+    degrees = _RELAXED | {f"r_{name[2:]}": (x, -y, -z) for name, (x, y, z) in _RELAXED.items() if name[:2] == "l_"}
+    pose = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
+    for name, angles in degrees.items():
+        pose[JOINT_NAMES.index(name)] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    return pose
+
+
+def arrays() -> dict[str, NDArray[Any]]:
+    """The fields of SmplArrays; `v_template` (3, 6890, 3) and `digest` (3,), sha256, have a row for each gender."""
+    skin = surface()
+    weights = skinning_weights(skin)
+    shapedirs = np.stack(list(shape_blend_shapes(skin.vertices, weights).values()), axis=-1)
+    templates = {gender: skin.vertices + shapedirs @ _GENDER_BETAS[gender] for gender in GENDERS}
+    templates["female"] = templates["female"] + female_chest(skin)
+    shared: dict[str, NDArray[Any]] = {
+        "shapedirs": shapedirs,
+        "posedirs": pose_blend_shapes(skin, weights),
+        "J_regressor": joint_regressor(skin, weights),
+        "weights": weights,
+        "parents": PARENTS.astype(np.int64),
+        "faces": skin.faces,
+        "J_regressor_extra": landmark_regressor(
+            skin, [name.removeprefix("extra_") for name in NAMES["smpl54"] if name.startswith("extra_")]
+        ),
+        "J_regressor_h36m": landmark_regressor(skin, NAMES["h36m"]),
+        "mean_pose": relaxed_pose()[..., :2].reshape(-1),
+        "mean_shape": np.zeros(10),
+        "mean_cam": np.array([0.9, 0.0, 0.0]),
+    }
+    digests = [digest({"v_template": template} | shared) for template in templates.values()]
+    return {"v_template": np.stack(list(templates.values())), **shared, "digest": np.array(digests)}
+
+
+def digest(of_one_gender: dict[str, NDArray[Any]]) -> str:
+    """Sha256 over names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name, value in of_one_gender.items():
+        total.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def main() -> None:
+    """Write the files, below 1 MB each."""
+    parser = argparse.ArgumentParser(description="Write the demo body's files.")
+    parser.add_argument(
+        "--out", type=Path, default=Path(body.__file__).parent, help="the folder (default: the product)"
+    )
+    folder = parser.parse_args().out
+    made = arrays()
+    for file, names in zip(body.FILES, (_SHAPE, made.keys() - _SHAPE), strict=True):
+        np.savez_compressed(folder / file, **{name: made[name] for name in made if name in names})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The skin of the procedural body: one closed surface of 6890 vertices.  [rest shape] -> rig -> body
+"""The skin of the demo body: one closed surface of 6890 vertices, which `make_demo_body.py` gives a skeleton.
 
 A person is laid out in a lattice of unit cells (a polycube: boxes for torso, limbs, fingers and head). The outer faces
 of the cells are the mesh, which makes it closed, manifold and without handles whatever the shape; each box then has a
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.interpolate import PchipInterpolator
+
+from pipeline.synthetic.body import VERTEX_IDS
 
 Points = NDArray[np.float64]  # (N, 3)
 Scalars = NDArray[np.float64]  # (N,)
@@ -300,8 +302,37 @@ def _triangles(quads: Indices, vertices: Points) -> Indices:
     return np.concatenate([first, second])
 
 
+def _numbered(skin: Surface) -> Surface:
+    """The same surface with its landmarks at SMPL's vertex numbers."""
+    v, part = skin.vertices, skin.part
+
+    def extreme(where: NDArray[np.bool_], score: Scalars) -> int:
+        return int(np.flatnonzero(where)[score[where].argmax()])
+
+    def near(*place: float) -> int:
+        return int(((v - place) ** 2).sum(axis=1).argmin())
+
+    landmarks = {
+        "nose": extreme((part == "head") & (v[:, 0] == 0), v[:, 2]),
+        "leye": near(0.032, 0.446, 0.095),
+        "lear": extreme(part == "head", v[:, 0]),
+        "lbigtoe": near(0.085, -1.150, 0.165),
+        "lsmalltoe": near(0.152, -1.152, 0.135),
+        "lheel": near(0.096, -1.145, -0.085),
+        "lthumb": extreme((part == "thumb") & (v[:, 0] > 0), v[:, 2]),
+    }
+    landmarks |= {f"l{name}": extreme(part == name, v[:, 0]) for name in ("index", "middle", "ring", "pinky")}
+    landmarks |= {f"r{name[1:]}": int(skin.mirror[k]) for name, k in landmarks.items() if name.startswith("l")}
+    order = np.arange(len(v))  # new number -> old number
+    for name, old in landmarks.items():
+        new, now = VERTEX_IDS[name], int(np.flatnonzero(order == old)[0])
+        order[[new, now]] = order[[now, new]]
+    rank = np.argsort(order)  # old number -> new number
+    return Surface(v[order], rank[skin.faces], part[order], rank[skin.mirror[order]])
+
+
 def surface() -> Surface:
-    """Build the whole body at rest, right side mirrored from the left."""
+    """Build the whole body at rest, right side mirrored from the left, with landmarks at SMPL's vertex numbers."""
     points, quads = _half_quads()
     placed, part, seams = _place(points)
     middle, n = points[:, 0] == 0, len(points)
@@ -312,4 +343,4 @@ def surface() -> Surface:
     vertices = _smooth(vertices, np.concatenate([seams, seams[other]]), neighbour_mean(both, len(vertices)))
     half = _triangles(quads, vertices)
     faces = np.concatenate([half, mirror_of[half][:, ::-1]])
-    return Surface(vertices, faces, np.concatenate([part, part[other]]), np.concatenate([mirror_of, other]))
+    return _numbered(Surface(vertices, faces, np.concatenate([part, part[other]]), np.concatenate([mirror_of, other])))
