@@ -63,8 +63,6 @@ def measured(n_pairs: int, turn: int) -> dict[str, tuple[float, float]]:
     ways: Mapping[str, Callable[[Bytes, Bytes], Any]] = {
         "plain way": plain_homography,
         "ours": Homography().pair,
-        "ours, finest_scale = 0": Homography(finest_scale=0).pair,
-        "ours, flow = lk": Homography(flow="lk").pair,
     }
     seconds, errors = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     size = crops.CROP_SIZE
