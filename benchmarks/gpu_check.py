@@ -299,7 +299,7 @@ def trained(config: VideoConfig, group: Group | None = None) -> VideoRun:
     splits, model = cache.open(config.cache), models.of(config)
     trainer = model.trainer(config, Body.stand_in(), group or Group(device=torch.device(config.device)))
     read = {name: splits[name] for name in config.splits}
-    return VideoRun(config, trainer, read, stand_in=True, report=None, draw=None)
+    return VideoRun(config, trainer, read, stand_in=True, report=None)
 
 
 def second_losses(config: VideoConfig, group: Group | None = None) -> dict[str, float]:
