@@ -322,7 +322,7 @@ def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_one_command_compares_forecasts_with_what_was_written(tmp_path: Path) -> None:
-    text = ran("forecast", tmp_path, "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
+    text = ran("scale", tmp_path, "forecast", "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
     for what in ("person-frames", "bytes of columns", "bytes of resnet50"):  # of two videos, both are read
         (line,) = (line for line in text.splitlines() if f"made up: penn_action | {what} |" in line)
         assert line.endswith("| +0.0% |")
