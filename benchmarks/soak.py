@@ -3,13 +3,12 @@
     .venv/bin/python benchmarks/soak.py --minutes 60
 
 A step edits raw videos and converts, extracts or deletes a stream, removes a split, has its copy take its place,
-collects garbage, damages a file and repairs the cache, or has a split written by the version before the packages were
-cut into folders. Its command (`python -m pipeline`) runs undisturbed, beside a reader, with another writer, with a
-worker killed, is killed (before its n-th change of a file, in the middle of one, after some time; SIGKILL or SIGTERM),
-or runs on a disk that is full from its n-th change on, or read-only. What did not end well must leave the old state or
-the new one, and must then succeed. After each step all that readers get is compared with a model in memory
-(soak_model.py): videos with what became of them, tracks, columns to the byte, which rows streams have, and their
-numbers. Shards have 16 rows, so that there are many.
+collects garbage, or damages a file and repairs the cache. Its command (`python -m pipeline`) runs undisturbed, beside a
+reader, with another writer, with a worker killed, is killed (before its n-th change of a file, in the middle of one,
+after some time; SIGKILL or SIGTERM), or runs on a disk that is full from its n-th change on, or read-only. What did not
+end well must leave the old state or the new one, and must then succeed. After each step all that readers get is
+compared with a model in memory (soak_model.py): videos with what became of them, tracks, columns to the byte, which
+rows streams have, and their numbers. Shards have 16 rows, so that there are many.
 
 Prints a line a step. A difference ends it with 1, and prints the seed, the step and the folder, which is kept:
 `--seed S --steps N` does the same steps (when threads and processes come to a moment is the system's). Writes
@@ -27,8 +26,6 @@ import platform
 import random
 import resource
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -45,32 +42,25 @@ sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
 
 import cache  # noqa: E402
 from benchmarks.crash_runs import Fault, tree, watched  # noqa: E402
-from benchmarks.soak_jobs import LONGEST, Difference, Jobs, small_shards  # noqa: E402
-from benchmarks.soak_lab import MOTION, PENN, SPLITS, STREAMS, install  # noqa: E402
+from benchmarks.soak_jobs import Difference, Jobs, small_shards  # noqa: E402
+from benchmarks.soak_lab import MOTION, SPLITS, STREAMS, install  # noqa: E402
 from benchmarks.soak_model import State  # noqa: E402
 
-BEFORE: Final = "341a0d6"  # the last commit before the packages were cut into folders
 WARM: Final = 50  # steps after which caches of modules are filled
 
 
 class Soak(Jobs):
-    """One step after the other. `upgrades`: with the version before, which is in the git history."""
+    """One step after the other."""
 
-    def __init__(self, work: Path, seed: int, *, upgrades: bool) -> None:
+    def __init__(self, work: Path, seed: int) -> None:
         super().__init__(work)
         self.seed, self.step, self.kinds = seed, 0, Counter[str]()
-        self.old: Path | None = None
         self.np_rng = np.random.default_rng()
         install(work / "path")
         sys.path.insert(0, str(work / "path"))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(work / "path"), str(ROOT)])
         os.environ["OMP_NUM_THREADS"] = "1"
         small_shards()
-        if upgrades:
-            self.old = work / "old"
-            self.old.mkdir()
-            archive = subprocess.run(["git", "archive", BEFORE], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-            subprocess.run(["tar", "-x", "-C", str(self.old)], input=archive, check=True)
 
     def do(self) -> str:
         """One step, and its line."""
@@ -79,7 +69,6 @@ class Soak(Jobs):
         self.np_rng = np.random.default_rng([self.seed, self.step])
         self.notes, began, before = [], time.perf_counter(), self.checks.count
         weights = {"convert": 12, "extract": 8, "copy": 2, "collect": 1, "damage": 3, "idle": 1, "shrink": 1}
-        weights |= {"upgrade": 1} if self.old else {}
         kind = self.rng.choices([*weights], [*weights.values()])[0]
         split = self.rng.choice(SPLITS)
         state = self.states[split]
@@ -151,7 +140,7 @@ class Soak(Jobs):
         if names:
             self._calmly("extract", split, self.states[split].extracted(names), names)
         home = self.root / split
-        files = [file for file in sorted(home.rglob("*")) if not {".writing", ".copy"} & {*file.parts}]
+        files = [file for file in sorted(home.rglob("*")) if ".writing" not in file.parts]
         files = [file for file in files if file.suffix != ".json" or file.name in ("zarr.json", "manifest.json")]
         files = [file for file in files if file.is_file()]
         file = self.rng.choice(files)
@@ -182,8 +171,7 @@ class Soak(Jobs):
         """As far as `verify --repair` can; else as its message says."""
         words = ["verify", "--repair", "--cache", str(self.root)]
         name = key.removeprefix(f"{split}/")
-        copied = any((self.root / split / ".copy").glob(f"*/{name}"))  # by the version before, of a table or manifest
-        if copied or not (name.endswith("manifest.json") or name.startswith(("track_", "video_", "run_"))):
+        if not (name.endswith("manifest.json") or name.startswith(("track_", "video_", "run_"))):
             self.notes.append("-> repaired")
             self._end(words, (0,))
             return
@@ -199,38 +187,6 @@ class Soak(Jobs):
             self.states[split] = replace(state, streams={name: {} for name in state.streams})
         else:
             raise Difference(f"verify --repair does not tell what to do about {key}: {out}")
-
-    def _upgrade(self, _: str) -> None:
-        """The split as the version before has written it, or as it was killed, goes on in this one."""
-        assert self.old is not None
-        split = self.rng.choice([name for name in SPLITS if name.startswith(PENN)])
-        self.notes[0] = f"upgrade {split}:"
-        shutil.rmtree(self.root / split, ignore_errors=True)
-        new = State().converted(self.lab.of(split))
-        jobs = [("convert", self._words("convert", split), new)]
-        if self.rng.random() < 0.7:
-            jobs.append(("extract", self._words("extract", split, ["crops"]), new.extracted(["crops"])))
-        state = State()
-        for name, words, after in jobs:
-            patience = self.rng.uniform(0.8, 2.5) if self.rng.random() < 0.4 else LONGEST
-            with (self.work / "old.txt").open("w") as out:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "pipeline", *words],
-                    cwd=self.old,
-                    env={**os.environ, "PYTHONPATH": str(self.old)},
-                    stdout=out,
-                    stderr=out,
-                )
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
-                process.kill()
-            code = process.wait()
-            self.notes.append(f"{name} by the version before{' killed' if code == -signal.SIGKILL else ''}")
-            if code not in (0, 1, -signal.SIGKILL):
-                raise Difference(f"the version before ended with {code}: {(self.work / 'old.txt').read_text()}")
-            self.states[split] = self._match(split, [state, after])
-            self._calmly(name, split, after, ["crops"], free=code in (0, 1))
-            state = after
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
@@ -270,9 +226,9 @@ def footprint() -> tuple[int, int]:
     return len([*Path("/proc/self/fd").iterdir()]), pages * resource.getpagesize() >> 20
 
 
-def soak_for(work: Path, seed: int, steps: int, seconds: float, *, upgrades: bool) -> tuple[str, str]:
+def soak_for(work: Path, seed: int, steps: int, seconds: float) -> tuple[str, str]:
     """(report, what differs or "")."""
-    began, soak, wrong = time.perf_counter(), Soak(work, seed, upgrades=upgrades), ""
+    began, soak, wrong = time.perf_counter(), Soak(work, seed), ""
     early = footprint()
     while soak.step < steps and time.perf_counter() - began < seconds and not wrong:
         try:
@@ -294,14 +250,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--no-upgrades", action="store_true", help="where there is no git history")
     parser.add_argument("--work", type=Path, help="where the lab's folder is made; default: that for temporary files")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/soak.md")
     args = parser.parse_args()
     if args.work:
         args.work.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="soak-", dir=args.work))
-    text, wrong = soak_for(work, args.seed, args.steps, 60 * args.minutes, upgrades=not args.no_upgrades)
+    text, wrong = soak_for(work, args.seed, args.steps, 60 * args.minutes)
     args.out.write_text(text)
     print(f"{args.out}\n{wrong}" + (f"\nThe lab and its cache are in {work}" if wrong else ""))
     if not wrong:

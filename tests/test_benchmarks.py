@@ -152,7 +152,7 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path) -> None:
-    found = cells(ran("homographies", tmp_path, "--rounds", 1, "--pairs", 4), "ours")
+    found = cells(ran("features", tmp_path, "homographies", "--rounds", 1, "--pairs", 4), "ours")
     assert 0 < float(found[-1]) < 0.1
 
 
@@ -165,9 +165,9 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["training_hmmr", "training_part_dynamics"])
-def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, benchmark: str) -> None:
-    text = ran(benchmark, tmp_path, "--small")
+@pytest.mark.parametrize("model", ["hmmr", "part_dynamics"])
+def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, model: str) -> None:
+    text = ran("training", tmp_path, "--model", model, "--small", "--at", tmp_path)
     assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32"))
 
 
@@ -277,7 +277,7 @@ def test_oks_is_cocos() -> None:
 
 @pytest.mark.slow
 def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> None:
-    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--no-upgrades", "--work", tmp_path)
+    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--work", tmp_path)
     assert "**20 steps, " in text
     assert "no difference.**" in text
 
@@ -288,7 +288,7 @@ from dataclasses import replace
 from pathlib import Path
 from benchmarks.soak import Difference, Soak
 
-soak = Soak(Path(sys.argv[1]), 4294, upgrades=False)  # which extracts in its second step
+soak = Soak(Path(sys.argv[1]), 4294)  # which extracts in its second step
 while not (soak.states[split := "soak_people/train"].streams.get("tone")):
     soak.do()
 state = soak.states[split]
