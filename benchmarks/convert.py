@@ -11,9 +11,7 @@ have the same number of rows. Writes benchmarks/convert.md.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -28,6 +26,10 @@ import numpy as np
 
 import cache
 from pipeline import datasets, synthetic
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import report
 
 ROOT: Final = Path(__file__).parents[1]
 SIZES: Final = {  # 4 N: videos of the split train; frames of each
@@ -85,8 +87,8 @@ def main() -> None:
         measured = [
             measure(Path(folder), name, share, args.scale, args.frames) for name in args.datasets for share in (1, 4)
         ]
-    args.out.write_text(report(measured))
-    print(args.out)
+    about = "Demo data in the official layouts: no result about the datasets."
+    report(about, "How fast is conversion, and does its memory stay flat?", tables(measured), args)
 
 
 def measure(work: Path, name: str, share: int, scale: float, frames: int | None) -> Measured:
@@ -201,21 +203,13 @@ def compare(plain: Path, split: cache.Split) -> None:
 # --------------------------------------------------------------------------------------------------------- report
 
 
-def report(measured: Sequence[Measured]) -> str:
-    """What was measured, and on which machine."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+def tables(measured: Sequence[Measured]) -> list[str]:
+    """What was measured."""
     large = [found for found in measured if found.n_videos == max(m.n_videos for m in measured if m.name == found.name)]
     small = {found.name: found for found in reversed(measured)}
     lines = [
-        "# How fast is conversion, and does its memory stay flat?",
-        "",
-        "Demo data in the official layouts: no result about the datasets. Made by",
-        "`.venv/bin/python benchmarks/convert.py`; its first lines describe what is measured.",
-        "",
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), "
-        f"{memory:.0f} GiB, Python {platform.python_version()}, NumPy {np.__version__}. One run each: wall time of the "
-        "whole command, its start included; the files are in memory. Memory is the largest sum of proportional set "
-        f"sizes (PSS) of all its processes, looked at every {EVERY * 1000:.0f} ms.",
+        "One run each: wall time of the whole command, its start included; the files are in memory. Memory is the "
+        f"largest sum of proportional set sizes (PSS) of all its processes, looked at every {EVERY * 1000:.0f} ms.",
         "",
         "## Speed at 4 N videos",
         "",
@@ -230,7 +224,7 @@ def report(measured: Sequence[Measured]) -> str:
     for found in large:
         pairs = [(small[found.name].runs[way].peak, found.runs[way].peak) for way in WAYS[:2]]
         lines.append(row(found.name, *(f"{before:.0f} -> {after:.0f}" for before, after in pairs)))
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def table(*names: str) -> list[str]:

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import hashlib
 import io
 import json
 import multiprocessing
 import os
-import platform
 import random
 import shutil
 import signal
@@ -42,6 +40,7 @@ import cache
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
 
+from benchmarks.common import report  # noqa: E402
 from benchmarks.crash_runs import RUNS, changes, seen, tree, watched  # noqa: E402
 
 OUTSIDE: Final = ("provenance.json", "stamps.json", ".stamps.json.part")  # of the promise of equal bytes: times
@@ -338,8 +337,8 @@ def line(tally: Tally) -> str:
     return f"| {tally.name} | {' | '.join(f'{number:,}' for number in numbers)} |"
 
 
-def report(tallies: Sequence[Tally], seed: int, seconds: float) -> str:
-    """What was done, on what, and what came of it."""
+def results(tallies: Sequence[Tally], seed: int, seconds: float) -> list[str]:
+    """What was done, and what came of it."""
     kills, wrong = sum(tally.kills for tally in tallies), [text for tally in tallies for text in tally.wrong]
     verdict = (
         "Every cache verified, every reader saw all of the old or all of the new state, and every job ended in the "
@@ -347,15 +346,8 @@ def report(tallies: Sequence[Tally], seed: int, seconds: float) -> str:
         if not wrong
         else f"{len(wrong)} things were wrong:"
     )
-    lines = [
-        "# Does a killed command lose or mix anything?",
-        "",
-        "DEMO DATA. Made by `make data && .venv/bin/python benchmarks/crashes.py`, which describes at its beginning "
-        "what is killed, when, and what is compared.",
-        "",
-        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores "
-        f"({platform.machine()}), Linux {platform.release()}, Python {platform.python_version()}, seed {seed}, "
-        f"{seconds / 60:.0f} minutes.",
+    return [
+        f"Seed {seed}, {seconds / 60:.0f} minutes.",
         "",
         f"**{kills} kills. {verdict}**",
         "",
@@ -365,9 +357,7 @@ def report(tallies: Sequence[Tally], seed: int, seconds: float) -> str:
         *map(line, tallies),
         "",
         "Different folders: how many different contents the folder had after a kill, times aside.",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def main() -> int:
@@ -392,8 +382,8 @@ def main() -> int:
         for number, (kills, jobs) in enumerate(kinds):
             (work := Path(folder, str(number))).mkdir()
             tallies += chain(jobs(), work, kills, random.Random(args.seed)) if kills else []
-    args.out.write_text(report(tallies, args.seed, time.perf_counter() - began))
-    print(args.out)
+    lines = results(tallies, args.seed, time.perf_counter() - began)
+    report("DEMO DATA.", "Does a killed command lose or mix anything?", lines, args)
     return int(any(tally.wrong for tally in tallies))
 
 

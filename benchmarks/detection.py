@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -40,6 +39,10 @@ from pipeline.formats.labels.detections import read_detections
 from pipeline.pixels.frames import Video
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import report
 
 Floats = NDArray[np.floating]
 ROOT: Final = Path(__file__).parents[1]
@@ -303,20 +306,11 @@ def main() -> None:
         parts += [
             ("Beside OpenPose", lambda work: iter([openpose(args.openpose[0], args.openpose[1], args.weights, work)]))
         ]
-    cores = len(os.sched_getaffinity(0))
-    lines = [
-        "# Finding people in clips",
-        "",
-        "Made by `.venv/bin/python benchmarks/detection.py`; which describes at its",
-    ]
-    lines += ["beginning what is compared, and how. Weights are untrained, demo data made up.", ""]
-    lines += [f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {cores} cores, torch {torch.__version__}."]
+    lines: list[str] = []
     for title, part in parts:
         with tempfile.TemporaryDirectory() as folder:
-            lines += ["", f"## {title}", "", *part(Path(folder))]
-        print("\n".join(lines[-6:]), flush=True)
-    if args.out is not None:
-        args.out.write_text("\n".join(lines) + "\n")
+            lines += [f"## {title}", "", *part(Path(folder)), ""]
+    report("Weights are untrained, demo data made up.", "Finding people in clips", lines, args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How fast are features extracted? Against the usual way, and against what decoding and the model allow, in one run.
 
     .venv/bin/python benchmarks/features.py --out benchmarks/features.md
+    .venv/bin/python benchmarks/features.py homographies
 
 Pictures and videos of noise on all scales, whose files are as large as photographs', and a split of persons in them in
 a cache. In every case, round after round, each in a process of its own:
@@ -18,20 +19,23 @@ Streams together: `resnet50` and `homography` in one pass over 1920 x 1080 pictu
 extractions, in turn. Alone: `--cases --memory`.
 
 Every picture is in the page cache. The weights are random unless `--weights` names others.
+
+homographies: a row of the stream `homography`, and how far off it is. Pairs of 224 px crops of noise on all scales with
+planted motions, without decoding, in one thread, each way in turn. The plain way: OpenCV row by row, the preset's flow
+forth and back, a loop over the points, and `findHomography` with RANSAC.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +44,11 @@ from typing import Any, ClassVar, Final
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchvision.models import resnet50
 
 import cache
-from pipeline import crops
+from pipeline import crops, homography
 from pipeline.features import networks
 from pipeline.features.extract import extract, extract_together
 from pipeline.features.networks import backbones
@@ -57,16 +62,52 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Pictures
+from pipeline.track import CROP_SCALE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.pixels import CASES, CROPPED, TINY, Bytes, Floats, make
+from benchmarks.common import report
 
 SECONDS: Final = 5.0  # of the model alone
 MIDDLE: Final = (0.2, 0.8)  # the part of the rows in which nothing starts or ends
 USUAL_BATCH: Final = 200
 
+FRAMES: Final = 100  # of a video, and files of a size: each video of the split shows them once more
+STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
+CROPPED: Final = "cropped"  # the case of stored crops
+
+
 Found = dict[str, Any]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of pixels."""
+
+    name: str
+    size: tuple[int, int]  # (width, height) px
+    persons: int
+    video: bool = False
+
+    @property
+    def spec(self) -> str:
+        """The pixel source below the raw folder."""
+        place = f"{self.size[0]}x{self.size[1]}"
+        return f"video:{place}.mp4" if self.video else f"pictures:{place}/{{:06d}}.jpg+0"
+
+
+CASES: Final = {
+    "vga1": Case("640 x 480 JPEG, 1 person", (640, 480), 1),
+    "vga4": Case("640 x 480 JPEG, 4 persons", (640, 480), 4),
+    "hd1": Case("1920 x 1080 JPEG, 1 person", (1920, 1080), 1),
+    "hd4": Case("1920 x 1080 JPEG, 4 persons", (1920, 1080), 4),
+    "video1": Case("640 x 480 MPEG-4, 1 person", (640, 480), 1, video=True),
+    "video4": Case("640 x 480 MPEG-4, 4 persons", (640, 480), 4, video=True),
+    CROPPED: Case("224 x 224 JPEG, the stored crops", (640, 480), 4),
+}
+TINY: Final = Case("64 x 48 JPEG, 1 person", (64, 48), 1)  # where only memory is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +132,82 @@ class _Means:
     def __call__(self, crops: Bytes) -> Floats:
         means: Floats = crops[:, ::16, ::16].reshape(len(crops), -1, 3).mean(axis=1, dtype=np.float32)
         return means
+
+
+# -------------------------------------------------------------------------------------- what is extracted from
+
+
+def make(work: Path, key: str, case: Case, n_crops: int) -> None:
+    """A case's pixels, where they do not exist, and its split of about so many crops."""
+    source = sources.parse(work / "raw", case.spec)
+    if not source.place.exists():
+        source.place.parent.mkdir(parents=True, exist_ok=True)
+        write_pictures(source.place, case.size) if isinstance(source, Pictures) else write_video(
+            source.place, case.size
+        )
+    columns, provenance = ("frame_index", "bbox"), {"raw": str(work / "raw")}
+    n_frames, pixels, (width, height) = max(1, n_crops // case.persons), source.digest(), case.size
+    with cache.SplitWriter(
+        work / "cache", f"{key}/train", columns=columns, plan="made up", provenance=provenance
+    ) as writer:
+        writer.begin()
+        for number, start in enumerate(range(0, n_frames, FRAMES)):
+            name, frames = f"{number:06d}", np.arange(min(FRAMES, n_frames - start))
+            tracks = [
+                cache.TrackRows(
+                    name=f"{name}/{person}",
+                    video=name,
+                    step=1,
+                    fps=30.0,
+                    crop_scale=CROP_SCALE,
+                    columns={
+                        "frame_index": frames,
+                        "bbox": boxes(len(frames), case.size, number * case.persons + person),
+                    },
+                )
+                for person in range(case.persons)
+            ]
+            entry = cache.VideoEntry(name=name, source=case.spec, pixels=pixels, width=width, height=height)
+            writer.append(entry, tracks)
+        writer.commit({"stand_in": True})
+
+
+def boxes(n: int, size: tuple[int, int], seed: int) -> Floats:
+    """(n, 4) square cxcywh px: persons of 30% to 80% of the picture's height."""
+    rng = np.random.default_rng(seed)
+    side = rng.uniform(0.3, 0.8, n) * size[1]
+    x, y = rng.uniform(0.3, 0.7, (2, n))
+    return np.stack([x * size[0], y * size[1], side, side], axis=1).astype(np.float32)
+
+
+def write_pictures(folder: Path, size: tuple[int, int]) -> None:
+    """JPEG files, about as many bytes each as photographs have."""
+    folder.mkdir(parents=True)
+    for number in range(FRAMES):
+        cv2.imwrite(str(folder / f"{number:06d}.jpg"), textured(size, number), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def write_video(file: Path, size: tuple[int, int]) -> None:
+    """A camera that moves over a still picture, by 4 px a frame, with some noise of its own."""
+    (width, height), rng = size, np.random.default_rng(0)
+    scene = textured((width + 4 * FRAMES, height), 0)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, size)
+    for number in range(FRAMES):
+        frame = scene[:, 4 * number : 4 * number + width] + rng.integers(-4, 5, (height, width, 3), np.int16)
+        writer.write(np.clip(frame, 0, 255).astype(np.uint8))
+    writer.release()
+
+
+def textured(size: tuple[int, int], seed: int) -> Bytes:
+    """(height, width, 3) noise on all scales, the coarser the stronger, as in photographs."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 128, np.float32)
+    for octave, strength in enumerate(STRENGTHS):
+        shape = (-(-height // 2**octave), -(-width // 2**octave), 3)
+        noise = rng.standard_normal(shape, np.float32) * strength
+        image += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 # ----------------------------------------------------------------------------------------------------------- ways
@@ -235,6 +352,77 @@ def opened(args: argparse.Namespace) -> cache.Split:
     return cache.open(args.at / "cache")[f"{args.case}/train"]
 
 
+# ---------------------------------------------------------------------------------------------------- homographies
+
+
+def homographies(n_rounds: int, n_pairs: int) -> Iterator[str]:
+    """A line a way; ratios are within rounds."""
+    rounds = [errors_and_times(n_pairs, turn) for turn in range(n_rounds)]
+    yield f"{n_rounds} rounds of {n_pairs} pairs; CPU time of one thread, the median (lowest - highest).\n"
+    yield "| way | ms a row | rows a second of a core | plain way : it | mean error, px |\n|---|---|---|---|---|"
+    plain = [one["plain way"][0] for one in rounds]
+    for name in rounds[0]:
+        ms = [one[name][0] for one in rounds]
+        ratio = statistics.median(usual / of_it for usual, of_it in zip(plain, ms, strict=True))
+        error = statistics.median(one[name][1] for one in rounds)
+        cells = f"{statistics.median(ms):.1f} ({min(ms):.1f} - {max(ms):.1f}) | {1e3 / statistics.median(ms):,.0f}"
+        yield f"| {name} | {cells} | {ratio:.2f} | {error:.3f} |"
+
+
+def errors_and_times(n_pairs: int, turn: int) -> dict[str, tuple[float, float]]:
+    """Of each way the CPU time of a pair in ms, and the mean error in px of a crop."""
+    cv2.setNumThreads(1)
+    ways: Mapping[str, Callable[[Bytes, Bytes], Any]] = {
+        "plain way": plain_homography,
+        "ours": Homography().pair,
+    }
+    seconds, errors = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    size = crops.CROP_SIZE
+    grid = homography.normalise(homography.grid(size, size), size, size)
+    for number in range(-1, n_pairs):  # the first one, in which buffers are made, does not count
+        random = np.random.default_rng(turn * FRAMES + number + 1)
+        previous, current, planted = moved_crops(number % FRAMES, random)
+        for name, way in ways.items():
+            began = time.process_time()
+            found = way(previous, current)
+            if number >= 0:
+                seconds[name] += time.process_time() - began
+                moved = homography.transfer(np.eye(3) + found.reshape(3, 3), grid)
+                off = np.linalg.norm(moved - homography.transfer(planted, grid), axis=1).mean()
+                errors[name] += float(off) * size / 2
+    return {name: (seconds[name] / n_pairs * 1e3, errors[name] / n_pairs) for name in ways}
+
+
+def moved_crops(seed: int, rng: np.random.Generator) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
+    """Two 224 px crops, and the homography between them: up to 3 degrees, 3%, 4% of the crop, and some perspective."""
+    size, angle, scale = crops.CROP_SIZE, np.deg2rad(rng.uniform(-3, 3)), 1 + rng.uniform(-0.03, 0.03)
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    planted = np.eye(3)
+    planted[:2, :2], planted[:2, 2], planted[2, :2] = turned, rng.uniform(-0.08, 0.08, 2), rng.uniform(-0.01, 0.01, 2)
+    of_pixels = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
+    matrix, previous = np.linalg.inv(of_pixels) @ planted @ of_pixels, textured((size, size), seed)
+    warp = functools.partial(cv2.warpPerspective, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return previous, np.asarray(warp(previous, matrix, (size, size)), np.uint8), planted
+
+
+def plain_homography(previous: Bytes, current: Bytes) -> NDArray[np.float32]:
+    """As it is written at first: H - I, (9,)."""
+    first, second = (cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in (previous, current))
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    forth, back = dis.calc(first, second, None), dis.calc(second, first, None)
+    half, source, target = len(first) / 2, [], []
+    for x, y in homography.grid(*first.shape):
+        u, v = forth[y, x]
+        there = round(float(x + u)), round(float(y + v))
+        if not (0 <= there[0] < first.shape[1] and 0 <= there[1] < first.shape[0]):
+            continue
+        if np.hypot(u + back[there[1], there[0]][0], v + back[there[1], there[0]][1]) < 1:
+            source.append([(x + 0.5) / half - 1, (y + 0.5) / half - 1])
+            target.append([(x + u + 0.5) / half - 1, (y + v + 0.5) / half - 1])
+    found, _ = cv2.findHomography(np.array(source), np.array(target), cv2.RANSAC, 0.01)
+    return np.asarray(found - np.eye(3), np.float32).ravel()
+
+
 # --------------------------------------------------------------------------------------------------------- report
 
 WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model, together)}
@@ -270,11 +458,13 @@ def measured(args: argparse.Namespace, key: str) -> str:
 def main() -> None:
     """Make the data, measure, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["extraction", "homographies"], default="extraction")
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU 40000")
     parser.add_argument("--usual", type=int, default=400, help="crops that the usual way computes of them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
+    parser.add_argument("--pairs", type=int, default=200, help="of crops, a round of homographies")
     parser.add_argument("--weights", default="", help="as of `extract`; by default random ones")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes; 0: one a core")
@@ -287,36 +477,31 @@ def main() -> None:
     if args.way:
         print(json.dumps(WAYS[args.way](args)))
         return
+    if args.part == "homographies":
+        about = "Made-up crops: how far off real motions are is not in it."
+        report(about, "What does a homography cost?", homographies(args.rounds, args.pairs), args)
+        return
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         args.at = Path(folder)
         if not args.weights:
             torch.manual_seed(0)
             torch.save(resnet50(weights=None).state_dict(), args.at / "random.pt")
             args.weights = f"file:{args.at / 'random.pt'}"
-        text = report(args)
-    print(text)
-    if args.out:
-        args.out.write_text(text)
+        report("Made-up pixels.", "How fast are features extracted?", extraction(args), args)
 
 
-def report(args: argparse.Namespace) -> str:
+def extraction(args: argparse.Namespace) -> Iterator[str]:
     """All tables."""
-    device = torch.cuda.get_device_name(args.device) if args.device != "cpu" else "no GPU"
-    lines = [
-        "# How fast are features extracted?\n",
-        "Made by `.venv/bin/python benchmarks/features.py --out benchmarks/features.md`, which describes what is",
-        f"compared. {len(os.sched_getaffinity(0))} cores ({platform.machine()}), {device}, torch {torch.__version__}; "
-        f"{args.rounds} rounds of {args.frames:,} crops, the usual way {args.usual:,}.\n",
-        "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, 0.9 of the limit.\n",
-        "| pixels | ours : usual | usual | ours | decode | model | limit | ours : limit | busy |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(measured(args, key) for key in args.cases),
-        "\n| frames of a stream that costs nothing | peak memory of the extraction, MiB |\n|---|---|",
-    ]
+    yield f"{args.rounds} rounds of {args.frames:,} crops, the usual way {args.usual:,}."
+    yield "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, 0.9 of the limit.\n"
+    yield "| pixels | ours : usual | usual | ours | decode | model | limit | ours : limit | busy |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    yield from (measured(args, key) for key in args.cases)
+    yield "\n| frames of a stream that costs nothing | peak memory of the extraction, MiB |\n|---|---|"
     for n in args.memory:
         make(args.at, f"memory-{n}", TINY, n)
-        lines.append(f"| {n:,} | {in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f} |")
-    return "\n".join([*lines, *of_together(args)]) + "\n"
+        yield f"| {n:,} | {in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f} |"
+    yield from of_together(args)
 
 
 def of_together(args: argparse.Namespace) -> Iterator[str]:

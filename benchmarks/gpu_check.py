@@ -51,8 +51,9 @@ from vibe_model.training.video import VideoRun
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks import features, pixels
-from benchmarks.training import SPLITS, make_cache, report
+from benchmarks import features
+from benchmarks.common import report
+from benchmarks.training import SPLITS, make_cache
 
 ROOT: Final = Path(__file__).parents[1]
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
@@ -66,7 +67,7 @@ SMALL: Final[dict[str, Any]] = {  # of `--tiny`, where a model has such a settin
     "disc_size": 32,
     "width": 32,
 }
-TINY_VIDEO: Final = pixels.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video=True)
+TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video=True)
 
 
 def main() -> None:
@@ -165,9 +166,9 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
     yield f"{args.rows:,} crops each. Decode: a stream that costs nothing. Least cosine: of fast and exact features.\n"
     yield "| pixels | decode, rows/s | fast | exact, rows/s | least cosine | memory, GiB |\n|---|---|---|---|---|---|"
     for key, case in cases(args).items():
-        pixels.make(root, key, case, args.rows)
+        features.make(root, key, case, args.rows)
         source = ""
-        if key == pixels.CROPPED:
+        if key == features.CROPPED:
             run(root, key, StreamSpec("crops", Crops(), resources=resources(args)))
             source = "crops"
         forget_peak(args)
@@ -205,11 +206,11 @@ def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
     yield f"{cases(args)[key].name}, exact, the same bytes as by one: {meter}."
 
 
-def cases(args: argparse.Namespace) -> Mapping[str, pixels.Case]:
+def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
     """The kinds of pixels, pictures first."""
     if args.tiny:
-        return {"tiny": pixels.TINY, "tiny_video": TINY_VIDEO, pixels.CROPPED: pixels.TINY}
-    return {key: pixels.CASES[key] for key in ("vga4", "hd1", "video4", pixels.CROPPED)}
+        return {"tiny": features.TINY, "tiny_video": TINY_VIDEO, features.CROPPED: features.TINY}
+    return {key: features.CASES[key] for key in ("vga4", "hd1", "video4", features.CROPPED)}
 
 
 def weights(root: Path, precision: Any) -> ResNet50:
@@ -299,7 +300,7 @@ def trained(config: VideoConfig, group: Group | None = None) -> VideoRun:
     splits, model = cache.open(config.cache), models.of(config)
     trainer = model.trainer(config, Body.stand_in(), group or Group(device=torch.device(config.device)))
     read = {name: splits[name] for name in config.splits}
-    return VideoRun(config, trainer, read, stand_in=True, report=None, draw=None)
+    return VideoRun(config, trainer, read, stand_in=True, report=None)
 
 
 def second_losses(config: VideoConfig, group: Group | None = None) -> dict[str, float]:

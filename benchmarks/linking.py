@@ -23,9 +23,9 @@ whose cut the person is linked is a false bridge; an uncut piece in which the li
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import itertools
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +42,10 @@ from pipeline.linking import link
 from pipeline.pixels.cuts import Histogram, cuts, difference, histogram
 from pipeline.pixels.frames import Video
 from pipeline.pixels.numbered import n_frames
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import report
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -344,23 +348,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args()
-    lines = ["# Who is who, and where scenes change", ""]
-    lines += [
-        "Made by `.venv/bin/python benchmarks/linking.py --clips ... --out benchmarks/linking.md`; which describes at"
-    ]
-    lines += [
-        "its beginning what is compared, and how. Everything in the first table is made up, and its truth known.",
-        "",
-    ]
-    lines += [f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, one core. Gaps up to {MAX_GAP} frames.", ""]
+    lines = [f"One core. Gaps up to {MAX_GAP} frames.", ""]
     lines += ["| scenes | | ID switches | IDF1 | HOTA | frames/s |", "|---|---|---|---|---|---|"]
     lines += quality(2 if args.small else 100)
     if args.clips:
         lines += ["", "## Scene cuts in real clips", "", *scene_cuts(args.clips)]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if args.out is not None:
-        args.out.write_text(text)
+    about = "Everything in the first table is made up, and its truth known."
+    report(about, "Who is who, and where scenes change", lines, args)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,32 @@
-"""How long do opening, windows, `plan`, a run with nothing to do and `verify` take, up to a million tracks?
+"""How does the work grow: up to a million tracks; as `plan` forecasts it; and from a clone to the report?
 
-    .venv/bin/python benchmarks/scale.py
+    .venv/bin/python benchmarks/scale.py --out benchmarks/scale.md
+    .venv/bin/python benchmarks/scale.py forecast
+    .venv/bin/python benchmarks/scale.py clone
 
-For 10^4, 10^5 and 10^6 tracks of 128 rows, four to a video (Kinetics-400 has 250,000 videos): a raw folder in its
-layout, and a cache that was made from it. What is made up: all clips are one file under many names, and so are all
-shards of a column, so that ten terabytes take seconds and no room. What is true: every name, size, digest, checksum
-and record in manifests, tables and shards; a small cache is verified to show it. Nothing is decoded or converted. Each
-figure is of a fresh process that finds all files in memory, since they were just written.
+tracks, the default: opening, windows, `plan`, a run with nothing to do and `verify`. For 10^4, 10^5 and 10^6 tracks of
+128 rows, four to a video (Kinetics-400 has 250,000 videos): a raw folder in its layout, and a cache that was made from
+it. What is made up: all clips are one file under many names, and so are all shards of a column, so that ten terabytes
+take seconds and no room. What is true: every name, size, digest, checksum and record in manifests, tables and shards; a
+small cache is verified to show it. Nothing is decoded or converted. Each figure is of a fresh process that finds all
+files in memory, since they were just written. `verify` reads a cache of `--rows` rows, all of them on the disk, and so
+does `cat`: with the files in memory, and with them dropped from it before (posix_fadvise).
 
-`verify` reads a cache of `--rows` rows, all of them on the disk, and so does `cat`: with the files in memory, and with
-them dropped from it before (posix_fadvise). Writes benchmarks/scale.md.
+forecast: the demo data, and two larger made-up sets of some of the datasets, in the official layouts and with lengths
+that vary. Of each training split, `plan --sample` forecasts person-frames, bytes by stream and hours; then `convert`
+and, of Penn Action, `extract` do it, and `status --sizes` has what was written. Speeds of conversion are those of the
+sample; the demo data's extraction has none to go by, the other sets are given its speed (`--rate`).
+
+clone: this repository's last commit in a folder of its own, and there the README's commands, one after the other: what
+a new user waits for. How long pip takes depends on the network.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,7 +34,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -35,7 +42,7 @@ import cache
 from cache.fingerprint import canonical
 from cache.format import layout, manifest, records
 from cache.format.place import Place
-from pipeline import datasets
+from pipeline import datasets, synthetic
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
@@ -45,6 +52,10 @@ from pipeline.raw import changes as inputs
 from pipeline.raw.stand_in import MARKER
 
 ROOT: Final = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import report  # noqa: E402
+
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
 TRACKS: Final = 4  # a video
@@ -325,20 +336,16 @@ def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
     return best
 
 
-def report(sizes: Sequence[Size], speeds: Mapping[tuple[str, str], float], rows: int) -> str:
-    """benchmarks/scale.md."""
+def tracks(args: argparse.Namespace, work: Path) -> list[str]:
+    """Measure every size, and `verify` beside `cat`."""
+    sizes = [measure(work / str(n), n) for n in args.tracks]
+    write_template(work / "verified", NAME, args.rows)
+    speeds = verify_speeds(work / "verified", 3)
     slow = [call for call, figure in sizes[-1].figures.items() if figure.cpu > GOAL]
     lines = [
-        "# How long do opening, windows, `plan`, a run with nothing to do and `verify` take, up to a million tracks?",
-        "",
         "SIMULATED data: clips and shards are each one file under many names; names, sizes, digests, tables and",
-        "manifests are true. Made by `.venv/bin/python benchmarks/scale.py`, which describes at its beginning what is",
-        "made up.",
-        "",
-        f"{datetime.date.today()}, {len(os.sched_getaffinity(0))} cores ({platform.machine()}), Python "
-        f"{platform.python_version()}, NumPy {np.__version__}, a load of {os.getloadavg()[1]:.0f}. One run each, in a "
-        "fresh process, with all files in memory. Seconds of a call are without Python's start and imports, those of a "
-        "command with them.",
+        "manifests are true. One run each, in a fresh process, with all files in memory. Seconds of a call are without",
+        "Python's start and imports, those of a command with them.",
         "",
         f"The goal, at most {GOAL:.0f} s of CPU time at {sizes[-1].n_tracks:,} tracks, is reached by "
         f"{'all but ' + ', '.join(slow) if slow else 'all of it'}.",
@@ -355,32 +362,192 @@ def report(sizes: Sequence[Size], speeds: Mapping[tuple[str, str], float], rows:
         growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(found))
         cells = " | ".join(f"{f.seconds:.3g} ({f.cpu:.3g}), {f.peak:,.0f} MiB" for f in found)
         lines.append(f"| `{call}` | {cells} | {growth} |")
-    lines += ["", "## Verify", "", f"{rows:,} rows.", "", "| files | cat MB/s | verify MB/s | verify : cat |"]
+    lines += ["", "## Verify", "", f"{args.rows:,} rows.", "", "| files | cat MB/s | verify MB/s | verify : cat |"]
     lines += ["|---|---|---|---|"]
     for state in ("in memory", "on the disk"):
         cat, verify = speeds["cat", state], speeds["verify", state]
         lines.append(f"| {state} | {cat:,.0f} | {verify:,.0f} | **{verify / cat:.2f}** |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+# ------------------------------------------------------------------------------------------ forecast and measured
+
+SETS: Final[Mapping[str, Mapping[str, int]]] = {  # videos a split; none: as the demo data have
+    "demo data": {},
+    "made up": {"penn_action": 16, "posetrack": 8, "amass": 150},
+    "made up, larger": {"posetrack": 20, "amass": 600},
+}
+EXTRACTED: Final = "penn_action"
+WITHIN: Final = 0.15
+
+
+class Line(NamedTuple):
+    """One forecast, and what came of it."""
+
+    of: str
+    what: str
+    forecast: float
+    measured: float
+
+    @property
+    def off(self) -> float:
+        """By which share of what was measured."""
+        return self.forecast / self.measured - 1
+
+
+def forecast(args: argparse.Namespace, work: Path) -> list[str]:
+    """Forecast, do, compare."""
+    found: list[Line] = []
+    rate = None
+    for name in args.sets:
+        folder = work / name.replace(" ", "_")
+        made = make_set(folder, {of: max(2, round(n * args.scale)) for of, n in SETS[name].items()})
+        lines, rate = compare(name, folder, made, args.sample, rate)
+        found += lines
+    exact = [line for line in found if not line.what.startswith("seconds")]
+    timed = [line for line in found if line not in exact]
+    return [
+        f"DEMO DATA in the official layouts. Samples of up to {args.sample} videos a split.",
+        "",
+        *(f"- {text}" for text in _verdicts(exact, timed)),
+        "",
+        "| data | what | forecast | measured | off |",
+        "|---|---|---|---|---|",
+        *(f"| {one.of} | {one.what} | {one.forecast:,.4g} | {one.measured:,.4g} | {one.off:+.1%} |" for one in found),
+    ]
+
+
+def make_set(work: Path, n_videos: Mapping[str, int]) -> tuple[str, ...]:
+    """raw/<dataset> and body below a folder. Returns the datasets."""
+    if not n_videos:
+        synthetic.synthesize(work / "raw", work / "body", datasets.DATASETS)
+        return tuple(datasets.DATASETS)
+    for name, n in n_videos.items():
+        synthetic.write_dataset(name, work / "raw" / name, n_videos=n, workers=os.cpu_count() or 1)
+    synthetic.write_body(work / "body")
+    return tuple(n_videos)
+
+
+def compare(
+    name: str, work: Path, of: tuple[str, ...], sample: int, rate: float | None
+) -> tuple[list[Line], float | None]:
+    """All of one set; and rows a second of the extraction."""
+    root, found = work / "cache", list[Line]()
+    for dataset in of:
+        where = [dataset, "train", "--raw", str(work / "raw" / dataset), "--cache", str(root)]
+        body = ["--body", str(work / "body")] if datasets.get(dataset).uses_body else []
+        given = ["--weights", "untrained:0"] if dataset == EXTRACTED else []
+        given += ["--rate", str(round(rate))] if rate and given else []
+        (planned,) = json.loads(pipeline("plan", *where, *body, *given, "--sample", str(sample), "--json"))
+        expected = planned["forecast"]
+        pipeline("convert", *where, *body)
+        rows, notes = stored(root, f"{dataset}/train")
+        took = {"convert": notes[""]["seconds"]}
+        if dataset == EXTRACTED:
+            pipeline("extract", dataset, "train", "--cache", str(root), "--weights", "untrained:0")
+            rows, notes = stored(root, f"{dataset}/train")
+            took["resnet50"] = notes["resnet50"]["seconds"]
+        kept = rows["accounting"]["frames"]["kept"]
+        found.append(Line(f"{name}: {dataset}", "person-frames", expected["rows"], kept))
+        sizes = {"columns": rows["sizes"]["columns"], **rows["sizes"]["streams"]}
+        for what, n_bytes in sizes.items():
+            found.append(Line(f"{name}: {dataset}", f"bytes of {what}", expected["bytes"][what], n_bytes))
+        for what, seconds in took.items():
+            if expected["seconds"][what] is not None:
+                found.append(Line(f"{name}: {dataset}", f"seconds of {what}", expected["seconds"][what], seconds))
+        if dataset == EXTRACTED:
+            rate = notes["resnet50"]["rows_a_second"]
+    for line in found:
+        print(
+            f"{line.of:<32} {line.what:<20} {line.forecast:14,.1f} {line.measured:14,.1f} {line.off:+.1%}", flush=True
+        )
+    return found, rate
+
+
+def stored(root: Path, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `status --sizes` shows of a split; and what was measured, of its conversion ("") and of each stream."""
+    (row,) = (
+        row
+        for row in json.loads(pipeline("status", "--cache", str(root), "--sizes", "--json"))
+        if row["split"] == split
+    )
+    opened = cache.open(root)[split]
+    notes = {"": opened.provenance} | {name: opened.stream_provenance(name) for name in opened.streams}
+    return row, {name: note["measured"] for name, note in notes.items()}
+
+
+def pipeline(*words: str) -> str:
+    """A command of `python -m pipeline`. Ends the benchmark when it fails."""
+    command = [sys.executable, "-m", "pipeline", *words]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}")
+    return done.stdout
+
+
+def _verdicts(exact: list[Line], timed: list[Line]) -> Iterator[str]:
+    for what, of in (("person-frames and bytes", exact), ("seconds", timed)):
+        within = sum(abs(line.off) <= WITHIN for line in of)
+        worst = max(of, key=lambda line: abs(line.off))
+        many = f"Of {len(of)} forecasts of {what}, {within} were within {WITHIN:.0%}"
+        yield f"{many}; the worst is {worst.off:+.1%}, {worst.of}, {worst.what}."
+
+
+# ------------------------------------------------------------------------------------------- from a clone to the report
+
+STEPS: Final = (  # a command, and what it is to a new user
+    ("make setup", "packages"),
+    ("make data", "data, converted and extracted"),
+    ("make data", "again: nothing to do"),
+    ("make train", "VIBE and its per-frame baseline trained and evaluated"),
+    ("make report", "HMMR trained and evaluated, and the report"),
+    ("make report", "again: nothing to do"),
+)
+
+
+def clone(_: argparse.Namespace, work: Path) -> list[str]:
+    """Run each step in a clone. Raises CalledProcessError for one that fails."""
+    lines, after = ["| command | what | seconds |", "|---|---|---|"], 0.0
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "clone")], check=True)
+    for command, what in STEPS:
+        began = time.monotonic()
+        subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)  # one sees how far it is
+        seconds = time.monotonic() - began
+        lines.append(f"| `{command}` | {what} | {seconds:.0f} |")
+        after += 0 if command == "make setup" or "again" in what else seconds
+    size = (work / "clone/runs/report.html").stat().st_size / 1e6
+    done = f"From data to report, once the packages are there: {after / 60:.1f} minutes. The report has {size:.1f} MB."
+    return [*lines, "", done]
+
+
+PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], list[str]]]]] = {
+    "tracks": ("How does the work grow, up to a million tracks?", tracks),
+    "forecast": ("Is what `plan` forecasts what conversion and extraction then take?", forecast),
+    "clone": ("How long does it take from a clone to the report?", clone),
+}
 
 
 def main() -> None:
     """Measure, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=list(PARTS), default="tracks")
     parser.add_argument("--tracks", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--rows", type=int, default=262_144, help="of the cache that is verified")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="of forecast")
+    parser.add_argument("--sample", type=int, default=16, help="videos that a forecast reads")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="times the usual number of a forecast's made-up videos"
+    )
     parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/scale.md")
+    parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/scale.md")
     parser.add_argument("--measure", nargs=3, metavar=("CALL", "ROOT", "RAW"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measured_here(*args.measure)))
         return
+    title, part = PARTS[args.part]
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        sizes = [measure(Path(folder) / str(n), n) for n in args.tracks]
-        write_template(Path(folder, "verified"), NAME, args.rows)
-        speeds = verify_speeds(Path(folder, "verified"), 3)
-        args.out.write_text(report(sizes, speeds, args.rows))
-        print(f"{args.out}; millions of files are being removed", flush=True)
+        report("DEMO or simulated data: no result about a dataset.", title, part(args, Path(folder)), args)
 
 
 if __name__ == "__main__":

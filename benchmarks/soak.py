@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import errno
 import os
-import platform
 import random
 import resource
 import shutil
@@ -41,6 +39,7 @@ ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
 
 import cache  # noqa: E402
+from benchmarks.common import report  # noqa: E402
 from benchmarks.crash_runs import Fault, tree, watched  # noqa: E402
 from benchmarks.soak_jobs import Difference, Jobs, small_shards  # noqa: E402
 from benchmarks.soak_lab import MOTION, SPLITS, STREAMS, install  # noqa: E402
@@ -192,17 +191,10 @@ class Soak(Jobs):
 # ----------------------------------------------------------------------------------------------------------- the report
 
 
-def report(soak: Soak, wrong: str, seconds: float, files: tuple[int, int], memory: tuple[int, int]) -> str:
+def results(soak: Soak, wrong: str, seconds: float, files: tuple[int, int], memory: tuple[int, int]) -> list[str]:
     """What was done, and what differed."""
-    lines = [
-        "# A working lab in fast motion",
-        "",
-        "MADE-UP DATA. Made by `.venv/bin/python benchmarks/soak.py`, which describes at its beginning what a step is, "
-        "and what is compared after it.",
-        "",
-        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores "
-        f"({platform.machine()}), Linux {platform.release()}, Python {platform.python_version()}, seed "
-        f"{soak.seed}, {seconds / 60:.0f} minutes.",
+    return [
+        f"Seed {soak.seed}, {seconds / 60:.0f} minutes.",
         "",
         f"**{soak.step:,} steps, {soak.checks.count:,} checks, {'1 difference' if wrong else 'no difference'}.**",
         "",
@@ -215,9 +207,7 @@ def report(soak: Soak, wrong: str, seconds: float, files: tuple[int, int], memor
         f"{soak.left['new']:,}.",
         f"Open files of this process after {WARM} steps and at the end: {files[0]}, {files[1]}; "
         f"its memory: {memory[0]:,}, {memory[1]:,} MiB.",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def footprint() -> tuple[int, int]:
@@ -226,8 +216,8 @@ def footprint() -> tuple[int, int]:
     return len([*Path("/proc/self/fd").iterdir()]), pages * resource.getpagesize() >> 20
 
 
-def soak_for(work: Path, seed: int, steps: int, seconds: float) -> tuple[str, str]:
-    """(report, what differs or "")."""
+def soak_for(work: Path, seed: int, steps: int, seconds: float) -> tuple[list[str], str]:
+    """(results, what differs or "")."""
     began, soak, wrong = time.perf_counter(), Soak(work, seed), ""
     early = footprint()
     while soak.step < steps and time.perf_counter() - began < seconds and not wrong:
@@ -240,8 +230,8 @@ def soak_for(work: Path, seed: int, steps: int, seconds: float) -> tuple[str, st
         if soak.step == WARM:
             early = footprint()
     late = footprint()
-    text = report(soak, wrong, time.perf_counter() - began, (early[0], late[0]), (early[1], late[1]))
-    return text, wrong
+    lines = results(soak, wrong, time.perf_counter() - began, (early[0], late[0]), (early[1], late[1]))
+    return lines, wrong
 
 
 def main() -> int:
@@ -256,9 +246,9 @@ def main() -> int:
     if args.work:
         args.work.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="soak-", dir=args.work))
-    text, wrong = soak_for(work, args.seed, args.steps, 60 * args.minutes)
-    args.out.write_text(text)
-    print(f"{args.out}\n{wrong}" + (f"\nThe lab and its cache are in {work}" if wrong else ""))
+    lines, wrong = soak_for(work, args.seed, args.steps, 60 * args.minutes)
+    report("MADE-UP DATA.", "A working lab in fast motion", lines, args)
+    print(f"{wrong}\nThe lab and its cache are in {work}" if wrong else "")
     if not wrong:
         shutil.rmtree(work)
     return int(bool(wrong))

@@ -1,32 +1,34 @@
-"""Training: how fast is a step, and what is a mixture of datasets worth?
+"""How fast is a training step, beside the usual way?
 
     .venv/bin/python benchmarks/training.py --out benchmarks/training.md
-    make data && .venv/bin/python benchmarks/training.py --learn --out benchmarks/learning_mixture.md
+    .venv/bin/python benchmarks/training.py --model hmmr
+    .venv/bin/python benchmarks/training.py --model part_dynamics
 
-Speed: networks of the published sizes, batches of 32 windows of 16 frames, 19 of them with 2D labels alone, and 32 of
-real motion, from a cache of random labels and features with the procedural body. Three ways: "usual", below; ours in
-fp32 and bf16, `VIBETrainer.train_step` on what `training.data.stream` gives, as `training.run` does it. First, with
-dropout off and from equal parameters, all ways take the same steps with the same windows: the losses of float32 must
-agree to 1e-4, or the benchmark ends. Then they train in turns, A B C A B C; reported is the median round with the
-lowest and the highest, and ratios within rounds. `--small` makes all of it tiny, to see that it works.
+Networks of the published sizes and the procedural body. First, with dropout off and from equal parameters, all ways
+take the same steps with the same windows: the losses of float32 must agree to 1e-4 (of HMMR each parameter's gradient
+in the first step to 1e-3, too), or the benchmark ends. Then they train in turns, A B C A B C; reported is the median
+round with the lowest and the highest, and ratios within rounds. `--small` makes all of it tiny, to see that it works.
 
-Usual: databases of whole datasets in memory; loaders of 2D, of 3D and of real motion, whose items are one window of
-eight arrays each, converted when it is asked for; torch's own GRU; every vertex of the body; the discriminator forwards
-three times, with gradients of all that takes part; Adam, one parameter after the other.
+VIBE: batches of 32 windows of 16 frames, 19 of them with 2D labels alone, and 32 of real motion, from a cache of random
+labels and features. Ours in fp32 and bf16, `VIBETrainer.train_step` on what `training.data.stream` gives, as
+`training.run` does it. Usual: databases of whole datasets in memory; loaders of 2D, of 3D and of real motion, whose
+items are one window of eight arrays each, converted when it is asked for; torch's own GRU; every vertex of the body;
+the discriminator forwards three times, with gradients of all that takes part; Adam, one parameter after the other.
 
-Learning: all datasets together and each alone, once a seed, on what `make data` has made, by the `embedded` preset:
-errors on motions and cameras that training never saw, beside the mean body's. All on demo data: no result
-about VIBE.
+HMMR: 8 windows of 20 frames, 4 of them with 2D labels alone, and 960 real poses, from the same cache, without jittered
+copies. Both ways read by the same reader: the ratio is of computing alone. Usual: nn.Conv1d and nn.GroupNorm; feature
+and state side by side in each correction; six sets of bodies one after the other, every vertex of them; discriminator
+and Adam as above. Losses and cameras, which are small, are ours.
+
+Part dynamics: 32 windows of 16 frames with all labels, random numbers in memory. Usual: the gated convolutions by loops
+over regions and taps (nn.functional.conv1d for what a region is given of the others); every vertex of every body; Adam
+as above. "Loops" has the loops alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -34,29 +36,51 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 import cache
 from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
+from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.skeletons import JOINTS, convert
-from vibe_model import TrainConfig, losses, runs, training
-from vibe_model.cameras import project
-from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
-from vibe_model.training.data import Batches, on_device, stream
+from vibe_model import TrainConfig, losses
+from vibe_model.cameras import project, project_orthographic
+from vibe_model.hmmr import losses as hmmr_losses
+from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.hmmr.discriminator import PoseDiscriminator
+from vibe_model.hmmr.generator import Sets
+from vibe_model.hmmr.training import HMMRTrainer, real_poses
+from vibe_model.part_dynamics import losses as part_losses
+from vibe_model.part_dynamics.config import HISTORY, PartDynamicsConfig
+from vibe_model.part_dynamics.decoder import RegionConvolution
+from vibe_model.part_dynamics.generator import pose_neighbours
+from vibe_model.part_dynamics.training import SUPERVISED, PartDynamicsTrainer
+from vibe_model.pr_vipe.training import STATE
+from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from vibe_model.training.data import Batch, Batches, on_device, stream
 from vibe_model.training.parallel import Group
+from vibe_model.training.video import VideoRun
 from vibe_model.vibe.training import VIBETrainer
 
-ROOT: Final = Path(__file__).parents[1]
-USUAL, FP32, BF16 = WAYS = ("usual", "ours, fp32", "ours, bf16")
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import report
+
+USUAL, FP32, BF16 = "usual", "ours, fp32", "ours, bf16"
+LOOPS: Final = "loops over regions"
 AGREEMENT: Final = 1e-4  # relative, of float32
+GRADIENTS_AGREE: Final = 1e-3
+PLAIN: Final[Mapping[str, Any]] = {"foreach": False, "fused": False}  # of Adam: one parameter after the other
 TRACK: Final = 128  # frames
 SKELETON: Final = "body_25"  # of the 2D labels in the files that the usual way reads
 SPLITS: Final = {"datasets_2d": "flat/train", "datasets_3d": "body/train", "motion": "mocap/train"}
@@ -65,102 +89,65 @@ COLUMNS: Final = {
     "datasets_3d": ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "pose", "betas", "has_smpl", "valid"),
     "motion": ("frame_index", "pose", "betas", "has_smpl"),
 }
-EVALUATED: Final = ("3dpw/validation", "3dpw/test", "h36m/val", "mpi_inf_3dhp/test")
-PAPER: Final = TrainConfig.paper()
 Floats = dict[str, NDArray[Any]]
+Terms = Mapping[str, Any]  # losses by name
 
 
 def main() -> None:
-    """Measure, print, write the report."""
+    """Compare, measure, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(MODELS), default="vibe")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=8, help="of each way in each round")
-    parser.add_argument("--agree", type=int, default=10, help="steps whose losses are compared")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="of each way in each round; 8 of VIBE, 1 of others")
+    parser.add_argument("--agree", type=int, help="steps whose losses are compared; 10 of VIBE, 2 of others")
     parser.add_argument("--tracks", type=int, default=128, help="of 128 frames, in each of three splits")
-    parser.add_argument("--small", action="store_true", help="networks of 16 numbers, 2 rounds of 2 steps")
+    parser.add_argument("--small", action="store_true", help="small networks or short windows, 2 rounds")
     parser.add_argument("--at", type=Path, help="where to make the cache; a temporary folder by default")
-    parser.add_argument("--learn", action="store_true", help="all datasets and each alone, instead of speed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cache", type=Path, default=ROOT / "data/cache")
-    parser.add_argument("--body", type=Path, default=ROOT / "data/embedded/body")
     parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/training.md")
     args = parser.parse_args()
+    title, measure, steps, agree = MODELS[args.model]
+    args.steps, args.agree = args.steps or steps, args.agree or agree
     if args.small:
-        args.rounds, args.steps, args.agree, args.tracks = 2, 2, 2, 4
+        args.rounds, args.steps, args.agree, args.tracks = 2, min(2, steps), 2, 4
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        title, table = (learning if args.learn else speed)(Path(folder), args)
-    report("DEMO DATA, no result about VIBE.", title, table, args)
+        lines = measure(Path(folder), args)
+    about = f"DEMO DATA: random labels and features, the procedural body; no result about {title}."
+    report(about, f"How fast is a step of {title}'s training?", lines, args)
 
 
-def report(about: str, title: str, table: list[str], args: argparse.Namespace) -> None:
-    """Print a table with its command, date and machine, and write it to `args.out`."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpu = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "no GPU used"
-    machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu}"
-    software = f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
-    command = " ".join((f".venv/bin/python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]))
-    lines = [f"# {title}", "", f"{about} Made by `{command}`.", ""]
-    lines += [f"{datetime.date.today()}, {machine}, {software}.", "", *table, ""]
-    print("\n".join(lines))
-    if args.out:
-        args.out.write_text("\n".join(lines))
+def agreement(
+    ways: Mapping[str, Callable[[int], Terms]],
+    networks: Sequence[nn.Module],
+    n_steps: int,
+    after_first: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """A table of how losses differ over some steps without dropout. Ends the benchmark where float32's do.
 
-
-def speed(root: Path, args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Steps a second of each way, in turns, after their losses were compared."""
-    make_cache(root, args.tracks)
-    sizes: Any = {"hidden_size": 16, "regressor_size": 16, "disc_size": 16} if args.small else {}
-    parts: Any = {part: (name,) for part, name in SPLITS.items()}
-    config = TrainConfig(cache=root, device=args.device, iterations=10**6, **parts, **sizes)
-    opened, body, device = cache.open(root), Body.stand_in(), torch.device(args.device)
-    batches = Batches(config, {name: opened[name] for name in SPLITS.values()})
-    databases = {part: Database(opened[name], config.seqlen) for part, name in SPLITS.items()}
-
-    def usual_batches(stop: int) -> Iterator[tuple[Any, ...]]:
-        """The windows that `batches` would give in these steps, in three loaders."""
-        picks = [batches.mixture.draw(step) for step in range(stop)]
-        loaders: list[Any] = []
-        for part, database in databases.items():
-            rows: Any = [[int(row) for pick in step[part] for row in pick.starts] for step in picks]
-            loaders.append(DataLoader(database, batch_sampler=rows, num_workers=int(part != "motion")))
-        return zip(*loaders, strict=True)
-
-    def trainers() -> tuple[UsualTrainer, dict[str, VIBETrainer]]:
-        ours = {
-            way: VIBETrainer(replace(config, precision=way.rpartition(" ")[2]), body, Group(device=device))
-            for way in (FP32, BF16)
-        }
-        return UsualTrainer(config, body, device, ours[FP32]), ours
-
-    usual, ours = trainers()
-    networks: list[Any] = [usual.generator, usual.discriminator]
-    networks += [network for trainer in ours.values() for network in (trainer.generator, trainer.discriminator)]
-    for module in itertools.chain.from_iterable(network.modules() for network in networks):
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    worst: dict[str, dict[str, float]] = {way: {} for way in ours}
-    for step, batch in enumerate(usual_batches(args.agree)):
-        expected = usual.train_step(*batch)
-        for way, trainer in ours.items():
-            found = trainer.train_step(on_device(batches.at(step), device)).terms
-            for name, value in expected.items():
-                worst[way][name] = max(worst[way].get(name, 0.0), abs(found[name] - value) / abs(value))
-    if wrong := {name: value for name, value in worst[FP32].items() if not value <= AGREEMENT}:
+    ways: what takes a step of this number and returns its losses, the usual way first.
+    """
+    dropouts = [module for net in networks for module in net.modules() if isinstance(module, nn.Dropout)]
+    usual_p = [module.p for module in dropouts]
+    for module in dropouts:
+        module.p = 0.0
+    worst: dict[str, dict[str, float]] = {way: {} for way in ways if way != USUAL}
+    for step in range(n_steps):
+        terms = {way: take(step) for way, take in ways.items()}
+        for way, (name, value) in itertools.product(worst, terms[USUAL].items()):
+            off = abs(float(terms[way][name]) / float(value) - 1)
+            worst[way][name] = max(worst[way].get(name, 0.0), off)
+        if step == 0:
+            after_first()
+    for module, p in zip(dropouts, usual_p, strict=True):
+        module.p = p
+    exact = {f"{way}, {name}": off for way, of in worst.items() if way != BF16 for name, off in of.items()}
+    if wrong := {name: off for name, off in exact.items() if not off <= AGREEMENT}:
         raise SystemExit(f"other losses than the usual way's: {wrong}, relative; expected at most {AGREEMENT}")
-
-    usual, ours = trainers()
-    sources: dict[str, Any] = {way: stream(batches, 0, device=device) for way in ours}
-    usual_source = usual_batches(args.rounds * (args.steps + 1))
-    turns: dict[str, Callable[[], float]] = {USUAL: lambda: timed(usual_source, lambda b: usual.train_step(*b))}
-    for way, trainer in ours.items():
-        turns[way] = lambda way=way, trainer=trainer: timed(sources[way], trainer.train_step)  # type: ignore[misc]
-    with closing(sources[FP32]), closing(sources[BF16]):
-        lines = in_turns(turns, args)
-    lines += ["", f"The largest relative difference of a loss from the usual way's in {args.agree} steps:", ""]
+    lines = ["", f"The largest relative difference of a loss from the usual way's in {n_steps} steps:", ""]
     lines += ["| | " + " | ".join(worst) + " |", "|---" * (1 + len(worst)) + "|"]
-    lines += [f"| {name} | " + " | ".join(f"{t[name]:.1e}" for t in worst.values()) + " |" for name in worst[FP32]]
-    return "How fast is a training step?", lines
+    return lines + [
+        f"| {name} | " + " | ".join(f"{t[name]:.1e}" for t in worst.values()) + " |" for name in worst[FP32]
+    ]
 
 
 def in_turns(turns: Mapping[str, Callable[[], float]], args: argparse.Namespace) -> list[str]:
@@ -228,6 +215,50 @@ def make_cache(root: Path, n_tracks: int) -> None:
                     keys = np.stack([numbers, numbers], axis=1).astype(np.uint64)
                     features.write(shard, values.astype(np.float16), np.ones(len(numbers), bool), keys)
                 features.commit({"stand_in": True})
+
+
+# ---------------------------------------------------------------------------------------------------------------- VIBE
+
+
+def vibe(root: Path, args: argparse.Namespace) -> list[str]:
+    """Steps a second of each way, in turns, after their losses were compared."""
+    make_cache(root, args.tracks)
+    sizes: Any = {"hidden_size": 16, "regressor_size": 16, "disc_size": 16} if args.small else {}
+    parts: Any = {part: (name,) for part, name in SPLITS.items()}
+    config = TrainConfig(cache=root, device=args.device, iterations=10**6, **parts, **sizes)
+    opened, body, device = cache.open(root), Body.stand_in(), torch.device(args.device)
+    batches = Batches(config, {name: opened[name] for name in SPLITS.values()})
+    databases = {part: Database(opened[name], config.seqlen) for part, name in SPLITS.items()}
+
+    def usual_batches(stop: int) -> Iterator[tuple[Any, ...]]:
+        """The windows that `batches` would give in these steps, in three loaders."""
+        picks = [batches.mixture.draw(step) for step in range(stop)]
+        loaders: list[Any] = []
+        for part, database in databases.items():
+            rows: Any = [[int(row) for pick in step[part] for row in pick.starts] for step in picks]
+            loaders.append(DataLoader(database, batch_sampler=rows, num_workers=int(part != "motion")))
+        return zip(*loaders, strict=True)
+
+    ours = {
+        way: VIBETrainer(replace(config, precision=way.rpartition(" ")[2]), body, Group(device=device))
+        for way in (FP32, BF16)
+    }
+    usual = UsualTrainer(config, body, device, ours[FP32])
+    compared = list(usual_batches(args.agree))
+    steps: dict[str, Callable[[int], Terms]] = {USUAL: lambda i: usual.train_step(*compared[i])}
+    for way, trainer in ours.items():
+        steps[way] = lambda i, t=trainer: t.train_step(on_device(batches.at(i), device)).terms  # type: ignore[misc]
+    trainers: list[Any] = [usual, *ours.values()]
+    networks = [network for trainer in trainers for network in (trainer.generator, trainer.discriminator)]
+    differences = agreement(steps, networks, args.agree)
+
+    sources: dict[str, Any] = {way: stream(batches, 0, device=device) for way in ours}
+    usual_source = usual_batches(args.rounds * (args.steps + 1))
+    turns: dict[str, Callable[[], float]] = {USUAL: lambda: timed(usual_source, lambda b: usual.train_step(*b))}
+    for way, trainer in ours.items():
+        turns[way] = partial(timed, sources[way], trainer.train_step)
+    with closing(sources[FP32]), closing(sources[BF16]):
+        return [*in_turns(turns, args), *differences]
 
 
 class Database(Dataset[Floats]):
@@ -326,11 +357,10 @@ class UsualTrainer:
         assert like.discriminator is not None
         self.generator.load_state_dict(like.generator.state_dict())
         self.discriminator.load_state_dict(like.discriminator.state_dict())
-        plain: Any = {"foreach": False, "fused": False}
         decay = config.weight_decay_discriminator
         self._optimisers = (
-            torch.optim.Adam(self.generator.parameters(), config.lr_generator, **plain),
-            torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, weight_decay=decay, **plain),
+            torch.optim.Adam(self.generator.parameters(), config.lr_generator, **PLAIN),
+            torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, weight_decay=decay, **PLAIN),
         )
 
     def train_step(
@@ -352,40 +382,246 @@ class UsualTrainer:
         return {name: float(term.detach()) for name, term in (terms | sides).items()}
 
 
-def learning(root: Path, args: argparse.Namespace) -> tuple[str, list[str]]:
-    """PA-MPJPE of all datasets together and of each alone, and the mean body's."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    base = TrainConfig.embedded(cache=args.cache, body=args.body, runs=root, evaluation=EVALUATED, hold="ram")
-    for seed in args.seeds:
-        for name, config in configurations(replace(base, seed=seed)):
-            metrics = json.loads((training.run(config) / runs.METRICS).read_text())
-            found.setdefault(name, []).append(metrics)
-            print(name, seed, *(f"{metrics[split]['pa_mpjpe']:.1f}" for split in EVALUATED), flush=True)
-    first = next(iter(found.values()))[0]
-    found["(the mean body)"] = [{split: first[split]["baseline"] for split in EVALUATED}]
-    lines = ["PA-MPJPE in mm on motions and cameras that training never saw: means over the seeds, ± their standard"]
-    lines += ["deviation.", "", f"| trained on | {' | '.join(EVALUATED)} | mean |", "|---" * (2 + len(EVALUATED)) + "|"]
-    for name, rows in found.items():
-        by_split = [[row[split]["pa_mpjpe"] for row in rows] for split in EVALUATED]
-        cells = [
-            mean_and_spread(values) for values in (*by_split, [statistics.mean(v) for v in zip(*by_split, strict=True)])
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "All datasets together against each alone", lines
+# ---------------------------------------------------------------------------------------------------------------- HMMR
 
 
-def configurations(base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """All datasets together, then each alone."""
-    yield "all datasets", replace(base, datasets_2d=PAPER.datasets_2d, datasets_3d=PAPER.datasets_3d)
-    yield from ((name, replace(base, datasets_2d=(), datasets_3d=(name,))) for name in PAPER.datasets_3d)
-    yield from ((name, replace(base, datasets_2d=(name,), datasets_3d=())) for name in PAPER.datasets_2d)
+def hmmr(root: Path, args: argparse.Namespace) -> list[str]:
+    """Steps a second of both ways, and how they differ."""
+    sizes: Any = {part: (name,) for part, name in SPLITS.items()} | {"validation": ("body/train",), "evaluation": ()}
+    sizes |= {"batch_size": 2, "seqlen": 8} if args.small else {}
+    make_cache(root, args.tracks)
+    config = HMMRConfig(cache=root, runs=root, device=args.device, iterations=10**6, **sizes)
+    body, group, gradient = Body.stand_in(), Group(device=torch.device(args.device)), list[float]()
+    ours = HMMRTrainer(config, body, group)
+    usual = UsualHMMR(config, body, ours)
+    run = VideoRun(config, ours, cache.open(root), stand_in=True, report=None)
+    with closing(run.batches(0)) as source:
+        batches = list(itertools.islice(source, args.agree))
+        steps: dict[str, Callable[[int], Terms]] = {
+            USUAL: lambda i: usual.train_step(batches[i]),
+            FP32: lambda i: ours.train_step(batches[i]).terms,
+        }
+        networks = [usual.generator, ours.generator]
+        lines = agreement(steps, networks, args.agree, lambda: gradient.extend(gradients_off(usual, ours)))
+        if not max(gradient) <= GRADIENTS_AGREE:
+            raise SystemExit(f"gradients differ by {max(gradient):.1e}; expected at most {GRADIENTS_AGREE:g}")
+        lines += ["", f"Of a parameter's gradient in the first step: {max(gradient):.1e}."]
+        trainers: dict[str, Any] = {USUAL: usual, FP32: ours}
+        turns = {way: partial(timed, source, trainer.train_step) for way, trainer in trainers.items()}
+        return [*in_turns(turns, args), *lines]
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Of several seeds "71.0 ± 1.4", of one "70.0"."""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+def gradients_off(usual: UsualHMMR, ours: HMMRTrainer) -> Iterator[float]:
+    """Of each parameter's gradients, relative to the usual one's norm."""
+    for network, own in ((usual.generator, ours.generator), (usual.discriminator, ours.discriminator)):
+        assert own is not None
+        for name, parameter in network.named_parameters():
+            expected, found = parameter.grad, own.get_parameter(name).grad
+            assert expected is not None and found is not None
+            yield float((found - expected).norm() / expected.norm())
 
+
+class Block(nn.Module):
+    """One of the encoder's, (B, F, T)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(32, size, eps=1e-6), nn.GroupNorm(32, size, eps=1e-6)
+        self.conv1, self.conv2 = nn.Conv1d(size, size, 3, padding=1), nn.Conv1d(size, size, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv2(torch.relu(self.norm2(self.conv1(torch.relu(self.norm1(x))))))
+        return out
+
+
+class Layers(nn.Module):
+    """A regressor's three corrections of a state."""
+
+    mean: nn.Parameter
+
+    def __init__(self, config: HMMRConfig, n_state: int) -> None:
+        super().__init__()
+        width = config.regressor_size
+        self.fc1, self.fc2 = nn.Linear(config.feature_size + n_state, width), nn.Linear(width, width)
+        self.out, self.dropout = nn.Linear(width, n_state), nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        for _ in range(3):
+            hidden = self.dropout(torch.relu(self.fc1(torch.cat([x, state], dim=1))))
+            state = state + self.out(self.dropout(torch.relu(self.fc2(hidden))))
+        return state
+
+
+class HMMRGenerator(nn.Module):
+    """HMMR by the paper, with the names of our parameters."""
+
+    def __init__(self, config: HMMRConfig, body: Body, mean: Tensor) -> None:
+        super().__init__()
+        size = config.feature_size
+        self.temporal = nn.ModuleDict({"blocks": nn.Sequential(*(Block(size) for _ in range(3)))})
+        self.regressor = Layers(config, 85)
+        self.regressor.mean = nn.Parameter(mean.clone())
+        self.deltas = nn.ModuleDict({"minus5": Layers(config, 72), "plus5": Layers(config, 72)})
+        self.hallucinator = nn.ModuleDict({f"fc{i}": nn.Linear(size, size) for i in (1, 2, 3)})
+        self.body = body
+
+    def forward(self, features: Tensor) -> Sets:
+        strip = self.temporal["blocks"](features.mT).mT
+        h = self.hallucinator
+        hallucination = features + h["fc3"](torch.relu(h["fc2"](torch.relu(h["fc1"](features)))))
+        return Sets(strip, hallucination, self.bodies(strip), self.bodies(hallucination))
+
+    def bodies(self, strip: Tensor) -> dict[Any, Any]:
+        """Of each frame, and 5 frames before and after it."""
+        x = strip.flatten(0, 1)
+        camera, pose, shape = self.regressor(x, self.regressor.mean.expand(len(x), -1)).split([3, 72, 10], dim=1)
+        still = torch.tensor([1.0, 0.0, 0.0], device=x.device).expand(len(x), 3)
+        deltas = {
+            dt: self.posed(still, self.deltas[name](x, pose), shape, strip)
+            for dt, name in ((-5, "minus5"), (5, "plus5"))
+        }
+        return {**self.posed(camera, pose, shape, strip), "deltas": deltas}
+
+    def posed(self, camera: Tensor, pose: Tensor, shape: Tensor, strip: Tensor) -> dict[str, Tensor]:
+        rotmat = axis_angle_to_matrix(pose.reshape(-1, 24, 3))
+        joints = self.body(betas=shape, rotmat=rotmat).joints
+        out = {"theta": torch.cat([camera, pose, shape], dim=1), "kp_3d": joints, "rotmat": rotmat}
+        out["kp_2d"] = project_orthographic(joints, camera)
+        return {name: value.reshape(*strip.shape[:2], *value.shape[1:]) for name, value in out.items()}
+
+
+class UsualHMMR:
+    """Both networks and their optimisers, from the parameters of ours."""
+
+    def __init__(self, config: HMMRConfig, body: Body, like: HMMRTrainer) -> None:
+        assert like.discriminator is not None
+        self._weights, device = config.weights, like.group.device
+        start = like.generator.state_dict()
+        self.generator = HMMRGenerator(config, body, start["regressor.mean"]).to(device)
+        self.generator.load_state_dict(start)
+        self.discriminator = PoseDiscriminator().to(device)
+        self.discriminator.load_state_dict(like.discriminator.state_dict())
+        self._optimisers = (
+            torch.optim.Adam(self.generator.parameters(), config.lr_generator, **PLAIN),
+            torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, **PLAIN),
+        )
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step. Returns the weighted terms."""
+        sets = self.generator(batch.labels["features"].float())
+        terms = hmmr_losses.supervised(sets, batch.labels, optimal_camera="trace", weights=self._weights)
+        fake = hmmr_losses.rotations(sets)
+        scores = [self.discriminator(poses) for poses in (fake, real_poses(batch), fake.detach())]
+        terms["adversarial"] = self._weights["adversarial"] * hmmr_losses.adversarial(scores[0])
+        own = {"discriminator": self._weights["discriminator"] * hmmr_losses.discriminator(*scores[1:])}
+        for optimiser, of_it in zip(self._optimisers, (terms, own), strict=True):
+            optimiser.zero_grad()
+            sum(of_it.values(), torch.zeros((), device=fake.device)).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return {name: float(value.detach()) for name, value in (terms | own).items()}
+
+
+# ------------------------------------------------------------------------------------------------------- part dynamics
+
+
+def part_dynamics(root: Path, args: argparse.Namespace) -> list[str]:
+    """Steps a second of the three ways, and how they differ."""
+    sizes: Any = {"batch_size": 2, "seqlen": 8, "width": 16} if args.small else {}
+    torch.manual_seed(0)
+    torch.save({STATE: PrVIPE().state_dict(), "stand_in": True}, root / "embedding.pt")
+    config = PartDynamicsConfig(embedding=root / "embedding.pt", runs=root, device=args.device, **sizes)
+    body, batch = Body.stand_in(), random_batch(config)
+    ways = {USUAL: UsualParts(config, body), LOOPS: Loops(config, body), FP32: PartDynamicsTrainer(config, body)}
+    for trainer in ways.values():
+        trainer.generator.load_state_dict(ways[USUAL].generator.state_dict())
+    steps: dict[str, Any] = {way: lambda _, t=trainer: t.train_step(batch).terms for way, trainer in ways.items()}
+    lines = agreement(steps, [trainer.generator for trainer in ways.values()], args.agree)
+    turns = {way: partial(timed, itertools.repeat(batch), trainer.train_step) for way, trainer in ways.items()}
+    return [*in_turns(turns, args), *lines]
+
+
+class Loops(PartDynamicsTrainer):
+    """Ours, with the convolutions written out."""
+
+    def __init__(self, config: PartDynamicsConfig, body: Body) -> None:
+        super().__init__(config, body)
+        for module in self.generator.modules():
+            if isinstance(module, RegionConvolution):
+                module.forward = MethodType(by_loops, module)  # type: ignore[method-assign]
+
+
+class UsualParts(Loops):
+    """And with every vertex, and with an optimiser that takes one parameter after the other."""
+
+    def __init__(self, config: PartDynamicsConfig, body: Body) -> None:
+        super().__init__(config, body)
+        self.learners["generator"].optimiser = torch.optim.Adam(
+            self.generator.parameters(), config.lr_generator, **PLAIN
+        )
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        weights, labels, embedding = self.config.weights, batch.labels, self.embedding
+        assert embedding is not None
+        every = self.generator.regress_around(**{name: labels[name] for name in ("features", *self.config.beside)})
+        current = self.generator.pose(every.pop(0))
+        supervised = {name: weights[name] for name in SUPERVISED}
+        terms = losses.generator_losses(current, labels, supervised)
+        neighbours = pose_neighbours(self.generator.body, every)
+        terms["neighbours"] = weights["neighbours"] * part_losses.neighbours(neighbours, labels, supervised)
+        kp_2d = labels["kp_2d"]
+        with torch.no_grad():
+            normalised, known = PrVIPE.normalise(part_losses.keypoints_13(kp_2d[..., :2], kp_2d))
+            labelled = torch.cat(embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
+        unsure = part_losses.uncertainty(embedding, part_losses.keypoints_13(current["kp_2d"], kp_2d), labelled, known)
+        terms["uncertainty"] = weights["uncertainty"] * unsure
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+
+def by_loops(convolution: RegionConvolution, states: Tensor) -> Tensor:
+    """`RegionConvolution.forward`, recombination "multiply": (B, T, R, W) -> (B, T, R, W)."""
+    n_frames, n_regions, width = states.shape[1:]
+    kernel, dilation = convolution.kernel, convolution.dilation
+    margin = (kernel - 1) // 2 * dilation
+    padded = states[:, torch.arange(-margin, n_frames + margin, device=states.device).clamp(0, n_frames - 1)]
+    context = []
+    for region in range(n_regions):
+        others = torch.cat([padded[:, :, other] for other in range(n_regions) if other != region], dim=-1).mT
+        weight = convolution.context[region].transpose(2, 3).reshape(kernel, (n_regions - 1) * width, kernel)
+        context.append(functional.conv1d(others, weight, convolution.context_bias[region], dilation=dilation))
+    gates = convolution.context_norm(torch.cat(context, dim=1)).sigmoid()  # (B, R K, T)
+    found = []
+    for region, weights in enumerate(convolution.weight):
+        out = torch.zeros_like(states[:, :, region])
+        for tap, weight in enumerate(weights):
+            at = padded[:, tap * dilation : tap * dilation + n_frames, region]
+            out = out + (at * gates[:, region * kernel + tap, :, None]) @ weight
+        found.append(out)
+    return torch.stack(found, dim=2)
+
+
+def random_batch(config: PartDynamicsConfig) -> Batch:
+    """Windows of random numbers of a sensible size: what is measured does not depend on them."""
+    size, random = (config.batch_size, config.seqlen), torch.randn
+    ones = torch.ones(size)
+    embedded = torch.cat([random(*size, 32), torch.rand(*size, 32) + 0.1], dim=-1)
+    labels = {
+        "features": random(*size, config.feature_size).abs() / 2,
+        "pr_vipe": embedded,
+        "homography": random(*size, 9 * (HISTORY + 1)) / 100,
+        "kp_2d": torch.cat([random(*size, 49, 2) * 0.3, torch.ones(*size, 49, 1)], dim=-1),
+        "kp_3d": random(*size, 49, 3) * 0.3,
+        "theta": random(*size, 85) * 0.2,
+        **dict.fromkeys(("pr_vipe_ok", "homography_ok", "w_3d", "w_smpl", "valid"), ones),
+    }
+    return Batch({name: value.to(config.device) for name, value in labels.items()}, None)
+
+
+MODELS: Final = {  # title, what measures it, steps a round, steps that are compared
+    "vibe": ("VIBE", vibe, 8, 10),
+    "hmmr": ("HMMR", hmmr, 1, 2),
+    "part_dynamics": ("part dynamics", part_dynamics, 1, 2),
+}
 
 if __name__ == "__main__":
     main()

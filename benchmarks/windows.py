@@ -17,10 +17,8 @@ report, `--small` makes all of it tiny, to see that it works.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import report
 
 SEQLEN: Final = 16
 STREAM: Final = "resnet50"
@@ -330,28 +332,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/windows.md")
     args = parser.parse_args()
     rows, dim, rounds = (4_096, 32, 1) if args.small else (args.rows, 2048, args.rounds)
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         data = make(Path(folder), rows=rows, dim=dim)
         sections = [
             windows(data, rounds=rounds, batch=args.batch, passes=args.passes),
             whole_batches(data, rounds=2 * rounds),
         ]
-    head = [
-        "# How fast are windows read?",
-        "",
-        "Made by `.venv/bin/python benchmarks/windows.py --out benchmarks/windows.md`, which describes at the top",
-        "what is compared, and how. All ways gave the same bytes in the same run.",
-        "",
-        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores "
-        f"({platform.machine()}), {ram:.0f} GiB, Python {platform.python_version()}, NumPy {np.__version__}. "
-        f"{rows:,} rows of {dim} float16, windows of {SEQLEN} frames, {args.batch} a batch, one thread.",
-        "",
-    ]
-    text = "\n".join([*head, *(line for section in sections for line in (*section, ""))])
-    print(text)
-    if args.out:
-        args.out.write_text(text)
+    facts = f"{rows:,} rows of {dim} float16, windows of {SEQLEN} frames, {args.batch} a batch, one thread."
+    lines = [facts, "", *(line for section in sections for line in (*section, ""))]
+    report("All ways gave the same bytes in the same run.", "How fast are windows read?", lines, args)
 
 
 if __name__ == "__main__":

@@ -14,23 +14,18 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Flow = Literal["dis", "lk"]
-Method = Literal["robust", "plain"]
-
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 GRID: Final = 17  # points on an axis, from 10% to 90% of it
-FINE_GRID: Final = 33  # for regions of the picture, in which few of the others would be
 FINEST_SCALE: Final = 1  # of DIS, as its preset has it: half the resolution. 0 is full, 5 times the time
-COARSEST_CHOICE: Final = 2
+LEAST_SIDE: Final = 92  # px: the least height and width of which DIS computes that scale. Below, it takes others
 LARGEST_ERROR: Final = 1.0  # px between a point and where the flow forth and back leads it
 LEAST_POINTS: Final = 40  # of 289, below which nothing is concluded
 ROUNDS: Final = 10  # of reweighting
@@ -43,77 +38,19 @@ CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
 _OF_THIS_THREAD: Final = threading.local()
 
 
-def between(
-    previous: NDArray[Any],
-    current: NDArray[Any],
-    *,
-    flow: Flow = "dis",
-    method: Method = "robust",
-    finest_scale: int = FINEST_SCALE,
-    rounds: int = ROUNDS,
-) -> tuple[Floats, bool]:
+def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, bool]:
     """Two uint8 pictures of one size, (H, W) grey or (H, W, 3) RGB -> (3, 3), and whether it is known.
 
-    `flow`: dense inverse search, or Lucas and Kanade's on a pyramid (lk). `method` and `rounds` as in `fit`; the plain
-    one uses all points, checked or not. `finest_scale` 0 to 2, of dis: the flow's resolution is the picture's by 2 to
-    its power.
-
     Equal pictures give exactly the identity, known, even where they have no texture: motion and rest look the same
-    there. What is degenerate, and pictures smaller than `least_side`, gives the identity, unknown. Raises ValueError
+    there. What is degenerate, and pictures smaller than LEAST_SIDE, gives the identity, unknown. Raises ValueError
     for anything else than two such pictures.
     """
-    moved = movement(previous, current, flow=flow, finest_scale=finest_scale)
-    if moved is None:
-        return np.eye(3), False
-    source, target, weights = moved
-    return fit(source, target, None if method == "plain" else weights, method, rounds)
-
-
-def of_regions(
-    previous: NDArray[Any],
-    current: NDArray[Any],
-    weights: Callable[[Floats], Floats],
-    *,
-    flow: Flow = "dis",
-    finest_scale: int = FINEST_SCALE,
-    rounds: int = ROUNDS,
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """As `between`, robustly, of R regions of the later picture: (R, 3, 3), and (R,) whether each is known.
-
-    `weights` (P, 2) -> (R, P) tells how much a point of the later picture, in [-1, 1], belongs to each region. A point
-    of the earlier picture counts as the one where the flow leads it. The grid has 33 x 33 points. Of a region, it is
-    the corners of the rectangle around its points that must not move by more than 1.
-    """
-    moved = movement(previous, current, flow=flow, finest_scale=finest_scale, points=FINE_GRID)
-    if moved is None:
-        return np.eye(3)[None].repeat(len(weights(CORNERS)), 0), np.zeros(len(weights(CORNERS)), bool)
-    source, target, checked = moved
-    fits = []
-    for region in weights(target) * checked:
-        inside = source[region > 0]
-        low, high = (inside.min(axis=0), inside.max(axis=0)) if len(inside) else CORNERS[[0, 3]]
-        corners = np.where(CORNERS < 0, low, high)
-        fits.append(fit(source, target, region, rounds=rounds, corners=corners))
-    return np.stack([found for found, _ in fits]), np.array([known for _, known in fits])
-
-
-def movement(
-    previous: NDArray[Any], current: NDArray[Any], *, flow: Flow, finest_scale: int, points: int = GRID
-) -> tuple[Floats, Floats, Floats] | None:
-    """`correspondences` of two pictures as `between` takes them; None where they are too small. Raises ValueError."""
     first, second = grey(previous), grey(current)
     if first.shape != second.shape:
         raise ValueError(f"expected two pictures of one size, found {first.shape} and {second.shape}")
-    if min(first.shape) < least_side(finest_scale):
-        return None
-    return correspondences(first, second, flow=flow, finest_scale=finest_scale, points=points)
-
-
-def least_side(finest_scale: int = FINEST_SCALE) -> int:
-    """The least height and width, px, of which DIS computes the scales that it is to. Below, it takes others."""
-    if finest_scale not in range(COARSEST_CHOICE + 1):
-        raise ValueError(f"finest scale {finest_scale}: expected 0 to {COARSEST_CHOICE}")
-    return 46 << finest_scale
+    if min(first.shape) < LEAST_SIDE:
+        return np.eye(3), False
+    return fit(*correspondences(first, second))
 
 
 def grey(picture: NDArray[Any]) -> Bytes:
@@ -136,21 +73,14 @@ def dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE
     return np.asarray(by_scale[finest_scale].calc(previous, current, None), np.float32)
 
 
-def point_flow(previous: Bytes, current: Bytes, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """(H, W) uint8 pictures, (P, 2) px -> (P, 2) px, and (P,) whether found. Lucas and Kanade's, on a pyramid."""
-    at, lucas_kanade = points[:, None].astype(np.float32), cast(Any, cv2.calcOpticalFlowPyrLK)
-    arrived, found, _ = lucas_kanade(previous, current, at, None)
-    return (arrived - at)[:, 0].astype(np.float64), found[:, 0] > 0
-
-
 @functools.lru_cache(maxsize=16)
-def grid(height: int, width: int, points: int = GRID) -> NDArray[np.int64]:
-    """(289, 2) x and y of the pixels next to 17 x 17 points, or more, from 10% to 90% of the picture, row by row."""
-    share = np.linspace(0.1, 0.9, points)
+def grid(height: int, width: int) -> NDArray[np.int64]:
+    """(289, 2) x and y of the pixels next to 17 x 17 points from 10% to 90% of the picture, row by row."""
+    share = np.linspace(0.1, 0.9, GRID)
     x, y = np.meshgrid(np.rint(share * width - 0.5), np.rint(share * height - 0.5))
-    found = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
-    found.flags.writeable = False  # it is cached
-    return found
+    pixels = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
+    pixels.flags.writeable = False  # it is cached
+    return pixels
 
 
 def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
@@ -158,9 +88,7 @@ def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
     return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
 
 
-def correspondences(
-    previous: Bytes, current: Bytes, *, flow: Flow = "dis", finest_scale: int = FINEST_SCALE, points: int = GRID
-) -> tuple[Floats, Floats, Floats]:
+def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats, Floats]:
     """Two (H, W) uint8 pictures -> (P, 2) points of the `grid`, (P, 2) where each went, (P,) weights.
 
     A weight is 1 where the flow forth and back comes within a pixel of where it began, inside the picture, else 0.
@@ -168,22 +96,12 @@ def correspondences(
     where its own error is 0.1 px, and takes a quarter of the time.
     """
     height, width = previous.shape
-    start = grid(height, width, points)
-    size = np.array([width, height], np.float64)
-    if flow == "dis":
-        moved = dense_flow(previous, current, finest_scale)[start[:, 1], start[:, 0]].astype(np.float64)
-        end = start + moved
-        back = sample(dense_flow(current, previous, finest_scale + 1), end)
-        found = np.ones(len(start), bool)
-    elif flow == "lk":
-        moved, there = point_flow(previous, current, start.astype(np.float64))
-        end = start + moved
-        back, again = point_flow(current, previous, end)
-        found = there & again
-    else:
-        raise ValueError(f"flow {flow!r}: expected one of {', '.join(get_args(Flow))}")
+    start, size = grid(height, width), np.array([width, height], np.float64)
+    moved = dense_flow(previous, current)[start[:, 1], start[:, 0]].astype(np.float64)
+    end = start + moved
+    back = sample(dense_flow(current, previous, FINEST_SCALE + 1), end)
     inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
-    good = found & inside & (np.square(moved + back).sum(axis=1) < LARGEST_ERROR**2)
+    good = inside & (np.square(moved + back).sum(axis=1) < LARGEST_ERROR**2)
     source = normalise(start, height, width)
     return source, source + moved / (size / 2), good.astype(np.float64)  # equal where nothing moved, to the bit
 
@@ -206,55 +124,47 @@ def transfer(homography: Floats, points: Floats) -> Floats:
         return np.asarray(mapped[..., :2] / mapped[..., 2:], np.float64)
 
 
-def fit(
-    source: Floats,
-    target: Floats,
-    weights: Floats | None = None,
-    method: Method = "robust",
-    rounds: int = ROUNDS,
-    corners: Floats = CORNERS,
-) -> tuple[Floats, bool]:
+def fit(source: Floats, target: Floats, weights: Floats | None = None, rounds: int = ROUNDS) -> tuple[Floats, bool]:
     """(P, 2) points and where each went, (P,) weights of squared residuals -> (3, 3), and whether it is known.
 
-    robust: direct linear transform with Hartley's normalisation of both point sets (over points of weight above 0),
-    then `rounds` in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped to
-    where it went. plain: You2Me's transform without normalisation, of all points; it takes no weights.
+    Direct linear transform with Hartley's normalisation of both point sets (over points of weight above 0), then
+    `rounds` in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped to where it
+    went.
 
     The identity, unknown: fewer than 40 points of weight above 0; a system whose second smallest singular value is
-    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; one of the `corners` that moves by
-    more than 1. Points that are not finite do not count. Where no point moved it is exactly the identity. Raises
-    ValueError for other shapes.
+    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; a corner that moves by more than 1.
+    Points that are not finite do not count. Where no point moved it is exactly the identity. Raises ValueError for
+    other shapes.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    if method not in get_args(Method) or (method == "plain" and weights is not None):
-        raise ValueError(f"method {method!r}: expected robust, or plain without weights")
-    given = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
-    if source.shape != (len(given), 2) or target.shape != source.shape or given.ndim != 1:
-        raise ValueError(f"expected (P, 2), (P, 2) and (P,), found {source.shape}, {target.shape} and {given.shape}")
-    used = (given > 0) & np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
-    source, target, given = source[used], target[used], given[used]
+    initial = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
+    if source.shape != (len(initial), 2) or target.shape != source.shape or initial.ndim != 1:
+        raise ValueError(f"expected (P, 2), (P, 2) and (P,), found {source.shape}, {target.shape} and {initial.shape}")
+    used = (initial > 0) & np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
+    source, target, initial = source[used], target[used], initial[used]
     if len(source) < LEAST_POINTS:
         return np.eye(3), False
-    from_source, from_target = (np.eye(3) if method == "plain" else hartley(points) for points in (source, target))
+    from_source, from_target = hartley(source), hartley(target)
     to_target = np.linalg.inv(from_target)
     system = System(transfer(from_source, source), transfer(from_target, target))
-    singular, solution = system.solve(given)
-    found = to_target @ solution @ from_source
+    singular, solution = system.solve(initial)
+    homography = to_target @ solution @ from_source
     homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
-    for _ in range(rounds if method == "robust" else 0):
-        mapped = homogeneous @ found.T
+    for _ in range(rounds):
+        mapped = homogeneous @ homography.T
         depth = mapped[:, 2:]  # 1 / (1 + (r / 0.01)^2), times its square above and below: it may be 0
         squared = np.square((mapped[:, :2] - target * depth) / RESIDUAL).sum(axis=1)
         near = np.square(depth[:, 0]) + np.finfo(float).tiny
-        singular, solution = system.solve(given * near / (near + squared))
-        found = to_target @ solution @ from_source
-    if singular[1] < SMALLEST_SINGULAR * singular[-1] or abs(found[2, 2]) < SMALLEST_LAST * np.linalg.norm(found):
+        singular, solution = system.solve(initial * near / (near + squared))
+        homography = to_target @ solution @ from_source
+    last = abs(homography[2, 2])
+    if singular[1] < SMALLEST_SINGULAR * singular[-1] or last < SMALLEST_LAST * np.linalg.norm(homography):
         return np.eye(3), False
-    found /= found[2, 2]
-    moves = np.linalg.norm(transfer(found, corners) - corners, axis=1)
+    homography /= homography[2, 2]
+    moves = np.linalg.norm(transfer(homography, CORNERS) - CORNERS, axis=1)
     if not (moves <= LARGEST_MOVE).all():
         return np.eye(3), False
-    return (np.eye(3) if (source == target).all() else found), True
+    return (np.eye(3) if (source == target).all() else homography), True
 
 
 def hartley(points: Floats) -> Floats:

@@ -126,7 +126,7 @@ _SMPL_POINT: Final[Mapping[str, str]] = {
     "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye", "lear": "vertex_lear", "rear": "vertex_rear",
 }  # fmt: skip
 
-KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE and `pose_2d` read it
+KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE reads it
     "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
     "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
 )  # fmt: skip

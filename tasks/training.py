@@ -207,13 +207,12 @@ def kept(config: VideoConfig) -> str:
 
 def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
     """Train in this process, or in as many as the settings ask for. Returns the run's folder."""
-    from tasks.prediction.pictures import Pictures
     from vibe_model import training  # imports torch
     from vibe_model.training.parallel import n_processes
 
     n = n_processes(config)
     if n == 1:
-        return training.run(config, progress=shown_by(progress, what), pictures=Pictures(config))
+        return training.run(config, progress=shown_by(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
     command = ["-m", "tasks", "train", f"--model={config.MODEL}", f"--variant={variant}", f"--seed={config.seed}"]
     _launch("--standalone", "--nproc-per-node", str(n), *command)

@@ -152,7 +152,7 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path) -> None:
-    found = cells(ran("homographies", tmp_path, "--rounds", 1, "--pairs", 4), "ours, finest_scale = 0")
+    found = cells(ran("features", tmp_path, "homographies", "--rounds", 1, "--pairs", 4), "ours")
     assert 0 < float(found[-1]) < 0.1
 
 
@@ -165,9 +165,9 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["training_hmmr", "training_part_dynamics"])
-def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, benchmark: str) -> None:
-    text = ran(benchmark, tmp_path, "--small")
+@pytest.mark.parametrize("model", ["hmmr", "part_dynamics"])
+def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, model: str) -> None:
+    text = ran("training", tmp_path, "--model", model, "--small", "--at", tmp_path)
     assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32"))
 
 
@@ -322,7 +322,7 @@ def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_one_command_compares_forecasts_with_what_was_written(tmp_path: Path) -> None:
-    text = ran("forecast", tmp_path, "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
+    text = ran("scale", tmp_path, "forecast", "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
     for what in ("person-frames", "bytes of columns", "bytes of resnet50"):  # of two videos, both are read
         (line,) = (line for line in text.splitlines() if f"made up: penn_action | {what} |" in line)
         assert line.endswith("| +0.0% |")

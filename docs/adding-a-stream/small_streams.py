@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.features.streams import ByteStream, LabelComputer, LabelStream, Machine, PairStream
+from pipeline.skeletons import KEYPOINTS_13, keypoints_13
 
 Crop = NDArray[np.uint8]
 
@@ -48,25 +49,30 @@ class Change(PairStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InBox(LabelStream):
-    """x and y of the 49 keypoints, -1 to 1 over the row's box; 0 where missing. Not known where all are."""
+class Pose2D(LabelStream):
+    """x and y of 13 keypoints, from the middle of the hips; the torso's size is 0.5. 0 where missing."""
 
-    kind: ClassVar[str] = "in_box"
-    dim: ClassVar[int] = 98
-    columns: ClassVar[tuple[str, ...]] = ("kp_2d", "bbox")
+    kind: ClassVar[str] = "pose_2d"
+    dim: ClassVar[int] = 26
+    columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:  # noqa: ARG002 - no weights
-        return Placement()
+        return Normalisation()
 
 
-class Placement:
+class Normalisation:
     """What computes it."""
 
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": False}
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(n, 49, 3) and (n, 4) cxcywh, px -> (n, 98), (n,)."""
-        kp_2d, bbox = labels["kp_2d"], labels["bbox"][:, None]
-        visible = kp_2d[..., 2] > 0
-        placed = np.where(visible[..., None], 2 * (kp_2d[..., :2] - bbox[..., :2]) / bbox[..., 2:], 0)
-        return placed.reshape(len(kp_2d), -1).astype(np.float32), np.asarray(visible.any(axis=1))
+        """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, the size the largest distance within the torso."""
+        points = keypoints_13(labels["kp_2d"].astype(np.float64))  # (n, 13, 3)
+        xy, visible = points[..., :2], points[..., 2] > 0
+        torso = [KEYPOINTS_13.index(name) for name in ("lshoulder", "rshoulder", "lhip", "rhip")]
+        centre = xy[:, torso[2:]].mean(axis=1, keepdims=True)
+        size = np.max([np.linalg.norm(xy[:, a] - xy[:, b], axis=1) for a in torso for b in torso], axis=0)
+        known = visible[:, torso].all(axis=1) & (size > 0)
+        scaled = (xy - centre) / np.where(known, 2 * size, 1)[:, None, None]
+        shown = np.where((known[:, None] & visible)[..., None], scaled, 0)
+        return shown.reshape(len(xy), -1).astype(np.float32), np.asarray(known)

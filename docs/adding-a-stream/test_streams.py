@@ -13,6 +13,7 @@ from torchvision.models import resnet18
 
 from pipeline.features import streams
 from pipeline.features.streams import Machine
+from pipeline.skeletons import joint_names
 from pipeline.synthetic import calibration_crops
 
 
@@ -29,9 +30,32 @@ def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:
 
 
 def test_it_is_found_by_its_name_and_again_by_its_identity() -> None:
-    for kind, options in (("resnet18", {"weights": "untrained"}), ("thumbnail", {"side": 2}), ("change", {})):
+    every = {"resnet18": {"weights": "untrained"}, "thumbnail": {"side": 2}, "change": {}, "pose_2d": {}}
+    for kind, options in every.items():
         stream = streams.get(kind, **options)
         assert streams.of_identity(json.loads(json.dumps(stream.identity()))) == stream
+
+
+STANDING = {  # x, y of a person in front view, its left side at larger x
+    "nose": (0, -9), "lshoulder": (2, -6), "rshoulder": (-2, -6), "lelbow": (3, -3), "relbow": (-3, -3),
+    "lwrist": (3, 0), "rwrist": (-3, 0), "lhip": (1, 0), "rhip": (-1, 0), "lknee": (1, 5), "rknee": (-1, 5),
+    "lankle": (1, 10), "rankle": (-1, 10),
+}  # fmt: skip
+
+
+def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_torso() -> None:
+    names, kp_2d = joint_names("spin49"), np.zeros((4, 49, 3), np.float32)
+    for name, xy in STANDING.items():
+        kp_2d[0, names.index(name)] = *xy, 1
+    kp_2d[1:] = kp_2d[0] * [7, 7, 1] + [300, -40, 0] * (kp_2d[0, :, 2:] > 0)
+    kp_2d[2, names.index("lwrist")] = 0
+    kp_2d[3, names.index("lhip")] = 0
+    values, known = streams.get("pose_2d").load(Machine(), None)({"kp_2d": kp_2d})
+    expected = np.array(list(STANDING.values())) / (2 * np.hypot(3, 6))  # one shoulder to the other side's hip
+    assert known.tolist() == [True, True, True, False]
+    np.testing.assert_allclose(values[:2], [expected.ravel()] * 2, atol=1e-6)
+    expected[list(STANDING).index("lwrist")] = 0
+    np.testing.assert_allclose(values[2:], [expected.ravel(), 0 * expected.ravel()], atol=1e-6)
 
 
 def test_planning_imports_no_torch() -> None:

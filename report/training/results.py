@@ -1,7 +1,7 @@
 """How good the models are: results beside baselines and published figures.  evaluation -> report: [results] -> page
 
 Sentences below a table are computed from its numbers. How far results spread over seeds was measured once, on demo
-data: benchmarks/learning_mixture.md.
+data: benchmarks/learning.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-SEED_SPREAD_MM: Final = (1, 6)  # of PA-MPJPE, standard deviations over three seeds: benchmarks/learning_mixture.md
+SEED_SPREAD_MM: Final = (1, 6)  # of PA-MPJPE, standard deviations over three seeds: benchmarks/learning.md
 FEW_TRACKS: Final = 30
 
 PROTOCOL: Final = {
@@ -228,7 +228,7 @@ def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
         yield (
             f"Between “{first.model}” and {listed(near)} this does not decide: runs of other seeds differ by a few mm. "
             f"On demo data, the standard deviation of PA-MPJPE over three seeds was {low} to {high} mm "
-            f"(benchmarks/learning_mixture.md), so that another seed may reverse a difference below {2 * high} mm. "
+            f"(benchmarks/learning.md), so that another seed may reverse a difference below {2 * high} mm. "
             "Train with other seeds to see the spread of your data."
         )
     if 0 < n_tracks < FEW_TRACKS:

@@ -38,7 +38,6 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or continue; of several processes, the first one prints."""
-    from tasks.prediction.pictures import Pictures
     from vibe_model import training
 
     model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
@@ -50,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed
     what = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        shown, draw = (shown_by(progress, what), Pictures(config)) if leads else (None, None)
-        folder = training.run(config, progress=shown, pictures=draw)
+        folder = training.run(config, progress=shown_by(progress, what) if leads else None)
     if leads:
         fact("run", shortened(folder))
     return 0

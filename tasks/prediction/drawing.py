@@ -185,10 +185,10 @@ def seen(record: Any, verts: Floats) -> SeenBody:
     return SeenBody(verts, pixels, points[:, 2], COLOURS[int(record["track"]) % len(COLOURS)])
 
 
-def caption(image: Image, text: str, line: int = 0) -> None:
-    """Write a short text into the lower left corner, `line` lines above the lowest, in place; larger in large ones."""
+def caption(image: Image, text: str) -> None:
+    """Write a short text into the lower left corner, in place; larger in large ones."""
     size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
-    at = (round(4 * size), image.shape[0] - round((5 + 16 * line) * size))
+    at = (round(4 * size), image.shape[0] - round(5 * size))
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
         thick = round(thickness * size)
         cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, colour, thick, cv2.LINE_AA)

@@ -11,7 +11,7 @@ from tests.journeys.test_clips import write_clip
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",
     "size = default": "size = tiny",
-    "stream = resnet50": "stream = means\nkind = means\nalso = thumbnail change in_box",
+    "stream = resnet50": "stream = means\nkind = means\nalso = thumbnail change pose_2d",
     "weights = untrained:0\nprecision = fast\n": "",
 }
 ADDED = """
@@ -76,7 +76,7 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     types("luigi --module tasks Data", r"convert +lab_recordings/train", r"rejected train/broken\S*: video_unreadable")
     terminal.is_intact("data/cache")
     kept = terminal.frames_kept("data/cache")
-    types("pipeline status lab_recordings/train", r"means", r"thumbnail", r"change", r"in_box")
+    types("pipeline status lab_recordings/train", r"means", r"thumbnail", r"change", r"pose_2d")
     types("pipeline doctor lab_recordings", r"tables of joints")
     first = next(file for file in (raw / "lab_recordings").rglob("*alone*") if file.is_file())
     for file in first.parent.glob(f"{first.stem.partition('.')[0]}*"):
@@ -90,7 +90,9 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     shutil.copy(raw / "3dpw/STAND_IN.json", folder / "clips")
     types("pipeline detect clips --out clips/keypoints", r"30 persons in 30 frames")
     types("pipeline convert videos train --raw clips --cache data/cache", r"30 kept of 30")
-    types("pipeline extract videos train --cache data/cache", r"means extracted, 30 rows", r"in_box extracted, 30 rows")
+    types(
+        "pipeline extract videos train --cache data/cache", r"means extracted, 30 rows", r"pose_2d extracted, 30 rows"
+    )
     terminal.is_intact("data/cache")
 
     # A model.

@@ -33,10 +33,10 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     assert loaded.stream.crops == "small"
     assert loaded.stream.resources == Resources(Machine("cuda", 64, compile=True), workers=5, timeout=9)
     assert loaded.dask.scheduler == "tcp://node:8786"
-    own = "[features]\nweights = untrained:2\nalso = homography j1\n[homography]\nfit = plain\n"
+    own = "[features]\nweights = untrained:2\nalso = homography j1\n[homography]\ncrop = size:256\n"
     loaded = load(tmp_path, GOOD + own + "[j1]\nkind = resnet50\ncrop = jitter:1 seed:4\n")
     pairs, jittered = loaded.also
-    assert (pairs.name, pairs.stream) == ("homography", streams.get("homography", fit="plain"))
+    assert (pairs.name, pairs.stream) == ("homography", streams.get("homography", crop=CropPolicy(size=256)))
     crop = CropPolicy(jitter=Jitter(copy=1, seed=4))
     assert (jittered.name, jittered.stream) == ("j1", ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop))
     loaded = load(tmp_path, GOOD + "[features]\nstream = small\nkind = crops\n[crops]\nquality = 80\n")

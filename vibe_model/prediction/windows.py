@@ -145,9 +145,9 @@ def streams_of(stream: str, beside: Mapping[str, Reading]) -> tuple[str, ...]:
     return (stream, *(one.stream for one in beside.values()))
 
 
-def windows_with(split: Split, seqlen: int, stream: str, beside: Mapping[str, Reading], stride: int = 1) -> Array:
-    """(W, 2) of [start, stop): the windows that have all streams, as `Split.windows` has them."""
-    return split.windows(seqlen, stride, streams=streams_of(stream, beside))
+def windows_with(split: Split, seqlen: int, stream: str, beside: Mapping[str, Reading]) -> Array:
+    """(W, 2) of [start, stop): the windows at every row that have all streams, as `Split.windows` has them."""
+    return split.windows(seqlen, 1, streams=streams_of(stream, beside))
 
 
 def read_inputs(split: Split, windows: Array, stream: str, beside: Mapping[str, Reading]) -> dict[str, Array]:

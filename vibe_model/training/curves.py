@@ -2,7 +2,7 @@
 
 The settings, in TensorBoard's HPARAMS; train/*: every step's weighted losses, and their sum; gradient/*: norms of each
 network's gradient; learning_rate/*; speed/windows_per_second, and speed/waiting_for_data, the share of the time in
-which training waited for the next batch; validation/SPLIT/*: each epoch's errors; pictures.
+which training waited for the next batch; validation/SPLIT/*: each epoch's errors.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -86,20 +84,11 @@ class Curves:
             self._scalars(number, {f"speed/{name}": value / elapsed for name, value in rates.items()})
             self.start_clock()
 
-    def epoch(
-        self,
-        number: int,
-        validation: Mapping[str, Any],
-        learning_rates: Mapping[str, float],
-        pictures: Mapping[str, NDArray[np.uint8]],
-    ) -> None:
-        """An epoch's validation by split, the learning rates after it, and (H, W, 3) RGB pictures by name."""
+    def epoch(self, number: int, validation: Mapping[str, Any], learning_rates: Mapping[str, float]) -> None:
+        """An epoch's validation by split, and the learning rates after it."""
         for split, metrics in validation.items():
             self._scalars(number, {f"validation/{split}/{name}": metrics[name] for name in NUMBERS if name in metrics})
         self._scalars(number, {f"learning_rate/{name}": rate for name, rate in learning_rates.items()})
-        if self._writer is not None:
-            for name, picture in pictures.items():
-                self._writer.add_image(name, picture, number, dataformats="HWC")
 
     def _scalars(self, number: int, values: Mapping[str, float]) -> None:
         if self._writer is not None:

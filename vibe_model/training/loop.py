@@ -15,9 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cache.storage.atomic import WriterLock
 from vibe_model import runs
@@ -118,11 +116,6 @@ class TrainingRun(ABC):
         assert self.trainer.state.best_epoch is not None
         return dict(self.trainer.state.history[self.trainer.state.best_epoch]["validation"])
 
-    def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
-        """(H, W, 3) RGB by name, to log at an epoch's end."""
-        del epoch
-        return {}
-
     def carry_out(self) -> Path:
         """Train from the saved state, or from the beginning, and evaluate. Returns the run's folder.
 
@@ -180,15 +173,13 @@ class TrainingRun(ABC):
         trainer = self.trainer
         validation: dict[str, Any] = {}
         score: float | None = None
-        pictures: Mapping[str, NDArray[np.uint8]] = {}
         if self.group.leads:
             validation, score = self.validate()
-            pictures = self.pictures(epoch)
         score = self.group.from_first(score)
         if trainer.end_epoch(score, validation) and self.group.leads:
             about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
             save(self.folder / runs.BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
-        curves.epoch(trainer.state.step, validation, trainer.learning_rates(), pictures)
+        curves.epoch(trainer.state.step, validation, trainer.learning_rates())
         self._save_last(curves)
         self._notify(epoch, validation=validation)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from vibe_model import models, runs
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 ShowProgress = Callable[[Progress | TableProgress], None]  # TableProgress: before the first step, with `hold`
-DrawPictures = Callable[[VideoModel, int], Mapping[str, NDArray[np.uint8]]]  # (generator, epoch) -> (H, W, 3) RGB
 
 
 class VideoTrainer(Trainer):
@@ -69,12 +67,11 @@ class VideoTrainer(Trainer):
         return load_published(self.generator, checkpoint, only="" if own else "regressor.")
 
 
-def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:
+def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     """Train and evaluate, or resume that, or find it done. Returns the run's folder.
 
     Started by torch's launcher in several processes, these train as one; the first of them writes and reports.
-    progress: called with every step and epoch, and before them with features that are read into memory; pictures: gives
-    what to log at each epoch's end.
+    progress: called with every step and epoch, and before them with features that are read into memory.
     Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when a part has no window
     or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state
     saved.
@@ -83,8 +80,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: Dra
     def prepare(splits: Mapping[str, Split]) -> Callable[[Group], VideoRun]:
         body, trainer = load_body(config.body), models.of(config).trainer
         stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
-        options: dict[str, Any] = {"stand_in": stand_in, "report": progress, "draw": pictures}
-        return lambda group: VideoRun(config, trainer(config, body, group), splits, **options)
+        return lambda group: VideoRun(config, trainer(config, body, group), splits, stand_in=stand_in, report=progress)
 
     return run_once(config, joined(config.device, config.processes), prepare)
 
@@ -98,10 +94,9 @@ class VideoRun(TrainingRun):
     config: VideoConfig
     trainer: VideoTrainer
 
-    def __init__(self, *args: Any, draw: DrawPictures | None, report: ShowProgress | None, **options: Any) -> None:
-        """As every TrainingRun; draw: gives what to log at each epoch's end."""
+    def __init__(self, *args: Any, report: ShowProgress | None, **options: Any) -> None:
         super().__init__(*args, report=report, **options)
-        self._draw, config, trainer, splits, group = draw, self.config, self.trainer, self.splits, self.group
+        config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(one.stream for one in config.beside.values())]
@@ -151,9 +146,6 @@ class VideoRun(TrainingRun):
                 "body."
             )
         return found, float(np.mean([metrics["pa_mpjpe"] for metrics in found.values()]))
-
-    def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
-        return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
     def best(self) -> dict[str, Any]:
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()

@@ -49,7 +49,6 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "hmr2": "pipeline.features.streams.hmr2:Hmr2",
     "crops": "pipeline.features.streams.crops:Crops",
     "homography": "pipeline.features.streams.homography:Homography",
-    "pose_2d": "pipeline.features.streams.pose_2d:Pose2D",
     "pr_vipe": "pipeline.features.streams.pr_vipe:PrVipe",
 }
 

@@ -31,7 +31,7 @@ def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_pat
         assert tally.reads > 0
         assert len(tally.states) >= KILLS
     assert sum(tally.new for tally in tallies) >= 3
-    assert "kills. Every cache verified" in crashes.report(tallies, seed=0, seconds=1)
+    assert "kills. Every cache verified" in "\n".join(crashes.results(tallies, seed=0, seconds=1))
 
 
 def test_videos_in_finished_shards_are_not_asked_for_again(tmp_path: Path, toy: Any) -> None:

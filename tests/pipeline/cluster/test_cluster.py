@@ -169,7 +169,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     resources = Resources(workers=1)
     jittered = made_up.Colour(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
     made = {"colour": made_up.Colour(), "colour.j1": jittered, "crops": Crops()}
-    made |= {kind: streams.get(kind) for kind in ("homography", "pose_2d")}
+    made |= {kind: streams.get(kind) for kind in ("homography", "pr_vipe")}
     specs = [StreamSpec(name, stream, resources=resources) for name, stream in made.items()]
     reported: list[tuple[int, int]] = []
 

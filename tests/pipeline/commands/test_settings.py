@@ -89,7 +89,7 @@ def test_a_file_by_config_is_taken_with_raw_too(
         ("show --out page.html", "videos.min_frames=3", ["videos.min_frames"]),
         ("extract", "amass.resampling=decimate", ["amass.resampling"]),
         ("extract", "features.precison=exact", ["unknown key", "'precision'"]),
-        ("extract --stream pose_2d", "timm.network=x", ["timm"]),
+        ("extract --stream pr_vipe", "timm.network=x", ["timm"]),
         ("extract --stream resnet50", "features.stream=other", ["features.stream"]),
         ("status", "amass.resampling=decimate", ["amass.resampling", "paths.cache"]),
         ("verify", "nosuch.thing=1", ["unknown section"]),
@@ -193,13 +193,13 @@ def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
 
 def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg: Any, ran: Any) -> None:
     penn.converted()
-    luigi_cfg(more="[features]\nstream = mine\nweights = untrained:3\nprecision = exact\nworkers = 1\nalso = pose_2d")
+    luigi_cfg(more="[features]\nstream = mine\nweights = untrained:3\nprecision = exact\nworkers = 1\nalso = pr_vipe")
     ran("extract", penn.name, "--cache", penn.root)
     identity = penn.split.stream_manifest("mine")["identity"]
     assert (identity["weights"]["argument"], identity["precision"]) == ("3", "exact")
-    assert set(penn.split.streams) == {"mine", "pose_2d"}
+    assert set(penn.split.streams) == {"mine", "pr_vipe"}
     plan = ran("plan", penn.name, "--set", f"paths.raw={penn.raw.parent}", "--cache", penn.root)
-    assert "mine, pose_2d" in plan.out, "make data would find nothing to do either"
+    assert "mine, pr_vipe" in plan.out, "make data would find nothing to do either"
     ran("extract", penn.name, "--cache", penn.root, "--stream", "other", "--set", "features.weights=untrained:4")
     assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
     other = ran("extract", penn.name, "--cache", penn.root, "--set", "features.precision=fast", code=2)
@@ -214,9 +214,9 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
     ran(*words, "--stream", "homography")
     assert penn.split.stream_manifest("homography")["identity"]["kind"] == "homography"
-    ran(*words, "--stream", "pose_2d", "--kind", "resnet50")
-    assert penn.split.stream_manifest("pose_2d")["identity"]["kind"] == "resnet50"
-    assert "up to date" in ran(*words, "--stream", "pose_2d").out, "it is what it was extracted as"
+    ran(*words, "--stream", "pr_vipe", "--kind", "resnet50")
+    assert penn.split.stream_manifest("pr_vipe")["identity"]["kind"] == "resnet50"
+    assert "up to date" in ran(*words, "--stream", "pr_vipe").out, "it is what it was extracted as"
 
 
 def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(

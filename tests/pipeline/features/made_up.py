@@ -225,6 +225,19 @@ class Steps(PairStream):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Followed(PairStream):
+    """The mean colours of a row's crop and of the one before, and the left hip, by the later row's keypoints."""
+
+    kind: ClassVar[str] = "followed"
+    dim: ClassVar[int] = 8
+    columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
+
+    def pair(self, previous: np.ndarray, current: np.ndarray, kp_2d: np.ndarray) -> np.ndarray:
+        colours = [crop.mean(axis=(0, 1)) for crop in (previous, current)]
+        return np.concatenate([*colours, 100 * kp_2d[27, :2]]).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bytes(ByteStream):
     """The first pixel of a crop's middle, as text; or whatever goes wrong."""
 

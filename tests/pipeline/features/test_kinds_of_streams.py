@@ -97,8 +97,8 @@ def every_kind(made_up: ModuleType, workers: int = 2, batch_size: int = 4) -> li
         "colour.j1": made_up.Colour(crop=JITTERED),
         "crops": streams.get("crops"),
         "homography": streams.get("homography"),
-        "person.j1": streams.get("homography", region="person", crop=MIRRORED),
-        "pose_2d": streams.get("pose_2d"),
+        "person.j1": made_up.Followed(crop=MIRRORED),
+        "pr_vipe": streams.get("pr_vipe"),
     }
     return [StreamSpec(name, stream, resources=resources) for name, stream in kinds.items()]
 
@@ -126,7 +126,7 @@ def extracted(converted: Toy, made_up: ModuleType, tmp_path_factory: pytest.Temp
     """With streams of every kind, made together by two processes in batches of 4. Only to be read."""
     made = converted.copy(tmp_path_factory.mktemp("extracted"))
     done = made.extract(*every_kind(made_up))
-    assert {one.meter.frames for name, one in done.items() if name != "pose_2d"} == {2 * N - 1}  # decoded once for all
+    assert {one.meter.frames for name, one in done.items() if name != "pr_vipe"} == {2 * N - 1}  # decoded once for all
     return made
 
 
@@ -143,7 +143,7 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
     toy = extracted
     split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
     pairs, ok = toy.rows("features/homography"), toy.rows("features/homography_ok")
-    jittered, poses = toy.rows("features/colour.j1"), toy.rows("features/pose_2d")
+    jittered, poses = toy.rows("features/colour.j1"), toy.rows("features/pr_vipe")
     for name, box in boxes.items():
         cuts, mirrored = JITTERED.boxes(
             box, np.full(len(box), 1.2), JITTERED.keys([name]).repeat(len(box)), frames[name]
@@ -164,12 +164,12 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(extracted: Toy) -> 
     # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the picture.
     np.testing.assert_allclose(np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3)
     assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
-    stream = streams.get("pose_2d")
+    stream = streams.get("pr_vipe")
     assert isinstance(stream, LabelStream)
     kp_2d = toy.rows("kp_2d")
     for name, values in poses.items():
         np.testing.assert_array_equal(values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0])
-    assert len(split.windows(4, 4, streams=("colour", "homography", "pose_2d"))) == 2 + 2 + 1 + 1
+    assert len(split.windows(4, 4, streams=("colour", "homography", "pr_vipe"))) == 2 + 2 + 1 + 1
 
 
 def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extracted: Toy, made_up: ModuleType) -> None:
@@ -285,7 +285,7 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
         toy.convert(change)
     done = toy.extract(*every_kind(made_up))
     of_crops = [done[name].computed for name in ("colour", "crops")]
-    found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pose_2d"))]
+    found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe"))]
     assert found == [expected[0], expected[0], *expected[1:]]
 
 
@@ -294,14 +294,14 @@ def test_a_corrected_keypoint_recomputes_its_embedding_and_other_weights_all(toy
         torch.manual_seed(seed)
         file = tmp_path / f"{seed}.pt"
         torch.save({"pr_vipe_state_dict": PrVIPE(hidden=8).state_dict(), "stand_in": True}, file)
-        return StreamSpec("pr_vipe", streams.get("pr_vipe", weights=EmbeddingWeights("file", str(file))))
+        return StreamSpec("trained", streams.get("pr_vipe", weights=EmbeddingWeights("file", str(file))))
 
     toy.extract(spec(0))
-    before = toy.rows("features/pr_vipe")
+    before = toy.rows("features/trained")
     toy.convert(_label)
     shutil.rmtree(toy.raw)  # there are no pixels to read
-    assert toy.extract(spec(0))["pr_vipe"].computed == 1
-    after = toy.rows("features/pr_vipe")
+    assert toy.extract(spec(0))["trained"].computed == 1
+    after = toy.rows("features/trained")
     changed = [(name, row) for name in after for row in np.flatnonzero((after[name] != before[name]).any(1))]
     assert changed == [("a/1", 4)]
     others = extract_together([plan_extraction(toy.root, SPLIT, spec(1), replace=True)])
@@ -313,7 +313,7 @@ def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -
         "colour": made_up.Colour(crop=CropPolicy(scale=1.1)),
         "colour.j1": made_up.Colour(crop=replace(JITTERED, jitter=Jitter(copy=2, seed=3))),
         "crops": streams.get("crops", quality=90),
-        "homography": streams.get("homography", fit="plain"),
+        "homography": streams.get("homography", crop=CropPolicy(size=100)),
     }
     specs = [StreamSpec(name, stream) for name, stream in others.items()]
     for spec in (*specs, StreamSpec("colour", made_up.Colour(), "crops")):  # from stored crops, not pictures
@@ -343,7 +343,7 @@ def test_streams_from_stored_crops_of_the_same_policy(toy: Toy, made_up: ModuleT
     with pytest.raises(PipelineError, match="needs crops of the policy"):
         plan_extraction(toy.root, SPLIT, stored("other", made_up.Colour(crop=JITTERED), "crops"))
     with pytest.raises(ConfigError, match="computed from labels"):
-        stored("labels", streams.get("pose_2d"), "crops")
+        stored("labels", streams.get("pr_vipe"), "crops")
 
 
 def test_a_pair_from_stored_crops_sees_the_earlier_one_through_the_later_box(toy: Toy, made_up: ModuleType) -> None:

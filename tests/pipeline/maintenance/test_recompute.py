@@ -20,7 +20,7 @@ from pipeline.features import streams
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine, NumberStream
+from pipeline.features.streams.base import Machine, NumberStream, PairStream
 from pipeline.features.weights import WeightsSpec
 from pipeline.maintenance.recompute import Misaligned, Recomputed, drawn, recompute
 from pipeline.pixels import sources
@@ -46,6 +46,19 @@ class Tiny(NumberStream):
         return _Means()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Followed(PairStream):
+    """The mean colours of 16 parts of the pair's crops, and the left hip, by the later row's keypoints."""
+
+    kind: ClassVar[str] = "followed"
+    dim: ClassVar[int] = 98
+    columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
+
+    def pair(self, previous: np.ndarray, current: np.ndarray, kp_2d: np.ndarray) -> np.ndarray:
+        means = _Means()(np.stack([previous, current])).ravel()
+        return np.concatenate([means, kp_2d[27, :2]]).astype(np.float32)
+
+
 class _Means:
     batch_size, lanes = 64, 1
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
@@ -63,6 +76,7 @@ class _Means:
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(streams.STREAMS, "tiny", f"{__name__}:Tiny")  # type: ignore[misc]
+    monkeypatch.setitem(streams.STREAMS, "followed", f"{__name__}:Followed")  # type: ignore[misc]
 
 
 class Toy:
@@ -151,8 +165,8 @@ def specs(*names: str) -> list[StreamSpec]:
         "tiny.j1": Tiny(crop=CropPolicy(size=32, region=(16, 16), scale=1.1, jitter=Jitter(copy=1, flip=0.6, seed=3))),
         "crops": streams.get("crops"),
         "homography": streams.get("homography"),
-        "pose_2d": streams.get("pose_2d"),
-        "motion": streams.get("homography", region="person"),  # from the stored crops, and labels
+        "pr_vipe": streams.get("pr_vipe"),
+        "motion": Followed(),  # from the stored crops, and labels
     }
     resources = Resources(Machine(), 1)
     return [StreamSpec(name, every[name], "crops" if name == "motion" else "", resources) for name in names or every]
@@ -169,6 +183,7 @@ def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     toy = Toy(tmp_path_factory.mktemp("toy"), videos=2, frames=9, persons=2, side=96)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(streams.STREAMS, "tiny", f"{__name__}:Tiny")  # type: ignore[misc]
+        patch.setitem(streams.STREAMS, "followed", f"{__name__}:Followed")  # type: ignore[misc]
         toy.extract(*specs())
     return toy
 
@@ -219,7 +234,7 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
     sound = {one.stream: one.differing - len(one.misaligned) for one in done.compared}
     assert not any(n for name, n in sound.items() if name not in ("homography", "motion"))  # of two JPEG decoders
     ways = {one.stream: one.ways for one in done.compared}
-    assert (ways["pose_2d"], ways["motion"]) == ({"labels": 36}, {"stream crops": 32})
+    assert (ways["pr_vipe"], ways["motion"]) == ({"labels": 36}, {"stream crops": 32})
     (video,) = ways["tiny"].keys() - {"Pillow"}
     assert video in ("PyAV", "OpenCV, every frame")
     assert ways["tiny"] == {"Pillow": 18, video: 18}
@@ -250,16 +265,16 @@ def test_rows_are_drawn_once_each_by_the_seed_alone_and_only_where_they_were_com
 
 def test_rows_of_a_second_commit_are_compared_too(penn: Any, into: Any, ran: Any) -> None:
     penn.converted()
-    into.extract(penn.root, name="pose_2d", stream=streams.get("pose_2d"))
+    into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
     penn.add("0007")
     penn.convert()
-    into.extract(penn.root, name="pose_2d", stream=streams.get("pose_2d"))
+    into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
     assert len(penn.split.manifest["commits"]) == 2
     shown = ran("verify", "--fast", "--cache", penn.root, "--recompute", 50)
-    assert "✓ penn_action/train, pose_2d: 32 rows computed again" in shown.out
+    assert "✓ penn_action/train, pr_vipe: 32 rows computed again" in shown.out
     penn.edit("0001")  # its old rows stay in a shard that others need
     penn.convert()
-    into.extract(penn.root, name="pose_2d", stream=streams.get("pose_2d"))
+    into.extract(penn.root, name="pr_vipe", stream=streams.get("pr_vipe"))
     assert "32 rows computed again" in ran("verify", "--fast", "--cache", penn.root, "--recompute", 50).out
 
 
@@ -269,17 +284,17 @@ def verify(ran: Callable[..., Any], toy: Toy) -> Callable[..., Any]:
 
 
 def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..., Any]) -> None:
-    toy.keep("pose_2d")
-    sound = "✓ toy/train, pose_2d: 36 rows computed again (labels: 36), largest difference 0.00%"
+    toy.keep("pr_vipe")
+    sound = "✓ toy/train, pr_vipe: 36 rows computed again (labels: 36), largest difference 0.00%"
     assert sound in verify().out
-    toy.plant("pose_2d", {13: toy.split.rows("features/pose_2d", 14, 15)[0]})
+    toy.plant("pr_vipe", {13: toy.split.rows("features/pr_vipe", 14, 15)[0]})
     shown = verify(code=1).out
     assert "v0/1, frame 4: differs by" in shown
     assert "and from frame 5 by 0.00%" in shown
     document = json.loads(verify("--json", code=1).out)
     assert (document["ok"], document["recompute"]["ok"]) == (False, False)
     (one,) = document["recompute"]["compared"]
-    assert (one["stream"], one["rows"]) == ("pose_2d", 36)
+    assert (one["stream"], one["rows"]) == ("pr_vipe", 36)
     assert [(row["track"], row["frame"], row["neighbour"]) for row in one["misaligned"]] == [("v0/1", 4, 5)]
 
 

@@ -22,7 +22,7 @@ from pipeline.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import job as jobs
 from tasks.prediction import overlay, video_file
-from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
+from tasks.prediction.drawing import STAND_IN, BodyDrawing, PredictedBodies, caption, record_type, seen
 from tasks.prediction.job import Job
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams, the_body
@@ -387,3 +387,14 @@ def test_streams_named_by_options_need_no_settings_file() -> None:
     (spec,) = jobs.named_streams("untrained:3", "exact", "cpu")
     assert str(spec.stream) == "untrained:3, exact"
     assert spec.name == streams()[0].name
+
+
+def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> None:
+    heights = []
+    for height, width in ((480, 640), (1920, 2160)):
+        image = np.full((height, width, 3), 128, np.uint8)
+        caption(image, STAND_IN)
+        rows = np.flatnonzero((image != 128).any(axis=(1, 2)))
+        heights.append((rows[-1] - rows[0]) / height)
+    assert heights[1] == pytest.approx(heights[0], rel=0.15)
+    assert heights[0] > 0.01

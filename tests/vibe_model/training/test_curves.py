@@ -76,6 +76,6 @@ def test_a_process_that_does_not_lead_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Curves(None, first_step=1, windows=8) as found:
         found.step(1, GOOD, 0)
-        found.epoch(1, {"a/val": {"pa_mpjpe": 1.0}}, {"gen_optimizer": 1e-4}, {})
+        found.epoch(1, {"a/val": {"pa_mpjpe": 1.0}}, {"gen_optimizer": 1e-4})
         found.flush()
     assert list(tmp_path.iterdir()) == []

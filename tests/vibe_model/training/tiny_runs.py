@@ -129,7 +129,7 @@ def undisturbed_run(kind, folder, progress=None):
 def ready(config, splits):
     """A run of a model of video features, about to take its first step."""
     trainer = models.of(config).trainer(config, TinyBody())
-    return video.VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
+    return video.VideoRun(config, trainer, splits, stand_in=True, report=None)
 
 
 def first_batch(config, splits):
