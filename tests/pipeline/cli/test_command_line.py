@@ -18,7 +18,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import plain
 from pipeline.cli.text import command
-from pipeline.commands import COMMANDS, status
+from pipeline.commands import COMMANDS
 from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[3]
@@ -172,14 +172,6 @@ def test_an_incomplete_download_is_reported_beside_the_numbers_of_the_release(
     shutil.rmtree(penn.root)
     penn.convert()
     assert "the download is incomplete\n" in status_of()
-
-
-def test_a_manifest_of_an_earlier_version_is_shown_too(root: Path, penn: Any) -> None:
-    row = status.split_status(penn.split)
-    del row["accounting"]["known"]
-    del row["accounting"]["tracks"]["found"]
-    assert status.counts_text(row["accounting"], "tracks") == "3"
-    assert list(status.beside_the_release([{**row, "stand_in": False}])) == []
 
 
 def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(tmp_path: Path) -> None:
