@@ -191,6 +191,35 @@ def test_luigi_cfg_names_it_as_the_page_does(installed: None, tmp_path: Path) ->
     assert (found.name, str(found.stream)) == ("small", "ResNet18(weights='untrained')")
 
 
+def test_what_fails_in_it_is_called_by_its_name_and_its_package(
+    installed: None,
+    penn: Any,
+    root: Path,
+    run: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import small_streams
+
+    words = ["extract", *PENN.split("/"), "--cache", str(root), "--kind", "in_box", "--stream", "odd"]
+    numbers, flags = np.zeros((1, 98), np.float32), np.ones(1, bool)
+    for made, expected in (
+        (lambda n: 1 / 0, "failed in the function that load returned: ZeroDivisionError"),
+        (lambda n: numbers.repeat(n, 0), "failed in the function that load returned: ValueError"),
+        (lambda n: (numbers.repeat(n, 0).tolist(), flags.repeat(n)), "98) numbers of a batch, found a list"),
+        (lambda n: (numbers.repeat(n, 0), flags), "flags of a batch, found (1,)"),
+    ):
+        monkeypatch.setattr(small_streams.Placement, "__call__", lambda _, labels, made=made: made(len(labels["bbox"])))
+        assert run(*words) == 2
+        printed = " ".join(capsys.readouterr().err.split())
+        assert "stream 'in_box' of package example-streams" in printed
+        assert expected in printed
+        assert "defect of" not in printed
+    monkeypatch.setattr(small_streams.InBox, "load", lambda *_: Path("/none").read_bytes())
+    assert run(*words) == 2
+    assert "failed in load: FileNotFoundError" in capsys.readouterr().err
+
+
 def test_what_its_options_do_not_know_is_refused(
     installed: None, penn: Any, root: Path, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
