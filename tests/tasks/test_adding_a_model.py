@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,11 @@ def test_luigi_report_slurm_and_the_commands_take_it_by_its_name(
     assert code == 2
     assert "no model is called 'smoothing'" in shown
     assert "Install the package" in shown
+    project.configure({"smoothing": {"epochs": "1"}})
+    code, shown = tasks_command(project, "config", "--check")
+    assert code == 2
+    assert "unknown section" in shown
+    assert "install it, or remove the section" in shown
 
 
 def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_takes(
@@ -145,6 +151,14 @@ def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone
     code, shown = tasks_command(project, "config", "--check")
     assert code == 2
     assert "[smoother]: model 'smoother' of package smoothing-model" in shown
+
+
+def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch) -> None:
+    model = models.find("smoothing")
+    for module, use in (("training", lambda: model.trainer), ("generator", lambda: model.build(model.config(), None))):
+        monkeypatch.setitem(sys.modules, f"smoothing_model.{module}", None)  # its import fails
+        with pytest.raises(plug_ins.PlugInError, match=r"model 'smoothing' of package smoothing-model failed in"):
+            use()
 
 
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])
