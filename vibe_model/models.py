@@ -56,7 +56,8 @@ class Model:
     @property
     def trainer(self) -> Any:
         """Of (config, body, group): a VideoTrainer."""
-        return self._of("training", "TRAINER")
+        with _REGISTRY.calling(self.section, "its module training"):
+            return self._of("training", "TRAINER")
 
     @property
     def several_processes(self) -> bool:
@@ -65,7 +66,8 @@ class Model:
 
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters."""
-        return cast("VideoModel", self._of("generator", "build_generator")(config, body))
+        with _REGISTRY.calling(self.section, "build_generator"):
+            return cast("VideoModel", self._of("generator", "build_generator")(config, body))
 
     def _of(self, module: str, name: str) -> Any:
         return getattr(importlib.import_module(f"{self.package}.{module}"), name)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import PipelineError
 from pipeline.pixels.frames import Image
@@ -45,16 +47,31 @@ def load(detector: Detector, device: str) -> Detect:
     def detect(images: Sequence[Image]) -> list[People]:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
             people = function(images)
-        if not (isinstance(people, list) and len(people) == len(images) and all(map(_is_people, people))):
-            expected = f"a list of {len(images)} People: boxes (P, 4), scores (P,), keypoints (P, 17, 3) of a picture"
-            raise PipelineError(f"{_REGISTRY.label(detector.name)}: expected {expected}; found another result")
+        of_each = isinstance(people, list) and len(people) == len(images)
+        flaw = next(filter(None, map(_flaw, people)), "") if of_each else _shown(people)
+        if flaw:
+            raise PipelineError(
+                f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: boxes (P, 4), scores (P,) "
+                f"and keypoints (P, 17, 3) of a picture, all finite, scores and confidences 0 to 1; found {flaw}"
+            )
         return people
 
     return detect
 
 
-def _is_people(result: object) -> bool:
-    if not isinstance(result, People):
-        return False
-    n = len(result.scores)
-    return result.boxes.shape == (n, 4) and result.scores.shape == (n,) and result.keypoints.shape == (n, 17, 3)
+def _flaw(people: object) -> str:
+    """What is wrong with a picture's people; "" if nothing."""
+    if not isinstance(people, People):
+        return f"{_shown(people)} in it"
+    n = len(people.scores)
+    for name, array, form in zip(people._fields, people, ((n, 4), (n,), (n, 17, 3)), strict=True):
+        if not isinstance(array, np.ndarray) or array.shape != form:
+            return f"{name} {array.shape if isinstance(array, np.ndarray) else type(array).__name__} of {n} people"
+        if not np.isfinite(array).all():
+            return f"{name} that are not finite"
+    shares = np.append(people.scores, people.keypoints[..., 2])
+    return "" if ((shares >= 0) & (shares <= 1)).all() else f"such of {shares.min():.4g} to {shares.max():.4g}"
+
+
+def _shown(result: object) -> str:
+    return f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, list) else "")

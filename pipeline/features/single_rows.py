@@ -7,6 +7,7 @@ of labels are shared with it. So a row in the wrong place there is found here.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.errors import PipelineError
-from pipeline.features.engine.outputs import load, region_slices
+from pipeline.features.engine.outputs import labelled, load, numbers_of, region_slices
 from pipeline.features.engine.shards import column
 from pipeline.features.pixel_sources import Cut, Decoded, Labels, Pixels, Target, labels_in, pixels
 from pipeline.features.spec import StreamSpec
@@ -90,7 +91,7 @@ class SingleRows:
         for start in range(0, len(asked.row), AT_ONCE):
             rows = asked.of[start : start + AT_ONCE]
             labels = {name: column(self._split, name, rows) for name in stream.columns}
-            computed, known = self._computer(labels)
+            computed, known = labelled(stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
                 yield Answer(start + i, computed[i] if known[i] else None, "labels")
 
@@ -98,7 +99,7 @@ class SingleRows:
         """The numbers of crops, in batches of the network's size."""
         size, lanes = computer.batch_size, computer.lanes
         memory = np.zeros((size * lanes, self._policy.size, self._policy.size, 3), np.uint8)
-        region = region_slices(self._policy)
+        region, made_of = region_slices(self._policy), functools.partial(numbers_of, self._spec.stream, computer)
         computer.adopt(memory)
         try:
             with ThreadPoolExecutor(lanes) as threads:
@@ -108,7 +109,7 @@ class SingleRows:
                     for slot, (_, crop) in zip(memory, made, strict=False):
                         slot[:] = crop
                     batches = [memory[first : first + size][:, *region] for first in range(0, len(made), size)]
-                    computed = itertools.chain.from_iterable(threads.map(computer, batches))
+                    computed = itertools.chain.from_iterable(threads.map(made_of, batches))
                     yield from (one._replace(numbers=found) for (one, _), found in zip(made, computed, strict=False))
         finally:
             computer.release()

@@ -300,7 +300,8 @@ def check_sections(source: SettingsFile) -> None:
         if name not in known and name not in LUIGI:
             close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))
             raise ConfigError(
-                f"{section.where()}: unknown section{close} known: {', '.join(known)}, and Luigi's own: {luigi}"
+                f"{section.where()}: unknown section{close} known: {', '.join(known)}, and Luigi's own: {luigi}. "
+                "Of a package that adds a dataset, stream, detector or model: install it, or remove the section."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone
     code, shown = tasks_command(project, "config", "--check")
     assert code == 2
     assert "[smoother]: model 'smoother' of package smoothing-model" in shown
+
+
+def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch) -> None:
+    model = models.find("smoothing")
+    for module, use in (("training", lambda: model.trainer), ("generator", lambda: model.build(model.config(), None))):
+        monkeypatch.setitem(sys.modules, f"smoothing_model.{module}", None)  # its import fails
+        with pytest.raises(plug_ins.PlugInError, match=r"model 'smoothing' of package smoothing-model failed in"):
+            use()
 
 
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache import CropPolicy, Split, StreamShards
 from pipeline.errors import PipelineError
+from pipeline.features import streams
 from pipeline.features.engine.decoders import AHEAD
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShard, OpenShards
@@ -119,11 +120,12 @@ class OpenOutput(Generic[T]):
             data = [slot[:size].tobytes() for slot, size in zip(slots, sizes.tolist(), strict=True)]
             return np.array(data, object), known
         began = time.perf_counter()
-        computed = self._computer(self._crops[batch.span][:, *region_slices(self._policy)])
+        computed = numbers_of(
+            self.output.stream, self._computer, self._crops[batch.span][:, *region_slices(self._policy)]
+        )
         spent = time.perf_counter() - began
         copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
         meter.add(model=spent - copied, **({"copy": copied} if copied else {}))
-        check_shape(self.output.stream, computed, len(slots))
         return computed, known
 
 
@@ -134,12 +136,32 @@ def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
     return slice(top, top + height), slice(left, left + width)
 
 
-def check_shape(stream: Stream, computed: NDArray[np.float32], n: int) -> None:
-    """Raise PipelineError unless a stream has computed what it declares of n rows."""
-    if computed.shape != (n, stream.dim):  # what can be broadcast would go into the stream unseen
+def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a computer makes of a batch. Raises PlugInError for another package's failure, PipelineError for numbers of
+    another shape than the stream declares."""
+    with streams.calling(stream.kind, "the function that load returned"):
+        computed = computer(crops)
+        _require_shape(stream, computed, (len(crops), stream.dim))
+    return computed
+
+
+def labelled(
+    stream: Stream, computer: LabelComputer, labels: Mapping[str, NDArray[Any]], n: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What a computer makes of n rows' labels. Raises as `numbers_of`."""
+    with streams.calling(stream.kind, "the function that load returned"):
+        computed, known = computer(labels)
+        _require_shape(stream, computed, (n, stream.dim))
+        _require_shape(stream, known, (n,), "flags")
+    return computed, known
+
+
+def _require_shape(stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers") -> None:
+    found = tuple(computed.shape) if hasattr(computed, "shape") else f"a {type(computed).__name__}"
+    if found != expected:  # what can be broadcast would go into the stream unseen
         raise PipelineError(
-            f"the stream {stream.kind!r} does not compute what it declares: expected {(n, stream.dim)} numbers of a "
-            f"batch, found {computed.shape}"
+            f"{streams.label(stream.kind)} does not compute what it declares: expected {expected} {what} of a batch, "
+            f"found {found}"
         )
 
 
@@ -151,11 +173,12 @@ def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
 def load(stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
     """What computes a stream, None where decoding processes do, and where its numbers come from.
 
-    Raises what loading raises.
+    Raises what loading raises, PlugInError for another package's failure.
     """
     if isinstance(stream, NumberStream | LabelStream):
-        computer: Computer | LabelComputer = stream.load(resources.machine, recorded)
-        return computer, computer.provenance
+        with streams.calling(stream.kind, "load"):
+            computer: Computer | LabelComputer = stream.load(resources.machine, recorded)
+            return computer, computer.provenance
     if isinstance(stream, ByteStream | PairStream):
         return None, stream.provenance
     raise TypeError(f"{type(stream).__name__} is neither a NumberStream, ByteStream, PairStream nor LabelStream")

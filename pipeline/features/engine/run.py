@@ -22,7 +22,7 @@ from pipeline.cli.options import cores
 from pipeline.errors import ConfigError
 from pipeline.features.engine.decoders import Decoders
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, check_shape, device_of, load
+from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, device_of, labelled, load
 from pipeline.features.engine.shards import OpenShard, OpenShards
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import SharedSlots
@@ -287,8 +287,7 @@ class LabelRun(Generic[T]):
                 first, stop = int(rows[0]), int(rows[-1]) + 1
                 labels = {name: self._split.rows(name, first, stop)[rows - first] for name in stream.columns}
                 with self.meter.measured("model"):
-                    computed, known = computer(labels)
-                check_shape(stream, computed, len(rows))
+                    computed, known = labelled(stream, computer, labels, len(rows))
                 shards.put(rows, computed, known)
                 if time.monotonic() - saved > CHECKPOINT_EVERY:
                     saved = time.monotonic()

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
+from pipeline.features import streams
 from pipeline.features.pixel_sources import Cut, Decoded, Labels, Person, Pixels, Target, labels_in
 from pipeline.features.streams.base import ByteStream, PairStream, Stream
 from pipeline.pixels.frames import Image
@@ -201,7 +202,7 @@ class _Worker:
             raise self._fault(stream, "encode a crop", error) from error
         if len(data) > crop.size:
             raise PipelineError(
-                f"the stream {stream.kind!r} has {len(data)} bytes of one crop; at most {crop.size} are allowed"
+                f"{streams.label(stream.kind)} has {len(data)} bytes of one crop; at most {crop.size} are allowed"
             )
         return data
 
@@ -215,14 +216,14 @@ class _Worker:
         found = np.asarray(numbers, np.float32)
         if found.shape != (stream.dim,) or not np.isfinite(found).all():
             raise PipelineError(
-                f"the stream {stream.kind!r} does not compute what it declares: expected {stream.dim} finite numbers "
+                f"{streams.label(stream.kind)} does not compute what it declares: expected {stream.dim} finite numbers "
                 f"of a pair, found {found.tolist() if found.size < 20 else found.shape}"
             )
         return np.ascontiguousarray(found)
 
     def _fault(self, stream: Stream, what: str, error: Exception) -> PipelineError:
         return PipelineError(
-            f"the stream {stream.kind!r} does not {what} of frame {self._target.frame}: "
+            f"{streams.label(stream.kind)} does not {what} of frame {self._target.frame}: "
             f"{type(error).__name__}: {error}. --debug shows where."
         )
 

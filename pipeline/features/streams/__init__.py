@@ -34,8 +34,10 @@ __all__ = [
     "NumberStream",
     "PairStream",
     "Stream",
+    "calling",
     "find",
     "get",
+    "label",
     "names",
     "of_identity",
 ]
@@ -54,6 +56,7 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
+label, calling = _REGISTRY.label, _REGISTRY.calling  # of a kind: what messages call it; while its functions run
 
 
 def of_identity(identity: Mapping[str, Any]) -> Stream | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.pixels.decode import PictureError
 from pipeline.synthetic import calibration_crops
+from tests.packages import install_page
 
 
 @pytest.fixture
@@ -165,3 +167,27 @@ def test_what_is_no_crop_is_refused(crop: np.ndarray) -> None:
         Crops.decode(small)
     with pytest.raises(PictureError, match="cut short"):
         Crops.decode(Crops().encode(crop)[:1000])
+
+
+def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its_package(
+    site: Path, penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_page(site, "stream")
+    penn.convert()
+    streams.find("pose_2d")
+    small = sys.modules["small_streams"]
+    extract = ("extract", penn.name, "--cache", penn.root, "--kind", "pose_2d", "--stream", "odd")
+    numbers, flags = np.zeros((1, 26), np.float32), np.ones(1, bool)
+    for made, expected in (
+        (lambda n: 1 / 0, "failed in the function that load returned: ZeroDivisionError"),
+        (lambda n: numbers.repeat(n, 0), "failed in the function that load returned: ValueError"),
+        (lambda n: (numbers.repeat(n, 0).tolist(), flags.repeat(n)), "26) numbers of a batch, found a list"),
+        (lambda n: (numbers.repeat(n, 0), flags), "flags of a batch, found (1,)"),
+    ):
+        monkeypatch.setattr(small.Normalisation, "__call__", lambda _, labels, made=made: made(len(labels["kp_2d"])))
+        shown = " ".join(ran(*extract, code=2).err.split())
+        assert "stream 'pose_2d' of package example-streams" in shown
+        assert expected in shown
+        assert "defect of" not in shown
+    monkeypatch.setattr(small.Pose2D, "load", lambda *_: Path("/none").read_bytes())
+    assert "failed in load: FileNotFoundError" in ran(*extract, code=2).err
