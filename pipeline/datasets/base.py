@@ -152,6 +152,8 @@ class Dataset(ABC):
         the pictures."""
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         tracks = self.read(raw, split, video, account, limited)
+        if not (isinstance(tracks, Sequence) and all(isinstance(track, Track) for track in tracks)):
+            raise TypeError(f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}")
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))

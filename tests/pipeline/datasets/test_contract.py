@@ -164,6 +164,15 @@ def test_a_body_of_a_gender_that_is_not_declared_is_refused(raw: Path) -> None:
     assert "body.of('male'): the property `genders` of Gendered declares neutral alone" in problem
 
 
+def test_a_reader_that_returns_no_tracks_is_named(raw: Path) -> None:
+    class Silent(Dances):
+        def read(self, *_: Any) -> Any:
+            return None
+
+    (problem,) = contract.reader_problems(Silent(), raw, "train")
+    assert "Silent.read: expected a list of Track, found None" in problem
+
+
 @pytest.mark.parametrize("promise", BROKEN)
 def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
     problems = contract.reader_problems(Dances(spoil=BROKEN[promise]), raw, "train")
