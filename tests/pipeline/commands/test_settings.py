@@ -147,7 +147,9 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     luigi_cfg("3dpw")
     body = Path(shutil.copytree(embedded.body, tmp_path / "body"))
     ({"raw": raw_3dpw, "body": body}[real] / MARKER).unlink()
-    assert convert_3dpw("--body", body, code=2).err.startswith("error: ")
+    refused = convert_3dpw("--body", body, code=2).err
+    assert refused.startswith("error: ")
+    assert [folder for folder in (raw_3dpw, body) if str(folder) not in refused] == []
     shown = convert_3dpw()
     (line,) = (line for line in shown.err.splitlines() if "[paths] body" in line)
     assert "is not used" in line
