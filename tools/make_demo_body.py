@@ -323,7 +323,8 @@ def main() -> None:
     folder = parser.parse_args().out
     made = arrays()
     for file, names in zip(body.FILES, (_SHAPE, made.keys() - _SHAPE), strict=True):
-        np.savez_compressed(folder / file, **{name: made[name] for name in made if name in names})
+        chosen: dict[str, Any] = {name: made[name] for name in made if name in names}
+        np.savez_compressed(folder / file, **chosen)
 
 
 if __name__ == "__main__":
