@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             out.print(line)
         for text in lacking:
             out.print(f"{WRONG} {plain(text)}")
-        if plans and all(plan.up_to_date for plan in plans):
+        if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
             out.print(f"up to date: {count(len(plans), 'split')} converted and extracted (training is not included)")
     return 2 if broken or lacking or failed else 0
 
@@ -150,7 +150,8 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     todo, more = plan.conversion, ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
-        yield f"{DONE} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{has})"
+        mark = DOUBT if todo.problems else DONE
+        yield f"{mark} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{has})"
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"
     if plan.target.not_made:
@@ -222,8 +223,9 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
-    """Videos that are gone, streams that no task extracts, and accepted differences."""
-    for text in () if plan.conversion is None else plan.conversion.missing_lines:
+    """Videos that are gone, a split without rows, streams that no task extracts, and accepted differences."""
+    todo = plan.conversion
+    for text in () if todo is None else todo.problems if plan.up_to_date else todo.missing_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))

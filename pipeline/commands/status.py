@@ -30,6 +30,7 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, error_text, few
+from pipeline.conversion.missing import missing_names, recorded_raw, why_empty
 from pipeline.conversion.retry import missing_now
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
@@ -69,7 +70,7 @@ def _percent(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """A table of splits, or the same as JSON; below it, what is incomplete, and the rejected videos.
 
-    1 where there are problems: what cannot be read, and more rejected videos than allowed.
+    1 where there are problems: what cannot be read, videos that are gone, no rows, more rejected videos than allowed.
     """
     if args.csv and (args.json or args.sizes):
         raise PipelineError("--csv goes without --json and --sizes")
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         _print_overview(rows, args)
     for text in problems:
         (err if args.json or args.csv else out).print(f"{WRONG} {plain(text)}")
+    for row in () if args.json or args.csv else rows:
+        _print_missing(row, args.cache, every=args.all)
     return 1 if problems else 0
 
 
@@ -106,8 +109,6 @@ def _print_overview(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace)
     for row in rows:
         for text in row["accepted"]:
             out.print(f"{IDLE} {plain(text)}")
-    for row in rows:
-        _print_missing(row, args.cache, every=args.all)
     for text in (*beside_the_release(rows), *_undecodable_lines(rows)):
         out.print(f"{DOUBT} {plain(text)}")
     for row in rows:
@@ -147,15 +148,10 @@ def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> N
 
 
 def _print_missing(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
-    """Videos of a split that are not in its raw folder any more, by name, if `every` all of them."""
-    names = row["missing"]
-    if names:
-        text = f"{row['split']}: {count(len(names), 'video')} not in {row['raw']} any more, whose rows stay:"
-        out.print(f"{WRONG} {plain(text)}")
+    """The names of a split's missing videos, if `every` of all of them."""
+    names = [f"{row['split']}: missing: {name}" for name in missing_names(row["missing"])]
     for text in few(names, len(names) if every else FEW, command("status", "--all", "--cache", str(root))):
-        out.print(f"    {plain(text)}")
-    if row["unlisted"]:
-        out.print(f"{WRONG} {plain(row['split'] + ': ' + row['unlisted'])}")
+        out.print(f"{IDLE} {plain(text)}")
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
@@ -212,6 +208,11 @@ def split_status(split: cache.Split) -> dict[str, Any]:
             undecodable[name] = split.undecodable(name)
         except cache.CacheError as error:
             problems.append(f"{split.name}: {name} is damaged: {error}")
+    gone = _missing(split)
+    if gone["missing"]:
+        n = count(len(gone["missing"]), "video")
+        problems.append(f"{split.name}: {n} not in {recorded_raw(split)} any more, whose rows stay")
+    problems += [f"{split.name}: {gone['unlisted']}"] if gone["unlisted"] else why_empty(split)
     harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     videos, without_track = [], {}
     for account in (video.account for video in split.videos):
@@ -229,7 +230,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
         "accepted": list(accepted_of(split, intact)),
-        **_missing(split),
+        **gone,
         "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
@@ -285,11 +286,14 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def _missing(split: cache.Split) -> dict[str, Any]:
-    """`missing`: committed videos that the raw folder does not list now, and `unlisted`, why that cannot be known."""
+    """`missing`: committed videos that are gone from the raw folder -> which of their files; "": all.
+
+    And `unlisted`, why that cannot be known.
+    """
     try:
         return {"missing": missing_now(split), "unlisted": ""}
     except (PipelineError, OSError) as error:
-        return {"missing": [], "unlisted": error_text(error)}
+        return {"missing": {}, "unlisted": error_text(error)}
 
 
 def stream_status(split: cache.Split, name: str) -> str:

@@ -89,11 +89,16 @@ def refuse_without_raw(committed: cache.Split, raw: Path, missing: Collection[st
         )
 
 
+def missing_names(missing: Mapping[str, str]) -> list[str]:
+    """Missing videos, each with which of its files is gone, where others are there."""
+    return [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
+
+
 def missing_lines(name: str, missing: Mapping[str, str], *, raw: Path, root: cache.Root) -> list[str]:
     """What to print of the missing videos of the split `name`, and what to do; none where none are missing."""
     if not missing:
         return []
-    names = [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
+    names = missing_names(missing)
     shown = few(names, FEW, command("status", "--all", "--cache", str(root)))
     drop = command("convert", name, "--raw", str(raw), "--cache", str(root), DROP)
     first = f"{name}: {count(len(names), 'video')} not in {raw} any more, whose rows stay: "

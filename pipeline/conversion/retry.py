@@ -114,17 +114,23 @@ def _recorded_dataset(split: cache.Split) -> Dataset:
     return datasets.get(split.name.partition("/")[0], **options)
 
 
-def missing_now(split: cache.Split) -> list[str]:
-    """Committed videos with rows that the recorded raw folder does not list now. Folders are listed, no file is opened.
+def missing_now(split: cache.Split) -> dict[str, str]:
+    """Committed videos with rows that are gone from the recorded raw folder -> which of their files; "": all.
 
-    [] where that folder is not there at all: a cache is used without its raw data, too. Raises PipelineError where it
-    is not the dataset's.
+    Folders are listed, no file is opened. {} where that folder is not there at all: a cache is used without its raw
+    data, too. Raises PipelineError where it is not the dataset's.
     """
     raw = Path(recorded_raw(split))
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split) or not raw.is_dir():
-        return []
-    listed = _recorded_dataset(split).videos(raw, split.name.partition("/")[2])
-    return sorted(names_with_rows(split) - {changes.utf8(video.name) for video in listed})
+        return {}
+    listed = {changes.utf8(v.name): v for v in _recorded_dataset(split).videos(raw, split.name.partition("/")[2])}
+    seen, missing = changes.read_stamps(split.root, split.name), {}
+    for name in sorted(names_with_rows(split)):
+        was = seen[name][0] if name in seen else None
+        lost = changes.lost_input(was, changes.stamp(raw, listed[name])) if name in listed else ""
+        if lost or name not in listed:
+            missing[name] = lost
+    return missing
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:

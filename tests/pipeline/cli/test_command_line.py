@@ -44,7 +44,7 @@ def extract(penn: Any, ran: Any) -> Callable[..., Any]:
 @pytest.fixture
 def status_of(penn: Any, ran: Any) -> Callable[..., str]:
     """The output of `status`."""
-    return lambda *more: str(ran("status", "--cache", penn.root, *more).out)
+    return lambda *more, code=0: str(ran("status", "--cache", penn.root, *more, code=code).out)
 
 
 def test_from_raw_data_to_a_verified_cache_and_a_second_run_changes_nothing(
@@ -132,11 +132,12 @@ def test_where_every_video_fails_the_first_reason_is_shown_the_list_is_cut_and_t
             assert rejected[0].startswith("  ! rejected 0007: unexpected_error: "), "defects come first"
             more = f"and 2 more: {command('status', '--all', '--cache', str(penn.root))}"
             assert f"  ! {more}" in lines
-    shown = status_of()
+    shown = status_of(code=1)
+    assert f"✗ {penn.name}: no rows: " in shown
     assert shown.count(f"! {penn.name}: ") == 6
     assert f"! {penn.name}: {more}" in shown
-    assert status_of("--all").count(": bad_label_file: ") == 6
-    assert len(json.loads(status_of("--json"))[0]["set_aside"]) == 7
+    assert status_of("--all", code=1).count(": bad_label_file: ") == 6
+    assert len(json.loads(status_of("--json", code=1))[0]["set_aside"]) == 7
 
 
 def test_more_rejected_videos_than_allowed_are_an_exit_code(penn: Any, convert: Any, ran: Any) -> None:

@@ -48,8 +48,10 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn: Any, ran
     split = json.loads(ran("plan", penn.name, "--raw", penn.raw, "--cache", penn.root, "--json").out)[0]
     assert (split["nothing_to_do"], split["convert"]["missing"]) == (True, {"0005": ""})
     assert "0005" in ran("plan", penn.name, "--raw", penn.raw, "--cache", penn.root).out
-    assert "1 video not in" in ran("status", "--cache", penn.root).out
-    assert json.loads(ran("status", "--cache", penn.root, "--json").out)[0]["missing"] == ["0005"]
+    assert "1 video not in" in ran("status", "--cache", penn.root, code=1).out
+    (status,) = json.loads(ran("status", "--cache", penn.root, "--json", code=1).out)
+    assert status["missing"] == {"0005": ""}
+    assert "1 video not in" in status["problems"][0]
     assert "1 removed" in by_command(DROP)
     np.testing.assert_equal(penn.rows("kp_2d"), {name: of for name, of in rows.items() if name != "0005/0"})
     assert "up to date" in by_command()
@@ -73,7 +75,9 @@ def test_what_is_new_is_read_and_a_video_that_comes_back_is_not(penn: Any, reads
 
 
 @pytest.mark.parametrize("emptied", [False, True])
-def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied: bool, penn: Any, by_command: Any) -> None:
+def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(
+    emptied: bool, penn: Any, ran: Any, by_command: Any
+) -> None:
     penn.add("0007", "0008", "0009", "0010")
     penn.convert()
     before = penn.everything()
@@ -85,6 +89,10 @@ def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied: bool, penn
     assert "7 videos not in" in shown
     assert "0001 (without frames/0001)" in shown
     assert "and 2 more: " in shown
+    shown = ran("status", "--all", "--cache", penn.root, code=1).out
+    assert "✗ penn_action/train: 7 videos not in" in shown
+    assert "0001 (without frames/0001)" in shown
+    assert shown.count("missing: ") == 7
     assert len(penn.rows("bbox")) == 7
     after = {name: of for name, of in penn.everything().items() if name.endswith("manifest.json")}
     assert after.keys() <= before.keys()
