@@ -118,7 +118,7 @@ def forecast(plan: SplitPlan, *, sample: int = 0, workers: int = 1, crop: float 
     if target.not_made:
         return Forecast(plan.name, Expected(None, NOT_MADE))
     body, frames = target.body is not None, 0.0
-    if todo is None and next(listing.listed(target.raw, {}), None) is None:
+    if todo is None and plan.committed is None and next(listing.listed(target.raw, {}), None) is None:
         expected = of_release(target.dataset, target.split, None)
     elif todo is None or plan.problems or plan.up_to_date:
         return None

@@ -13,6 +13,7 @@ import runpy
 import sys
 import traceback
 
+import av  # noqa: F401
 import torch  # noqa: F401
 import torchvision  # noqa: F401
 

@@ -92,12 +92,13 @@ class Terminal:
     def types_json(self, command: str, *, code: int = 0) -> Any:
         """The document that a command with --json prints."""
         printed = self.types(command, code=code)
-        return json.loads(printed[re.search(r"^[\[{]", printed, re.MULTILINE).start() :])
+        start = re.search(r"^[\[{]", printed, re.MULTILINE).start()
+        return json.JSONDecoder().raw_decode(printed, start)[0]  # behind it, standard error's lines
 
-    def frames_kept(self, cache: str) -> dict[str, int]:
-        """By split; of each, found = kept + dropped."""
+    def frames_kept(self, cache: str, *, code: int = 0) -> dict[str, int]:
+        """By split, where `status` ends with `code`; of each, found = kept + dropped."""
         kept = {}
-        for split in self.types_json(f"pipeline status --json --cache {cache}"):
+        for split in self.types_json(f"pipeline status --json --cache {cache}", code=code):
             frames = split["accounting"]["frames"]
             assert frames["found"] == frames["kept"] + sum(frames["dropped"].values()), split
             kept[split["split"]] = frames["kept"]

@@ -87,9 +87,9 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     move(lab, held_back, "0002", "0003")
     types(DATA, r"000[23]", code=30)
     types("pipeline plan", r"000[23]")
-    types("pipeline status --cache cache", r"lab/test: 1 video not in .*raw/lab", r"lab/train: 1 video not in")
-    assert nightly(terminal)["Data"] == 30
-    assert terminal.frames_kept("cache") == kept
+    types("pipeline status --cache cache", r"lab/test: 1 video not in .*raw/lab", r"lab/train: 1 video not in", code=1)
+    assert nightly(terminal) == {"Data": 30, "status": 1, "verify": 0}
+    assert terminal.frames_kept("cache", code=1) == kept
     move(held_back, lab, "0002", "0003")
     assert "✓ extract" not in types(DATA)
     terminal.is_intact("cache")

@@ -82,6 +82,15 @@ def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(
     assert after.keys() <= before.keys()
 
 
+def test_nothing_is_forecast_of_a_committed_split_whose_raw_folder_is_gone(penn: Any, ran: Any) -> None:
+    penn.converted()
+    shutil.rmtree(penn.raw)
+    for more in ((), ("--forecast",)):
+        shown = ran("plan", penn.name, "--raw", penn.raw, "--cache", penn.root, *more, code=2).out
+        assert "✗" in shown
+        assert "person-frames" not in shown
+
+
 def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded: Any, into: Any, tmp_path: Path) -> None:
     raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
     into.convert(root, raw, "kinetics")

@@ -230,7 +230,7 @@ def _change(**changes):
         ("vibe", "last.pt", _change(processes=2), "expected processes 1, found 2"),
         ("prior", "last.pt", _cut, r"last\.pt: .*damaged\. Remove it"),
         ("prior", "last.pt", _change(fingerprint="other"), r"last\.pt: expected fingerprint .*other"),
-        ("prior", "last.pt", _change(course={"of": 1}), "expected the state of a run"),
+        ("prior", "last.pt", _change(training={"of": 1}), "expected the state of a run"),
         ("prior", "best.pt", _change(epoch=77), r"best\.pt: expected epoch \d .*found epoch 77"),
         ("prior", "best.pt", Path.unlink, r"best\.pt: .*missing.* Remove"),
     ],
