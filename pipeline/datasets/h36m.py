@@ -30,8 +30,7 @@ from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import numbers
-from pipeline.formats.cdf import load_cdf
-from pipeline.formats.labels.h36m import Fit, Metadata, load_fits, load_metadata, load_rotations
+from pipeline.formats.labels.h36m import Fit, Metadata, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import n_frames
 from pipeline.raw import RawVideo

@@ -1,4 +1,4 @@
-"""Labels of Human3.6M, and SMPL bodies fitted to it as they are passed around.  [raw] -> tracks -> features
+"""Files of Human3.6M, and SMPL bodies fitted to it as they are passed around.  [raw] -> tracks -> features
 
 metadata.xml: cameras, and what the files of each action are called
 
@@ -10,6 +10,11 @@ metadata.xml: cameras, and what the files of each action are called
     Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose 72, shape 10, trans 3
     Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3)
 
+    S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
+
+cdflib believes what a file says of itself: a flipped bit can make it loop for hours or ask for all memory. Conversion
+calls this in the processes of `pipeline.processes`, where that costs one video.
+
 A file of fits has hundreds of MB, so it is streamed into arrays of float32 (20 MB a subject), and each process keeps
 those of the last subject only: videos come subject by subject.
 """
@@ -20,7 +25,7 @@ import functools
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
 import ijson
@@ -28,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import numbers, reading
+from pipeline.formats.arrays import AGAIN, numbers, reading, refuse
 from pipeline.formats.json_files import load_json
 from pipeline.raw.files import open_regular, read_regular
 
@@ -36,7 +41,8 @@ CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")  # "1" to "4" 
 N_SUBJECTS: Final = 11
 N_EXTRINSIC, N_INTRINSIC = 6, 9
 N_NUMBERS: Final = len(CAMERAS) * (N_SUBJECTS * N_EXTRINSIC + N_INTRINSIC)
-AGAIN: Final = "Take metadata.xml from the release's software again."
+MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 and 2.6
+XML_AGAIN: Final = "Take metadata.xml from the release's software again."
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
 MAX_DEPTH: Final = 16  # maps and lists in each other; the format of fits has five
@@ -69,23 +75,23 @@ def is_number(text: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
-    with reading(file, "an XML file", do=AGAIN):
+    with reading(file, "an XML file", do=XML_AGAIN):
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
 
     def section(key: str) -> Element:
         if (found := root.find(key)) is None:
             there = sorted({child.tag for child in root})[:20]
-            raise RawDataError(file, key, expected="this element", found=f"only {there}", do=AGAIN)
+            raise RawDataError(file, key, expected="this element", found=f"only {there}", do=XML_AGAIN)
         return found
 
     cameras = [_text(cell) for cell in section("dbcameras/index2id")]
     if tuple(cameras) != CAMERAS:
-        raise RawDataError(file, "index2id", expected=", ".join(CAMERAS), found=", ".join(cameras), do=AGAIN)
+        raise RawDataError(file, "index2id", expected=", ".join(CAMERAS), found=", ".join(cameras), do=XML_AGAIN)
     words = _text(section("w0")).removeprefix("[").removesuffix("]").split()
-    with reading(file, "numbers", key="w0", do=AGAIN):
+    with reading(file, "numbers", key="w0", do=XML_AGAIN):
         numbers = np.array([float(word) for word in words])
     if len(numbers) != N_NUMBERS or not np.isfinite(numbers).all():
-        raise RawDataError(file, "w0", expected=f"{N_NUMBERS} finite numbers", found=f"{len(numbers)}", do=AGAIN)
+        raise RawDataError(file, "w0", expected=f"{N_NUMBERS} finite numbers", found=f"{len(numbers)}", do=XML_AGAIN)
     intrinsics = {}
     by_camera = numbers[len(CAMERAS) * N_SUBJECTS * N_EXTRINSIC :].reshape(len(CAMERAS), N_INTRINSIC)
     for camera, (fx, fy, cx, cy, *_distortion) in zip(CAMERAS, by_camera, strict=True):
@@ -94,7 +100,7 @@ def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
     header, *rows = [[_text(cell) for cell in row] for row in section("mapping")] or [[]]
     subjects = header[2:]
     if "S1" not in subjects:
-        raise RawDataError(file, "mapping", expected="a first row with S1, S2, ...", found=str(header), do=AGAIN)
+        raise RawDataError(file, "mapping", expected="a first row with S1, S2, ...", found=str(header), do=XML_AGAIN)
     actions: dict[tuple[str, str], tuple[int, int]] = {}
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
         if is_number(action) and is_number(subaction):
@@ -195,3 +201,27 @@ def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
             raise RawDataError(file, f"{number}/R", expected="a rotation", found="none", do=FITS_AGAIN)
         rotations[camera] = numbers(file, f"{number}/R", entry["R"], (3, 3))
     return rotations
+
+
+def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
+    """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, as stored but for the byte order.
+
+    Raises RawDataError for a file that is no CDF or is damaged, for a missing variable, and for one that does not hold
+    floating-point numbers.
+    """
+    import cdflib  # takes a quarter of a second, and only Human3.6M needs it
+
+    with reading(file, "a whole CDF file", key=key):
+        with open_regular(file) as stream:
+            magic = stream.read(4)
+        if magic not in MAGIC:
+            refuse(f"a file that begins with {magic!r}")
+        cdf = cdflib.CDF(file)
+        info = cdf.cdf_info()
+        names = [*info.zVariables, *info.rVariables]
+        values = np.asarray(cdf.varget(key)) if key in names else None
+    if values is None:
+        raise RawDataError(file, key, expected="a variable of this name", found=f"only {names}", do=AGAIN)
+    if values.dtype.kind != "f":
+        raise RawDataError(file, key, expected="floating-point numbers", found=str(values.dtype), do=AGAIN)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.formats.cdf import load_cdf
+from pipeline.formats.labels.h36m import load_cdf
 
 VALUES = np.random.default_rng(0).normal(size=(1, 40, 96))
 

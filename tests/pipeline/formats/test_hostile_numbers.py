@@ -22,7 +22,7 @@ from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.datasets import contract
 from pipeline.formats import tfrecords
-from pipeline.formats.cdf import load_cdf
+from pipeline.formats.labels.h36m import load_cdf
 from pipeline.formats.pickles import load_pickle
 from pipeline.synthetic import files
 

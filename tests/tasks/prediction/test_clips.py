@@ -20,9 +20,9 @@ import cache
 from pipeline import datasets, plug_ins
 from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
+from pipeline.datasets.amass import load_motion
 from pipeline.detect.clips import clips_in
 from pipeline.errors import ConfigError
-from pipeline.formats.labels.amass_motion import load_motion
 from pipeline.pixels.frames import Video
 from pipeline.raw.stand_in import MARKER
 from pipeline.show.painted_bodies import COLOURS
