@@ -155,6 +155,8 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     },  # chumpy's bookkeeping
 }
 
+SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
 
 class ArrayUnpickler(pickle._Unpickler):
     """Python's own, which finds the names on the list and sets checked states. Raises UnsafePickle and others."""
@@ -179,7 +181,7 @@ class ArrayUnpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         self.stack[-1] = checked_state(self.stack[-2], self.stack[-1])
-        super().load_build()
+        SET_STATE(self)
 
     dispatch[pickle.BUILD[0]] = load_build
 
