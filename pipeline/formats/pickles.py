@@ -1,8 +1,12 @@
 """Pickles of 3DPW and SMPL, by an unpickler with an exact list of names.  raw pickles -> plain dicts, lists and arrays
 
 A pickle is a program: it names functions and calls them. Here a name that is not on the list ends the reading, and
-those on it stand for functions of this module, which make arrays out of checked parts. So nothing that a file names is
-imported, called or changed, and no array is made whose bytes are not there.
+those on it stand for functions of this module. NumPy fills arrays and types, from states that were checked before: no
+array is made whose bytes are not there. So nothing that a file names is imported, called or changed.
+
+The unpickler is Python's, as joblib's is, not the one in C: that one makes room for as many memos as a number in the
+file says (9 bytes take 4 GiB), and passes states on unchecked, though that of a type can make NumPy take numbers for
+addresses.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ NO_PICKLES: Final = {  # what people have instead of the file that they meant to
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer",
 }
-DTYPE: Final = re.compile(r"[<>=|]?[biufcSU]\d{1,6}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
+DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
 
 
 def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
@@ -61,9 +65,6 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
 class Object:
     """An object of a class that is not imported: its attributes alone."""
 
-    __slots__ = ("state",)
-    state: dict[str, Any]
-
 
 class _Sparse(Object):
     """scipy.sparse.csc_matrix."""
@@ -83,7 +84,7 @@ NDARRAY, _OBJECT = "numpy.ndarray", "object"  # classes that a file names and ne
 def _dtype(code: Any, *_: object) -> np.dtype[Any]:
     if not isinstance(code, str) or not DTYPE.fullmatch(code):
         raise ValueError(f"array type {str(code)[:40]!r}")
-    return np.dtype(code)
+    return np.dtype(code, copy=True)  # NumPy's own are shared, and this one's state follows
 
 
 def _reconstruct(of: object, *_: object) -> NDArray[Any]:
@@ -105,23 +106,31 @@ def _new_object(of: Any, base: object, state: object) -> Object:
     return of()
 
 
-def _array(shape: Any, dtype: Any, content: Any, order: Any) -> NDArray[Any]:
-    sizes = shape if isinstance(shape, tuple) else (shape,)
-    if not isinstance(dtype, np.dtype) or len(sizes) > 32 or not all(type(n) is int and n >= 0 for n in sizes):
-        raise ValueError(f"an array of shape {str(shape)[:80]}")
-    count = math.prod(sizes)
-    if dtype.kind == "O":
-        if not isinstance(content, list) or len(content) != count:
-            raise ValueError(f"an array of {count} objects without them")
-        flat = np.empty(count, object)
-        for k, value in enumerate(content):
-            flat[k] = value
-    else:
-        data = content.encode("latin1") if isinstance(content, str) else bytes(content)  # Python 2's bytes are texts
-        if len(data) != count * dtype.itemsize:
-            raise ValueError(f"{len(data)} bytes for an array of shape {sizes} and type {dtype}")
-        flat = np.frombuffer(data, dtype).copy() if data else np.empty(count, dtype)
-    return flat.reshape(sizes, order=order)
+def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
+    if not isinstance(dtype, np.dtype):
+        raise TypeError(f"array type {str(dtype)[:40]!r}")
+    data = content.encode("latin1") if isinstance(content, str) else content  # Python 2's bytes are texts
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def checked_state(target: Any, state: Any) -> Any:
+    """The state that an array, its type or an object may get. Raises ValueError and others for any other."""
+    if isinstance(target, np.ndarray) and not target.size:  # once: others may look at its bytes already
+        _, shape, dtype, fortran, content = state
+        if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"an array of shape {str(shape)[:80]}")
+        kinds, size = (list, 1) if dtype.hasobject else ((bytes, str), dtype.itemsize)
+        if not isinstance(content, kinds) or len(content) != math.prod(shape) * size:
+            raise ValueError(f"an array of shape {shape} and type {dtype} with other content")
+        return 1, shape, dtype, bool(fortran), content
+    if isinstance(target, np.dtype):
+        orders = ("|",) if target.byteorder == "|" else ("<", ">", "=")
+        if state[1] not in orders or any(part is not None for part in state[2:5]):
+            raise ValueError(f"array type {target} with fields or an unknown state")
+        return 3, state[1], None, None, None, target.itemsize, target.alignment, target.flags
+    if isinstance(target, Object):
+        return dict(state)
+    raise TypeError(f"a state for a {type(target).__name__}")
 
 
 _MULTIARRAY: Final = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -129,11 +138,8 @@ ARRAYS: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _dtype,
     **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
-    **{(module, "scalar"): lambda dtype, content: _array((), dtype, content, "C")[()] for module in _MULTIARRAY},
-    **{
-        (module, "_frombuffer"): lambda content, dtype, shape, order: _array(shape, dtype, content, order)
-        for module in ("numpy.core.numeric", "numpy._core.numeric")
-    },
+    **{(module, "scalar"): lambda dtype, content: _from_bytes(content, dtype)[()] for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): _from_bytes for module in ("numpy.core.numeric", "numpy._core.numeric")},
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
     **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # and empty bytes
 }
@@ -149,13 +155,14 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     },  # chumpy's bookkeeping
 }
 
+SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
 
 class ArrayUnpickler(pickle._Unpickler):
-    """Python's own, which finds the names on the list and sets states by checks. Raises UnsafePickle and others."""
+    """Python's own, which finds the names on the list and sets checked states. Raises UnsafePickle and others."""
 
     dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
     stack: list[Any]
-    memo: dict[int, Any]
 
     def __init__(self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str) -> None:
         """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what such files hold."""
@@ -173,37 +180,17 @@ class ArrayUnpickler(pickle._Unpickler):
         )
 
     def load_build(self) -> None:
-        """Set the state of an array, of its type, or of an object; of nothing else."""
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, np.ndarray):
-            _, shape, dtype, fortran, content = state
-            filled = _array(shape, dtype, content, "F" if fortran else "C")
-            self._replace(target, filled)
-        elif isinstance(target, np.dtype):
-            if state[1] not in "<>=|" or any(part is not None for part in state[2:5]):
-                raise ValueError(f"array type {target} with fields or an unknown state")
-            self._replace(target, target.newbyteorder(state[1]))
-        elif isinstance(target, Object):
-            target.state = dict(state)
-        else:
-            raise TypeError(f"a state for a {type(target).__name__}")
+        self.stack[-1] = checked_state(self.stack[-2], self.stack[-1])
+        SET_STATE(self)
 
     dispatch[pickle.BUILD[0]] = load_build
-
-    def _replace(self, old: Any, new: Any) -> None:
-        """The memo has what is at the top of the stack, where it has it at all, by its latest number."""
-        self.stack[-1] = new
-        for number in reversed(self.memo):
-            if self.memo[number] is old:
-                self.memo[number] = new
-                break
 
 
 def _value(value: Any) -> Any:
     """What an object stands for."""
     if not isinstance(value, Object):
         return value
-    state = {key: _value(part) for key, part in value.state.items()}
+    state = {key: _value(part) for key, part in vars(value).items()}
     if isinstance(value, _Sparse):
         from scipy import sparse  # 0.2 s, and most pickles have none
 

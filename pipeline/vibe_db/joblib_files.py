@@ -2,8 +2,8 @@
 
 joblib's format is a pickle in which each array is a small object (its type, shape and order) with the array's bytes
 directly behind it. An untrusted one is read as `pipeline.formats.pickles` reads pickles: nothing that it names is
-imported or called. Arrays are stepped over, so opening a file of 80 GB reads some hundred bytes of it, and rows are
-read when they are needed.
+imported or called. Arrays are mapped, so opening a file of 80 GB reads some hundred bytes of it, and rows are read when
+they are needed.
 
 The format written is that of joblib before 1.2, which later versions read too; what those write, the 0.14 that TCMR
 asks for cannot read. Instructions without effect fill up to a multiple of 16 bytes before each array, so that it can be
@@ -12,7 +12,6 @@ mapped.
 
 from __future__ import annotations
 
-import functools
 import math
 import mmap
 import pickle
@@ -51,17 +50,8 @@ COMPRESSED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An array in a file. `read(start, stop)` returns rows [start, stop), in memory."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    read: Callable[[int, int], NDArray[Any]]
-
-
-def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
-    """(the arrays of a joblib file by name, the names of what else it holds); no code of its choosing runs.
+def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """(the arrays of a joblib file by name, mapped; the names of what else it holds); no code of its choosing runs.
 
     Raises UnsafePickle when it names anything but NumPy's arrays and joblib's wrapper of them, RawDataError when it
     cannot be read, is compressed, or is no dict of arrays.
@@ -72,7 +62,7 @@ def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
             found = _Unpickler(file, content).load()
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
             refuse(f"{type(found).__name__} at the top")
-    arrays = {name: value for name, value in found.items() if isinstance(value, Stored)}
+    arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
     return arrays, tuple(sorted(found.keys() - arrays.keys()))
 
 
@@ -98,7 +88,7 @@ _NAMES: Final = ARRAYS | {
 
 
 class _Unpickler(ArrayUnpickler):
-    """Steps over joblib's arrays."""
+    """Maps joblib's arrays."""
 
     dispatch = ArrayUnpickler.dispatch.copy()
 
@@ -109,11 +99,11 @@ class _Unpickler(ArrayUnpickler):
     def load_build(self) -> None:
         super().load_build()
         if isinstance(self.stack[-1], _Wrapper):
-            self.stack[-1] = self.array(self.stack[-1].state)
+            self.stack[-1] = self.array(vars(self.stack[-1]))
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    def array(self, state: Mapping[str, Any]) -> Stored:
+    def array(self, state: Mapping[str, Any]) -> NDArray[Any]:
         """The array that a wrapper describes, whose bytes begin here."""
         shape, dtype, order = (state.get(key) for key in ("shape", "dtype", "order"))
         sizes = shape if isinstance(shape, tuple) else (None,)
@@ -134,10 +124,9 @@ class _Unpickler(ArrayUnpickler):
         if n_bytes > len(self.content) - at:
             refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {at:,}")
         self.content.seek(n_bytes, 1)
-        read = _rows_of_columns if order == "F" and len(sizes) > 1 else _rows
-        return Stored(sizes, dtype, functools.partial(read, self.path, at, sizes, dtype))
+        return np.memmap(self.path, dtype, "r", at, sizes, order)
 
-    def texts(self, shape: tuple[int, ...]) -> Stored:
+    def texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """An array of objects is a pickle of its own. Only one of texts is of use."""
         objects = _Unpickler(self.path, self.content).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
@@ -147,26 +136,7 @@ class _Unpickler(ArrayUnpickler):
         texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in objects]
         if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # each takes the room of the longest
             refuse(f"a text of {longest:,} characters")
-        values = np.array(texts, str)
-        return Stored(values.shape, values.dtype, lambda start, stop: values[start:stop])
-
-
-def _rows(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], start: int, stop: int) -> NDArray[Any]:
-    """Rows of the bytes [offset, ...) of a file. Read, not mapped: mapped pages would count as our memory."""
-    row = math.prod(shape[1:])
-    count, at = (stop - start) * row, offset + start * row * dtype.itemsize
-    flat: NDArray[Any] = np.fromfile(file, dtype, count, offset=at)
-    if len(flat) != count:
-        expected = f"{count} numbers at byte {at}"
-        raise RawDataError(file, "file", expected=expected, found=f"{len(flat)}", do=AGAIN)
-    return flat.reshape(stop - start, *shape[1:])
-
-
-def _rows_of_columns(
-    file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], start: int, stop: int
-) -> NDArray[Any]:
-    """The same of an array in Fortran's order, whose rows are not in one place."""
-    return np.array(np.memmap(file, dtype, "r", offset, shape, "F")[start:stop])
+        return np.array(texts, str)
 
 
 @dataclass(frozen=True, slots=True)

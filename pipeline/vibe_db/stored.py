@@ -16,7 +16,7 @@ from pipeline.errors import RawDataError
 from pipeline.formats.arrays import reading, refuse
 from pipeline.formats.hdf5 import filters_of, own_object
 from pipeline.raw.files import open_unbuffered
-from pipeline.vibe_db.joblib_files import Stored, stored_arrays
+from pipeline.vibe_db.joblib_files import stored_arrays
 from pipeline.vibe_db.layouts import FIELDS, REQUIRED, Layout
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
@@ -39,13 +39,13 @@ class Database:
     """The fields of an open file that its dataset's layout knows; all have `rows` rows."""
 
     file: Path
-    fields: Mapping[str, Stored]
+    fields: Mapping[str, NDArray[Any]]  # mapped, or of h5py: rows are read when they are needed
     rows: int
     ignored: tuple[str, ...]  # names of the file's other content
 
     def read(self, field: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of a field."""
-        return self.fields[field].read(start, stop)
+        return np.array(self.fields[field][start:stop])
 
     def texts(self, field: str, start: int, stop: int) -> list[str]:
         """Rows [start, stop) of a field of texts, which may be stored as bytes."""
@@ -93,7 +93,7 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
         yield _checked(file, layout, arrays, tuple(found.keys() - arrays.keys()))
 
 
-def _checked(file: Path, layout: Layout, arrays: Mapping[str, Stored], others: tuple[str, ...]) -> Database:
+def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], others: tuple[str, ...]) -> Database:
     fields = {name: array for name, array in arrays.items() if name in layout.fields}
     ignored = tuple(sorted({*arrays, *others} - fields.keys()))
     names = fields.get("vid_name")
@@ -119,18 +119,18 @@ def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
     return len(found) == len(shape) and all(n > 0 if isinstance(given, str) else n == given for n, given in pairs)
 
 
-def _plain_array(file: Path, stored: h5py.File, name: str) -> Stored | None:
+def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:
     """The array, None where it is something else. Raises RawDataError for one in another file, or with filters."""
     with reading(file, "an array in this file", key=name, do=AGAIN):
         dataset = own_object(stored, name)
-        if not isinstance(dataset, h5py.Dataset):
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             return None
         if filters_of(dataset):
             do = f"Write it without them: h5repack -f NONE {file} PLAIN"
             raise RawDataError(file, name, expected="an array without filters", found="filters (compression)", do=do)
         if dataset.id.get_storage_size() < dataset.nbytes:
             refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
-    return Stored(dataset.shape or (), dataset.dtype, lambda start, stop: np.asarray(dataset[start:stop]))
+    return dataset
 
 
 def _text(value: str | bytes) -> str:

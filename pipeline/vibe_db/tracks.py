@@ -139,7 +139,7 @@ class FileReader:
         """Frame indices: the numbers of frame_id ("frame_000012" is 12), else of the pictures, else 0, 1, 2, ..."""
         frame, stored = None, self.database.fields.get("frame_id")
         if stored is not None and stored.dtype.kind in "biu":
-            frame = stored.read(part.start, part.stop).astype(np.int64)
+            frame = self.database.read("frame_id", part.start, part.stop).astype(np.int64)
         elif stored is not None:
             frame = numbers_in(self.database.texts("frame_id", part.start, part.stop))
         if frame is None and pictures is not None and (numbered := numbers_in(pictures)) is not None:

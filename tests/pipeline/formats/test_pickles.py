@@ -105,7 +105,7 @@ ARRAYS = [
 @pytest.mark.parametrize("protocol", [0, 1, 2])
 def test_an_array_from_python_2_comes_out_as_it_was(value: Any, protocol: int, tmp_path: Path) -> None:
     content = read(tmp_path, mapping(poses=array(value, protocol=protocol)) + b".")
-    assert content["poses"].dtype == value.dtype
+    assert content["poses"].dtype == value.dtype.newbyteorder("=")
     np.testing.assert_array_equal(content["poses"], value)
     assert content["poses"].flags.writeable
 
@@ -220,6 +220,8 @@ def select(**parts: bytes) -> bytes:
     return instance("chumpy.reordering", "Select", mapping(**parts))
 
 
+scalar = global_("numpy.core.multiarray", "scalar")
+twice = b"(K\x01(K\x01t" + plain_dtype + b"I00\n" + text("12345678") + b"t"
 long_type = b"(" + text("f8,(9999,9999)f8") + b"I0\nI1\ntR"
 eye, outside = sparse.csc_matrix(np.eye(3)), array(np.array([0, 1, 1_000_000], np.int32))
 hostile = {
@@ -232,6 +234,13 @@ hostile = {
     "type without meaning": state(b"(K\x01t", global_("numpy", "dtype") + b"(" + text("V8") + b"tR", text("12345678")),
     "type with fields": state(b"(K\x01t", plain_dtype[:-1] + b"0(K\x03" + text("<") + b"N}}tb", text("12345678")),
     "type from a recipe": state(b"(K\x01t", global_("numpy", "dtype") + long_type, text("1")),
+    "type of texts without a size": state(
+        b"(J\xff\xff\xff\x7ft", plain_dtype.replace(text("f8"), text("U0")), text("")
+    ),
+    "objects in another byte order": state(b"(K\x01t", plain_dtype.replace(text("f8"), text("O8")), b"]Na"),
+    "type by a text": b"}" + text("a") + scalar + b"(" + text("2f8") + text("0123456789abcdef") + b"tRs.",
+    "array that is filled twice": b"}" + text("a") + array(np.zeros(3)) + twice + b"bs.",
+    "array that is filled by a type alone": b"}" + text("a") + array(np.zeros(3)) + plain_dtype + b"bs.",
     "bytes in a codec": b"}" + text("a") + global_("_codecs", "encode") + b"(" + text("x") + text("zlib") + b"tRs.",
     "attributes for a class": b"}" + text("a") + ndarray + b"}" + text("__setstate__") + b"Nsbs.",
     "attributes for a function": b"}" + text("a") + reconstruct + b"}" + text("__code__") + b"Nsbs.",
