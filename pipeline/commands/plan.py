@@ -115,7 +115,12 @@ def run(args: argparse.Namespace) -> int:
         for text in lacking:
             out.print(f"{WRONG} {plain(text)}")
         if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
-            out.print(f"up to date: {count(len(plans), 'split')} converted and extracted (training is not included)")
+            bare = sum(plan.target.dataset.has_pixels and not plan.extractions for plan in plans)
+            without = (
+                f", {bare:,} without any features: no stream is named here, and none is in the cache" if bare else ""
+            )
+            did = "converted" if bare == len(plans) else "converted and extracted"
+            out.print(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
     return 2 if broken or lacking or failed else 0
 
 

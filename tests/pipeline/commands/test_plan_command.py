@@ -129,6 +129,7 @@ def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weight
     penn: Any, into: Any, network: Any, plan: Any, as_json: Any
 ) -> None:
     penn.converted()
+    assert "up to date: 1 split converted (training is not included), 1 without any features: " in plan()
     into.extract(penn.root, weights=WeightsSpec("untrained", "7"))
     assert "up to date (3 videos, resnet50)" in plan()
     assert "✗ penn_action/train: the stream 'resnet50'" in plan(*UNTRAINED, code=2)
