@@ -245,7 +245,7 @@ def _preview(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
         files = preview.write_previews(source, out, progress)
     steps.done("preview", count(len(files), "picture"))
     console.out.print()
-    for file in files[:FEW]:
+    for file in files if len(files) <= FEW else [files[0].parent]:
         fact("preview", plain(shortened(file)))
     return {"previews": [str(file.relative_to(out)) for file in files]}
 

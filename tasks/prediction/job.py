@@ -148,7 +148,9 @@ def without_people(source: Source, split: cache.Split) -> Iterator[str]:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
         found = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
         labels = source.reader.keypoints or source.reader.boxes if isinstance(source.reader, NewVideo) else video.name
-        shorter = f", or take tracks of fewer than {count(least, 'frame')}: --min-frames" if least > 1 else ""
+        shorter = (
+            f", or take tracks of fewer than {count(least, 'frame')}: --min-frames" if reasons and least > 1 else ""
+        )
         yield f"{labels}: no person is left to predict: {found}. Look at the detections{shorter}."
 
 

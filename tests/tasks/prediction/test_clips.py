@@ -244,6 +244,22 @@ def test_a_preview_shows_everybody_in_the_colour_of_the_lines_below(folder, patc
         assert like[:-100].any()
 
 
+def test_of_many_previews_the_folder_is_named(folder, patch, tmp_path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    for k in range(6):
+        shutil.copy(folder / "test/short.AVI", tmp_path / f"in/{k}.avi")
+    writer = cv2.VideoWriter(str(tmp_path / "in/empty.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
+    for _ in range(8):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    (tmp_path / "in" / MARKER).write_text("{}")
+    assert run(tmp_path / "in", "--preview", "--out", tmp_path / "out") == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert [Path(line.split()[1]).name for line in shown if line.startswith("preview ")] == ["previews"]
+    (why,) = (line for line in shown if "no person was found" in line)
+    assert "--min-frames" not in why
+
+
 def test_clips_of_anywhere_lie_in_one_folder_and_others_are_removed(folder, tmp_path) -> None:
     source = sources.of_clips([folder / "dance.mp4", folder], tmp_path)
     assert clips_in(source.raw) == ["broken.mp4", "clips/test/short.AVI", "dance.mp4"]
