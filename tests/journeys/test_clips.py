@@ -51,6 +51,9 @@ from pipeline import synthetic
 synthetic.write_body(Path("body"))
 synthetic.write_dataset("3dpw", Path("raw/3dpw"), n_videos=1, n_frames=10)
 """
+DETECT = "pipeline detect clips --out clips/keypoints --detector red"
+CONVERT = "pipeline convert videos train --raw clips --cache mine"
+EXTRACT = "pipeline extract videos train --cache mine"
 
 
 def write_clip(file: Path, n_frames: int, *, seed: int, person: bool = True) -> None:
@@ -73,10 +76,12 @@ def rows_of(terminal: Terminal, cache: str = "mine", *, code: int = 0) -> int:
     return terminal.frames_kept(cache, code=code)["videos/train"]
 
 
-def test_a_folder_of_clips(terminal: Terminal) -> None:
-    types, folder = terminal.types, terminal.folder
+def first_clips(terminal: Terminal) -> None:
+    """Four clips become tracks, features and a page."""
+    types = terminal.types
+    clips = terminal.folder / "clips"
+    folder = terminal.folder
     terminal.install(KIT)
-    clips = folder / "clips"
     write_clip(clips / "a.mp4", 45, seed=1)
     write_clip(clips / "more/b.mp4", 46, seed=2)
     write_clip(clips / "short.mp4", 33, seed=3)
@@ -84,94 +89,123 @@ def test_a_folder_of_clips(terminal: Terminal) -> None:
     (clips / "STAND_IN.json").write_text('{"stand_in": true}')  # so that the demo body and model may be used with them
     (folder / "luigi.cfg").write_text(SETTINGS)
 
-    detect = "pipeline detect clips --out clips/keypoints --detector red"
-    convert = "pipeline convert videos train --raw clips --cache mine"
-    extract = "pipeline extract videos train --cache mine"
-    types(detect, r"4 clips: 124 persons in 136 frames")
-    types(convert, r"videos 3 kept of 4, 1 without a track", r"frames 124 kept of 124")
-    types(extract, r"124 rows computed.* 0 carried over")
+    types(DETECT, r"4 clips: 124 persons in 136 frames")
+    types(CONVERT, r"videos 3 kept of 4, 1 without a track", r"frames 124 kept of 124")
+    types(EXTRACT, r"124 rows computed.* 0 carried over")
     terminal.is_intact("mine")
     types("pipeline show videos train --cache mine --out page.html", r"3 tracks in page.html")
     types("pipeline status videos/train --cache mine --all", r"nobody\.mp4.*no person")
 
-    # An option that is not the default; then back again.
-    types(f"{convert} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short")
-    types(extract, r"0 rows computed.*91 carried over")
+
+def another_option(terminal: Terminal) -> None:
+    """An option that is not the default; then back again."""
+    types = terminal.types
+    types(f"{CONVERT} --set videos.min_frames=40", r"min_frames was 30, is 40", r"33 track_too_short")
+    types(EXTRACT, r"0 rows computed.*91 carried over")
     types("pipeline status videos/train --cache mine --all", r"short\.mp4.*longest .* 33 frames < min_frames 40")
-    types(f"{convert} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
-    types(f"{convert} --set train.epochs=4", r"--set train\.epochs", code=2)
-    types(convert, r"frames 124 kept of 124")
-    types(extract, r"0 rows computed.*124 carried over")
+    types(f"{CONVERT} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
+    types(f"{CONVERT} --set train.epochs=4", r"--set train\.epochs", code=2)
+    types(CONVERT, r"frames 124 kept of 124")
+    types(EXTRACT, r"0 rows computed.*124 carried over")
     terminal.is_intact("mine")
-    for again in (detect, convert, extract):
+    for again in (DETECT, CONVERT, EXTRACT):
         types(again, r"up to date")
 
-    # One more clip.
+
+def one_more_clip(terminal: Terminal) -> None:
+    """One more clip."""
+    types = terminal.types
+    clips = terminal.folder / "clips"
     write_clip(clips / "c.mp4", 50, seed=5)
-    types(detect, r"1 clip: 50 persons", r"4 clips up to date")
-    types(convert, r"1 video read, 4 unchanged")
-    types(extract, r"50 rows computed.* 0 carried over")
+    types(DETECT, r"1 clip: 50 persons", r"4 clips up to date")
+    types(CONVERT, r"1 video read, 4 unchanged")
+    types(EXTRACT, r"50 rows computed.* 0 carried over")
     terminal.is_intact("mine")
     assert rows_of(terminal) == 174
 
-    # A new name.
+
+def a_new_name(terminal: Terminal) -> None:
+    """A new name."""
+    types = terminal.types
+    clips = terminal.folder / "clips"
     (clips / "a.mp4").rename(clips / "renamed.mp4")
-    types(detect, r"renamed.*a\.mp4")
-    types(convert, r"renamed .*a\.mp4.*renamed\.mp4")
-    types(extract, r"0 rows computed.* 45 carried over")
+    types(DETECT, r"renamed.*a\.mp4")
+    types(CONVERT, r"renamed .*a\.mp4.*renamed\.mp4")
+    types(EXTRACT, r"0 rows computed.* 45 carried over")
     terminal.is_intact("mine")
     assert rows_of(terminal) == 174
 
-    # A clip goes away: nothing of it does, until told.
+
+def gone_and_back(terminal: Terminal) -> None:
+    """A clip goes away: nothing of it does, until told."""
+    types = terminal.types
+    clips = terminal.folder / "clips"
+    folder = terminal.folder
     (clips / "c.mp4").rename(folder / "c.mp4")
-    types(convert, r"c\.mp4", r"--drop-removed", code=1)
-    types(convert, r"c\.mp4", r"--drop-removed", code=1)
+    types(CONVERT, r"c\.mp4", r"--drop-removed", code=1)
+    types(CONVERT, r"c\.mp4", r"--drop-removed", code=1)
     types("pipeline status --cache mine", r"c\.mp4|1 video not in", code=1)
     assert rows_of(terminal, code=1) == 174
-    types(f"{convert} --drop-removed", r"1 removed")
-    types(extract, r"up to date")
+    types(f"{CONVERT} --drop-removed", r"1 removed")
+    types(EXTRACT, r"up to date")
     assert rows_of(terminal) == 124
     (folder / "c.mp4").rename(clips / "c.mp4")
-    types(convert, r"1 video read")
-    types(extract, r"0 rows computed.* 50 carried over")
+    types(CONVERT, r"1 video read")
+    types(EXTRACT, r"0 rows computed.* 50 carried over")
     terminal.is_intact("mine")
 
-    # What is live, in another place: as converted there at once.
+
+def copied_elsewhere(terminal: Terminal) -> None:
+    """What is live, in another place: as converted there at once."""
+    types = terminal.types
     types("pipeline copy videos/train --cache mine --to copied", r"174 rows")
     terminal.is_intact("copied")
     types("pipeline copy videos/train --cache mine --to copied", r"up to date")
-    for again in (convert, extract):
+    for again in (CONVERT, EXTRACT):
         types(again.replace("mine", "copied"), r"up to date")
     assert rows_of(terminal, "copied") == 174
 
-    # A clip breaks; another cannot be read.
+
+def broken_clips(terminal: Terminal) -> None:
+    """A clip breaks; another cannot be read."""
+    types = terminal.types
+    clips = terminal.folder / "clips"
     whole = (clips / "c.mp4").read_bytes()
     (clips / "c.mp4").write_bytes(whole[:900])
     (clips / "empty.mp4").write_bytes(b"")
-    types(detect, r"c\.mp4", r"empty\.mp4", code=1)
-    types(convert, r"rejected c\.mp4: video_unreadable", r"rejected empty\.mp4: video_unreadable")
-    types(extract)
+    types(DETECT, r"c\.mp4", r"empty\.mp4", code=1)
+    types(CONVERT, r"rejected c\.mp4: video_unreadable", r"rejected empty\.mp4: video_unreadable")
+    types(EXTRACT)
     assert rows_of(terminal) == 124
     (clips / "c.mp4").write_bytes(whole)
     (clips / "empty.mp4").unlink()
-    types(detect)
-    types(f"{convert} --drop-removed", r"1 removed")
-    types(extract, r"0 rows computed.*50 carried over")
+    types(DETECT)
+    types(f"{CONVERT} --drop-removed", r"1 removed")
+    types(EXTRACT, r"0 rows computed.*50 carried over")
     terminal.is_intact("mine")
     assert rows_of(terminal) == 174
 
-    # Another folder.
+
+def another_folder(terminal: Terminal) -> None:
+    """Another folder."""
+    types = terminal.types
+    clips = terminal.folder / "clips"
+    folder = terminal.folder
     write_clip(folder / "other/d.mp4", 40, seed=7)
     shutil.copy(clips / "STAND_IN.json", folder / "other")
     types("pipeline detect other --out other/keypoints --detector red", r"1 clip: 40 persons")
-    types(convert.replace("clips", "other"), r"one folder", r"--cache", code=2)
+    types(CONVERT.replace("clips", "other"), r"one folder", r"--cache", code=2)
     assert rows_of(terminal) == 174
     clips.rename(folder / "moved")
-    types(convert.replace("clips", "moved"))
-    types(extract, r"up to date")
+    types(CONVERT.replace("clips", "moved"))
+    types(EXTRACT, r"up to date")
     terminal.is_intact("mine")
 
-    # Bodies, by a model that learns from these clips too.
+
+def bodies(terminal: Terminal) -> None:
+    """Bodies, by a model that learns from these clips too."""
+    types = terminal.types
+    folder = terminal.folder
     (folder / "demo.py").write_text(DEMO)
     types("python demo.py")
     for split in ("train", "validation", "test"):
@@ -198,3 +232,15 @@ def test_a_folder_of_clips(terminal: Terminal) -> None:
         r"4 tracks, 174 body-frames",
     )
     terminal.is_intact("mine")
+
+
+def test_a_folder_of_clips(terminal: Terminal) -> None:
+    first_clips(terminal)
+    another_option(terminal)
+    one_more_clip(terminal)
+    a_new_name(terminal)
+    gone_and_back(terminal)
+    copied_elsewhere(terminal)
+    broken_clips(terminal)
+    another_folder(terminal)
+    bodies(terminal)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.journeys.conftest import KIT, ROOT, Terminal
@@ -47,14 +48,13 @@ def nightly(terminal: Terminal) -> dict[str, int]:
     return {name: int(code) for name, code in re.findall(r"(\w+) (\d+)", line)}
 
 
-def test_a_labs_cache(terminal: Terminal) -> None:
+def first_night(terminal: Terminal) -> None:
+    """A working folder, and a first dataset."""
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)
     (folder / "demo.py").write_text(RAW)
     types("python demo.py")
-    lab = folder / "raw/lab"
-    held_back = folder / "held-back"
-    move(lab, held_back, "0004")
+    move(folder / "raw/lab", folder / "held-back", "0004")
 
     types("pipeline init", r"settings +luigi\.cfg", r"Data")
     settings = re.sub(r"datasets = .*", "datasets = lab", (folder / "luigi.cfg").read_text())
@@ -70,10 +70,13 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     types("pipeline plan", r"up to date")
     assert nightly(terminal) == {"Data": 0, "status": 0, "verify": 0}
 
-    # Another dataset, then another video: a second commit.
-    (folder / "luigi.cfg").write_text(settings := settings.replace("datasets = lab", "datasets = lab amass"))
+
+def second_commit(terminal: Terminal) -> None:
+    """Another dataset, then another video."""
+    types, file = terminal.types, terminal.folder / "luigi.cfg"
+    file.write_text(file.read_text().replace("datasets = lab", "datasets = lab amass"))
     types(DATA, r"convert +amass/train")
-    move(held_back, lab, "0004")
+    move(terminal.folder / "held-back", terminal.folder / "raw/lab", "0004")
     types("pipeline plan", r"1 video to read")
     types(DATA, r"convert +lab/test +1 video read", r"extract +lab/test")
     terminal.is_intact("cache")
@@ -82,8 +85,10 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     types(by_hand, r"up to date")
     types("pipeline verify --recompute 1000 --cache cache", r"means: \d+ rows computed again")
 
-    # Half of the raw folder is not mounted.
-    kept = terminal.frames_kept("cache")
+
+def half_mounted(terminal: Terminal, kept: Mapping[str, int]) -> None:
+    """Half of the raw folder is not there; then it is."""
+    types, lab, held_back = terminal.types, terminal.folder / "raw/lab", terminal.folder / "held-back"
     move(lab, held_back, "0002", "0003")
     types(DATA, r"000[23]", code=30)
     types("pipeline plan", r"000[23]")
@@ -95,8 +100,11 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache") == kept
 
-    # New file times; a better reader; a copy of the raw folder elsewhere.
-    for file in lab.rglob("*"):
+
+def raw_folder_changes(terminal: Terminal, kept: Mapping[str, int]) -> None:
+    """New file times; a better reader; a copy of the raw folder elsewhere."""
+    types, folder = terminal.types, terminal.folder
+    for file in (folder / "raw/lab").rglob("*"):
         os.utime(file)
     assert not re.search(r"✓ (convert|extract)", types(DATA))
     module = terminal.site / "journey_lab.py"
@@ -110,7 +118,10 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     terminal.is_intact("cache")
     types(DATA)
 
-    # A damaged shard, a damaged manifest.
+
+def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
+    """A damaged shard, a damaged manifest."""
+    types, folder = terminal.types, terminal.folder
     shard = next(file for file in (folder / "cache/lab/train/features/means/c").rglob("*") if file.is_file())
     flip(shard)
     types("pipeline verify --cache cache", r"lab/train.*means", code=1)
@@ -125,11 +136,23 @@ def test_a_labs_cache(terminal: Terminal) -> None:
     manifest.write_bytes(whole)
     terminal.is_intact("cache")
 
-    # Elsewhere.
-    types("pipeline copy --cache cache --to backup", r"lab/train", r"amass/train")
+
+def copied_elsewhere(terminal: Terminal, kept: Mapping[str, int]) -> None:
+    """All of it in another folder, where nothing is left to do."""
+    terminal.types("pipeline copy --cache cache --to backup", r"lab/train", r"amass/train")
     terminal.is_intact("backup")
     assert terminal.frames_kept("backup") == kept
-    assert types(f"{DATA} --set paths.cache=backup").count("✓") == 0
+    assert terminal.types(f"{DATA} --set paths.cache=backup").count("✓") == 0
+
+
+def test_a_labs_cache(terminal: Terminal) -> None:
+    first_night(terminal)
+    second_commit(terminal)
+    kept = terminal.frames_kept("cache")
+    half_mounted(terminal, kept)
+    raw_folder_changes(terminal, kept)
+    damage(terminal, kept)
+    copied_elsewhere(terminal, kept)
 
 
 def move(source: Path, to: Path, *names: str) -> None:
