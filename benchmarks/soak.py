@@ -114,8 +114,9 @@ class Soak(Jobs):
         """Commands that only look, on a disk that cannot be written."""
         before = tree(self.root, ())
         for words in (["status"], ["verify", "--fast"], ["verify"]):
+            codes = (0, 1) if words == ["status"] else (0,)  # 1: videos of a split have gone that is not converted yet
             with watched(Fault(1, errno.EROFS, self.root)):
-                self._end([*words, "--cache", str(self.root)], (0,))
+                self._end([*words, "--cache", str(self.root)], codes)
         if tree(self.root, ()) != before:
             raise Difference("commands that only look have changed files")
 
