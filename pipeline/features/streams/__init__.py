@@ -34,10 +34,8 @@ __all__ = [
     "NumberStream",
     "PairStream",
     "Stream",
-    "calling",
     "find",
     "get",
-    "label",
     "names",
     "of_identity",
 ]
