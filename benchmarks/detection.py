@@ -35,9 +35,9 @@ from pipeline.detect import get, rcnn
 from pipeline.detect.keypoint_rcnn import PRETRAINED
 from pipeline.detect.run import Machine, detect_clips
 from pipeline.errors import MissingAssets
-from pipeline.formats.labels.detections import read_detections
-from pipeline.pixels.frames import Video
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.formats.labels.detections import read_detections
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

@@ -60,8 +60,8 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.pixels import sources
-from pipeline.pixels.frames import Pictures
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import Pictures
 from pipeline.track import CROP_SCALE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script

@@ -38,10 +38,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.boxes import extents, intersection_over_union
+from pipeline.files.pixels.cuts import Histogram, cuts, difference, histogram
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.numbered import n_frames
 from pipeline.linking import link
-from pipeline.pixels.cuts import Histogram, cuts, difference, histogram
-from pipeline.pixels.frames import Video
-from pipeline.pixels.numbered import n_frames
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -48,8 +48,8 @@ from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.raw import changes as inputs
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.raw import changes as inputs
+from pipeline.files.raw.stand_in import MARKER
 
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script

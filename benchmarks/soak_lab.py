@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.datasets import Dataset, RawVideo
 from pipeline.features.streams import LabelStream, Machine, NumberStream, PairStream
-from pipeline.formats.arrays import load_npz
-from pipeline.pixels.frames import Image, Pictures
+from pipeline.files.formats.arrays import load_npz
+from pipeline.files.pixels.frames import Image, Pictures
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.files import jpeg, write_mat
 from pipeline.track import Track

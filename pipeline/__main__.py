@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import cache
 from pipeline.cli import command_line
-from pipeline.commands import COMMANDS
+from pipeline.commands import (
+    accept,
+    config,
+    convert,
+    copy,
+    detect,
+    doctor,
+    extract,
+    gc,
+    init,
+    leaks,
+    plan,
+    show,
+    status,
+    synthesize,
+    verify,
+)
+from pipeline.commands.databases import export, import_
+from pipeline.commands.settings.commands import complete
 from pipeline.errors import PipelineError
-from pipeline.settings.commands import complete
 
+COMMANDS: Final[Mapping[str, command_line.Command]] = {
+    "init": init,
+    "config": config,
+    "doctor": doctor,
+    "synthesize": synthesize,
+    "detect": detect,
+    "plan": plan,
+    "accept": accept,
+    "convert": convert,
+    "extract": extract,
+    "export": export,
+    "import": import_,
+    "show": show,
+    "verify": verify,
+    "status": status,
+    "leaks": leaks,
+    "gc": gc,
+    "copy": copy,
+}
 SEE: Final = (
     "With a trained model: python -m tasks --help (predict, evaluate, report). All at once, by luigi.cfg: make help."
 )

@@ -1,6 +1,6 @@
 """SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks; training; evaluation
 
-smplx poses the body, from arrays that `pipeline.smpl.assets` reads (smplx itself would unpickle). This module names the
+smplx poses the body, from arrays that `formats.smpl_files` reads (smplx itself would unpickle). This module names the
 joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow to distribute it.
 """
 
@@ -21,9 +21,9 @@ from smplx.body_models import SMPL
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.files.formats import smpl_files
+from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
 from pipeline.skeletons import JOINTS, correspondence
-from pipeline.smpl import assets
-from pipeline.smpl.assets import N_JOINTS, SmplArrays
 
 Floats = NDArray[np.floating]
 
@@ -135,7 +135,7 @@ class BodyOutput(NamedTuple):
 
 class _Smpl(SMPL):  # type: ignore[misc]  # smplx is untyped
     # smplx expects 300 shape directions and prints a warning for fewer; VIBE uses ten.
-    SHAPE_SPACE_DIM = assets.N_BETAS
+    SHAPE_SPACE_DIM = smpl_files.N_BETAS
 
 
 class Body(nn.Module):
@@ -172,20 +172,20 @@ class Body(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
-        picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(assets.N_VERTICES)
+        picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(smpl_files.N_VERTICES)
         self._spin49 = PosedJoints(arrays, *_regressed(np.concatenate([picked, arrays.J_regressor_extra]), take))
-        h36m = [assets.N_JOINTS + row for row in correspondence("h36m", "common14")[0]]
+        h36m = [smpl_files.N_JOINTS + row for row in correspondence("h36m", "common14")[0]]
         self._common14 = PosedJoints(arrays, *_regressed(arrays.J_regressor_h36m, h36m))
 
     @classmethod
     def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
-        """The body whose files are in `folder`. Raises as `pipeline.smpl.assets.load` does."""
+        """The body whose files are in `folder`. Raises as `smpl_files.load` does."""
 
         @functools.cache
         def of(gender: str) -> Body:
-            return cls(assets.load(folder, gender), of)
+            return cls(smpl_files.load(folder, gender), of)
 
-        return cls(assets.load(folder, gender), of)
+        return cls(smpl_files.load(folder, gender), of)
 
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
@@ -195,7 +195,7 @@ class Body(nn.Module):
         return cls(procedural(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
-        """The body of another gender from the same folder, loaded once. Raises as `pipeline.smpl.assets.load` does."""
+        """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load` does."""
         if self._of is None:
             raise ValueError("gender: expected a body that was loaded from a folder, found one made from arrays")
         return self._of(gender)
@@ -243,7 +243,7 @@ class Body(nn.Module):
         self, pose: NDArray[np.floating], betas: NDArray[np.floating]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without translation."""
-        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, assets.N_JOINTS, 3, 3)
+        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, smpl_files.N_JOINTS, 3, 3)
         joints, common14 = np.empty((len(pose), 49, 3)), np.empty((len(pose), 14, 3))
         with torch.no_grad():
             for start in range(0, len(rotmat), AT_ONCE):
@@ -271,9 +271,9 @@ class Body(nn.Module):
 
 def _regressed(regressors: Floats, take: list[int]) -> tuple[Floats, list[int]]:
     """Without the regressors that no joint in `take` is from: those, and `take` into SMPL's joints and what is left."""
-    used = sorted({joint for joint in take if joint >= assets.N_JOINTS})
-    new = {joint: assets.N_JOINTS + place for place, joint in enumerate(used)}
-    return regressors[[joint - assets.N_JOINTS for joint in used]], [new.get(joint, joint) for joint in take]
+    used = sorted({joint for joint in take if joint >= smpl_files.N_JOINTS})
+    new = {joint: smpl_files.N_JOINTS + place for place, joint in enumerate(used)}
+    return regressors[[joint - smpl_files.N_JOINTS for joint in used]], [new.get(joint, joint) for joint in take]
 
 
 def _float32(array: Floats) -> Tensor:
@@ -288,11 +288,11 @@ def _smpl(arrays: SmplArrays) -> _Smpl:
         posedirs=arrays.posedirs,
         J_regressor=arrays.J_regressor,
         weights=arrays.weights,
-        kintree_table=np.stack([arrays.parents, np.arange(assets.N_JOINTS)]),
+        kintree_table=np.stack([arrays.parents, np.arange(smpl_files.N_JOINTS)]),
         f=arrays.faces,
     )
     ours = {f"create_{name}": False for name in ("betas", "global_orient", "body_pose", "transl")}
-    smpl = _Smpl(model_path="", data_struct=data, num_betas=assets.N_BETAS, **ours)
+    smpl = _Smpl(model_path="", data_struct=data, num_betas=smpl_files.N_BETAS, **ours)
     for module in smpl.modules():
         for name, value in list(module.named_buffers(recurse=False)):
             module.register_buffer(name, value, persistent=False)

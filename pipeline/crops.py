@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 from pipeline.track import CROP_SCALE
 
 Floats = NDArray[np.floating]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import cache
 
 if TYPE_CHECKING:
-    from pipeline.pixels.frames import FrameSource
+    from pipeline.files.pixels.frames import FrameSource
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

@@ -1,7 +1,7 @@
 """The report's page: one HTML file without a script, that opens from disk and fetches nothing.  evaluation -> [report]
 
 Sections come from the modules beside this one; each names its template and the data for it. The drawing of tracks, the
-styles and the policy that forbids scripts and addresses are those of `pipeline.show`.
+styles and the policy that forbids scripts and addresses are those of `pipeline.exchange.show`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.show.page import templates, write
+from pipeline.exchange.show.page import templates, write
 from report.figures import cell_text
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.cli.text import command, count
-from pipeline.show.tracks import rejected
+from pipeline.exchange.show.tracks import rejected
 from report.data.overview import frames_left_out
 from report.data.splits import Opened, is_demo, is_untrained, n_rows
 from report.data.stream_health import Verdict

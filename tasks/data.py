@@ -18,13 +18,13 @@ from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.detect.run import Machine, detect_planned
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.exchange.show.tracks import rejected
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.features.streams.base import LabelStream
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
 from pipeline.processes.devices import device_names
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.show.tracks import rejected
 from tasks.base import PipelineTask
 from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn

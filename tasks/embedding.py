@@ -8,12 +8,12 @@ from pathlib import Path
 import luigi
 
 import cache
+from pipeline.commands.settings.sections import further_stream
 from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
-from pipeline.settings.sections import further_stream
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Convert, Extract, extracted
 from tasks.run import TrainingTask, best_of, read_metrics, shown_by

@@ -1,4 +1,4 @@
-"""luigi.cfg as typed objects: what `pipeline.settings` reads of it, with those of training and Luigi's own sections.
+"""luigi.cfg as typed objects: what `commands.settings` reads of it, with those of training and Luigi's own sections.
 
 Those of training are [train] (VIBE's), one of each other model, [mposer] and [pose_embedding] (Pr-VIPE's).
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, cast
 
 from pipeline import datasets
+from pipeline.commands.settings import file as luigi_cfg
+from pipeline.commands.settings import sections
+from pipeline.commands.settings.file import Section, did_you_mean, settings_file
+from pipeline.commands.settings.sections import Sections
 from pipeline.errors import ConfigError
-from pipeline.settings import file as luigi_cfg
-from pipeline.settings import sections
-from pipeline.settings.file import Section, did_you_mean, settings_file
-from pipeline.settings.sections import Sections
 from vibe_model import models
 from vibe_model.errors import VibeModelError
 from vibe_model.models import Model
@@ -78,7 +78,7 @@ def settings() -> Settings:
 def load(file: Path) -> Settings:
     """Read and check a whole luigi.cfg.
 
-    Raises ConfigError, which names the line, as `pipeline.settings.sections.load` does, and for mistakes in the models'
+    Raises ConfigError, which names the line, as `sections.load` does, and for mistakes in the models'
     sections, [mposer] and [pose_embedding] that can be seen without looking at what they name.
     """
     found = sections.load(file)

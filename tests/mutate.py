@@ -21,23 +21,23 @@ boxes | pipeline/boxes.py | test_boxes
 crops | pipeline/crops.py | test_crops
 homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
-linking | pipeline/linking.py pipeline/cleaning.py pipeline/pixels/cuts.py | test_linking test_cleaning test_cuts
+linking | pipeline/linking.py pipeline/cleaning.py pipeline/files/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
 windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_sev* test_mixture
 posetrack | pipeline/datasets/posetrack.py | test_posetrack
 tables | cache/format/tables.py cache/format/shard.py | test_writing test_the_doc* cache/*/test_repair
-insta_variety | pipeline/datasets/insta_variety.py pipeline/formats/tf*.py | test_insta_variety test_tf*
+insta_variety | pipeline/datasets/insta_variety.py pipeline/files/formats/tf*.py | test_insta_variety test_tf*
 writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_[ws]*
 kinetics | pipeline/datasets/kinetics.py pipeline/*/people.py pipeline/*/*/detections.py | test_kinetics
 labels | cache/read/labels.py | test_labels
-mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/formats/labels/mpi*.py | test_mpi_inf_3dhp
+mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/files/formats/labels/mpi*.py | test_mpi_inf_3dhp
 losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations test_prediction
-h36m | pipeline/datasets/h36m.py pipeline/formats/labels/h36m*.py | test_h36m test_cdf
+h36m | pipeline/datasets/h36m.py pipeline/files/formats/labels/h36m*.py | test_h36m test_cdf
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 steps | vibe_model/vibe/steps.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
-formats | pipeline/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels
+formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels
 evaluation | vibe_model/evaluation/evaluate.py vibe_model/prediction/[sw]*.py | test_evaluation test_prediction
 """  # group | files | tests
 SWAPS = "Add-Sub Sub-Add Mult-Div Div-Mult FloorDiv-Mult Mod-Mult And-Or Or-And Lt-LtE LtE-Lt Gt-GtE GtE-Gt Eq-NotEq "

@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
     "cache": "errors fingerprint crop_policy windows draws storage format read write verification mixture __init__",
     "pipeline": """
-        __init__ errors cli processes reasons accounting skeletons boxes linking cleaning raw
-        formats smpl pixels track cluster crops homography plug_ins synthetic detect body datasets conversion features
-        settings maintenance vibe_db doctor show commands __main__
+        __init__ errors cli processes reasons accounting skeletons rotations boxes linking cleaning files
+        track cluster crops homography plug_ins synthetic detect body datasets conversion features
+        exchange commands __main__
     """,
     "vibe_model": """
         errors tracks cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
@@ -48,14 +48,19 @@ PACKAGES = {  # package -> what it may import of ours
 }
 OF_PIPELINE = (  # all that models may know
     *("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe"),
-    *("pipeline.errors", "pipeline.formats.checkpoints", "pipeline.plug_ins"),
+    *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
-    *("pipeline.maintenance.overview", "pipeline.maintenance.accept", "pipeline.conversion.convert", "tasks"),
+    *(
+        "pipeline.commands.maintenance.overview",
+        "pipeline.commands.maintenance.accept",
+        "pipeline.conversion.convert",
+        "tasks",
+    ),
     *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
     "pipeline.synthetic",  # the last one: it alone needs SciPy
 )
@@ -111,7 +116,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def place(module: str) -> tuple[str, str]:
-    """(package, folder or module right below it): "pipeline.formats.cdf" -> ("pipeline", "formats")."""
+    """(package, folder or module right below it): "pipeline.files.formats.cdf" -> ("pipeline", "formats")."""
     package, _, rest = module.partition(".")
     return package, rest.partition(".")[0] or "__init__"
 

@@ -84,7 +84,11 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     files = files_of_packages()
-    assert {"pipeline/py.typed", "pipeline/show/templates/page.html", "pipeline/commands/templates/luigi.cfg"} <= files
+    assert {
+        "pipeline/py.typed",
+        "pipeline/exchange/show/templates/page.html",
+        "pipeline/commands/templates/luigi.cfg",
+    } <= files
     assert contents(wheel) == files
     inside = zipfile.ZipFile(wheel)
     (name,) = [name for name in inside.namelist() if name.endswith("/LICENSE")]

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS as NAMES
-from pipeline.smpl.assets import GENDERS
 from pipeline.synthetic import body
 from tools.demo_body_surface import MIRROR, Points, Scalars, Surface, neighbour_mean, surface
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import RawDataError
-from pipeline.formats.checkpoints import load_checkpoint
+from pipeline.files.formats.checkpoints import load_checkpoint
 from vibe_model import runs
 from vibe_model.errors import CheckpointError
 

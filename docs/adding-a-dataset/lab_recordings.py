@@ -21,8 +21,8 @@ from pipeline.boxes import tight_boxes
 from pipeline.datasets import Dataset, RawVideo
 from pipeline.datasets.base import Mistake, Origin, Part
 from pipeline.errors import RawDataError
-from pipeline.pixels.frames import Video
-from pipeline.raw.files import open_regular
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import JOINTS, convert, without_non_finite
 from pipeline.track import Track
 

@@ -12,7 +12,7 @@ from onnx_pose import OnnxPose
 
 from pipeline import detect
 from pipeline.detect.run import detect_clips
-from pipeline.formats.labels.detections import read_results
+from pipeline.files.formats.labels.detections import read_results
 
 JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), np.full(17, 0.75)])  # px of 640
 

@@ -9,14 +9,14 @@ from typing import Final
 from pipeline.cli.console import out, plain, show_json
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, count
+from pipeline.commands.maintenance.accept import accept, acceptable
+from pipeline.commands.maintenance.overview import plan_split
 from pipeline.commands.plan import as_dict, lines, target_options, targets_of
+from pipeline.commands.settings.targets import Target
 from pipeline.conversion.identity import accepted
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
-from pipeline.maintenance.accept import accept, acceptable
-from pipeline.maintenance.overview import plan_split
-from pipeline.settings.targets import Target
 
 HELP: Final = (
     "Accept that what `plan` shows as different of a split's stream, as another file of the same weights, does not "

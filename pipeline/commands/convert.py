@@ -13,15 +13,15 @@ from pipeline.cli.console import DOUBT, IDLE, WRONG, err, out, plain
 from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
+from pipeline.commands.settings.arguments import check_own_folder, split_options
+from pipeline.commands.settings.commands import body_of, dataset_of, from_settings, value
 from pipeline.conversion import convert
 from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.recorded import recorded_plan
 from pipeline.errors import PipelineError
-from pipeline.raw.stand_in import is_stand_in
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import NOT_NOW, reason
-from pipeline.settings.arguments import check_own_folder, split_options
-from pipeline.settings.commands import body_of, dataset_of, from_settings, value
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 REMOVED: Final = "convert.removed"

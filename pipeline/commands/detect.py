@@ -12,14 +12,14 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.options import json_option, named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
+from pipeline.commands.settings import sections
+from pipeline.commands.settings.commands import from_settings
+from pipeline.commands.settings.file import Section, SettingsFile
+from pipeline.commands.settings.targets import NOTHING
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import pictures_in
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.processes.devices import device_names
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.settings import sections
-from pipeline.settings.commands import from_settings
-from pipeline.settings.file import Section, SettingsFile
-from pipeline.settings.targets import NOTHING
 
 HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
 KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"

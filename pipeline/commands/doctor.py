@@ -13,16 +13,24 @@ from pipeline import datasets
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain, show, show_json
 from pipeline.cli.options import json_option
 from pipeline.cli.text import command, count
+from pipeline.commands.maintenance.examination_text import NOT_NEEDED, TO_BE_MADE, print_problems, table
+from pipeline.commands.maintenance.examine import (
+    Examination,
+    Problem,
+    clashing,
+    examine,
+    examine_body,
+    mixtures,
+    unclaimed,
+)
+from pipeline.commands.settings.commands import dataset_of
+from pipeline.commands.settings.file import settings_file
+from pipeline.commands.settings.sections import Sections, load
 from pipeline.detect.clips import clips_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.doctor.examine import Examination, Problem, clashing, examine, examine_body, mixtures, unclaimed
-from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
-from pipeline.raw import listing
-from pipeline.settings.commands import dataset_of
-from pipeline.settings.file import settings_file
-from pipeline.settings.sections import Sections, load
+from pipeline.files.raw import listing
 
 HELP: Final = (
     "Examine the raw folders: what is found, what is missing, what to do. Exit code 1 when something is missing."

@@ -13,6 +13,12 @@ from pipeline.cli.console import DOUBT, UNTRAINED, WRONG, err, out, plain
 from pipeline.cli.options import named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.commands.settings.arguments import split_options
+from pipeline.commands.settings.commands import from_settings, value
+from pipeline.commands.settings.file import of_command_line
+from pipeline.commands.settings.schema import Features
+from pipeline.commands.settings.sections import KIND, dataclass_of
+from pipeline.commands.settings.targets import stream_named
 from pipeline.conversion.missing import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
@@ -23,12 +29,6 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.processes.devices import device_names
-from pipeline.settings.arguments import split_options
-from pipeline.settings.commands import from_settings, value
-from pipeline.settings.file import of_command_line
-from pipeline.settings.schema import Features
-from pipeline.settings.sections import KIND, dataclass_of
-from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute feature streams for the rows that lack them."
 QUALITY: Final = "quality=95"  # an example of an option

@@ -9,7 +9,7 @@ import cache
 from pipeline.cli.console import DOUBT, out, plain, show_json, size
 from pipeline.cli.options import json_option
 from pipeline.cli.text import count
-from pipeline.settings.arguments import cache_option
+from pipeline.commands.settings.arguments import cache_option
 
 HELP: Final = "Remove the files that killed runs and replaced data left, and that no manifest refers to."
 

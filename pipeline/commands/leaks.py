@@ -13,9 +13,15 @@ from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few
+from pipeline.commands.maintenance.leaks import (
+    NOT_COMPARABLE,
+    Comparison,
+    compare_names,
+    compare_pictures,
+    sample_pictures,
+)
+from pipeline.commands.settings.arguments import cache_option
 from pipeline.errors import PipelineError
-from pipeline.maintenance.leaks import NOT_COMPARABLE, Comparison, compare_names, compare_pictures, sample_pictures
-from pipeline.settings.arguments import cache_option
 
 HELP: Final = (
     "Show which people, recordings and pictures training splits (called train) share with all others; exit code 1 "

@@ -12,13 +12,7 @@ import cache
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.conversion.plan import ConversionPlan
-from pipeline.detect.plan import DetectionPlan
-from pipeline.errors import PipelineError
-from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import KINDS
-from pipeline.maintenance.forecast import (
+from pipeline.commands.maintenance.forecast import (
     EXTRACT,
     Forecast,
     Rate,
@@ -29,14 +23,20 @@ from pipeline.maintenance.forecast import (
     readable,
     timed,
 )
-from pipeline.maintenance.forecast_text import forecast_as_dict, forecast_lines
-from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
-from pipeline.raw.changes import what_differs
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.settings.arguments import check_own_folder, joined
-from pipeline.settings.commands import body_of, dataset_of
-from pipeline.settings.file import settings_file
-from pipeline.settings.targets import Target, absent, broken_in, by_settings, stream_named
+from pipeline.commands.maintenance.forecast_text import forecast_as_dict, forecast_lines
+from pipeline.commands.maintenance.overview import SplitPlan, StreamPlan, plan_split
+from pipeline.commands.settings.arguments import check_own_folder, joined
+from pipeline.commands.settings.commands import body_of, dataset_of
+from pipeline.commands.settings.file import settings_file
+from pipeline.commands.settings.targets import Target, absent, broken_in, by_settings, stream_named
+from pipeline.conversion.plan import ConversionPlan
+from pipeline.detect.plan import DetectionPlan
+from pipeline.errors import PipelineError
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import KINDS
+from pipeline.files.raw.changes import what_differs
+from pipeline.files.raw.stand_in import is_stand_in
 
 HELP: Final = (
     "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with "

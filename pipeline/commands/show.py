@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline import datasets, show
+from pipeline import datasets
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.options import whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.commands.settings.arguments import check_own_folder, split_arguments
+from pipeline.commands.settings.commands import body_of, dataset_of
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.settings.arguments import check_own_folder, split_arguments
-from pipeline.settings.commands import body_of, dataset_of
+from pipeline.exchange import show
+from pipeline.files.raw.stand_in import is_stand_in
 
 HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
 

@@ -30,13 +30,14 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, error_text, few
+from pipeline.commands.maintenance.overview import accepted_of, sizes
+from pipeline.commands.settings.arguments import cache_option, chosen, splits_argument
 from pipeline.conversion.missing import missing_names, recorded_raw, why_empty
 from pipeline.conversion.recorded import missing_now
+from pipeline.datasets import installed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
-from pipeline.maintenance.overview import accepted_of, installed, sizes
 from pipeline.reasons import reason
-from pipeline.settings.arguments import cache_option, chosen, splits_argument
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -16,11 +16,11 @@ from pipeline.cli.console import DONE, DOUBT, ERROR, IDLE, WRONG, err, out, plai
 from pipeline.cli.options import cores, json_option, whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, few
+from pipeline.commands.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
+from pipeline.commands.maintenance.repair import Repair, repair
+from pipeline.commands.settings.arguments import cache_option, joined
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
-from pipeline.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
-from pipeline.maintenance.repair import Repair, repair
-from pipeline.settings.arguments import cache_option, joined
 
 HELP: Final = "Check every byte of a cache against its manifests; exit code 1 when something is damaged."
 

@@ -27,10 +27,10 @@ from pipeline.conversion.missing import empty_lines
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw.files import caching, faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Failed
 from pipeline.processes.ordered_map import ordered_map
-from pipeline.raw import RawVideo, changes
-from pipeline.raw.files import caching, faults, note_fault
 from pipeline.reasons import NOT_NOW
 from pipeline.track import FLAGS, Track
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.datasets.base import Dataset
-from pipeline.raw.stand_in import is_stand_in, refuse_mixture
+from pipeline.files.formats import smpl_files
+from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
 
 ACCEPTED: Final = "accepted"  # of a manifest
 
@@ -35,9 +36,7 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         "body": None,
     }
     if dataset.uses_body and body is not None:
-        from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
-
-        digests = {gender: assets.digest(body, gender) for gender in dataset.genders}
+        digests = {gender: smpl_files.digest(body, gender) for gender in dataset.genders}
         refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values()))
         parts["body"] = " ".join(digest for digest, _ in digests.values())
         if dataset.genders != ("neutral",):  # evaluation compares vertices with those of the same bodies

@@ -18,8 +18,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pixels.frames import Video
-from pipeline.raw import RawVideo, changes
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw import RawVideo, changes
 from pipeline.reasons import reason
 
 DROP: Final = "--drop-removed"

@@ -30,7 +30,7 @@ from pipeline.conversion.missing import (
 )
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
-from pipeline.raw import RawVideo, changes
+from pipeline.files.raw import RawVideo, changes
 from pipeline.reasons import NOT_NOW
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"

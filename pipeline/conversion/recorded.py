@@ -12,7 +12,7 @@ from pipeline.conversion.missing import names_with_rows, recorded_raw
 from pipeline.conversion.plan import ConversionPlan, compare
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.raw import changes
+from pipeline.files.raw import changes
 
 
 def recorded_plan(

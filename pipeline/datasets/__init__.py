@@ -10,10 +10,10 @@ from collections import ChainMap
 from typing import Final
 
 from pipeline.datasets.base import Dataset
+from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
-from pipeline.raw import RawVideo
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "installed", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
@@ -37,3 +37,8 @@ names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
 def has_demo_data(name: str) -> bool:
     """Does `pipeline.synthetic` write this dataset's layout?"""
     return name in DATASETS or name in OWN_CLIPS
+
+
+def installed(name: str) -> Dataset | None:
+    """The dataset's reader; None where another installation converted it, and where its package is broken."""
+    return get(name) if name in names() and not broken([name]) else None

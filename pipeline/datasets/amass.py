@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.arrays import load_npz, numbers
-from pipeline.raw import RawVideo
+from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.raw import RawVideo
+from pipeline.rotations import resample_linear, resample_rotations
 from pipeline.skeletons import LARGEST
-from pipeline.smpl.rotations import resample_linear, resample_rotations
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.errors import PipelineError, RawDataError, refuse
-from pipeline.pixels.frames import Pictures, Video
-from pipeline.raw import RawVideo
-from pipeline.raw.files import caching, note_fault
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import caching, note_fault
+from pipeline.rotations import in_camera
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
-from pipeline.smpl.rotations import in_camera
 from pipeline.track import Track, other_units
 
 if TYPE_CHECKING:

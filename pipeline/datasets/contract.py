@@ -22,9 +22,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import RawDataError, reading_refused
-from pipeline.pixels import sources
-from pipeline.pixels.frames import FrameSource, Pictures
-from pipeline.raw import RawVideo
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import FrameSource, Pictures
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, convert, with_ones
 from pipeline.track import FLAGS, MOST, Track, known_rows, other_units
 

@@ -29,13 +29,13 @@ from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import numbers
-from pipeline.formats.labels.h36m import Fit, Metadata, load_cdf, load_fits, load_metadata, load_rotations
-from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import n_frames
-from pipeline.raw import RawVideo
+from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.labels.h36m import Fit, Metadata, load_cdf, load_fits, load_metadata, load_rotations
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.raw import RawVideo
+from pipeline.rotations import in_camera, is_rotation
 from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
-from pipeline.smpl.rotations import in_camera, is_rotation
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
 from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import RawDataError
-from pipeline.formats import tfrecords
-from pipeline.formats.tfrecords import Example, ExampleError
-from pipeline.pixels.decode import PictureError, picture_size
-from pipeline.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
-from pipeline.raw import RawVideo
+from pipeline.files.formats import tfrecords
+from pipeline.files.formats.tfrecords import Example, ExampleError
+from pipeline.files.pixels.decode import PictureError, picture_size
+from pipeline.files.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import convert
 from pipeline.track import Track
 

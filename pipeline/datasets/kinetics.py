@@ -23,9 +23,9 @@ from pipeline.datasets.people import Rules, clip_tracks, published
 from pipeline.detect.clips import Labels, entries
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
-from pipeline.pixels.frames import Video
-from pipeline.raw import RawVideo
-from pipeline.raw.files import is_folder
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import is_folder
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.mpi_inf_3dhp import (
+from pipeline.files.formats.labels.mpi_inf_3dhp import (
     AGAIN,
     CAMERAS,
     Calibration,
@@ -36,9 +36,9 @@ from pipeline.formats.labels.mpi_inf_3dhp import (
     load_annot_data,
     read_calibration,
 )
-from pipeline.pixels.frames import Pictures, Video
-from pipeline.raw import RawVideo
-from pipeline.raw.listing import is_folder_there
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.listing import is_folder_there
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, with_ones
 from pipeline.track import Track
 

@@ -1,7 +1,7 @@
 """One video of the user's own, with keypoints or boxes of the people in it.  [raw -> tracks] -> features -> windows
 
     VIDEO                       a video file, or a folder of numbered pictures
-    KEYPOINTS                   a file or folder in any format of `pipeline.formats.labels.detections`; of pictures also
+    KEYPOINTS                   a file or folder in any format of `files.formats.labels.detections`; of pictures also
                                 OpenPose's <picture's name>_keypoints.json
     BOXES                       the same, for people of whom only boxes are to be used
 
@@ -26,13 +26,13 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import BOX_SCALE, confident, info_of, people, scene_cuts, with_bridges
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, MOST_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.labels.detections import Detections, numbered_files, read_detections, read_frames
+from pipeline.files.formats.labels.detections import Detections, numbered_files, read_detections, read_frames
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.numbered import picture_pattern
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.digests import names_in
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.linking import MAX_GAP
-from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import picture_pattern
-from pipeline.raw import RawVideo
-from pipeline.raw.digests import names_in
-from pipeline.raw.stand_in import is_stand_in
 from pipeline.track import Track
 
 if TYPE_CHECKING:

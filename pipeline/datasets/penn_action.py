@@ -22,9 +22,9 @@ from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset, Part, finite_joints
 from pipeline.datasets.pixels import frames_there, require_in_picture
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import load_mat, numbers
-from pipeline.pixels.frames import Pictures
-from pipeline.raw import RawVideo
+from pipeline.files.formats.arrays import load_mat, numbers
+from pipeline.files.pixels.frames import Pictures
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, convert
 from pipeline.track import Track
 

@@ -1,7 +1,7 @@
 """People in a detector's results: who is who over time, their boxes, what is kept.  [raw -> tracks] -> features
 
 For Kinetics, for InstaVariety's videos and for one's own alike: `clip_tracks` makes tracks of a clip and its labels,
-which are found by `pipeline.detect.clips` and read by `pipeline.formats.labels.detections`.
+which are found by `pipeline.detect.clips` and read by `pipeline.files.formats.labels.detections`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_i
 from pipeline.detect.clips import EXTENSIONS, labels_of, require_own_labels
 from pipeline.detect.files import KEYPOINTS, read_info
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.detections import Detections, read_detections
+from pipeline.files.formats.labels.detections import Detections, read_detections
+from pipeline.files.pixels.cuts import cuts_of
+from pipeline.files.pixels.frames import Video
+from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.digests import file_digest
 from pipeline.linking import MAX_GAP, link, split_at_gaps
-from pipeline.pixels.cuts import cuts_of
-from pipeline.pixels.frames import Video
-from pipeline.pixels.numbered import n_frames
-from pipeline.raw import RawVideo
-from pipeline.raw.digests import file_digest
 from pipeline.skeletons import convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track
 

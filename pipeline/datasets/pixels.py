@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
-from pipeline.pixels.containers import edit_list_start
-from pipeline.pixels.frames import MOST_LOST, Pictures, Video
-from pipeline.pixels.numbered import n_frames, numbered, picture_pattern
-from pipeline.raw.listing import listed
+from pipeline.files.pixels.containers import edit_list_start
+from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
+from pipeline.files.pixels.numbered import n_frames, numbered, picture_pattern
+from pipeline.files.raw.listing import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second

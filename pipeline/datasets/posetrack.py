@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import table
-from pipeline.formats.json_files import kind, load_json, records, whole
-from pipeline.pixels.frames import Pictures, below
-from pipeline.raw import RawVideo
+from pipeline.files.formats.arrays import table
+from pipeline.files.formats.json_files import kind, load_json, records, whole
+from pipeline.files.pixels.frames import Pictures, below
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import convert
 from pipeline.track import Track
 

@@ -22,12 +22,12 @@ from pipeline.boxes import smooth_boxes
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part, smpl_labels
 from pipeline.datasets.pixels import frames_there
 from pipeline.errors import ConfigError, RawDataError, UnsafePickle
-from pipeline.formats.arrays import numbers
-from pipeline.formats.pickles import load_pickle
-from pipeline.pixels.frames import Pictures
-from pipeline.raw import RawVideo
+from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.pickles import load_pickle
+from pipeline.files.pixels.frames import Pictures
+from pipeline.files.raw import RawVideo
+from pipeline.rotations import is_rotation
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
-from pipeline.smpl.rotations import is_rotation
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, in any capitals
     keypoints/<any folders>/<clip>.mp4.json     what `python -m pipeline detect` writes, or another detector
 
-Names and formats of detectors' files: `pipeline.detect.clips`, `pipeline.formats.labels.detections`.
+Names and formats of detectors' files: `pipeline.detect.clips`, `pipeline.files.formats.labels.detections`.
 Who is who is linked over time unless the detector tracked, never over a cut to another scene, and cleaned as HMMR's
 authors cleaned InstaVariety and VLOG-people (`pipeline.cleaning`).
 """
@@ -23,7 +23,7 @@ from pipeline.datasets.people import CLIPS_GAP, Rules, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.raw import RawVideo
+from pipeline.files.raw import RawVideo
 from pipeline.track import Track
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import PipelineError
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
 
 __all__ = ["Detect", "Detector", "Image", "People", "find", "get", "identity", "load", "names"]

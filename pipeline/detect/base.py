@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 
 
 class People(NamedTuple):

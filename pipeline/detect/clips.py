@@ -1,6 +1,6 @@
 """Which files of a folder are clips, and which are their labels.  [pixels] -> raw keypoints -> tracks
 
-Of a clip `<folders>/<clip>.mp4`, in whatever formats of `pipeline.formats.labels.detections` they are:
+Of a clip `<folders>/<clip>.mp4`, in whatever formats of `pipeline.files.formats.labels.detections` they are:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
     keypoints/<folders>/<clip>.mp4/         a file for each frame
@@ -17,10 +17,10 @@ from typing import Final
 
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.detections import SUFFIXES, UNREAD
-from pipeline.raw import RawVideo
-from pipeline.raw.files import is_folder
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.formats.labels.detections import SUFFIXES, UNREAD
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import is_folder
+from pipeline.files.raw.stand_in import MARKER
 
 EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any capitals
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")

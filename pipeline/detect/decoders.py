@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.errors import RawDataError
-from pipeline.pixels.cuts import Histogram, histogram
-from pipeline.pixels.frames import Frame, Image, Video
+from pipeline.files.pixels.cuts import Histogram, histogram
+from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.processes import LOOK, MEMORY, Failed, Process, alive, end, sendable
 
 AHEAD: Final = 2  # batches that a process has been given: one to decode, and one to go on with

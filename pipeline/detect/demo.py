@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detect.base import Detect, Detector, People
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import joint_names
 
 MIN_SATURATION: Final = 60  # of 255; places in the demo data are duller

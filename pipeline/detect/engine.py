@@ -27,10 +27,10 @@ from pipeline.detect.decoders import Batch, Decoders
 from pipeline.detect.files import ClipFiles, Part, annotations_text, images_text
 from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pixels.cuts import Histogram, cuts, difference
-from pipeline.pixels.frames import Image, Video
+from pipeline.files.pixels.cuts import Histogram, cuts, difference
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.raw.digests import file_digest
 from pipeline.processes import TIMEOUT
-from pipeline.raw.digests import file_digest
 
 PART: Final = 250  # frames: minutes of a network on a CPU
 WAITING: Final = 4  # batches of pictures of several sizes that may wait until there are enough of one size

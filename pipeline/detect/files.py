@@ -7,7 +7,7 @@
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, 1 for any other that is found. pycocotools and whatever reads COCO's
-keypoints reads it; `pipeline.formats.labels.detections` does here.
+keypoints reads it; `pipeline.files.formats.labels.detections` does here.
 
 `.provenance` is how fast the run over the most frames was, when and where; `plan` forecasts by it.
 
@@ -52,7 +52,7 @@ class Part:
 
     start: int
     n_frames: int  # of the clip, as far as this part goes
-    differences: list[float]  # of each frame from the one before: pipeline.pixels.cuts
+    differences: list[float]  # of each frame from the one before: pipeline.files.pixels.cuts
     last: list[float]  # colours of the last frame
     undecoded: list[int]  # frames
     n_persons: int

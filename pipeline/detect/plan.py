@@ -13,9 +13,9 @@ from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import MADE_BY, ClipFiles, read_info
 from pipeline.errors import ConfigError, PipelineError, RawDataError
-from pipeline.pixels.frames import Video
-from pipeline.raw.changes import utf8
-from pipeline.raw.stand_in import is_stand_in
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.changes import utf8
+from pipeline.files.raw.stand_in import is_stand_in
 
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
 

@@ -28,8 +28,8 @@ from torchvision.ops.poolers import LevelMapper
 
 from pipeline.detect.base import Detect, People
 from pipeline.errors import ConfigError
-from pipeline.formats.checkpoints import load_checkpoint, not_a_checkpoint
-from pipeline.pixels.frames import Image
+from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
+from pipeline.files.pixels.frames import Image
 from pipeline.processes.threads import Threads
 
 EPS: Final = 1e-5  # of batch norms

@@ -20,12 +20,12 @@ from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
 from pipeline.features.streams.crops import Crops
-from pipeline.pixels import sources
-from pipeline.pixels.another_way import another_way
-from pipeline.pixels.decode import PictureError
-from pipeline.pixels.frames import FrameSource, Image, nothing
-from pipeline.raw.digests import MIB, names_in
-from pipeline.raw.files import open_regular, passes
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.another_way import another_way
+from pipeline.files.pixels.decode import PictureError
+from pipeline.files.pixels.frames import FrameSource, Image, nothing
+from pipeline.files.raw.digests import MIB, names_in
+from pipeline.files.raw.files import open_regular, passes
 from pipeline.reasons import NOT_NOW
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."

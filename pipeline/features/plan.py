@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import FILES, FORMS, WeightsSpec
-from pipeline.raw.stand_in import is_stand_in
+from pipeline.files.raw.stand_in import is_stand_in
 
 CHANGED: Final = "the split has changed"  # why a stream that exists is extended
 

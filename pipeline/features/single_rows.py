@@ -1,6 +1,6 @@
 """A stream's numbers of single rows, computed apart from the engine: what stored ones are compared with.
 
-Frames are decoded by another way than in an extraction (`pipeline.pixels.another_way`). Which rows, frames, crops
+Frames are decoded by another way than in an extraction (`pipeline.files.pixels.another_way`). Which rows, frames, crops
 and neighbours belong together is decided apart from the engine; loading a stream, its computation, and reading a column
 of labels are shared with it. So a row in the wrong place there is found here.
 """
@@ -23,7 +23,7 @@ from pipeline.features.engine.shards import column
 from pipeline.features.pixel_sources import Cut, Decoded, Labels, Pixels, Target, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
 

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files.raw.stand_in import MARKER, read_marker
 from pipeline.processes import Failed
 from pipeline.processes.ordered_map import ordered_map
-from pipeline.raw.stand_in import MARKER, read_marker
 from pipeline.synthetic import body as procedural_body
 from pipeline.synthetic.layouts import (
     SIZES,

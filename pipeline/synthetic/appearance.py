@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from pipeline.smpl.assets import SmplArrays
+from pipeline.files.formats.smpl_files import SmplArrays
 from pipeline.synthetic.body import VERTEX_IDS
 from pipeline.synthetic.camera import Camera
 

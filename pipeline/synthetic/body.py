@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial.transform import Rotation
 
+from pipeline.files.formats.smpl_files import GENDERS, MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M, SmplArrays
 from pipeline.skeletons import JOINTS, convert
-from pipeline.smpl.assets import GENDERS, MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H36M, SmplArrays
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]

@@ -1,6 +1,6 @@
 """The file formats of the official releases, written with the same bytes every time.  pixels and labels -> [raw]
 
-Shares no code with the readers in `pipeline.formats`: a mistake made here and there alike would go unnoticed.
+Shares no code with the readers in `pipeline.files.formats`: a mistake made here and there alike would go unnoticed.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 
 from pipeline.cli.text import command
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.show.page import Portrait, portrait
-from pipeline.show.tracks import Choice, from_cache
-from pipeline.smpl import assets
+from pipeline.exchange.show.page import Portrait, portrait
+from pipeline.exchange.show.tracks import Choice, from_cache
+from pipeline.files.formats import smpl_files
 from report.data.splits import UNREADABLE, Opened, problem
 from report.page import Section
 
@@ -37,7 +37,7 @@ def examples_section(opened: Opened, *, raw: Path | None, body: Path | None) -> 
     problems: list[str] = []
     try:
         if body is not None:
-            assets.digest(body)
+            smpl_files.digest(body)
     except MissingAssets as error:
         problems.append(f"SMPL parameters without 3D joints are not drawn: {error}")
         body = None

@@ -13,9 +13,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count
-from pipeline.maintenance import leaks
+from pipeline.commands.maintenance import leaks
+from pipeline.exchange.show.tracks import rejected
 from pipeline.reasons import SAMPLED, reason
-from pipeline.show.tracks import rejected
 from report.data.splits import Opened, is_demo, is_untrained, n_rows
 from report.figures import Cell
 from report.page import Section

@@ -23,11 +23,11 @@ from PIL import Image as Pillow
 import cache
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
+from pipeline.exchange.show.page import jpeg_uri
+from pipeline.exchange.show.painted_bodies import COLOURS, Painter, SeenBody
 from pipeline.features.pixel_sources import raw_folder
-from pipeline.pixels import sources
-from pipeline.pixels.frames import Image
-from pipeline.show.page import jpeg_uri
-from pipeline.show.painted_bodies import COLOURS, Painter, SeenBody
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import Image
 from report.data.splits import UNREADABLE, Opened, problem
 from report.page import Section
 from report.training.results import badness, of_split

@@ -12,10 +12,10 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.commands import config
+from pipeline.commands.settings.file import LUIGI, did_you_mean, is_fixed, settings_file
+from pipeline.commands.settings.schema import TYPES, Features
+from pipeline.commands.settings.targets import absent, by_settings
 from pipeline.errors import ConfigError
-from pipeline.settings.file import LUIGI, did_you_mean, is_fixed, settings_file
-from pipeline.settings.schema import TYPES, Features
-from pipeline.settings.targets import absent, by_settings
 from tasks.luigi_command import luigi_defaults
 from tasks.settings import (
     EMBEDDED,

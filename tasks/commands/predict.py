@@ -281,7 +281,7 @@ def _tracks(args: argparse.Namespace, source: Source, out: Path, steps: _Steps) 
 def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source:
     from pipeline.commands.detect import detector_of
     from pipeline.detect.keypoint_rcnn import KeypointRCNN
-    from pipeline.raw.stand_in import is_stand_in
+    from pipeline.files.raw.stand_in import is_stand_in
     from tasks.prediction import sources
 
     name = args.detector or ("demo" if is_stand_in(source.raw) else "keypoint_rcnn")

@@ -13,8 +13,8 @@ from typing import Final
 
 from pipeline.cli.console import show_text
 from pipeline.cli.options import SET, whole
+from pipeline.commands.settings.file import settings_file
 from pipeline.errors import ConfigError
-from pipeline.settings.file import settings_file
 from tasks.data import enabled_splits
 from tasks.settings import Settings, settings
 from vibe_model import models

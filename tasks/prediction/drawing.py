@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.pixels.frames import Image
-from pipeline.show.drawing import flat
-from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
+from pipeline.exchange.show.drawing import flat
+from pipeline.exchange.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
+from pipeline.files.pixels.frames import Image
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies, device_of

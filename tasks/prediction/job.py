@@ -14,6 +14,7 @@ from typing import Any, Final
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
+from pipeline.commands.settings.targets import stream_named
 from pipeline.conversion import convert
 from pipeline.conversion.convert import Conversion
 from pipeline.datasets.new_video import NewVideo
@@ -27,8 +28,7 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.loaded import Precision
 from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.settings.targets import stream_named
+from pipeline.files.raw.stand_in import is_stand_in
 from tasks.prediction.sources import Source
 from tasks.settings import settings
 from vibe_model import runs

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
 from pipeline.errors import PipelineError
-from pipeline.smpl.rotations import in_camera, resample_linear, resample_rotations
+from pipeline.rotations import in_camera, resample_linear, resample_rotations
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies, file_name
 

@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.pixels.frames import Image, Pictures, Video
-from pipeline.pixels.numbered import n_frames
+from pipeline.files.pixels.frames import Image, Pictures, Video
+from pipeline.files.pixels.numbered import n_frames
 from tasks.prediction.drawing import BodyDrawing, PredictedBodies, caption
 from tasks.prediction.video_file import best_format, video_writer
 from vibe_model import runs
 from vibe_model.networks.video_model import VideoModel
 
 if TYPE_CHECKING:
-    from pipeline.pixels.frames import FrameSource
+    from pipeline.files.pixels.frames import FrameSource
 
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
 DEFAULT_FPS: Final = 25.0  # of pictures, or where the video's header has none

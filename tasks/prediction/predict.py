@@ -25,8 +25,8 @@ import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import raw_folder
-from pipeline.pixels import sources
-from pipeline.pixels.frames import FrameSource
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import FrameSource
 from tasks.prediction.drawing import STAND_IN, PredictedBodies
 from tasks.prediction.job import Job
 from tasks.prediction.motions import write_motion

@@ -14,12 +14,12 @@ from cache import TrackRecord, VideoEntry
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.detect.files import KEYPOINTS
-from pipeline.formats.labels.detections import read_results
-from pipeline.pixels import sources as pixel_sources
-from pipeline.pixels.frames import Image, Pictures, Video
-from pipeline.pixels.numbered import n_frames
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.show.painted_bodies import COLOURS
+from pipeline.exchange.show.painted_bodies import COLOURS
+from pipeline.files.formats.labels.detections import read_results
+from pipeline.files.pixels import sources as pixel_sources
+from pipeline.files.pixels.frames import Image, Pictures, Video
+from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.raw.stand_in import is_stand_in
 from tasks.prediction.drawing import STAND_IN, caption, draw_skeleton
 from tasks.prediction.job import CACHE
 from tasks.prediction.sources import Source

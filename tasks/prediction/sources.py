@@ -30,11 +30,11 @@ from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.pixels.numbered import picture_pattern
+from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.stand_in import MARKER, is_stand_in
 from pipeline.linking import MAX_GAP
-from pipeline.pixels.frames import Image, Video
-from pipeline.pixels.numbered import picture_pattern
-from pipeline.raw.digests import whole_file_digest
-from pipeline.raw.stand_in import MARKER, is_stand_in
 from tasks.prediction.overlay import DEFAULT_FPS
 from tasks.prediction.video_file import opencv_writer
 from vibe_model import runs

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pixels.frames import Image, Video
+from pipeline.files.pixels.frames import Image, Video
 
 if TYPE_CHECKING:
     from av import VideoStream

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.raw import stand_in
+from pipeline.files.raw import stand_in
 from tasks import settings
 from tests.packages import DOCS, install_page
 from tests.pipeline.datasets.by_hand import read_one, standing, write_video

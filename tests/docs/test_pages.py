@@ -17,9 +17,9 @@ from markdown_it import MarkdownIt
 import cache
 from cache import CropPolicy, Jitter
 from pipeline import datasets
+from pipeline.commands.settings.file import LUIGI, Section
+from pipeline.commands.settings.schema import TYPES
 from pipeline.features import streams
-from pipeline.settings.file import LUIGI, Section
-from pipeline.settings.schema import TYPES
 from tasks import settings
 from tasks.commands.config import effective, settable
 from tasks.settings import OF_TRAINING

@@ -22,6 +22,7 @@ import cache
 from cache.write import split_writer
 from pipeline import datasets, synthetic
 from pipeline.__main__ import main
+from pipeline.commands.settings.targets import Target
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
@@ -29,8 +30,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.raw.stand_in import MARKER
-from pipeline.settings.targets import Target
+from pipeline.files.raw.stand_in import MARKER
 
 SIZES = {  # videos a split, frames
     "penn_action": (3, 8),

@@ -12,7 +12,7 @@ import pytest
 
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
-from pipeline.pixels.frames import Pictures
+from pipeline.files.pixels.frames import Pictures
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 PENN_FRAMES = (30, 10)  # of the two tracks

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import show
+from pipeline.exchange import show
 from report.data import data_sections
 from report.data.splits import open_splits
 from report.page import write_page

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from pipeline.__main__ import main as pipeline_main
-from pipeline.smpl import assets
+from pipeline.files.formats import smpl_files
 from tasks.__main__ import main, parser
 from tasks.commands.config import effective
 from tasks.settings import load
@@ -44,7 +44,7 @@ log_level = INFO
 def cfg(tmp_path: Path) -> Path:
     (tmp_path / "luigi.cfg").write_text(CFG)
     (body := tmp_path / "body").mkdir()
-    for name in assets.missing(body):
+    for name in smpl_files.missing(body):
         (body / name.partition(" ")[0]).touch()
     return tmp_path / "luigi.cfg"
 

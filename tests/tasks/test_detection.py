@@ -9,10 +9,10 @@ import pytest
 
 import cache
 from pipeline import synthetic
+from pipeline.commands.settings import sections
 from pipeline.detect.keypoint_rcnn import KeypointRCNN
 from pipeline.errors import ConfigError
-from pipeline.raw.stand_in import MARKER
-from pipeline.settings import sections
+from pipeline.files.raw.stand_in import MARKER
 from tests.tasks.conftest import Project
 
 

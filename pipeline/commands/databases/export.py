@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.settings.arguments import split_options
+from pipeline.commands.settings.arguments import split_options
 
 HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
 FORMATS: Final = ("vibe",)
@@ -26,7 +26,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tracks and features -> a database file."""
-    from pipeline.vibe_db.export import export  # imports h5py and joblib
+    from pipeline.exchange.vibe_db.export import export  # imports h5py and joblib
 
     name = f"{args.dataset}/{args.split}"
     with bar(f"export {name}", err, unit="row") as progress:

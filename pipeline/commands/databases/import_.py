@@ -11,7 +11,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import print_accounting
 from pipeline.commands.databases.export import FORMATS
-from pipeline.settings.arguments import split_options
+from pipeline.commands.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
 
 HELP: Final = "Make a split, with its features, from a database file of VIBE's or TCMR's scripts."
@@ -31,7 +31,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A database file -> tracks and features."""
-    from pipeline.vibe_db.importing import Options, import_database  # imports h5py
+    from pipeline.exchange.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
     chosen = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)

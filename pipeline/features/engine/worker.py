@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.pixel_sources import Cut, Decoded, Labels, Person, Pixels, Target, labels_in
 from pipeline.features.streams.base import ByteStream, PairStream, Stream
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 from pipeline.processes import alive, sendable
 
 

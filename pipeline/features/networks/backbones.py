@@ -19,7 +19,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.weights import WeightsSpec
-from pipeline.formats.checkpoints import load_checkpoint, not_a_checkpoint
+from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
 

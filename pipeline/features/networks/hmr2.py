@@ -23,7 +23,7 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from pipeline.features.networks.backbones import fill, tensor_digest
 from pipeline.features.networks.base import Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
-from pipeline.formats.checkpoints import load_checkpoint
+from pipeline.files.formats.checkpoints import load_checkpoint
 
 REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
 PATCH: Final = 16  # px

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features.networks.backbones import fetched, fill, tensor_digest
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
-from pipeline.formats.checkpoints import load_checkpoint
+from pipeline.files.formats.checkpoints import load_checkpoint
 
 RESCALING: Final = ("googlenet", "inception_v3")  # of torchvision: a flag that is not in their weights rescales pixels
 HUB: Final = "https://huggingface.co"  # where timm's weights are

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cache import CropPolicy
 from pipeline.errors import ConfigError
 from pipeline.features.weights import FILES, WeightsSpec
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 BYTES: Final = "bytes"  # the dtype of a stream of bytes

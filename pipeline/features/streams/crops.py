@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ByteStream
-from pipeline.pixels.decode import PictureError, decode, picture_size
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.decode import PictureError, decode, picture_size
+from pipeline.files.pixels.frames import Image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import homography
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import PairStream
-from pipeline.pixels.frames import Image
+from pipeline.files.pixels.frames import Image
 
 # How the flow is computed and fitted, which once were options: rows that were computed otherwise are another stream.
 METHOD: Final = {

@@ -75,7 +75,7 @@ class PrVipe(LabelStream):
         from pipeline.features.networks import chosen_device
         from pipeline.features.networks.backbones import fill, tensor_digest
         from pipeline.features.networks.pr_vipe import PrVIPE
-        from pipeline.formats.checkpoints import not_a_checkpoint
+        from pipeline.files.formats.checkpoints import not_a_checkpoint
 
         if self.weights.stand_in:
             with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
@@ -120,6 +120,6 @@ class Embedding:
 
 @functools.lru_cache(maxsize=1)
 def _checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # noqa: ARG001 - another content, another one
-    from pipeline.formats.checkpoints import load_checkpoint
+    from pipeline.files.formats.checkpoints import load_checkpoint
 
     return load_checkpoint(weights.file())

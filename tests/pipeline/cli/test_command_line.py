@@ -16,9 +16,9 @@ import pytest
 
 import cache
 from pipeline import datasets
+from pipeline.__main__ import COMMANDS
 from pipeline.cli.console import plain
 from pipeline.cli.text import command
-from pipeline.commands import COMMANDS
 from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[3]
@@ -177,7 +177,9 @@ def test_an_incomplete_download_is_reported_beside_the_numbers_of_the_release(
 def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(2000))
     code = (
-        "import sys, pathlib; from pipeline.pixels.frames import Video; from pipeline.errors import RawDataError\n"
+        "import sys, pathlib\n"
+        "from pipeline.files.pixels.frames import Video\n"
+        "from pipeline.errors import RawDataError\n"
         "try: Video(pathlib.Path(sys.argv[1]), sys.argv[2]).header()\n"
         "except RawDataError: print('refused')"
     )

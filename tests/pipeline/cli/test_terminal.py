@@ -17,11 +17,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.__main__ import main, parser
+from pipeline.__main__ import COMMANDS, main, parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
-from pipeline.commands import COMMANDS
 from tasks.__main__ import parser as parser_of_tasks
 from tasks.commands import COMMANDS as OF_TASKS
 

@@ -31,8 +31,8 @@ from pipeline.features.parallel import Share
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.crops import Crops
-from pipeline.pixels.frames import Video
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.synthetic.files import mp4_writer
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 

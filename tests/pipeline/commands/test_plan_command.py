@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
+from pipeline.commands.maintenance.overview import plan_split
 from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
+from pipeline.exchange.show.tracks import rejected
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
-from pipeline.maintenance.overview import plan_split
-from pipeline.raw import changes
-from pipeline.show.tracks import rejected
+from pipeline.files.raw import changes
 from tests.packages import BROKEN, install
 
 UNTRAINED = ("--weights", "untrained:0")

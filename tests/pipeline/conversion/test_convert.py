@@ -18,7 +18,7 @@ from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.raw import changes, digests
+from pipeline.files.raw import changes, digests
 from pipeline.reasons import REASONS
 
 SPLITS = [

@@ -19,7 +19,7 @@ import pytest
 import cache
 from pipeline.conversion import convert
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.raw import changes
+from pipeline.files.raw import changes
 
 ROOT = Path(__file__).parents[3]
 

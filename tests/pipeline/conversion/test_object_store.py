@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline.commands.settings import sections
 from pipeline.features.extract import extract
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.settings import sections
 from tasks import settings
 from vibe_model import runs, training
 from vibe_model.vibe.config import TrainConfig

@@ -18,7 +18,7 @@ from pipeline.conversion.identity import Difference, accepted_lines, describe, d
 from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.raw import changes
+from pipeline.files.raw import changes
 
 
 @pytest.fixture

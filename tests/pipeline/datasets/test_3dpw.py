@@ -13,7 +13,7 @@ from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
 from pipeline.errors import ConfigError
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
 

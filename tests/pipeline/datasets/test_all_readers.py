@@ -18,9 +18,9 @@ from pipeline.body import Body
 from pipeline.datasets import contract
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
-from pipeline.pixels import sources
-from pipeline.raw import RawVideo
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.pixels import sources
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.synthetic import Actor, Take
 from pipeline.track import Track

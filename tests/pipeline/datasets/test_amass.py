@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from pipeline import datasets
 from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError
-from pipeline.smpl.rotations import resample_rotations
+from pipeline.rotations import resample_rotations
 from tests.pipeline.datasets.by_hand import read_one, refusal
 
 AMASS = datasets.get("amass")

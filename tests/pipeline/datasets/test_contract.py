@@ -26,8 +26,8 @@ from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.contract import ONE_QUARTER, impossible
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import RawDataError
-from pipeline.pixels.frames import Pictures
-from pipeline.raw import RawVideo
+from pipeline.files.pixels.frames import Pictures
+from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.files import jpeg
 from pipeline.track import Track

@@ -12,7 +12,7 @@ from cdflib.cdfwrite import CDF
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
-from pipeline.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
 

@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Pictures, Video
 from tests.pipeline.datasets import by_hand
 
 MPI = datasets.get("mpi_inf_3dhp")

@@ -14,7 +14,7 @@ import pytest
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.labels.detections import read_results
+from pipeline.files.formats.labels.detections import read_results
 from tests.pipeline.datasets.by_hand import standing, write_video
 
 N = 12  # frames of the video

@@ -21,8 +21,8 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting
-from pipeline.pixels.frames import Video
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import standing

@@ -17,9 +17,9 @@ from pipeline.datasets.pixels import (
     require_in_picture,
 )
 from pipeline.errors import RawDataError, reading_refused
-from pipeline.pixels.containers import edit_list_start
-from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import n_frames, picture_pattern
+from pipeline.files.pixels.containers import edit_list_start
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.numbered import n_frames, picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 
 FOLDER = Path("S1/video_0")

@@ -9,7 +9,7 @@ import pytest
 from pipeline import datasets, plug_ins
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.raw import RawVideo
+from pipeline.files.raw import RawVideo
 
 
 class Dances(Dataset):

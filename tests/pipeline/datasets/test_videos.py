@@ -19,7 +19,7 @@ from pipeline.__main__ import main
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets import contract
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import convert
 from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track

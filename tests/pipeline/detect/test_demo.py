@@ -10,7 +10,7 @@ import pytest
 from pipeline import datasets, detect, synthetic
 from pipeline.accounting import VideoAccount
 from pipeline.detect.run import detect_clips
-from pipeline.pixels.frames import Video
+from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import convert, joint_names
 from tests.pipeline.conftest import Embedded
 

@@ -21,9 +21,9 @@ from pipeline.detect.clips import clips_in
 from pipeline.detect.files import PROVENANCE
 from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.labels.detections import read_results
-from pipeline.pixels.frames import Image, Video
-from pipeline.raw.stand_in import MARKER
+from pipeline.files.formats.labels.detections import read_results
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.raw.stand_in import MARKER
 from tests.packages import install
 
 

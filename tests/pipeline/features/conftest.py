@@ -14,7 +14,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 import cache
 from pipeline.features import networks
 from pipeline.features.networks import backbones, cpu
-from pipeline.pixels import sources
+from pipeline.files.pixels import sources
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from pipeline.features.streams.base import ByteStream, Machine, NumberStream, PairStream
-from pipeline.pixels.frames import Frame, increasing, nothing
+from pipeline.files.pixels.frames import Frame, increasing, nothing
 
 SIDE = 32  # px
 

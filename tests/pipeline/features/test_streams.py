@@ -20,7 +20,7 @@ from pipeline.features.streams.base import BYTES, ByteStream, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.pixels.decode import PictureError
+from pipeline.files.pixels.decode import PictureError
 from pipeline.synthetic import calibration_crops
 from tests.packages import install_page
 

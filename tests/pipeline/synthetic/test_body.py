@@ -15,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS, mirrored
-from pipeline.smpl.assets import GENDERS
 from pipeline.synthetic import body
 from pipeline.synthetic.body import rest_joints, skin
 from tools import make_demo_body

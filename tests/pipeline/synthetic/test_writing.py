@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import synthetic
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.raw.stand_in import is_stand_in
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.synthetic.layouts import Size
 
 

@@ -22,9 +22,9 @@ from pipeline.body import Body
 from pipeline.datasets.amass import load_motion
 from pipeline.detect.clips import clips_in
 from pipeline.errors import ConfigError
-from pipeline.pixels.frames import Video
-from pipeline.raw.stand_in import MARKER
-from pipeline.show.painted_bodies import COLOURS
+from pipeline.exchange.show.painted_bodies import COLOURS
+from pipeline.files.pixels.frames import Video
+from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tasks.prediction import sources
 from tasks.prediction.motions import TO_WORLD

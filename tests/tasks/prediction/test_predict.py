@@ -18,7 +18,7 @@ import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.pixels.frames import Video
+from pipeline.files.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import job as jobs
 from tasks.prediction import overlay, video_file

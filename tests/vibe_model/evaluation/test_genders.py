@@ -8,7 +8,7 @@ import torch
 
 from pipeline.body import Body
 from pipeline.errors import MissingAssets
-from pipeline.smpl import assets
+from pipeline.files.formats import smpl_files
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
 from vibe_model.evaluation.evaluate import evaluate_split
@@ -74,7 +74,7 @@ def test_unposed_vertices_of_a_split_with_genders_are_of_both_bodies():
 
 def test_without_the_body_of_a_gender_vertices_are_refused_by_name_and_joints_evaluated(tmp_path, monkeypatch):
     split, oracle, _ = of_genders("male", "female", "male")
-    monkeypatch.setattr(Body, "of", lambda self, gender: assets.load(tmp_path, gender))
+    monkeypatch.setattr(Body, "of", lambda self, gender: smpl_files.load(tmp_path, gender))
     with pytest.raises(MissingAssets, match=r"sport/test: PVE .* lacks SMPL_MALE"):
         evaluate_split(oracle, split, **STREAM)
     assert evaluate_split(oracle, split, **STREAM, vertices=False)["mpjpe"] > 0

@@ -1,0 +1,241 @@
+"""What would run for a split, how much, and why.  [raw -> tracks -> features] -> windows
+
+A conversion's plan and an extraction's, side by side, before anything runs. Nothing is written or computed: names,
+sizes and times of raw files are compared, manifests and tables are read. And how many bytes a cache has, by split and
+stream, and rows will take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import cache
+from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
+from pipeline.commands.settings.targets import Target
+from pipeline.conversion.identity import Difference, accepted_lines
+from pipeline.conversion.plan import ConversionPlan, committed_split, compare
+from pipeline.detect.clips import EXTENSIONS
+from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.plan import DetectionPlan, plan_detection
+from pipeline.errors import PipelineError
+from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import BYTES
+from pipeline.files.raw import changes
+
+CHECKSUM: Final = 4  # bytes of a crc32c
+ENTRY: Final = 16  # bytes of a chunk's entry in its shard's index
+FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
+AT: Final = 16  # bytes a row of `_at`, of streams of bytes
+A_CROP: Final = 24_000  # bytes of a 224 x 224 JPEG of quality 95, about
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What an extraction would do for what is committed now."""
+
+    stream: str
+    why: str  # "" when it is up to date
+    lacks: MissingRows
+    form: tuple[int, str]  # numbers a row, and their type; for compressed crops, `BYTES`
+    differs: tuple[Difference, ...] = ()  # then an extraction refuses
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the features, flags and keys that would be written; of compressed crops, about so many."""
+        dim, dtype = self.form
+        return self.lacks.rows * (sum(FLAG_AND_KEY) + (A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize))
+
+
+@dataclass(slots=True)
+class SplitPlan:
+    """A split's plans. Each is None or empty where it cannot be made, or there is nothing yet; see `problems`."""
+
+    target: Target
+    conversion: ConversionPlan | None = None
+    extractions: list[StreamPlan] = field(default_factory=list)  # what conversion adds comes on top
+    committed: cache.Split | None = None
+    problems: list[str] = field(default_factory=list)  # errors that running it will meet
+    accepted: list[str] = field(default_factory=list)  # differences that the user has accepted
+    behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
+    undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
+    detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    @property
+    def up_to_date(self) -> bool:
+        done = self.conversion is not None and self.conversion.up_to_date and not (self.problems or self.undetected)
+        return done and not any(plan.why or plan.differs for plan in self.extractions)
+
+    @property
+    def rows_again(self) -> int:
+        """Rows of the videos that would be read again: about as many as would be written for them."""
+        return 0 if self.conversion is None else self._rows_of(self.conversion.changed)
+
+    def carried_at_most(self, stream: str, rows: float) -> float:
+        """Of `rows` that a stream will lack after the conversion: those that the stream may have already.
+
+        It has rows of videos that were removed or read again, and keeps those whose pictures and boxes are the same.
+        """
+        if self.conversion is None:
+            return 0
+        if self.committed is None:  # of a split whose manifest is lost, the streams are still there
+            left = cache.FeatureCache(self.target.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            return rows if left else 0
+        if stream not in self.committed.streams:
+            return 0
+        return min(rows, missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop))
+
+    def _rows_of(self, videos: Collection[str]) -> int:
+        """Rows of these videos in the committed split."""
+        if self.committed is None:
+            return 0
+        names, tracks = frozenset(videos), self.committed.tracks
+        of_video = np.array([name in names for name in self.committed.videos.names], bool)
+        return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
+
+    @property
+    def bytes_again(self) -> int:
+        """Of these rows, in the split's columns."""
+        columns = [cache.COLUMNS[name] for name in (() if self.committed is None else self.committed.columns)]
+        return self.rows_again * sum(math.prod(column.trailing) * column.dtype.itemsize for column in columns)
+
+    @property
+    def bytes_of_labels(self) -> int:
+        """Of the label and video files that would be read."""
+        todo = self.conversion
+        return 0 if todo is None else sum(changes.bytes_of_labels(todo.stamps[video.name]) for video in todo.append)
+
+
+def accepted_of(split: cache.Split, streams: Sequence[str] | None = None) -> Iterator[str]:
+    """Differences that the user has accepted, of these streams of a split, or of all that it has."""
+    for name in split.streams if streams is None else streams:
+        yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
+
+
+def plan_split(target: Target, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
+    """The plans of one split. Errors that the user can correct become its `problems`.
+
+    detections: by raw folder, those of the splits before, to which this one's is added.
+    """
+    plan = SplitPlan(target)
+    if target.not_made:
+        return plan
+    try:
+        plan.committed = committed_split(target.root, target.name)
+        plan.conversion = compare(
+            plan.committed,
+            target.dataset,
+            target.split,
+            raw=target.raw,
+            root=target.root,
+            body=target.body,
+            drop_removed=target.drop_removed,
+        )
+        _plan_detection(plan, plan.conversion, {} if detections is None else detections)
+    except (PipelineError, cache.CacheError) as error:
+        plan.problems.append(str(error))
+    try:
+        _plan_streams(plan, target)
+        plan.accepted = [] if plan.committed is None else list(accepted_of(plan.committed))
+    except (PipelineError, cache.CacheError) as error:
+        plan.problems.append(str(error))
+    return plan
+
+
+def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]) -> None:
+    """Which of the split's clips have no keypoints of [detect] yet."""
+    detector, raw = plan.target.detector, plan.target.raw
+    if detector is None:
+        return
+    clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
+    if detector.downloads:
+        plan.undetected = tuple(clip for clip in sorted(clips) if not (raw / KEYPOINTS / f"{clip}.json").is_file())
+        return
+    if raw not in detections:
+        detections[raw] = plan_detection(raw, raw / KEYPOINTS, detector)
+    plan.detection = detections[raw]
+    plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
+
+
+def _plan_streams(plan: SplitPlan, target: Target) -> None:
+    """Of the target's streams; if it names none, of every stream there is, as it was extracted."""
+    committed = plan.committed
+    specs = list(target.streams)
+    if committed is not None:
+        specs = [spec for spec in specs if set(spec.stream.needs) <= set(committed.columns)]
+        others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
+        plan.behind = [stream for stream in others if specs and stream.why]
+        plan.extractions = [_planned(plan, committed, spec, target.raw) for spec in specs] or others
+    will_extract = committed is None or any(stream.why for stream in plan.extractions)
+    will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
+    if will_extract and not (plan.problems and committed) and target.weights and target.stream and target.raw.is_dir():
+        refuse_untrained(target.stream, target.raw, target.weights)
+
+
+def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
+    has, lacks = committed.stream_manifest(name), missing_rows(committed, name)
+    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, (int(has["dim"]), str(has["dtype"])))
+
+
+def _planned(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
+    form = (spec.stream.dim, spec.stream.dtype)
+    if spec.crops and spec.crops not in committed.streams:  # they are extracted first
+        return StreamPlan(spec.name, "not extracted before", missing_rows(committed, None), form)
+    found = compare_stream(committed, spec.at(raw))
+    assert found.lacks is not None, "a split with boxes has pixels"
+    if found.differs:
+        plan.problems.append(
+            f"{committed.name}: the stream {spec.name!r} was extracted differently: {found.otherwise}. Name another "
+            "one ([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same "
+            "all the same, accept the difference (`python -m pipeline accept`)."
+        )
+    return StreamPlan(spec.name, found.why, found.lacks, form, found.differs)
+
+
+def array_bytes(rows: float, row_bytes: int) -> float:
+    """Of so many rows, in shards and chunks of the usual size, with checksums and indexes (docs/cache-format.md)."""
+    chunks = math.ceil(rows / ROWS_PER_CHUNK)
+    index = math.ceil(rows / ROWS_PER_SHARD) * (ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM)
+    return chunks * (ROWS_PER_CHUNK * row_bytes + CHECKSUM) + index
+
+
+def columns_bytes(rows: float, columns: tuple[str, ...]) -> float:
+    """Of the shards of a split's columns."""
+    specs = (COLUMNS[name] for name in columns)
+    return sum(array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
+
+
+def stream_bytes(rows: float, dim: int, dtype: str, each: float = A_CROP) -> float:
+    """Of the shards of a stream. each: bytes a row of a stream of bytes."""
+    kept = sum(array_bytes(rows, width) for width in FLAG_AND_KEY)
+    if dtype == BYTES:
+        return rows * (each + CHECKSUM + ENTRY) + array_bytes(rows, AT) + kept
+    return array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
+
+
+def sizes(split: cache.Split) -> dict[str, Any]:
+    """Bytes of a committed split as stored, `columns` and by stream, of its tables and manifests; and when committed.
+
+    `tables`: all other files. `commits`: of "columns" and each stream, the time of the newest commit; None where lost.
+    """
+    found: dict[str, Any] = {"columns": 0, "streams": dict.fromkeys(split.streams, 0), "tables": 0}
+    for key, n_bytes in split.store.files(split.name).items():
+        top, *rest = key.removeprefix(f"{split.name}/").split("/")
+        if top in split.columns and rest[:1] == ["c"]:
+            found["columns"] += n_bytes
+        elif top == FEATURES and rest[1:2] == ["c"] and stream_of(rest[0]) in found["streams"]:
+            found["streams"][stream_of(rest[0])] += n_bytes
+        else:
+            found["tables"] += n_bytes
+    times = {"columns": split.provenance} | {name: split.stream_provenance(name) for name in split.streams}
+    return found | {"commits": {what: note.get("finished") for what, note in times.items()}}

@@ -1,0 +1,125 @@
+"""How commands take settings: an option, else `--set`, else luigi.cfg, else the default.  [raw -> tracks] -> features
+
+luigi.cfg is that of the working folder, or what LUIGI_CONFIG_PATH or `--config` names. There need not be one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.console import DOUBT, err, plain
+from pipeline.cli.text import from_here
+from pipeline.commands.settings import sections
+from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file
+from pipeline.commands.settings.schema import TYPES, Detect, Features
+from pipeline.commands.settings.sections import of_training
+from pipeline.datasets.base import Dataset
+from pipeline.errors import ConfigError
+from pipeline.files.raw.stand_in import is_stand_in
+
+
+def effective(file: Path) -> SettingsFile:
+    """luigi.cfg, wholly checked as by `sections.load`, with what `--set` sets over it; without ./luigi.cfg, that alone.
+
+    Raises ConfigError as `sections.load`, also where another file is not there.
+    """
+    if file.exists() or file != Path("luigi.cfg"):
+        return sections.load(file).source
+    source = layered(SettingsFile(file, {}), of_training())
+    sections.check_sections(source)
+    for name, spec in TYPES.items():
+        source.section(name).check_keys(field.name for field in fields(spec))
+        source.section(name).typed(spec)
+    features = sections.dataclass_of(source.section("features"), Features)
+    detect = sections.dataclass_of(source.section("detect"), Detect)
+    sections.streams_of(source, features)
+    sections.readers_of(source)
+    sections.detector_named(source, detect)
+    sections.devices_of(source, "detect", detect)
+    return source
+
+
+def value(source: SettingsFile, name: str) -> Any:
+    """A setting of TYPES by SECTION.KEY; None where it has no default and no luigi.cfg sets it."""
+    section, _, key = name.partition(".")
+    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(TYPES[section])}
+    return (defaults | source.section(section).typed(TYPES[section]))[key]
+
+
+def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
+    """Where these options are not given, they are settings, as workers="convert.workers"; their --help says so."""
+    before = sub.get_default("from_settings") or {}
+    sub.set_defaults(from_settings=before | options, **dict.fromkeys(options))
+    for action in sub._actions:
+        if action.dest in options:
+            section, _, key = options[action.dest].partition(".")
+            about = (action.help or "").removesuffix(" (default)")
+            action.help = f"{about}; default: [{section}] {key} of luigi.cfg"
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Fill in the options of `from_settings` that were not given. `args.source` are the settings, for `Command.reads`.
+
+    Raises ConfigError as `effective`, for a `--set` that the command does not read, and where no cache is named.
+    """
+    options: dict[str, str] = getattr(args, "from_settings", {})
+    absent = [name for name in options if getattr(args, name) is None]
+    if not (absent or args.settings or args.reads):
+        return
+    file = getattr(args, "config", None) or settings_file()
+    args.source = effective(file)
+    for name in absent:
+        setattr(args, name, value(args.source, options[name]))
+    for given, other in (("device", "devices"), ("devices", "device")):  # each stands for both
+        if other in absent and given in options.keys() - absent:
+            setattr(args, other, "auto" if other == "device" else None)
+    reads = args.reads(args) if args.reads else ()
+    _refuse_unread(args, None if reads is None else [*options.values(), *reads])
+    if "cache" in absent:
+        if args.cache is None:
+            do = "Run from the project's folder, or name the cache: --cache DIR."
+            raise ConfigError(f"{file.resolve()}: there is no such file. {do}")
+        by_set = args.source.section("paths")["cache"].file
+        err.print(plain(f"cache      {from_here(args.cache)} ({by_set or file.name}, [paths] cache)"))
+
+
+def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
+    """Raise ConfigError for a `--set` of this command that is not among what it reads; None: all but training's."""
+    for section, key, _ in of_command_line(args.settings):
+        name = f"{section}.{key}"
+        if reads is None and section not in (*LUIGI, *of_training()):
+            continue
+        if reads is None or not {section, name} & set(reads):
+            which = (
+                "all but settings of training and of Luigi"
+                if reads is None
+                else ", ".join(dict.fromkeys(reads)) or "no settings"
+            )
+            raise ConfigError(f"--set {name}: `{args.command}` does not read it with these arguments. It reads {which}")
+
+
+def dataset_of(args: argparse.Namespace, name: str) -> Dataset:
+    """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
+    return sections.reader_of(args.source, name)
+
+
+def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
+    """`--body`; else, of a dataset that uses it, [paths] body where it is of the same kind as the raw data.
+
+    `demo`: these are demo data. Of the other kind, a line says so, and there is none.
+    """
+    named: Path | None = args.body
+    body: Path | None = value(args.source, "paths.body")
+    if named is not None or body is None or not dataset.uses_body:
+        return named
+    not_made = bool(value(args.source, "embedded.enabled")) and not body.is_dir()
+    if is_stand_in(body) == demo and not not_made:
+        return body
+    kinds = {True: "demo", False: "real"}
+    is_ = f"a {kinds[not demo]} one, and these are {kinds[demo]} data" if body.is_dir() else "not there"
+    err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} is not used for {dataset.name}: it is {is_}')}")
+    return None

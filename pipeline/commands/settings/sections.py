@@ -1,0 +1,352 @@
+"""luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
+
+`tasks.settings` adds those of training (OF_TRAINING), of which only the names are known here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from cache import CacheError
+from cache.format.layout import check_names
+from pipeline import datasets, detect, plug_ins
+from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, did_you_mean, layered, read
+from pipeline.commands.settings.schema import TYPES, Convert, Dask, Data, Detect, Embedded, Features, Paths
+from pipeline.datasets.base import Dataset
+from pipeline.detect.base import Detector
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import streams
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import LabelStream, Machine, Stream
+from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.processes.devices import device_names
+
+T = TypeVar("T")
+
+# Sections that `tasks.settings` checks, with those of other packages' models: `of_training`.
+OF_TRAINING: Final = ("train", "mposer", "hmmr", "part_dynamics", "pose_embedding")
+KIND: Final = "kind"  # the key of a further stream's section
+DEMO: Final = "demo"  # the detector for demo data alone
+IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """luigi.cfg as far as it is the pipeline's."""
+
+    source: SettingsFile
+    paths: Paths
+    data: Data
+    embedded: Embedded
+    detect: Detect
+    convert: Convert
+    features: Features
+    dask: Dask
+    stream: StreamSpec  # [features], with the options of its kind
+    crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
+    also: tuple[StreamSpec, ...]  # further ones; those of pixels share a pass over them
+    readers: Mapping[str, Dataset]  # of the datasets that have a section: with its options
+    detector: Detector | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.source.path
+
+    def dataset(self, name: str) -> Dataset:
+        return self.readers.get(name) or datasets.get(name)
+
+    def raw(self, name: str) -> Path:
+        return self.paths.raw / name
+
+    def drops_removed(self, name: str) -> bool:
+        """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
+        return self.convert.removed == "drop" or (self.embedded.enabled and datasets.has_demo_data(name))
+
+
+def load(file: Path, do: str | None = None) -> Sections:
+    """Read and check all of luigi.cfg but the sections of training (`of_training`) and Luigi's own.
+
+    Over it comes what `--set` sets.
+
+    Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
+    what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
+    """
+    source = layered(read(file) if do is None else read(file, do), of_training())
+    check_sections(source)
+    values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
+    if values["embedded"].enabled and "detector" not in source.section("detect"):
+        values["detect"] = replace(values["detect"], detector=DEMO)
+    _check_datasets(source, values["data"].datasets)
+    stream, crops, also = streams_of(source, values["features"])
+    detector = detector_named(source, values["detect"])
+    sections = Sections(
+        source=source, **values, stream=stream, crops=crops, also=also, readers=readers_of(source), detector=detector
+    )
+    _check_folders(sections.paths, source)
+    _check_devices(sections)
+    return sections
+
+
+def of_training() -> tuple[str, ...]:
+    """The sections that `tasks.settings` checks: of trainings that are ours, and of other packages' models."""
+    return (*OF_TRAINING, *sorted(plug_ins.entry_points(group=plug_ins.MODELS).names))
+
+
+def reader_of(source: SettingsFile, name: str) -> Dataset:
+    """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
+    return configured(source.section(name), type(datasets.get(name)), datasets.get)
+
+
+def readers_of(source: SettingsFile) -> dict[str, Dataset]:
+    """Of the datasets that have a section; one that cannot be loaded fails where it is used."""
+    names = [name for name in datasets.names() if name in source.sections]
+    broken = datasets.broken(names)
+    return {name: reader_of(source, name) for name in names if name not in broken}
+
+
+def dataclass_of(section: Section, spec: type[Any]) -> Any:
+    """A section as its dataclass of TYPES. Raises ConfigError, also where a key without default is missing."""
+    section.check_keys(field.name for field in fields(spec))
+    values = section.typed(spec)
+    for field in fields(spec):
+        if field.name not in values and field.default is MISSING:
+            raise ConfigError(f"{section.where()}: {field.name!r} is missing (docs/settings.md)")
+    return spec(**values)
+
+
+def configured(
+    section: Section, kind: type[Any], make: Callable[..., T], options: Section | None = None, **more: Any
+) -> T:
+    """A dataset, stream or detector with the options of its section, and `more`, which are not in it.
+
+    `options`: a command's NAME=VALUE, over the section's. Raises ConfigError, with the line or the option, for options
+    that it does not have and values that it refuses.
+    """
+    layers, values = [section] if options is None else [options, section], dict[str, Any]()
+    for layer in reversed(layers):
+        layer.check_keys(field.name for field in fields(kind) if field.name not in more)
+        values |= layer.typed(kind)
+    try:
+        return make(section.name, **values | more)
+    except ConfigError as error:
+        words = set(re.findall(r"\w+", str(error)))
+        of_layer = next((layer for layer in layers if words & layer.keys()), section)
+        if of_layer or options is None:
+            raise ConfigError(of_layer.located(str(error))) from error
+        raise
+
+
+# ------------------------------------------------------------------------------------------------------- streams
+
+
+def streams_of(
+    source: SettingsFile, features: Features
+) -> tuple[StreamSpec, StreamSpec | None, tuple[StreamSpec, ...]]:
+    """The stream that luigi.cfg asks for, the stream of crops that it is computed from, if it is, and further ones.
+
+    Raises ConfigError, which names the line, also for options of a stream that is not extracted.
+    """
+    at = source.section("features").where
+    for kind in streams.names():
+        if (
+            kind in source.sections
+            and kind not in (features.kind, *features.also)
+            and (kind != Crops.kind or features.crops is None)
+        ):
+            without = ", and crops is none" if kind == Crops.kind else ""
+            raise ConfigError(
+                f"{source.where(kind)} has options of a stream, but [features] kind is {features.kind}{without}"
+            )
+    further = [("also", name) for name in features.also]
+    for key, name in (("stream", features.stream), ("crops", features.crops), *further):
+        try:
+            check_names("dataset/split", name or features.stream)
+        except CacheError as error:
+            raise ConfigError(f"{at(key)}: {error}") from error
+    if features.crops == features.stream:
+        raise ConfigError(f"{at('crops')}: stream {features.stream!r} cannot be computed from itself: name another")
+    named = [features.stream, *filter(None, [features.crops]), *features.also]
+    if twice := sorted({name for name in features.also if named.count(name) > 1}):
+        raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
+    spec = functools.partial(StreamSpec, resources=_resources(source, features))
+    stream = _stream(source, features)
+    also = tuple(further_stream(source, features, name) for name in features.also)
+    if features.crops is None:
+        return spec(features.stream, stream), None, also
+    crops = configured(source.section(Crops.kind), Crops, streams.get)
+    return spec(features.stream, stream, features.crops), spec(features.crops, crops), also
+
+
+def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
+    """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
+    stream = _further(source, features, name)
+    crops = "" if isinstance(stream, LabelStream) else features.crops or ""
+    return StreamSpec(name, stream, crops, _resources(source, features))
+
+
+def _resources(source: SettingsFile, features: Features) -> Resources:
+    machine = Machine(features.device, features.batch_size, compile=features.compile)
+    return Resources(machine, features.workers, features.timeout, devices_of(source, "features", features))
+
+
+def _stream(source: SettingsFile, features: Features) -> Stream:
+    """[features] kind, with the options of the section that has the kind's name. Raises ConfigError."""
+    given = source.section("features")
+    try:
+        kind = streams.find(features.kind)
+    except PipelineError as error:
+        raise ConfigError(f"{given.where('kind')}: {error}") from error
+    if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in given]):
+        which, lines = ("are", "these lines") if len(strange) > 1 else ("is", "this line")
+        raise ConfigError(
+            f"{' and '.join(map(given.where, strange))}: {which} for kind = {ResNet50.kind}, but kind is "
+            f"{features.kind}, whose options are in [{features.kind}]. Delete {lines}."
+        )
+    return stream_of(source, features, features.kind, kind)
+
+
+def _further(source: SettingsFile, features: Features, name: str) -> Stream:
+    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
+
+    Raises ConfigError.
+    """
+    section = source.section(name)
+    try:
+        kind = streams.find(str(section.get(KIND, name)))
+    except PipelineError as error:
+        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
+        raise ConfigError(
+            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
+        ) from error
+    return stream_of(source, features, name, kind)
+
+
+def stream_of(
+    source: SettingsFile,
+    features: Features,
+    name: str,
+    kind: type[Stream],
+    options: Section | None = None,
+    **given: Any,
+) -> Stream:
+    """A stream of this kind with the options of the section `name`; a resnet50 has those IN_FEATURES from there.
+
+    `options`, `given`: a command's, over them, as `options` and `more` of `configured`.
+    """
+    own = source.section(name)
+    section = Section(own.file, name, {key: text for key, text in own.items() if key != KIND}, own.line)
+    more: dict[str, Any] = {}
+    if issubclass(kind, ResNet50):
+        try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
+            weights = WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
+        except ConfigError as error:
+            raise ConfigError(source.section("features").located(str(error))) from error
+        more = {"weights": weights, "precision": features.precision}
+    return configured(section, kind, lambda _, **all_: streams.get(kind.kind, **all_), options, **(more | given))
+
+
+def detector_of(source: SettingsFile, name: str, options: Section | None = None, **given: Any) -> Detector:
+    """A detector with the options of its section. `options`, `given`: a command's, over them, as of `stream_of`."""
+    all_ = source.section(name)
+    section = Section(all_.file, name, {key: text for key, text in all_.items() if key not in given}, all_.line)
+    detector = configured(section, detect.find(name), detect.get, options, **given)
+    below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg, not those of the command
+    return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
+
+
+def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
+    """[detect] detector, with the options of the section that has its name. Raises ConfigError."""
+    at = source.section("detect").where
+    for name in given.datasets:
+        if name not in datasets.names():
+            raise ConfigError(f"{at('datasets')}: there is no dataset {name!r}{did_you_mean(name, datasets.names())}")
+    for name in detect.names():
+        if name in source.sections and name != given.detector:
+            which = given.detector or "none"
+            do = f"set it to {name} (--set detect.detector={name}), or remove this"
+            raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}: {do}")
+    if given.detector is None:
+        return None
+    try:
+        detect.find(given.detector)
+    except PipelineError as error:
+        raise ConfigError(f"{at('detector')}: {error}") from error
+    return detector_of(source, given.detector)
+
+
+# -------------------------------------------------------------------------------------------------------- checks
+
+
+def check_sections(source: SettingsFile) -> None:
+    """Raise ConfigError for a section that there is not, and for names that two packages claim."""
+    taken = {*TYPES, *OF_TRAINING, *datasets.names()}
+    of_plug_ins = [*streams.names(), *detect.names(), *of_training()[len(OF_TRAINING) :]]
+    if twice := sorted(name for name in {*of_plug_ins} if name in taken or of_plug_ins.count(name) > 1):
+        raise ConfigError(
+            f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
+            "rename it"
+        )
+    also = str(source.section("features").get("also", "")).split()
+    known = sorted({*taken, *of_plug_ins, *also})
+    for name, section in source.sections.items():
+        if name not in known and name not in LUIGI:
+            close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))
+            raise ConfigError(
+                f"{section.where()}: unknown section{close} known: {', '.join(known)}, and Luigi's own: {luigi}. "
+                "Of a package that adds a dataset, stream, detector or model: install it, or remove the section."
+            )
+
+
+def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
+    at, known = source.where("data", "datasets"), datasets.names()
+    for name in enabled:
+        if name not in known:
+            close = did_you_mean(name, known)
+            raise ConfigError(f"{at}: there is no dataset {name!r}{close} known: {', '.join(known)}")
+    if not enabled or len(set(enabled)) < len(enabled):
+        found = f"one twice ({' '.join(enabled)})" if enabled else "none"
+        raise ConfigError(f"{at}: expected one or more of {', '.join(known)}, found {found}")
+
+
+def _check_folders(paths: Paths, source: SettingsFile) -> None:
+    """Raise ConfigError where `gc`, which removes from the cache what does not belong there, would find other files."""
+    folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
+    for key, folder in folders.items():
+        if isinstance(paths.cache, Path) and folder.is_relative_to(paths.cache.resolve()):
+            raise ConfigError(
+                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache, {paths.cache}, which must hold "
+                "nothing else: name another folder"
+            )
+    for one, other in itertools.combinations(folders, 2):
+        if folders[one] == folders[other]:
+            own = f"{getattr(paths, other)} is {one}, too: name a folder of its own for each"
+            raise ConfigError(f"{source.where('paths', other)}: {own}")
+
+
+def devices_of(source: SettingsFile, name: str, given: Features | Detect) -> tuple[str, ...]:
+    """What a section's `devices` names. Raises ConfigError."""
+    try:
+        return device_names(given.devices or "", given.device)
+    except ConfigError as error:
+        raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
+
+
+def _check_devices(of: Sections) -> None:
+    for name, given in (("features", of.features), ("detect", of.detect)):
+        key = "devices" if devices_of(of.source, name, given) else "device"
+        found = f"{of.source.where(name, key)} = {getattr(given, key)}"
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", given.device):
+            raise ConfigError(f"{found}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
+        if of.dask.scheduler is not None and (key == "devices" or given.device.startswith("cuda:")):
+            raise ConfigError(f"{found}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
+    if of.features.compile and of.features.device == "cpu":
+        at = of.source.where("features", "compile")
+        raise ConfigError(f"{at} = true: device is cpu, and only CUDA compiles. Delete one.")

@@ -1,0 +1,155 @@
+"""What is to be in the cache: by luigi.cfg, or by a command's options.  [raw -> tracks -> features] -> windows
+
+For commands that show what would run. They read luigi.cfg as the tasks do, but for [train] and [mposer].
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import cache
+from pipeline import datasets
+from pipeline.commands.settings.file import Section, SettingsFile
+from pipeline.commands.settings.schema import Features
+from pipeline.commands.settings.sections import Sections, configured, dataclass_of, load, stream_of
+from pipeline.datasets.base import Dataset
+from pipeline.detect.base import Detector
+from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.features import streams
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Stream
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.files.formats import smpl_files
+from pipeline.plug_ins import PlugInError
+
+NOTHING: Final = SettingsFile(Path(), {})  # no luigi.cfg
+NO_SETTINGS: Final = (
+    "Run from the project's folder, set LUIGI_CONFIG_PATH, or name one raw folder: DATASET SPLIT --raw DIR --cache DIR."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A split that is to be converted, and the stream that is to be extracted for it."""
+
+    dataset: Dataset
+    split: str
+    raw: Path  # the dataset's own raw folder
+    root: cache.Root
+    body: Path | None = None
+    stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
+    crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
+    also: tuple[StreamSpec, ...] = ()  # further ones
+    drop_removed: bool = False  # rows of videos that are gone from the raw folder go, too
+    not_made: bool = False  # demo data, or the demo body, that `synthesize` has not made yet
+    detector: Detector | None = None  # that finds people in its clips before they are converted
+    weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset.name}/{self.split}"
+
+    @property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """In the order in which they are extracted."""
+        return tuple(spec for spec in (self.crops, self.stream, *self.also) if spec is not None)
+
+
+def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Target]:
+    """Every split that luigi.cfg enables, or of those the ones that DATASET or DATASET/SPLIT name.
+
+    `root`: another cache than its own. Datasets whose package is broken are left out (`broken_in`), unless `names` has
+    them. Raises ConfigError, PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
+    """
+    found = load(file, NO_SETTINGS)
+    broken = datasets.broken(found.data.datasets)
+    enabled = {name: found.dataset(name) for name in found.data.datasets if name not in broken}
+    for name in names:
+        dataset, _, split = name.partition("/")
+        if dataset in broken:
+            raise PlugInError(broken[dataset])
+        if dataset not in enabled:
+            do = "Enable it there." if dataset in datasets.names() else f"Known: {', '.join(datasets.names())}."
+            raise PipelineError(f"{file} [data] datasets does not enable {dataset!r}, only {', '.join(enabled)}. {do}")
+        if split:
+            enabled[dataset].check_split(split)
+    targets = [
+        Target(
+            dataset,
+            split,
+            found.raw(name),
+            found.paths.cache if root is None else root,
+            found.paths.body if dataset.uses_body else None,
+            found.stream if dataset.has_pixels else None,
+            found.crops if dataset.has_pixels else None,
+            found.also,
+            drop_removed=found.drops_removed(name),
+            not_made=found.embedded.enabled and _not_made(found, dataset),
+            detector=found.detector if name in found.detect.datasets else None,
+            weights=found.source.where("features", "weights"),
+        )
+        for name, dataset in enabled.items()
+        for split in dataset.splits
+    ]
+    return [target for target in targets if not names or target.dataset.name in names or target.name in names]
+
+
+def _not_made(found: Sections, dataset: Dataset) -> bool:
+    """Does `synthesize` make its raw files, or the body that it uses, and has not?"""
+    own = datasets.has_demo_data(dataset.name) and not found.raw(dataset.name).is_dir()
+    return own or (dataset.uses_body and not found.paths.body.is_dir())
+
+
+def broken_in(file: Path) -> list[str]:
+    """Datasets that luigi.cfg enables and that cannot be loaded, as messages. Raises ConfigError."""
+    return list(datasets.broken(load(file).data.datasets).values())
+
+
+def absent(targets: Iterable[Target]) -> list[str]:
+    """Messages: files of weights and of the body that targets name and that are not there. Each message once."""
+    found = []
+    for target in targets:
+        needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
+        if target.detector is not None and not target.detector.downloads:
+            needed.append(target.detector.identity)
+        if target.dataset.uses_body and target.body is not None and not target.not_made:
+            needed += [functools.partial(smpl_files.digest, target.body, gender) for gender in target.dataset.genders]
+        for digest in needed:
+            try:
+                digest()
+            except MissingAssets as error:
+                found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+def stream_named(
+    kind: str,
+    weights: str | None,
+    precision: str | None,
+    options: Mapping[str, str],
+    over: Stream | SettingsFile = NOTHING,
+    name: str = "",
+) -> Stream:
+    """The stream that a command's options ask for, over another of the kind or over luigi.cfg.
+
+    `name`: whose section of luigi.cfg has its options; where there is none, its kind's. Raises ConfigError for options
+    that the kind does not have.
+    """
+    found, given = streams.find(kind), Section(Path("--set"), kind, options)
+    of_resnet = {"weights": weights, "precision": precision}
+    if not issubclass(found, ResNet50):
+        if named := [f"--{option}" for option, text in of_resnet.items() if text]:
+            raise ConfigError(f"{named[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE")
+    elif named := [option for option in of_resnet if option in options]:
+        raise ConfigError(f"--set {named[0]}: is an option of its own: --{named[0]}")
+    parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
+    more = {option: read for option, read in parsed.items() if read is not None}
+    if isinstance(over, Stream):
+        return configured(Section(Path(), kind), found, lambda _, **all_: replace(over, **all_), given, **more)
+    features = dataclass_of(over.section("features"), Features)
+    return stream_of(over, features, name if name in over.sections else kind, found, given, **more)

@@ -1,1 +1,0 @@
-"""Is a download complete, and in the layout that the readers expect?  [raw] -> tracks -> features -> windows"""

@@ -1,0 +1,12 @@
+"""A page on which a wrong joint order is seen at a glance.  raw -> [tracks, pixels, crops] -> features -> windows
+
+`tracks` collects what is shown, from the cache or from raw files; `drawing` turns joints into lines; `page` decodes and
+crops with the functions that training uses, and writes the HTML. `painted_bodies` shades bodies over pictures.
+"""
+
+from __future__ import annotations
+
+from pipeline.exchange.show.page import write_page
+from pipeline.exchange.show.tracks import Choice, Shown, ShownTrack, from_cache, from_raw
+
+__all__ = ["Choice", "Shown", "ShownTrack", "from_cache", "from_raw", "write_page"]

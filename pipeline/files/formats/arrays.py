@@ -1,0 +1,114 @@
+"""Arrays out of MATLAB v5 files (by SciPy) and NumPy archives, and the checks of numbers.  [raw] -> tracks
+
+A damaged file can make SciPy's compiled reader crash or allocate what the file claims: conversion calls this in the
+processes of `pipeline.processes`, where that costs one video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.raw.files import open_regular
+
+Shape = tuple[int | None, ...]  # None: any length
+
+AGAIN: Final = "Unpack the download again."
+ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
+
+
+@contextmanager
+def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) -> Iterator[None]:
+    """Raise RawDataError for whatever a library raises on a damaged file: dozens of types, none of them documented.
+
+    Our own errors, and a lack of memory, which ends the process, are raised as they are.
+    """
+    try:
+        yield
+    except (PipelineError, MemoryError):
+        raise
+    except Exception as error:
+        found = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise RawDataError(file, key, expected=expected, found=found[:300], do=do) from error
+
+
+def refuse(found: str) -> NoReturn:
+    """Inside `reading`: end it, for what was found."""
+    raise ValueError(found)
+
+
+def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """The named variables of a MATLAB v5 file, in their stored types; of `optional` those that are there.
+
+    Raises RawDataError for a file that is none and for a missing key.
+    """
+    from scipy.io import loadmat  # 0.3 s, which commands that read no such file need not wait for
+
+    with reading(file, "a whole MATLAB v5 file"), open_regular(file) as stream:
+        if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
+            refuse(f"a file that begins with {head[:20]!r}")
+        variables = loadmat(stream, variable_names=[*keys, *optional])
+    found = {name: value for name, value in variables.items() if not name.startswith("__")}
+    for key in keys:
+        if key not in found:
+            raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(found)}", do=AGAIN)
+    return found
+
+
+def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """The named arrays of an .npz; of `optional` those that are there. Pickled objects are refused, nothing is run.
+
+    Raises RawDataError for a file that is no .npz, a missing key and an object array.
+    """
+    expected = "an array of numbers or text (pickled objects are not read: they can run code)"
+    arrays = {}
+    with reading(file, "a NumPy .npz archive"), open_regular(file) as stream:
+        if (head := stream.read(4)) != ZIP:  # NumPy would take it for a pickle, and advise to trust it
+            refuse(f"a file that begins with {head!r}")
+        stream.seek(0)
+        archive = np.load(stream, allow_pickle=False)
+        for key in (*keys, *(key for key in optional if key in archive)):
+            with reading(file, expected, key=key):
+                if key not in archive:
+                    refuse(f"only {sorted(archive.files)}")
+                arrays[key] = np.asarray(archive[key])
+    return arrays
+
+
+def fits(found: tuple[int, ...], shape: Shape) -> bool:
+    """Does an array of the shape `found` have the shape that is expected?"""
+    return len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
+
+
+def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> NDArray[np.float64]:
+    """An array or lists as float64, when they hold real numbers in `shape` (None: any length).
+
+    Stored types vary from file to file, and unsigned arithmetic wraps: everything is cast here. Raises RawDataError.
+    """
+    try:
+        array = np.asarray(stored)
+    except ValueError:  # lists of unequal lengths
+        array = np.empty(0, object)
+    if not fits(array.shape, shape) or array.dtype.kind not in "biuf":
+        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        found = f"{array.shape} {array.dtype}"
+        raise RawDataError(file, key, expected=f"numbers of shape {wanted}", found=found, do=do)
+    return array.astype(np.float64)
+
+
+def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> NDArray[np.float64]:
+    """(N, n) of N lists, the i-th under the i-th key, each as `numbers` takes it."""
+    try:
+        array = np.asarray(rows)  # all at once, which is faster
+    except ValueError:
+        array = np.empty(0, object)
+    if array.shape == (len(rows), n) and array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    one_by_one = [numbers(file, key, row, (n,)) for key, row in zip(keys, rows, strict=True)]
+    return np.array(one_by_one).reshape(len(rows), n)

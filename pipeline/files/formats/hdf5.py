@@ -1,0 +1,70 @@
+"""Numbers out of HDF5 files, MATLAB 7.3 among them, by h5py.  [raw] -> tracks -> features -> windows
+
+A dataset in HDF5 can be in another file (external storage, external and soft links, virtual datasets) and ask for
+filters that are loaded as libraries. No release has such: they are refused before a number is read. What a damaged file
+does to the library costs one video: conversion calls this in the processes of `pipeline.processes`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.files.formats.arrays import Shape, fits, reading, refuse
+
+MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
+FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+
+
+def load_hdf5(
+    file: Path, shapes: Mapping[str, Collection[Shape]], optional: Collection[str] = ()
+) -> dict[str, NDArray[np.float64]]:
+    """The named arrays of numbers, each in one of the shapes given for it; of `optional` those that are there.
+
+    MATLAB stores its axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError for a file that
+    is no HDF5, for a missing key, and for anything but numbers in the file itself.
+    """
+    with reading(file, "a MATLAB 7.3 (HDF5) file"):
+        if not file.is_file():  # a pipe would never end
+            refuse("no file")
+        with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
+            present = [key for key in shapes if key not in optional or key in stored]
+            return {key: _read(file, stored, key, shapes[key]) for key in present}
+
+
+def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> NDArray[np.float64]:
+    expected = f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
+    with reading(file, expected, key=key):
+        dataset = own_object(stored, key)
+        if not isinstance(dataset, h5py.Dataset):
+            refuse(f"a {type(dataset).__name__}")
+        if dataset.dtype.kind not in "biuf" or not any(fits(dataset.shape or (), shape) for shape in shapes):
+            refuse(f"{dataset.shape} {dataset.dtype}")
+        if not FILTERS.issuperset(filters := filters_of(dataset)):
+            refuse(f"the filters {filters}")
+        if max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
+            refuse(f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers")
+        return np.asarray(dataset[()], np.float64)
+
+
+def own_object(stored: h5py.File, key: str) -> Any:
+    """The dataset or group of a name. Ends `reading` where there is none, and where it is not in this file itself."""
+    link = stored.get(key, getlink=True)
+    if link is None:
+        refuse(f"only {sorted(stored)[:20]}")
+    found: Any = stored[key] if isinstance(link, h5py.HardLink) else link
+    if found is link or (isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)):
+        refuse(f"a {type(found).__name__} whose numbers are not in this file itself")
+    return found
+
+
+def filters_of(dataset: h5py.Dataset) -> list[int]:
+    """The numbers of the filters that its bytes have gone through."""
+    properties = dataset.id.get_create_plist()
+    return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]

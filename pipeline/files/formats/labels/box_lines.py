@@ -1,0 +1,147 @@
+"""Lines of text, a person in a frame each: CSV and MOT in one file, YOLO in a file a frame.  [raw] -> tracks
+
+CSV    a first line with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size in px
+MOT    frame,id,x,y,w,h,conf,...: no first line; frames and pixels from 1 (motchallenge.net/instructions)
+YOLO   class cx cy w h [x y conf a joint] [conf] [id], in parts of the picture, as Ultralytics' save_txt writes it
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.json_files import whole
+from pipeline.files.formats.labels.found import DAMAGED, FORMATS, Content, Doubles, Format, Found
+from pipeline.files.raw.files import read_regular
+
+COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
+HEADER: Final = f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
+MOT_PEOPLE: Final = (-1, 1, 2, 7)  # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
+JOINTS: Final = 17  # COCO's, of YOLO's pose models
+KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
+
+CSV: Final = Format("CSV", first=0, box="x y w h")
+MOT: Final = Format("MOT", first=1, box="x y w h", pixel=1)
+YOLO: Final = Format("YOLO", first=1, box="cx cy w h", of_picture=True)
+
+
+def content_of(file: Path) -> Content:
+    """A clip's boxes in one file: MOT where it begins with a number, else CSV. Raises RawDataError."""
+    lines = _lines(file)
+    if not lines:
+        raise RawDataError(file, "line 1", expected=f"{','.join(COLUMNS)}, or MOT's lines", found="nothing", do=HEADER)
+    try:
+        float(lines[0][1].split(",")[0])
+    except ValueError:
+        return _csv(file, lines)
+    return _mot(file, lines)
+
+
+def _lines(file: Path) -> list[tuple[str, str]]:
+    """(key, text) of every line that is not blank."""
+    with reading(file, "text in UTF-8", do=DAMAGED):
+        text = read_regular(file).decode("utf-8-sig")
+    return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
+    """Columns besides COLUMNS are ignored, and lines may come in any order."""
+    with reading(file, "CSV", do=HEADER):
+        header, *rows = csv.reader((line for _, line in lines), strict=True)
+    names = [name.strip() for name in header]
+    if missing := [name for name in COLUMNS if name not in names]:
+        found = f"{names}, without {', '.join(missing)}"
+        raise RawDataError(file, "line 1", expected=",".join(COLUMNS), found=found, do=HEADER)
+    if len(rows) + 1 != len(lines):
+        raise RawDataError(file, "file", expected="a line a person and frame", found="one over several", do=HEADER)
+    places, people, seen = [names.index(name) for name in COLUMNS], [], set()
+    for (key, _), row in zip(lines[1:], rows, strict=True):
+        track, number, *box = (row[place].strip() if place < len(row) else "" for place in places)
+        if not (track.isprintable() and 0 < len(track) <= 200 and number.isdecimal() and len(number) <= 12):
+            found, do = f"track {track!r}, frame {number!r}", "Count frames from 0, and give every person a name."
+            raise RawDataError(file, key, expected="a track and a whole number", found=found, do=do)
+        frame = int(number)
+        if (track, frame) in seen:
+            found = f"track {track!r} a second time in frame {frame}"
+            raise RawDataError(file, key, expected="one box a frame", found=found, do=HEADER)
+        seen.add((track, frame))
+        people.append(Found(frame, box=CSV.corners(file, key, _floats(file, key, box)), who=track))
+    return Content(people)
+
+
+def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
+    """A confidence of 0 marks what is not to be used, and of 9 columns the eighth is a class, as in MOT16's truth."""
+    people, passed_over = [], 0
+    for key, line in lines:
+        values = _floats(file, key, line.split(","))
+        if not 6 <= len(values) <= 10:
+            expected, do = "frame,id,x,y,w,h,conf,x,y,z", "Write MOT's columns, or a first line that names yours."
+            raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers: {line[:60]!r}", do=do)
+        frame, who = MOT.frame(file, key, values[0]), whole(file, key, values[1], do=FORMATS)
+        box, score = MOT.corners(file, key, values[2:6]), values[6] if len(values) > 6 else 1.0
+        if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
+            passed_over += 1
+            continue
+        people.append(Found(frame, box=box, score=score if 0 < score <= 1 else 1.0, who=None if who < 0 else who))
+    return Content(people, passed_over=passed_over)
+
+
+def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> Content:
+    """YOLO's files, (number, file) each. A class other than 0, COCO's person, is passed over. Raises RawDataError.
+
+    What follows a box is known by how many numbers there are, over all lines: one more is an identity where it is a
+    whole number above 0 in all lines, else a confidence; two more are both.
+    """
+    rows: list[tuple[int, Doubles, Doubles | None, list[float]]] = []
+    passed_over, n_keypoints = 0, set[int]()
+    for number, file in files:
+        frame = YOLO.frame(file, "name", number)
+        for key, line in _lines(file):
+            values = _floats(file, key, line.split())
+            n = next((n for n in KEYPOINT_NUMBERS if 5 + n <= len(values) <= 7 + n), -1)
+            if n < 0:
+                expected = f"{', '.join(str(5 + n) for n in KEYPOINT_NUMBERS)} numbers, then conf and id"
+                raise RawDataError(file, key, expected=expected, found=f"{len(values)} numbers", do=FORMATS)
+            if values[0] != 0:
+                passed_over += 1
+                continue
+            n_keypoints.add(n)
+            if len(n_keypoints) > 1:
+                found = "lines with them and lines without"
+                raise RawDataError(file, key, expected="keypoints in all lines", found=found, do=FORMATS)
+            if len(values) == 7 + n:
+                whole(file, key, values[-1], do=FORMATS)
+            box = YOLO.corners(file, key, values[1:5], size)
+            rows.append((frame, box, _joints(values[5 : 5 + n], size), values[5 + n :]))
+    return Content(list(_people(rows)), passed_over=passed_over)
+
+
+def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles | None:
+    """(17, 3) px px score; 1 where the format has none, and 0 at (0, 0), where no joint is."""
+    if not values:
+        return None
+    joints = np.array(values).reshape(JOINTS, -1)
+    there = (joints[:, :2] != 0).any(axis=1)
+    score = np.where(there, joints[:, 2] if joints.shape[1] == 3 else 1, 0)
+    return np.column_stack([joints[:, :2] * size, score])
+
+
+def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) -> Iterator[Found]:
+    """What follows box and joints becomes a confidence and an identity."""
+    single = [more[0] for *_, more in rows if len(more) == 1]
+    identities = bool(single) and all(value >= 1 and value % 1 == 0 for value in single)
+    for frame, box, joints, more in rows:
+        conf = more[0] if len(more) == 2 or (more and not identities) else 1.0
+        who = int(more[-1]) if len(more) == 2 or (more and identities) else None
+        yield Found(frame, joints, None if joints is not None else box, conf, who)
+
+
+def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:
+    with reading(file, "numbers", key=key, do=FORMATS):
+        return [float(text) for text in texts]

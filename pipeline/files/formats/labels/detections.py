@@ -1,0 +1,231 @@
+"""Everybody whom a detector found in one video, in whatever format.  [raw] -> tracks -> features -> windows
+
+a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV
+a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one such file
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import FOLDER, RawDataError, refuse
+from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
+from pipeline.files.formats.labels import box_lines, keypoints_json
+from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Content, Doubles, Found, Size
+from pipeline.files.formats.labels.keypoints_json import ONE_VIDEO
+from pipeline.files.raw.digests import names_in
+from pipeline.files.raw.files import open_regular
+from pipeline.skeletons import Skeleton, joint_names
+
+ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video
+SUFFIXES: Final = (".json", ".txt", ".csv")
+UNREAD: Final = (  # kinds of files in which other programs keep people: known, so that they are named
+    *(".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5", ".parquet", ".jsonl"),
+    *(".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".trc"),
+)
+CORNERS: Final = ("upper left corner", "lower right corner")  # the "joints" of people who are known by boxes alone
+FEWEST: Final = 6  # joints that a file's own names must share with ours
+_NUMBERED: Final = re.compile(
+    r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?P<end>(?:_keypoints)?\.json|\.txt)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Everybody found in one video."""
+
+    skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: boxes alone
+    frame_index: NDArray[np.int64]  # (T,) strictly increasing, the frames with a person in them
+    keypoints: Sequence[Doubles]  # T times (P, J, 3) px px, the detector's score
+    identity: Sequence[NDArray[np.int64]] | None  # T times (P,), where the detector tracked
+    frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
+    names: Sequence[str] = ()  # of the identities, where they are texts
+    complete: bool = False  # the format has every frame, also those without a person
+    by_number: bool = False  # frames are the numbers of pictures or files
+    passed_over: int = 0  # detections that are no people, or are marked as not to be used
+
+    @property
+    def n_persons(self) -> int:
+        """Person-frames in all."""
+        return sum(len(persons) for persons in self.keypoints)
+
+    @property
+    def boxes_alone(self) -> bool:
+        """Whether there are no joints: `keypoints` are the boxes' corners."""
+        return self.skeleton == CORNERS
+
+
+def read_detections(place: Path, video: str, size: Size, notes: list[str] | None = None) -> Detections | None:
+    """What is in a file or in a folder; None for an empty folder.
+
+    Args:
+        place: it tells the format by its content.
+        video: the clip's name without extension: files in a folder may be called by it.
+        size: of the clip's pictures, for formats in parts of it.
+        notes: where it is noted that there are files that are not used.
+
+    Raises:
+        RawDataError: it is in no known format, or of several videos, or in an unknown joint order.
+    """
+    if not place.is_dir():
+        return read_results(place, size, notes)
+    numbered = numbered_files(place, video)
+    results = [place / name for name in (*(f"{video}{suffix}" for suffix in SUFFIXES), ALPHAPOSE)]
+    one = next((file for file in results if file.is_file()), None)
+    if not numbered:
+        return None if one is None else read_results(one, size, notes)
+    if one is not None and notes is not None and all(one != file for _, file in numbered):  # of a video called 0001
+        tool = "YOLO" if numbered[0][1].suffix == ".txt" else "OpenPose"
+        notes.append(f"{one.name} is not used: {tool}'s files are")
+    return read_frames(numbered, size)
+
+
+def read_results(file: Path, size: Size | None = None, notes: list[str] | None = None) -> Detections:
+    """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
+
+    `size` of the clip's pictures, to which people in pictures of another scale are scaled; that is noted.
+    """
+    if file.suffix.lower() in UNREAD:
+        expected, found = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
+        raise RawDataError(file, FOLDER, expected=expected, found=found, do=FORMATS)
+    with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
+        start = stream.read(64).lstrip()[:1]
+    text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
+    content = box_lines.content_of(file) if text else keypoints_json.content_of(file, size)
+    if notes is not None:
+        notes += content.notes
+    return _assembled(file, content)
+
+
+def read_frames(files: Sequence[tuple[int, Path]], size: Size) -> Detections:
+    """(number, file) of each frame: YOLO's text, else OpenPose's JSON. Raises RawDataError for another file."""
+    if files and files[0][1].suffix == ".txt":
+        return _assembled(files[0][1].parent, box_lines.of_pictures(files, size()))
+    found = [person for number, file in files for person in keypoints_json.people_of(file, number)]
+    content = Content(found, [number for number, _ in files], by_number=True)
+    return _assembled(files[0][1].parent if files else Path(), content, dict(files))
+
+
+def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
+    """(number, file) for `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO), in order; empty without any.
+
+    Other names that end in a number are read too, if all files have the same: `000.json`, `cam01.0000.json`. Files of
+    results are passed over. Raises RawDataError where the folder has files or folders of which none is of this video,
+    or files of several names.
+    """
+    of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+    odd, results = [], False
+    for name in names_in(folder):
+        if name == ALPHAPOSE or name in (f"{video}{suffix}" for suffix in SUFFIXES):
+            results = True
+        if name == ALPHAPOSE or name.startswith("."):
+            continue
+        if match := _NUMBERED.fullmatch(name):
+            of_name.setdefault((match["name"], match["end"][-4:]), []).append((int(match["number"]), folder / name))
+        else:
+            odd.append(name)
+    for own in of_name.values():  # results are called as the video, which may end in a number
+        if [file.stem for _, file in own] == [video]:
+            own.clear()
+    of_name = {name: files for name, files in of_name.items() if files}
+    own_files = [files for (name, _), files in of_name.items() if name == f"{video}_"] or list(of_name.values())
+    found = own_files[0] if len(own_files) == 1 else []
+    if not found and (of_name or odd) and not results:
+        names = sorted([files[0][1].name for files in of_name.values()] + odd)
+        expected = f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
+        found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
+        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=ONE_VIDEO)
+    numbers = Counter(number for number, _ in found)
+    if twice := sorted(number for number, times in numbers.items() if times > 1):
+        do = "Keep the files of one run."
+        raise RawDataError(folder, "keypoints", expected="one file a frame", found=f"frame {twice[0]} twice", do=do)
+    return sorted(found)
+
+
+def _assembled(place: Path, content: Content, file_of: dict[int, Path] | None = None) -> Detections:
+    """People frame by frame, their joints in one order.  `file_of`: a frame's own file, for messages."""
+    by_frame: dict[int, list[Found]] = {}
+    for one in content.found:
+        by_frame.setdefault(one.frame, []).append(one)
+    frames = sorted(by_frame)
+    lengths = set[int]()
+    for frame, persons in by_frame.items():
+        lengths |= {0 if person.joints is None else len(person.joints) for person in persons}
+        if len(lengths) > 1:
+            of = ", ".join(f"{3 * n} numbers" if n else "a box alone" for n in sorted(lengths))
+            where = (file_of or {}).get(frame, place)
+            expected = "one joint order in all frames"
+            raise RawDataError(where, "keypoints", expected=expected, found=f"{of} a person", do=FORMATS)
+    if lengths == {0}:
+        points: Sequence[Doubles] = [np.stack([_corners(one) for one in by_frame[frame]]) for frame in frames]
+        skeleton: Skeleton = CORNERS
+    else:
+        points = [np.stack([one.joints for one in by_frame[frame] if one.joints is not None]) for frame in frames]
+        skeleton, points = _ordered(place, points, content.joints)
+    identity, names = _identities([[one.who for one in by_frame[frame]] for frame in frames])
+    return Detections(
+        skeleton,
+        np.array(frames, np.int64),
+        points,
+        identity,
+        frames if content.frames is None else content.frames,
+        names,
+        complete=content.frames is not None,
+        by_number=content.by_number,
+        passed_over=content.passed_over,
+    )
+
+
+def _corners(person: Found) -> Doubles:
+    """(2, 3) a box as two joints."""
+    assert person.box is not None
+    return np.column_stack([person.box, np.full(2, person.score)])
+
+
+def _ordered(place: Path, points: Sequence[Doubles], names: Sequence[str] | None) -> tuple[Skeleton, Sequence[Doubles]]:
+    """The joint order, by the file's own names where it has them, else by geometry; and the joints that are used."""
+    if names is None:
+        points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]  # without face and hands
+        return (_order(place, points) if points else "coco"), points
+    ours = [DECLARED.get(name.lower().replace(" ", "_")) for name in names]
+    used = [j for j, name in enumerate(ours) if name is not None and name not in ours[:j]]
+    if len(used) < FEWEST:
+        expected = f"{FEWEST} or more of {', '.join(DECLARED)}"
+        found = f"{len(used)} among {', '.join(names)[:200]}"
+        raise RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order")
+    skeleton = tuple(str(ours[j]) for j in used)
+    return "coco" if skeleton == joint_names("coco") else skeleton, [persons[:, used] for persons in points]
+
+
+def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[NDArray[np.int64]] | None, Sequence[str]]:
+    """The detector's identities, where everybody has one; texts are numbered in their order."""
+    everyone = {one for of_frame in who for one in of_frame}
+    if None in everyone or not everyone:
+        return None, ()
+    names = sorted(one for one in everyone if isinstance(one, str))
+    number: dict[object, int] = {name: k for k, name in enumerate(names)}
+    return [np.array([number.get(one, one) for one in of_frame], np.int64) for of_frame in who], names
+
+
+def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
+    """The joint order by geometry. Raises RawDataError where persons are tangled in every known order."""
+    order, fits = order_of(keypoints)
+    if order is not None:
+        return order
+    tried = "; ".join(
+        f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints {fit.midpoint:.2f} off"
+        for fit in fits
+    )
+    expected = f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
+    found = f"{keypoints[0].shape[1]} joints in an order that is not known: {tried}"
+    refuse(RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order"))
+    return fits[0].order

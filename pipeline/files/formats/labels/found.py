@@ -1,0 +1,99 @@
+"""What every detector's file says of one person in one picture, in one form.  [raw] -> tracks -> features -> windows
+
+Formats differ in how they count frames and pixels and in what their boxes are: each declares it in a `Format`, which
+also checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats import arrays
+from pipeline.files.formats.joint_orders import ORDERS
+from pipeline.files.formats.json_files import kind, whole
+from pipeline.skeletons import LARGEST
+
+Doubles = NDArray[np.float64]
+Size = Callable[[], tuple[int, int]]  # the picture's width and height in px, asked for where a format needs it
+
+BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
+NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
+DAMAGED: Final = "It is damaged or cut off: remove it, and have it written again."
+FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
+EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
+BOXES: Final = {  # two points of a box as it is written -> its upper left and lower right corner
+    "x y w h": lambda a, b: (a, a + b),
+    "x0 y0 x1 y1": lambda a, b: (a, b),
+    "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
+}
+LARGEST_SHARE: Final = 1.5  # of the picture; a box that is cut off may reach out a little, one in pixels is far larger
+
+
+class Found(NamedTuple):
+    """One person in one picture."""
+
+    frame: int  # from 0; or a picture's number (`Content.by_number`)
+    joints: Doubles | None = None  # (J, 3) px px score
+    box: Doubles | None = None  # (2, 2) px, upper left and lower right corner; where there are no joints
+    score: float = 1.0  # of the box
+    who: int | str | None = None
+
+
+@dataclass(slots=True)
+class Content:
+    """What one file, or a folder of files, holds of one video."""
+
+    found: list[Found] = field(default_factory=list)
+    frames: list[int] | None = None  # those that the detector has looked at, if the format has them
+    joints: Sequence[str] | None = None  # the names that the file declares
+    by_number: bool = False  # frames are the numbers of pictures, which may begin anywhere
+    passed_over: int = 0  # detections that are no people, or are marked as not to be used
+    notes: list[str] = field(default_factory=list)  # what was changed
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a format counts frames and writes boxes."""
+
+    name: str
+    first: int  # the number of a video's first frame
+    box: str = ""  # a key of BOXES
+    of_picture: bool = False  # boxes and joints are parts of the picture's width and height, not px
+    pixel: int = 0  # the number of the first pixel
+
+    def frame(self, file: Path, key: str, value: object) -> int:
+        """The frame from 0. Raises RawDataError for one before the first."""
+        number = whole(file, key, value, do=FORMATS)
+        if number < self.first:
+            expected, do = f"frames from {self.first} on, as in {self.name}", f"Count frames from {self.first}."
+            raise RawDataError(file, key, expected=expected, found=str(number), do=do)
+        return number - self.first
+
+    def corners(self, file: Path, key: str, stored: object, size: tuple[int, int] = (1, 1)) -> Doubles:
+        """(2, 2) px of a box. Raises RawDataError for what is none: not 4 finite numbers, or without an extent."""
+        values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
+        if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():  # NaN, too
+            expected = f"{self.box} in " + ("parts of the picture, 0 to 1" if self.of_picture else "px")
+            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
+        low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
+        if (high <= low).any():
+            expected = f"a box {self.box} with a width and a height above 0"
+            raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
+        return np.array([low, high]) * size
+
+
+def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None) -> Doubles:
+    """(J, 3) of a flat list of numbers: of `n_joints` joints, or as many as in one of the orders that are known."""
+    lengths = NUMBERS if n_joints is None else (3 * n_joints,)
+    *most, last = map(str, lengths)
+    expected = f"{', '.join(most)} or {last} numbers a person" if most else f"{last} numbers a person"
+    if not isinstance(numbers, list) or len(numbers) not in lengths:
+        raise RawDataError(file, key, expected=expected, found=kind(numbers), do=EXPORT)
+    return arrays.numbers(file, key, numbers, (len(numbers),), do=FORMATS).reshape(-1, 3)

@@ -1,0 +1,270 @@
+"""JSON of keypoint detectors: OpenPose's, AlphaPose's, COCO's and MMPose's.  [raw] -> tracks -> features -> windows
+
+Which one a file is in shows in what it holds (`content_of`), not in its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.json_files import kind, load_json, records, whole
+from pipeline.files.formats.labels.found import (
+    DAMAGED,
+    EXPORT,
+    FORMATS,
+    NUMBERS,
+    Content,
+    Doubles,
+    Format,
+    Found,
+    Size,
+    joints_of,
+)
+
+ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
+NUMBERED: Final = "Rename the pictures in it, so that the frame's number from 0 is last: clip_000035.jpg is frame 35."
+IN_PICTURE: Final = "Take the 2D detector's output, x and y in pixels: a pose lifter's 3D joints are in no picture."
+COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
+_PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
+
+RESULTS: Final = Format("AlphaPose's and COCO's results", first=0, box="x y w h")
+COCO: Final = Format("COCO's JSON", first=0, box="x y w h")
+INFERENCER: Final = Format("MMPose's inferencer", first=0)  # enumerate() over the frames
+DEMO: Final = Format("MMPose's demo", first=1)  # counts a frame before it is looked at
+
+
+def content_of(file: Path, size: Size | None = None) -> Content:
+    """A clip's people in one file, in pixels of a picture of `size`. Raises RawDataError for any other file."""
+    content = load_json(file, do=DAMAGED)
+    if isinstance(content, dict) and "instance_info" in content:
+        return _mmpose(DEMO, file, "instance_info", content["instance_info"], content.get("meta_info"))
+    if isinstance(content, dict) and "images" in content:
+        return _coco(file, content, size)
+    if (
+        isinstance(content, list)
+        and content
+        and all(isinstance(e, list) or (isinstance(e, dict) and "instances" in e) for e in content)
+    ):
+        return _mmpose(INFERENCER, file, "frames", content, None)
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        expected = "a list of results, or an object with images or instance_info"
+        do = COCO_FORMAT if isinstance(content, dict) else FORMATS
+        raise RawDataError(file, "file", expected=expected, found=kind(content), do=do)
+    return _results(file, content)
+
+
+def people_of(file: Path, frame: int) -> list[Found]:
+    """Everybody in one of OpenPose's `--write_json` files. Raises RawDataError for another file."""
+    content = load_json(file, do=DAMAGED)
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=FORMATS)
+    keys = ["pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d" for person in people]  # 1.0's first
+    return [Found(frame, joints_of(file, key, p.get(key))) for key, p in zip(keys, people, strict=True)]
+
+
+# ---------------------------------------------------------------------------------- AlphaPose's list, COCO's results
+
+
+def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> Content:
+    """One list of people, each with its picture; those of COCO's other categories are passed over."""
+    people = [result for result in results if result.get("category_id", 1) == 1]
+    found, before = [], ""
+    for i, result in enumerate(people):
+        name, frame = _picture_of(file, result)
+        before = name if i == 0 else before
+        if name != before:
+            expected = "pictures of one name but for the frame's number"
+            both = f"{before[:40]!r} and {name[:40]!r} before it"
+            raise RawDataError(file, "image_id", expected=expected, found=both, do=ONE_VIDEO)
+        if "keypoints" in result or "bbox" not in result:
+            joints = joints_of(file, "keypoints", result.get("keypoints"))
+            found.append(Found(frame, joints, who=_identity(file, result)))
+        else:
+            box = RESULTS.corners(file, "bbox", result["bbox"])
+            score = _score(file, result)
+            found.append(Found(frame, box=box, score=score, who=_identity(file, result)))
+    if not any(one.who for one in found):  # where it did not track, all are 0; its trackers count from 1
+        found = [one._replace(who=None) for one in found]
+    return Content(found, by_number=True, passed_over=len(results) - len(people))
+
+
+def _score(file: Path, result: Mapping[str, Any]) -> float:
+    score = result.get("score", 1.0)
+    if not isinstance(score, int | float) or score != score:
+        raise RawDataError(file, "score", expected="a number", found=kind(score), do=FORMATS)
+    return float(score)
+
+
+def _picture_of(file: Path, result: Mapping[str, Any]) -> tuple[str, int]:
+    """AlphaPose names the frame by a picture, which it did not write for a video: "35.jpg" is frame 35.
+
+    Returns what is before the number, and the number.
+    """
+    image = result.get("image_id")
+    match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
+    if match is None:
+        expected = "a picture's name that ends in the frame's number, such as '35.jpg'"
+        raise RawDataError(file, "image_id", expected=expected, found=kind(image), do=NUMBERED)
+    return match["name"], RESULTS.frame(file, "image_id", int(match["number"]))
+
+
+def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
+    """AlphaPose writes 3, 3.0, [3] or, for detections that it merged, [[3.0], [3.0]], by version: the first counts."""
+    if "idx" not in result:
+        return None
+    idx = result["idx"]
+    for _ in range(2):
+        if isinstance(idx, list) and idx:
+            idx = idx[0]
+    return whole(file, "idx", idx, do=FORMATS)
+
+
+# --------------------------------------------------------------------------------------------------- COCO's object
+
+
+def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> Content:
+    """`images`, `annotations`, and `categories`, of which the one with keypoints names the joints.
+
+    A picture's frame is its `frame_index`, or else the number in which its `file_name` ends. A joint's score is its
+    `keypoint_scores`, or else 1 where it is labelled. Identities are `track_id`, where every annotation has one. Where
+    `width` and `height` are those of a picture of another scale, joints and boxes are scaled to the clip's.
+    """
+    images = records(file, "images", content.get("images"), do=FORMATS)
+    frame_of, scale_of = dict[int, int](), dict[int, Doubles]()
+    for i, image in enumerate(images):
+        image_id = whole(file, f"images[{i}].id", image.get("id"), do=FORMATS)
+        frame_of[image_id], scale_of[image_id] = _picture_frame(file, i, image), _scale(file, i, image, size)
+    if len(set(frame_of.values())) != len(images):
+        raise RawDataError(file, "images", expected="each frame once", found="one twice", do=ONE_VIDEO)
+    listed = records(file, "categories", content.get("categories") or [], do=FORMATS)
+    named = [category for category in listed if category.get("keypoints")]
+    persons = [c.get("id") for c in named or [c for c in listed if c.get("name") == "person"]]
+    names = _names(file, "categories.keypoints", named[0]["keypoints"]) if named else None
+    found, passed_over = [], 0
+    for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=FORMATS)):
+        key = f"annotations[{i}]"
+        image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
+        if image_id not in frame_of:
+            raise RawDataError(
+                file, f"{key}.image_id", expected="the id of one of images", found=str(image_id), do=FORMATS
+            )
+        other = persons and "category_id" in entry and entry["category_id"] not in persons
+        if other or entry.get("iscrowd") == 1:
+            passed_over += 1
+            continue
+        scale = scale_of[image_id]
+        who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
+        if "keypoints" in entry or "bbox" not in entry:
+            joints = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
+            joints = _scored(file, key, joints, entry.get("keypoint_scores")) * [*scale, 1]
+            found.append(Found(frame_of[image_id], joints, who=who))
+        else:
+            box = COCO.corners(file, f"{key}.bbox", entry["bbox"]) * scale
+            found.append(Found(frame_of[image_id], box=box, score=_score(file, entry), who=who))
+    numbered = not all("frame_index" in image for image in images)
+    people = Content(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
+    if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
+        shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
+        people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")
+    return people
+
+
+def _scale(file: Path, i: int, image: Mapping[str, Any], size: Size | None) -> Doubles:
+    """(2,) of the clip's width and height by those of the picture that was looked at; 1 where they are not known.
+
+    Raises RawDataError for a picture of another shape: what became of the clip's borders is not known.
+    """
+    stated = image.get("width"), image.get("height")
+    if size is None or not all(stated):
+        return np.ones(2)
+    shape = np.array([whole(file, f"images[{i}].size", value, do=FORMATS) for value in stated], np.float64)
+    clip = np.array(size(), np.float64)
+    if (shape > 0).all() and abs(np.subtract(*(shape / clip))) <= (1 / clip).sum():  # a pixel of rounding each
+        return clip / shape if (shape != clip).any() else np.ones(2)
+    raise RawDataError(
+        file,
+        f"images[{i}]",
+        expected=f"width and height of the clip's pictures, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number",
+        found=f"{shape[0]:.0f} x {shape[1]:.0f}",
+        do="Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded).",
+        reason="keypoints_outside",
+    )
+
+
+def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:
+    if "frame_index" in image:
+        key = f"images[{i}].frame_index"
+        return COCO.frame(file, key, image["frame_index"])
+    name = image.get("file_name")
+    match = _PICTURE.fullmatch(Path(name).stem) if isinstance(name, str) else None
+    if match is None:
+        expected = "a name that ends in the frame's number"
+        raise RawDataError(file, f"images[{i}].file_name", expected=expected, found=kind(name), do=NUMBERED)
+    return int(match["number"])
+
+
+def _scored(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
+    """(J, 3) with the joints' scores in the place of COCO's visibility."""
+    labelled = joints[:, 2] > 0
+    if scores is None:
+        joints[:, 2] = labelled
+    else:
+        stored = numbers(file, f"{key}.keypoint_scores", scores, (len(joints),), do=FORMATS)
+        joints[:, 2] = np.where(labelled, stored, 0)
+    return joints
+
+
+# --------------------------------------------------------------------------------------------------------- MMPose's
+
+
+def _mmpose(form: Format, file: Path, key: str, frames: object, meta: object) -> Content:
+    """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose writes the same.
+
+    The joints' names are in `keypoint_id2name`, where `meta` has them. Older inferencers list the instances alone.
+    """
+    if not isinstance(frames, list):
+        raise RawDataError(file, key, expected="a list of frames", found=kind(frames), do=FORMATS)
+    names = None
+    if isinstance(meta, dict) and isinstance(by_id := meta.get("keypoint_id2name"), dict):
+        names = _names(file, "meta_info.keypoint_id2name", [by_id.get(str(j)) for j in range(len(by_id))])
+    found, looked_at = [], []
+    for i, entry in enumerate(frames):
+        where = f"{key}[{i}]"
+        alone = isinstance(entry, list)
+        if not alone and not (isinstance(entry, dict) and "instances" in entry):
+            expected, do = "a frame's instances", "Run the detector on the video, not on a picture."
+            raise RawDataError(file, where, expected=expected, found=kind(entry), do=do)
+        frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
+        looked_at.append(frame)
+        people = records(file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS)
+        found += [Found(frame, **_instance(file, f"{where}.instances[{k}]", p, names)) for k, p in enumerate(people)]
+    if len(set(looked_at)) != len(looked_at):
+        raise RawDataError(file, key, expected="each frame once", found="one twice", do=ONE_VIDEO)
+    return Content(found, sorted(looked_at), names)
+
+
+def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+    scores = person.get("keypoint_scores")
+    n_joints = len(names) if names else len(scores) if isinstance(scores, list) else 0
+    scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,), do=FORMATS)
+    points = numbers(file, f"{key}.keypoints", person.get("keypoints"), (n_joints, 2), do=IN_PICTURE)
+    if not names and 3 * n_joints not in NUMBERS:
+        expected = f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
+        raise RawDataError(file, f"{key}.keypoints", expected=expected, found=str(n_joints), do=EXPORT)
+    who = whole(file, f"{key}.track_id", person["track_id"], do=FORMATS) if "track_id" in person else None
+    return {"joints": np.column_stack([points, scores]), "who": who}
+
+
+def _names(file: Path, key: str, names: object) -> list[str]:
+    """Joints' names, each once."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise RawDataError(file, key, expected="the names of the joints, each once", found=kind(names), do=FORMATS)
+    return names

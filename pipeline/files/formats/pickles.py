@@ -1,0 +1,204 @@
+"""Pickles of 3DPW and SMPL, by an unpickler with an exact list of names.  raw pickles -> plain dicts, lists and arrays
+
+A pickle is a program: it names functions and calls them. Here a name that is not on the list ends the reading, and
+those on it stand for functions of this module. NumPy fills arrays and types, from states that were checked before: no
+array is made whose bytes are not there. So nothing that a file names is imported, called or changed.
+
+The unpickler is Python's, as joblib's is, not the one in C: that one makes room for as many memos as a number in the
+file says (9 bytes take 4 GiB), and passes states on unchecked, though that of a type can make NumPy take numbers for
+addresses.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UnsafePickle
+from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.raw.files import read_regular
+
+Kind = Literal["smpl", "sequence"]
+
+HOLDS: Final[Mapping[Kind, str]] = {
+    "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
+    "sequence": "a 3DPW sequence: NumPy arrays in dicts and lists",
+}
+NO_PICKLES: Final = {  # what people have instead of the file that they meant to download, by how it begins
+    b"<": "a web page (a login or licence page, perhaps)",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
+
+
+def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
+    """The dict that a pickle (any protocol, Python 2 or 3, strings as latin1) holds; no code of its choosing runs.
+
+    Values are None, bool, int, float, str, bytes, list, tuple, set, dict, NumPy arrays and scalars; with kind "smpl"
+    also scipy csc_matrix, chumpy objects being replaced by their values.
+    Raises UnsafePickle when it names anything that is not on the list for `kind`, RawDataError when it cannot be read.
+    """
+    path = Path(path)
+    with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
+        data = read_regular(path)
+        if (what := next((what for start, what in NO_PICKLES.items() if data.startswith(start)), None)) is not None:
+            refuse(what)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in texts
+            content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED[kind], HOLDS[kind]).load()
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+            refuse(f"{type(content).__name__} at the top")
+        return {key: _value(value) for key, value in content.items()}
+
+
+class Object:
+    """An object of a class that is not imported: its attributes alone."""
+
+
+class _Sparse(Object):
+    """scipy.sparse.csc_matrix."""
+
+
+class _Leaf(Object):
+    """chumpy.ch.Ch: its value is x."""
+
+
+class _Selection(Object):
+    """chumpy.reordering.Select: elements of `a` by flat index, in preferred_shape."""
+
+
+NDARRAY, _OBJECT = "numpy.ndarray", "object"  # classes that a file names and never calls
+
+
+def _dtype(code: Any, *_: object) -> np.dtype[Any]:
+    if not isinstance(code, str) or not DTYPE.fullmatch(code):
+        raise ValueError(f"array type {str(code)[:40]!r}")
+    return np.dtype(code, copy=True)  # NumPy's own are shared, and this one's state follows
+
+
+def _reconstruct(of: object, *_: object) -> NDArray[Any]:
+    if of is not NDARRAY:
+        raise ValueError("an array of another class")
+    return np.empty(0)  # its state follows
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes in another encoding")
+    return text.encode("latin1")
+
+
+def _new_object(of: Any, base: object, state: object) -> Object:
+    """How protocols 0 and 1 make an object."""
+    if not (isinstance(of, type) and issubclass(of, Object)) or base is not _OBJECT or state is not None:
+        raise ValueError("an object of no known class")
+    return of()
+
+
+def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
+    if not isinstance(dtype, np.dtype):
+        raise TypeError(f"array type {str(dtype)[:40]!r}")
+    data = content.encode("latin1") if isinstance(content, str) else content  # Python 2's bytes are texts
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def checked_state(target: Any, state: Any) -> Any:
+    """The state that an array, its type or an object may get. Raises ValueError and others for any other."""
+    if isinstance(target, np.ndarray) and not target.size:  # once: others may look at its bytes already
+        _, shape, dtype, fortran, content = state
+        if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"an array of shape {str(shape)[:80]}")
+        kinds, size = (list, 1) if dtype.hasobject else ((bytes, str), dtype.itemsize)
+        if not isinstance(content, kinds) or len(content) != math.prod(shape) * size:
+            raise ValueError(f"an array of shape {shape} and type {dtype} with other content")
+        return 1, shape, dtype, bool(fortran), content
+    if isinstance(target, np.dtype):
+        orders = ("|",) if target.byteorder == "|" else ("<", ">", "=")
+        if state[1] not in orders or any(part is not None for part in state[2:5]):
+            raise ValueError(f"array type {target} with fields or an unknown state")
+        return 3, state[1], None, None, None, target.itemsize, target.alignment, target.flags
+    if isinstance(target, Object):
+        return dict(state)
+    raise TypeError(f"a state for a {type(target).__name__}")
+
+
+_MULTIARRAY: Final = ("numpy.core.multiarray", "numpy._core.multiarray")
+ARRAYS: Final[dict[tuple[str, str], Any]] = {
+    ("numpy", "ndarray"): NDARRAY,
+    ("numpy", "dtype"): _dtype,
+    **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
+    **{(module, "scalar"): lambda dtype, content: _from_bytes(content, dtype)[()] for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): _from_bytes for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
+    **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # and empty bytes
+}
+ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
+    "sequence": ARRAYS,
+    "smpl": ARRAYS
+    | {(module, "csc_matrix"): _Sparse for module in ("scipy.sparse.csc", "scipy.sparse._csc")}
+    | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
+    | {(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")}
+    | {(module, "object"): _OBJECT for module in ("__builtin__", "builtins")}
+    | {
+        (module, "set"): lambda values=(): set(values) for module in ("__builtin__", "builtins")
+    },  # chumpy's bookkeeping
+}
+
+SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
+
+class ArrayUnpickler(pickle._Unpickler):
+    """Python's own, which finds the names on the list and sets checked states. Raises UnsafePickle and others."""
+
+    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
+    stack: list[Any]
+
+    def __init__(self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str) -> None:
+        """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what such files hold."""
+        super().__init__(stream, encoding="latin1")
+        self.path, self.allowed, self.holds = path, allowed, holds
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.allowed:
+            return self.allowed[module, name]
+        asks_for = f"{module}.{name}"[:200]
+        raise UnsafePickle(
+            f"{self.path}: not read, because it asks for {asks_for}, which {self.holds.split(':')[0]} never does. Do "
+            "not unpickle it by other means; download the file again from its official page.",
+            asks_for=asks_for,
+        )
+
+    def load_build(self) -> None:
+        self.stack[-1] = checked_state(self.stack[-2], self.stack[-1])
+        SET_STATE(self)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _value(value: Any) -> Any:
+    """What an object stands for."""
+    if not isinstance(value, Object):
+        return value
+    state = {key: _value(part) for key, part in vars(value).items()}
+    if isinstance(value, _Sparse):
+        from scipy import sparse  # 0.2 s, and most pickles have none
+
+        shape = state.get("_shape", state.get("shape"))
+        matrix = sparse.csc_matrix((state["data"], state["indices"], state["indptr"]), shape=shape)
+        matrix.check_format(full_check=True)
+        return matrix
+    if isinstance(value, _Leaf):
+        return state["x"]
+    picked, shape = state["a"].ravel()[state["idxs"]], state.get("preferred_shape")
+    return picked if shape is None else picked.reshape([int(n) for n in shape])

@@ -1,0 +1,217 @@
+"""TFRecord files: where each record is, its bytes, checked, and its features.  [raw] -> tracks -> features -> windows
+
+A file is a sequence of frames, all little-endian, with nothing before, between or behind them:
+
+    uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked CRC-32C of the data
+
+A frame leads to the next one, so damage to data costs one record, and damage to a length all that follow.
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+
+The data is a tf.train.Example, which maps names to lists of bytes, floats or integers; protobuf reads it, without
+TensorFlow:
+
+    Example   { Features features = 1 }            Feature   { one of BytesList 1, FloatList 2, Int64List 3 }
+    Features  { map<string, Feature> feature = 1 } each list { repeated value = 1 }
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import google_crc32c
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from pipeline.files.raw.files import open_regular, open_unbuffered
+
+HEADER: Final = 12  # bytes before the data
+FOOTER: Final = 4  # bytes behind it
+MAX_BYTES: Final = 1 << 27  # of data: a record is read as a whole. InstaVariety's longest clips take about 2^24
+MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
+
+Span = tuple[int, int]  # bytes [start, stop) of a file
+
+OTHERS: Final = {  # what people have instead, by how it begins
+    b"\x1f\x8b": "compressed with gzip",
+    **dict.fromkeys((b"x\x01", b"x\x9c", b"x\xda"), "compressed with zlib"),
+    b"BZh": "compressed with bzip2",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89HDF": "an HDF5 file",
+}
+LISTS: Final = {"bytes_list": ".pipeline.Bytes", "float_list": ".pipeline.Floats", "int64_list": ".pipeline.Integers"}
+
+
+class TFRecordError(ValueError):
+    """A record cannot be read. The message tells whether others are lost with it."""
+
+
+class NoTFRecord(TFRecordError):
+    """The file as a whole is something else."""
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C (Castagnoli), rotated right by 15 bits, plus a constant modulo 2^32.
+
+    >>> hex(masked_crc(b"123456789"))  # its CRC-32C is 0xe3069283
+    '0xc78ab0e5'
+    """
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def spans(file: Path) -> list[Span]:
+    """The places of the records, headers included, in order. Reads 12 bytes a record and checks the CRC of its length.
+
+    Where that leads no further (a damaged length, a file that ends early, a file that is none or cannot be opened),
+    the rest is the last span, and `read` reports what is wrong with it. There is at least one, of an empty file (0, 0).
+    """
+    found: list[Span] = []
+    start = size = 0
+    # What goes wrong here is reported by `read` of the last span. A buffer would read 8 KiB for 12.
+    with suppress(OSError, TFRecordError), open_unbuffered(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        while start < size and len(found) < MAX_RECORDS:
+            stop = _stop(stream, start, size)
+            found.append((start, stop))
+            start = stop
+    if start < size or not found:
+        found.append((start, size))
+    return found
+
+
+def read(file: Path, start: int, stop: int) -> bytes:
+    """The data of the record in [start, stop), both CRCs checked. Allocates nothing before the length is checked.
+
+    Raises TFRecordError when that is no whole record, NoTFRecord when the file is something else, and OSError.
+    """
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        found = _stop(stream, start, size)
+        if found != stop:
+            why = f"the file was changed, or has over {MAX_RECORDS} records"
+            raise TFRecordError(f"the record at byte {start} ends at {found}, expected is {stop}: {why}")
+        data = stream.read(stop - start - HEADER - FOOTER)
+        footer = stream.read(FOOTER)
+    if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:
+        raise TFRecordError(
+            f"the data of the record at byte {start} do not have their checksum; the others are not touched by that"
+        )
+    return data
+
+
+def _stop(stream: BinaryIO, start: int, size: int) -> int:
+    """Where the record that begins at `start` ends, by its header, in a file of `size` bytes; reads the header.
+
+    Raises TFRecordError when the header is damaged or claims something impossible.
+    """
+    stream.seek(start)
+    header = stream.read(HEADER)
+    lost = f"all from byte {start} on is out of reach"
+    intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
+    if start == 0 and not intact and (other := _other_format(header)):  # a length may begin like another format
+        raise NoTFRecord(f"the file is {other}")
+    if len(header) < HEADER:
+        raise TFRecordError(f"the file ends at byte {start + len(header)}, within a header: {lost}")
+    if not intact:
+        raise TFRecordError(f"the length of the record at byte {start} does not have its checksum: {lost}")
+    (length,) = struct.unpack_from("<Q", header)
+    if length > MAX_BYTES:
+        raise TFRecordError(f"the record at byte {start} claims {length} bytes, accepted are {MAX_BYTES}: {lost}")
+    stop = start + HEADER + int(length) + FOOTER
+    if stop > size:
+        raise TFRecordError(f"the record at byte {start} ends at {stop}, the file at {size}: {lost}")
+    return stop
+
+
+def _other_format(begins: bytes) -> str:
+    """What a file is that begins so; "" where that is not known."""
+    if not begins:
+        return "empty (0 bytes)"
+    if begins.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not the download"
+    return next((name for magic, name in OTHERS.items() if begins.startswith(magic)), "")
+
+
+class ExampleError(ValueError):
+    """The bytes are no tf.train.Example, or a feature is of another kind or longer than expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Features by name. A feature that is not there is an empty list of any kind.
+
+    Every method raises ExampleError for a feature of another kind and for one with more than `most` values.
+    """
+
+    features: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, data: bytes) -> Example:
+        """The features of a record. Raises ExampleError."""
+        try:
+            return cls(_message().FromString(data).features.feature)
+        except DecodeError as error:
+            raise ExampleError(f"{len(data)} bytes that are no message: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.features
+
+    def bytes_list(self, name: str, most: int) -> list[bytes]:
+        """The values, such as compressed pictures."""
+        return list(self._values(name, "bytes_list", most))
+
+    def floats(self, name: str, most: int) -> NDArray[np.float32]:
+        """(n,) values."""
+        return np.array(self._values(name, "float_list", most), np.float32)
+
+    def integers(self, name: str, most: int) -> NDArray[np.int64]:
+        """(n,) values."""
+        return np.array(self._values(name, "int64_list", most), np.int64)
+
+    def _values(self, name: str, kind: str, most: int) -> Any:
+        found = self.features[name].WhichOneof("kind") if name in self.features else None
+        if found is None:
+            return ()
+        if found != kind:
+            raise ExampleError(f"{name!r} is a {found}, expected is a {kind}")
+        values = getattr(self.features[name], kind).value
+        if len(values) > most:
+            raise ExampleError(f"{name!r} has {len(values)} values, at most {most} are expected")
+        return values
+
+
+@cache
+def _message() -> Any:
+    """The class of a tf.train.Example, from its description above."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="pipeline_example.proto", package="pipeline", syntax="proto3")
+
+    def add(message: Any, name: str, number: int, kind: int | str, *, repeated: bool = False) -> Any:
+        of = {"type": kinds.TYPE_MESSAGE, "type_name": kind} if isinstance(kind, str) else {"type": kind}
+        label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+        return message.field.add(name=name, number=number, label=label, **of)
+
+    for name, kind in (("Bytes", kinds.TYPE_BYTES), ("Floats", kinds.TYPE_FLOAT), ("Integers", kinds.TYPE_INT64)):
+        add(file.message_type.add(name=name), "value", 1, kind, repeated=True)
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, (name, of) in enumerate(LISTS.items(), 1):
+        add(feature, name, number, of).oneof_index = 0
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry", options={"map_entry": True})
+    add(entry, "key", 1, kinds.TYPE_STRING)
+    add(entry, "value", 2, ".pipeline.Feature")
+    add(features, "feature", 1, ".pipeline.Features.FeatureEntry", repeated=True)
+    add(file.message_type.add(name="Example"), "features", 1, ".pipeline.Features")
+    pool = descriptor_pool.DescriptorPool()  # its own: TensorFlow, where it is imported, has these messages too
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("pipeline.Example"))

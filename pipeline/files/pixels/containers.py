@@ -1,0 +1,111 @@
+"""What a video file's own container says: where its edit list begins, and where the file should end.  [pixels]"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pipeline.files.raw.files import open_regular
+
+MAX_MOOV: Final = 1 << 28  # bytes of an MP4's header
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM
+
+
+def missing_bytes(file: Path) -> tuple[int, int]:
+    """How many bytes a file has, and how many by its container: more where it is cut off.
+
+    Equal where the container does not say: of MP4, AVI, Matroska and WebM, as they are written live.
+    """
+    try:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            head = stream.read(256)
+            stream.seek(0)
+            if head.startswith(b"RIFF"):
+                end = int.from_bytes(head[4:8], "little") + 8
+                return size, size if end == 8 or end >= 1 << 32 else max(end, size)
+            if head.startswith(EBML):
+                return size, max(_segment_end(head), size)
+            if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
+                ends = [stream.tell() + n for _, n in _boxes_of(stream) if n != MAX_MOOV]  # that: to the file's end
+                return size, max([size, *ends])
+    except (OSError, OverflowError, ValueError):  # whether it decodes is found by decoding
+        return 0, 0
+    return size, size
+
+
+def _segment_end(head: bytes) -> int:
+    """Where Matroska's one segment ends; 0 where its size is not known."""
+    size, offset = _vint(head, 4)
+    offset += size
+    if head[offset : offset + 4] != SEGMENT:
+        return 0
+    size, begin = _vint(head, offset + 4)
+    return 0 if size + 1 == 1 << 7 * (begin - offset - 4) else begin + size
+
+
+def _vint(head: bytes, offset: int) -> tuple[int, int]:
+    """A number of as many bytes as its first one says, and where it ends."""
+    length = 9 - head[offset].bit_length() if offset < len(head) else 1
+    return int.from_bytes(head[offset : offset + length]) & ((1 << 7 * length) - 1), offset + length
+
+
+def edit_list_start(file: Path) -> float:
+    """Where the edit list of an MP4's first video track begins, in s after its first frame; 0.0 where there is none.
+
+    What is before it is stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
+    """
+    try:
+        with open_regular(file) as stream:
+            moov = next((stream.read(min(size, MAX_MOOV)) for kind, size in _boxes_of(stream) if kind == b"moov"), b"")
+        return _edit_list_start(moov)
+    except (OSError, ValueError, OverflowError, IndexError):  # damaged: whether it decodes is found by decoding
+        return 0.0
+
+
+def _edit_list_start(moov: bytes) -> float:
+    for trak in _boxes(moov, b"trak"):
+        media = _inner(trak, b"mdia")
+        if not any(handler[8:12] == b"vide" for handler in _boxes(media, b"hdlr")):
+            continue
+        header, edit = _inner(media, b"mdhd"), _inner(trak, b"edts", b"elst")
+        if not header or not edit:
+            return 0.0
+        scale = int.from_bytes(header[20:24] if header[0] == 1 else header[12:16])
+        size, at = (20, 8) if edit[0] == 1 else (12, 4)  # of an entry; where its media time is, of as many bytes
+        times = [int.from_bytes(edit[8 + i + at : 8 + i + 2 * at], signed=True) for i in range(0, len(edit) - 8, size)]
+        # With B-frames the first frame is shown some frames after it is decoded: the usual edit list takes that back.
+        first = int.from_bytes(_inner(media, b"minf", b"stbl", b"ctts")[12:16], signed=True)
+        return next((max(time - first, 0) / scale for time in times if time >= 0), 0.0) if scale else 0.0  # -1: a pause
+    return 0.0
+
+
+def _boxes_of(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Type and size of content of a file's boxes; the stream is at the content."""
+    at = 0
+    while len(head := stream.read(16)) >= 8:
+        size, begin = int.from_bytes(head[:4]), 8
+        if size == 1:
+            size, begin = int.from_bytes(head[8:16]), 16
+        if size < begin:  # 0: to the end of the file
+            size = begin + MAX_MOOV if size == 0 else begin
+        stream.seek(at + begin)
+        yield head[4:8], size - begin
+        at += size
+        stream.seek(at)
+
+
+def _inner(content: bytes, *path: bytes) -> bytes:
+    """The content of the first box at a path of types; b"" where there is none."""
+    for kind in path:
+        content = next(iter(_boxes(content, kind)), b"")
+    return content
+
+
+def _boxes(content: bytes, wanted: bytes) -> list[bytes]:
+    """The contents of the boxes of a type within a box."""
+    stream = io.BytesIO(content)
+    return [stream.read(size) for kind, size in _boxes_of(stream) if kind == wanted]

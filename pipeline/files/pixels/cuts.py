@@ -1,0 +1,65 @@
+"""Where a video changes to another scene: no one is linked across.  [pixels] -> tracks -> features
+
+Two neighbouring frames differ by the share of their pixels that fall into other bins of a colour histogram (hue,
+saturation, value). A cut is a difference that stands out of its surroundings: a camera that pans fast gives large ones
+for many frames in a row. Only the second largest around it counts, so that two cuts close together are both found.
+The constants are from joined and uncut pieces of real videos: benchmarks/linking.md. Files of `detect` hold cuts, not
+differences: docs/architecture.md says which versions to raise when they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.files.pixels.frames import FrameSource, Image
+from pipeline.processes import alive
+
+BINS: Final = (12, 4, 4)  # of hue, saturation and value
+SIZE: Final = (160, 90)  # px to which pictures are reduced: noise and compression average out
+LEAST: Final = 0.15  # of the pixels must change their bin
+STANDS_OUT: Final = 3.0  # times the second largest difference around it
+AROUND: Final = 12  # frames before and after
+
+Histogram = NDArray[np.float32]  # (192,), sums to 1
+
+
+def histogram(image: Image) -> Histogram:
+    """(H, W, 3) RGB -> the shares of its colours."""
+    hsv = cv2.cvtColor(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2HSV)
+    counts = cv2.calcHist([hsv], [0, 1, 2], None, list(BINS), [0, 180, 0, 256, 0, 256])
+    return np.asarray(counts.ravel() / counts.sum(), np.float32)
+
+
+def difference(before: Histogram, now: Histogram) -> float:
+    """0 for the same colours, 1 for none in common."""
+    return float(np.abs(before - now).sum() / 2)
+
+
+def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
+    """The frames that begin another scene, ascending. differences[t] is of frame t from t - 1; the first counts not.
+
+    >>> cuts([0, 0.02, 0.01, 0.8, 0.02, 0.01])
+    [3]
+    """
+    values = np.array(differences, np.float64)
+    values[:1] = 0
+    padded = np.pad(values, AROUND)
+    around = np.stack([padded[k : k + len(values)] for k in range(2 * AROUND + 1) if k != AROUND])
+    second = np.partition(around, -2, axis=0)[-2] if len(values) else values
+    return np.flatnonzero((values >= LEAST) & (values >= STANDS_OUT * second)).tolist()
+
+
+def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
+    """The same of a video's first `n_frames` frames, which are all decoded. Damaged ones are passed over."""
+    differences, before = np.zeros(n_frames), None
+    for frame in source.read(range(n_frames), alive=alive):
+        if frame.image is not None:
+            now = histogram(frame.image)
+            differences[frame.index] = 0 if before is None else difference(before, now)
+            before = now
+    return cuts(differences)

@@ -1,0 +1,400 @@
+"""Where pixels come from: numbered pictures or a video file.  [pixels] -> crops -> features
+
+`pipeline.files.pixels.sources` finds the source that a line in the cache describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Final, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.containers import missing_bytes
+from pipeline.files.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
+from pipeline.files.raw.digests import file_digest, folder_digest, names_in
+from pipeline.files.raw.files import cached, note_fault, open_regular, passes
+from pipeline.processes import alive
+from pipeline.reasons import NOT_NOW
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
+class Frame:
+    """One decoded frame, or why it could not be: exactly one of `image` and `problem` is None."""
+
+    index: int
+    image: Image | None
+    problem: str | None
+    kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
+
+
+def nothing() -> None:
+    """For a caller that needs no progress."""
+
+
+class FrameSource(Protocol):
+    """Small, picklable, hashable. `spec` describes it in one line, with paths below the raw folder, in the cache."""
+
+    @property
+    def root(self) -> Path:
+        """The dataset's raw folder."""
+        ...
+
+    @property
+    def spec(self) -> str: ...
+
+    @property
+    def place(self) -> Path:
+        """The folder of the pictures, or the video file. It need not exist."""
+        ...
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) px, from the first readable picture's or the video's header.
+
+        Raises RawDataError where there is none.
+        """
+        ...
+
+    def digest(self) -> str:
+        """sha256, hex, that changes when the pixels do, and not when their folder or file is renamed or moved."""
+        ...
+
+    @property
+    def random_access(self) -> bool:
+        """Whether any frame costs the same, wherever reading began. If not, a reader should continue where it is."""
+        ...
+
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+        """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
+
+        The next index is taken when the frame before has been used. `alive` is called for every frame, also for those
+        passed over on the way: a long way is no decoder that hangs.
+
+        Raises ValueError when the indices do not increase from 0 on.
+        """
+        ...
+
+
+class VideoHeader(NamedTuple):
+    """A video's header. Containers are often wrong about `n_frames`, so nothing relies on it."""
+
+    n_frames: int | None  # None: not in the header
+    fps: float  # nan: not in the header
+    width: int
+    height: int
+
+
+def below(root: Path, relative: str) -> Path:
+    """`root / relative` for a path from an untrusted file. Raises RawDataError when it would leave `root`.
+
+    Links inside the raw folder are the user's own and are followed.
+    """
+    path = PurePosixPath(relative)
+    if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
+        expected, do = f"a path: it must be below {root}, without '..' or '\\'", "Rename it."
+        raise RawDataError(root, "name", expected=expected, found=repr(relative), do=do)
+    return root / path
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Numbered picture files: frame i is the file whose number is i + `first`.
+
+    `pattern` is a path below `root` with one number in its last part, such as "frames/0001/{:06d}.jpg".
+    """
+
+    root: Path
+    pattern: str
+    first: int = 0
+    random_access: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        below(self.root, self.pattern)
+        folder, _, name = self.pattern.rpartition("/")
+        if len(_NUMBER.findall(name)) != 1 or _NUMBER.search(folder):
+            expected = "a pattern that needs one number like {:06d}, in the file's name"
+            raise RawDataError(self.root, "pictures", expected=expected, found=repr(self.pattern), do="Rename them.")
+
+    @property
+    def spec(self) -> str:
+        return f"pictures:{self.pattern}+{self.first}"
+
+    @property
+    def place(self) -> Path:
+        return (self.root / self.pattern).parent
+
+    @classmethod
+    def from_spec(cls, root: Path, rest: str) -> Pictures:
+        pattern, plus, first = rest.rpartition("+")
+        if not plus or not first.isdecimal():
+            raise PipelineError(f"pixel source 'pictures:{rest}' does not end in '+' and the first picture's number")
+        return cls(root, pattern, int(first))
+
+    def path(self, index: int) -> Path:
+        """The file of frame `index`."""
+        before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        return self.place / f"{before}{index + self.first:0{int(digits)}d}{after}"
+
+    @cached
+    def indices(self) -> NDArray[np.int64]:
+        """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
+        folder = self.place
+        before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        numbered = re.compile(rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)")
+        try:
+            names = names_in(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return np.empty(0, np.int64)
+        there = numbered.findall("\0".join(names))  # a folder has up to 10^5; no name has a NUL in it
+        padded = int(width)
+        # 7.jpg is not 000007.jpg, nor is 0000007.jpg
+        numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
+        return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
+
+    @cached
+    def size(self) -> tuple[int, int]:
+        problem = "no such picture"
+        for index in self.indices():
+            try:
+                return picture_size(_read_bytes(self.path(int(index))))
+            except PictureError as error:
+                problem = str(error)
+        raise RawDataError(
+            self.root / self.pattern,
+            "size",
+            expected="a readable picture",
+            found=problem,
+            do="Unpack the pictures again.",
+            reason="no_picture",
+        )
+
+    def digest(self) -> str:
+        """Of the pictures' names and sizes, and of the content of three: uncompressed ones have all the same size."""
+        there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]
+        probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
+        return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
+
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+        for index in increasing(frame_index):
+            alive()
+            path = self.path(index)
+            try:
+                yield Frame(index, self.decoded(_read_bytes(path)), None)
+            except PictureError as error:
+                yield Frame(index, None, f"{path} {error}", error.kind)
+
+    def decoded(self, data: bytes) -> Image:
+        """The pixels of one file. Raises PictureError."""
+        return decode(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video file, decoded from its first frame on: seeking finds wrong frames."""
+
+    root: Path
+    path: str  # below root
+    random_access: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        below(self.root, self.path)
+
+    @property
+    def spec(self) -> str:
+        return f"video:{self.path}"
+
+    @property
+    def place(self) -> Path:
+        return self.root / self.path
+
+    def size(self) -> tuple[int, int]:
+        header = self.header()
+        return header.width, header.height
+
+    def digest(self) -> str:
+        return _digest("video", file_digest(self.place))
+
+    @cached
+    def header(self) -> VideoHeader:
+        """The container's header. Raises RawDataError when it cannot be opened."""
+        with self._opened() as (capture, problem):
+            if problem:
+                raise self._unreadable(problem)
+            n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+            width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        return VideoHeader(
+            n_frames=int(n_frames) if 0 < n_frames < 2**40 else None,
+            fps=float(fps) if 0 < fps <= MAX_FPS else math.nan,
+            width=width,
+            height=height,
+        )
+
+    @cached
+    def n_decodable(self) -> int:
+        """How many frames decode, found by decoding all of them: 0 where it cannot be opened.
+
+        Packets would be counted in a fiftieth of the time, but those of a damaged stretch give no frames. One thread
+        decodes with the least work in all; other processes have the other cores.
+        """
+        n_frames = 0
+        with self._opened(cv2.CAP_PROP_N_THREADS, 1) as (capture, problem):
+            while not problem and capture.grab():
+                n_frames += 1
+                alive(n_frames)
+        return n_frames
+
+    def require_decodable(self) -> None:
+        """Raise RawDataError unless the first frame can be decoded."""
+        first = next(self.read([0]))
+        if first.problem is not None:
+            raise self._unreadable(first.problem)
+
+    def require_whole(self) -> None:
+        """Raise RawDataError for a file that is cut off, so that frames are lost. Decodes such a file alone."""
+        if not (cut := self._cut_off()):
+            return
+        stated, there = self.header().n_frames or 0, self.n_decodable()
+        if stated > there + MOST_LOST:
+            raise RawDataError(
+                self.place,
+                "video",
+                expected=f"the {stated} frames that its header states",
+                found=f"{there} that decode: {cut}",
+                do="Copy or download it again; to use the frames that are there, encode them as a file of their own.",
+                reason="frame_count_mismatch",
+            )
+
+    def _cut_off(self) -> str:
+        """Whether bytes are missing at the file's end, as a message; "" where none are known to be."""
+        there, stated = missing_bytes(self.place)
+        return f"it is cut off, {there:,} of at least {stated:,} bytes are there" if stated > there else ""
+
+    def steps(self, most: int) -> NDArray[np.float64]:
+        """Milliseconds between neighbours of the first `most` frames, where they are known and time goes forward.
+
+        Empty where it cannot be opened. OpenCV has 0 for an unknown time: of the last frames of an AVI with B-frames.
+        """
+        times: list[float] = []
+        with self._opened() as (capture, problem):
+            while not problem and len(times) < most and capture.grab():
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC) or (math.nan if times else 0.0))
+        steps = np.diff(np.array(times, np.float64))
+        return steps[steps > 0]
+
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+        kind = "video_unreadable"
+        position = 0  # of the frame that the next grab() takes
+        with self._opened() as (capture, problem):
+            for index in increasing(frame_index):
+                while not problem and position <= index:
+                    alive()
+                    if capture.grab():
+                        position += 1
+                    else:
+                        problem, kind = f"{self.place} ends after {position} frames", "video_ended"
+                if problem:
+                    yield Frame(index, None, problem, kind)
+                    continue
+                decoded, bgr = capture.retrieve()
+                if decoded:
+                    yield Frame(index, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), None)
+                else:
+                    damaged = f"{self.place}: frame {index} cannot be decoded"
+                    yield Frame(index, None, damaged, "frame_damaged")
+
+    def refused(self) -> str:
+        """Why no decoder may open it; "" where one may."""
+        path = self.place
+        try:
+            with open_regular(path) as stream:
+                start = stream.read(16)
+        except OSError as error:
+            note_fault(error)
+            return f"{path} cannot be read: {error.strerror}"
+        if not _is_video(start):
+            # FFmpeg also follows play lists, which name other files and addresses.
+            begins = f"it begins with {start[:12]!r}" if start else "it is empty"
+            return f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: {begins}"
+        return ""
+
+    @contextmanager
+    def _opened(self, *properties: int) -> Iterator[tuple[cv2.VideoCapture, str]]:
+        """The capture, and why it cannot be used or "". `properties`: OpenCV's keys and values."""
+        capture = cv2.VideoCapture()
+        try:
+            yield capture, self.refused() or self._problem(capture, properties)
+        finally:
+            capture.release()
+
+    def _problem(self, capture: cv2.VideoCapture, properties: Sequence[int]) -> str:
+        """Open it; why it cannot be used, or ""."""
+        # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
+        path = os.path.abspath(self.place)  # noqa: PTH100 - links stay as they are
+        if not capture.open(path, cv2.CAP_FFMPEG, properties):
+            return f"{self.place} cannot be opened: {self._cut_off() or 'no decodable video stream in it'}"
+        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if not 0 < width * height <= MAX_PIXELS:
+            return f"{self.place} claims {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
+        return ""
+
+    def _unreadable(self, problem: str) -> RawDataError:
+        return RawDataError(
+            self.root / self.path,
+            "video",
+            expected="a video that can be decoded",
+            found=problem,
+            do="Download it again, or remove it.",
+            reason="video_unreadable",
+        )
+
+
+MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
+MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
+_NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
+
+
+def _is_video(start: bytes) -> bool:
+    mp4 = start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+    avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
+    return mp4 or avi or start.startswith((b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PictureError("picture_missing", "is not there") from None
+    except OSError as error:
+        note_fault(error)
+        kind = NOT_NOW if passes(error) else "picture_unreadable"
+        raise PictureError(kind, f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
+    return data
+
+
+def increasing(frame_index: Iterable[int]) -> Iterator[int]:
+    """The same indices, as Python's integers. Raises ValueError when they do not increase from 0 on."""
+    before = -1
+    for index in frame_index:
+        if index <= before:
+            raise ValueError(f"frame indices must increase from 0 on: {index} after {before}")
+        before = int(index)
+        yield before
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

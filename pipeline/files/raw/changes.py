@@ -1,0 +1,256 @@
+"""Have the raw files changed? Sizes and times are compared first, content decides.  [raw] -> tracks -> features
+
+A video's *stamp* is its stat signature: sizes, times and counts. Its *digest* decides: the content of its label and
+video files, in label folders too, and the names and sizes of its pictures. Stamps differ between copies of the same
+data, so they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp counts only with
+the committed digest beside it, so a crash between the two files does no harm.
+
+There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cache
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.digests import contents_digest, file_digest, folder_digest, span_digest
+from pipeline.files.raw.files import passes
+
+Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
+Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, and its digest
+
+STAMPS: Final = "stamps.json"
+OTHER_TIME: Final = ", of another time"
+GONE: Final = -1  # every number of what is not there
+UNREADABLE: Final = -2  # of what cannot be read now: a missing permission, a disk that does not answer
+CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
+NUMBERS: Final = {  # of each kind of input; times in ns
+    "file": ("size", "time"),
+    "span": ("size", "time", "start", "stop"),  # size and time of the whole file
+    "folder": ("count", "time"),
+    "labels": ("count", "size", "newest", "time"),
+}
+
+
+def stamp(raw: Path, video: RawVideo) -> Stamp:
+    """Size and time of every file, count and time of every folder; of label folders also their files' total size.
+
+    `GONE` and `UNREADABLE` for what has none of these.
+    """
+    root = str(raw)
+    lines = []
+    for file in video.files:
+        path = str(file)
+        size, time = _size_and_time(_join(root, path))
+        if video.span is None:
+            lines.append(f"file {size} {time} {_in_a_line(root, path)}")
+        else:
+            lines.append(f"span {size} {time} {video.span[0]} {video.span[1]} {_in_a_line(root, path)}")
+    for folder in video.folders:
+        path = str(folder)
+        count, time = _count_and_time(_join(root, path))
+        lines.append(f"folder {count} {time} {_in_a_line(root, path)}")
+    for folder in video.label_folders:
+        path = str(folder)
+        count, size, newest, time = _count_size_and_times(_join(root, path))
+        lines.append(f"labels {count} {size} {newest} {time} {_in_a_line(root, path)}")
+    return "\n".join(lines)
+
+
+class Input(NamedTuple):
+    """One line of a stamp."""
+
+    kind: str  # a key of NUMBERS
+    numbers: tuple[int, ...]
+    path: str  # below the raw folder
+
+
+def parse(text: Stamp) -> dict[str, Input]:
+    """The inputs of a stamp, by path. Raises ValueError for any other text."""
+    inputs = {}
+    for line in text.split("\n") if text else ():
+        kind, _, rest = line.partition(" ")
+        *numbers, path = rest.split(" ", len(NUMBERS.get(kind, ())))
+        if len(numbers) != len(NUMBERS.get(kind, (0,))):
+            raise ValueError(f"no line of a stamp: {line!r}")
+        inputs[path] = Input(kind, tuple(map(int, numbers)), path)
+    return inputs
+
+
+def bytes_of_labels(text: Stamp) -> int:
+    """How many bytes a video's label and video files have; pictures are not counted, nor what is missing."""
+    total = 0
+    for given in parse(text).values():
+        named = dict(zip(NUMBERS[given.kind], given.numbers, strict=True))
+        span = named["stop"] - named["start"] if given.kind == "span" else named.get("size", 0)
+        total += max(0, span)
+    return total
+
+
+def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
+    """Write the stamps at a commit of the split `name`. They are safe to lose: without them, contents are compared."""
+    columns = {
+        "names": list(seen),
+        "stamps": [text for text, _ in seen.values()],
+        "digests": [digest for _, digest in seen.values()],
+    }
+    cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
+
+
+def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
+    """What `write_stamps` wrote; empty when it is not there or not readable."""
+    try:
+        columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
+        names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
+        return dict(zip(names, zip(stamps, digests, strict=True), strict=True))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def video_digest(raw: Path, video: RawVideo) -> str:
+    """64 hex digits: 32 of the content of its files and label folders, and of the names and sizes in its folders; 32 of
+    where these are below the raw folder. A video that was renamed keeps the first half (`contents_of`)."""
+    root = str(raw)
+    contents, paths = hashlib.sha256(), hashlib.sha256()
+
+    def add(path: Path, digest: str) -> None:
+        contents.update(f"{digest}\n".encode())
+        paths.update(f"{_below(root, str(path))}\n".encode())
+
+    for file in video.files:
+        add(file, file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span))
+    for folder in video.folders:
+        add(folder, folder_digest(raw / folder))
+    for folder in video.label_folders:
+        add(folder, contents_digest(raw / folder))
+    return contents.hexdigest()[:CONTENTS] + paths.hexdigest()[CONTENTS:]
+
+
+def contents_of(digest: str) -> str:
+    """The part of a video's digest that names and paths do not change."""
+    return digest[:CONTENTS]
+
+
+def lost_input(was: Stamp | None, now: Stamp) -> str:
+    """A file or folder of a video that was there and is gone, or empty; "" for none, and where others came instead.
+
+    Where it is not known how the video was, one that is not there now.
+    """
+    inputs = parse(now)
+    after = {path for path, given in inputs.items() if _there(given)}
+    try:
+        before = {path for path, given in parse(was).items() if _there(given)} if isinstance(was, str) else {*inputs}
+    except ValueError:
+        before = {*inputs}
+    return "" if after - before else min(before - after, default="")
+
+
+def _there(given: Input) -> bool:
+    """Not gone, and no empty folder. What cannot be read now is there."""
+    return GONE not in given.numbers and not (given.kind in ("folder", "labels") and given.numbers[0] == 0)
+
+
+def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
+    """How a video's files changed, by their stamps, input by input.
+
+    >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
+    ['a.mat: size was 5 bytes, is 7']
+    """
+    try:
+        before = parse(was) if isinstance(was, str) else None
+    except ValueError:
+        before = None
+    if before is None:
+        return ["its content; its stamp at the commit is not known"]
+    after = parse(now)
+    lines = [f"{path} is one of its files no longer" for path in before if path not in after]
+    other = {path: given for path, given in after.items() if before.get(path) != given}
+    for path, given in other.items():
+        known = f"{path}{_what_differs(before[path], given)}" if path in before else f"{path} is one of its files now"
+        lines.append(known)
+    # Its digest says that something differs. Where only one time does, that is where.
+    return [line.replace(OTHER_TIME, ", with other content") for line in lines] if len(lines) == 1 else lines
+
+
+def _what_differs(was: Input, now: Input) -> str:
+    if was.kind != now.kind:
+        return f" was a {was.kind}, is a {now.kind}"
+    before, after = (dict(zip(NUMBERS[one.kind], one.numbers, strict=True)) for one in (was, now))
+    if UNREADABLE in (before["time"], after["time"]):
+        return " cannot be read now" if after["time"] == UNREADABLE else " could not be read"
+    if GONE in (before["time"], after["time"]):
+        return " is missing" if after["time"] == GONE else " was missing"
+    if before.get("start") != after.get("start") or before.get("stop") != after.get("stop"):
+        return ": its place in the file is another"
+    if before.get("count") != after.get("count"):
+        return f": held {before['count']:,} files, holds {after['count']:,}"
+    if before.get("size") != after.get("size"):
+        return f": size was {before['size']:,} bytes, is {after['size']:,}"
+    return ": as many files as before" + OTHER_TIME if "count" in after else ": as large as before" + OTHER_TIME
+
+
+def _count_and_time(folder: str) -> tuple[int, int]:
+    try:
+        return len(os.listdir(folder)), os.stat(folder).st_mtime_ns  # noqa: PTH116, PTH208 - the fast ones
+    except OSError as error:
+        why = _why_not(error)
+        return why, why
+
+
+def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
+    """Count, total size and newest time of the files in a folder, and the folder's own time.
+
+    A file rewritten in place shows in the newest time alone, files that changed places in the folder's alone.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        return (_why_not(error),) * 4
+    count, total, newest = 0, 0, -1
+    try:
+        with os.scandir(descriptor) as entries:
+            for entry in entries:  # from the folder's descriptor: the kernel has one name to find, not five
+                size, time = _size_and_time(entry)
+                count, total, newest = count + 1, total + size, max(newest, time)
+        return count, total, newest, os.fstat(descriptor).st_mtime_ns
+    except OSError as error:
+        return (_why_not(error),) * 4
+    finally:
+        os.close(descriptor)
+
+
+def _size_and_time(file: str | os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = os.stat(file) if isinstance(file, str) else file.stat()  # noqa: PTH116 - a quarter of Path's time
+    except OSError as error:  # also a link that leads nowhere
+        why = _why_not(error)
+        return why, why
+    return status.st_size, status.st_mtime_ns
+
+
+def _why_not(error: OSError) -> int:
+    return UNREADABLE if passes(error) else GONE
+
+
+def _join(root: str, path: str) -> str:
+    return path if path.startswith("/") else f"{root}/{path}"
+
+
+def _below(root: str, path: str) -> str:
+    """A path below the raw folder as stamps and digests have it, also when it was given whole."""
+    return utf8(os.path.relpath(path, root) if path.startswith("/") else path)
+
+
+def _in_a_line(root: str, path: str) -> str:
+    return _below(root, path).replace("\n", "\\n")
+
+
+def utf8(name: str) -> str:
+    """A file's name as JSON and tables can hold it: bytes that are no UTF-8 are written out."""
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()

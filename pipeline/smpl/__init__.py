@@ -1,1 +1,0 @@
-"""How the body model is read and posed: files, joints, rotations.  raw -> tracks; training; evaluation"""

@@ -1,0 +1,106 @@
+"""luigi.cfg as text: which line says what, and every way in which it can be no such file."""
+
+from __future__ import annotations
+
+from configparser import ConfigParser
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+from pipeline.commands.settings.file import Section, SettingsFile, Text, read
+from pipeline.errors import ConfigError
+
+SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
+
+
+def of(tmp_path: Path, text: str) -> SettingsFile:
+    (tmp_path / "luigi.cfg").write_text(text)
+    return read(tmp_path / "luigi.cfg")
+
+
+def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> None:
+    lines, found = SHIPPED.read_text().splitlines(), read(SHIPPED)
+    for name, section in found.sections.items():
+        assert lines[section.line - 1] == f"[{name}]"
+        for key, text in section.items():
+            assert lines[text.line - 1] == f"{key} = {text}"
+
+
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(["paths", "train", "core", "a b"]),
+        st.dictionaries(
+            st.sampled_from(["raw", "Raw", "epochs", "b-c"]),
+            st.text("ab %;=:[]$/", max_size=6).map(str.strip),
+            max_size=3,
+        ),
+    ),
+    st.lists(st.sampled_from(["", "# [paths]", "; raw = 1"]), max_size=3),
+)
+def test_it_reads_what_luigi_does_and_counts_the_lines_between(
+    tmp_path: Path, sections: dict[str, dict[str, str]], between: list[str]
+) -> None:
+    lines: list[str] = []
+    at: dict[tuple[str, str], int] = {}
+    for section, keys in sections.items():
+        lines += [*between, f"[{section}]"]
+        for key, text in keys.items():
+            lines += [*between, f"{key} = {text}"]
+            at[section, key] = len(lines)
+    found = of(tmp_path, "\n".join(lines))
+    luigi = ConfigParser(interpolation=None)
+    luigi.optionxform = str  # type: ignore[assignment, method-assign]
+    luigi.read(found.path)
+    assert {name: dict(luigi[name]) for name in luigi.sections()} == found.sections
+    assert {(name, key): text.line for name, keys in found.sections.items() for key, text in keys.items()} == at
+
+
+def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> None:
+    found = of(tmp_path, "[data]\ndatasets = amass\n  3dpw\nother: 1\n").section("data")
+    assert (found["datasets"], found["datasets"].line, found["other"].line) == ("amass\n3dpw", 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[a]\nx = 1\n\nx = 2\n", ", line 4 [a] x: is in line 2 already: keep one"),
+        ("[b]\nx = 0\n[a]\nx = 1\nx = 2\n", ", line 5 [a] x: is in line 4 already: keep one"),
+        ("[a]\n[b]\n[a]\n", ", line 3 [a]: this section is in line 1 already: keep one"),
+        ("x = 1\n", ", line 1: expected a section, as [paths], before anything else, found 'x = 1'"),
+        ("[a]\nworkers\n", ", line 2: expected key = value, or [section], found 'workers'"),
+        ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, or [section], found '[b'"),
+        ("[a]\n= 1\n", ", line 2: expected key = value, or [section], found '= 1'"),
+    ],
+)
+def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        of(tmp_path, text)
+    assert str(told.value) == f"{tmp_path / 'luigi.cfg'}{message}"
+
+
+def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "luigi.cfg").write_bytes("[a]\n# Fuß\nx = \xff\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="line 2: expected text in UTF-8, found the byte 0xdf"):
+        read(tmp_path / "luigi.cfg")
+
+
+@hypothesis.settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text("[]ax=:\n #;\t\r\x0b\x85%é", max_size=30).map(str.encode) | st.binary(max_size=20))
+def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "luigi.cfg").write_bytes(data)
+    try:
+        read(tmp_path / "luigi.cfg")
+    except ConfigError as error:
+        assert "luigi.cfg, line " in str(error)
+        assert len(str(error).splitlines()) == 1
+
+
+def test_an_error_is_put_beside_the_first_key_that_it_names() -> None:
+    given = {"processes": Text.at("9", 4), "batch_size": Text.at("8", 3), "seed": Text.at("1", 5)}
+    section = Section(Path("luigi.cfg"), "train", given)
+    assert section.located("processes: expected at most batch_size, 8").startswith("luigi.cfg, line 4 ")
+    assert section.located("something else") == "luigi.cfg [train] something else"

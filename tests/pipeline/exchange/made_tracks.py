@@ -1,0 +1,52 @@
+"""Tracks with pictures, and what a page shows of them."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.exchange import show
+from pipeline.exchange.show.drawing import NAMES
+from pipeline.exchange.show.tracks import shown_track
+from pipeline.files.pixels.frames import Pictures
+from pipeline.track import Track
+from tests.html_pages import Page
+
+AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}  # px, the joints of `made`
+
+
+def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed: Any) -> Track:
+    """A track with pictures of `size`, a box about (300, 200) of side 100, and three joints."""
+    (raw / "f").mkdir(parents=True, exist_ok=True)
+    for i in range(n_frames):
+        cv2.imwrite(str(raw / f"f/{i:06d}.jpg"), np.full((size[1], size[0], 3), 90, np.uint8))
+    kp_2d = np.zeros((n_frames, 49, 3), np.float32)
+    for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
+        kp_2d[:, NAMES.index(name)] = (*point, confidence)
+    box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
+    fields: dict[str, Any] = {"dataset": "penn_action", "split": "train", "name": "f/0", "video": "f", "fps": 25.0}
+    fields |= {"frame_index": np.arange(n_frames), "bbox": box, "kp_2d": kp_2d, "frames": Pictures(raw, "f/{:06d}.jpg")}
+    return Track(**(fields | changed))
+
+
+def shown(track: Track, *notes: str, frames: int = 5) -> show.ShownTrack:
+    fields = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "pose", "betas", "has_3d", "has_smpl", "valid")
+    columns = {name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None}
+    return shown_track(track, columns, source=track.frames, notes=notes, frames=frames)
+
+
+def pictures(page: Page) -> list[np.ndarray]:
+    """The embedded pictures, decoded."""
+    found = []
+    for image in page.main.all("img"):
+        kind, _, data = image.attributes["src"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
+        assert [int(image.attributes[key]) for key in ("width", "height")] == [decoded.shape[1], decoded.shape[0]]
+        found.append(decoded)
+    return found

@@ -1,0 +1,69 @@
+"""CDF files: the one variable that is wanted comes out, all else is an error that names file and key."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cdflib.cdfwrite
+import numpy as np
+import pytest
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.labels.h36m import load_cdf
+
+VALUES = np.random.default_rng(0).normal(size=(1, 40, 96))
+
+
+def write(file: Path, values: np.ndarray, name: str = "Pose", data_type: int = 44, **spec: Any) -> Path:
+    cdf = cdflib.cdfwrite.CDF(file, cdf_spec={"Compressed": 0, **spec}, delete=True)
+    variable = {"Variable": name, "Data_Type": data_type, "Num_Elements": 1, "Rec_Vary": True, "Var_Type": "zVariable"}
+    cdf.write_var({**variable, "Dim_Sizes": list(values.shape[1:]), "Compress": 0}, var_data=values)
+    cdf.close()
+    return file
+
+
+@pytest.mark.parametrize(("data_type", "dtype"), [(44, np.float32), (45, np.float64), (21, np.float32)])
+@pytest.mark.parametrize("spec", [{}, {"Compressed": 1}, {"Encoding": 1}, {"Majority": 1}])
+def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(
+    tmp_path: Path, spec: dict[str, int], data_type: int, dtype: Any
+) -> None:
+    file = write(tmp_path / "x.cdf", VALUES.astype(dtype), data_type=data_type, **spec)
+    found = load_cdf(file, "Pose")
+    assert found.dtype == dtype
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found, VALUES.astype(dtype))
+
+
+def test_columns_first_means_that_the_first_dimension_is_the_fastest(tmp_path: Path) -> None:
+    values = VALUES.astype(np.float32)
+    file = write(tmp_path / "x.cdf", np.ascontiguousarray(values[0].T).reshape(values.shape), Majority=2)
+    np.testing.assert_array_equal(load_cdf(file, "Pose"), values)
+
+
+def test_another_variable_and_whole_numbers_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.cdf", np.zeros((1, 2, 3), np.float32))
+    with pytest.raises(RawDataError, match=r"x\.cdf: 'Poses'.*only \['Pose'\]"):
+        load_cdf(file, "Poses")
+    write(file, np.zeros((1, 2, 3), np.int32), data_type=4)
+    with pytest.raises(RawDataError, match="'Pose': expected floating-point numbers, found int32"):
+        load_cdf(file, "Pose")
+
+
+def test_a_file_that_is_none_is_refused_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for content in (b"", b"CDF", b"<html>", b"\xcd\xf3\x00\x01", b"\xcd\xf3\x00\x01\x00\x00\xff\xff" + bytes(100)):
+        (tmp_path / "x.cdf").write_bytes(content)
+        with pytest.raises(RawDataError, match=r"x\.cdf: 'Pose': expected a whole CDF file"):
+            load_cdf(tmp_path / "x.cdf", "Pose")
+    for path in (tmp_path / "none.cdf", tmp_path, tmp_path / "pipe"):
+        with pytest.raises(RawDataError, match="expected a whole CDF file"):
+            load_cdf(path, "Pose")
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.cdf", VALUES.astype(np.float32))
+    whole = file.read_bytes()
+    for size in np.linspace(0, len(whole) - 400, 20, dtype=int):
+        file.write_bytes(whole[:size])
+        with pytest.raises(RawDataError, match="expected a whole CDF file"):
+            load_cdf(file, "Pose")

@@ -1,0 +1,325 @@
+"""Detectors' files, written by hand from the formats' own documentation: who is where in which frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.labels import box_lines, keypoints_json
+from pipeline.files.formats.labels.detections import Detections, read_detections
+from pipeline.skeletons import joint_names
+from tests.pipeline.datasets.by_hand import standing
+
+SIZE = (640, 480)
+N = 8  # persons in a row decide a joint order
+COCO_NAMES = [
+    "nose",
+    *(f"{side}_{joint}" for joint in ("eye", "ear", "shoulder", "elbow", "wrist") for side in ("left", "right")),
+    *(f"{side}_{joint}" for joint in ("hip", "knee", "ankle") for side in ("left", "right")),
+]
+
+
+def body(t: int, order: str = "coco") -> np.ndarray:
+    """(J, 3) of a person who walks 4 px a frame, about (200, 240): 30 x 40 px."""
+    return standing(order, 200 + 4 * t, 240, 0.875)
+
+
+def box(t: int) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1 px of a box that walks with it."""
+    return 180 + 4 * t, 200, 220 + 4 * t, 280
+
+
+def flat(t: int) -> list[float]:
+    return body(t).ravel().tolist()
+
+
+def instance(t: int) -> dict[str, Any]:
+    """As MMPose's `split_instances` writes it: the box in a list of its own."""
+    joints = body(t)
+    return {
+        "keypoints": joints[:, :2].tolist(),
+        "keypoint_scores": joints[:, 2].tolist(),
+        "bbox": [list(box(t))],
+        "bbox_score": 0.9,
+    }
+
+
+def xywh(t: int, shift: float = 0) -> list[float]:
+    x0, y0, x1, y1 = box(t)
+    return [x0 + shift, y0 + shift, x1 - x0, y1 - y0]
+
+
+def yolo(t: int) -> str:
+    x0, y0, x1, y1 = box(t)
+    w, h = SIZE
+    return f"0 {(x0 + x1) / 2 / w} {(y0 + y1) / 2 / h} {(x1 - x0) / w} {(y1 - y0) / h}"
+
+
+def yolo_joints(t: int) -> str:
+    return yolo(t) + "".join(f" {x / SIZE[0]} {y / SIZE[1]} {c}" for x, y, c in body(t))
+
+
+def coco_object(joints: bool = True, **more: Any) -> dict[str, Any]:
+    images = [{"id": 100 + t, "file_name": f"frame_{t:06d}.jpg"} for t in range(N)]
+    what = [
+        {"keypoints": flat(t), "keypoint_scores": [0.875] * 17} if joints else {"bbox": xywh(t), "score": 0.8}
+        for t in range(N)
+    ]
+    annotations = [{"id": t, "image_id": 100 + t, "category_id": 1} | what[t] | more for t in range(N)]
+    car = {"id": N, "image_id": 100, "category_id": 3, "bbox": [1, 1, 5, 5]}
+    categories = [{"id": 3, "name": "car"}, {"id": 1, "name": "person"} | ({"keypoints": COCO_NAMES} if joints else {})]
+    return {"images": images, "annotations": [*annotations, car], "categories": categories}
+
+
+class Case(NamedTuple):
+    files: dict[str, Any]  # name -> text, or what becomes JSON; one called "" is the place itself
+    joints: bool
+    who: list[int] | None = None
+    frames: list[int] | None = None  # those that were looked at; all of which a person is in, if None
+
+
+META = {"dataset_name": "coco", "keypoint_id2name": {str(j): name for j, name in enumerate(COCO_NAMES)}}
+NOBODY = {"frame_id": N, "instances": []}
+CASES = {
+    "openpose": Case(
+        {f"c_{t:012d}_keypoints.json": {"people": [{"pose_keypoints_2d": flat(t)}]} for t in range(N)}, True
+    ),
+    "alphapose": Case(
+        {"": [{"image_id": f"{t}.jpg", "category_id": 1, "keypoints": flat(t), "idx": 4} for t in range(N)]}, True, [4]
+    ),
+    "coco results": Case(
+        {"": [{"image_id": t, "category_id": 1, "keypoints": flat(t), "score": 0.9} for t in range(N)]}, True
+    ),
+    "coco results of boxes": Case(
+        {"": [{"image_id": t, "category_id": c, "bbox": xywh(t), "score": 0.9} for t in range(N) for c in (1, 17)]},
+        False,
+    ),
+    "coco": Case({"": coco_object(track_id=6)}, True, [6], list(range(N))),
+    "coco of boxes": Case({"": coco_object(joints=False)}, False, None, list(range(N))),
+    "mmpose inferencer": Case(
+        {"": [*({"frame_id": t, "instances": [instance(t)]} for t in range(N)), NOBODY]}, True, None, list(range(N + 1))
+    ),
+    "mmpose inferencer, older": Case({"": [[instance(t)] for t in range(N)]}, True, None, list(range(N))),
+    "mmpose demo": Case(
+        {
+            "": {
+                "meta_info": META,
+                "instance_info": [{"frame_id": t + 1, "instances": [instance(t)]} for t in range(N)],
+            }
+        },
+        True,
+        None,
+        list(range(N)),
+    ),
+    "mot": Case(
+        {"": "".join(f"{t + 1},7,{','.join(map(str, xywh(t, 1)))},1,-1,-1,-1\n" for t in range(N))}, False, [7]
+    ),
+    "mot truth": Case(
+        {"": "".join(f"{t + 1},{c},{','.join(map(str, xywh(t, 1)))},1,{c},0.5\n" for t in range(N) for c in (1, 3))},
+        False,
+        [1],
+    ),
+    "mot detections": Case(
+        {"": "".join(f"{t + 1},-1,{','.join(map(str, xywh(t, 1)))},0.9\n" for t in range(N))}, False
+    ),
+    "csv": Case(
+        {
+            "": "frame,track,score,w,h,x,y\n"
+            + "".join("{0},ann,0.5,{3},{4},{1},{2}\n".format(t, *xywh(t)) for t in reversed(range(N)))
+        },
+        False,
+        [0],
+    ),
+    "yolo": Case({f"c_{t + 1}.txt": f"{yolo(t)}\n2 0.5 0.5 0.1 0.1\n" for t in range(N)}, False),
+    "yolo, confidence": Case({f"c_{t + 1}.txt": f"{yolo(t)} {0.9 if t else 1}\n" for t in range(N)}, False),
+    "yolo, tracked": Case({f"c_{t + 1}.txt": f"{yolo(t)} 2\n" for t in range(N)}, False, [2]),
+    "yolo, tracked with confidence": Case({f"c_{t + 1}.txt": f"{yolo(t)} 1 2\n" for t in range(N)}, False, [2]),
+    "yolo pose": Case({f"c_{t + 1}.txt": f"{yolo_joints(t)} 0.9 3\n" for t in range(N)}, True, [3]),
+}
+
+
+def write(place: Path, files: dict[str, Any]) -> Path:
+    for name, content in files.items():
+        file = place / name if name else place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return place
+
+
+def read(place: Path) -> Detections:
+    found = read_detections(place, "c", lambda: SIZE)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    found = read(write(tmp_path / "k", case.files))
+    assert found.frame_index.tolist() == list(range(N))
+    assert list(found.frames) == (case.frames or list(range(N)))
+    if case.joints:
+        assert joint_names(found.skeleton) == joint_names("coco")
+        expected = [body(t)[None] for t in range(N)]
+    else:
+        assert found.boxes_alone
+        expected = [np.array(box(t)).reshape(1, 2, 2) for t in range(N)]
+    for points, truth in zip(found.keypoints, expected, strict=True):
+        np.testing.assert_allclose(points[..., : truth.shape[-1]], truth, atol=1e-3)
+    assert (found.identity and [who.tolist() for who in found.identity]) == (case.who and [case.who] * N)
+
+
+def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text("1,1,10,10,20,40,0.25\n1,2,10,10,20,40,0\n1,3,10,10,20,40,-1\n")
+    found = read(tmp_path / "k")
+    assert (found.keypoints[0][:, 0, 2].tolist(), found.passed_over) == ([0.25, 1], 1)
+    (tmp_path / "k").write_text("track,frame,x,y,w,h\nbob,0,1,2,3,4\nann,0,5,6,7,8\n")
+    found = read(tmp_path / "k")
+    assert found.identity is not None
+    assert [found.names[k] for k in found.identity[0]] == ["bob", "ann"]
+    np.testing.assert_array_equal(found.keypoints[0][1, :, :2], [[5, 6], [12, 14]])
+
+
+def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(17)
+    content = coco_object()
+    content["categories"][1]["keypoints"] = [COCO_NAMES[j] for j in order]
+    for t in range(N):
+        content["annotations"][t]["keypoints"] = body(t)[order].ravel().tolist()
+    found = read(write(tmp_path / "k", {"": content}))
+    assert found.skeleton == tuple(joint_names("coco")[j] for j in order)
+    content["categories"][1]["keypoints"] = [f"part {j}" for j in range(17)]
+    with pytest.raises(RawDataError, match="6 or more of nose") as caught:
+        read(write(tmp_path / "k", {"": content}))
+    assert caught.value.reason == "unknown_joint_order"
+
+
+def change_of(name: str, change: Callable[[Any], object]) -> dict[str, Any]:
+    """A case's files after a change of its only file's content."""
+    content = json.loads(json.dumps(CASES[name].files[""]))
+    change(content)
+    return {"": content}
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"": ""}, "line 1.*found nothing"),
+    ({"": "<html>\n<body>Log in</body>\n"}, "line 1.*without track, frame"),
+    ({"": "[{"}, "expected JSON"),
+    ({"": {"people": []}}, "a list of results, or an object with images or instance_info"),
+    ({"": "0,1,10,10,20,40\n"}, r"'line 1': expected frames from 1 on, as in MOT, found 0"),
+    ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
+    ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
+    ({"": "1,1,1e300,10,20,40\n"}, r"'line 1': expected x y w h in px"),
+    ({"": "1,1.5,10,10,20,40\n"}, r"'line 1': expected a whole number"),
+    ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
+    ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
+    ({"": "1 0.5 0.5 0.1 0.1\n"}, "without track"),
+    ({"c_0.txt": yolo(0)}, r"'name': expected frames from 1 on, as in YOLO, found 0"),
+    ({"c_1.txt": "0 320 240 40 80\n"}, r"'line 1': expected cx cy w h in parts of the picture, 0 to 1"),
+    ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
+    ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
+    ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
+    ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
+    (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)), "expected frames from 1 on"),
+    (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)), "each frame once"),
+    (
+        change_of("mmpose demo", lambda c: c["instance_info"][3]["instances"][0].pop("keypoints")),
+        r"\[0\].keypoints",
+    ),
+    (change_of("mmpose demo", lambda c: c["meta_info"]["keypoint_id2name"].pop("3")), "names of the joints"),
+    (change_of("mmpose inferencer", lambda c: c[1].update(frame_id=-1)), r"frames\[1\].frame_id'.*from 0 on"),
+    (change_of("mmpose inferencer", lambda c: c[1]["instances"][0]["keypoint_scores"].pop()), r"shape \(16, 2\)"),
+    (change_of("coco", lambda c: c["annotations"][2].update(keypoints=[1] * 48)), r"annotations\[2\].*51 numbers"),
+    (change_of("coco of boxes", lambda c: c["annotations"][2].update(bbox=[1, 2, 3, -4])), r"annotations\[2\].bbox"),
+    (change_of("coco of boxes", lambda c: c["annotations"][2].update(score=None)), "'score': expected a number"),
+    (change_of("coco results of boxes", lambda c: c[0].update(bbox="1234")), "'bbox': expected numbers of shape"),
+    (change_of("coco results", lambda c: c[0].update(keypoints=None)), "'keypoints': expected 51"),
+    (change_of("coco results of boxes", lambda c: c[0].update(keypoints=flat(0))), "a box alone, 51 numbers a person"),
+]
+
+
+@pytest.mark.parametrize(("files", "words"), HOSTILE)
+def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(
+    files: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    place = write(tmp_path / "k", files)
+    with pytest.raises(RawDataError, match=words) as caught:
+        read(place)
+    assert str(caught.value).startswith(str(place))
+
+
+def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text("".join(f"{t + 1},{2**40 * (t % 3)},10,10,20,40\n" for t in range(9)))
+    found = read(tmp_path / "k")
+    assert found.identity is not None
+    assert [who.tolist() for who in found.identity[:4]] == [[0], [2**40], [2**41], [0]]
+
+
+def test_the_page_declares_every_format_as_it_is_read() -> None:
+    page = Path(__file__).parents[3] / "docs/datasets/videos.md"
+    rows = {row[0]: row for line in page.read_text().splitlines() if len(row := line.strip("|").split("|")) == 6}
+    modules = {**vars(box_lines), **vars(keypoints_json)}
+    for form in (form for form in modules.values() if type(form).__name__ == "Format"):
+        (row,) = (row for name, row in rows.items() if form.name in name)
+        assert row[2].strip().startswith(str(form.first)), form
+        if form.box:
+            assert f"`{form.box}`" in row[3], form
+
+
+@pytest.mark.parametrize(
+    ("stated", "scale"),
+    [(SIZE, 1), ((320, 240), 2), ((1280, 960), 0.5), ((0, 0), 1), ((None, None), 1), ((213, 160), 3)],
+)
+def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any, scale: float, tmp_path: Path) -> None:
+    for joints in (True, False):
+        content = coco_object(joints)
+        for image in content["images"]:
+            image |= {"width": stated[0], "height": stated[1]}
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        notes: list[str] = []
+        found = read_detections(tmp_path / "x.json", "x", lambda: SIZE, notes)
+        assert found is not None
+        expected = body(0) if joints else np.column_stack([np.reshape(box(0), (2, 2)), [0.8, 0.8]])
+        np.testing.assert_allclose(found.keypoints[0][0], expected * [scale, scale, 1], rtol=0.004)
+        assert ("".join(notes) != "") == (scale != 1)
+
+
+@pytest.mark.parametrize("stated", [(480, 640), (640, 360), (64, 64), ("wide", 3)])
+def test_people_in_pictures_of_another_shape_are_refused(stated: Any, tmp_path: Path) -> None:
+    content = coco_object()
+    content["images"][3] |= {"width": stated[0], "height": stated[1]}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=r"images\[3\]"):
+        read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+
+
+def test_a_crowd_is_no_person(tmp_path: Path) -> None:
+    content = coco_object()
+    content["annotations"][2]["iscrowd"] = 1
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    found = read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+    assert found is not None
+    assert (found.n_persons, found.passed_over) == (N - 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"instance_info": [{"frame_id": 1, "instances": [instance(0) | {"keypoints": [[0, 0, 0]] * 17}]}]}, "2D"),
+        ({"images": [{"id": 1, "file_name": "frame_0000_tennis.jpg"}], "annotations": []}, "Rename"),
+        ([{"image_id": "frame_0000_tennis.jpg", "keypoints": flat(0)}], "Rename"),
+        ({"people": 3}, "--format"),
+        ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
+    ],
+)
+def test_no_advice_brings_the_same_file_again(content: Any, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=words) as error:
+        read_detections(tmp_path / "x.json", "x", lambda: SIZE)
+    assert "Run the detector" not in str(error.value)

@@ -1,0 +1,271 @@
+import pickle
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.decode import PictureError, decode, picture_size
+from pipeline.files.pixels.frames import Pictures, Video, below
+from pipeline.files.pixels.sources import parse
+
+NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def jpeg(picture: np.ndarray = NOISE, *options: int) -> bytes:
+    """RGB -> JPEG bytes."""
+    return bytes(cv2.imencode(".jpg", picture[..., ::-1], list(options))[1])
+
+
+def png(picture: np.ndarray = NOISE) -> bytes:
+    return bytes(cv2.imencode(".png", picture[..., ::-1])[1])
+
+
+def flat(value: int) -> np.ndarray:
+    return np.full((48, 64, 3), value, np.uint8)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Pictures:
+    """Frames 0 to 5 of brightness 0, 40, ..., 200; frame 3 is missing."""
+    (tmp_path / "frames/0001").mkdir(parents=True)
+    for i in (0, 1, 2, 4, 5):
+        (tmp_path / f"frames/0001/{i + 1:06d}.jpg").write_bytes(jpeg(flat(40 * i)))
+    return Pictures(tmp_path, "frames/0001/{:06d}.jpg", first=1)
+
+
+def write_video(path: Path, n_frames: int, fps: float = 20) -> None:
+    """Frame i is flat grey of brightness 10 i."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
+    for i in range(n_frames):
+        writer.write(flat(10 * i))
+    writer.release()
+
+
+# -- bytes ---------------------------------------------------------------------------------------------------------
+
+
+def test_png_decodes_to_the_very_pixels_and_jpeg_nearly() -> None:
+    np.testing.assert_array_equal(decode(png()), NOISE)
+    smooth = cv2.GaussianBlur(NOISE, (0, 0), 5)
+    np.testing.assert_allclose(decode(jpeg(smooth, cv2.IMWRITE_JPEG_QUALITY, 100)), smooth, atol=6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2), (cv2.IMWRITE_JPEG_OPTIMIZE, 1)],
+)
+def test_a_whole_jpeg_is_accepted_and_every_shorter_one_refused(options: tuple[int, ...]) -> None:
+    data = jpeg(NOISE, *options)
+    assert decode(data).shape == (48, 64, 3)
+    for end in {1, 2, 3, 20, 200, len(data) // 2, len(data) - 3, len(data) - 2, len(data) - 1}:
+        with pytest.raises(PictureError):
+            decode(data[:end])
+
+
+def test_a_png_cut_short_or_with_a_flipped_bit_is_refused() -> None:
+    data = bytearray(png())
+    for end in (8, 20, 30, 100, -13, -1):
+        with pytest.raises(PictureError, match="cut short"):
+            decode(bytes(data[:end]))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(PictureError, match="wrong checksum"):
+        decode(bytes(data))
+
+
+def test_a_thumbnail_inside_the_header_does_not_end_the_picture() -> None:
+    thumbnail = jpeg(NOISE[:8, :8])
+    exif = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    data = jpeg()
+    nested = data[:2] + exif + data[2:]
+    assert picture_size(nested) == (64, 48)
+    assert decode(nested).shape == (48, 64, 3)
+    with pytest.raises(PictureError, match="cut short"):
+        decode(nested[: 2 + len(exif) + 400])
+
+
+def test_bytes_after_the_end_and_fill_bytes_before_a_marker_do_no_harm() -> None:
+    data = jpeg()
+    assert decode(data + b"\0" * 1000).shape == (48, 64, 3)
+    assert decode(data[:2] + b"\xff\xff" + data[2:]).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("encode", [jpeg, png])
+def test_a_header_that_claims_a_huge_picture_is_refused_before_decoding(encode) -> None:
+    data = bytearray(encode())
+    huge = struct.pack(">HH", 60000, 60000) if encode is jpeg else struct.pack(">II", 60000, 60000)
+    place = data.index(struct.pack(">HH", 48, 64)) if encode is jpeg else data.index(struct.pack(">II", 64, 48))
+    data[place : place + len(huge)] = huge
+    for read in (decode, picture_size):
+        with pytest.raises(PictureError, match="60000 x 60000 px"):
+            read(bytes(data))
+
+
+@pytest.mark.parametrize(("data", "kind"), [(b"", "picture_empty"), (b"GIF89a.....", "picture_format")])
+def test_what_is_no_picture_is_named(data: bytes, kind: str) -> None:
+    with pytest.raises(PictureError) as caught:
+        decode(data)
+    assert caught.value.kind == kind
+    assert pickle.loads(pickle.dumps(caught.value)).kind == kind
+
+
+def test_random_damage_never_raises_anything_else() -> None:
+    rng = np.random.default_rng(0)
+    for data in (jpeg(), png()):
+        for _ in range(60):
+            broken = bytearray(data)
+            for place in rng.integers(0, len(data), 4):
+                broken[place] = rng.integers(256)
+            try:
+                assert decode(bytes(broken)).shape[2] == 3
+            except PictureError as error:
+                assert error.kind.startswith("picture_")
+
+
+# -- pictures ------------------------------------------------------------------------------------------------------
+
+
+def test_frame_i_is_the_picture_numbered_i_plus_first(pictures: Pictures) -> None:
+    frames = list(pictures.read([0, 2, 5]))
+    assert [frame.index for frame in frames] == [0, 2, 5]
+    assert [int(frame.image.mean().round()) for frame in frames] == [0, 80, 200]
+    assert all(frame.problem is None and frame.kind == "" for frame in frames)
+    assert pictures.indices().tolist() == [0, 1, 2, 4, 5]
+
+
+def test_a_bad_picture_is_a_problem_of_its_frame_alone(pictures: Pictures) -> None:
+    path = pictures.path(0)
+    path.write_bytes(path.read_bytes()[:-10])
+    pictures.path(1).write_bytes(b"")
+    pictures.path(5).write_bytes(png())  # under a JPEG's name
+    frames = list(pictures.read([0, 1, 2, 3, 5]))
+    assert [frame.kind for frame in frames] == ["picture_truncated", "picture_empty", "", "picture_missing", ""]
+    assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
+    assert frames[3].problem.endswith("000004.jpg is not there")
+    np.testing.assert_array_equal(frames[4].image, NOISE)
+
+
+def test_the_size_comes_from_the_first_readable_header(pictures: Pictures) -> None:
+    pictures.path(0).write_bytes(b"")
+    assert pictures.size() == (64, 48)
+    with pytest.raises(RawDataError, match="no such picture") as caught:
+        Pictures(pictures.root, "frames/0002/{:06d}.jpg").size()
+    assert caught.value.reason == "no_picture"
+
+
+def test_names_with_other_numbers_of_digits_are_other_files(tmp_path: Path) -> None:
+    for name in ("image_00001.jpg", "image_1.jpg", "image_000002.jpg", "image_00003.jpg.part", "image_123456.jpg"):
+        (tmp_path / name).touch()
+    assert Pictures(tmp_path, "image_{:05d}.jpg").indices().tolist() == [1, 123456]
+
+
+def test_the_digest_changes_with_the_pictures_and_the_numbering_alone(pictures: Pictures) -> None:
+    before = pictures.digest()
+    assert pictures.digest() == before
+    assert Pictures(pictures.root, pictures.pattern, first=0).digest() != before
+    pictures.path(3).write_bytes(jpeg())
+    assert pictures.digest() != before
+
+
+@pytest.mark.parametrize("pattern", ["a/1.jpg", "{:06d}/{:06d}.jpg", "{:06d}/a.jpg", "a/{}.jpg"])
+def test_a_pattern_has_one_number_in_the_files_name(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(PipelineError, match="needs one number"):
+        Pictures(tmp_path, pattern)
+
+
+# -- videos --------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_gives_the_frames_asked_for_in_order(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.avi", 20)
+    frames = list(Video(tmp_path, "x.avi").read([0, 3, 4, 19]))
+    assert [frame.index for frame in frames] == [0, 3, 4, 19]
+    np.testing.assert_allclose([frame.image.mean() for frame in frames], [0, 30, 40, 190], atol=3)
+    assert frames[0].image.shape == (48, 64, 3)
+
+
+def test_a_videos_header_says_its_size_rate_and_length(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.avi", 20, fps=12.5)
+    video = Video(tmp_path, "x.avi")
+    assert video.header() == (20, 12.5, 64, 48)
+    assert video.size() == (64, 48)
+    video.require_decodable()
+
+
+def test_frames_after_the_end_are_problems(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.avi", 5)
+    frames = list(Video(tmp_path, "x.avi").read([3, 4, 5, 100]))
+    assert [frame.kind for frame in frames] == ["", "", "video_ended", "video_ended"]
+    assert frames[-1].problem.endswith("x.avi ends after 5 frames")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is no MP4"),
+        (b"#EXTM3U\nhttp://example.org/x.ts\n", "is no MP4"),
+        (b"ffconcat version 1.0\nfile /etc/hostname\n", "is no MP4"),
+        (b"RIFF\x10\0\0\0AVI " + bytes(100), "cannot be opened"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_what_is_no_video_is_a_problem_of_every_frame(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "x.mp4").write_bytes(content)
+    video = Video(tmp_path, "x.mp4")
+    frames = list(video.read([0, 7]))
+    assert [frame.kind for frame in frames] == ["video_unreadable"] * 2
+    assert words in frames[0].problem
+    for ask in (video.header, video.size, video.require_decodable):
+        with pytest.raises(RawDataError, match="video that can be decoded") as caught:
+            ask()
+        assert caught.value.reason == "video_unreadable"
+
+
+def test_a_name_with_a_percent_sign_is_a_file_and_no_picture_sequence(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.avi", 3)
+    (tmp_path / "x.avi").rename(tmp_path / "a%02d.avi")
+    assert Video(tmp_path, "a%02d.avi").header().n_frames == 3
+
+
+def test_the_digest_changes_with_the_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.avi", 5)
+    before = Video(tmp_path, "x.avi").digest()
+    write_video(tmp_path / "x.avi", 6)
+    assert Video(tmp_path, "x.avi").digest() != before
+
+
+# -- both ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["pictures:frames/0001/{:06d}.jpg+1", "video:train/abseiling/a+b: c.mp4"])
+def test_a_source_survives_its_spec_and_pickling(spec: str) -> None:
+    source = parse(Path("raw"), spec)
+    assert source.spec == spec
+    assert parse(Path("raw"), source.spec) == source == pickle.loads(pickle.dumps(source))
+    assert len({source, parse(Path("raw"), spec)}) == 1
+
+
+@pytest.mark.parametrize("path", ["/etc/x.mp4", "../x.mp4", "a/../../x.mp4", "a\\..\\x.mp4", "a\0b"])
+def test_paths_that_lead_out_of_the_raw_folder_are_refused(path: str) -> None:
+    with pytest.raises(PipelineError, match="must be below raw"):
+        below(Path("raw"), path)
+    for spec in (f"video:{path}", f"pictures:{path}/{{:06d}}.jpg+0", f"record:{path}@0+10"):
+        with pytest.raises(PipelineError, match="must be below raw"):
+            parse(Path("raw"), spec)
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "x.mp4", "http://example.org/x.mp4", "pictures:{:06d}.jpg", "pictures:{:06d}.jpg+-1"]
+)
+def test_specs_of_no_known_form_are_refused(spec: str) -> None:
+    with pytest.raises(PipelineError):
+        parse(Path("raw"), spec)
+
+
+@pytest.mark.parametrize("indices", [[1, 1], [2, 1], [-1]])
+def test_frame_indices_must_increase(pictures: Pictures, indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="must increase"):
+        list(pictures.read(indices))

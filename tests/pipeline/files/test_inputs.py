@@ -1,0 +1,82 @@
+import os
+from pathlib import Path
+
+from pipeline.files.raw import RawVideo, changes, digests
+
+
+def raw_video(root: Path) -> RawVideo:
+    (root / "labels").mkdir(parents=True)
+    (root / "frames").mkdir()
+    (root / "labels" / "0001.mat").write_bytes(b"label")
+    for i in range(3):
+        (root / "frames" / f"{i}.jpg").write_bytes(b"x" * i)
+    return RawVideo("0001", (root / "labels" / "0001.mat",), (root / "frames",))
+
+
+def test_a_changed_label_an_added_picture_and_another_size_change_the_digest(tmp_path: Path) -> None:
+    video = raw_video(tmp_path)
+    seen = {changes.video_digest(tmp_path, video)}
+    video.files[0].write_bytes(b"other")
+    seen.add(changes.video_digest(tmp_path, video))
+    (tmp_path / "frames" / "3.jpg").write_bytes(b"")
+    seen.add(changes.video_digest(tmp_path, video))
+    (tmp_path / "frames" / "0.jpg").write_bytes(b"longer")
+    seen.add(changes.video_digest(tmp_path, video))
+    assert len(seen) == 4
+
+
+def keypoints(root: Path) -> RawVideo:
+    folder = root / "keypoints"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        (folder / f"{i}.json").write_text(f"[{i}]")
+    return RawVideo("clip", files=(), label_folders=(Path("keypoints"),))
+
+
+def test_label_files_that_change_places_are_noticed(tmp_path: Path) -> None:
+    video, folder = keypoints(tmp_path), tmp_path / "keypoints"
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, ns=(5, 5))
+    stamp, digest = changes.stamp(tmp_path, video), changes.video_digest(tmp_path, video)
+    for old, new in (("0", "x"), ("1", "0"), ("x", "1")):
+        (folder / f"{old}.json").rename(folder / f"{new}.json")
+    assert changes.stamp(tmp_path, video) != stamp
+    assert changes.video_digest(tmp_path, video) != digest
+
+
+def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path: Path) -> None:
+    video, folder = keypoints(tmp_path), tmp_path / "keypoints"
+    os.mkfifo(folder / "pipe")
+    (folder / "folder").mkdir()
+    (folder / "link").symlink_to(folder / "nowhere")
+    stamp, digest = changes.stamp(tmp_path, video), changes.video_digest(tmp_path, video)
+    assert changes.parse(stamp)["keypoints"].numbers[0] == 6
+    (folder / "1.json").write_text("[7]")
+    os.utime(folder / "1.json", ns=(2**62, 2**62))
+    assert changes.stamp(tmp_path, video) != stamp
+    assert changes.video_digest(tmp_path, video) != digest
+
+
+def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> None:
+    file, folder = raw_video(tmp_path), keypoints(tmp_path)
+    gone = ((file, "labels/0001.mat", "file -1 -1"), (folder, "keypoints", "labels -1 -1 -1 -1"))
+    for video, path, expected in gone:
+        before = changes.video_digest(tmp_path, video)
+        (tmp_path / path).rename(tmp_path / "elsewhere")
+        assert changes.stamp(tmp_path, video).startswith(f"{expected} {path}")
+        assert changes.video_digest(tmp_path, video) != before
+        (tmp_path / "elsewhere").rename(tmp_path / path)
+
+
+def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
+    file = tmp_path / "clip.mp4"
+    size = digests.HASHED_WHOLE + 3
+    seen = set()
+    for changed in (None, 0, size // 2, size - 1):
+        with file.open("wb") as stream:
+            stream.truncate(size)
+            if changed is not None:
+                stream.seek(changed)
+                stream.write(b"x")
+        seen.add(digests.file_digest(file))
+    assert len(seen) == 4

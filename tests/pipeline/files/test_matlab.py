@@ -1,0 +1,205 @@
+"""MATLAB files of both kinds, and .npz archives: what is read, and what is refused."""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats import hdf5
+from pipeline.files.formats.arrays import load_mat, load_npz, numbers, table
+from pipeline.files.formats.hdf5 import load_hdf5
+
+SAMPLES = Path(__file__).parents[3].parent / "shared" / "data" / "penn_action" / "labels"
+SHAPE = {"a": [(None, 2)]}
+
+# -- MATLAB v5 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_variables_come_in_their_stored_types_and_shapes(tmp_path: Path, compressed: bool) -> None:
+    cells = np.empty((2, 1), object)
+    cells[:, 0] = [np.arange(6.0).reshape(2, 3), np.array([[7.5]])]
+    stored = {
+        "doubles": np.random.default_rng(0).normal(size=(5, 13)),
+        "bytes": np.arange(12, dtype=np.uint8).reshape(3, 4),
+        "small": np.int16([[1, -2]]),
+        "none": np.zeros((0, 3)),
+        "cube": np.arange(24.0).reshape(2, 3, 4),
+    }
+    savemat(tmp_path / "a.mat", {**stored, "cells": cells, "text": "not wanted"}, do_compression=compressed)
+    found = load_mat(tmp_path / "a.mat", ["cells", *stored], optional=("nowhere",))
+    for name, value in stored.items():
+        assert found[name].dtype == value.dtype
+        np.testing.assert_array_equal(found[name], value)
+    assert [cell.tolist() for cell in found.pop("cells")[:, 0]] == [[[0, 1, 2], [3, 4, 5]], [[7.5]]]
+    assert found.keys() == stored.keys()
+
+
+def test_a_file_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
+    def big(kind: int, content: bytes) -> bytes:
+        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    head = big(6, struct.pack(">II", 6, 0)) + big(5, struct.pack(">2i", 1, 2)) + big(1, b"x")
+    content = big(14, head + big(9, struct.pack(">2d", 1.5, -3)))
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + content)
+    np.testing.assert_array_equal(load_mat(tmp_path / "a.mat", ["x"])["x"], [[1.5, -3]])
+
+
+def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"x": np.ones((2, 2))})
+    with pytest.raises(RawDataError, match=r"'x_2'.*only \['x'\]") as caught:
+        load_mat(tmp_path / "a.mat", ["x_2"], optional=["x"])
+    assert caught.value.reason == "bad_label_file"
+
+
+def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path: Path) -> None:
+    file, stored = tmp_path / "a.mat", np.arange(40.0).reshape(4, 10)
+    savemat(file, {"x": stored}, do_compression=True)
+    whole, refused = file.read_bytes(), 0
+    for at in range(136, len(whole)):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):
+            file.write_bytes(damaged)
+            try:
+                np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)
+            except RawDataError:
+                refused += 1
+    assert refused > 1.8 * (len(whole) - 136)
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="real label files are not there")
+def test_real_label_files_have_their_numbers() -> None:
+    files = sorted(SAMPLES.glob("*.mat"))
+    assert files
+    for file in files:
+        label = load_mat(file, ["x", "y", "visibility", "nframes"])
+        assert label["x"].shape == label["visibility"].shape == (int(label["nframes"].item()), 13)
+        np.testing.assert_array_equal(label["y"], loadmat(file)["y"])
+
+
+# -- MATLAB 7.3 ----------------------------------------------------------------------------------------------------
+
+
+def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
+    with h5py.File(file, "w", userblock_size=512) as stored:  # MATLAB has its own header before it
+        fill(stored)
+    return file
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (2, 2)}]
+)
+@pytest.mark.parametrize("dtype", ["f8", "u1", "i8", ">f8"])
+def test_numbers_of_every_type_become_float64(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+    values = np.arange(10, dtype=dtype).reshape(5, 2)
+    file = written(tmp_path / "x.mat", lambda stored: stored.create_dataset("a", data=values, **options))
+    found = load_hdf5(file, {**SHAPE, "b": [(None,)]}, optional=("b",))
+    assert list(found) == ["a"]
+    assert found["a"].dtype == np.float64
+    np.testing.assert_array_equal(found["a"], values)
+
+
+def virtual(stored: h5py.File) -> None:
+    layout = h5py.VirtualLayout((1, 2), "f8")
+    layout[:] = h5py.VirtualSource("secret.h5", "a", (1, 2))
+    stored.create_virtual_dataset("a", layout)
+
+
+def link(to: Any) -> Callable[[h5py.File], None]:
+    def fill(stored: h5py.File) -> None:
+        stored["a"] = to
+
+    return fill
+
+
+@pytest.mark.parametrize(
+    ("fill", "words"),
+    [
+        (lambda stored: None, r"numbers of shape \(any, 2\), found only \[\]"),
+        (link(h5py.ExternalLink("secret.h5", "/a")), "ExternalLink"),
+        (link(h5py.SoftLink("/b")), "SoftLink"),
+        (lambda stored: stored.create_group("a"), "Group"),
+        (lambda s: s.create_dataset("a", (1, 2), "f8", external=[("secret.bin", 0, 16)]), "not in this file"),
+        (virtual, "not in this file"),
+        (link(np.ones((2, 3))), r"\(2, 3\) float64"),
+        (link(np.ones(2)), r"\(2,\) float64"),
+        (link("text"), r"\(\) object"),
+        (link(np.ones((1, 2), complex)), "complex128"),
+        (lambda s: s.create_dataset("a", (1 << 40, 2), "f8", chunks=(1, 2)), f"over {hdf5.MAX_NUMBERS} numbers"),
+        (lambda s: s.create_dataset("a", (1, 2), "f8", chunks=(1 << 24, 2), maxshape=(None, 2)), "in chunks of"),
+        (lambda s: s.create_dataset("a", (4, 2), "f8", compression="lzf"), r"the filters \[32000\]"),
+    ],
+)
+def test_all_else_is_refused_before_it_is_read(tmp_path: Path, fill: Callable[[h5py.File], Any], words: str) -> None:
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    written(tmp_path / "secret.h5", link(np.ones((1, 2))))
+    with pytest.raises(RawDataError, match=f"'a'.*{words}"):
+        load_hdf5(written(tmp_path / "x.mat", fill), SHAPE)
+
+
+# -- .npz, and all of them -----------------------------------------------------------------------------------------
+
+
+def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> None:
+    file = tmp_path / "x.npz"
+    np.savez(file, a=np.arange(3), text=np.array("male"), objects=np.array([{}], object))
+    found = load_npz(file, ["a"], optional=("text", "nowhere"))
+    assert {key: value.tolist() for key, value in found.items()} == {"a": [0, 1, 2], "text": "male"}
+    for key, words in (("b", "only .*'objects'"), ("objects", "allow_pickle")):
+        with pytest.raises(RawDataError, match=f"{key}'.*{words}"):
+            load_npz(file, [key])
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "v5": lambda file: load_mat(file, ["a"]),
+    "v7.3": lambda file: load_hdf5(file, SHAPE),
+    "npz": lambda file: load_npz(file, ["a"]),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_file_of_another_kind_is_refused_and_a_pipe_is_not_waited_for(tmp_path: Path, read: Any) -> None:
+    begins = [b"", b"<html>", b"\x80\x04N.", b"\x89HDF\r\n\x1a\n", b"MATLAB 5.0".ljust(124) + b"\0\1IM", b"PK\x03\x04"]
+    for content in begins:
+        (tmp_path / "x").write_bytes(content + bytes(600))
+        with pytest.raises(RawDataError, match="expected"):
+            read(tmp_path / "x")
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", tmp_path, tmp_path / "none"):
+        with pytest.raises(RawDataError, match="expected"):
+            read(file)
+
+
+@pytest.mark.parametrize("stored", [[[1, 2], [3]], [["a", "b"]], [[1, 2, 3]], [[1j, 2]], [[None, 1]], 5])
+def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored: Any) -> None:
+    with pytest.raises(RawDataError, match=r"x\.mat: 'k': expected numbers of shape \(any, 2\)"):
+        numbers(Path("x.mat"), "k", stored, (None, 2))
+
+
+def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wrong_row() -> None:
+    assert numbers(Path("x"), "k", np.array([250], np.uint8), (1,)).dtype == np.float64
+    np.testing.assert_array_equal(table(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]])
+    assert table(Path("x"), [], [], 2).shape == (0, 2)
+    with pytest.raises(RawDataError, match="'b'"):
+        table(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
+
+
+def test_a_compressed_variable_that_ends_in_a_sync_flush_is_read(tmp_path: Path) -> None:
+    # As two of Penn Action's labels are stored: 16,384 bytes, and a stream without a final block.
+    stored = np.random.default_rng(0).normal(size=(157, 13))
+    file = tmp_path / "a.mat"
+    savemat(file, {"x": stored}, do_compression=True)
+    content = file.read_bytes()
+    plain = zlib.decompress(content[136:])
+    assert len(plain) == 16_384
+    packer = zlib.compressobj()
+    packed = packer.compress(plain) + packer.flush(zlib.Z_SYNC_FLUSH)
+    file.write_bytes(content[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)

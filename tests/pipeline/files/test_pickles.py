@@ -1,0 +1,311 @@
+"""Pickles from strangers are data: what they hold comes out, what they would do does not happen."""
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.files.formats.pickles import load_pickle
+
+# -- a small assembler of what Python 2 wrote ----------------------------------------------------------------------
+
+
+def global_(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def text(value: str) -> bytes:
+    """A Python 2 str: SHORT_BINSTRING."""
+    return b"U" + bytes([len(value)]) + value.encode("latin1")
+
+
+def integer(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def raw(value: bytes, *, protocol: int) -> bytes:
+    """Array content as Python 2 wrote it: a str, quoted in protocol 0 and counted from 1 on."""
+    if protocol == 0:
+        quoted = "".join(chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in value)
+        return b"S'" + quoted.encode() + b"'\n"
+    return b"T" + struct.pack("<i", len(value)) + value
+
+
+def dtype(array: np.ndarray[Any, Any]) -> bytes:
+    order = array.dtype.str[0]
+    made = global_("numpy", "dtype") + b"(" + text(array.dtype.str[1:]) + b"I0\nI1\ntR"
+    return made + b"(" + integer(3) + text(order) + b"NNN" + integer(-1) + integer(-1) + integer(0) + b"tb"
+
+
+def array(value: np.ndarray[Any, Any], *, protocol: int = 2, module: str = "numpy.core.multiarray") -> bytes:
+    order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+    made = global_(module, "_reconstruct") + b"(" + global_("numpy", "ndarray") + b"(" + integer(0) + b"t" + text("b")
+    shape = b"(" + b"".join(integer(n) for n in value.shape) + b"t"
+    flag = b"I01\n" if order == "F" else b"I00\n"
+    content = raw(value.tobytes(order), protocol=protocol)
+    return made + b"tR(" + integer(1) + shape + dtype(value) + flag + content + b"tb"
+
+
+def mapping(**items: bytes) -> bytes:
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> bytes:
+    if protocol < 2:
+        empty = global_("copy_reg", "_reconstructor") + b"(" + global_(module, name) + global_("__builtin__", "object")
+        return empty + b"NtR" + state + b"b"
+    return global_(module, name) + b")\x81" + state + b"b"
+
+
+def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
+    dirty = global_("__builtin__", "set") + b"((" + text("x") + b"ltR"
+    return instance("chumpy.ch", "Ch", mapping(x=array(value), _dirty_vars=dirty, _itr=b"N"), protocol=protocol)
+
+
+def csc(matrix: sparse.csc_matrix, *, module: str = "scipy.sparse.csc", protocol: int = 2, **changed: bytes) -> bytes:
+    rows, columns = matrix.shape
+    state = {
+        "format": text("csc"),
+        "maxprint": integer(50),
+        "_shape": b"(" + integer(rows) + integer(columns) + b"t",
+        "data": array(matrix.data),
+        "indices": array(matrix.indices),
+        "indptr": array(matrix.indptr),
+    }
+    return instance(module, "csc_matrix", mapping(**(state | changed)), protocol=protocol)
+
+
+def read(tmp_path: Path, content: bytes, kind: Any = "sequence") -> dict[str, Any]:
+    file = tmp_path / "file.pkl"
+    file.write_bytes(content)
+    return load_pickle(file, kind=kind)
+
+
+ARRAYS = [
+    np.arange(6.0).reshape(2, 3),
+    np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
+    np.array([True, False]),
+    np.array([[1, 2]], ">i4"),
+    np.zeros((0, 72)),
+    np.array(3.5),
+    np.arange(256, dtype=np.uint8),
+]
+
+# -- what is held comes out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_an_array_from_python_2_comes_out_as_it_was(value: Any, protocol: int, tmp_path: Path) -> None:
+    content = read(tmp_path, mapping(poses=array(value, protocol=protocol)) + b".")
+    assert content["poses"].dtype == value.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(content["poses"], value)
+    assert content["poses"].flags.writeable
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) -> None:
+    names = np.array(["a", "bc"], object)
+    data = {"arrays": ARRAYS, "sequence": "outdoors_é", "genders": ["m", "f"], "names": names, "raw": b"\x00\xff" * 9}
+    data |= {"number": np.float64(2.5), "empty": b"", "big": 2**70, "none": None, "nested": {"a": (1, 2.5, True)}}
+    content = read(tmp_path, pickle.dumps(data, protocol))
+    for got, expected in zip(content.pop("arrays"), data.pop("arrays"), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(content.pop("names"), data.pop("names"))
+    assert content == data
+
+
+def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
+    shared, big = np.arange(3.0), np.arange(3, dtype=">f8")
+    content = read(tmp_path, pickle.dumps({"a": shared, "b": [shared], "c": big, "d": [big, big.astype(">f8")]}, 2))
+    assert content["a"] is content["b"][0]
+    assert [content["d"][i].tolist() for i in (0, 1)] == [[0, 1, 2]] * 2
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize("module", ["scipy.sparse.csc", "scipy.sparse._csc"])
+def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_path: Path) -> None:
+    matrix = sparse.random(24, 30, density=0.2, format="csc", rng=np.random.default_rng(0))
+    content = read(tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl")
+    np.testing.assert_array_equal(content["J_regressor"].toarray(), matrix.toarray())
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_path: Path) -> None:
+    value = np.arange(24.0).reshape(2, 3, 4)
+    index = np.arange(24).reshape(2, 3, 4)[..., :2].ravel()  # value[..., :2]
+    shape = b"(" + integer(2) + integer(3) + integer(2) + b"t"
+    parts = mapping(a=chumpy_leaf(value, protocol=protocol), idxs=array(index), preferred_shape=shape)
+    selected = instance("chumpy.reordering", "Select", parts, protocol=protocol)
+    content = read(tmp_path, mapping(weights=chumpy_leaf(value), shapedirs=selected) + b".", "smpl")
+    np.testing.assert_array_equal(content["weights"], value)
+    np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
+
+
+# -- what is asked for does not happen -----------------------------------------------------------------------------
+
+
+class Evil:
+    """Unpickled by the library, it creates a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    content = pickle.dumps({"poses": Evil(trace)}, protocol)
+    pickle.loads(content)
+    assert trace.exists(), "the attack works on an ordinary unpickler"
+    trace.unlink()
+    with pytest.raises(UnsafePickle, match=r"file\.pkl.*download"):
+        read(tmp_path, content, "smpl")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os system",
+        "builtins eval",
+        "__builtin__ getattr",
+        "builtins object.__subclasses__",
+        "numpy load",
+        " ",
+        "numpy._core.multiarray _reconstruct.__globals__",
+        "numpy.core ndarray",
+        "copyreg add_extension",
+        "_codecs lookup",
+        "chumpy.ch ChLambda",
+        "scipy.sparse.csc csr_matrix",
+        "torch.storage _load_from_bytes",
+    ],
+)
+@pytest.mark.parametrize("kind", ["sequence", "smpl"])
+def test_names_near_those_on_the_list_are_not_on_it(name: str, kind: Any, tmp_path: Path) -> None:
+    module, attribute = name.split(" ")
+    for content in (global_(module, attribute), text(module) + text(attribute) + b"\x93"):
+        with pytest.raises(UnsafePickle, match="not read"):
+            read(tmp_path, b"\x80\x02" + content + b")R.", kind)
+
+
+def test_a_sequence_may_hold_less_than_a_model(tmp_path: Path) -> None:
+    content = mapping(poses=chumpy_leaf(np.zeros(3))) + b"."
+    with pytest.raises(UnsafePickle, match=r"chumpy\.ch\.Ch"):
+        read(tmp_path, content, "sequence")
+
+
+reconstruct = global_("numpy.core.multiarray", "_reconstruct")
+ndarray = global_("numpy", "ndarray")
+plain_dtype = dtype(np.zeros(1))
+
+
+def state(shape: bytes, kind: bytes, content: bytes) -> bytes:
+    empty = reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR"
+    return b"}" + text("a") + empty + b"(K\x01" + shape + kind + b"I00\n" + content + b"tbs."
+
+
+def select(**parts: bytes) -> bytes:
+    return instance("chumpy.reordering", "Select", mapping(**parts))
+
+
+scalar = global_("numpy.core.multiarray", "scalar")
+twice = b"(K\x01(K\x01t" + plain_dtype + b"I00\n" + text("12345678") + b"t"
+long_type = b"(" + text("f8,(9999,9999)f8") + b"I0\nI1\ntR"
+eye, outside = sparse.csc_matrix(np.eye(3)), array(np.array([0, 1, 1_000_000], np.int32))
+hostile = {
+    "array of a foreign class": b"}" + text("a") + reconstruct + b"(" + global_("numpy", "dtype") + b"NNtRs.",
+    "array that claims more than it has": state(b"(" + b"J\xff\xff\xff\x7f" * 2 + b"t", plain_dtype, text("12345678")),
+    "array of negative size": state(b"(" + integer(-1) + b"t", plain_dtype, text("12345678")),
+    "array of more dimensions than there are": state(b"(" + b"K\x01" * 100 + b"t", plain_dtype, text("12345678")),
+    "array with another state": b"}" + text("a") + reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR}bs.",
+    "objects that are not there": state(b"(K\x05t", global_("numpy", "dtype") + b"(" + text("O8") + b"tR", b"]"),
+    "type without meaning": state(b"(K\x01t", global_("numpy", "dtype") + b"(" + text("V8") + b"tR", text("12345678")),
+    "type with fields": state(b"(K\x01t", plain_dtype[:-1] + b"0(K\x03" + text("<") + b"N}}tb", text("12345678")),
+    "type from a recipe": state(b"(K\x01t", global_("numpy", "dtype") + long_type, text("1")),
+    "type of texts without a size": state(
+        b"(J\xff\xff\xff\x7ft", plain_dtype.replace(text("f8"), text("U0")), text("")
+    ),
+    "objects in another byte order": state(b"(K\x01t", plain_dtype.replace(text("f8"), text("O8")), b"]Na"),
+    "type by a text": b"}" + text("a") + scalar + b"(" + text("2f8") + text("0123456789abcdef") + b"tRs.",
+    "array that is filled twice": b"}" + text("a") + array(np.zeros(3)) + twice + b"bs.",
+    "array that is filled by a type alone": b"}" + text("a") + array(np.zeros(3)) + plain_dtype + b"bs.",
+    "bytes in a codec": b"}" + text("a") + global_("_codecs", "encode") + b"(" + text("x") + text("zlib") + b"tRs.",
+    "attributes for a class": b"}" + text("a") + ndarray + b"}" + text("__setstate__") + b"Nsbs.",
+    "attributes for a function": b"}" + text("a") + reconstruct + b"}" + text("__code__") + b"Nsbs.",
+    "attributes for a dict": b"}" + text("a") + b"}}" + text("b") + b"K\x01sbs.",
+    "a call of a value": b"}" + text("a") + text("x") + b")Rs.",
+    "a name made of numbers": b"}" + text("a") + b"K\x01K\x02\x93s.",
+    "a name of the registry": b"}" + text("a") + b"\x82\x01s.",
+    "an object elsewhere": b"}" + text("a") + b"P1\ns.",
+    "a huge memo index": b"}r\xff\xff\xff\xff" + b"j\x00\x00\x00\x00.",
+    "eight exabytes": b"}\x8e" + b"\xff" * 7 + b"\x7f.",
+    "a negative length": b"}T\xff\xff\xff\xff.",
+    "a number without end": b"}" + text("a") + b"I" + b"9" * 100_000 + b"\ns.",
+    "an empty file": b"",
+    "no stop": b"}",
+    "nothing to stop with": b".",
+    "only a mark": b"(.",
+    "a list at the top": b"].",
+    "numbers for keys at the top": b"}K\x01K\x02s.",
+    "a web page": b"<!DOCTYPE html>",
+    "a zip archive": b"PK\x03\x04",
+    "line ends of another system": b"(dp0\r\nS'a'\r\np1\r\nS'b\r\n",
+    "chumpy without its value": mapping(a=instance("chumpy.ch", "Ch", mapping(y=integer(1)))) + b".",
+    "chumpy without a state": mapping(a=instance("chumpy.ch", "Ch", integer(1))) + b".",
+    "a selection without its source": mapping(a=select(idxs=array(np.zeros(3)))) + b".",
+    "a selection outside its source": mapping(a=select(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7])))) + b".",
+    "a sparse matrix whose data have two axes": mapping(a=csc(eye, data=array(np.eye(3)))) + b".",
+    "a sparse matrix without a shape": mapping(a=csc(eye, _shape=integer(2))) + b".",
+    "a sparse matrix with entries outside itself": mapping(a=csc(eye, indices=outside)) + b".",
+}
+
+
+@pytest.mark.parametrize("case", hostile)
+def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, tmp_path: Path) -> None:
+    with pytest.raises((RawDataError, UnsafePickle), match=r"file\.pkl"):
+        read(tmp_path, hostile[case], "smpl")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match=r"nowhere\.pkl"):
+        load_pickle(tmp_path / "nowhere.pkl", kind="sequence")
+
+
+def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
+    content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
+    assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
+
+
+GOOD = mapping(
+    poses=b"(" + array(np.arange(6.0)) + array(np.arange(4, dtype=np.int32), protocol=0) + b"l",
+    J=csc(sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))),
+    w=chumpy_leaf(np.arange(3.0), protocol=1),
+)
+SAMPLES = [GOOD + b".", *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6))]
+
+
+@settings(max_examples=120)
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: Any, data: Any) -> None:
+    content = bytearray(data.draw(st.sampled_from(SAMPLES)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    try:
+        read(tmp_path_factory.getbasetemp(), bytes(content), "smpl")
+    except (RawDataError, UnsafePickle) as error:
+        assert "file.pkl" in str(error)

@@ -1,0 +1,91 @@
+"""What is no regular file is refused at once: a test that hangs here is the defect."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.raw.digests import file_digest, folder_digest, span_digest
+from pipeline.files.raw.files import caching, is_folder, open_regular, read_regular
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def make_socket(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # a socket's name may have 100 characters or so
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+THINGS = [make_pipe, make_device, make_socket, make_folder, make_loop]
+
+
+@pytest.mark.parametrize("make", THINGS)
+def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(make, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    with pytest.raises(OSError):
+        open_regular(tmp_path / "it")
+    with pytest.raises(OSError):
+        read_regular(tmp_path / "it")
+    assert file_digest(tmp_path / "it").startswith("unreadable")
+    assert span_digest(tmp_path / "it", 0, 10).startswith("unreadable")
+
+
+@pytest.mark.parametrize("make", THINGS)
+def test_in_the_place_of_pixels_it_is_a_problem_of_that_frame(make, tmp_path: Path) -> None:
+    make(tmp_path / "000000.jpg")
+    make(tmp_path / "video.mp4")
+    (picture,) = Pictures(tmp_path, "{:06d}.jpg").read([0])
+    assert picture.kind == "picture_unreadable"
+    (frame,) = Video(tmp_path, "video.mp4").read([0])
+    assert frame.kind == "video_unreadable"
+
+
+def test_a_file_is_read_through_a_link_too(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file") == read_regular(tmp_path / "link") == b"content"
+    with open_regular(tmp_path / "link") as stream:
+        stream.seek(3)
+        assert stream.read() == b"tent"
+
+
+def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "linked").symlink_to("folder")
+    make_loop(tmp_path / "loop")
+    with os.scandir(tmp_path) as entries:
+        assert {entry.name: is_folder(entry) for entry in entries} == {"folder": True, "linked": True, "loop": False}
+
+
+def test_a_listing_is_read_once_inside_caching_and_afterwards_again(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path, "{:02d}.jpg")
+    (tmp_path / "00.jpg").write_bytes(b"")
+    with caching():
+        before = folder_digest(tmp_path)
+        assert pictures.indices().tolist() == [0]
+        (tmp_path / "01.jpg").write_bytes(b"")
+        assert folder_digest(tmp_path) == before
+        assert pictures.indices().tolist() == [0]
+    assert pictures.indices().tolist() == [0, 1]
+    assert folder_digest(tmp_path) != before

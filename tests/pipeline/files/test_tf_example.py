@@ -1,0 +1,90 @@
+"""tf.train.Example by protobuf: TensorFlow's own bytes, what the demo data's writer writes, and what is refused."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.files.formats.tfrecords import Example, ExampleError
+from pipeline.synthetic.files import tf_example as example
+
+# As TensorFlow's own tutorial prints it: feature0 False, feature1 4, feature2 b"goat", feature3 0.9876
+TUTORIAL = (
+    b"\nR\n\x14\n\x08feature3\x12\x08\x12\x06\n\x04[\xd3|?\n\x11\n\x08feature0\x12\x05\x1a\x03\n\x01\x00"
+    b"\n\x14\n\x08feature2\x12\x08\n\x06\n\x04goat\n\x11\n\x08feature1\x12\x05\x1a\x03\n\x01\x04"
+)
+STORED = {"pictures": [b"one", b""], "floats": np.float32([1.5, -2.5, 3]), "integers": np.array([7, -7])}
+FULL = example(STORED)
+
+
+def read(parsed: Example, key: str, most: int = 1000) -> Any:
+    kinds = {"pictures": parsed.bytes_list, "floats": parsed.floats, "integers": parsed.integers}
+    return kinds[key](key, most)
+
+
+def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says() -> None:
+    parsed = Example.parse(TUTORIAL)
+    assert sorted(parsed.features) == ["feature0", "feature1", "feature2", "feature3"]
+    assert parsed.integers("feature0", 1).tolist() == [0]
+    assert parsed.integers("feature1", 1).tolist() == [4]
+    assert parsed.bytes_list("feature2", 1) == [b"goat"]
+    assert parsed.floats("feature3", 1).tolist() == [float(np.float32(0.9876))]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.lists(st.binary(max_size=300), max_size=5),
+    st.lists(st.floats(width=32, allow_nan=False), max_size=40),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40),
+)
+def test_what_was_written_is_read(pictures: Any, floats: Any, integers: Any) -> None:
+    stored = {"pictures": pictures, "floats": np.float32(floats), "integers": np.array(integers, np.int64)}
+    parsed = Example.parse(example(stored))
+    assert parsed.bytes_list("pictures", 5) == pictures
+    for key, dtype in (("floats", np.float32), ("integers", np.int64)):
+        assert read(parsed, key).dtype == dtype
+        np.testing.assert_array_equal(read(parsed, key), stored[key])
+
+
+def test_numbers_may_be_stored_one_by_one() -> None:
+    floats = b"".join(b"\x0d" + struct.pack("<f", value) for value in (0.5, -2))
+    entry = b"\x0a\x01a\x12" + bytes([len(floats) + 2]) + b"\x12" + bytes([len(floats)]) + floats
+    data = b"\x0a" + bytes([len(entry) + 2]) + b"\x0a" + bytes([len(entry)]) + entry
+    assert Example.parse(data).floats("a", 2).tolist() == [0.5, -2]
+
+
+def test_a_feature_that_is_not_there_is_empty() -> None:
+    parsed = Example.parse(b"")
+    assert "floats" not in parsed
+    assert [len(read(parsed, key)) for key in STORED] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("key", STORED)
+def test_a_list_of_another_kind_and_one_with_too_many_values_are_refused(key: str) -> None:
+    parsed = Example.parse(FULL)
+    assert len(read(parsed, key, len(STORED[key]))) == len(STORED[key])
+    with pytest.raises(ExampleError, match=f"'{key}' has {len(STORED[key])} values"):
+        read(parsed, key, len(STORED[key]) - 1)
+    for other in STORED.keys() - {key}:
+        renamed = Example.parse(FULL.replace(key.encode(), b"x" * len(key)).replace(other.encode(), b"y" * len(other)))
+        with pytest.raises(ExampleError, match="expected is"):
+            {"pictures": renamed.bytes_list, "floats": renamed.floats, "integers": renamed.integers}[key](
+                "y" * len(other), 1000
+            )
+
+
+def test_a_shorter_example_is_refused_and_a_flipped_bit_is_read_or_refused() -> None:
+    for end in range(1, len(FULL)):
+        with pytest.raises(ExampleError):
+            Example.parse(FULL[:end])
+    for bit in range(8 * len(FULL)):
+        data = bytearray(FULL)
+        data[bit // 8] ^= 1 << bit % 8
+        try:
+            parsed = Example.parse(bytes(data))
+            assert all(len(read(parsed, key)) <= len(FULL) for key in STORED)
+        except ExampleError:
+            continue

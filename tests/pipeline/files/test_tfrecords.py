@@ -1,0 +1,214 @@
+import os
+import struct
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from pipeline.files.formats import tfrecords
+from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, NoTFRecord, TFRecordError, read, spans
+from pipeline.synthetic.files import tfrecord as framed
+
+MIB = 1 << 20
+
+
+def crc32c(data: bytes) -> int:
+    """Bit by bit, from the polynomial (RFC 3720, B.4)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data: bytes) -> bytes:
+    bits = f"{crc32c(data):032b}"
+    return struct.pack("<I", (int(bits[-15:] + bits[:-15], 2) + 0xA282EAD8) % 2**32)
+
+
+def record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
+
+
+def header(length: int) -> bytes:
+    stored = struct.pack("<Q", length)
+    return stored + masked(stored)
+
+
+THREE = [b"the first", b"", b"the third record"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "three.tfrecord"
+    path.write_bytes(b"".join(map(record, THREE)))
+    return path
+
+
+def readable(file: Path) -> tuple[list[bytes], list[str]]:
+    """Data of the records that can be read, and what is wrong with the others."""
+    data, problems = [], []
+    for start, stop in spans(file):
+        try:
+            data.append(read(file, start, stop))
+        except TFRecordError as error:
+            problems.append(str(error))
+    return data, problems
+
+
+# -- framing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [(bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (b"123456789", 0xE3069283)],
+)
+def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(data: bytes, crc: int) -> None:
+    assert crc32c(data) == crc  # the examples of the RFC
+    assert struct.pack("<I", tfrecords.masked_crc(data)) == masked(data)
+
+
+def test_tensorboard_s_writer_is_understood(tmp_path: Path) -> None:
+    file = tmp_path / "events"
+    with file.open("wb") as stream:
+        writer = RecordWriter(stream)
+        for data in THREE:
+            writer.write(data)
+    assert readable(file) == (THREE, [])
+
+
+def test_records_are_found_by_their_headers_and_read_one_by_one(file: Path) -> None:
+    assert spans(file) == [(0, 25), (25, 41), (41, 73)]  # 16 bytes beside the data
+    assert readable(file) == (THREE, [])
+
+
+def test_a_byte_changed_anywhere_never_passes_for_data(file: Path) -> None:
+    whole = file.read_bytes()
+    length_end, data_end = HEADER, HEADER + len(THREE[0])  # of the first record
+    for place in range(len(whole)):
+        for change in (0x01, 0x80, 0xFF):
+            damaged = bytearray(whole)
+            damaged[place] ^= change
+            file.write_bytes(damaged)
+            data, problems = readable(file)
+            assert problems
+            assert set(data) < set(THREE)
+            if place < length_end:  # the length or its checksum: nothing can be found any more
+                assert data == []
+            elif place < data_end + FOOTER:  # the data or their checksum: the others are untouched
+                assert data == THREE[1:]
+                assert "do not have their checksum; the others are not touched" in problems[0]
+
+
+def test_every_shorter_file_gives_the_whole_records_and_a_problem(file: Path) -> None:
+    whole, ends = file.read_bytes(), [stop for _, stop in spans(file)]
+    for size in range(len(whole)):
+        file.write_bytes(whole[:size])
+        data, problems = readable(file)
+        assert data == THREE[: sum(end <= size for end in ends)]
+        assert bool(problems) is (size not in ends)  # cut between two records, nobody can tell
+
+
+def test_what_lies_behind_the_break_is_one_span(file: Path) -> None:
+    whole = bytearray(file.read_bytes())
+    whole[25] ^= 1  # the second length
+    file.write_bytes(whole)
+    assert spans(file) == [(0, 25), (25, 73)]
+    with pytest.raises(TFRecordError, match=r"length of the record at byte 25 .*: all from byte 25 on is out of reach"):
+        read(file, 25, 73)
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_BYTES + 1, MAX_BYTES])
+def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "x.tfrecord"
+    file.write_bytes(record(b"good") + header(length) + bytes(100))
+    tracemalloc.start()
+    assert spans(file) == [(0, 20), (20, 132)]
+    with pytest.raises(TFRecordError, match="accepted are" if length > MAX_BYTES else "the file at 132"):
+        read(file, 20, 132)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < MIB
+    assert read(file, 0, 20) == b"good"
+
+
+def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecords, "MAX_RECORDS", 10)
+    file = tmp_path / "x.tfrecord"
+    file.write_bytes(record(b"") * 50)
+    found = spans(file)
+    assert len(found) == 11
+    assert found[-1] == (160, 800)
+    with pytest.raises(TFRecordError, match=r"ends at 176, expected is 800: .* has over 10 records"):
+        read(file, *found[-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\x1f\x8b\x08" + bytes(50), "compressed with gzip"),
+        (b"x\x9c" + bytes(50), "compressed with zlib"),
+        (b"BZh9" + bytes(50), "compressed with bzip2"),
+        (b"\n <!DOCTYPE html><html>" + bytes(50), "a web page"),
+        (b"<HTML><head>" + bytes(50), "a web page"),
+        (b"PK\x03\x04" + bytes(50), "a zip archive"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
+    ],
+)
+def test_a_file_that_is_something_else_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "x.tfrecord"
+    file.write_bytes(content)
+    (span,) = spans(file)
+    assert span == (0, len(content))
+    with pytest.raises(NoTFRecord, match=words):
+        read(file, *span)
+
+
+@pytest.mark.parametrize("begins", [b"\x1f\x8b", b"x\x9c", b"x\x01", b"x\xda"])
+def test_a_length_that_begins_like_another_format_is_a_length(tmp_path: Path, begins: bytes) -> None:
+    data = bytes(int.from_bytes(begins, "little"))
+    (tmp_path / "x.tfrecord").write_bytes(framed(data))
+    assert readable(tmp_path / "x.tfrecord") == ([data], [])
+
+
+def test_what_cannot_be_opened_is_one_span_and_told_when_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tfrecord")
+    for name in ("missing.tfrecord", "pipe.tfrecord"):
+        assert spans(tmp_path / name) == [(0, 0)]
+        with pytest.raises(OSError, match=r"No such file|no regular file"):
+            read(tmp_path / name, 0, 0)
+
+
+def test_a_file_that_changed_since_it_was_listed_is_noticed(file: Path) -> None:
+    (_, second, _) = spans(file)
+    file.write_bytes(record(b"x") + file.read_bytes())
+    with pytest.raises(TFRecordError):
+        read(file, *second)
+    with pytest.raises(TFRecordError, match="ends at 17, expected is 25: the file was changed"):
+        read(file, 0, 25)
+
+
+def test_memory_is_that_of_one_record_however_long_the_file_is(tmp_path: Path) -> None:
+    file = tmp_path / "300_MiB.tfrecord"  # sparse: the data are zeros that lie nowhere
+    data = bytes(MIB)
+    footer = struct.pack("<I", tfrecords.masked_crc(data))
+    with file.open("wb") as stream:
+        for _ in range(300):
+            stream.write(header(MIB))
+            stream.seek(MIB, os.SEEK_CUR)
+            stream.write(footer)
+    tracemalloc.start()
+    found = spans(file)
+    listing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    for start, stop in found:
+        assert len(read(file, start, stop)) == MIB
+    reading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 300
+    assert listing < MIB // 4
+    assert reading < 3 * MIB  # the last record is still held when the next is read

@@ -1,0 +1,149 @@
+"""The torch body against SMPL's equations written out, and its other promises."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from pipeline.body import Body
+from pipeline.files.formats.smpl_files import SmplArrays
+from pipeline.skeletons import JOINTS
+from pipeline.synthetic.body import VERTEX_IDS, procedural
+
+# "SMPL to spin49" of the data sheet: 45 joints of smplx, then 9 of J_regressor_extra.
+SPIN49 = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34]
+SPIN49 += [8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27]
+COMMON14_OF_H36M = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+VERTEX_JOINTS = ["nose", "reye", "leye", "rear", "lear", "lbigtoe", "lsmalltoe", "lheel"]
+VERTEX_JOINTS += ["rbigtoe", "rsmalltoe", "rheel"]
+VERTEX_JOINTS += [side + finger for side in "lr" for finger in ("thumb", "index", "middle", "ring", "pinky")]
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    return Body.stand_in()
+
+
+def smpl_paper(arrays: SmplArrays, betas: Any, rotations: Any) -> tuple[Any, Any]:
+    """Loper et al. 2015, equations 2-4 and 8-10, one body, float64, with 4 x 4 matrices: (verts, 24 joints)."""
+    shaped = arrays.v_template + np.einsum("vci,i->vc", arrays.shapedirs, betas)  # T + B_S
+    rest = arrays.J_regressor @ shaped  # J(beta)
+    corrective = np.einsum("vci,i->vc", arrays.posedirs.astype(float), (rotations[1:] - np.eye(3)).ravel())  # B_P
+    world: list[Any] = []
+    for joint, parent in enumerate(arrays.parents):
+        local = np.eye(4)
+        local[:3, :3] = rotations[joint]
+        local[:3, 3] = rest[joint] - (rest[parent] if joint else 0)
+        world.append(world[parent] @ local if joint else local)
+    relative = []
+    for matrix, place in zip(world, rest, strict=True):
+        away = np.eye(4)
+        away[:3, 3] = -place
+        relative.append(matrix @ away)  # G'
+    blended = np.einsum("vj,jab->vab", arrays.weights, np.stack(relative))
+    points = np.concatenate([shaped + corrective, np.ones((len(shaped), 1))], axis=1)
+    return np.einsum("vab,vb->va", blended, points)[:, :3], np.stack([matrix[:3, 3] for matrix in world])
+
+
+def random_inputs(n: int, seed: int = 0) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    rotations = Rotation.from_rotvec(rng.normal(0, 0.5, (n * 24, 3))).as_matrix().reshape(n, 24, 3, 3)
+    return rng.normal(0, 1, (n, 10)), rotations, rng.normal(0, 2, (n, 3))
+
+
+def tensors(*arrays: Any) -> list[torch.Tensor]:
+    return [torch.tensor(array, dtype=torch.float32) for array in arrays]
+
+
+@pytest.mark.parametrize("gender", ["neutral", "female"])
+def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> None:
+    betas, rotations, trans = random_inputs(3)
+    arrays = procedural(gender)
+    b, r, t = tensors(betas, rotations, trans)
+    out = Body.stand_in(gender)(betas=b, rotmat=r, trans=t)
+    assert out.verts.shape == (3, 6890, 3)
+    assert out.joints.shape == (3, 49, 3)
+    assert out.verts.dtype == out.joints.dtype == torch.float32
+    for k in range(3):
+        verts, joints24 = smpl_paper(arrays, betas[k], rotations[k])
+        picked = verts[[VERTEX_IDS[name] for name in VERTEX_JOINTS]]
+        joints = np.concatenate([joints24, picked, arrays.J_regressor_extra @ verts])[SPIN49]
+        np.testing.assert_allclose(out.verts[k].numpy(), verts + trans[k], atol=1e-5)
+        np.testing.assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
+
+
+def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body: Body) -> None:
+    betas, rotations, _ = random_inputs(2)
+    verts = body(betas=tensors(betas)[0], rotmat=tensors(rotations)[0]).verts
+    expected = np.einsum("jv,bvc->bjc", procedural().J_regressor_h36m, verts.numpy().astype(float))
+    np.testing.assert_allclose(body.h36m17(verts).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5)
+
+
+def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body: Body) -> None:
+    out = body(betas=torch.zeros(1, 10), rotmat=torch.eye(3).expand(1, 24, 3, 3))
+    at = dict(zip(JOINTS["spin49"], out.joints[0].numpy(), strict=True))
+    assert at["OP LWrist"][0] > 0.5 > -0.5 > at["OP RWrist"][0]
+    assert at["headtop"][1] > at["neck"][1] > at["hip"][1] > at["lknee"][1] > at["OP LHeel"][1]
+    assert at["OP Nose"][2] > at["OP LEar"][2]
+    np.testing.assert_array_equal(at["lankle"], at["OP LAnkle"])
+
+
+def test_gradients_are_finite_at_rest_and_reach_shape_and_pose(body: Body) -> None:
+    betas, rotations = tensors(random_inputs(2)[0], np.tile(np.eye(3), (2, 24, 1, 1)))
+    betas.requires_grad_(), rotations.requires_grad_()
+    out = body(betas=betas, rotmat=rotations)
+    (out.joints.square().sum() + body.common14(out.verts).abs().sum()).backward()
+    for given in (betas, rotations):
+        assert given.grad is not None
+        assert given.grad.isfinite().all()
+        assert (given.grad != 0).any()
+
+
+def test_a_checkpoint_of_a_model_that_has_a_body_holds_none_of_it(body: Body) -> None:
+    model = torch.nn.ModuleDict({"body": body, "head": torch.nn.Linear(2, 2)})
+    assert set(model.state_dict()) == {"head.weight", "head.bias"}
+    assert list(body.parameters()) == []
+    model.load_state_dict(model.state_dict())
+
+
+def test_all_of_the_body_moves_with_it(body: Body) -> None:
+    moved = Body.stand_in().to("meta")
+    assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}
+    assert {"faces", "mean_pose", "mean_shape", "mean_cam"} <= dict(moved.named_buffers()).keys()
+    assert {buffer.device.type for buffer in body.buffers()} == {"cpu"}, "and no other body with it"
+
+
+def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any) -> None:
+    loaded = Body.load(embedded.body)
+    betas, rotations, _ = tensors(*random_inputs(1))
+    torch.testing.assert_close(
+        loaded(betas=betas, rotmat=rotations).verts, body(betas=betas, rotmat=rotations).verts, atol=0, rtol=0
+    )
+    assert loaded.is_stand_in is True
+    assert loaded.digest != ""
+    male = Body.load(embedded.body, gender="male")
+    assert not torch.equal(male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_joints_alone_and_their_gradients_are_those_of_the_vertices(dense: bool) -> None:
+    arrays = procedural()
+    if dense:  # regressors of real files may be
+        rng = np.random.default_rng(0)
+        noise = {name: rng.random((n, 6890)) / 6890 for name, n in (("J_regressor_extra", 9), ("J_regressor_h36m", 17))}
+        arrays = replace(arrays, **{name: 0.5 * (getattr(arrays, name) + extra) for name, extra in noise.items()})
+    body = Body(arrays)
+    betas, rotations, _ = tensors(*random_inputs(3))
+    inputs = betas.requires_grad_(), rotations.requires_grad_()
+    posed = body(betas=betas, rotmat=rotations)
+    for order, expected in (("spin49", posed.joints), ("common14", body.common14(posed.verts))):
+        found = body.joints(betas=betas, rotmat=rotations, order=order)
+        torch.testing.assert_close(found, expected, atol=3e-6, rtol=0)
+        toward = torch.randn_like(expected)
+        sums = ((joints * toward).sum() for joints in (found, expected))
+        for ours, theirs in zip(*(torch.autograd.grad(s, inputs, retain_graph=True) for s in sums), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)

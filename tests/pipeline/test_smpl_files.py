@@ -1,0 +1,218 @@
+"""The body's files: what they must hold, what is refused, and the marks of the procedural body."""
+
+import functools
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
+from pipeline.files.formats import smpl_files
+from pipeline.files.formats.pickles import load_pickle
+from pipeline.files.raw.stand_in import MARKER
+from pipeline.synthetic.body import procedural
+
+
+@pytest.fixture
+def written(embedded: Any) -> Path:
+    """The procedural body's folder. Only to be read."""
+    return Path(embedded.body)
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change; only the neutral model."""
+    for file in written.iterdir():
+        if file.name not in ("SMPL_MALE.pkl", "SMPL_FEMALE.pkl"):
+            shutil.copy(file, tmp_path / file.name)
+    return tmp_path
+
+
+@functools.cache
+def neutral(written: Path) -> dict[str, Any]:
+    """What the neutral model's file holds."""
+    return load_pickle(written / "SMPL_NEUTRAL.pkl", kind="smpl")
+
+
+@pytest.fixture
+def change(written: Path, folder: Path) -> Callable[..., None]:
+    """change(key=value, ...): write the neutral model again with other values; None removes a key."""
+
+    def change(**changes: Any) -> None:
+        model = {key: value for key, value in {**neutral(written), **changes}.items() if value is not None}
+        (folder / "SMPL_NEUTRAL.pkl").write_bytes(pickle.dumps(model, 4))  # bytes as they are, which is quick
+
+    return change
+
+
+def test_the_procedural_bodys_files_are_read_by_the_loader_for_real_ones(written: Path) -> None:
+    for gender in smpl_files.GENDERS:
+        made, read = procedural(gender), smpl_files.load(written, gender)
+        for field in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "parents", "faces"):
+            np.testing.assert_array_equal(getattr(read, field), getattr(made, field), err_msg=field)
+            assert getattr(read, field).dtype == getattr(made, field).dtype
+    for field in ("J_regressor_extra", "J_regressor_h36m", "mean_pose", "mean_shape", "mean_cam"):
+        np.testing.assert_array_equal(getattr(read, field), getattr(procedural(), field), err_msg=field)
+    assert read.posedirs.dtype == np.float32
+    assert read.parents[:5].tolist() == [-1, 0, 0, 0, 1]
+
+
+def test_only_ten_of_three_hundred_shape_directions_are_used(folder: Path, change: Callable[..., None]) -> None:
+    shapedirs = np.tile(np.arange(300, dtype=np.float32), (6890, 3, 1))
+    change(shapedirs=shapedirs)
+    np.testing.assert_array_equal(smpl_files.load(folder).shapedirs, shapedirs[..., :10])
+
+
+def test_an_npz_model_serves_as_well_as_a_pickle(folder: Path, written: Path) -> None:
+    expected = smpl_files.load(folder)
+    model = neutral(written)
+    (folder / "SMPL_NEUTRAL.pkl").unlink()
+    np.savez(folder / "SMPL_NEUTRAL.npz", **model | {"J_regressor": model["J_regressor"].toarray()})
+    read = smpl_files.load(folder)
+    np.testing.assert_array_equal(read.J_regressor, expected.J_regressor)
+    assert read.stand_in
+
+
+def test_all_that_is_missing_is_named_with_where_to_get_it(folder: Path) -> None:
+    (folder / "SMPL_NEUTRAL.pkl").unlink()
+    (folder / smpl_files.REGRESSOR_H36M).unlink()
+    assert smpl_files.missing(folder) == ["SMPL_NEUTRAL.pkl (or .npz)", "J_regressor_h36m.npy"]
+    for what in (smpl_files.load, smpl_files.digest):
+        with pytest.raises(MissingAssets) as error:
+            what(folder)
+        for word in (str(folder), "SMPL_NEUTRAL.pkl", "J_regressor_h36m.npy", "smpl.is.tue.mpg.de", "nkolot/SPIN"):
+            assert word in str(error.value)
+        assert "python -m pipeline synthesize" in str(error.value)
+
+
+def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(folder: Path) -> None:
+    assert smpl_files.missing(folder, "male") == ["SMPL_MALE.pkl (or .npz)"]
+    with pytest.raises(MissingAssets, match=r"SMPL_MALE\.pkl"):
+        smpl_files.load(folder, "male")
+    (folder / "SMPL_NEUTRAL.pkl").rename(folder / "SMPL_MALE.pkl")
+    assert smpl_files.load(folder, "male").digest == smpl_files.digest(folder, "male")[0]
+    with pytest.raises(ValueError, match="neutral, male, female"):
+        smpl_files.load(folder, "other")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("v_template", None),
+        ("v_template", np.full((6890, 3), np.nan)),
+        ("v_template", "text"),
+        ("posedirs", np.zeros((6890, 3, 459))),  # SMPL-H
+        ("weights", np.zeros((10475, 55))),  # SMPL-X
+        ("kintree_table", np.zeros((2, 24), np.uint32) + 23),
+        ("f", np.full((13776, 3), 6890, np.uint32)),
+        ("J_regressor", sparse.csc_matrix((2**40, 6890))),  # takes no memory
+    ],
+)
+def test_a_key_of_the_wrong_kind_is_named_with_what_was_expected(
+    folder: Path, change: Callable[..., None], key: str, value: Any
+) -> None:
+    change(**{key: value})
+    with pytest.raises(RawDataError, match=rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"):
+        smpl_files.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, None) for name in (smpl_files.REGRESSOR_EXTRA, smpl_files.REGRESSOR_H36M, smpl_files.MEAN_PARAMS)),
+        *((smpl_files.MEAN_PARAMS, content) for content in (b"", b"<html>", b"PK\x03\x04 not an archive")),
+        (smpl_files.REGRESSOR_EXTRA, b"\x93NUMPY\x01\x00"),
+    ],
+)
+def test_a_file_that_is_no_array_is_named(folder: Path, name: str, content: bytes | None) -> None:
+    if content is None:  # Python objects
+        with (folder / name).open("wb") as file:
+            objects = np.array([{"a": 1}], object)
+            np.savez(file, pose=objects) if name.endswith("z") else np.save(file, objects)
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(RawDataError, match=name):
+        smpl_files.load(folder)
+
+
+def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(folder: Path) -> None:
+    shutil.copy(folder / smpl_files.MEAN_PARAMS, folder / smpl_files.REGRESSOR_EXTRA)
+    with pytest.raises(RawDataError, match=rf"{smpl_files.REGRESSOR_EXTRA}.*found nothing"):
+        smpl_files.load(folder)
+    (folder / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UnsafePickle, match=r"SMPL_NEUTRAL\.pkl.*os\.system"):
+        smpl_files.load(folder)
+
+
+def test_mean_parameters_may_have_a_leading_axis(folder: Path) -> None:
+    mean = np.load(folder / smpl_files.MEAN_PARAMS)
+    np.savez(folder / smpl_files.MEAN_PARAMS, **{key: value[None].astype(np.float32) for key, value in mean.items()})
+    np.testing.assert_allclose(smpl_files.load(folder).mean_pose, mean["pose"], atol=1e-6)
+
+
+def test_either_mark_makes_a_procedural_body_and_neither_a_real_one(folder: Path, change: Callable[..., None]) -> None:
+    assert smpl_files.load(folder).stand_in
+    (folder / MARKER).unlink()
+    assert smpl_files.load(folder).stand_in, "the key in the model file"
+    change(stand_in=None)
+    assert not smpl_files.load(folder).stand_in
+    (folder / MARKER).write_text("{}")
+    assert smpl_files.load(folder).stand_in, "the marker file"
+    assert smpl_files.digest(folder)[1]
+
+
+def test_the_digest_follows_the_content_and_not_the_place_or_the_time(folder: Path, tmp_path_factory: Any) -> None:
+    first, stand_in = smpl_files.digest(folder)
+    assert stand_in
+    assert smpl_files.load(folder).digest == first
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "body"
+    shutil.copytree(folder, elsewhere)
+    os.utime(elsewhere / "SMPL_NEUTRAL.pkl", ns=(1, 1))
+    assert smpl_files.digest(elsewhere)[0] == first
+    cam = np.load(folder / smpl_files.MEAN_PARAMS)
+    np.savez(folder / smpl_files.MEAN_PARAMS, pose=cam["pose"], shape=cam["shape"], cam=np.array([1.0, 0.0, 0.0]))
+    assert smpl_files.digest(folder)[0] != first
+
+
+def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
+    before = smpl_files.digest(folder)
+    model = (folder / "SMPL_NEUTRAL.pkl").read_bytes()
+    (folder / "SMPL_MALE.pkl").write_bytes(model)
+    (folder / "SMPL_NEUTRAL.npz").write_bytes(b"the .pkl is the one that is read")
+    (folder / "README.txt").write_text("about the body")
+    assert smpl_files.digest(folder) == before
+    male = smpl_files.digest(folder, "male")
+    (folder / "SMPL_NEUTRAL.pkl").write_bytes(model + b"more")
+    assert smpl_files.digest(folder) != before
+    assert smpl_files.digest(folder, "male") == male
+
+
+@pytest.mark.parametrize(
+    ("file", "ours", "theirs", "found"),
+    [
+        (
+            smpl_files.REGRESSOR_H36M,
+            [1, 2, 3],
+            [4, 5, 6],
+            "lhip at x = -0.092 m",
+        ),  # legs: as in J_regressor_h36m_correct
+        (smpl_files.REGRESSOR_H36M, [1, 2, 3], [11, 12, 13], "at y ="),  # a leg and an arm of one side
+        (smpl_files.REGRESSOR_EXTRA, [0], [1], "lhip at x = -0.092 m"),
+        ("SMPL_NEUTRAL.pkl", [1, 4, 7], [2, 5, 8], "lhip at x = -0.085 m"),
+    ],
+)
+def test_a_regressor_of_another_joint_order_is_refused_by_geometry(
+    folder: Path, change: Callable[..., None], file: str, ours: list[int], theirs: list[int], found: str
+) -> None:
+    model = file.endswith(".pkl")
+    regressor = smpl_files.load(folder).J_regressor if model else np.load(folder / file)
+    regressor[ours + theirs] = regressor[theirs + ours]  # exchanged
+    change(J_regressor=regressor) if model else np.save(folder / file, regressor)
+    with pytest.raises(RawDataError, match=f"{file}.*{found}"):
+        smpl_files.load(folder)
