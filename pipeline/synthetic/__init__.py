@@ -86,11 +86,11 @@ def synthesize(
     total = sum(len(list(layout.plan(request))) for layout in missing)
     if read_marker(body) != _marker():
         write_body(body)
-    done, cores = 0, workers or len(os.sched_getaffinity(0))
+    n_written, cores = 0, workers or len(os.sched_getaffinity(0))
     for layout in missing:
         for take in _record(layout, raw / layout.name, request, cores):
-            done += 1
-            progress(done, total, f"{layout.name} {take.shot.name}")
+            n_written += 1
+            progress(n_written, total, f"{layout.name} {take.shot.name}")
 
 
 def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
@@ -158,8 +158,8 @@ def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
 def _refuse_foreign(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    found = read_marker(folder)
-    if found is None or found.get("stand_in") is not True:
+    marker = read_marker(folder)
+    if marker is None or marker.get("stand_in") is not True:
         raise PipelineError(
             f"{folder}: expected no folder, or demo data with its {MARKER}; found other files, which stay as they are. "
             "Choose another --out, or switch the demo data off ([embedded] enabled = false)."

@@ -126,9 +126,9 @@ class Backdrop:
         width, height = -(-camera.width // COARSE), -(-camera.height // COARSE)
         x, y = (np.arange(n, dtype=np.float32) * COARSE + (COARSE - 1) / 2 for n in (width, height))
         inverse = np.linalg.inv(camera.intrinsics).astype(np.float32)
-        seen = np.stack(np.broadcast_arrays(x[None], y[:, None], np.float32(1)), axis=-1) @ inverse.T
+        points = np.stack(np.broadcast_arrays(x[None], y[:, None], np.float32(1)), axis=-1) @ inverse.T
         extrinsics = camera.extrinsics[frame].astype(np.float32)
-        rays = seen @ extrinsics[:3, :3]  # into the world: R^T
+        rays = points @ extrinsics[:3, :3]  # into the world: R^T
         eye = -extrinsics[:3, :3].T @ extrinsics[:3, 3]
         far = np.linalg.norm(rays[..., [0, 2]], axis=-1)
         turns = np.arctan2(rays[..., 0], rays[..., 2]) / (2 * np.pi) % 1

@@ -45,8 +45,8 @@ CHUNK: Final = 64  # frames skinned at a time: 64 x 6890 x 12 numbers are 42 MB
 def procedural(gender: str = "neutral") -> SmplArrays:
     """The body in memory. It is read once in a process, so its arrays are read-only."""
     arrays, of_gender = _stored(), GENDERS.index(gender)
-    own = {"v_template": arrays["v_template"][of_gender], "digest": str(arrays["digest"][of_gender])}
-    return SmplArrays(**(arrays | own), stand_in=True)
+    of_this_gender = {"v_template": arrays["v_template"][of_gender], "digest": str(arrays["digest"][of_gender])}
+    return SmplArrays(**(arrays | of_this_gender), stand_in=True)
 
 
 @cache
@@ -107,23 +107,23 @@ def skin(
     The root turns about its own joint, not about the origin, as in SMPL.
     """
     chosen = slice(None) if vertices is None else vertices
-    shaped, rest = _shaped(body, betas)[chosen], rest_joints(body, betas)
+    shaped, rest_pose = _shaped(body, betas)[chosen], rest_joints(body, betas)
     weights = np.asarray(body.weights[chosen], np.float64)
     posedirs = _posedirs(body)[chosen].reshape(-1, 207)
     rotations = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     turns, joints = rotations.copy(), np.empty((len(rotations), 24, 3))  # global, eq. 3-4
-    joints[:, 0] = rest[0]
+    joints[:, 0] = rest_pose[0]
     for j in range(1, 24):
         parent = int(body.parents[j])
         turns[:, j] = turns[:, parent] @ rotations[:, j]
-        joints[:, j] = joints[:, parent] + turns[:, parent] @ (rest[j] - rest[parent])
+        joints[:, j] = joints[:, parent] + turns[:, parent] @ (rest_pose[j] - rest_pose[parent])
     joints = joints + np.asarray(trans)[:, None]
     verts = np.empty((len(joints), len(shaped), 3))
     for start in range(0, len(joints), CHUNK):
         part = slice(start, start + CHUNK)
         corrective = (rotations[part, 1:] - np.eye(3)).reshape(-1, 207) @ posedirs.T  # (t, 3 V), eq. 9
         posed_rest = shaped + corrective.reshape(-1, len(shaped), 3)
-        offsets = joints[part] - np.einsum("tjab,jb->tja", turns[part], rest)
+        offsets = joints[part] - np.einsum("tjab,jb->tja", turns[part], rest_pose)
         transforms = np.concatenate([turns[part], offsets[..., None]], axis=-1).reshape(-1, 24, 12)
         blended = (weights @ transforms).reshape(-1, len(shaped), 3, 4)
         verts[part] = np.einsum("tvab,tvb->tva", blended[..., :3], posed_rest) + blended[..., 3]

@@ -32,8 +32,8 @@ Feature = Sequence[bytes] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 
 def jpeg(image: Image) -> bytes:
     """Encode an RGB picture (H, W, 3)."""
-    done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
+    encodable, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not encodable:
         raise PipelineError("OpenCV cannot encode JPEG. Install opencv-python with its image codecs.")
     return encoded.tobytes()
 

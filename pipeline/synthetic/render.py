@@ -59,15 +59,15 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     inverse = inverse_depth[drawn].astype(np.float32)
     # 1 / depth is linear in the picture.
     nearness = np.asarray(sum(w * inverse[fragment, i] for i, w in enumerate(bary)), np.float32)
-    place = (low[fragment, 1] + y[inside]) * width + low[fragment, 0] + x[inside]
-    buffer, seen = np.zeros(width * height, np.float32), np.full(width * height, -1, np.int32)
-    np.maximum.at(buffer, place, nearness)
-    won = np.flatnonzero(nearness == buffer[place])
-    seen[place[won]] = drawn[fragment[won]]
+    pixel = (low[fragment, 1] + y[inside]) * width + low[fragment, 0] + x[inside]
+    buffer, nearest_face = np.zeros(width * height, np.float32), np.full(width * height, -1, np.int32)
+    np.maximum.at(buffer, pixel, nearness)
+    won = np.flatnonzero(nearness == buffer[pixel])
+    nearest_face[pixel[won]] = drawn[fragment[won]]
     weights = np.zeros((width * height, 3), np.float32)
-    weights[place[won]] = np.stack(bary, axis=1)[won]
+    weights[pixel[won]] = np.stack(bary, axis=1)[won]
     shape = (height, width)
-    return Samples(seen.reshape(shape), buffer.reshape(shape), weights.reshape(*shape, 3))
+    return Samples(nearest_face.reshape(shape), buffer.reshape(shape), weights.reshape(*shape, 3))
 
 
 def _spread(extent: Ints) -> tuple[Ints, Ints, Ints]:
@@ -131,7 +131,7 @@ class Renderer:
         """Draw one frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)), before the backdrop."""
         verts = [body for body, _ in bodies]
         canvas = backdrop.shade(backdrop.paint(camera, frame), camera, frame, np.concatenate(verts))
-        samples, (left, top) = self._sample(camera, frame, verts)
+        samples, (x0, top) = self._sample(camera, frame, verts)
         depth = np.full(canvas.shape[:2], np.inf, np.float32)
         if samples.face.size:
             light = np.concatenate([self._light(body, backdrop.to_light) for body in verts])
@@ -139,10 +139,10 @@ class Renderer:
             hit = np.nonzero(samples.face >= 0)
             face = samples.face[hit]
             brightness = np.einsum("nc,nc->n", samples.barycentric[hit], light[face])
-            seen = np.zeros((*samples.face.shape, 4), np.float32)  # RGB and coverage of each sample
-            seen[hit] = np.column_stack([colours[face] * brightness[:, None], np.ones(len(face), np.float32)])
-            mean = _over_pixels(seen, np.add) / np.float32(SUPERSAMPLING**2)
-            part = (slice(top, top + mean.shape[0]), slice(left, left + mean.shape[1]))
+            rgba = np.zeros((*samples.face.shape, 4), np.float32)  # RGB and coverage of each sample
+            rgba[hit] = np.column_stack([colours[face] * brightness[:, None], np.ones(len(face), np.float32)])
+            mean = _over_pixels(rgba, np.add) / np.float32(SUPERSAMPLING**2)
+            part = (slice(top, top + mean.shape[0]), slice(x0, x0 + mean.shape[1]))
             canvas[part] = canvas[part] * (1 - mean[..., 3:]) + mean[..., :3]
             with np.errstate(divide="ignore"):
                 depth[part] = 1 / _over_pixels(samples.inverse_depth, np.maximum)

@@ -174,7 +174,7 @@ def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> NDArray[np.bool_]:
     """(49,) a joint is seen when it is in the picture and nothing is in front of the body around it."""
-    seen = camera.sees(actor.kp_2d[frame])
-    x, y = np.round(np.where(seen[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
+    visible = camera.sees(actor.kp_2d[frame])
+    x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
     distance = actor.spin49[frame] @ camera.extrinsics[frame, 2, :3] + camera.extrinsics[frame, 2, 3]
-    return np.asarray(seen & (distance < depth[y, x] + OCCLUDED_M))
+    return np.asarray(visible & (distance < depth[y, x] + OCCLUDED_M))

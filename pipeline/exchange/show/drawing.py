@@ -80,15 +80,15 @@ class ViewBox(NamedTuple):
 
 def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
     """points (49, 2), visible (49,), what to show beside each joint's name. A bone needs both of its ends."""
-    seen = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
-    at: dict[int, tuple[float, float]] = dict(zip(seen, map(tuple, points[seen].tolist()), strict=True))
+    drawn = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
+    positions: dict[int, tuple[float, float]] = dict(zip(drawn, map(tuple, points[drawn].tolist()), strict=True))
     lines = []
     for a, b in bones("spin49"):
-        if a in at and b in at:
+        if a in positions and b in positions:
             sides = {SIDES[a], SIDES[b]} - {"middle"}
             side = sides.pop() if len(sides) == 1 else "middle"
-            lines.append(Line(*at[a], *at[b], side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
-    dots = [Dot(*place, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}") for j, place in at.items()]
+            lines.append(Line(*positions[a], *positions[b], side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
+    dots = [Dot(*position, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}") for j, position in positions.items()]
     return Skeleton(tuple(lines), tuple(dots))
 
 
@@ -132,13 +132,13 @@ def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | Non
     """
     n_frames, flag = len(rows["frame_index"]), rows.get("has_3d")
     if "kp_3d" in rows:
-        joints, what = rows["kp_3d"].astype(np.float64), "kp_3d: 3D joints as labelled"
+        joints, caption = rows["kp_3d"].astype(np.float64), "kp_3d: 3D joints as labelled"
     elif "kp_3d_eval" in rows:
         confident = np.concatenate([rows["kp_3d_eval"], np.ones((n_frames, 14, 1))], axis=-1)
         joints = convert(confident, source="common14", target="spin49")
         centre = joints[:, HIPS, :3].mean(axis=1, keepdims=True)  # common14 has no pelvis
         joints[..., :3] = np.where(joints[..., 3:] > 0, joints[..., :3] - centre, 0)
-        what = "kp_3d_eval: the 14 joints that evaluation compares"
+        caption = "kp_3d_eval: the 14 joints that evaluation compares"
     elif "pose" not in rows or "betas" not in rows:
         return None, "no 3D labels"
     elif body is None:
@@ -151,11 +151,11 @@ def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | Non
             joints[finite, :, :3], _ = load_body(body).posed_joints(pose[finite], betas[finite])
         joints[..., :3] -= joints[:, PELVIS : PELVIS + 1, :3]
         joints[finite, :, 3] = 1
-        what = "the neutral body, posed by pose and betas"
+        caption = "the neutral body, posed by pose and betas"
     joints[~np.isfinite(joints).all(axis=-1)] = 0
     if flag is not None:
         joints[flag != 1, :, 3] = 0
-    return joints, what
+    return joints, caption
 
 
 @functools.lru_cache(maxsize=1)

@@ -75,7 +75,7 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     A frame that cannot be decoded becomes a card with the reason. Raises as `Body.load` does.
     """
     rows = track.rows
-    joints, what = joints_3d(rows, body)
+    joints, caption = joints_3d(rows, body)
     indices = [int(index) for index in rows["frame_index"]]
     solid = [() if joints is None else views(joints[i], camera="bbox" in rows) for i in range(len(indices))]
     frames = (Frame(i, None, None) for i in indices) if track.source is None else track.source.read(indices)
@@ -84,7 +84,7 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
         n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum()) if "kp_2d" in rows else None
         flags = tuple(name for name in track.flags if rows[name][i] != 1)
         cards.append(Card(frame.index, n_visible, flags, *_pictures(frame, track, i), solid[i]))
-    return Portrait(track, what, view_box([view for of_frame in solid for view in of_frame]), tuple(cards))
+    return Portrait(track, caption, view_box([view for of_frame in solid for view in of_frame]), tuple(cards))
 
 
 def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
@@ -133,8 +133,8 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
     """Decode, draw and write: one track at a time is in memory. `out` appears when it is complete."""
 
     def portraits() -> Iterator[Portrait]:
-        for done, track in enumerate(shown.tracks):
-            progress(done, len(shown.tracks), track.record.name)
+        for n_drawn, track in enumerate(shown.tracks):
+            progress(n_drawn, len(shown.tracks), track.record.name)
             yield portrait(track, shown.body)
         progress(len(shown.tracks), len(shown.tracks))
 
@@ -156,10 +156,12 @@ def write(page: TemplateStream, out: Path) -> None:
 def templates(*folders: Path) -> Environment:
     """The templates of `folders`, before those of this package, with the filters and names that they use."""
     loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"number": number, "count": count}
-    made.globals |= {"grid": grid, "isnan": math.isnan}
-    return made
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "count": count}
+    environment.globals |= {"grid": grid, "isnan": math.isnan}
+    return environment
 
 
 def grid(low: float, length: float) -> list[float]:

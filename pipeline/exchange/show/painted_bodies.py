@@ -69,12 +69,12 @@ class Painter:
         samples = np.maximum(np.rint(size * min(FINEST, RASTER_PX / size.max())), 1)
         places = (body.pixels - low + 0.5) * (samples / size) - 0.5
         inverse_depth = np.divide(1, body.depth, out=np.zeros(len(body.depth)), where=in_front)
-        seen = rasterise(places[faces], inverse_depth[faces], int(samples[0]), int(samples[1]))
-        layer = np.zeros((*seen.face.shape, 4), np.float32)  # RGB times coverage, coverage
-        hit = np.nonzero(seen.face >= 0)
+        visible = rasterise(places[faces], inverse_depth[faces], int(samples[0]), int(samples[1]))
+        layer = np.zeros((*visible.face.shape, 4), np.float32)  # RGB times coverage, coverage
+        hit = np.nonzero(visible.face >= 0)
         facing = self._normals(body.verts) @ TO_LIGHT  # (V,)
         light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
-        brightness = np.einsum("nc,nc->n", seen.barycentric[hit], light[faces[seen.face[hit]]])
+        brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light[faces[visible.face[hit]]])
         layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
         how = cv2.INTER_AREA if samples[0] > size[0] else cv2.INTER_LINEAR
         layer = np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)

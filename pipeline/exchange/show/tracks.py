@@ -97,9 +97,9 @@ def from_cache(
     """
     split = cache.open(root)[name]
     if choice.rejected:
-        reader, there, model = recorded_reader(split, raw, body)
+        reader, raw_folder, model = recorded_reader(split, raw, body)
         names = {video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED}
-        return from_raw(reader, name.partition("/")[2], there, choice, body=model, of=names)
+        return from_raw(reader, name.partition("/")[2], raw_folder, choice, body=model, of=names)
     recorded, stand_in = split.provenance.get("raw"), bool(split.manifest.get("stand_in", False))
     if raw is None and recorded is None and "bbox" in split.columns:
         raise PipelineError(
@@ -116,8 +116,8 @@ def from_cache(
     if choice.names:
         number = {track: i for i, track in enumerate(split.tracks.names)}
         if unknown := [track for track in choice.names if track not in number]:
-            some = ", ".join(islice(number, 3)) or "none"
-            raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {some}, ...")
+            examples = ", ".join(islice(number, 3)) or "none"
+            raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ...")
         numbers = [number[track] for track in choice.names]
     return Shown(
         name=name,
@@ -155,13 +155,13 @@ def from_raw(
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
     _refuse_other_body(raw, parts["stand_in"], body)
-    found = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
-    tracks = [found.called(name) for name in choice.names] if choice.names else found.spread_out()
-    failed = [account for account in found.accounts.values() if is_failure(dataset, account)]
+    read = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
+    tracks = [read.called(name) for name in choice.names] if choice.names else read.spread_out()
+    failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
     defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
     if defects:
-        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        warnings.append(f"The reader failed on video {defects[0].name}{others}: {defects[0].message}")
+        further = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        warnings.append(f"The reader failed on video {defects[0].name}{further}: {defects[0].message}")
     return Shown(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -169,8 +169,8 @@ def from_raw(
         body=body,
         stand_in=parts["stand_in"],
         reader=parts,
-        totals=Accounting(found.accounts.values()).totals(),
-        totals_of=f"the videos that were read for this page: {len(found.accounts):,} of {len(found.videos):,}",
+        totals=Accounting(read.accounts.values()).totals(),
+        totals_of=f"the videos that were read for this page: {len(read.accounts):,} of {len(read.videos):,}",
         n_rejected=len(failed),
         rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
         n_tracks=None,
@@ -227,11 +227,11 @@ class _RawTracks:
         videos = self.videos
         parts = min(self._choice.tracks, len(videos))
         starts = [i * len(videos) // parts for i in range(parts)]
-        found: list[ShownTrack] = []
+        chosen: list[ShownTrack] = []
         for start, stop in pairwise([*starts, len(videos)]):
             tracks = next(filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), [])
-            found += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
-        return [found[i] for i in spread(len(found), self._choice.tracks)]
+            chosen += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
+        return [chosen[i] for i in spread(len(chosen), self._choice.tracks)]
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
@@ -272,8 +272,8 @@ def shown_track(
 ) -> ShownTrack:
     """A track whose columns, by their names in the cache, are given for all its frames."""
     frame_index = columns["frame_index"]
-    seen = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
-    visible = seen.sum(axis=1)
+    marked = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
+    visible = marked.sum(axis=1)
     after = np.flatnonzero(np.diff(frame_index) != track.step) + 1
     chosen = spread(len(frame_index), frames)
     return ShownTrack(
@@ -281,7 +281,7 @@ def shown_track(
         n_frames=len(frame_index),
         source=source,
         gaps=tuple((int(frame_index[i - 1]), int(frame_index[i])) for i in after),
-        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(seen.any(axis=0))),
+        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(marked.any(axis=0))),
         visible=(int(visible.min()), int(visible.max())),
         flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
         notes=tuple(notes),

@@ -94,9 +94,9 @@ def export(
         raise PipelineError(f"{name}: cannot be exported without {lost[0]}: {absent[lost[0]]}")
     fields = tuple(field for field in layout.fields if field not in absent)
     needed = {NEEDS.get(field) for field in fields}
-    segments = segments_of(split, {what: has for what, has in checks.items() if what in needed})
+    segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
     if not segments.rows:
-        why = ", ".join(f"{n:,} rows have {what}" for what, n in segments.left_out.items()) or "it has no tracks"
+        why = ", ".join(f"{n:,} rows have {need}" for need, n in segments.left_out.items()) or "it has no tracks"
         raise PipelineError(f"{name}: nothing to export: {why}")
     arrays = _Fields(split, layout, segments, stream, progress).arrays(fields)
     temporary = file.with_name(f".{file.name}.part")
@@ -151,14 +151,14 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]
     """Field of the layout that cannot be written -> why."""
     absent = {}
     for field in layout.fields:
-        what = NEEDS.get(field, FEATURES)
+        needed = NEEDS.get(field, FEATURES)
         columns = (layout.column_3d,) if field == "joints3D" else FIELDS[field].columns
         if missing := [name for name in columns if name not in split.columns]:
             absent[field] = f"the split has no {' and no '.join(missing)}"
-        elif what != FEATURES and not any(
-            checks[what](start, stop).any() for start, stop in spans(split.tracks.start, split.tracks.stop)
+        elif needed != FEATURES and not any(
+            checks[needed](start, stop).any() for start, stop in spans(split.tracks.start, split.tracks.stop)
         ):
-            absent[field] = f"in no row ({what})"
+            absent[field] = f"in no row ({needed})"
         elif field == "img_name" and any(
             split.videos[video].source.partition(":")[0] not in NAMED
             for video in np.unique(split.tracks.video).tolist()
@@ -190,8 +190,8 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
     """
     first = np.flatnonzero(np.r_[True, start[1:] != stop[:-1]]) if len(start) else np.zeros(0, np.int64)
     for a, b in zip(start[first], stop[np.r_[first[1:] - 1, len(stop) - 1]], strict=True) if len(first) else ():
-        for at in range(int(a), int(b), BATCH):
-            yield at, min(at + BATCH, int(b))
+        for first_row in range(int(a), int(b), BATCH):
+            yield first_row, min(first_row + BATCH, int(b))
 
 
 def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
@@ -200,9 +200,9 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
     rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start, stop in spans(split.tracks.start, split.tracks.stop):
         keep = np.ones(stop - start, bool)
-        for what, has in checks.items():
+        for need, has in checks.items():
             lacks = keep & ~has(start, stop)
-            left_out[what] += int(lacks.sum())
+            left_out[need] += int(lacks.sum())
             keep &= ~lacks
         rows.append(start + np.flatnonzero(keep))
         frames.append(split.rows("frame_index", start, stop)[keep])
@@ -213,7 +213,7 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
     first = np.flatnonzero(np.r_[True, ~follows]) if len(row) else np.zeros(0, np.int64)
     last = np.r_[first[1:] - 1, len(row) - 1][: len(first)]
     return Segments(
-        row[first], row[last] + 1, track[first], frame[last], {what: n for what, n in left_out.items() if n}
+        row[first], row[last] + 1, track[first], frame[last], {need: n for need, n in left_out.items() if n}
     )
 
 
@@ -271,9 +271,9 @@ class _Fields:
         kp_2d = self.split.rows("kp_2d", start, stop)
         if self.layout.in_crops:
             bbox = self.split.rows("bbox", start, stop)
-            side, known = bbox[:, None, 2:], kp_2d.any(axis=-1, keepdims=True)
+            side, annotated = bbox[:, None, 2:], kp_2d.any(axis=-1, keepdims=True)
             kp_2d[..., :2] = (kp_2d[..., :2] - (bbox[:, None, :2] - side / 2)) * (PICTURE / side)
-            kp_2d = np.where(known, kp_2d, 0)
+            kp_2d = np.where(annotated, kp_2d, 0)
         return convert(kp_2d, source="spin49", target=self.layout.joints_2d)
 
     def _valid(self, start: int, stop: int) -> Array:
@@ -315,10 +315,10 @@ def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks]) -> str:
     if layout.container == "hdf5":
         with h5py.File(file, "w") as stored:
             for name, array in arrays.items():
-                dataset, at = stored.create_dataset(name, array.shape, array.dtype), 0
+                dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
                 for block in array.blocks():
-                    dataset[at : at + len(block)] = block
-                    at += len(block)
+                    dataset[row : row + len(block)] = block
+                    row += len(block)
         with file.open("rb") as complete:
             os.fsync(complete.fileno())
         return whole_file_digest(file)
@@ -340,8 +340,8 @@ def _provenance(
     source = None
     if "features" in arrays:
         manifest = split.stream_manifest(stream)
-        kept = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
-        source = {"name": stream, "digest": manifest["digest"], **kept}
+        recorded = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
+        source = {"name": stream, "digest": manifest["digest"], **recorded}
     return {
         "format": "vibe",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),

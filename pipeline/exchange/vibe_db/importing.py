@@ -121,30 +121,30 @@ def _resolved(layout: Layout, database: Database, provenance: Mapping[str, Any],
     if "joints2D" in database.fields:
         layout = replace(layout, joints_2d=_joints_2d(layout, database, provenance, options))
     if "joints3D" in database.fields:
-        found = database.fields["joints3D"].shape[1]
-        if found != len(joint_names(layout.joints_3d)) and layout.joints_3d == "spin49":
-            raise database.error("joints3D", "49 joints", f"{found}", "Only test and validation files have 14.")
-        layout = replace(layout, joints_3d="spin49" if found == len(JOINTS["spin49"]) else "common14")
+        n_joints = database.fields["joints3D"].shape[1]
+        if n_joints != len(joint_names(layout.joints_3d)) and layout.joints_3d == "spin49":
+            raise database.error("joints3D", "49 joints", f"{n_joints}", "Only test and validation files have 14.")
+        layout = replace(layout, joints_3d="spin49" if n_joints == len(JOINTS["spin49"]) else "common14")
     return layout
 
 
 def _joints_2d(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Skeleton:
     """The order of joints2D: that of the option, of the file's provenance, or by the number of joints."""
     n_joints = database.fields["joints2D"].shape[1]
-    own = provenance.get("joints", {}).get("joints2D")
+    recorded = provenance.get("joints", {}).get("joints2D")
     if options.joints_2d is not None:
         order: Skeleton = ORDERS[options.joints_2d]
-    elif isinstance(own, list) and all(isinstance(joint, str) for joint in own):
-        order = next((name for name, joints in JOINTS.items() if list(joints) == own), tuple(own))
+    elif isinstance(recorded, list) and all(isinstance(joint, str) for joint in recorded):
+        order = next((name for name, joints in JOINTS.items() if list(joints) == recorded), tuple(recorded))
     elif n_joints == len(JOINTS["penn_action"]) and layout.joints_2d == "penn_action":
         # In pictures y grows downwards, and most people stand: the order shows in whether the first joint is the top.
         joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
-        seen = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
-        share = f"{float((seen[:, 0, 1] < seen[:, -1, 1]).mean()):.0%}" if len(seen) else "none"
+        visible = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
+        share = f"{float((visible[:, 0, 1] < visible[:, -1, 1]).mean()):.0%}" if len(visible) else "none"
         raise database.error(
             "joints2D",
             "13 joints in an order that is known",
-            f"13 joints, the first above the last in {share} of {len(seen):,} frames (penn_action: most, "
+            f"13 joints, the first above the last in {share} of {len(visible):,} frames (penn_action: most, "
             f"{WITHOUT_NECK}: few)",
             "Scripts of VIBE wrote 13 in the order of LSP without its neck, and read them as Penn Action's. Say which "
             f"these are: --joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
@@ -186,10 +186,10 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
     before = committed.manifest.get("reader", {})
     if before == origin:
         return ""
-    was = f"imported from {before['imported']['file']}" if "imported" in before else "converted from raw data"
+    earlier = f"imported from {before['imported']['file']}" if "imported" in before else "converted from raw data"
     changed = describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
     raise PipelineError(
-        f"{root}/{name}: was {was}{f' ({changed})' if changed else ''}. An import makes a split of its own: name "
+        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import makes a split of its own: name "
         "another cache (--cache), or remove that folder, its features included."
     )
 
@@ -200,12 +200,12 @@ def _write_tracks(
     plan, provenance = cache.fingerprint(origin), {"imported": str(tracks.database.file.resolve())}
     with cache.SplitWriter(root, name, columns=tracks.columns, plan=plan, provenance=provenance) as writer:
         writer.begin()
-        journalled, done = set(writer.journalled), 0
+        journalled, n_rows = set(writer.journalled), 0
         for video in tracks.videos():
-            done += video.account.found
+            n_rows += video.account.found
             if video.entry.name not in journalled:
                 writer.append(video.entry, video.tracks)
-            progress(done, tracks.database.rows, "labels")
+            progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         # Without numbers of the full release: the file may be a part of it.
         totals = Accounting(accounts).totals()
@@ -216,7 +216,7 @@ def _write_stream(
     root: cache.Root, name: str, stream: str, tracks: FileReader, provenance: Mapping[str, Any], options: Options
 ) -> bool:
     """Write the features of the committed rows; False when they are up to date."""
-    exported = found if isinstance(found := provenance.get("stream"), dict) else {}
+    exported = recorded if isinstance(recorded := provenance.get("stream"), dict) else {}
     weights = exported.get("identity") if options.weights_of is None else options.weights_of
     origin = {"kind": "imported", "version": VERSION, "file_sha256": tracks.digest}
     identity = {**origin, "weights": weights, "precision": None}

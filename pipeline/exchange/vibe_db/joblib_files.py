@@ -59,11 +59,11 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
     with reading(file, EXPECTED, do=AGAIN):  # of a damaged pickle anything; an empty file cannot be mapped
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _refuse_compressed(file, content[:8])
-            found = _Unpickler(file, content).load()
-        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-            refuse(f"{type(found).__name__} at the top")
-    arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
-    return arrays, tuple(sorted(found.keys() - arrays.keys()))
+            loaded = _Unpickler(file, content).load()
+        if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+            refuse(f"{type(loaded).__name__} at the top")
+    arrays = {name: value for name, value in loaded.items() if isinstance(value, np.ndarray)}
+    return arrays, tuple(sorted(loaded.keys() - arrays.keys()))
 
 
 def _refuse_compressed(file: Path, start: bytes) -> None:
@@ -120,11 +120,11 @@ class _Unpickler(ArrayUnpickler):
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
             self.content.seek(padding, 1)
-        at, n_bytes = self.content.tell(), math.prod(sizes) * dtype.itemsize
-        if n_bytes > len(self.content) - at:
-            refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {at:,}")
+        offset, n_bytes = self.content.tell(), math.prod(sizes) * dtype.itemsize
+        if n_bytes > len(self.content) - offset:
+            refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {offset:,}")
         self.content.seek(n_bytes, 1)
-        return np.memmap(self.path, dtype, "r", at, sizes, order)
+        return np.memmap(self.path, dtype, "r", offset, sizes, order)
 
     def texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """An array of objects is a pickle of its own. Only one of texts is of use."""
@@ -162,12 +162,12 @@ def joblib_parts(arrays: Mapping[str, Blocks]) -> Iterator[bytes | memoryview]:
         key, described = _instructions(name), _instructions(wrapper)
         start = key + _fill(-(position + len(key) + len(described)) % ALIGNED) + described
         yield start
-        left = n_bytes = math.prod(array.shape) * array.dtype.itemsize
+        missing = n_bytes = math.prod(array.shape) * array.dtype.itemsize
         for block in array.blocks():
-            left -= block.nbytes
+            missing -= block.nbytes
             yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-        if left:
-            raise ValueError(f"{name}: {n_bytes - left:,} bytes in blocks, {n_bytes:,} announced")
+        if missing:
+            raise ValueError(f"{name}: {n_bytes - missing:,} bytes in blocks, {n_bytes:,} announced")
         yield pickle.SETITEM
         position += len(start) + n_bytes + 1
     yield pickle.STOP

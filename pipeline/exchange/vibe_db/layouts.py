@@ -159,10 +159,10 @@ def names_of(source: str) -> Callable[[int], str] | None:
 
 def numbers_in(texts: Sequence[str]) -> NDArray[np.int64] | None:
     """The last number in each text; None when one has none: "frame_000012" and "frames/0001/000012.jpg" are 12."""
-    found = [_LAST_NUMBER.search(text) for text in texts]
-    if not all(found):
+    matches = [_LAST_NUMBER.search(text) for text in texts]
+    if not all(matches):
         return None
-    return np.array([int(match[1]) for match in found if match], np.int64)
+    return np.array([int(match[1]) for match in matches if match], np.int64)
 
 
 def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
@@ -216,9 +216,9 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
         return {}
     do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
     content = load_json(source, do=do)
-    known = content if isinstance(content, dict) else {}
-    if known.get("sha256") != sha256 or not isinstance(known.get("stand_in"), bool):
-        found = known.get("sha256", type(content).__name__)
+    recorded = content if isinstance(content, dict) else {}
+    if recorded.get("sha256") != sha256 or not isinstance(recorded.get("stand_in"), bool):
+        sha256_found = recorded.get("sha256", type(content).__name__)
         do = f"It belongs to other content: bring the one that was written with {file.name}, or remove it."
-        raise RawDataError(source, "sha256", expected=f"{sha256}, as {file.name} has", found=str(found), do=do)
-    return known
+        raise RawDataError(source, "sha256", expected=f"{sha256}, as {file.name} has", found=str(sha256_found), do=do)
+    return recorded

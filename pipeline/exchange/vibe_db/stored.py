@@ -54,18 +54,18 @@ class Database:
     def segments(self) -> Iterator[Segment]:
         """Runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid name."""
         name, start = "", 0
-        for at in range(0, self.rows, NAMES_AT_ONCE):
-            values = self.read("vid_name", at, min(at + NAMES_AT_ONCE, self.rows))
+        for first_row in range(0, self.rows, NAMES_AT_ONCE):
+            values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
             for change in np.flatnonzero(np.r_[True, values[1:] != values[:-1]]).tolist():
-                found = _text(values[change])
-                encoded = found.encode("utf-8", "surrogatepass")
-                if not 0 < len(encoded) <= MAX_NAME or "\0" in found or encoded.decode("utf-8", "replace") != found:
-                    row = at + change
-                    raise self.error("vid_name", f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}", repr(found[:80]))
-                if found != name:
+                text = _text(values[change])
+                encoded = text.encode("utf-8", "surrogatepass")
+                if not 0 < len(encoded) <= MAX_NAME or "\0" in text or encoded.decode("utf-8", "replace") != text:
+                    row = first_row + change
+                    raise self.error("vid_name", f"UTF-8 of 1 to {MAX_NAME} bytes in row {row}", repr(text[:80]))
+                if text != name:
                     if name:
-                        yield Segment(name, start, at + change)
-                    name, start = found, at + change
+                        yield Segment(name, start, first_row + change)
+                    name, start = text, first_row + change
         if name:
             yield Segment(name, start, self.rows)
 
@@ -88,9 +88,9 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
     with ExitStack() as opened:
         with reading(file, "an HDF5 file", do="Copy it again."):
             stored = opened.enter_context(h5py.File(file, "r", locking=False))
-            found = {name: _plain_array(file, stored, name) for name in stored}
-        arrays = {name: array for name, array in found.items() if array is not None}
-        yield _checked(file, layout, arrays, tuple(found.keys() - arrays.keys()))
+            objects = {name: _plain_array(file, stored, name) for name in stored}
+        arrays = {name: array for name, array in objects.items() if array is not None}
+        yield _checked(file, layout, arrays, tuple(objects.keys() - arrays.keys()))
 
 
 def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], others: tuple[str, ...]) -> Database:
@@ -100,15 +100,15 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], oth
     database = Database(file, fields, names.shape[0] if names is not None and names.shape else 0, ignored)
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
-            found = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
-            raise database.error(name, "an array of that name", found, "Is this the dataset's file?")
+            description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
+            raise database.error(name, "an array of that name", description, "Is this the dataset's file?")
     for name, array in fields.items():
-        found, (dtype, shapes, _) = f"{array.dtype} {array.shape}", FIELDS[name]
+        description, (dtype, shapes, _) = f"{array.dtype} {array.shape}", FIELDS[name]
         if array.shape[:1] != (database.rows,):
-            raise database.error(name, f"{database.rows} rows, as vid_name has", found)
+            raise database.error(name, f"{database.rows} rows, as vid_name has", description)
         if array.dtype.kind not in KINDS.get(dtype, "biuf") or not any(_fits(array.shape[1:], s) for s in shapes):
             expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes)
-            raise database.error(name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", found)
+            raise database.error(name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", description)
     if not database.rows:
         raise database.error("vid_name", "rows", "none")
     return database
@@ -116,7 +116,7 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], oth
 
 def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
     pairs = zip(found, shape, strict=False)
-    return len(found) == len(shape) and all(n > 0 if isinstance(given, str) else n == given for n, given in pairs)
+    return len(found) == len(shape) and all(n > 0 if isinstance(size, str) else n == size for n, size in pairs)
 
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:

@@ -170,8 +170,8 @@ def grouped(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]
     """
     videos: dict[str, list[tuple[str, Segment]]] = {}
     for segment in segments:
-        own = _OWN.fullmatch(segment.name)
-        video, person = (own[1], own[2]) if own else (segment.name, "0")
+        exported = _OWN.fullmatch(segment.name)
+        video, person = (exported[1], exported[2]) if exported else (segment.name, "0")
         videos.setdefault(video, []).append((person, segment))
     return videos
 
@@ -189,9 +189,9 @@ def _labels(database: Database, layout: Layout, columns: Sequence[str], start: i
     if "has_smpl" in columns:
         fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
         theta = np.concatenate([database.read(field, start, stop) for field in fields], axis=1)
-        known = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
-        theta = _where(known, theta)
-        out |= {"pose": theta[:, :N_POSE], "betas": theta[:, N_POSE:], "has_smpl": known.astype(np.uint8)}
+        labelled = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
+        theta = _where(labelled, theta)
+        out |= {"pose": theta[:, :N_POSE], "betas": theta[:, N_POSE:], "has_smpl": labelled.astype(np.uint8)}
     if "valid" in columns:
         field = "valid" if "valid" in database.fields else "valid_i"
         with np.errstate(invalid="ignore"):
@@ -204,35 +204,35 @@ def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray
         return np.tile(np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32), (stop - start, 1))
     bbox = database.read("bbox", start, stop).astype(np.float32)
     if (bad := np.flatnonzero((bbox[:, 2] != bbox[:, 3]) & np.isfinite(bbox).all(axis=1))).size:
-        found = f"{bbox[bad[0]].tolist()} in row {start + int(bad[0])}"
-        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", found)
+        box = f"{bbox[bad[0]].tolist()} in row {start + int(bad[0])}"
+        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", box)
     return bbox
 
 
 def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping[str, Array]:
     joints = joints.astype(np.float64)
     if layout.joints_3d == "common14":
-        known = _are_known(joints)
-        return {"kp_3d_eval": _where(known, joints), "has_3d": known.astype(np.uint8)}
+        labelled = _are_known(joints)
+        return {"kp_3d_eval": _where(labelled, joints), "has_3d": labelled.astype(np.uint8)}
     joints = joints - joints[:, PELVIS : PELVIS + 1]
     annotated = np.zeros(len(JOINTS["spin49"]), bool)
     annotated[correspondence(layout.known_3d, "spin49")[1]] = True
     # A joint that is exactly at the pelvis is not annotated.
     has = annotated & (joints.any(axis=-1) | (np.arange(len(annotated)) == PELVIS))
-    known = _are_known(joints[:, COMMON]) & np.isfinite(joints[:, annotated]).all(axis=(1, 2))
+    labelled = _are_known(joints[:, COMMON]) & np.isfinite(joints[:, annotated]).all(axis=(1, 2))
     kp_3d = np.concatenate([joints, np.ones((*joints.shape[:2], 1))], axis=2)
-    kp_3d = np.where((has & known[:, None])[..., None], kp_3d, 0).astype(np.float32)
-    out: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": known.astype(np.uint8)}
+    kp_3d = np.where((has & labelled[:, None])[..., None], kp_3d, 0).astype(np.float32)
+    out: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
     if "kp_3d_eval" in columns:
-        out["kp_3d_eval"] = _where(known, convert(kp_3d[..., :3], source="spin49", target="common14"))
+        out["kp_3d_eval"] = _where(labelled, convert(kp_3d[..., :3], source="spin49", target="common14"))
     return out
 
 
 def _are_known(joints: Array) -> Bools:
     """(n, J, 3) -> rows whose joints are finite, in range, and not all at one place."""
     with np.errstate(invalid="ignore"):
-        known: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (joints != joints[:, :1]).any(axis=(1, 2))
-    return known
+        labelled: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (joints != joints[:, :1]).any(axis=(1, 2))
+    return labelled
 
 
 def _where(known: Bools, values: Array) -> NDArray[np.float32]:

@@ -96,8 +96,8 @@ def finish(folder: Path, shots: Sequence[Shot]) -> None:
         if name in ids:
             action, subaction = ids[name]
             fits.setdefault(str(action), {})[str(subaction)] = fits_of(_played(shot))
-    for what, content in (("smpl_param", fits), ("camera", cameras())):
-        write_json(folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{what}.json", content)
+    for kind, content in (("smpl_param", fits), ("camera", cameras())):
+        write_json(folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{kind}.json", content)
 
 
 def camera_of(name: str, n_frames: int) -> Camera:

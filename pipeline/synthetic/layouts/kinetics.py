@@ -77,15 +77,15 @@ def finish(folder: Path, shots: Sequence[Shot]) -> None:
 
 def _detect(take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.Generator) -> Detections:
     """What the detector finds in a frame: (person, (49, 3) x y confidence) in any order; 0 0 0: a joint not found."""
-    found = []
-    for person, (actor, seen) in enumerate(zip(take.actors, visible, strict=True)):
+    people = []
+    for person, (actor, is_visible) in enumerate(zip(take.actors, visible, strict=True)):
         missed = rng.random() < MISS_RATE or (take.shot.number % 4 == 0 and frame in BLIND_FRAMES)
         xy = actor.kp_2d[frame] + rng.normal(0, NOISE_PX, (49, 2))
-        joints = with_confidence(xy, np.where(seen, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49)))
-        joints[~seen & (rng.random(49) < 0.5)] = 0
+        joints = with_confidence(xy, np.where(is_visible, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49)))
+        joints[~is_visible & (rng.random(49) < 0.5)] = 0
         if not missed:
-            found.append((person, joints))
-    return [found[i] for i in rng.permutation(len(found))]
+            people.append((person, joints))
+    return [people[i] for i in rng.permutation(len(people))]
 
 
 def _openpose(people: Detections) -> dict[str, Any]:

@@ -68,20 +68,20 @@ def plan(request: Request) -> Iterator[Shot]:
 
 def record(shot: Shot, folder: Path) -> Take:
     """A train video; with the first of its sequence also `annot.mat` and `camera.calibration`. Or a test video."""
-    place = folder / shot.file
+    path = folder / shot.file
     if shot.split == "test":
         take = stage(shot)
-        write_pictures(take, place, "img_{:06d}.jpg", first=1)
-        write_mat73(place.parent / "annot_data.mat", labels_of_test(take))
+        write_pictures(take, path, "img_{:06d}.jpg", first=1)
+        write_mat73(path.parent / "annot_data.mat", labels_of_test(take))
         return take
     sequence, _, camera = shot.name.rpartition("/")
     played = stage(replace(shot, name=sequence))  # the same whatever camera films it
     cameras = _cameras(played)
     take = played.seen_by(cameras[int(camera.removeprefix("video_"))])
-    if place.suffix:
-        write_video(take, place)
+    if path.suffix:
+        write_video(take, path)
     else:
-        write_pictures(take, place, "frame_{:06d}.jpg")
+        write_pictures(take, path, "frame_{:06d}.jpg")
     if shot.number % 2 == 0:
         write_mat(folder / sequence / "annot.mat", labels_of(take, cameras), compressed=True)
         (folder / sequence / "camera.calibration").write_text(calibration(cameras), encoding="ascii")
@@ -153,8 +153,8 @@ def _cameras(take: Take) -> list[Camera]:
     facing = float(actor.motion.heading[0])
     order = [*(camera for pair in zip(*PAIRS, strict=True) for camera in pair), 3, *range(9, N_CAMERAS)]
     cameras = {}
-    for place, number in enumerate(order):
-        angle = np.radians((place - 3.5) * 180 / 8 if place < 8 else 90 + (place - 7) * 180 / 7)
+    for row, number in enumerate(order):
+        angle = np.radians((row - 3.5) * 180 / 8 if row < 8 else 90 + (row - 7) * 180 / 7)
         rng, size = shot.rng(f"camera {number}"), (shot.width, shot.height)
         cameras[number] = frame_people(rng, actor.spin49, size, heading=facing + angle, turn=8)
     return [cameras[number] for number in range(N_CAMERAS)]

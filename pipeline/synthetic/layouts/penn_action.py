@@ -56,15 +56,17 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The variables of a label file; visible (T, 49). Coordinates count from 1, as MATLAB does."""
     shot, actor = take.shot, take.actors[0]
     joints = convert(actor.kp_2d + 1, source="spin49", target="penn_action")
-    seen = convert(visible[..., None].astype(np.float64), source="spin49", target="penn_action")[..., 0]
-    unmarked = shot.rng("labels").random(seen.shape) < 0.36  # 64% of the release's invisible joints have coordinates
-    joints[(seen == 0) & unmarked] = NOT_LABELLED
+    visible_joints = convert(visible[..., None].astype(np.float64), source="spin49", target="penn_action")[..., 0]
+    unmarked = (
+        shot.rng("labels").random(visible_joints.shape) < 0.36
+    )  # 64% of the release's invisible joints have coordinates
+    joints[(visible_joints == 0) & unmarked] = NOT_LABELLED
     return {
         "action": cycled(tuple(ACTIONS), shot.number),
         "pose": _seen_from(take),
         "x": joints[..., 0],
         "y": joints[..., 1],
-        "visibility": seen.astype(np.uint8),
+        "visibility": visible_joints.astype(np.uint8),
         "train": np.int32(1 if shot.split == "train" else -1),
         "bbox": _boxes(actor.kp_2d, shot),
         "dimensions": np.array([shot.height, shot.width, shot.n_frames], np.uint16),

@@ -47,8 +47,8 @@ def plan(request: Request) -> Iterator[Shot]:
     One for training has 80 to 92 frames, of which every 4th is labelled.
     """
     for number, split, rng in request.numbered(105, train=4, val=2):
-        low, high, least = (80, 92, 68) if stride_of(number) > 1 else (24, 28, 20)
-        n_frames = request.frames(rng, low, high, least=least)
+        low, high, shortest = (80, 92, 68) if stride_of(number) > 1 else (24, 28, 20)
+        n_frames = request.frames(rng, low, high, least=shortest)
         name = f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}"
         looks = (*cycled(PICTURES, number), 1 + number % 2, cycled(ACTIONS, number), number % 3 == 2)
         yield Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *looks)

@@ -85,8 +85,10 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
 def _poses2d(actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.random.Generator) -> NDArray[Any]:
     """(T, 3, 18) x, y, confidence: exact projections, trusted where the joint is seen; 0 where no person is found."""
     joints = convert(actor.kp_2d, source="spin49", target=POSES_2D)
-    seen = convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
-    confidence = np.where(seen, rng.uniform(0.55, 0.98, seen.shape), rng.uniform(0.05, 0.5, seen.shape))
+    visible_joints = convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
+    confidence = np.where(
+        visible_joints, rng.uniform(0.55, 0.98, visible_joints.shape), rng.uniform(0.05, 0.5, visible_joints.shape)
+    )
     poses2d = with_confidence(joints, confidence).transpose(0, 2, 1)
     if shot.number % 3 == 1:
         poses2d[:UNSEEN_FRAMES] = 0
