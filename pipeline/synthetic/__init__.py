@@ -26,7 +26,7 @@ from pipeline.processes.ordered_map import ordered_map
 from pipeline.synthetic import body as procedural_body
 from pipeline.synthetic.layouts import (
     SIZES,
-    Layout,
+    ReleaseLayout,
     Request,
     amass,
     h36m,
@@ -54,7 +54,7 @@ __all__ = [
     "write_dataset",
 ]
 
-LAYOUTS: Final[Mapping[str, Layout]] = {
+LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
     module.LAYOUT.name: module.LAYOUT
     for module in (penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp, h36m, threedpw, amass, videos)
 }
@@ -166,7 +166,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _record(layout: Layout, folder: Path, request: Request, workers: int) -> Iterator[Take]:
+def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int) -> Iterator[Take]:
     """Write a dataset's folder, which is in its place once the last take was taken."""
     shots = list(layout.plan(request))
     with new_folder(folder, _marker(layout, request)) as partial:
@@ -184,7 +184,7 @@ def _record(layout: Layout, folder: Path, request: Request, workers: int) -> Ite
             layout.finish(partial, shots)
 
 
-def _marker(layout: Layout | None = None, request: Request | None = None) -> dict[str, Any]:
+def _marker(layout: ReleaseLayout | None = None, request: Request | None = None) -> dict[str, Any]:
     """The content of a marker file, all that a dataset's files depend on; without arguments the body's."""
     versions = {"version": VERSION, "body_version": procedural_body.VERSION}
     if layout is None or request is None:
@@ -193,7 +193,7 @@ def _marker(layout: Layout | None = None, request: Request | None = None) -> dic
     return {"stand_in": True, "what": layout.what, "seed": request.seed, **versions, **amount}
 
 
-def _layout(name: str) -> Layout:
+def _layout(name: str) -> ReleaseLayout:
     if name not in LAYOUTS:
         raise ConfigError(
             f"no demo data for {name!r}: there are some for {', '.join(LAYOUTS)}. Take it out of the list of datasets, "

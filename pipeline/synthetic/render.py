@@ -113,7 +113,7 @@ class SmoothNormals:
         return np.asarray(smooth, np.float32)
 
 
-class View(NamedTuple):
+class Rendered(NamedTuple):
     """A rendered frame and how far what it shows is away."""
 
     image: Image
@@ -127,7 +127,9 @@ class Renderer:
         self.normals = SmoothNormals(faces)
         self.faces = self.normals.faces
 
-    def view(self, camera: Camera, frame: int, bodies: Sequence[tuple[Floats, Colours]], backdrop: Backdrop) -> View:
+    def view(
+        self, camera: Camera, frame: int, bodies: Sequence[tuple[Floats, Colours]], backdrop: Backdrop
+    ) -> Rendered:
         """Draw one frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)), before the backdrop."""
         verts = [body for body, _ in bodies]
         canvas = backdrop.shade(backdrop.paint(camera, frame), camera, frame, np.concatenate(verts))
@@ -146,7 +148,7 @@ class Renderer:
             canvas[part] = canvas[part] * (1 - mean[..., 3:]) + mean[..., :3]
             with np.errstate(divide="ignore"):
                 depth[part] = 1 / _over_pixels(samples.inverse_depth, np.maximum)
-        return View(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), depth)
+        return Rendered(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), depth)
 
     def _sample(self, camera: Camera, frame: int, bodies: Sequence[Floats]) -> tuple[Samples, tuple[int, int]]:
         """What is seen of the bodies, over the smallest rectangle of whole pixels that holds them; its left and top."""

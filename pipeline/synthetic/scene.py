@@ -93,7 +93,7 @@ class Take:
         return replace(self, camera=camera, actors=actors)
 
 
-class Filmed(NamedTuple):
+class SceneFrame(NamedTuple):
     """One frame, and which joints are seen in it."""
 
     image: Image
@@ -121,7 +121,7 @@ def stage(shot: Shot) -> Take:
     return Take(shot, camera, tuple(actors))
 
 
-def film(take: Take) -> Iterator[Filmed]:
+def film(take: Take) -> Iterator[SceneFrame]:
     """Render the frames of a take in order."""
     body, camera, rng = procedural(), take.view, take.shot.rng("looks")
     backdrop, renderer = Backdrop(rng), Renderer(body.faces)
@@ -131,7 +131,7 @@ def film(take: Take) -> Iterator[Filmed]:
         skinned = [skin(body, a.betas, a.pose[part], a.trans[part]).verts for a in take.actors]
         for frame, verts in enumerate(zip(*skinned, strict=True), start):
             view = renderer.view(camera, frame, list(zip(verts, outfits, strict=True)), backdrop)
-            yield Filmed(view.image, tuple(_visible(camera, frame, a, view.depth) for a in take.actors))
+            yield SceneFrame(view.image, tuple(_visible(camera, frame, a, view.depth) for a in take.actors))
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:

@@ -71,7 +71,7 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ReleaseLayout:
     """How the official release of one dataset is written."""
 
     name: str

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.synthetic.body import procedural, rest_joints
-from pipeline.synthetic.layouts import Layout, Request, cycled
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled
 from pipeline.synthetic.motion import perform, random_betas
 from pipeline.synthetic.scene import GENDERS, Actor, Shot, Take
 
@@ -64,4 +64,4 @@ def z_up(pose: NDArray[Any], trans: NDArray[Any], pelvis: NDArray[Any]) -> tuple
     return turned, np.asarray(Z_UP.apply(trans + pelvis) - pelvis)
 
 
-LAYOUT: Final = Layout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", plan, record)
+LAYOUT: Final = ReleaseLayout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", plan, record)

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.camera import Camera, look_at
 from pipeline.synthetic.files import write_cdf
-from pipeline.synthetic.layouts import Layout, Request, cycled, write_json, write_video
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_json, write_video
 from pipeline.synthetic.scene import Shot, Take, stage
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
@@ -188,4 +188,4 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
 
 
 WHAT: Final = "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing of Human3.6M."
-LAYOUT: Final = Layout("h36m", WHAT, plan, record, finish)
+LAYOUT: Final = ReleaseLayout("h36m", WHAT, plan, record, finish)

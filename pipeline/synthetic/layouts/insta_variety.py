@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
 from pipeline.synthetic.files import Feature, jpeg, tf_example, tfrecord
-from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence
 from pipeline.synthetic.scene import Shot, Take, film, stage
 
 TAGS: Final = {  # of Instagram, and what is played for them
@@ -117,4 +117,4 @@ def _record_file(folder: Path, shot: Shot) -> Path:
 WHAT: Final = (
     "Rendered people in InstaVariety's layout: pictures and labels made by this program, nothing of InstaVariety."
 )
-LAYOUT: Final = Layout("insta_variety", WHAT, plan, record, finish)
+LAYOUT: Final = ReleaseLayout("insta_variety", WHAT, plan, record, finish)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence, write_json, write_video
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_video
 from pipeline.synthetic.scene import Shot, Take, stage
 
 Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
@@ -124,4 +124,4 @@ def _rounded(values: NDArray[np.float64], digits: int) -> list[float]:
 
 
 WHAT: Final = "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
-LAYOUT: Final = Layout("kinetics", WHAT, plan, record, finish)
+LAYOUT: Final = ReleaseLayout("kinetics", WHAT, plan, record, finish)

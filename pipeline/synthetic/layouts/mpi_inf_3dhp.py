@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.skeletons import JOINTS, convert
 from pipeline.synthetic.camera import Camera, frame_people
 from pipeline.synthetic.files import write_mat, write_mat73
-from pipeline.synthetic.layouts import Layout, Request, cycled, write_pictures, write_video
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_pictures, write_video
 from pipeline.synthetic.scene import Actor, Shot, Take, stage
 
 Array = NDArray[np.float64]
@@ -169,4 +169,4 @@ def _cell(arrays: list[Array]) -> NDArray[np.object_]:
 
 
 WHAT: Final = "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
-LAYOUT: Final = Layout("mpi_inf_3dhp", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("mpi_inf_3dhp", WHAT, plan, record)

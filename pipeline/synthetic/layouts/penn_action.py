@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
 from pipeline.synthetic.files import write_mat
-from pipeline.synthetic.layouts import Layout, Request, cycled, write_pictures
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_pictures
 from pipeline.synthetic.scene import Shot, Take, stage
 
 # The dataset's names of actions, and what is played for them.
@@ -97,4 +97,4 @@ def _seen_from(take: Take) -> str:
 WHAT: Final = (
     "Rendered people in Penn Action's layout: pictures and labels made by this program, nothing of Penn Action."
 )
-LAYOUT: Final = Layout("penn_action", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("penn_action", WHAT, plan, record)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence, write_json, write_pictures
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_pictures
 from pipeline.synthetic.scene import Shot, Take, stage
 
 NAMES: Final = (  # the release's joints in its order, which is that of `JOINTS["posetrack"]`
@@ -118,4 +118,4 @@ def _box(joints: NDArray[np.float64]) -> list[float]:
 WHAT: Final = (
     "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, nothing of PoseTrack."
 )
-LAYOUT: Final = Layout("posetrack", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("posetrack", WHAT, plan, record)

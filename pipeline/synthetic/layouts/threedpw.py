@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from pipeline.skeletons import JOINTS, convert
 from pipeline.synthetic.body import procedural
 from pipeline.synthetic.files import python2_pickle
-from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence, write_pictures
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence, write_pictures
 from pipeline.synthetic.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
@@ -107,4 +107,4 @@ def _poses_at(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
 WHAT: Final = (
     "Rendered people in 3DPW's layout, all with the neutral template (genders are labels only): nothing of 3DPW."
 )
-LAYOUT: Final = Layout("3dpw", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("3dpw", WHAT, plan, record)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pipeline.synthetic.layouts import Layout, Request, cycled, write_video
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_video
 from pipeline.synthetic.scene import Shot, Take, stage
 
 ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
@@ -31,4 +31,4 @@ def record(shot: Shot, folder: Path) -> Take:
 
 
 WHAT: Final = "Clips of rendered people, without labels: nothing that anyone has filmed."
-LAYOUT: Final = Layout("videos", WHAT, plan, record)
+LAYOUT: Final = ReleaseLayout("videos", WHAT, plan, record)

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import h5py
 import pytest
-from tests.pipeline.files.test_detections import CASES, SIZE, N, write
 
 import cache
 from pipeline import datasets
@@ -34,6 +33,7 @@ from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
 from pipeline.processes.ordered_map import ordered_map
 from tests.pipeline.datasets.by_hand import write_video
+from tests.pipeline.files.test_detections import CASES, SIZE, N, write
 from tests.pipeline.test_processes import descendants
 
 MIB = 1 << 20
