@@ -21,7 +21,6 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.exchange.show.tracks import rejected
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
-from pipeline.features.streams.base import LabelStream
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
 from pipeline.processes.devices import device_names
@@ -248,7 +247,7 @@ class Data(PipelineTask):
         return count(len(settings().data.datasets), "dataset")
 
     def requires(self) -> Iterator[PipelineTask]:
-        of_labels = any(isinstance(spec.stream, LabelStream) for spec in settings().also)
+        of_labels = any(not spec.stream.reads.crops for spec in settings().also)
         for dataset, split, has_pixels in enabled_splits():
             stage = Extract if has_pixels or of_labels else Convert
             yield stage(dataset=dataset, split=split)

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import LabelStream, Machine, Stream
+from pipeline.features.streams.base import Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS, WeightsSpec
@@ -138,7 +138,7 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
         takes_weights = stream.kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
         spec = _spec(args, committed, stream, *(_of_resnet(args) if takes_weights else (None, None)))
         if args.crops is not None:
-            spec = replace(spec, crops="" if isinstance(spec.stream, LabelStream) and number else args.crops)
+            spec = replace(spec, crops=args.crops if spec.stream.reads.crops or not number else "")
         specs.append(replace(spec, resources=resources, raw=args.raw))
     return specs
 
@@ -200,7 +200,7 @@ def _spec(
             "without, --weights untrained:0, whose features are marked as of an untrained network"
         )
     crops = value(args.source, "features.crops") or ""
-    by_crops = not isinstance(made, LabelStream | Crops) and stream.name != crops
+    by_crops = made.reads.crops and made.kind != Crops.kind and stream.name != crops
     return StreamSpec(stream.name, made, crops if by_crops else "")
 
 

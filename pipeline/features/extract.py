@@ -13,14 +13,14 @@ from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.errors import ConfigError
+from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import Output, load
+from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import LabelRun, Run, run_of
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
-from pipeline.features.streams.base import LabelStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def extract_together(
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
         spec = plan.spec
-        together.setdefault(i if isinstance(spec.stream, LabelStream) else (spec.crops, spec.raw), []).append(i)
+        together.setdefault((spec.crops, spec.raw) if spec.stream.reads.crops else i, []).append(i)
     done: dict[int, Extraction] = {}
     for numbers in together.values():
         done |= dict(zip(numbers, _extract([plans[i] for i in numbers], scheduler, progress), strict=True))
@@ -82,7 +82,7 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
         parts = [_Part(plan, split, scheduler) for plan in plans]
         lacking = sorted({shard for part in parts for shard in part.lacking})
         pixels_of = None
-        if not isinstance(first.spec.stream, LabelStream):
+        if first.spec.stream.reads.crops:
             pixels_of = pixels(split, first.spec.crops, first.spec.raw, require=lacking)
         for part in parts:
             part.writer = stack.enter_context(part.opened())
@@ -126,7 +126,7 @@ class _Part:
         spec = self.plan.spec
         if self._scheduler is not None or spec.resources.devices:
             return provenance_of_worker(self._scheduler, self._split, spec)
-        return load(spec.stream, spec.resources, None)[1]
+        return load(spec.stream, spec.resources.machine, None)[1]
 
     def opened(self) -> cache.StreamWriter:
         plan, stream = self.plan, self.plan.spec.stream

@@ -19,13 +19,13 @@ from cache import Split
 from pipeline import cluster
 from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
+from pipeline.features.computing import device_of, load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import Output, device_of, load
+from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import run_of
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import LabelStream
 from pipeline.processes.devices import Devices
 
 MOST_SHARDS: Final = 4  # in a task of a cluster's, 32,768 rows: all that a lost worker costs
@@ -103,12 +103,12 @@ def provenance_of_worker(scheduler: str | None, split: Split, spec: StreamSpec) 
 def _workers(scheduler: str | None, split: Split, spec: StreamSpec) -> AbstractContextManager[Workers]:
     if scheduler is None:
         return Devices(spec.resources.devices)
-    without_raw = spec.crops or isinstance(spec.stream, LabelStream)
+    without_raw = spec.crops or not spec.stream.reads.crops
     return cluster.connected(scheduler, [] if without_raw else [raw_folder(split, spec.raw)])
 
 
 def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None, device: str = "") -> Mapping[str, Any]:
-    return load(spec.stream, spec.resources.on(device), recorded)[1]
+    return load(spec.stream, spec.resources.on(device).machine, recorded)[1]
 
 
 class Extracted(NamedTuple):
@@ -188,6 +188,6 @@ def _opened(share: Share) -> _Opened:
         ]
         if {str(split.manifest["digest"]), *(staging.split_digest for staging in stagings)} != {share.digest}:
             raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")
-        by_labels = isinstance(first.stream, LabelStream)
-        _opened_once[share.mark] = split, stagings, None if by_labels else pixels(split, first.crops, first.raw)
+        pixels_of = pixels(split, first.crops, first.raw) if first.stream.reads.crops else None
+        _opened_once[share.mark] = split, stagings, pixels_of
     return _opened_once[share.mark]

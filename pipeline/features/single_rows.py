@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.errors import PipelineError
-from pipeline.features.engine.outputs import labelled, load, numbers_of, region_slices
+from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
 from pipeline.features.engine.shards import column
 from pipeline.features.pixel_sources import Cut, Decoded, Labels, Pixels, Target, labels_in, pixels
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
+from pipeline.features.streams.base import Computer, Stream
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
@@ -62,7 +62,7 @@ class _Item(NamedTuple):
     """What a process makes at once, of one video."""
 
     pixels: Pixels
-    stream: ByteStream | PairStream | None  # what is made of the crops; None: nothing
+    stream: Stream | None  # what computes a row of its crops; None: the crop itself is compared
     size: int  # px, of the crop
     ones: tuple[_One, ...]  # ascending by their own frame
     stored: Mapping[int, Cut]  # of stored crops: what each shows
@@ -73,24 +73,24 @@ class SingleRows:
 
     def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
         self._split, self._spec, self._workers = split, spec, workers
-        self._policy = policy_of(spec.stream)
-        self._computer = load(spec.stream, spec.resources, split.stream_manifest(spec.name)["backbone"])[0]
-        if not isinstance(spec.stream, LabelStream):
+        self._policy = spec.stream.policy
+        self._computer = load(spec.stream, spec.resources.machine, split.stream_manifest(spec.name)["backbone"])[0]
+        if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.crops, spec.raw)
 
     def numbers(self, asked: Asked) -> Iterator[Answer]:
         """Of each of those asked for, in an order that suits their videos."""
-        if isinstance(self._spec.stream, LabelStream):
+        if not self._spec.stream.reads.crops:
             yield from self._of_labels(self._spec.stream, asked)
-        elif isinstance(self._spec.stream, NumberStream):
+        elif self._computer is not None:
             yield from self._through_network(self._computer, self._made(asked))
         else:
             yield from self._made(asked)
 
-    def _of_labels(self, stream: LabelStream, asked: Asked) -> Iterator[Answer]:
+    def _of_labels(self, stream: Stream, asked: Asked) -> Iterator[Answer]:
         for start in range(0, len(asked.row), AT_ONCE):
             rows = asked.of[start : start + AT_ONCE]
-            labels = {name: column(self._split, name, rows) for name in stream.columns}
+            labels = {name: column(self._split, name, rows) for name in stream.reads.labels}
             computed, known = labelled(stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
                 yield Answer(start + i, computed[i] if known[i] else None, "labels")
@@ -116,7 +116,7 @@ class SingleRows:
 
     def _made(self, asked: Asked) -> Iterator[Answer]:
         """Crops, or what is made of them where pictures are decoded."""
-        items = _Items(self._split, self._spec, self._pixels, asked)
+        items = _Items(self._split, self._spec, self._pixels, asked, by_worker=self._computer is None)
         for number, made in enumerate(ordered_map(_make, items, self._workers)):
             at, way = items.at(number).tolist(), items.way(number)
             if isinstance(made, Failed):
@@ -129,9 +129,12 @@ class SingleRows:
 class _Items(Sequence[_Item]):
     """The items of those asked for, each made when a process is given it."""
 
-    def __init__(self, split: Split, spec: StreamSpec, pixels: Callable[[int], Pixels], asked: Asked) -> None:
+    def __init__(
+        self, split: Split, spec: StreamSpec, pixels: Callable[[int], Pixels], asked: Asked, *, by_worker: bool
+    ) -> None:
         self._split, self._asked, self._by_row = split, asked, bool(spec.crops)
-        self._stream, self._policy, self._pixels = spec.stream, policy_of(spec.stream), pixels
+        self._stream, self._policy, self._pixels = spec.stream, spec.stream.policy, pixels
+        self._by_worker = by_worker
         video = split.tracks.video[split.track_of(asked.row)]
         self._order = np.lexsort((asked.of, self._frames(asked.of), video))
         self._video = video[self._order]
@@ -159,9 +162,10 @@ class _Items(Sequence[_Item]):
     def __getitem__(self, number: Any) -> Any:  # an _Item; no slices are taken
         at = self.at(number)
         of, box = self._asked.of[at], self._asked.box[at]
-        places = [of - 1, of] if isinstance(self._stream, PairStream) else [of]
+        reads = self._stream.reads
+        places = [of - back for back in reversed(range(reads.crops))]
         frames = np.stack([self._frames(rows) for rows in places], axis=1).tolist()
-        names = self._stream.columns if isinstance(self._stream, PairStream) else ()
+        names = reads.labels
         labels = [column(self._split, name, of) for name in names]
         ones = tuple(
             _One(tuple(one), cut, dict(zip(names, values, strict=True)))
@@ -171,7 +175,7 @@ class _Items(Sequence[_Item]):
         if self._by_row:
             rows = np.unique(np.concatenate(places))
             stored = dict(zip(rows.tolist(), self._cuts(rows), strict=True))
-        stream = self._stream if isinstance(self._stream, ByteStream | PairStream) else None
+        stream = self._stream if self._by_worker else None
         return _Item(self._decoded(number)[0], stream, self._policy.size, ones, stored)
 
     def _frames(self, rows: Rows) -> Rows:
@@ -216,6 +220,7 @@ def _made_of(item: _Item, one: _One, kept: Mapping[int, Decoded]) -> Numbers | s
         if decoded.crop is None:
             return decoded.problem
         crops.append(decoded.crop(one.cut, item.size))
-    if isinstance(item.stream, PairStream):
-        return item.stream.pair(*crops, **labels_in(one.labels, one.cut))
-    return crops[0] if item.stream is None else item.stream.numbers(item.stream.encode(crops[0]))
+    if item.stream is None:
+        return crops[0]
+    row = row_of(item.stream, crops, labels_in(one.labels, one.cut), f"frame {one.frames[-1]}")
+    return item.stream.numbers(row) if isinstance(row, bytes) else row

@@ -10,7 +10,7 @@ from typing import Any
 from cache import CropPolicy, Split
 from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import BYTES, LabelStream, Machine, Stream, policy_of
+from pipeline.features.streams.base import BYTES, Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 
@@ -45,7 +45,7 @@ class StreamSpec:
     raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
 
     def __post_init__(self) -> None:
-        if self.crops and isinstance(self.stream, LabelStream):
+        if self.crops and not self.stream.reads.crops:
             raise ConfigError(f"stream {self.name!r} is computed from labels, not from crops: leave out --crops")
         if self.crops == self.name:
             raise ConfigError(f"stream {self.name!r} cannot be computed from itself: give it another name")
@@ -70,7 +70,7 @@ class StreamSpec:
     def _stored(self, split: Split) -> Mapping[str, Any]:
         """The identity of the stored crops. Raises PipelineError where they are of another crop policy."""
         identity: Mapping[str, Any] = stored_crops(split, self.crops)["identity"]
-        stored, policy = CropPolicy.from_dict(identity.get("crop", {})), policy_of(self.stream)
+        stored, policy = CropPolicy.from_dict(identity.get("crop", {})), self.stream.policy
         if stored != policy:
             raise PipelineError(
                 f"{split.name}: the stream {self.name!r} needs crops of the policy {policy.as_dict() or 'default'}; "

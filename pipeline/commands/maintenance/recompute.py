@@ -27,7 +27,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.plan import recorded_identity, recorded_spec
 from pipeline.features.single_rows import Asked, Numbers, Rows, SingleRows
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import ByteStream, LabelStream, PairStream
+from pipeline.features.streams.base import BYTES
 from pipeline.features.weights import WeightsSpec
 
 # Relative difference from which a row's neighbours are computed. Measured with the untrained fast ResNet-50 on demo
@@ -207,18 +207,18 @@ def _misaligned(split: Split, spec: StreamSpec, single: SingleRows, differs: dic
 
 def _neighbours(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Asked:
     """The rows one step before and after, each by this row's box and by its own; of pairs, those that are one."""
-    is_pair, runs, asked = isinstance(spec.stream, PairStream), split.runs, []
+    reads, runs, asked = spec.stream.reads, split.runs, []
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
         for of in (row - 1, row + 1):
-            if start + is_pair <= of < stop:
-                boxes = (of,) if isinstance(spec.stream, LabelStream) else (row, of)
+            if start + max(reads.crops - 1, 0) <= of < stop:
+                boxes = (row, of) if reads.crops else (of,)
                 asked += [(row, of, box) for box in boxes]
     return Asked(*np.array(asked, np.int64).reshape(-1, 3).T)
 
 
 def _stored(split: Split, spec: StreamSpec, row: int) -> Numbers:
-    if isinstance(spec.stream, ByteStream):
+    if spec.stream.dtype == BYTES:
         return spec.stream.numbers(split.blobs(spec.name, [row])[0])
     numbers: Numbers = split.rows(f"features/{spec.name}", row, row + 1)[0]
     return numbers

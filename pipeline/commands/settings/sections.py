@@ -23,7 +23,7 @@ from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import LabelStream, Machine, Stream
+from pipeline.features.streams.base import Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -188,7 +188,7 @@ def streams_of(
 def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
     """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
     stream = _further(source, features, name)
-    crops = "" if isinstance(stream, LabelStream) else features.crops or ""
+    crops = (features.crops or "") if stream.reads.crops else ""
     return StreamSpec(name, stream, crops, _resources(source, features))
 
 

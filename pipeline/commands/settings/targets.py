@@ -149,7 +149,7 @@ def stream_named(
         raise ConfigError(f"--set {named[0]}: is an option of its own: --{named[0]}")
     parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
     more = {option: read for option, read in parsed.items() if read is not None}
-    if isinstance(over, Stream):
+    if not isinstance(over, SettingsFile):
         return configured(Section(Path(), kind), found, lambda _, **all_: replace(over, **all_), given, **more)
     features = dataclass_of(over.section("features"), Features)
     return stream_of(over, features, name if name in over.sections else kind, found, given, **more)

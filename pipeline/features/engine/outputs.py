@@ -11,27 +11,15 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import CropPolicy, Split, StreamShards
-from pipeline.errors import PipelineError
-from pipeline.features import streams
+from cache import Split, StreamShards
+from pipeline.features.computing import load, numbers_of, region_slices
 from pipeline.features.engine.decoders import AHEAD
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShard, OpenShards
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches
 from pipeline.features.engine.worker import Filling, SharedSlots
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import (
-    ByteStream,
-    Computer,
-    Copies,
-    LabelComputer,
-    LabelStream,
-    NumberStream,
-    PairStream,
-    Stream,
-    policy_of,
-    region_of,
-)
+from pipeline.features.streams.base import BYTES, Computer, Copies, Stream
 
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
@@ -69,7 +57,7 @@ class OpenOutput(Generic[T]):
         self.computing = 0  # batches
         self.writing = 0  # shards that are being written
         self.batches: Batches
-        self._policy = policy_of(output.stream)
+        self._policy = output.stream.policy
         self._computer: Computer | None = None  # none: decoding processes compute it
         self._most_open = OPEN_OF_BYTES
         self._memory: SharedSlots
@@ -78,18 +66,17 @@ class OpenOutput(Generic[T]):
     def load(self, resources: Resources, workers: int) -> Filling:
         """Load the network, if there is one. Returns what the decoding processes, `workers` of them, fill."""
         stream, size = self.output.stream, AT_ONCE
-        loaded, self.provenance = load(stream, resources, self.output.recorded)
-        if isinstance(stream, NumberStream):
-            self._computer = loaded
+        self._computer, self.provenance = load(stream, resources.machine, self.output.recorded)
+        if self._computer is not None:
             size, self.threads = self._computer.batch_size, self._computer.lanes
-        if not isinstance(stream, ByteStream):
+        if stream.dtype != BYTES:
             self._most_open = workers + 2
         n_batches = 3 * self.threads + 2 + -(-2 * workers * AHEAD * MOST_ROWS // size)
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, size)
-        made = stream if isinstance(stream, ByteStream | PairStream) else None
-        slot_bytes = 4 * stream.dim if isinstance(stream, PairStream) else self._policy.size**2 * 3
-        return Filling(self._policy.size, made, n_slots, slot_bytes)
+        by_worker = stream if self._computer is None else None
+        slot_bytes = 4 * stream.dim if by_worker and stream.dtype != BYTES else self._policy.size**2 * 3
+        return Filling(self._policy.size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
     def using(self, memory: SharedSlots) -> Iterator[None]:
@@ -113,12 +100,11 @@ class OpenOutput(Generic[T]):
     def compute(self, batch: Batch, meter: Meter) -> Computed:
         """A full batch: the network's numbers, or what decoding processes have made."""
         slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
-        if isinstance(self.output.stream, PairStream):
-            return slots.copy().view(np.float32), sizes != 0
-        known = np.ones(len(slots), bool)
-        if self._computer is None:
+        if self._computer is None and self.output.stream.dtype == BYTES:
             data = [slot[:size].tobytes() for slot, size in zip(slots, sizes.tolist(), strict=True)]
-            return np.array(data, object), known
+            return np.array(data, object), sizes != 0
+        if self._computer is None:
+            return slots.copy().view(np.float32), sizes != 0
         began = time.perf_counter()
         computed = numbers_of(
             self.output.stream, self._computer, self._crops[batch.span][:, *region_slices(self._policy)]
@@ -126,59 +112,4 @@ class OpenOutput(Generic[T]):
         spent = time.perf_counter() - began
         copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
         meter.add(model=spent - copied, **({"copy": copied} if copied else {}))
-        return computed, known
-
-
-def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
-    """Rows and columns of a crop that a network sees."""
-    height, width = region_of(policy)
-    top, left = (policy.size - height) // 2, (policy.size - width) // 2
-    return slice(top, top + height), slice(left, left + width)
-
-
-def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a computer makes of a batch. Raises PlugInError for another package's failure, PipelineError for numbers of
-    another shape than the stream declares."""
-    with streams.calling(stream.kind, "the function that load returned"):
-        computed = computer(crops)
-        _require_shape(stream, computed, (len(crops), stream.dim))
-    return computed
-
-
-def labelled(
-    stream: Stream, computer: LabelComputer, labels: Mapping[str, NDArray[Any]], n: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """What a computer makes of n rows' labels. Raises as `numbers_of`."""
-    with streams.calling(stream.kind, "the function that load returned"):
-        computed, known = computer(labels)
-        _require_shape(stream, computed, (n, stream.dim))
-        _require_shape(stream, known, (n,), "flags")
-    return computed, known
-
-
-def _require_shape(stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers") -> None:
-    found = tuple(computed.shape) if hasattr(computed, "shape") else f"a {type(computed).__name__}"
-    if found != expected:  # what can be broadcast would go into the stream unseen
-        raise PipelineError(
-            f"{streams.label(stream.kind)} does not compute what it declares: expected {expected} {what} of a batch, "
-            f"found {found}"
-        )
-
-
-def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
-    """What the networks of a run are on: what `auto` took. "" without one."""
-    return next((str(one["device"]) for one in provenance if one and "device" in one), "")
-
-
-def load(stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
-    """What computes a stream, None where decoding processes do, and where its numbers come from.
-
-    Raises what loading raises, PlugInError for another package's failure.
-    """
-    if isinstance(stream, NumberStream | LabelStream):
-        with streams.calling(stream.kind, "load"):
-            computer: Computer | LabelComputer = stream.load(resources.machine, recorded)
-            return computer, computer.provenance
-    if isinstance(stream, ByteStream | PairStream):
-        return None, stream.provenance
-    raise TypeError(f"{type(stream).__name__} is neither a NumberStream, ByteStream, PairStream nor LabelStream")
+        return computed, np.ones(len(slots), bool)

@@ -20,15 +20,16 @@ import numpy as np
 from cache import Split
 from pipeline.cli.options import cores
 from pipeline.errors import ConfigError
+from pipeline.features.computing import device_of, labelled, load
 from pipeline.features.engine.decoders import Decoders
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, device_of, labelled, load
+from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output
 from pipeline.features.engine.shards import OpenShard, OpenShards
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import SharedSlots
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import LabelComputer, LabelStream
+from pipeline.features.streams.base import LabelComputer, Stream
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
@@ -263,7 +264,6 @@ class LabelRun(Generic[T]):
     def results(self) -> Iterator[tuple[int, T]]:
         """(0, what `write` returned) of each target shard. Raises what `write` and the stream raise."""
         stream = self._output.stream
-        assert isinstance(stream, LabelStream)
         shards = OpenShards(self._split, self._output.shards, stream, self._output.target)
         try:
             yield from self._computed(stream, shards)
@@ -272,20 +272,20 @@ class LabelRun(Generic[T]):
         self.meter.stop()
         self._progress(self.meter.rows + shards.not_computed, self.meter)
 
-    def _computed(self, stream: LabelStream, shards: OpenShards) -> Iterator[tuple[int, T]]:
+    def _computed(self, stream: Stream, shards: OpenShards) -> Iterator[tuple[int, T]]:
         computer: LabelComputer | None = None
         saved = time.monotonic()
         for number in self._output.target:
             shard = shards.open(number)
             todo = np.flatnonzero(shard.todo)
             if len(todo) and computer is None:
-                computer, self.provenance[0] = load(stream, self._resources, self._output.recorded)
+                computer, self.provenance[0] = load(stream, self._resources.machine, self._output.recorded)
                 self.meter.device = device_of(self.provenance)
             for rows in np.split(todo + shard.start, range(AT_ONCE, len(todo), AT_ONCE)):
                 if computer is None or not len(rows):
                     continue
                 first, stop = int(rows[0]), int(rows[-1]) + 1
-                labels = {name: self._split.rows(name, first, stop)[rows - first] for name in stream.columns}
+                labels = {name: self._split.rows(name, first, stop)[rows - first] for name in stream.reads.labels}
                 with self.meter.measured("model"):
                     computed, known = labelled(stream, computer, labels, len(rows))
                 shards.put(rows, computed, known)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.features.pixel_sources import Cut, Labels
-from pipeline.features.streams.base import BYTES, LabelStream, PairStream, Stream, policy_of
+from pipeline.features.streams.base import BYTES, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
 
@@ -71,12 +71,11 @@ class OpenShards:
 
     def __init__(self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]) -> None:
         self._split, self._shards, self._stream, self.target = split, shards, stream, target
-        self._policy = policy_of(stream)
+        self._policy = stream.policy
         self._size = int(split.manifest["geometry"]["rows_per_shard"])
         self._missing = set(target)
         self._open: dict[int, OpenShard] = {}
-        self.pairs = isinstance(stream, PairStream)
-        self._columns = stream.columns if isinstance(stream, PairStream | LabelStream) else ()
+        self.pairs, self._columns = stream.reads.crops > 1, stream.reads.labels
         self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
 
     def __len__(self) -> int:
@@ -168,7 +167,7 @@ class OpenShards:
         compared = has_previous(self._split, at) if self.pairs else np.ones(len(live), bool)
         keys = np.zeros((len(rows), 2), np.uint64)
         labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
-        if isinstance(self._stream, LabelStream):
+        if not self._stream.reads.crops:
             keys[live] = label_keys(labels)
         else:
             before = at[compared] - 1

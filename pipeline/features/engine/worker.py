@@ -20,10 +20,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError
-from pipeline.features import streams
-from pipeline.features.pixel_sources import Cut, Decoded, Labels, Person, Pixels, Target, labels_in
-from pipeline.features.streams.base import ByteStream, PairStream, Stream
+from pipeline.features.computing import row_of
+from pipeline.features.pixel_sources import Cut, Decoded, Person, Pixels, Target, labels_in
+from pipeline.features.streams.base import Stream
 from pipeline.files.pixels.frames import Image
 from pipeline.processes import alive, sendable
 
@@ -31,8 +30,8 @@ from pipeline.processes import alive, sendable
 class SharedSlots:
     """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
 
-    A slot holds a crop; of a stream of bytes, as many of them as its size; of a stream of pairs, float32 numbers, with
-    size 0 where nothing is known. The memory goes with its last user.
+    A slot holds a crop; or what a stream makes of crops where these are decoded, float32 numbers or as many bytes as
+    its size, which is 0 where nothing is known. The memory goes with its last user.
     """
 
     def __init__(self, fd: int, n_slots: int, slot_bytes: int) -> None:
@@ -59,7 +58,7 @@ class Filling(NamedTuple):
     """What a decoding process fills a stream's slots with."""
 
     size: int  # px, of the crop
-    stream: ByteStream | PairStream | None  # what is made of the crop; None: nothing, the crop itself
+    stream: Stream | None  # what computes a row of its crops; None: the crop itself is the filling
     n_slots: int
     slot_bytes: int
 
@@ -169,63 +168,28 @@ class _Worker:
     def _fill(self, person: Person, crop_of: Callable[[Cut, int], Image]) -> None:
         """Fill a row's slot."""
         size, stream, *_ = self._fillings[person.output]
-        slots, sizes = self._memories[person.output].slots, self._memories[person.output].sizes
-        began = time.perf_counter()
-        if isinstance(stream, PairStream):
+        began, crops = time.perf_counter(), []
+        if stream is not None and stream.reads.crops > 1:
             previous = self._kept.get(person.previous)
             if previous is None or previous.crop is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
                 message = f"frame {self._target.frame} is not compared with {person.previous}: {why}"
                 self._done.problems[person.output, person.slot] = ("previous_undecodable", message)
                 return
-            crops = previous.crop(person.cut, size), crop_of(person.cut, size)
+            crops.append(previous.crop(person.cut, size))
+        crops.append(crop_of(person.cut, size))
+        slots, sizes = self._memories[person.output].slots, self._memories[person.output].sizes
+        if stream is None:
+            slots[person.slot] = crops[0].reshape(-1)
             self._done.cropping += time.perf_counter() - began
-            began = time.perf_counter()
-            numbers = self._paired(stream, crops, labels_in(person.labels or {}, person.cut))
-            sizes[person.slot] = 0 if numbers is None else 1
-            slots[person.slot] = 0 if numbers is None else numbers.view(np.uint8)
-            self._done.pairing += time.perf_counter() - began
-        else:
-            crop = crop_of(person.cut, size)
-            if stream is None:
-                slots[person.slot] = crop.reshape(-1)
-            else:
-                data = self._encoded(stream, crop)
-                slots[person.slot, : len(data)] = memoryview(data)
-                sizes[person.slot] = len(data)
-            self._done.cropping += time.perf_counter() - began
-
-    def _encoded(self, stream: ByteStream, crop: Image) -> bytes:
-        try:
-            data = memoryview(stream.encode(crop)).tobytes()
-        except Exception as error:
-            raise self._fault(stream, "encode a crop", error) from error
-        if len(data) > crop.size:
-            raise PipelineError(
-                f"{streams.label(stream.kind)} has {len(data)} bytes of one crop; at most {crop.size} are allowed"
-            )
-        return data
-
-    def _paired(self, stream: PairStream, crops: tuple[Image, Image], labels: Labels) -> NDArray[np.float32] | None:
-        try:
-            numbers = stream.pair(*crops, **labels)
-        except Exception as error:
-            raise self._fault(stream, "compare the crops", error) from error
-        if numbers is None:
-            return None
-        found = np.asarray(numbers, np.float32)
-        if found.shape != (stream.dim,) or not np.isfinite(found).all():
-            raise PipelineError(
-                f"{streams.label(stream.kind)} does not compute what it declares: expected {stream.dim} finite numbers "
-                f"of a pair, found {found.tolist() if found.size < 20 else found.shape}"
-            )
-        return np.ascontiguousarray(found)
-
-    def _fault(self, stream: Stream, what: str, error: Exception) -> PipelineError:
-        return PipelineError(
-            f"{streams.label(stream.kind)} does not {what} of frame {self._target.frame}: "
-            f"{type(error).__name__}: {error}. --debug shows where."
-        )
+            return
+        cropped = time.perf_counter()
+        row = row_of(stream, crops, labels_in(person.labels or {}, person.cut), f"frame {self._target.frame}")
+        data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
+        slots[person.slot, : len(data)] = data
+        sizes[person.slot] = 0 if row is None else len(data)
+        self._done.cropping += cropped - began
+        self._done.pairing += time.perf_counter() - cropped
 
     def _receive(self) -> Task:
         try:

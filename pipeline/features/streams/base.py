@@ -1,18 +1,19 @@
 """What a feature stream is, for those who add one.  crops -> [stream] -> features
 
-A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. It is one of
-four kinds: numbers of a crop, in batches on a device (`NumberStream`); bytes of a crop, one at a time in the processes
-that decode pictures (`ByteStream`); numbers of a row's crop and the one before, likewise (`PairStream`); or numbers of
-a row's labels, without pixels (`LabelStream`).
+A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. It declares
+what its rows are computed from (`reads`) and what they are (`dtype`), and either loads a computer for batches of rows,
+or computes each row where pictures are decoded. Four bases set the declaration: numbers of a crop, in batches on a
+device (`NumberStream`); bytes of a crop, where pictures are decoded (`ByteStream`); numbers of a row's crop and the one
+before, likewise (`PairStream`); numbers of a row's labels, without pixels (`LabelStream`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,15 @@ from pipeline.files.pixels.frames import Image
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 BYTES: Final = "bytes"  # the dtype of a stream of bytes
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
+
+Labels = Mapping[str, NDArray[Any]]  # by column
+
+
+class Reads(NamedTuple):
+    """What a row is computed from."""
+
+    crops: int = 0  # of so many successive rows, its own the last: 1, or 2 of a pair; 0: no pixels are read
+    labels: tuple[str, ...] = ()  # columns of the cache, of the row itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +118,20 @@ class Stream(ABC):
         return f", crop {crop}" if crop else ""
 
     @property
+    @abstractmethod
+    def reads(self) -> Reads:
+        """What a row is computed from."""
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The columns that a split must have; others are without this stream."""
-        return ("frame_index", "bbox")
+        return (*(("frame_index", "bbox") if self.reads.crops else ()), *self.reads.labels)
+
+    @property
+    def policy(self) -> CropPolicy:
+        """How its crops are cut; the usual way for a stream without crops."""
+        policy: CropPolicy = getattr(self, "crop", WHOLE)
+        return policy
 
     @property
     @abstractmethod
@@ -132,6 +153,22 @@ class Stream(ABC):
     def provenance(self) -> Mapping[str, Any]:
         """For the manifest of a stream that loads no computer."""
         return {"stand_in": self.stand_in}
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer | LabelComputer | None:  # noqa: ARG002
+        """Load what computes rows in batches. None: `computed` does, where pictures are decoded.
+
+        `recorded` is the provenance of the rows that the stream has already, if any. Torch may be imported here, and
+        not before. Raises ConfigError for a device that does not exist.
+        """
+        return None
+
+    def computed(self, crops: Sequence[Image], labels: Labels) -> bytes | NDArray[np.float32] | None:
+        """A row of the crops and labels that it reads, its own crop the last; None: nothing is known of it."""
+        raise NotImplementedError(f"{type(self).__name__}: neither load nor computed is defined")
+
+    def numbers(self, data: bytes) -> NDArray[Any]:
+        """(n,) what is compared of two rows of bytes: how different these are. The bytes themselves by default."""
+        return np.frombuffer(data, np.uint8)
 
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
@@ -174,12 +211,12 @@ class NumberStream(Stream):
 
     dtype: ClassVar[str] = "float16"
 
-    @abstractmethod
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer:
-        """Load what computes it. `recorded`: the provenance of the rows that the stream has already, if any.
+    @property
+    def reads(self) -> Reads:
+        return Reads(crops=1)
 
-        Torch may be imported here, and not before. Raises ConfigError for a device that does not exist.
-        """
+    @abstractmethod
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +228,16 @@ class ByteStream(Stream):
     dim: ClassVar[int] = 0
     dtype: ClassVar[str] = BYTES
 
+    @property
+    def reads(self) -> Reads:
+        return Reads(crops=1)
+
     @abstractmethod
     def encode(self, crop: Image) -> bytes:
-        """(size, size, 3) uint8 RGB -> at most as many bytes as it has, the same for the same crop."""
+        """(size, size, 3) uint8 RGB -> 1 to as many bytes as it has, the same for the same crop."""
 
-    def numbers(self, data: bytes) -> NDArray[Any]:
-        """(n,) what is compared of two crops' bytes: how different these are. The bytes themselves by default."""
-        return np.frombuffer(data, np.uint8)
+    def computed(self, crops: Sequence[Image], labels: Labels) -> bytes:  # noqa: ARG002 - it reads none
+        return self.encode(*crops)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +258,11 @@ class PairStream(Stream):
         return ()
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        return (*super().needs, *self.columns)
+    def reads(self) -> Reads:
+        return Reads(2, self.columns)
+
+    def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32] | None:
+        return self.pair(*crops, **labels)
 
     @abstractmethod
     def pair(self, previous: Image, current: Image, *args: Any, **labels: Any) -> NDArray[np.float32] | None:
@@ -232,12 +275,6 @@ class PairStream(Stream):
         """
 
 
-def policy_of(stream: Stream) -> CropPolicy:
-    """The crop policy of a stream of crops; the usual one for a stream of labels, which has none."""
-    policy: CropPolicy = getattr(stream, "crop", WHOLE)
-    return policy
-
-
 class LabelComputer(Protocol):
     """A label stream's computation, loaded and on its device."""
 
@@ -246,7 +283,7 @@ class LabelComputer(Protocol):
         """For the stream's manifest: where the weights come from, `stand_in`, ..."""
         ...
 
-    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's numbers are known.
 
         Rows of which nothing is known keep the numbers that are given for them, and their flag says so. A row's numbers
@@ -263,9 +300,8 @@ class LabelStream(Stream):
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        return self.columns
+    def reads(self) -> Reads:
+        return Reads(labels=self.columns)
 
     @abstractmethod
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
-        """Load what computes it, as `NumberStream.load` does."""
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer: ...

@@ -249,8 +249,8 @@ class Bytes(ByteStream):
             raise ZeroDivisionError("no such colour")
         if self.fails == "ends":
             raise EOFError("of something of its own")
-        if self.fails == "long":
-            return bytes(10**6)
+        if self.fails in ("long", "empty"):
+            return bytes(10**6 if self.fails == "long" else 0)
         return b"%d,%d,%d" % tuple(crop[112, 112].tolist())
 
     def __reduce__(self) -> Any:

@@ -1,0 +1,96 @@
+"""A stream's own code is called here, and what it gives is checked: it may be a plug-in's.  crops -> [features]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import CropPolicy
+from pipeline.errors import PipelineError
+from pipeline.features import streams
+from pipeline.features.streams.base import BYTES, Computer, LabelComputer, Labels, Machine, Stream, region_of
+from pipeline.files.pixels.frames import Image
+
+
+def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
+    """What computes a stream in batches, None where decoding processes do, and where its numbers come from.
+
+    Raises what loading raises, PlugInError for another package's failure.
+    """
+    with streams.calling(stream.kind, "load"):
+        computer = stream.load(machine, recorded)
+        if computer is not None and stream.reads.crops > 1:
+            raise PipelineError(f"{streams.label(stream.kind)}: a row of several crops is computed one by one: no load")
+        return computer, stream.provenance if computer is None else computer.provenance
+
+
+def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
+    """What the networks of several streams are on: what `auto` took. "" without one."""
+    return next((str(of_stream["device"]) for of_stream in provenance if of_stream and "device" in of_stream), "")
+
+
+def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
+    """Rows and columns of a crop that a network sees."""
+    height, width = region_of(policy)
+    top, left = (policy.size - height) // 2, (policy.size - width) // 2
+    return slice(top, top + height), slice(left, left + width)
+
+
+def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a computer makes of a batch. Raises PlugInError for another package's failure, PipelineError for numbers of
+    another shape than the stream declares."""
+    with streams.calling(stream.kind, "the function that load returned"):
+        computed = computer(crops)
+        _require_shape(stream, computed, (len(crops), stream.dim))
+    return computed
+
+
+def labelled(
+    stream: Stream, computer: LabelComputer, labels: Labels, n: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What a computer makes of n rows' labels. Raises as `numbers_of`."""
+    with streams.calling(stream.kind, "the function that load returned"):
+        computed, known = computer(labels)
+        _require_shape(stream, computed, (n, stream.dim))
+        _require_shape(stream, known, (n,), "flags")
+    return computed, known
+
+
+def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> bytes | NDArray[np.float32] | None:
+    """What a stream without a computer makes of one row; None: nothing is known of it. `where`: for messages.
+
+    Raises PipelineError where it fails, and for anything else than `dim` finite numbers, or 1 to as many bytes as the
+    crop has.
+    """
+    try:
+        computed = stream.computed(crops, labels)
+        row: Any = memoryview(computed).tobytes() if stream.dtype == BYTES else computed  # type: ignore[arg-type]
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}. --debug shows where."
+        raise PipelineError(f"{streams.label(stream.kind)} cannot compute {where}: {why}") from error
+    if row is None:
+        return None
+    if stream.dtype == BYTES:
+        if not 0 < len(row) <= crops[0].size:
+            raise _undeclared(stream, f"1 to {crops[0].size} bytes of {where}", f"{len(row)} bytes")
+        return bytes(row)
+    numbers = np.asarray(row, np.float32)
+    if numbers.shape != (stream.dim,) or not np.isfinite(numbers).all():
+        values = numbers.tolist() if numbers.size < 20 else numbers.shape
+        raise _undeclared(stream, f"{stream.dim} finite numbers of {where}", f"{values}")
+    return np.ascontiguousarray(numbers)
+
+
+def _require_shape(stream: Stream, computed: Any, expected: tuple[int, ...], what: str = "numbers") -> None:
+    shape = tuple(computed.shape) if hasattr(computed, "shape") else f"a {type(computed).__name__}"
+    if shape != expected:  # what can be broadcast would go into the stream unseen
+        raise _undeclared(stream, f"{expected} {what} of a batch", f"{shape}")
+
+
+def _undeclared(stream: Stream, expected: str, found: str) -> PipelineError:
+    return PipelineError(
+        f"{streams.label(stream.kind)} does not compute what it declares: expected {expected}, found {found}"
+    )
