@@ -279,7 +279,7 @@ def clip_tracks(
         account.notes.append(f"{found.passed_over} detections are no people, or marked as not to be used")
     header = source.header()
     info = info_of(labels, source)
-    require_frames(labels, source, found.frames, account)
+    require_frames(labels, source, found.frames, account, every=rules.bridge and found.complete)
     require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE, boxes=found.boxes_alone)
     steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
     if len(steps) and steps.max() > UNEVEN * steps.mean():

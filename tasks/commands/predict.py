@@ -15,26 +15,25 @@ from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, few
 from pipeline.errors import ConfigError, MissingAssets
+from pipeline.linking import MAX_GAP
 from tasks.data import converted, extracted
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, UP_TO_DATE, fact, plain, say, shortened, warn
 
 if TYPE_CHECKING:
-    from tasks.prediction.sources import Source
+    from tasks.prediction.job import PredictionJob
+    from tasks.prediction.sources import ClipsToPredict
+    from vibe_model.prediction.trained import Trained
 
 HELP: Final = (
     "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies."
 )
-LABELS: Final = ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     """What is looked at, where people are in it, the model, and what is made."""
     sub.add_argument(
-        "what",
-        nargs="+",
-        metavar="CLIP",
-        help="clips, a photo, folders of clips or of numbered pictures; with --cache: a split",
+        "named", nargs="+", metavar="CLIP", help="clips, photos, folders of clips; with --cache: a split of it"
     )
     sub.add_argument("--cache", type=cache.place_of, metavar="DIR", help="predict a split of it that has features")
     people = sub.add_argument_group("where people are (default: they are detected)")
@@ -44,48 +43,47 @@ def options(sub: argparse.ArgumentParser) -> None:
     people.add_argument(
         "--keypoints",
         type=Path,
-        metavar="DIR",
-        help="of one video: OpenPose's --write_json folder, a file for every frame; or AlphaPose's JSON file",
+        metavar="PATH",
+        help="of one video: OpenPose's folder, or a file of keypoints or boxes in any format that `videos` reads",
     )
-    people.add_argument("--boxes", type=Path, metavar="FILE", help="CSV: track,frame,x,y,w,h (frames from 0, px)")
     people.add_argument(
         "--min-frames", type=whole(1), metavar="N", help="leave out tracks of fewer (default 5; photo 1)"
     )
     people.add_argument(
-        "--max-gap", type=whole(0), metavar="N", help="missing frames of a person that are predicted too (default 5)"
+        "--max-gap",
+        type=whole(0),
+        default=MAX_GAP,
+        metavar="N",
+        help="missing frames of a person that are predicted too (default %(default)s)",
     )
-    people.add_argument("--box-scale", type=positive, metavar="X", help="of --boxes: crop side / box side (1.1)")
     people.add_argument("--tracks", default="*", metavar="PATTERN", help="only persons of these names (default all)")
-    model = model_options(sub, required=False)
+    model = model_options(sub)
     model.add_argument("--weights", help="of the features' network, as spin:FILE; default: [features]")
-    model.add_argument("--precision", choices=["exact", "fast"], help="of the features; default: [features]")
     model.add_argument("--pose-embedding", type=Path, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
     model.add_argument("--stream", help="with --cache: of features; default: the model's own")
-    model.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="windows at once (default 16)")
-    model.add_argument("--smooth", type=positive, metavar="SIGMA", help="smooth bodies over time, in frames")
+    model.add_argument(
+        "--smooth", type=positive, default=0.0, metavar="SIGMA", help="smooth bodies over time, in frames"
+    )
     made = sub.add_argument_group("what is made")
     made.add_argument(
         "--out", type=Path, metavar="DIR", help="the folder to write; default: <first clip's name>-bodies"
     )
-    made.add_argument("--preview", action="store_true", help="only a picture of who was found where, to look at first")
     made.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
         help="videos of the bodies over the frames (default: yes; with --cache: no)",
     )
-    made.add_argument("--side", action="store_true", help="a side view beside the overlay")
     made.add_argument("--export", action="store_true", help="motion files, as SMPL's add-ons for Blender load them")
-    made.add_argument("--fps", type=positive, help="of overlays and motions; default: the video's own, else 25")
     json_option(sub, ": predictions.json, and the folder")
 
 
-def model_options(sub: argparse.ArgumentParser, *, required: bool = True) -> argparse._ArgumentGroup:
+def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Which model, and on which device: what all commands that use one share."""
     model = sub.add_argument_group("the model (what is not named is taken from luigi.cfg)")
     model.add_argument(
         "--checkpoint",
         type=Path,
-        required=required,
+        required=True,
         metavar="FILE",
         help="best.pt of a run, or VIBE's or SPIN's published file",
     )
@@ -105,11 +103,11 @@ def run(args: argparse.Namespace) -> int:
     1 where a clip could not be used.
     """
     _check(args)
-    name = Path(args.what[0]).resolve().stem if args.cache is None else args.what[0]
+    name = Path(args.named[0]).resolve().stem if args.cache is None else args.named[0]
     out = args.out or Path(f"{name.replace('/', '-')}-bodies")
-    steps = _Steps(name if len(args.what) == 1 else count(len(args.what), "clip"))
+    steps = _Steps(name if len(args.named) == 1 else count(len(args.named), "clip"))
     with console.aside(args.json), _nothing_left(out):
-        summary = _preview(args, out, steps) if args.preview else _predict(args, out, steps)
+        summary = _predict(args, out, steps)
     if args.json:
         console.show_json({"out": str(out), **summary})
     return 1 if steps.problems else 0
@@ -121,11 +119,11 @@ def _nothing_left(out: Path) -> Iterator[None]:
     from pipeline.detect.files import KEYPOINTS
     from tasks.prediction.sources import RAW
 
-    there = out.exists()
+    was_there = out.exists()
     try:
         yield
     except Exception:
-        kept = there or not out.is_dir() or (out / RAW / KEYPOINTS).exists()
+        kept = was_there or not out.is_dir() or (out / RAW / KEYPOINTS).exists()
         if not kept and {entry.name for entry in out.iterdir()} <= {RAW}:
             shutil.rmtree(out)
         raise
@@ -133,24 +131,12 @@ def _nothing_left(out: Path) -> Iterator[None]:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ConfigError for options that do not go together."""
-    labels = [name for name in ("keypoints", "boxes") if getattr(args, name) is not None]
-    first = args.what[0]
-    if args.checkpoint is None and not args.preview:
-        raise ConfigError(f"{first}: expected --checkpoint FILE, the model; found none. (--preview needs none.)")
-    if args.set and (labels or args.cache is not None):
-        found = "--cache" if args.cache is not None else f"--{labels[0]}"
-        raise ConfigError(f"--set {args.set[0]}: expected a detector, whose option it is; with {found} there is none")
-    if len(labels) > 1:
-        raise ConfigError(f"{first}: expected --keypoints or --boxes, found both")
-    if args.cache is not None and (labels or args.preview or len(args.what) > 1):
-        found = f"{count(len(args.what), 'name')}" + "".join(
-            f", --{name}" for name in (*labels, *["preview"] * args.preview)
-        )
-        raise ConfigError(f"--cache {args.cache}: expected one split and no labels or preview, found {found}")
-    if labels and len(args.what) > 1:
-        raise ConfigError(
-            f"--{labels[0]}: expected the one video that it is of, found {count(len(args.what), 'video')}"
-        )
+    without = "--cache" if args.cache is not None else "--keypoints" if args.keypoints is not None else ""
+    if args.set and without:
+        raise ConfigError(f"--set {args.set[0]}: expected a detector, whose option it is; with {without} there is none")
+    if args.cache is not None and (args.keypoints is not None or len(args.named) > 1):
+        found = count(len(args.named), "name") + (", --keypoints" if args.keypoints is not None else "")
+        raise ConfigError(f"--cache {args.cache}: expected one split and no keypoints, found {found}")
 
 
 class _Steps:
@@ -182,34 +168,14 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
     if args.cache is not None:
         stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
-        job = jobs.of_cache(args.cache, args.what[0], model, stream, out)
+        job = jobs.of_cache(args.cache, args.named[0], model, stream, out)
     else:
-        beside = jobs.streams_beside(model, args.pose_embedding, args.device)
-        streams = (*beside, *jobs.named_streams(args.weights, args.precision, args.device))
-        source = _source(args, out)
-        jobs.of_source(source, model, streams, out)  # what does not fit is reported before any work
-        source = _tracks(args, source, out, steps)
-        job = jobs.of_source(source, model, streams, out)
-        for text in jobs.warnings(job, streams):
-            warn(text)
-        with steps.bar("extract") as progress:
-            features = jobs.make_features(job, streams, progress)
-        steps.done("extract", None if features is None else extracted(features))
-        for example in features.examples if features else ():
-            warn(example)
+        job = _prepared(args, model, out, steps)
     out.mkdir(parents=True, exist_ok=True)
     overlay = args.cache is None if args.overlay is None else args.overlay
-    wanted = predict.Wanted(
-        smooth=args.smooth or 0.0,
-        batch_size=args.batch_size,
-        tracks=args.tracks,
-        overlay=overlay,
-        side=args.side,
-        export=args.export,
-        fps=args.fps,
-    )
+    chosen = predict.PredictionOptions(smooth=args.smooth, tracks=args.tracks, overlay=overlay, export=args.export)
     with steps.bar("predict", "frame") as progress:
-        made = predict.predict_videos(job, wanted, progress)
+        made = predict.predict_videos(job, chosen, progress)
     steps.done("predict", f"{count(made.tracks, 'track')}, {count(made.bodies, 'body-frame')}")
     if overlay and made.frames:
         steps.done("overlay", f"{count(made.frames, 'frame')}, {made.frames / max(made.drawing, 1e-9):.0f} a second")
@@ -218,6 +184,39 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     steps.failed(made.problems)
     _print_places(made.summary, out)
     return made.summary
+
+
+def _prepared(args: argparse.Namespace, model: Trained, out: Path, steps: _Steps) -> PredictionJob:
+    """Detect, convert and extract into the small cache."""
+    from tasks.prediction import job as jobs
+    from tasks.prediction import sources
+
+    streams = (
+        *jobs.extra_streams(model, args.pose_embedding, args.device),
+        *jobs.feature_streams(args.weights, args.device),
+    )
+    named = [Path(name) for name in args.named]
+    source = sources.of_clips(named, out, keypoints=args.keypoints, min_frames=args.min_frames, max_gap=args.max_gap)
+    jobs.of_source(source, model, streams, out)  # what does not fit is reported before any work
+    if args.keypoints is None:
+        source = _detected(args, source, steps)
+    with steps.bar("convert", "video") as progress:
+        tracks = jobs.make_tracks(source, out / jobs.CACHE, progress)
+    steps.done("convert", None if tracks is None else converted(tracks))
+    job = jobs.of_source(source, model, streams, out)
+    split = job.split()
+    steps.failed(list(jobs.without_people(source, split)))
+    for video in split.videos if len(split.videos) <= FEW else ():
+        for note in video.account["notes"]:
+            warn(f"{video.name}: {note}")
+    for text in jobs.warnings(job, streams):
+        warn(text)
+    with steps.bar("extract") as progress:
+        features = jobs.make_features(job, streams, progress)
+    steps.done("extract", None if features is None else extracted(features))
+    for example in features.examples if features else ():
+        warn(example)
+    return job
 
 
 def _print_places(summary: dict[str, Any], out: Path) -> None:
@@ -236,49 +235,7 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
         fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")
 
 
-def _preview(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, Any]:
-    """Where the contact sheets are."""
-    from tasks.prediction import preview
-
-    source = _tracks(args, _source(args, out), out, steps)
-    with steps.bar("preview", "video") as progress:
-        files = preview.write_previews(source, out, progress)
-    steps.done("preview", count(len(files), "picture"))
-    console.out.print()
-    for file in files if len(files) <= FEW else [files[0].parent]:
-        fact("preview", plain(shortened(file)))
-    return {"previews": [str(file.relative_to(out)) for file in files]}
-
-
-def _source(args: argparse.Namespace, out: Path) -> Source:
-    from tasks.prediction import sources
-
-    given = {name: getattr(args, name) for name in LABELS if getattr(args, name) is not None}
-    if args.keypoints is not None or args.boxes is not None:
-        return sources.labelled(Path(args.what[0]), given)
-    given.pop("box_scale", None)
-    return sources.of_clips([Path(name) for name in args.what], out, fps=args.fps, **given)
-
-
-def _tracks(args: argparse.Namespace, source: Source, out: Path, steps: _Steps) -> Source:
-    """Detect and convert into the small cache."""
-    from tasks.prediction import job as jobs
-
-    if args.keypoints is None and args.boxes is None:
-        source = _detected(args, source, steps)
-    out.mkdir(parents=True, exist_ok=True)
-    with steps.bar("convert", "video") as progress:
-        tracks = jobs.make_tracks(source, out / jobs.CACHE, progress)
-    steps.done("convert", None if tracks is None else converted(tracks))
-    split = cache.open(out / jobs.CACHE)[f"{source.reader.name}/{source.split}"]
-    steps.failed(list(jobs.without_people(source, split)))
-    for video in split.videos if len(split.videos) <= FEW else ():
-        for note in video.account["notes"]:
-            warn(f"{video.name}: {note}")
-    return source
-
-
-def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source:
+def _detected(args: argparse.Namespace, source: ClipsToPredict, steps: _Steps) -> ClipsToPredict:
     from pipeline.commands.detect import detector_of
     from pipeline.detect.keypoint_rcnn import KeypointRCNN
     from pipeline.files.raw.stand_in import is_stand_in
@@ -292,7 +249,7 @@ def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source
             source, report = sources.detected(source, detector, device=args.device, progress=progress)
     except (ConfigError, MissingAssets) as error:
         message = str(error).replace("--weights", "--detector-weights")  # as it is called here
-        raise type(error)(f"{message} Or name who is where: --keypoints DIR, --boxes FILE.") from error
+        raise type(error)(f"{message} Or name who is where: --keypoints PATH.") from error
     found = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {name}"
     if detector.stand_in:
         found += ", a stand-in for demo data"

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.exchange.show.drawing import flat
 from pipeline.exchange.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.files.pixels.frames import Image
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
@@ -32,12 +31,6 @@ BODIES_AT_ONCE: Final = 32  # posed together: their vertices are 3 MB
 STAND_IN: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data
 CAPTION_FOR: Final = 480  # px, a picture's smaller side up to which a caption's letters have their smallest size
 GROUND: Final = 60  # grey of views without a picture
-SHIFT: Final = 4  # binary digits after the point, of what OpenCV draws
-SIDES: Final[Mapping[str, tuple[int, int, int]]] = {  # RGB of limbs
-    "right": (255, 90, 70),
-    "left": (80, 170, 255),
-    "middle": (240, 220, 80),
-}
 
 
 def record_type(n_steps: int = 0) -> np.dtype[Any]:
@@ -138,32 +131,18 @@ class BodyDrawing:
         bodies = [seen(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()]
         return self.painter.paint(image, bodies, self.opacity)
 
-    def views(
-        self,
-        image: Image,
-        records: NDArray[Any],
-        verts: Floats,
-        *,
-        side: bool = False,
-        moved: Mapping[str, Floats] | None = None,
-    ) -> Image:
-        """The picture with its bodies, and beside it, as high: the side view, and below one another `moved`.
+    def views(self, image: Image, records: NDArray[Any], verts: Floats, moved: Mapping[str, Floats]) -> Image:
+        """The picture with its bodies, and beside it, below one another, views of `moved`.
 
-        side: each body at its place, as it is seen from the picture's right. moved: caption -> (N, V, 3) of the same
-        bodies, each in a view of its own.
+        moved: caption -> (N, V, 3) of the same bodies before or after.
         """
+        painted = self.paint(image, records, verts)
+        if not moved:
+            return painted
         ground = np.full_like(image, GROUND)
-        beside = [self.paint(image, records, verts)]
-        if side:
-            beside.append(self.paint(ground, records, np.stack([verts[..., 2], verts[..., 1], -verts[..., 0]], -1)))
-            caption(beside[-1], "from the side")
-        if moved:
-            beside.append(
-                np.concatenate([self._small(ground, records, at, text, len(moved)) for text, at in moved.items()])
-            )
-            missing = image.shape[0] - len(beside[-1])
-            beside[-1] = np.pad(beside[-1], ((0, missing), (0, 0), (0, 0)), mode="edge")
-        return np.concatenate(beside, axis=1)
+        small = np.concatenate([self._small(ground, records, at, text, len(moved)) for text, at in moved.items()])
+        small = np.pad(small, ((0, image.shape[0] - len(small)), (0, 0), (0, 0)), mode="edge")
+        return np.concatenate([painted, small], axis=1)
 
     def _small(self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int) -> Image:
         height, width = ground.shape[:2]
@@ -192,18 +171,3 @@ def caption(image: Image, text: str) -> None:
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
         thick = round(thickness * size)
         cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, colour, thick, cv2.LINE_AA)
-
-
-def draw_skeleton(image: Image, kp_2d: Floats, *, dot: int = 3) -> None:
-    """Bones and joints of (49, 3) keypoints, px px confidence, in place. dot: a joint's diameter, px."""
-    skeleton = flat(kp_2d)
-    for line in skeleton.lines:
-        start, end = _at(line.x1, line.y1), _at(line.x2, line.y2)
-        cv2.line(image, start, end, SIDES[line.side], 1, cv2.LINE_AA, SHIFT)
-    for joint in skeleton.dots:
-        cv2.circle(image, _at(joint.x, joint.y), dot << (SHIFT - 1), SIDES[joint.side], -1, cv2.LINE_AA, SHIFT)
-
-
-def _at(x: float, y: float) -> tuple[int, int]:
-    """A point as OpenCV takes fractions of a pixel."""
-    return round(x * (1 << SHIFT)), round(y * (1 << SHIFT))

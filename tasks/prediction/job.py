@@ -17,7 +17,6 @@ from pipeline.cli.text import count
 from pipeline.commands.settings.targets import stream_named
 from pipeline.conversion import convert
 from pipeline.conversion.convert import Conversion
-from pipeline.datasets.new_video import NewVideo
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
 from pipeline.features import streams as kinds
@@ -25,11 +24,10 @@ from pipeline.features.extract import Extraction
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.loaded import Precision
 from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import is_stand_in
-from tasks.prediction.sources import Source
+from tasks.prediction.sources import SPLIT, ClipsToPredict
 from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.errors import DataError
@@ -39,7 +37,7 @@ CACHE: Final = "cache"
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PredictionJob:
     """A split, the stream of it, the model, and the folder to write."""
 
     root: cache.Root
@@ -55,7 +53,7 @@ class Job:
         return cache.open(self.root)[self.name]
 
 
-def of_source(source: Source, trained: Trained, streams: Sequence[StreamSpec], out: Path) -> Job:
+def of_source(source: ClipsToPredict, trained: Trained, streams: Sequence[StreamSpec], out: Path) -> PredictionJob:
     """Check all that can be known before minutes of work.
 
     streams: the last one is of the model's features; before it, what that is computed from, and what the model reads
@@ -69,12 +67,11 @@ def of_source(source: Source, trained: Trained, streams: Sequence[StreamSpec], o
         refuse_untrained(spec, source.raw, f"the weights of {spec.name}")
         if argument := _argument(trained, last.name, spec.name):
             trained.check_features(f"stream {spec.name!r}", spec.stream.dim, of=argument)
-    name = f"{source.reader.name}/{source.split}"
     stand_in = stand_in or any(spec.stream.stand_in for spec in streams)
-    return Job(out / CACHE, name, last.name, trained, out, stand_in, source.raw, source.people)
+    return PredictionJob(out / CACHE, source.split, last.name, trained, out, stand_in, source.raw, source.people)
 
 
-def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Path) -> Job:
+def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Path) -> PredictionJob:
     """A split that has features: nothing is decoded, unless its pictures are drawn on.
 
     Raises CacheError where there is no such split, StandInMixed, and as `Trained.check_split`.
@@ -82,26 +79,21 @@ def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Pa
     split = cache.open(root)[name]
     runs.check_stand_in({name: split}, the_checkpoint=trained.stand_in)
     stand_in = trained.check_split(split, stream) or bool(trained.generator.body.is_stand_in)
-    return Job(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
+    return PredictionJob(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
 
 
-def named_streams(weights: str | None, precision: Precision | None, device: str) -> tuple[StreamSpec, ...]:
-    """The network by options, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
+def feature_streams(weights: str | None, device: str) -> tuple[StreamSpec, ...]:
+    """The network by its option, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
     if weights is not None:
-        stream = stream_named(ResNet50.kind, weights, precision, {})
+        stream = stream_named(ResNet50.kind, weights, None, {})
         return (StreamSpec(stream=stream, resources=Resources(Machine(device))),)
-    found = [spec for spec in (settings().crops, settings().stream) if spec is not None]
-    if precision is not None:
-        last = found[-1].stream
-        if not isinstance(last, ResNet50):
-            raise ConfigError(f"--precision goes with {ResNet50.kind}; [features] of luigi.cfg names {last.kind}")
-        found[-1] = replace(found[-1], stream=ResNet50(weights=last.weights, precision=precision))
-    own = found[-1].resources  # one video needs no more than one device
+    specs = [spec for spec in (settings().crops, settings().stream) if spec is not None]
+    own = specs[-1].resources  # one video needs no more than one device
     machine = own.machine if device == "auto" else replace(own.machine, device=device)
-    return tuple(replace(spec, resources=replace(own, machine=machine, devices=())) for spec in found)
+    return tuple(replace(spec, resources=replace(own, machine=machine, devices=())) for spec in specs)
 
 
-def streams_beside(trained: Trained, embedding: Path | None, device: str) -> list[StreamSpec]:
+def extra_streams(trained: Trained, embedding: Path | None, device: str) -> list[StreamSpec]:
     """What the model reads beside its features, as it was trained on: computed as its checkpoint records.
 
     embedding: of 2D poses, of which the checkpoint records the digest alone; None: the file that it was trained with.
@@ -125,9 +117,9 @@ def streams_beside(trained: Trained, embedding: Path | None, device: str) -> lis
     return found
 
 
-def make_tracks(source: Source, root: Path, progress: Progress) -> Conversion | None:
+def make_tracks(source: ClipsToPredict, root: Path, progress: Progress) -> Conversion | None:
     """Clips and labels -> tracks; None where they are up to date. Raises PipelineError where no person is left."""
-    plan = convert.plan_conversion(source.reader, source.split, raw=source.raw, root=root)
+    plan = convert.plan_conversion(source.reader, SPLIT, raw=source.raw, root=root)
     done = None if plan.up_to_date else convert.convert(plan, progress=progress)
     split = cache.open(root)[plan.name]
     if not len(split.tracks):
@@ -135,9 +127,9 @@ def make_tracks(source: Source, root: Path, progress: Progress) -> Conversion | 
     return done
 
 
-def without_people(source: Source, split: cache.Split) -> Iterator[str]:
+def without_people(source: ClipsToPredict, split: cache.Split) -> Iterator[str]:
     """Why nothing is predicted of each video of which no track is left."""
-    least = getattr(source.reader, "min_frames", 1)
+    least = source.reader.min_frames
     for video in split.videos:
         account = video.account
         if account["kept"]:
@@ -147,14 +139,11 @@ def without_people(source: Source, split: cache.Split) -> Iterator[str]:
             continue
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
         found = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
-        labels = source.reader.keypoints or source.reader.boxes if isinstance(source.reader, NewVideo) else video.name
-        shorter = (
-            f", or take tracks of fewer than {count(least, 'frame')}: --min-frames" if reasons and least > 1 else ""
-        )
-        yield f"{labels}: no person is left to predict: {found}. Look at the detections{shorter}."
+        shorter = f", or take tracks of fewer than {count(least, 'frame')}: --min-frames" * bool(reasons and least > 1)
+        yield f"{video.name}: no person is left to predict: {found}. Look at the detections{shorter}."
 
 
-def make_features(job: Job, streams: Sequence[StreamSpec], progress: Progress) -> Extraction | None:
+def make_features(job: PredictionJob, streams: Sequence[StreamSpec], progress: Progress) -> Extraction | None:
     """Tracks -> features; None where they are up to date.
 
     Raises DataError for features of another network than the model was trained on.
@@ -169,7 +158,7 @@ def make_features(job: Job, streams: Sequence[StreamSpec], progress: Progress) -
         if absent := sorted(set(spec.stream.needs) - set(job.split().columns)):
             raise DataError(
                 f"{job.name}: stream {spec.name!r} is computed from {', '.join(absent)}, which there is not. Name "
-                "keypoints: --keypoints DIR, or have people detected."
+                "keypoints: --keypoints PATH, or have people detected."
             )
         if not plan.up_to_date:
             done = extract.extract(plan, progress=progress)
@@ -182,7 +171,7 @@ def _argument(trained: Trained, features: str, stream: str) -> str | None:
     return of.get(stream)
 
 
-def warnings(job: Job, streams: Sequence[StreamSpec]) -> list[str]:
+def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     """Reasons to doubt the bodies."""
     found, last = [], streams[-1]
     weights = last.stream.weights if isinstance(last.stream, ResNet50) else None

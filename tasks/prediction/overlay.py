@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image, Pictures, Video
 from pipeline.files.pixels.numbered import n_frames
 from tasks.prediction.drawing import BodyDrawing, PredictedBodies, caption
-from tasks.prediction.video_file import best_format, video_writer
+from tasks.prediction.video_file import DEFAULT_FPS, best_format, video_writer
 from vibe_model import runs
 from vibe_model.networks.video_model import VideoModel
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
 
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
-DEFAULT_FPS: Final = 25.0  # of pictures, or where the video's header has none
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems after which no frame comes
 
 
@@ -33,20 +32,17 @@ def write_overlay(
     bodies: PredictedBodies,
     generator: VideoModel,
     *,
-    fps: float | None = None,
-    side: bool = False,
     text: str = "",
 ) -> tuple[Path, int]:
     """All the source's frames with bodies painted over them: the file, and how many frames it has.
 
     The file's suffix is that of what can be written here, a browser's video as a rule; of one frame it is a picture,
-    `.png`. Past and future bodies, where the model has them, are beside each frame.
-    fps: of the video; None: the source's own. A frame that cannot be decoded is shown as the one before it, so that all
-    others keep their time. side: a side view beside each frame. text: in the corner of every frame. The file appears
-    when it is complete. Raises PipelineError when it cannot be written.
+    `.png`. Past and future bodies, where the model has them, are beside each frame. A frame that cannot be decoded is
+    shown as the one before it, so that all others keep their time. text: in the corner of every frame. The file
+    appears when it is complete. Raises PipelineError when it cannot be written.
     """
-    rate = fps or rate_of(source)
-    pictures = _pictures(source, bodies, BodyDrawing.of(generator), rate, side)
+    rate = rate_of(source)
+    pictures = _pictures(source, bodies, BodyDrawing.of(generator), rate)
     first = next(pictures, None)
     if first is None:
         raise PipelineError(f"{source.place}: no frame of it can be decoded: nothing to draw on")
@@ -80,9 +76,7 @@ def when(step: int, fps: float) -> str:
     return f"{abs(step) / fps:.2g} s {'before' if step < 0 else 'after'}"
 
 
-def _pictures(
-    source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float, side: bool
-) -> Iterator[Image]:
+def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float) -> Iterator[Image]:
     """Every frame of the source, with its bodies and what is beside it."""
     width, height = source.size()
     shown = np.zeros((height, width, 3), np.uint8)
@@ -100,7 +94,7 @@ def _pictures(
                 shown = _fitted(frame.image, (height, width))
             here = records["frame"] == frame.index
             around = {text: at[here] for text, at in moved.items()}
-            yield drawing.views(shown, records[here], verts[here], side=side, moved=around)
+            yield drawing.views(shown, records[here], verts[here], around)
 
 
 def _fitted(image: Image, shape: tuple[int, int]) -> Image:

@@ -28,9 +28,10 @@ from pipeline.features.pixel_sources import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
 from tasks.prediction.drawing import STAND_IN, PredictedBodies
-from tasks.prediction.job import Job
+from tasks.prediction.job import PredictionJob
 from tasks.prediction.motions import write_motion
-from tasks.prediction.overlay import DEFAULT_FPS, rate_of, write_overlay
+from tasks.prediction.overlay import rate_of, write_overlay
+from tasks.prediction.video_file import DEFAULT_FPS
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
@@ -43,20 +44,17 @@ SUMMARY: Final = "predictions.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PredictionOptions:
     """What is made, and how."""
 
     smooth: float = 0.0  # sigma of a Gaussian over time, in frames
-    batch_size: int = 16
     tracks: str = "*"  # a pattern of names
     overlay: bool = True
-    side: bool = False  # a side view beside the overlay
     export: bool = False
-    fps: float | None = None  # of overlays and motions; None: the video's own
 
 
 @dataclass(slots=True)
-class Made:
+class Predicted:
     """What has been made, in numbers, and what failed."""
 
     tracks: int = 0
@@ -67,24 +65,24 @@ class Made:
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
-def predict_videos(job: Job, wanted: Wanted, progress: Progress) -> Made:
-    """Everything that is wanted, and predictions.json.
+def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Progress) -> Predicted:
+    """All that the options name, and predictions.json.
 
     A video that cannot be drawn costs its overlay. Raises PipelineError where nothing at all is predicted, and where
     the pictures to draw on are not where they were.
     """
     _remove_earlier(job.out)
-    split, made = job.split(), Made()
-    about = _about(job, split, wanted)
+    split, made = job.split(), Predicted()
+    about = _about(job, split, options)
     made.summary = about | {"videos": []}
-    pictures = raw_folder(split, job.raw) if wanted.overlay else None
-    total = sum(track.stop - track.start for track in select_tracks(split, wanted.tracks))
-    for number, tracks in itertools.groupby(_bodies(job, split, wanted), key=lambda found: found[0]):
+    pictures = raw_folder(split, job.raw) if options.overlay else None
+    total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
+    for number, tracks in itertools.groupby(_bodies(job, split, options), key=lambda found: found[0]):
         entry = split.videos[number]
         facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
         bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
         for _, track in tracks:
-            rows.append(_write(job, track, wanted, about | {"video": entry.name}))
+            rows.append(_write(job, track, options, about | {"video": entry.name}))
             bodies.add(track)
             made.bodies += len(track)
             progress(made.bodies, total, entry.name)
@@ -93,14 +91,14 @@ def predict_videos(job: Job, wanted: Wanted, progress: Progress) -> Made:
         made.tracks += len(rows)
         if pictures is not None:
             file = job.out / (OVERLAY if len(split.videos) == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
-            _draw(job, wanted, made, file, sources.parse(pictures, entry.source), bodies)
+            _draw(job, made, file, sources.parse(pictures, entry.source), bodies)
     if not made.tracks:
         raise PipelineError(f"{job.name}: no frame with a person in it could be decoded: nothing is predicted")
     runs.write_json(job.out / SUMMARY, made.summary)
     return made
 
 
-def _bodies(job: Job, split: cache.Split, wanted: Wanted) -> Iterator[tuple[int, TrackBodies]]:
+def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> Iterator[tuple[int, TrackBodies]]:
     """Number of the video, and the bodies of one person in it."""
     trained = job.trained
     found = predict_tracks(
@@ -109,46 +107,44 @@ def _bodies(job: Job, split: cache.Split, wanted: Wanted) -> Iterator[tuple[int,
         stream=job.stream,
         beside=trained.config.beside,
         seqlen=trained.config.seqlen,
-        tracks=wanted.tracks,
-        batch_size=wanted.batch_size,
+        tracks=options.tracks,
         around=True,
         stills=True,
     )
     for (bodies,) in found:
         if len(bodies):  # else none of its frames could be decoded
             track = int(split.track_of(np.array([bodies.track.start]))[0])
-            yield int(split.tracks.video[track]), bodies.smoothed(wanted.smooth)
+            yield int(split.tracks.video[track]), bodies.smoothed(options.smooth)
 
 
-def _write(job: Job, bodies: TrackBodies, wanted: Wanted, about: Mapping[str, Any]) -> dict[str, Any]:
+def _write(
+    job: PredictionJob, bodies: TrackBodies, options: PredictionOptions, about: Mapping[str, Any]
+) -> dict[str, Any]:
     """The files of one person, and what predictions.json has of them."""
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
     facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}"}
-    if wanted.export:
-        fps = wanted.fps or (bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS)
+    if options.export:
+        fps = bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS
         facts["motion"] = f"{MOTIONS}/{write_motion(job.out / MOTIONS, bodies, generator.body, fps).name}"
     return {**facts, "frames": len(bodies), "first": first, "last": last}
 
 
-def _draw(job: Job, wanted: Wanted, made: Made, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
+def _draw(job: PredictionJob, made: Predicted, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
     """The overlay of the last video of `made`."""
     began, text = time.monotonic(), STAND_IN if job.stand_in else ""
     try:
-        fps = wanted.fps or rate_of(source)
-        drawn, n_frames = write_overlay(
-            file, source, bodies, job.trained.generator, fps=fps, side=wanted.side, text=text
-        )
+        drawn, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
     except PipelineError as error:
         made.problems.append(str(error))
         return
     made.frames += n_frames
     made.drawing += time.monotonic() - began
-    made.summary["videos"][-1]["overlay"] = {"file": drawn.relative_to(job.out).as_posix(), "fps": fps}
+    made.summary["videos"][-1]["overlay"] = {"file": drawn.relative_to(job.out).as_posix(), "fps": rate_of(source)}
 
 
-def _about(job: Job, split: cache.Split, wanted: Wanted) -> dict[str, Any]:
+def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> dict[str, Any]:
     """What every file records of where it comes from."""
     return {
         "people": dict(job.people),
@@ -159,7 +155,7 @@ def _about(job: Job, split: cache.Split, wanted: Wanted) -> dict[str, Any]:
         "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
         "seqlen": job.trained.config.seqlen,
         "steps": list(job.trained.generator.steps),
-        "smooth": wanted.smooth,
+        "smooth": options.smooth,
     }
 
 

@@ -1,16 +1,15 @@
-"""Where people to predict come from: clips and photos, in which they are found; or a labelled video.
+"""Where people to predict come from: clips and photos, in which they are found, or which come with their keypoints.
 
-Clips anywhere become one raw folder of the dataset `videos` by links; pictures become clips without loss. Detection,
+Clips anywhere become one raw folder of the dataset `videos` by links; photos become clips without loss. Detection,
 conversion, extraction and drawing then know nothing but clips.
 
     <out>/raw/<clip>                  a link
-    <out>/raw/<photo>.avi             a photo, or a folder of numbered pictures
-    <out>/raw/keypoints/<clip>.json   what `detect` writes
+    <out>/raw/<photo>.avi             a photo, as a clip of one frame
+    <out>/raw/keypoints/<clip>.json   what `detect` writes, or a link to the user's
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,160 +21,169 @@ import cv2
 import numpy as np
 
 from pipeline.cli.progress import Progress
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.new_video import MIN_FRAMES, NewVideo, raw_folder
+from pipeline.cli.text import count
 from pipeline.datasets.videos import FOLDERS, Videos
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.pixels.frames import Image, Video
-from pipeline.files.pixels.numbered import picture_pattern
 from pipeline.files.raw.digests import whole_file_digest
 from pipeline.files.raw.stand_in import MARKER, is_stand_in
 from pipeline.linking import MAX_GAP
-from tasks.prediction.overlay import DEFAULT_FPS
-from tasks.prediction.video_file import opencv_writer
+from tasks.prediction.video_file import DEFAULT_FPS, opencv_writer
 from vibe_model import runs
 
 RAW: Final = "raw"
-PICTURES: Final = (".jpg", ".jpeg", ".png")
+PHOTOS: Final = (".jpg", ".jpeg", ".png")
+MIN_FRAMES: Final = 5  # fewer are a detector's mistake more often than a person
+SPLIT: Final = "train"  # of `videos`: where clips are unless they say otherwise
 
 
 @dataclass(frozen=True)
-class Source:
-    """A raw folder, and the reader of the one split that is predicted."""
+class ClipsToPredict:
+    """A raw folder of clips, and the reader of it."""
 
     named: Path  # by the user; of several the first
-    reader: Dataset
-    split: str
+    reader: Videos
     raw: Path
     people: Mapping[str, Any]  # who found them, for the files that are written
     problems: Mapping[str, str] = field(default_factory=dict)  # what is no clip -> why
 
-
-def labelled(video: Path, labels: Mapping[str, Any]) -> Source:
-    """One video with keypoints or boxes. labels: what `NewVideo.of` takes.
-
-    Raises ConfigError, and RawDataError for what is no video.
-    """
-    reader, raw = NewVideo.of(video, **labels), raw_folder(video)
-    source = reader.source(raw.resolve())
-    if isinstance(source, Video):
-        source.require_decodable()  # before anything is reported about what fits the model
-    named = Path(reader.keypoints or reader.boxes)
-    return Source(video, reader, reader.split, raw, {"from": reader.split, "named": named.name})
+    @property
+    def split(self) -> str:
+        """Its name in a cache."""
+        return f"{self.reader.name}/{SPLIT}"
 
 
 def of_clips(
-    named: Sequence[Path], out: Path, *, min_frames: int | None = None, max_gap: int = MAX_GAP, fps: float | None = None
-) -> Source:
+    named: Sequence[Path],
+    out: Path,
+    *,
+    keypoints: Path | None = None,
+    min_frames: int | None = None,
+    max_gap: int = MAX_GAP,
+) -> ClipsToPredict:
     """Clips, photos, folders of either: the raw folder `out`/raw of them, and of no other.
 
-    min_frames: None: of photos 1, else 5. fps: of numbered pictures. Raises ConfigError for what is none of these, and
-    where photos and clips come together; StandInMixed; RawDataError where every photo is damaged.
+    keypoints: of the one clip, a file or folder in any format of `pipeline.files.formats.labels.detections`.
+    min_frames: None: of photos 1, else 5. Raises ConfigError for what is none of these, where photos and clips come
+    together, and for keypoints of several clips; StandInMixed; RawDataError where every photo is damaged.
     """
-    places = _named_clips(named)
-    photos = [path for path in places.values() if path.suffix.lower() in PICTURES]
-    if 0 < len(photos) < len(places):
+    clips = _named_clips(named)
+    photos = [path for path in clips.values() if path.suffix.lower() in PHOTOS]
+    if 0 < len(photos) < len(clips):
         raise ConfigError(f"{photos[0]}: expected photos alone or clips alone, found both. Predict them one by one.")
-    demo = runs.one_kind({str(path): is_stand_in(raw_folder(path)) for path in places.values()})
+    if keypoints is not None and len(clips) > 1:
+        raise ConfigError(f"--keypoints: expected the one video that it is of, found {count(len(clips), 'video')}")
+    if keypoints is not None and not keypoints.exists():
+        raise ConfigError(f"--keypoints {keypoints}: there is no such file or folder. Check its name.")
+    demo = runs.one_kind({str(path): is_stand_in(raw_folder(path)) for path in clips.values()})
     raw = out / RAW
     raw.mkdir(parents=True, exist_ok=True)
     for old in clips_in(raw):
-        if old not in places:
+        if old not in clips and not old.startswith(f"{KEYPOINTS}/"):
             (raw / old).unlink()
     problems = {}
-    for name, path in places.items():
+    for name, path in clips.items():
         try:
-            _put(raw / name, path, fps or DEFAULT_FPS)
+            _put(raw / name, path)
         except RawDataError as error:
             problems[name] = str(error)
-            if len(problems) == len(places):
+            if len(problems) == len(clips):
                 raise
+        _put_labels(raw / KEYPOINTS, name, keypoints)
     (raw / MARKER).unlink(missing_ok=True)
     if demo:
-        shutil.copyfile(raw_folder(next(iter(places.values()))) / MARKER, raw / MARKER)
+        shutil.copyfile(raw_folder(next(iter(clips.values()))) / MARKER, raw / MARKER)
     least = min_frames or (1 if photos else MIN_FRAMES)
     # Training wants less: nothing is split, and only who never shows more than a face is left out.
     reader = Videos(min_frames=least, max_gap=max_gap, max_frames=10**9, face_only=1.0, bridge=True)
-    return Source(named[0], reader, "train", raw, {}, problems)
+    people = {} if keypoints is None else {"from": KEYPOINTS, "named": keypoints.name}
+    return ClipsToPredict(named[0], reader, raw, people, problems)
 
 
-def detected(source: Source, detector: Detector, *, device: str, progress: Progress) -> tuple[Source, Report]:
-    """The source with the people that are found in it. Raises what `detect_clips` does."""
+def detected(
+    source: ClipsToPredict, detector: Detector, *, device: str, progress: Progress
+) -> tuple[ClipsToPredict, Report]:
+    """The clips with the people that are found in them. Raises what `detect_clips` does."""
     report = detect_clips(source.raw, source.raw / KEYPOINTS, detector, Machine(device), progress=progress)
     people = {"from": f"detector {detector.name}", "named": KEYPOINTS}
     return replace(source, people=people, problems={**source.problems, **report.problems}), report
 
 
+def raw_folder(video: Path) -> Path:
+    """What stands for a dataset's raw folder: of demo data the one with its marker, else the video's own folder."""
+    own = video.parent.resolve()
+    return next((folder for folder in video.resolve().parents if is_stand_in(folder)), own)
+
+
 def _named_clips(named: Iterable[Path]) -> dict[str, Path]:
-    """Path below the raw folder -> clip, photo, or folder of numbered pictures."""
-    found = list(dict.fromkeys(Path(os.path.abspath(path)) for each in named for path in _clips_of(each)))  # noqa: PTH100
-    top = os.path.commonpath([path.parent for path in found])
-    places = {}
-    for path in found:
+    """Path below the raw folder -> clip or photo."""
+    paths = list(dict.fromkeys(Path(os.path.abspath(path)) for each in named for path in _clips_of(each)))  # noqa: PTH100
+    top = os.path.commonpath([path.parent for path in paths])
+    clips: dict[str, Path] = {}
+    for path in paths:
         name = path.relative_to(top)
         if name.parts[0].lower() in (*FOLDERS, KEYPOINTS) and len(name.parts) > 1:  # `videos` takes it for a split
             name = Path("clips", name)
-        places[name.as_posix() if path.suffix.lower() in EXTENSIONS else f"{name.as_posix()}.avi"] = path
-    return places
+        if path.suffix.lower() in PHOTOS:
+            short = name.with_suffix(".avi")
+            name = name.with_name(f"{name.name}.avi") if short.as_posix() in clips else short
+        clips[name.as_posix()] = path
+    return clips
 
 
 def _clips_of(path: Path) -> Iterator[Path]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such file or folder. Check its name.")
     if not path.is_dir():
-        if path.suffix.lower() not in (*EXTENSIONS, *PICTURES):
-            known = ", ".join((*EXTENSIONS, *PICTURES))
+        if path.suffix.lower() not in (*EXTENSIONS, *PHOTOS):
+            known = ", ".join((*EXTENSIONS, *PHOTOS))
             raise ConfigError(f"{path}: expected a clip, a photo or a folder of clips: {known}; found {path.suffix!r}")
         yield path
     elif clips := clips_in(path):
         yield from (path / clip for clip in clips)
-    elif picture_pattern(path.parent.resolve(), Path(path.resolve().name)) is not None:
-        yield path
     else:
-        expected = f"clips ({', '.join(EXTENSIONS)}), or numbered jpg or png files"
-        raise ConfigError(f"{path}: expected {expected}, found none. Name another folder, or photos by their names.")
+        expected = f"clips ({', '.join(EXTENSIONS)})"
+        do = "Name another folder, or photos by their names; make a clip of numbered pictures first."
+        raise ConfigError(f"{path}: expected {expected}, found none. {do}")
 
 
-def _put(place: Path, path: Path, fps: float) -> None:
-    """Have a clip of these frames at `place`: nothing is written where that is so already."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() in EXTENSIONS and path.is_file():
-        if not (place.is_symlink() and place.readlink() == path):
-            place.unlink(missing_ok=True)
-            place.symlink_to(path)
+def _put(clip: Path, path: Path) -> None:
+    """Have a clip of these frames at `clip`: nothing is written where that is so already."""
+    clip.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in EXTENSIONS:
+        _link(clip, path)
         return
-    images = _numbered(path) if path.is_dir() else iter([_photo(path)])
-    part = place.with_name(f".{place.name}.part.avi")
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)  # turned as its EXIF header says
+    if bgr is None:
+        do = "Save it again as JPEG or PNG."
+        raise RawDataError(path, "photo", expected="a picture", found="what OpenCV cannot decode", do=do)
+    part = clip.with_name(f".{clip.name}.part.avi")
     try:
-        first = next(images)
-        with opencv_writer(part, "MPNG", fps, first.shape[1], first.shape[0]) as write:  # the same bytes of the same
-            for image in itertools.chain([first], images):
-                write(image)
-        if place.is_file() and whole_file_digest(place) == whole_file_digest(part):
-            return
-        part.replace(place)
+        with opencv_writer(part, "MPNG", DEFAULT_FPS, bgr.shape[1], bgr.shape[0]) as write:  # the same bytes each time
+            write(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8))
+        if not clip.is_file() or whole_file_digest(clip) != whole_file_digest(part):
+            part.replace(clip)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _photo(path: Path) -> Image:
-    """Turned as its EXIF header says."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        do = "Save it again as JPEG or PNG."
-        raise RawDataError(path, "photo", expected="a picture", found="what OpenCV cannot decode", do=do)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+def _put_labels(folder: Path, clip: str, keypoints: Path | None) -> None:
+    """Link the user's keypoints of a clip; without any, leave no link of an earlier command to be read."""
+    if keypoints is None:
+        for link in (path for path in folder.rglob("*") if path.is_symlink()):
+            link.unlink()
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    suffix = "" if keypoints.is_dir() else keypoints.suffix.lower() or ".json"
+    (folder / clip).parent.mkdir(parents=True, exist_ok=True)
+    _link(folder / f"{clip}{suffix}", keypoints.resolve())
 
 
-def _numbered(folder: Path) -> Iterator[Image]:
-    """Every picture from the first number to the last; one that is missing or damaged is black."""
-    pictures = picture_pattern(folder.parent.resolve(), Path(folder.resolve().name))
-    assert pictures is not None
-    width, height = pictures.size()
-    for frame in pictures.read(range(int(pictures.indices().max()) + 1)):
-        fits = frame.image is not None and frame.image.shape[:2] == (height, width)
-        yield frame.image if frame.image is not None and fits else np.zeros((height, width, 3), np.uint8)
+def _link(place: Path, target: Path) -> None:
+    if not (place.is_symlink() and place.readlink() == target):
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)

@@ -19,6 +19,7 @@ from pipeline.files.pixels.frames import Image, Video
 if TYPE_CHECKING:
     from av import VideoStream
 
+DEFAULT_FPS: Final = 25.0  # of photos, or where the video's header has none
 H264_ENCODERS: Final = ("libx264", "libopenh264")
 SMALLEST_STEP: Final = 1001  # of a frame rate's denominator: 30000/1001 frames a second
 QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}

@@ -213,8 +213,6 @@ def bodies(terminal: Terminal) -> None:
         types(f"pipeline extract 3dpw {split} --cache mine")
     types("tasks train", r"run +runs/first-")
     (first,) = (folder / "runs").glob("first-*")
-    types("tasks predict moved/c.mp4 --preview --detector red --out preview")
-    assert (folder / "preview/preview.png").is_file()
     types(
         f"tasks predict moved/c.mp4 --detector red --set min_pixels=60 --checkpoint {first}/best.pt --out bodies",
         r"1 track, 50 body-frames",

@@ -21,8 +21,8 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import job as jobs
 from tasks.prediction import predict, sources
-from tasks.prediction.job import Job
-from tasks.prediction.sources import Source
+from tasks.prediction.job import PredictionJob
+from tasks.prediction.sources import ClipsToPredict
 from tests.tasks.conftest import FakeNetwork
 from vibe_model import models
 from vibe_model.networks.video_model import VideoModel
@@ -31,7 +31,7 @@ from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
-SPLIT = "videos/keypoints"
+SPLIT = "videos/train"
 
 
 @dataclass
@@ -47,21 +47,21 @@ class World:
 
     def prepare(
         self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any
-    ) -> tuple[Source, Job]:
+    ) -> tuple[ClipsToPredict, PredictionJob]:
         """What is checked before any work. The video has its keypoints, unless `labels` are others."""
         out.mkdir(exist_ok=True)
-        source = sources.labelled(video or self.video, labels or {"keypoints": self.keypoints})
+        source = sources.of_clips([video or self.video], out, **({"keypoints": self.keypoints} | labels))
         return source, jobs.of_source(source, trained or self.trained, streams(), out)
 
-    def tracks(self, out: Path, **labels: Any) -> tuple[Conversion | None, Job]:
+    def tracks(self, out: Path, **labels: Any) -> tuple[Conversion | None, PredictionJob]:
         source, job = self.prepare(out, **labels)
         return jobs.make_tracks(source, Path(job.root), silent), job
 
-    def predicted(self, out: Path, *, overlay: bool = False, **labels: Any) -> Job:
+    def predicted(self, out: Path, *, overlay: bool = False, **labels: Any) -> PredictionJob:
         """All steps."""
         _, job = self.tracks(out, **labels)
         jobs.make_features(job, streams(), silent)
-        predict.predict_videos(job, predict.Wanted(overlay=overlay, batch_size=4), silent)
+        predict.predict_videos(job, predict.PredictionOptions(overlay=overlay), silent)
         return job
 
     def found(self) -> dict[int, int]:
@@ -113,7 +113,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJob:
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
     with pytest.MonkeyPatch.context() as patch:
         FakeNetwork.install(patch)
@@ -121,5 +121,5 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture
-def job(made: Job) -> Job:
+def job(made: PredictionJob) -> PredictionJob:
     return made

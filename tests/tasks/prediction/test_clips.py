@@ -20,9 +20,8 @@ from pipeline import datasets
 from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
 from pipeline.datasets.amass import load_motion
-from pipeline.detect.clips import clips_in
+from pipeline.detect.clips import Labels, clips_in
 from pipeline.errors import ConfigError
-from pipeline.exchange.show.painted_bodies import COLOURS
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
@@ -87,7 +86,7 @@ def out(folder: Path, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     """All of it, once. One clip cannot be used."""
     out = tmp_path_factory.mktemp("out")
     clips = (folder / "dance.mp4", folder / "test", folder / "broken.mp4")
-    assert run(*clips, *with_model(folder, out), "--side", "--export") == 1
+    assert run(*clips, *with_model(folder, out), "--export") == 1
     return out
 
 
@@ -135,16 +134,15 @@ def test_past_and_future_are_those_of_the_model(out, model) -> None:
         assert json.loads(str(file["about"]))["units"].keys() == file.keys() - {"about"}
 
 
-def test_overlays_show_side_past_and_future_beside_the_frames(out, folder) -> None:
+def test_overlays_show_past_and_future_beside_the_frames(out, folder) -> None:
     for video in summary(out)["videos"]:
         drawn = Video(out, video["overlay"]["file"])
         width, height = video["picture"]
-        assert drawn.size() == (2 * width + width // 2, height)
+        assert drawn.size() == (width + width // 2, height)
         assert drawn.header().n_frames == (N_SHORT if "short" in video["video"] else N_LONG)
         (frame,) = drawn.read([7])
-        for left in (width, 2 * width):  # bodies on grey ground
-            part = frame.image[:-20, left : left + width].astype(int)
-            assert 0.005 < (np.abs(part - 60).max(axis=2) > 60).mean() < 0.5
+        part = frame.image[:-20, width:].astype(int)  # bodies on grey ground
+        assert 0.005 < (np.abs(part - 60).max(axis=2) > 60).mean() < 0.5
 
 
 @pytest.mark.slow
@@ -171,7 +169,7 @@ def test_a_browser_plays_the_overlay(out) -> None:
     assert found["error"] is None
     assert found["ended"]
     assert found["seconds"] == pytest.approx(N_LONG / 25, abs=0.05)
-    assert found["width"] == video["picture"][0] * 5 // 2
+    assert found["width"] == video["picture"][0] * 3 // 2
 
 
 def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(out) -> None:
@@ -207,7 +205,7 @@ def test_a_photo_is_predicted_by_the_hallucinator_and_drawn_as_a_picture(folder,
     width, height = video["picture"]
     assert cv2.imread(str(tmp_path / "overlay.png")).shape == (height, width + width // 2, 3)
     original = cv2.imread(str(folder / "photo.png"))[..., ::-1]
-    (frame,) = Video(tmp_path / "raw", "photo.png.avi").read([0])
+    (frame,) = Video(tmp_path / "raw", "photo.avi").read([0])
     np.testing.assert_array_equal(frame.image, original)
     split = cache.open(tmp_path / "cache")["videos/train"]
     for track in split.tracks:
@@ -230,34 +228,16 @@ def test_a_split_with_features_is_predicted_without_a_picture(out, folder, patch
     assert run("videos/train", "--cache", out / "cache", *words, "--stream", "none") == 2
 
 
-def test_a_preview_shows_everybody_in_the_colour_of_the_lines_below(folder, patch, tmp_path, capsys) -> None:
-    assert run(folder / "dance.mp4", "--preview", "--out", tmp_path) == 0
-    assert "stand-in" in capsys.readouterr().out
-    sheet = cv2.imread(str(tmp_path / "preview.png"))[..., ::-1].astype(int)
-    split = cache.open(tmp_path / "cache")["videos/train"]
-    assert sheet.shape[1] == 4 * 320
-    for i, track in enumerate(split.tracks):
-        like = np.abs(sheet - np.array(COLOURS[i]) * 255).max(axis=2) < 30  # edges are smooth
-        frames = split.rows("frame_index", track.start, track.stop)
-        lane = like[-100:].sum(axis=1).max()  # px: as long as the person is there
-        assert lane == pytest.approx((frames[-1] + 1 - frames[0]) / N_LONG * (1280 - 160), rel=0.1)
-        assert like[:-100].any()
-
-
-def test_of_many_previews_the_folder_is_named(folder, patch, tmp_path, capsys) -> None:
-    (tmp_path / "in").mkdir()
-    for k in range(6):
-        shutil.copy(folder / "test/short.AVI", tmp_path / f"in/{k}.avi")
-    writer = cv2.VideoWriter(str(tmp_path / "in/empty.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
+def test_without_a_person_min_frames_is_no_advice(folder, patch, tmp_path, capsys) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "empty.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
     for _ in range(8):
         writer.write(np.zeros((64, 64, 3), np.uint8))
     writer.release()
-    (tmp_path / "in" / MARKER).write_text("{}")
-    assert run(tmp_path / "in", "--preview", "--out", tmp_path / "out") == 1
-    shown = capsys.readouterr().out.splitlines()
-    assert [Path(line.split()[1]).name for line in shown if line.startswith("preview ")] == ["previews"]
-    (why,) = (line for line in shown if "no person was found" in line)
-    assert "--min-frames" not in why
+    (tmp_path / MARKER).write_text("{}")
+    assert run(tmp_path / "empty.avi", *with_model(folder, tmp_path / "out")) == 2
+    shown = capsys.readouterr().err
+    assert "no person was found" in shown
+    assert "--min-frames" not in shown
 
 
 def test_clips_of_anywhere_lie_in_one_folder_and_others_are_removed(folder, tmp_path) -> None:
@@ -266,15 +246,29 @@ def test_clips_of_anywhere_lie_in_one_folder_and_others_are_removed(folder, tmp_
     assert (source.raw / "dance.mp4").readlink() == folder / "dance.mp4"
     sources.of_clips([folder / "test/short.AVI"], tmp_path)
     assert clips_in(source.raw) == ["short.AVI"]
-    shots = tmp_path / "shots"
-    shots.mkdir()
-    shutil.copy(folder / MARKER, shots)
-    for i in (1, 3):
-        shutil.copy(folder / "photo.png", shots / f"{i:03d}.png")
-    sources.of_clips([shots], tmp_path, fps=10)
-    video = Video(source.raw, "shots.avi")
-    assert (video.header().n_frames, video.header().fps) == (3, 10)
-    assert [frame.image.any() for frame in video.read(range(3))] == [True, False, True]  # 002.png is missing
+    for name in ("still.jpg", "still.png"):
+        shutil.copy(folder / "photo.png", tmp_path / name)
+    shutil.copy(folder / MARKER, tmp_path)
+    sources.of_clips([tmp_path / "still.jpg", tmp_path / "still.png"], tmp_path / "photos")
+    assert clips_in(tmp_path / "photos/raw") == ["still.avi", "still.png.avi"]
+
+
+def test_keypoints_of_an_earlier_command_are_not_read_and_the_users_folder_stays(folder, tmp_path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("dance_000_keypoints.json", "rendered.avi"):
+        (mine / name).touch()
+    out = tmp_path / "out"
+    for keypoints in (mine, mine / "dance_000_keypoints.json", None):
+        source = sources.of_clips([folder / "dance.mp4"], out, keypoints=keypoints)
+        labels = Labels(source.raw, ["dance.mp4"]).of("dance.mp4", "")
+        assert bool(labels[1]) == (keypoints == mine)
+        assert bool(labels[0]) == (keypoints not in (mine, None))
+    assert len(list(mine.iterdir())) == 2
+    with pytest.raises(ConfigError, match="found 2 videos"):
+        sources.of_clips([folder / "dance.mp4", folder / "test"], out, keypoints=mine)
+    with pytest.raises(ConfigError, match="--keypoints none: there is no such"):
+        sources.of_clips([folder / "dance.mp4"], out, keypoints=Path("none"))
 
 
 def test_what_is_no_clip_is_refused(folder, tmp_path) -> None:
@@ -299,18 +293,18 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
-    shutil.copy(folder / "dance.mp4", tmp_path / "mine.mp4")
-    assert run(tmp_path / "mine.mp4", "--preview", "--out", tmp_path / "out") == 2
+    words = with_model(folder, tmp_path / "out")
+    assert run(folder / "dance.mp4", *words, "--detector", "keypoint_rcnn") == 2
     shown = capsys.readouterr().err
     for part in (
         "keypointrcnn_resnet50_fpn_coco",
         str(tmp_path / "torch/hub/checkpoints"),
         "--detector-weights",
-        "--boxes",
+        "--keypoints",
     ):
         assert part in shown
     assert " --weights" not in shown  # of `detect`
     assert not (tmp_path / "out").exists()
     (tmp_path / "out/notes").mkdir(parents=True)
-    assert run(tmp_path / "mine.mp4", "--preview", "--out", tmp_path / "out") == 2
+    assert run(folder / "dance.mp4", *words, "--detector", "keypoint_rcnn") == 2
     assert (tmp_path / "out/notes").is_dir()

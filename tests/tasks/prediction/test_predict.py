@@ -23,9 +23,9 @@ from tasks.__main__ import main
 from tasks.prediction import job as jobs
 from tasks.prediction import overlay, video_file
 from tasks.prediction.drawing import STAND_IN, BodyDrawing, PredictedBodies, caption, record_type, seen
-from tasks.prediction.job import Job
+from tasks.prediction.job import PredictionJob
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams, the_body
+from tests.tasks.prediction.conftest import SEQLEN, SPLIT, save_checkpoint, small_config, streams, the_body
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
@@ -40,16 +40,16 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "none.cfg"))
 
 
-def files_of(job: Job) -> list[dict]:
+def files_of(job: PredictionJob) -> list[dict]:
     return [dict(np.load(file)) for file in sorted((job.out / "bodies").glob("*.npz"))]
 
 
-def tracks_of(job: Job) -> list[dict]:
+def tracks_of(job: PredictionJob) -> list[dict]:
     (video,) = json.loads((job.out / "predictions.json").read_text())["videos"]
     return video["tracks"]
 
 
-def bodies_of(job: Job) -> PredictedBodies:
+def bodies_of(job: PredictionJob) -> PredictedBodies:
     bodies = PredictedBodies(job.out)
     for (track,) in predict_tracks(job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN):
         bodies.add(track)
@@ -66,7 +66,7 @@ def frames_of(video: Path) -> list[np.ndarray]:
 
 
 def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
-    _, job = world.tracks(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
+    _, job = world.tracks(tmp_path / "out", keypoints=world.keypoints, max_gap=0, min_frames=1)
     found = world.found()
     rows = Counter(np.asarray(job.split().column("frame_index")).tolist())
     assert rows == {frame: n for frame, n in found.items() if n}
@@ -86,7 +86,7 @@ def test_gaps_of_a_detector_are_filled(job, world) -> None:
 
 
 def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(job) -> None:
-    split = cache.open(job.root)["videos/keypoints"]
+    split = cache.open(job.root)[SPLIT]
     summary = json.loads((job.out / "predictions.json").read_text())
     (video,) = summary["videos"]
     assert len(video["tracks"]) == len(split.tracks) == 2
@@ -119,8 +119,8 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
         lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in people]
         with boxes.open("w", newline="") as stream:
             csv.writer(stream).writerows(lines)
-        job = world.predicted(tmp_path / "out", boxes=boxes)
-        assert [track["name"] for track in tracks_of(job)] == [f"{world.video.stem}/{name}" for name in people]
+        job = world.predicted(tmp_path / "out", keypoints=boxes)
+        assert [track["name"] for track in tracks_of(job)] == [f"{world.video.name}/{name}" for name in people]
         for file in files_of(job):
             np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
             np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
@@ -128,23 +128,6 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
         assert len(list((job.out / "bodies").iterdir())) == len(people) + (people == ("bob",))
         np.savez(job.out / "bodies/mine.npz", frame_index=np.arange(3, 20), bbox=file["bbox"], about=file["about"])
     assert (job.out / "bodies/mine.npz").exists()
-
-
-def test_a_folder_of_pictures_is_a_video_too(world, job, tmp_path) -> None:
-    pictures, keypoints = tmp_path / "shots", tmp_path / "shots_json"
-    pictures.mkdir()
-    keypoints.mkdir()
-    shutil.copy(world.raw / "STAND_IN.json", tmp_path)
-    labels = sorted(world.keypoints.iterdir())
-    for i, (image, label) in enumerate(zip(frames_of(world.video), labels, strict=True), start=1):
-        cv2.imwrite(str(pictures / f"shot{i:04d}.png"), image[..., ::-1])
-        shutil.copy(label, keypoints / f"shot{i:04d}_keypoints.json")
-    again = world.predicted(tmp_path / "out", overlay=True, video=pictures, keypoints=keypoints)
-    assert [track["frames"] for track in tracks_of(again)] == [track["frames"] for track in tracks_of(job)]
-    by_video, by_pictures = files_of(job), files_of(again)
-    for one in by_pictures:  # lossless pictures of the same frames: the same bodies
-        assert any(np.allclose(one["theta"], other["theta"], atol=1e-5) for other in by_video)
-    assert len(frames_of(again.out / "overlay.mp4")) == len(labels)
 
 
 # ------------------------------------------------------------------------------------------------------ overlay
@@ -268,7 +251,7 @@ def test_labels_without_a_person_are_reported_with_the_reasons(world, tmp_path) 
     with pytest.raises(
         PipelineError, match=r"no person is left to predict: of 2 person-frames, 2 track_too_short\. .*--min-frames"
     ):
-        world.tracks(tmp_path / "out", boxes=boxes)
+        world.tracks(tmp_path / "out", keypoints=boxes)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +276,6 @@ def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
     with pytest.raises(DataError, match=r"expected features of 512 numbers.*found 2048"):
         world.prepare(tmp_path / "out", load_trained(tmp_path / "small.pt", None, "cpu"))
-    assert list((tmp_path / "out").iterdir()) == []
     identity = ResNet50().identity()
     save_checkpoint(tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}})
     save_checkpoint(tmp_path / "same.pt", features=identity)
@@ -362,12 +344,10 @@ def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, mon
 
 
 def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
-    both = ("--keypoints", world.keypoints, "--boxes", world.keypoints)
+    of_model = ("--checkpoint", world.checkpoint)
     for words, message in (
-        ((world.video,), "expected --checkpoint"),
-        ((world.video, "--checkpoint", world.checkpoint, *both), "found both"),
-        ((world.video, world.video, "--checkpoint", world.checkpoint, *both[:2]), "found 2 videos"),
-        (("videos/train", "--cache", "c", "--preview"), "found 1 name, --preview"),
+        ((world.video, *of_model, "--keypoints", world.keypoints, "--set", "a=1"), "with --keypoints there is none"),
+        (("videos/train", "--cache", "c", *of_model, "--keypoints", "k"), "found 1 name, --keypoints"),
     ):
         code, shown = run(capsys, "predict", *words)
         assert code == 2
@@ -384,8 +364,8 @@ def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
 
 
 def test_streams_named_by_options_need_no_settings_file() -> None:
-    (spec,) = jobs.named_streams("untrained:3", "exact", "cpu")
-    assert str(spec.stream) == "untrained:3, exact"
+    (spec,) = jobs.feature_streams("untrained:3", "cpu")
+    assert str(spec.stream) == "untrained:3, fast"
     assert spec.name == streams()[0].name
 
 
