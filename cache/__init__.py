@@ -16,7 +16,7 @@ from cache.verification.verify import Damage, Report, verify
 from cache.write.base import delete_stream, invalidate
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
-from cache.write.split_writer import SplitWriter
+from cache.write.split_writer import SplitWriter, check_track
 from cache.write.stream_shards import Staged, StreamShards
 from cache.write.stream_writer import StreamWriter
 
@@ -47,6 +47,7 @@ __all__ = [
     "TrackRecord",
     "TrackRows",
     "VideoEntry",
+    "check_track",
     "copy_split",
     "delete_stream",
     "fingerprint",

@@ -39,7 +39,7 @@ ROUNDING: Final = 1e-3  # of a confidence of 1
 class Track:
     """One person in one video: T frames. None means "not annotated", never zeros.
 
-    Raises ValueError when arrays disagree in length, have a wrong trailing shape, or frame indices do not increase.
+    What it holds is checked where it is read (`Dataset.tracks`) and where its rows are written (`cache.check_track`).
     """
 
     dataset: str  # a name in the registry, e.g. "penn_action"
@@ -63,15 +63,7 @@ class Track:
     intrinsics: Floats | None = None  # (3, 3) px, where known
     frames: FrameSource | None = None  # where the pixels are; None without pictures
 
-    def __post_init__(self) -> None:
-        n_frames = len(self.frame_index)
-        for name, array in self.columns().items():
-            expected = (n_frames, *cache.COLUMNS[name].trailing)
-            if array.shape != expected:
-                raise ValueError(f"{self.name}: {name} is {array.shape}, expected {expected}")
-        if n_frames == 0 or (np.diff(self.frame_index) <= 0).any() or self.frame_index[0] < 0:
-            raise ValueError(f"{self.name}: frame_index must be non-empty, from 0 on, and strictly increasing")
-
+    @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """The per-frame arrays that the track has, (T, ...), by the names of the cache's columns (`cache.COLUMNS`)."""
         return {name: array for name in cache.COLUMNS if (array := getattr(self, name)) is not None}
@@ -97,8 +89,12 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
     """Labels of a track's columns that no body can have: (column, what is expected, what was found).
 
     3D joints that are not of a body's size in m, rotations of many turns, 2D joints that are shares of a picture,
-    confidences outside [0, 1]. NaN is none of these.
+    confidences outside [0, 1], boxes that are corners. NaN is none of these.
     """
+    if "bbox" in columns:
+        side = columns["bbox"][:, 2:]
+        if (wrong := (side <= 0).any(axis=1) | (side[:, 0] != side[:, 1])).any():
+            yield "bbox", "square boxes in px: cx, cy, side, side", str(columns["bbox"][wrong][0].tolist())
     for name in ("kp_3d", "kp_3d_eval"):
         if name in columns and len(extent := _extents(known_rows(columns, name))):
             low, high = EXTENT_M

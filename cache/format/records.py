@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,27 @@ from cache.fingerprint import canonical
 from cache.format.tables import TABLES, TEXTS, Tables, decode_text, decode_texts, encode_texts
 
 _R = TypeVar("_R")
+
+
+class WrittenTrack(Protocol):
+    """What a writer takes: `TrackRows`, or any object with these attributes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def video(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def crop_scale(self) -> float: ...
+    @property
+    def gender(self) -> str: ...
+    @property
+    def intrinsics(self) -> NDArray[Any] | None: ...
+    @property
+    def columns(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -32,8 +53,8 @@ class TrackRows:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
 
     @classmethod
-    def of(cls, track: Any, columns: Mapping[str, NDArray[Any]]) -> TrackRows:
-        """These columns of a track, as a TrackRecord, that has all the other fields as attributes."""
+    def of(cls, track: TrackRecord, columns: Mapping[str, NDArray[Any]]) -> TrackRows:
+        """These columns of a committed track."""
         others = [each.name for each in fields(cls) if each.name != "columns"]
         return cls(**{name: getattr(track, name) for name in others}, columns=columns)
 
@@ -192,7 +213,7 @@ def find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tupl
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-def video_record(entry: VideoEntry, tracks: Sequence[TrackRows], start: int) -> dict[str, Any]:
+def video_record(entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int) -> dict[str, Any]:
     """What the journal and the tables keep of a video whose tracks take the rows from `start` on. JSON holds it."""
     rows, stop = [], start
     for track in tracks:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.place import Place
-from cache.format.records import TrackRows, VideoEntry, Videos, VideosByName, tables_of, video_record
+from cache.format.records import VideoEntry, Videos, VideosByName, WrittenTrack, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
 from cache.read.streams import open_rows
@@ -31,6 +31,7 @@ from cache.write.base import Writer
 
 # A label without the flag that marks where it is known would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
+GENDERS: Final = ("neutral", "male", "female")
 
 
 class SplitWriter(Writer):
@@ -170,24 +171,25 @@ class SplitWriter(Writer):
         self._kept = self._tables.without(self._drop)
         self._videos.add(name)
 
-    def append(self, entry: VideoEntry, tracks: Sequence[TrackRows]) -> None:
+    def append(self, entry: VideoEntry, tracks: Sequence[WrittenTrack]) -> None:
         """Add one video with its tracks, or with none: what became of it is in its account.
 
-        Raises CacheError for a video or track that is there already, and for columns that do not fit.
+        Raises CacheError for a video or track that is there already, and as `check_track`.
         """
         if not self._began:
             raise CacheError(f"{self._split}: append before begin")
         if entry.name in self._videos:
             do = "drop it in begin to replace it" if entry.name in self.committed_videos else "append each video once"
             raise CacheError(f"{self._split}: video {entry.name!r} is there already: {do}")
-        rows = [checked_rows(track, entry.name, self._columns, self._split) for track in tracks]
+        for track in tracks:
+            check_track(track, entry.name, self._columns)
         video = video_record(entry, tracks, self._next)
         names = [track.name for track in tracks]
         if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
             raise CacheError(f"{self._split}: video {entry.name!r}: a track of that name is there already: {names}")
         self._remember(video)
-        for columns in rows:
-            self._add_rows(columns)
+        for track in tracks:
+            self._add_rows(track.columns)
         self._unwritten.append(video)
 
     def begin_shard(self) -> None:
@@ -333,33 +335,35 @@ class SplitWriter(Writer):
         return layout.shard_key(self.place.array(name), shard, COLUMNS[name].trailing)
 
 
-def checked_rows(track: TrackRows, video: str, columns: Collection[str], split: str) -> dict[str, NDArray[Any]]:
-    """The columns of one track of `video` in their own types: floats rounded, flags and frame indices exact.
+def check_track(track: WrittenTrack, video: str, columns: Collection[str]) -> None:
+    """Raise CacheError unless a track of `video` can be rows of a split with these columns, in the columns' own types.
 
-    Raises CacheError for what does not fit `columns`.
+    Floats are rounded to theirs; frame indices and flags are exact.
     """
-    title = f"{split}: track {track.name!r}"
+
+    def refuse(problem: str) -> NoReturn:
+        raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
+
     if track.video != video:
-        raise CacheError(f"{title}: belongs to video {track.video!r}, was appended with {video!r}")
+        refuse(f"belongs to video {track.video!r}")
+    if track.gender not in GENDERS:
+        refuse(f"gender is {track.gender!r}, expected one of {', '.join(GENDERS)}")
     if strange := sorted(track.columns.keys() - set(columns)):
-        raise CacheError(f"{title}: columns {strange} are not among this split's: {sorted(columns)}")
+        refuse(f"columns {strange} are not among this split's: {sorted(columns)}")
     if "frame_index" not in track.columns:
-        raise CacheError(f"{title}: has no frame_index")
+        refuse("has no frame_index")
     for label, flag in NEEDS_FLAG.items():
         if label in track.columns and flag not in track.columns:
-            raise CacheError(f"{title}: {label} comes without {flag}, which marks where it is known")
+            refuse(f"{label} comes without {flag}, which marks where it is known")
     n_rows = len(track.columns["frame_index"])
-    rows = {}
-    for name, given in track.columns.items():
-        spec, array = COLUMNS[name], np.asarray(given)
+    for name, array in track.columns.items():
+        spec = COLUMNS[name]
         if array.shape != (n_rows, *spec.trailing):
-            raise CacheError(f"{title}: {name} is {array.shape}, expected {(n_rows, *spec.trailing)}")
+            refuse(f"{name} is {array.shape}, expected {(n_rows, *spec.trailing)}")
         if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:
-            raise CacheError(f"{title}: {name} is {array.dtype}, expected {spec.dtype}")
+            refuse(f"{name} is {array.dtype}, expected {spec.dtype}")
         if spec.dtype.kind == "u" and (array > 1).any():
-            raise CacheError(f"{title}: {name} holds {int(array.max())}, expected 0 or 1")
-        rows[name] = array.astype(spec.dtype)
-    frames = rows["frame_index"]
+            refuse(f"{name} holds {int(array.max())}, expected 0 or 1")
+    frames = track.columns["frame_index"].astype(np.int64)
     if n_rows == 0 or frames[0] < 0 or (np.diff(frames) <= 0).any() or track.step < 1:
-        raise CacheError(f"{title}: frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
-    return rows
+        refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 import cache
 from pipeline import cluster
 from pipeline.accounting import Accounting, VideoAccount
@@ -32,7 +30,7 @@ from pipeline.files.raw.files import caching, faults, note_fault
 from pipeline.processes import MEMORY, TIMEOUT, Failed
 from pipeline.processes.ordered_map import ordered_map
 from pipeline.reasons import NOT_NOW
-from pipeline.track import FLAGS, Track
+from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -184,7 +182,7 @@ def _append_videos(
             writer.keep(name)
             stay[name] = video.account
         else:
-            writer.append(video.entry, video.rows)
+            writer.append(video.entry, video.tracks)
             digests[name] = video.entry.fingerprint
         rows += video.n_rows
         progress(done, len(plan.append), name)
@@ -203,7 +201,7 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     as_before = VideoAccount.from_dict(dict(committed.account)) == account
     if account.set_aside and as_before and committed.fingerprint == video.entry.fingerprint:
         return not plan.differs
-    if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.rows):
+    if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.tracks):
         message = account.message or f"{account.name}: no row is left of it."
         raise PipelineError(
             f"{plan.name}: {message} Nothing was committed: it has rows that would be lost ({plan.why})."
@@ -257,7 +255,7 @@ class ReadVideo:
     """One video as it goes into the cache."""
 
     entry: cache.VideoEntry
-    rows: Sequence[cache.TrackRows]
+    tracks: Sequence[Track]
     account: VideoAccount
 
     def rejected(self) -> ReadVideo:
@@ -269,7 +267,7 @@ class ReadVideo:
 
     @property
     def n_rows(self) -> int:
-        return sum(len(track.columns["frame_index"]) for track in self.rows)
+        return sum(len(track.frame_index) for track in self.tracks)
 
 
 def read_videos(
@@ -350,7 +348,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         tracks, pixels = (), {}
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
-    return ReadVideo(entry, [_rows(track) for track in tracks], account)
+    return ReadVideo(entry, tracks, account)
 
 
 def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
@@ -404,8 +402,3 @@ def _body(folder: Path | None, gender: str) -> Body | None:
     from pipeline.body import Body  # imports torch
 
     return Body.load(folder, gender)
-
-
-def _rows(track: Track) -> cache.TrackRows:
-    columns = {name: array.astype(np.uint8) if name in FLAGS else array for name, array in track.columns().items()}
-    return cache.TrackRows.of(track, columns)

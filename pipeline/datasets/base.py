@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.errors import PipelineError, RawDataError, refuse
@@ -148,17 +149,22 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """`read`, and the checks that numbers are of bodies, tracks of frames that decode, and keypoints in pixels of
-        the pictures."""
+        """`read`, and the checks that tracks are rows of the declared columns, numbers of bodies, frames of those that
+        decode, and keypoints in pixels of the pictures."""
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         tracks = self.read(raw, split, video, account, limited)
         if not (isinstance(tracks, Sequence) and all(isinstance(track, Track) for track in tracks)):
             raise TypeError(f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}")
+        columns = self.columns(split, body=body is not None)
+        for track in tracks:
+            cache.check_track(track, video.name, columns)
+            if missing := sorted(set(columns) - track.columns.keys()):
+                raise cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         for track in tracks:
-            for column, expected, found in other_units(track.columns()):
+            for column, expected, found in other_units(track.columns):
                 found = f"{found} in {track.name}"
                 refuse(
                     RawDataError(labels, column, expected=expected, found=found, do=CONVERT_UNITS, reason="other_unit")
@@ -197,7 +203,8 @@ class Dataset(ABC):
     ) -> Iterator[Track]:
         """Stream the split's tracks in a fixed order.
 
-        What cannot be used is counted in `report` and skipped; without one, it raises RawDataError.
+        What cannot be used is counted in `report` and skipped; without one, it raises RawDataError. Tracks that cannot
+        be rows of the split's columns are a mistake of the reader: CacheError.
         """
         raw = Path(raw_dir)
         self.check_split(split)

@@ -35,7 +35,6 @@ Array = NDArray[Any]
 
 PIXELS: Final = ("bbox", "kp_2d")
 LABELS: Final = tuple(name for name in COLUMNS if name not in ("frame_index", *PIXELS, *FLAGS))
-GENDERS: Final = ("neutral", "male", "female")
 PELVIS: Final = JOINTS["spin49"].index("hip")
 MAX_CROP_SCALE: Final = 10.0
 
@@ -80,7 +79,6 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
         try:
             with reading_refused():  # what conversion refuses is found below, with the other problems
                 (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
-            columns = dataset.columns(split, body=body is not None)
             problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion would reject the video, whatever it is
             problems.append(f"{video.name}: {unexpected(error)}")
@@ -88,7 +86,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
         problems += _account_problems(tracks, account, second)
         for track, other in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
-            problems += track_problems(track, columns)
+            problems += track_problems(track)
             problems += [f"{track.name}: {name} differs when it is read again" for name in _differences(track, other)]
             if track.frames is not None:
                 problems += [
@@ -125,27 +123,23 @@ class _Judged:
                 yield f"{split}: {mistake}: {frames}"
 
 
-def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
-    """What is wrong with one track whose reader declares `columns`."""
-    filled = track.columns()
+def track_problems(track: Track) -> list[str]:
+    """What is wrong with one track, beyond what reading and writing refuse."""
+    columns = track.columns
     problems = []
-    if filled.keys() != set(columns):
-        problems.append(f"fills the columns {sorted(filled)}, and declares {sorted(columns)}")
     if not 0 < track.crop_scale < MAX_CROP_SCALE:
         problems.append(f"crop_scale is {track.crop_scale}")
     if track.fps <= 0 or np.isinf(track.fps):
         problems.append(f"fps is {track.fps}; where the release does not say, it is nan")
-    if track.gender not in GENDERS:
-        problems.append(f"gender is {track.gender!r}, none of {', '.join(GENDERS)}")
     if track.intrinsics is not None and _camera_problem(track.intrinsics):
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
-    for name, expected, found in other_units(filled):
+    for name, expected, found in other_units(columns):
         problems.append(f"{name} is in another unit: expected {expected}, found {found}")
     if track.trans is not None and not track.trans.any():
         problems.append("trans is 0 in every frame; where it is not known, there is no such column")
-    return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(filled))]
+    return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
 
 
 def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
@@ -160,12 +154,6 @@ def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     for name in FLAGS:
         if name in columns and not np.isin(columns[name], (0, 1)).all():
             yield f"{name} is neither true nor false everywhere"
-    if "bbox" in columns:
-        side = columns["bbox"][:, 2:]
-        if not (side > 0).all():
-            yield "bbox has a side of 0 or less"
-        if (side[:, 0] != side[:, 1]).any():
-            yield "bbox is not square"
     if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
         yield "kp_2d has a frame without a visible joint"
     if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
@@ -279,7 +267,7 @@ def _some_known(track: Track) -> Track | None:
     if not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
-    columns: dict[str, Any] = {name: array[rows] for name, array in track.columns().items()}
+    columns: dict[str, Any] = {name: array[rows] for name, array in track.columns.items()}
     return replace(track, **columns)
 
 

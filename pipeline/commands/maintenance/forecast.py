@@ -234,7 +234,7 @@ def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
     times, rows, tracks = [time.perf_counter()], list[int](), 0
     for read in read_videos(plan, [plan.append[i] for i in at], workers):
         rows.append(read.n_rows)
-        tracks += len(read.rows)
+        tracks += len(read.tracks)
         times.append(time.perf_counter())
     mean = float(np.mean(rows))
     everyone = len(rows) == len(plan.append)

@@ -205,8 +205,7 @@ class _RawTracks:
         elif self._choice.rejected:
             return []  # nothing is wrong with it, or nothing can be drawn
         return [
-            shown_track(t, t.columns(), source=t.frames, notes=account.notes, frames=self._choice.frames)
-            for t in tracks
+            shown_track(t, t.columns, source=t.frames, notes=account.notes, frames=self._choice.frames) for t in tracks
         ]
 
     def called(self, name: str) -> ShownTrack:

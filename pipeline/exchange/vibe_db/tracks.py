@@ -40,7 +40,7 @@ class ImportedVideo:
     """One video as it goes into the cache, and where in the file its rows are."""
 
     entry: cache.VideoEntry
-    tracks: tuple[cache.TrackRows, ...]
+    tracks: tuple[Track, ...]
     account: VideoAccount
     rows: Rows  # of the file, in the order of the tracks' rows
 
@@ -82,7 +82,7 @@ class FileReader:
 
     def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> ImportedVideo:
         account = VideoAccount(video, found=sum(part.stop - part.start for _, part in parts))
-        tracks: list[cache.TrackRows] = []
+        tracks: list[Track] = []
         rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         pictures: list[str] = []
         numbers: dict[str, int] = {}
@@ -118,7 +118,7 @@ class FileReader:
         entry = cache.VideoEntry(name=video, source=source, fingerprint=fingerprint, account=account.as_dict())
         return ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 
-    def _track(self, name: str, video: str, frame: Rows, labels: dict[str, Array]) -> cache.TrackRows:
+    def _track(self, name: str, video: str, frame: Rows, labels: dict[str, Array]) -> Track:
         flags: dict[str, Any] = {flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels}
         track = Track(
             dataset=self.dataset,
@@ -130,10 +130,9 @@ class FileReader:
             crop_scale=self.layout.crop_scale,
             **(labels | flags),
         )
-        columns = track.columns()
-        if problem := next(column_problems(columns), None):
+        if problem := next(column_problems(track.columns), None):
             raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problem)
-        return cache.TrackRows.of(track, columns)
+        return track
 
     def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:
         """Frame indices: the numbers of frame_id ("frame_000012" is 12), else of the pictures, else 0, 1, 2, ..."""

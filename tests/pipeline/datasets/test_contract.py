@@ -66,7 +66,7 @@ def changed(array: Any, place: Any, value: Any) -> np.ndarray:
 
 
 BROKEN: dict[str, Callable[[Track], Track]] = {
-    "fills the columns": lambda t: replace(t, kp_2d=None),
+    "has no kp_2d, which its reader declares": lambda t: replace(t, kp_2d=None),
     "crop_scale": lambda t: replace(t, crop_scale=0.0),
     "fps is 0": lambda t: replace(t, fps=0.0),
     "fps is inf": lambda t: replace(t, fps=float("inf")),
@@ -76,14 +76,15 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
     "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
     "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
     "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
-    "side of 0": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
-    "not square": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
+    "bbox is in another unit: expected square boxes": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
+    "found [40.0, 40.0, 50.0, 51.0]": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
     "kp_2d is in another unit: expected a confidence": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
     "kp_2d is in another unit: expected pixels": lambda t: replace(t, kp_2d=t.kp_2d / np.float32([90, 80, 1])),
     "kp_3d is in another unit: expected bodies": lambda t: replace(t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1])),
     "without a visible joint": lambda t: replace(t, kp_2d=changed(t.kp_2d, 1, 0)),
     "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
-    "has_3d goes with": lambda t: replace(t, kp_3d=None),
+    "kp_3d comes without has_3d": lambda t: replace(t, has_3d=None),
+    "are not among this split's": lambda t: replace(t, trans=np.ones((3, 3), np.float32)),
     "is labelled as of": lambda t: replace(t, split="val"),
     "is not called <video>/<person>": lambda t: replace(t, name="b/0"),
 }
@@ -308,6 +309,9 @@ class Spoiled(ThreeDPW):
     spoil: Callable[[Track], Track] = lambda track: track
     read_before: tuple[Track, ...] = ()
 
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return tuple(self.spoil(self.read_before[0]).columns)
+
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
         tracks = [track for track in self.read_before if track.video == video.name]
         account.found = sum(len(track.frame_index) for track in tracks)
@@ -363,6 +367,24 @@ def test_a_track_of_another_unit_is_refused_when_it_is_read(
     with pytest.raises(RawDataError, match=f"'{column}': expected") as refused:
         list(Dances(spoil=spoil).tracks(raw, "train"))
     assert refused.value.reason == "other_unit"
+
+
+@pytest.mark.parametrize(
+    ("problem", "spoil"),
+    [
+        (r"bbox is \(2, 4\), expected \(3, 4\)", lambda t: replace(t, bbox=t.bbox[:2])),
+        ("strictly increasing", lambda t: replace(t, frame_index=np.array([0, 2, 2]))),
+        ("has_3d is float32, expected uint8", lambda t: replace(t, has_3d=np.ones(3, np.float32))),
+        ("gender is 'm', expected one of neutral, male, female", lambda t: replace(t, gender="m")),
+    ],
+)
+def test_a_track_that_cannot_be_rows_is_refused_when_it_is_read_and_costs_its_own_video(
+    problem: str, spoil: Callable[[Track], Track], raw: Path
+) -> None:
+    reader = Dances(spoil=spoil)
+    with pytest.raises(cache.CacheError, match=problem):
+        list(reader.tracks(raw, "train"))
+    assert convert._read_one(reader, "train", raw, None, reader.listed[0]).account.set_aside == "unexpected_error"
 
 
 def test_an_origin_that_cannot_be_made_is_a_problem_and_not_the_end(raw: Path) -> None:

@@ -168,15 +168,15 @@ def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[st
         return [read.account.message]
     read.account.check()
     problems = [
-        f"{rows.name}: {problem}" for rows in read.rows for problem in contract.column_problems(dict(rows.columns))
+        f"{track.name}: {problem}" for track in read.tracks for problem in contract.column_problems(track.columns)
     ]
     if read.entry.source:
         source = parse(raw, read.entry.source)
-        for rows in read.rows:
-            wanted = rows.columns["frame_index"].tolist()
+        for track in read.tracks:
+            wanted = track.frame_index.tolist()
             frames = [frame.index for frame in source.read(wanted)]
             if frames != wanted:
-                problems.append(f"{rows.name}: frames {frames} were read in the place of {wanted}")
+                problems.append(f"{track.name}: frames {frames} were read in the place of {wanted}")
     return problems
 
 
