@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -83,3 +84,24 @@ class StandInMixed(PipelineError, ValueError):
 
 class ConfigError(PipelineError, ValueError):
     """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+_OURS: Final = {  # pydantic's words for a type: ours
+    "a valid integer": "a whole number",
+    "a (valid|finite) number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "greater than or equal to (.*)": r"\1 or more",
+    "greater than": "more than",
+}
+
+
+def expected(error: ValueError) -> str:
+    """Why a value is refused, in one line: "expected more than 0" of pydantic's error, that of others as it is."""
+    details = getattr(error, "errors", None)
+    if details is None:
+        return str(error)
+    text = re.sub(r"^\w+ should (be |match )?|, unable to .*", "", details()[0]["msg"])
+    for pydantics, ours in _OURS.items():
+        text = re.sub(pydantics, ours, text)
+    return f"expected {text}"

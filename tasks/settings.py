@@ -6,7 +6,6 @@ Those of training are [train] (VIBE's), one of each other model, [mposer] and [p
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pipeline import datasets
 from pipeline.commands.settings import file as luigi_cfg
 from pipeline.commands.settings import sections
 from pipeline.commands.settings.file import Section, did_you_mean, settings_file
-from pipeline.commands.settings.sections import Sections
+from pipeline.commands.settings.sections import Settings
 from pipeline.errors import ConfigError
 from vibe_model import models
 from vibe_model.errors import VibeModelError
@@ -38,22 +37,18 @@ POSE_EMBEDDING: Final = "pose_embedding"  # Pr-VIPE's section: [pr_vipe] is its 
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
 OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
 UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
+# Fields of models' configurations that are no settings, since they follow from others, by section; "": of every model.
+FIXED: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset(
+        {"feature_size", "leave_out", "eval_batch", "threads", "max_non_finite", "discriminator_weight"}
+        | {"least_scale", "largest_scale"}
+    ),
+    "pose_embedding": frozenset(
+        {"seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience", "size"}
+    ),
+}
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings(Sections):
-    """All of luigi.cfg that is ours. What trains models is checked, and stays text: it builds on presets."""
-
-    @property
-    def embedded_datasets(self) -> tuple[str, ...]:
-        """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and datasets.has_demo_data(name))
-
-    @property
-    def workers(self) -> int:
-        return self.convert.workers or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +64,11 @@ class WhichRuns:
     report: bool = False  # `Report` trains and evaluates it; of what there is, it shows any model
 
 
+def is_fixed(section: str, key: str) -> bool:
+    """Whether a field of a model's configuration is no setting."""
+    return key in FIXED[""] or key in FIXED.get(section, ())
+
+
 @functools.cache
 def settings() -> Settings:
     """The effective settings. Raises ConfigError."""
@@ -81,8 +81,7 @@ def load(file: Path) -> Settings:
     Raises ConfigError, which names the line, as `sections.load` does, and for mistakes in the models'
     sections, [mposer] and [pose_embedding] that can be seen without looking at what they name.
     """
-    found = sections.load(file)
-    s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
+    s = sections.load(file)
     for name, message in models.broken().items():
         if name in s.source.sections:
             raise ConfigError(f"{s.source.where(name)}: {message}")
@@ -213,7 +212,7 @@ def _own(
             there = "[train] or [paths]" if section.name == "mposer" else "[paths] or [features]"
             raise ConfigError(f"{section.where(key)}: is set in {there}, not here")
     known = [*besides, *(f.name for f in fields(spec) if f.name not in elsewhere)]
-    section.check_keys(known, of_training=True)
+    section.check_keys(key for key in known if not is_fixed(section.name, key))
     return section.typed(spec)
 
 

@@ -40,13 +40,6 @@ def cores(workers: int) -> int:
     return workers or len(os.sched_getaffinity(0))
 
 
-def scheduler_option(sub: argparse.ArgumentParser) -> None:
-    """`--scheduler`: where else than here the work is done."""
-    sub.add_argument(
-        "--scheduler", metavar="ADDRESS", help="work on the Dask cluster at this address (tcp://node:8786)"
-    )
-
-
 def shards_kept(_: argparse.Namespace) -> str:
     """What of an interrupted conversion is kept."""
     return KEPT

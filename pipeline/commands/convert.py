@@ -10,11 +10,11 @@ from typing import Any, Final
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.cli.console import DOUBT, IDLE, WRONG, err, out, plain
-from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_option
+from pipeline.cli.options import cores, shards_kept
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.commands.settings.arguments import check_own_folder, split_options
-from pipeline.commands.settings.commands import body_of, dataset_of, from_settings, value
+from pipeline.commands.settings.commands import body_of, dataset_of, setting_options, value
 from pipeline.conversion import convert
 from pipeline.conversion.missing import DROP
 from pipeline.conversion.plan import mixture_warning
@@ -34,14 +34,13 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from them; default: [paths] body"
     )
-    workers_option(sub)
-    scheduler_option(sub)
+    setting_options(sub, "convert", "workers")
+    setting_options(sub, "dask", "scheduler")
     help_ = "let rows of videos go that are no longer in the raw folder ([convert] removed = drop)"
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
-    mode.add_argument("--strict", action="store_true", help="fail where a video cannot be used")
+    setting_options(sub, "convert", "strict", group=mode)
     mode.add_argument("--retry", action="store_true", help="read videos that failed again, changed or not")
-    from_settings(sub, workers="convert.workers", strict="convert.strict", scheduler="dask.scheduler")
 
 
 def reads(args: argparse.Namespace) -> list[str]:

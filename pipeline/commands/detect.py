@@ -9,12 +9,12 @@ from typing import Final
 
 from pipeline import detect
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
-from pipeline.cli.options import json_option, named_values, scheduler_option, whole, workers_option
+from pipeline.cli.options import json_option, named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.commands.settings import sections
-from pipeline.commands.settings.commands import from_settings
-from pipeline.commands.settings.file import Section, SettingsFile
+from pipeline.commands.settings.commands import from_settings, setting_options
+from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
 from pipeline.commands.settings.targets import NOTHING
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import pictures_in
@@ -33,15 +33,10 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--detector", help=f"{known}; where nothing names one, keypoint_rcnn, and for demo data demo")
     add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the detector, as min_score=0.5")
-    add("--device", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
-    add("--devices", metavar="0,1,...", help="several GPUs of this machine, a process for each")
-    add("--batch-size", type=whole(0), help="pictures at once; 0: the detector's own")
-    workers_option(sub, "processes that decode clips")
-    add("--timeout", type=whole(1), help="seconds without progress after which decoding is given up")
-    scheduler_option(sub)
+    setting_options(sub, "detect", "device", "devices", "batch_size", "workers", "timeout")
+    setting_options(sub, "dask", "scheduler")
+    from_settings(sub, detector="detect.detector")
     json_option(sub)
-    keys = ("detector", "device", "devices", "batch_size", "workers", "timeout")
-    from_settings(sub, scheduler="dask.scheduler", **{key: f"detect.{key}" for key in keys})
 
 
 def reads(args: argparse.Namespace) -> list[str]:
@@ -91,6 +86,7 @@ def _detector_name(args: argparse.Namespace) -> str:
 
 def detector_of(name: str, weights: str | None, pairs: Sequence[str] = (), source: SettingsFile = NOTHING) -> Detector:
     """The detector with `NAME=VALUE` options over those of luigi.cfg. Raises ConfigError for one that it lacks."""
-    options = Section(Path("--set"), name, named_values("--set", pairs, "min_score=0.5"))
+    pairs_by_name = named_values("--set", pairs, "min_score=0.5")
+    options = Section(BY_SET, name, pairs_by_name)
     given = {} if weights is None else {"weights": weights}
     return sections.detector_of(source, name, options, **given)

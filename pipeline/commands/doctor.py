@@ -25,7 +25,7 @@ from pipeline.commands.maintenance.examine import (
 )
 from pipeline.commands.settings.commands import dataset_of
 from pipeline.commands.settings.file import settings_file
-from pipeline.commands.settings.sections import Sections, load
+from pipeline.commands.settings.sections import Settings, load
 from pipeline.detect.clips import clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import PipelineError
@@ -120,7 +120,7 @@ def _print(shown: Sequence[Examination], mixed: Sequence[Problem], clips: Mappin
 
 def _next(
     asked: Sequence[str],
-    settings: Sections | None,
+    settings: Settings | None,
     raw: Path,
     root: cache.Root,
     examined: Sequence[Examination],
@@ -164,7 +164,7 @@ def _check_raw(raw: Path, option: str) -> None:
         raise PipelineError(f"{option} {raw} is a file. Name the folder that holds <dataset>/")
 
 
-def _by_make(settings: Sections, examined: Sequence[Examination], clash: bool, lacking: Sequence[str]) -> Iterator[str]:
+def _by_make(settings: Settings, examined: Sequence[Examination], clash: bool, lacking: Sequence[str]) -> Iterator[str]:
     """What to set in luigi.cfg, and that `make data` comes next."""
     real = [e.dataset for e in examined if e.usable and not e.stand_in and datasets.get(e.dataset).has_pixels]
     untrained = bool(real) and settings.features.weights.startswith("untrained")

@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.console import DOUBT, UNTRAINED, WRONG, err, out, plain
-from pipeline.cli.options import named_values, scheduler_option, whole, workers_option
+from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.settings.arguments import split_options
-from pipeline.commands.settings.commands import from_settings, value
+from pipeline.commands.settings.commands import setting_options, value
 from pipeline.commands.settings.file import of_command_line
 from pipeline.commands.settings.schema import Features
 from pipeline.commands.settings.sections import KIND, dataclass_of
@@ -55,15 +55,8 @@ def options(sub: argparse.ArgumentParser) -> None:
         "crop=jitter:1,seed:0'; a resnet50 has --weights and --precision",
     )
     add("--crops", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
-    add("--device", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
-    add("--devices", metavar="0,1,...", help="several GPUs of this machine, a process for each")
-    add("--batch-size", type=whole(0), help="crops at once; 0: the best for the device")
-    add("--compile", action="store_true", help="torch.compile, on CUDA")
-    workers_option(sub, "processes that decode pictures")
-    add("--timeout", type=whole(1), help="seconds without progress after which a decoder is ended")
-    scheduler_option(sub)
-    resources = ("device", "devices", "batch_size", "compile", "workers", "timeout")
-    from_settings(sub, scheduler="dask.scheduler", **{name: f"features.{name}" for name in resources})
+    setting_options(sub, "features", "device", "devices", "batch_size", "compile", "workers", "timeout")
+    setting_options(sub, "dask", "scheduler")
     add("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
     add("--replace", action="store_true", help="delete the stream of that name and extract it again")
 

@@ -12,8 +12,9 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.commands import config
-from pipeline.commands.settings.file import LUIGI, did_you_mean, is_fixed, settings_file
+from pipeline.commands.settings.file import LUIGI, did_you_mean, line_of, settings_file
 from pipeline.commands.settings.schema import TYPES, Features
+from pipeline.commands.settings.sections import Settings
 from pipeline.commands.settings.targets import absent, by_settings
 from pipeline.errors import ConfigError
 from tasks.luigi_command import luigi_defaults
@@ -24,9 +25,9 @@ from tasks.settings import (
     SET_ELSEWHERE,
     UNLESS_SET,
     VIBE,
-    Settings,
     WhichRuns,
     check_inputs,
+    is_fixed,
     load,
     model_settings,
     other_settings,
@@ -133,7 +134,8 @@ def effective(s: Settings) -> Iterator[Setting]:
         given = s.source.section(section)
         if key not in given:
             return Setting(section, key, value, otherwise)
-        return Setting(section, key, value, given.origin(key), 0 if given[key].file else given[key].line)
+        line = 0 if key in given.by_set else line_of(s.file, section, key)
+        return Setting(section, key, value, f"luigi.cfg line {line}" if line else "--set", line)
 
     def of(section: str, values: Any) -> Iterator[Setting]:
         return (setting(section, field.name, getattr(values, field.name)) for field in fields(values))

@@ -14,9 +14,10 @@ from typing import Final
 from pipeline.cli.console import show_text
 from pipeline.cli.options import SET, whole
 from pipeline.commands.settings.file import settings_file
+from pipeline.commands.settings.sections import Settings
 from pipeline.errors import ConfigError
 from tasks.data import enabled_splits
-from tasks.settings import Settings, settings
+from tasks.settings import settings
 from vibe_model import models
 
 HELP: Final = "Print a job script for SLURM: all datasets, then training; queued again at its time limit."

@@ -1,4 +1,4 @@
-"""What is trained, by luigi.cfg: presets, variants, files of one's own, and the command line over all of them."""
+"""What is trained, by luigi.cfg: presets, variants, and the command line over all of them."""
 
 from __future__ import annotations
 
@@ -128,26 +128,6 @@ def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_
         monkeypatch.setenv("PIPELINE_SET", text)
         with pytest.raises(ConfigError, match=message):
             load(tmp_path, GOOD)
-
-
-def test_a_preset_of_ones_own_is_a_file_between_ours_and_luigi_cfg(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.cfg"
-    mine.write_text("[train]\npreset = paper\nepochs = 7\nbatch_size = 9\n[hmmr]\npast = 3\n")
-    named = GOOD.replace("preset = embedded", "preset = mine.cfg\nbatch_size = 8")
-    found = model_settings(load(tmp_path, named + "[hmmr]\npreset = mine.cfg\n"), VIBE)
-    assert (found.epochs, found.batch_size, found.datasets_2d) == (7, 8, TrainConfig.paper().datasets_2d)
-    for text, message in (
-        ("[train]\nepoch = 7\n", r"mine\.cfg, line 2 \[train\] epoch: unknown key"),
-        ("[train]\npreset = other.cfg\n", r"mine\.cfg, line 2 \[train\] preset = other.cfg: expected one of publ"),
-        ("[train]\nepochs = 7\n[features]\nworkers = 1\n", r"mine\.cfg: expected a section \[train\], and none but"),
-        ("[hmmr]\npast = 7\n", r"luigi\.cfg, line 14 \[train\] preset = .*mine\.cfg: expected a section \[train\]"),
-    ):
-        mine.write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load(tmp_path, named)
-    mine.unlink()
-    with pytest.raises(ConfigError, match=r"mine\.cfg: there is no such file. .*line 14 \[train\] preset"):
-        load(tmp_path, named)
 
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:

@@ -6,19 +6,20 @@ luigi.cfg is that of the working folder, or what LUIGI_CONFIG_PATH or `--config`
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import from_here
 from pipeline.commands.settings import sections
-from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file
+from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file, value_of
 from pipeline.commands.settings.schema import TYPES, Detect, Features
 from pipeline.commands.settings.sections import of_training
 from pipeline.datasets.base import Dataset
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, expected
 from pipeline.files.raw.stand_in import is_stand_in
 
 
@@ -29,15 +30,14 @@ def effective(file: Path) -> SettingsFile:
     """
     if file.exists() or file != Path("luigi.cfg"):
         return sections.load(file).source
-    source = layered(SettingsFile(file, {}), of_training())
+    source = layered(SettingsFile(file, {}))
     sections.check_sections(source)
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
         source.section(name).typed(spec)
-    features = sections.dataclass_of(source.section("features"), Features)
-    detect = sections.dataclass_of(source.section("detect"), Detect)
-    sections.streams_of(source, features)
+    sections.streams_of(source, sections.dataclass_of(source.section("features"), Features))
     sections.readers_of(source)
+    detect = sections.dataclass_of(source.section("detect"), Detect)
     sections.detector_named(source, detect)
     sections.devices_of(source, "detect", detect)
     return source
@@ -46,8 +46,8 @@ def effective(file: Path) -> SettingsFile:
 def value(source: SettingsFile, name: str) -> Any:
     """A setting of TYPES by SECTION.KEY; None where it has no default and no luigi.cfg sets it."""
     section, _, key = name.partition(".")
-    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(TYPES[section])}
-    return (defaults | source.section(section).typed(TYPES[section]))[key]
+    default = TYPES[section].__dataclass_fields__[key].default
+    return source.section(section).typed(TYPES[section]).get(key, None if default is MISSING else default)
 
 
 def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
@@ -57,8 +57,30 @@ def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
     for action in sub._actions:
         if action.dest in options:
             section, _, key = options[action.dest].partition(".")
-            about = (action.help or "").removesuffix(" (default)")
-            action.help = f"{about}; default: [{section}] {key} of luigi.cfg"
+            action.help = f"{action.help}; default: [{section}] {key} of luigi.cfg"
+
+
+def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None) -> None:
+    """`--KEY` for keys of a section of TYPES: of the type, and with the description, that the setting has.
+
+    `group`: of options that exclude one another, which the options belong to.
+    """
+    hints = get_type_hints(TYPES[section], include_extras=True)
+    for key in keys:
+        about: dict[str, Any] = {"help": TYPES[section].__pydantic_fields__[key].description.replace("%", "%%")}
+        if hints[key] is bool or bool in get_args(hints[key]):
+            about["action"] = "store_true"
+        else:
+            about |= {"type": functools.partial(_option, hints[key]), "metavar": key.split("_")[-1].upper()}
+        (group or sub).add_argument(f"--{key.replace('_', '-')}", **about)
+    from_settings(sub, **{key: f"{section}.{key}" for key in keys})
+
+
+def _option(hint: Any, text: str) -> Any:
+    try:
+        return value_of(hint, text, Path())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
 
 
 def complete(args: argparse.Namespace) -> None:
@@ -83,8 +105,8 @@ def complete(args: argparse.Namespace) -> None:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
             raise ConfigError(f"{file.resolve()}: there is no such file. {do}")
-        by_set = args.source.section("paths")["cache"].file
-        err.print(plain(f"cache      {from_here(args.cache)} ({by_set or file.name}, [paths] cache)"))
+        name = "--set" if "cache" in args.source.section("paths").by_set else file.name
+        err.print(plain(f"cache      {from_here(args.cache)} ({name}, [paths] cache)"))
 
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:

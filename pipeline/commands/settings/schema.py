@@ -1,17 +1,30 @@
-"""The keys of luigi.cfg but for training and plug-ins: types, defaults, what they mean.  [raw -> tracks] -> features"""
+"""The keys of luigi.cfg but for training and plug-ins: types, defaults, what they mean.  [raw -> tracks] -> features
+
+What a field is described as is what `--help` says of the option that stands for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
 from cache import Root
-from pipeline.commands.settings.file import AtLeast
+
+Device = Annotated[
+    str,
+    Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto (cuda when there is one), cpu, cuda, cuda:1, ..."),
+]
+Devices = Annotated[
+    str | None,
+    Field(description="several GPUs of this machine, as 0,1,2,3: a process for each; none: device alone"),
+]
+FROZEN: Final[Any] = {"extra": "forbid"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Paths:
     """[paths]: where everything is. Relative paths are below the folder of luigi.cfg."""
 
@@ -21,45 +34,45 @@ class Paths:
     runs: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Data:
     """[data]: which datasets take part."""
 
     datasets: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Embedded:
     """[embedded]: the small demo data that is made when there is no real data."""
 
     enabled: bool = False  # make it in [paths] raw and body, which must then be empty or demo data
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: NonNegativeInt = 0
     size: Literal["tiny", "default", "large"] = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Detect:
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
     detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
     datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
-    device: str = "auto"
-    devices: str | None = None  # several GPUs, as of [features]
-    batch_size: Annotated[int, AtLeast(0)] = 0  # pictures at once; 0: the detector's own
-    workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
-    timeout: Annotated[int, AtLeast(1)] = 600  # s without progress after which a clip is given up
+    device: Device = "auto"
+    devices: Devices = None
+    batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
+    workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
+    timeout: Annotated[PositiveInt, Field(description="seconds without progress after which a clip is given up")] = 600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Convert:
     """[convert]: raw -> tracks."""
 
-    workers: Annotated[int, AtLeast(0)] = 0  # processes; 0: one a core
+    workers: Annotated[NonNegativeInt, Field(description="processes; 0: one for each core")] = 0
     removed: Literal["keep", "drop"] = "keep"  # rows of videos that are gone; kept, the run fails until they are back
-    strict: bool = False  # fail on the first video that cannot be used, instead of rejecting it
+    strict: Annotated[bool, Field(description="fail where a video cannot be used, instead of rejecting it")] = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Features:
     """[features]: tracks -> a feature stream. Options of kinds other than resnet50 are in a section of their own."""
 
@@ -69,22 +82,24 @@ class Features:
     precision: Literal["exact", "fast"] = "fast"  # of resnet50. exact: plain fp32, the same bits at every run
     crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
     also: tuple[str, ...] = ()  # names of further streams: kinds, or sections that name theirs (kind = resnet50)
-    device: str = "auto"  # auto: cuda when there is one, else cpu
-    devices: str | None = None  # several GPUs of this machine, as 0,1,2,3, with a process each; none: device alone
-    batch_size: Annotated[int, AtLeast(0)] = 0  # 0: what the device does best
-    compile: bool = False  # torch.compile, on CUDA
-    workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
-    timeout: Annotated[int, AtLeast(1)] = 60  # s without progress after which a decoding process is ended
+    device: Device = "auto"
+    devices: Devices = None
+    batch_size: Annotated[NonNegativeInt, Field(description="crops at once; 0: the best for the device")] = 0
+    compile: Annotated[bool, Field(description="torch.compile, on CUDA")] = False
+    workers: Annotated[NonNegativeInt, Field(description="processes that decode pictures; 0: one for each core")] = 0
+    timeout: Annotated[PositiveInt, Field(description="seconds without progress until a decoder is ended")] = 60
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=FROZEN)
 class Dask:
     """[dask]: conversion and extraction on a cluster."""
 
-    scheduler: str | None = None  # its address, as tcp://node:8786, or the file that it wrote; none: on this machine
+    scheduler: Annotated[
+        str | None, Field(description="work on the Dask cluster at this address (tcp://node:8786); none: here")
+    ] = None
 
 
-TYPES: Final[Mapping[str, type[Any]]] = {
+TYPES: Final[dict[str, type[Any]]] = {
     "paths": Paths,
     "data": Data,
     "embedded": Embedded,

@@ -9,13 +9,16 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
 
 from cache import CacheError
 from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
+from pipeline.cli.options import cores
 from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, did_you_mean, layered, read
 from pipeline.commands.settings.schema import TYPES, Convert, Dask, Data, Detect, Embedded, Features, Paths
 from pipeline.datasets.base import Dataset
@@ -39,7 +42,7 @@ IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in
 
 
 @dataclass(frozen=True, slots=True)
-class Sections:
+class Settings:
     """luigi.cfg as far as it is the pipeline's."""
 
     source: SettingsFile
@@ -66,12 +69,22 @@ class Sections:
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
 
+    @property
+    def embedded_datasets(self) -> tuple[str, ...]:
+        """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and datasets.has_demo_data(name))
+
+    @property
+    def workers(self) -> int:
+        """Processes that convert."""
+        return cores(self.convert.workers)
+
     def drops_removed(self, name: str) -> bool:
         """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
         return self.convert.removed == "drop" or (self.embedded.enabled and datasets.has_demo_data(name))
 
 
-def load(file: Path, do: str | None = None) -> Sections:
+def load(file: Path, do: str | None = None) -> Settings:
     """Read and check all of luigi.cfg but the sections of training (`of_training`) and Luigi's own.
 
     Over it comes what `--set` sets.
@@ -79,7 +92,7 @@ def load(file: Path, do: str | None = None) -> Sections:
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
     """
-    source = layered(read(file) if do is None else read(file, do), of_training())
+    source = layered(read(file) if do is None else read(file, do))
     check_sections(source)
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
@@ -87,12 +100,12 @@ def load(file: Path, do: str | None = None) -> Sections:
     _check_datasets(source, values["data"].datasets)
     stream, crops, also = streams_of(source, values["features"])
     detector = detector_named(source, values["detect"])
-    sections = Sections(
+    s = Settings(
         source=source, **values, stream=stream, crops=crops, also=also, readers=readers_of(source), detector=detector
     )
-    _check_folders(sections.paths, source)
-    _check_devices(sections)
-    return sections
+    _check_folders(s.paths, source)
+    _check_devices(s)
+    return s
 
 
 def of_training() -> tuple[str, ...]:
@@ -116,10 +129,11 @@ def dataclass_of(section: Section, spec: type[Any]) -> Any:
     """A section as its dataclass of TYPES. Raises ConfigError, also where a key without default is missing."""
     section.check_keys(field.name for field in fields(spec))
     values = section.typed(spec)
-    for field in fields(spec):
-        if field.name not in values and field.default is MISSING:
-            raise ConfigError(f"{section.where()}: {field.name!r} is missing (docs/settings.md)")
-    return spec(**values)
+    try:
+        return spec(**values)
+    except ValidationError as error:
+        (key, *_) = error.errors()[0]["loc"]
+        raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
 
 
 def configured(
@@ -242,7 +256,7 @@ def stream_of(
     `options`, `given`: a command's, over them, as `options` and `more` of `configured`.
     """
     own = source.section(name)
-    section = Section(own.file, name, {key: text for key, text in own.items() if key != KIND}, own.line)
+    section = own.without(KIND)
     more: dict[str, Any] = {}
     if issubclass(kind, ResNet50):
         try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
@@ -255,8 +269,7 @@ def stream_of(
 
 def detector_of(source: SettingsFile, name: str, options: Section | None = None, **given: Any) -> Detector:
     """A detector with the options of its section. `options`, `given`: a command's, over them, as of `stream_of`."""
-    all_ = source.section(name)
-    section = Section(all_.file, name, {key: text for key, text in all_.items() if key not in given}, all_.line)
+    section = source.section(name).without(*given)
     detector = configured(section, detect.find(name), detect.get, options, **given)
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg, not those of the command
     return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
@@ -339,12 +352,10 @@ def devices_of(source: SettingsFile, name: str, given: Features | Detect) -> tup
         raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
 
 
-def _check_devices(of: Sections) -> None:
+def _check_devices(of: Settings) -> None:
     for name, given in (("features", of.features), ("detect", of.detect)):
         key = "devices" if devices_of(of.source, name, given) else "device"
         found = f"{of.source.where(name, key)} = {getattr(given, key)}"
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", given.device):
-            raise ConfigError(f"{found}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
         if of.dask.scheduler is not None and (key == "devices" or given.device.startswith("cuda:")):
             raise ConfigError(f"{found}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
     if of.features.compile and of.features.device == "cpu":

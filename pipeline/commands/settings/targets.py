@@ -13,9 +13,9 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.commands.settings.file import Section, SettingsFile
+from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
 from pipeline.commands.settings.schema import Features
-from pipeline.commands.settings.sections import Sections, configured, dataclass_of, load, stream_of
+from pipeline.commands.settings.sections import Settings, configured, dataclass_of, load, stream_of
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
@@ -99,7 +99,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
     return [target for target in targets if not names or target.dataset.name in names or target.name in names]
 
 
-def _not_made(found: Sections, dataset: Dataset) -> bool:
+def _not_made(found: Settings, dataset: Dataset) -> bool:
     """Does `synthesize` make its raw files, or the body that it uses, and has not?"""
     own = datasets.has_demo_data(dataset.name) and not found.raw(dataset.name).is_dir()
     return own or (dataset.uses_body and not found.paths.body.is_dir())
@@ -140,7 +140,7 @@ def stream_named(
     `name`: whose section of luigi.cfg has its options; where there is none, its kind's. Raises ConfigError for options
     that the kind does not have.
     """
-    found, given = streams.find(kind), Section(Path("--set"), kind, options)
+    found, given = streams.find(kind), Section(BY_SET, kind, options)
     of_resnet = {"weights": weights, "precision": precision}
     if not issubclass(found, ResNet50):
         if named := [f"--{option}" for option, text in of_resnet.items() if text]:

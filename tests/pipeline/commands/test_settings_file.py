@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from pipeline.commands.settings.file import Section, SettingsFile, Text, read
+from pipeline.commands.settings.file import SettingsFile, line_of, read
 from pipeline.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
@@ -24,9 +24,9 @@ def of(tmp_path: Path, text: str) -> SettingsFile:
 def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> None:
     lines, found = SHIPPED.read_text().splitlines(), read(SHIPPED)
     for name, section in found.sections.items():
-        assert lines[section.line - 1] == f"[{name}]"
+        assert lines[line_of(SHIPPED, name) - 1] == f"[{name}]"
         for key, text in section.items():
-            assert lines[text.line - 1] == f"{key} = {text}"
+            assert lines[line_of(SHIPPED, name, key) - 1] == f"{key} = {text}"
 
 
 @hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -56,12 +56,13 @@ def test_it_reads_what_luigi_does_and_counts_the_lines_between(
     luigi.optionxform = str  # type: ignore[assignment, method-assign]
     luigi.read(found.path)
     assert {name: dict(luigi[name]) for name in luigi.sections()} == found.sections
-    assert {(name, key): text.line for name, keys in found.sections.items() for key, text in keys.items()} == at
+    assert {(name, key): line_of(found.path, name, key) for name, keys in found.sections.items() for key in keys} == at
 
 
 def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> None:
     found = of(tmp_path, "[data]\ndatasets = amass\n  3dpw\nother: 1\n").section("data")
-    assert (found["datasets"], found["datasets"].line, found["other"].line) == ("amass\n3dpw", 2, 4)
+    assert found == {"datasets": "amass\n3dpw", "other": "1"}
+    assert [line_of(found.file, "data", key) for key in ("", "datasets", "other", "absent")] == [1, 2, 4, 0]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +100,7 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
         assert len(str(error).splitlines()) == 1
 
 
-def test_an_error_is_put_beside_the_first_key_that_it_names() -> None:
-    given = {"processes": Text.at("9", 4), "batch_size": Text.at("8", 3), "seed": Text.at("1", 5)}
-    section = Section(Path("luigi.cfg"), "train", given)
-    assert section.located("processes: expected at most batch_size, 8").startswith("luigi.cfg, line 4 ")
-    assert section.located("something else") == "luigi.cfg [train] something else"
+def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> None:
+    section = of(tmp_path, "[vibe]\nseed = 1\nbatch_size = 8\nprocesses = 9\n").section("vibe")
+    assert section.located("processes: expected at most batch_size, 8").startswith(f"{tmp_path}/luigi.cfg, line 4 ")
+    assert section.located("something else") == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"
