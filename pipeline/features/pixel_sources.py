@@ -21,7 +21,7 @@ from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
 from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.another_way import another_way
+from pipeline.files.pixels.by_pyav import another_decoder
 from pipeline.files.pixels.decode import PictureError
 from pipeline.files.pixels.frames import FrameSource, Image, nothing
 from pipeline.files.raw.digests import MIB, names_in
@@ -88,6 +88,7 @@ class Frames:
     split: str
     name: str  # of the video, for messages
     digest: str = ""  # of the pixels at conversion; "": not known
+    decoder: str = "OpenCV"  # for messages
     by_row: ClassVar[bool] = False  # whether targets are rows of the split, not frames of a video
 
     @property
@@ -140,10 +141,10 @@ class Frames:
             "there, and convert again with --drop-removed."
         )
 
-    def another_way(self) -> tuple[Pixels, str]:
-        """The same pixels, decoded otherwise than an extraction does, and how. Raises PipelineError for no such way."""
-        source, way = another_way(self.source)
-        return replace(self, source=source), way
+    def by_another_decoder(self) -> Pixels:
+        """The same pixels; of a video decoded otherwise than an extraction does, where that is installed."""
+        source, decoder = another_decoder(self.source)
+        return replace(self, source=source, decoder=decoder)
 
 
 def _cropped(picture: Image, cut: Cut, size: int) -> Image:
@@ -185,9 +186,13 @@ class StoredCrops:
             else:
                 yield Decoded(functools.partial(_resampled, image, target.stored))
 
-    def another_way(self) -> tuple[Pixels, str]:
+    @property
+    def decoder(self) -> str:
+        return f"stream {self.stream}"
+
+    def by_another_decoder(self) -> Pixels:
         """They are what the stream was computed from, however they were decoded."""
-        return self, f"stream {self.stream}"
+        return self
 
 
 Pixels = Frames | StoredCrops

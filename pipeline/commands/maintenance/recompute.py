@@ -1,8 +1,8 @@
 """Do a stream's rows have the numbers of their own frames? Random rows, computed again.  tracks -> [features]
 
 A row that was computed from the frame before or after is as plausible as the right one: no checksum finds it. So rows
-are computed again by another way than in the extraction (`pipeline.features.single_rows`), and where the numbers
-differ, those of both neighbours, too: a row that one of them fits clearly better is misaligned.
+are computed again apart from the extraction (`pipeline.features.single_rows`), and where the numbers differ, those of
+both neighbours, too: a row that one of them fits clearly better is misaligned.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
 from cache import Split
@@ -24,8 +23,10 @@ from cache.format.manifest import shard_rows
 from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
+from pipeline.features import streams
+from pipeline.features.engine.shards import column
 from pipeline.features.plan import recorded_identity, recorded_spec
-from pipeline.features.single_rows import Asked, Numbers, Rows, SingleRows
+from pipeline.features.single_rows import Numbers, Requests, Rows, SingleRows
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import BYTES
 from pipeline.features.weights import WeightsSpec
@@ -51,16 +52,16 @@ class Misaligned(NamedTuple):
 
 
 @dataclass(slots=True)
-class Compared:
+class ComparedStream:
     """What was found of one stream of a split."""
 
     split: str
     stream: str
     rows: int = 0  # compared
-    ways: Counter[str] = field(default_factory=Counter)  # how their frames were decoded -> rows
+    ways: Counter[str] = field(default_factory=Counter)  # by what their frames were decoded -> rows
     largest: float = 0.0  # relative difference
     differing: int = 0  # rows whose difference is at least SUSPICIOUS
-    not_computed: int = 0  # rows whose frames the other way could not decode
+    not_computed: int = 0  # rows whose frames could not be decoded
     problem: str = ""  # of the first of them
     misaligned: list[Misaligned] = field(default_factory=list)
 
@@ -77,15 +78,15 @@ class Skipped(NamedTuple):
 class Recomputed:
     """What was found of all streams."""
 
-    compared: list[Compared] = field(default_factory=list)
+    compared: list[ComparedStream] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # messages: what could not be compared, and what to do about it
 
     @property
     def ok(self) -> bool:
         """Whether every row that was drawn has its own numbers: what could not be compared is not known to."""
-        compared = not any(one.misaligned or one.not_computed for one in self.compared)
-        return compared and not self.refused and all(one.why == IMPORTED for one in self.skipped)
+        sound = not any(stream.misaligned or stream.not_computed for stream in self.compared)
+        return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
 
 
 def recompute(
@@ -135,12 +136,12 @@ def drawn(split: Split, stream: str, n: int, seed: int) -> Rows:
     rng = np.random.default_rng([seed, zlib.crc32(f"{split.name}/{stream}".encode())])
     among = np.sort(rng.choice(int(ends[-1]), min(n, int(ends[-1])), replace=False, shuffle=False))
     parts = np.split(among, np.searchsorted(among, ends[1:-1]))
-    found = [
+    rows = [
         _computed(split, stream, shard)[part - start]
         for shard, part, start in zip(shards, parts, ends[:-1].tolist(), strict=True)
         if len(part)
     ]
-    return np.concatenate([np.zeros(0, np.int64), *found])
+    return np.concatenate([np.zeros(0, np.int64), *rows])
 
 
 def _computed(split: Split, stream: str, shard: int) -> Rows:
@@ -154,67 +155,67 @@ def _computed(split: Split, stream: str, shard: int) -> Rows:
 def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
     """Why a stream cannot be computed here as it was; "" where it can."""
     before = recorded_identity(split, stream)
-    if before.get("kind") == "imported":
+    if (kind := before.get("kind")) == "imported":
         return IMPORTED
+    if kind not in streams.names():
+        return f"streams of the kind {kind!r} are of a package that is not installed here"
     if spec is None:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
-        of = f" (sha256 {digest})" if digest else ""
-        return f"what computes it is not at hand: {before.get('kind')} with its own weights{of}"
+        file = f" (sha256 {digest})" if digest else ""
+        return f"what computes it is not at hand: {kind} with its own weights{file}"
     now = spec.identity(split)
     return "" if now == before else f"it was extracted differently: {describe(before, now)}"
 
 
-def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> Compared:
+def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> ComparedStream:
     rows = drawn(split, spec.name, n, seed)
     single = SingleRows(split, spec, workers)
-    found, differs = Compared(split.name, spec.name), dict[int, float]()
-    for done, answer in enumerate(single.numbers(Asked(rows, rows, rows)), 1):
+    compared, differs = ComparedStream(split.name, spec.name), dict[int, float]()
+    for done, result in enumerate(single.numbers(Requests(rows, rows, rows)), 1):
         progress(done, len(rows))
-        if answer.problem:
-            found.not_computed += 1
-            found.problem = found.problem or answer.problem
+        if result.problem:
+            compared.not_computed += 1
+            compared.problem = compared.problem or result.problem
             continue
-        row = int(rows[answer.at])
-        difference = relative_difference(answer.numbers, _stored(split, spec, row))
-        found.rows += 1
-        found.ways[answer.way] += 1
-        found.largest = max(found.largest, difference)
+        row = int(rows[result.number])
+        difference = relative_difference(result.numbers, _stored(split, spec, row))
+        compared.rows += 1
+        compared.ways[result.decoder] += 1
+        compared.largest = max(compared.largest, difference)
         if difference >= SUSPICIOUS:
             differs[row] = difference
-    found.differing = len(differs)
-    if found.not_computed and not found.rows:
-        raise PipelineError(f"none of {len(rows)} rows can be compared: {found.problem}")
-    found.misaligned = list(_misaligned(split, spec, single, differs))
-    return found
+    compared.differing = len(differs)
+    if compared.not_computed and not compared.rows:
+        raise PipelineError(f"none of {len(rows)} rows can be compared: {compared.problem}")
+    compared.misaligned = list(_misaligned(split, spec, single, differs))
+    return compared
 
 
 def _misaligned(split: Split, spec: StreamSpec, single: SingleRows, differs: dict[int, float]) -> Iterator[Misaligned]:
     """Of rows that differ, those that a neighbour fits clearly better, ascending."""
-    if not differs:
-        return
-    asked = _neighbours(split, spec, sorted(differs))
+    requests = _neighbours(split, spec, sorted(differs))
     best: dict[int, tuple[float, int]] = {}
-    for answer in single.numbers(asked):
-        row = int(asked.row[answer.at])
-        difference = relative_difference(answer.numbers, _stored(split, spec, row))
-        best[row] = min(best.get(row, (MOST, row)), (difference, int(asked.of[answer.at])))
+    for result in single.numbers(requests) if differs else ():
+        row = int(requests.row[result.number])
+        difference = relative_difference(result.numbers, _stored(split, spec, row))
+        best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.source[result.number])))
     for row, (difference, neighbour) in sorted(best.items()):
         if difference < CLEARLY * differs[row]:
-            frame, other = (int(split.rows("frame_index", one, one + 1)[0]) for one in (row, neighbour))
+            frame, other = column(split, "frame_index", np.array([row, neighbour])).tolist()
             track = split.tracks[int(split.track_of(np.array([row]))[0])].name
             yield Misaligned(track, frame, differs[row], other, difference)
 
 
-def _neighbours(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Asked:
+def _neighbours(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
     """The rows one step before and after, each by this row's box and by its own; of pairs, those that are one."""
-    reads, runs, asked = spec.stream.reads, split.runs, []
+    crops, runs, requests = spec.stream.reads.crops, split.runs, []
     for row in rows:
         start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
-        for of in (row - 1, row + 1):
-            if start + max(reads.crops - 1, 0) <= of < stop:
-                boxes = (row, of) if reads.crops else (of,)
-                asked += [(row, of, box) for box in boxes]
-    return Asked(*np.array(asked, np.int64).reshape(-1, 3).T)
+        for neighbour in (row - 1, row + 1):
+            if start + max(crops - 1, 0) <= neighbour < stop:
+                boxes = (row, neighbour) if crops else (neighbour,)
+                requests += [(row, neighbour, box) for box in boxes]
+    return Requests(*np.array(requests, np.int64).reshape(-1, 3).T)
 
 
 def _stored(split: Split, spec: StreamSpec, row: int) -> Numbers:
@@ -224,15 +225,15 @@ def _stored(split: Split, spec: StreamSpec, row: int) -> Numbers:
     return numbers
 
 
-def relative_difference(found: Numbers | None, stored: NDArray[Any]) -> float:
-    """|found - stored| / max(|found|, |stored|), of (n,) numbers, 0 to 2; what one has fewer of counts as 0.
+def relative_difference(computed: Numbers | None, stored: Numbers) -> float:
+    """|computed - stored| / max(|computed|, |stored|), of (n,) numbers, 0 to 2; what one has fewer of counts as 0.
 
     >>> relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
     0.8
     """
-    if found is None:
+    if computed is None:
         return MOST
-    one, other = np.zeros((2, max(len(found), len(stored))))
-    one[: len(found)], other[: len(stored)] = found, stored
-    size = max(float(np.linalg.norm(one)), float(np.linalg.norm(other)))
-    return float(np.linalg.norm(one - other)) / size if size else 0.0
+    padded = np.zeros((2, max(len(computed), len(stored))))
+    padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
+    size = float(np.linalg.norm(padded, axis=1).max())
+    return float(np.linalg.norm(padded[0] - padded[1])) / size if size else 0.0

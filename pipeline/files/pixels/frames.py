@@ -191,13 +191,9 @@ class Pictures:
             alive()
             path = self.path(index)
             try:
-                yield Frame(index, self.decoded(_read_bytes(path)), None)
+                yield Frame(index, decode(_read_bytes(path)), None)
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
-
-    def decoded(self, data: bytes) -> Image:
-        """The pixels of one file. Raises PictureError."""
-        return decode(data)
 
 
 @dataclass(frozen=True, slots=True)

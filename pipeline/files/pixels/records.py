@@ -14,7 +14,7 @@ from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.tfrecords import Example
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
-from pipeline.files.pixels.frames import Frame, Image, below, increasing, nothing
+from pipeline.files.pixels.frames import Frame, below, increasing, nothing
 from pipeline.files.raw.digests import span_digest
 from pipeline.files.raw.files import cached
 
@@ -114,10 +114,6 @@ class Records:
 
     def _frame(self, index: int, picture: bytes) -> Frame:
         try:
-            return Frame(index, self.decoded(picture), None)
+            return Frame(index, decode(picture), None)
         except PictureError as error:
             return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)
-
-    def decoded(self, picture: bytes) -> Image:
-        """The pixels of one picture. Raises PictureError."""
-        return decode(picture)
