@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,27 @@ keep_files_in_memory()
 # The same examples each time, however long one takes on a busy machine.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden/*.txt from what is printed now")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+    """`with golden("plan", main, {raw: "RAW"}) as show`: what `show(title, *words)` prints is tests/golden/plan.txt."""
+    from tests.golden import Transcript, recorded
+
+    def opened(
+        name: str,
+        main: Callable[[list[str]], int],
+        places: Mapping[object, str],
+        varying: Sequence[tuple[str, str]] = (),
+    ) -> Any:
+        made = Transcript(main, capsys, {tmp_path: "TMP", **places}, varying)
+        return recorded(name, made, rewrite=request.config.getoption("--rewrite-golden"))
+
+    return opened
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,32 +55,11 @@ def test_a_sample_has_an_error_and_speeds_of_earlier_runs_an_age(penn: Any, into
         assert rate["source"].startswith("measured here ")
         assert rate["source"].endswith(f" ago, over {rows} rows")
         assert found["seconds"][work] == pytest.approx(8 / rate["rows_a_second"])
-    shown = ran("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root).out
-    assert "about 8 person-frames, 4 for each new video" in shown
-    in_all, disk, *works = (" ".join(line.split()) for line in shown.splitlines()[-4:])
-    starts = "and some seconds for the start of each of 2 steps"
-    assert re.fullmatch(rf"in all about 8 person-frames, [\d.]+ KiB, \d+ s {starts}", in_all)
-    assert re.fullmatch(r"disk columns [\d.]+ KiB, resnet50 [\d.]+ KiB, tables [\d.]+ KiB", disk)
-    for line, work in zip(works, ("convert penn_action", "extract resnet50"), strict=True):
-        assert re.fullmatch(rf"{work} \d+ s at [\d.,]+ a second, measured here \d+ s ago", line)
 
 
 def test_before_the_download_the_releases_numbers_give_the_totals(luigi_cfg: Any, ran: Any) -> None:
     luigi_cfg("h36m amass insta_variety", "[features]\nweights = torchvision:IMAGENET1K_V2")
     assert "✗" in ran("plan", code=2).out
-    shown = ran("plan", "--forecast", "--rate", 1200, "--devices", 4).out
-    first, *after = (" ".join(line.split()) for line in shown.splitlines())
-    assert first == "forecast"
-    assert after[0] == "h36m/train about 780,000 person-frames, by the release's numbers, not downloaded yet"
-    assert after[2] == "amass/train about 3.6 million person-frames, estimated (docs/scale.md), not downloaded yet"
-    unknown = "no forecast insta_variety/train, insta_variety/test: person-frames are not known before the download"
-    assert after[3] == unknown
-    rows = (1_559_752 + 550_644) / 2  # every second frame; AMASS has no pixels
-    (in_all,) = (line for line in after if line.startswith("in all"))
-    assert in_all.startswith(f"in all about {(rows + 3.6e6) / 1e6:.3g} million person-frames, ")
-    assert in_all.endswith("without convert h36m, amass (no speed is known); without 2 splits of unknown size")
-    assert f"extract resnet50 {rows / 4800 / 60:.0f} min on 4 devices at 1,200 a second each" in after
-    assert after[-1].startswith("no speed is known convert h36m, amass: --sample 16 measures it")
     by_split = {split["split"]: split["forecast"] for split in json.loads(ran("plan", "--forecast", "--json").out)}
     assert (by_split["h36m/val"]["rows"], by_split["insta_variety/test"]["rows"]) == (550_644 / 2, None)
 
@@ -120,9 +98,6 @@ def test_rows_that_may_be_carried_over_are_no_certain_hours(
 
     penn.edit("0003")
     assert step("--rate", 4) == (8, 0, 2)
-    shown = ran("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root).out
-    assert "new rows of the conversion; at most 8 rows with the same pictures and boxes as before are carried" in shown
-    assert "of 8 rows at most 8 are carried over, not computed" in shown
     penn.add("0007")
     rows, least, most = step("--rate", 4)
     assert (rows, least, most) == (8 + 4, 1, 3), "a video takes 4 rows, as half of them are test's"
@@ -186,12 +161,6 @@ def test_the_releases_numbers_are_shared_out_over_splits_and_videos(penn: Any) -
     assert (error, rate) == (0, None)
 
 
-def test_what_is_not_known_is_reported(penn: Any, ran: Any) -> None:
-    assert expected_rows(penn.plan(), 0, 0, 1).rows is None, "demo data have no release"
-    shown = ran("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root).out
-    assert "not known before some videos are read: --sample 16" in shown
-
-
 def test_bytes_of_many_rows(tmp_path: Path) -> None:
     for rows in (1, 64, 65, 8192, 8193, 20_000):
         root = tmp_path / str(rows)
@@ -212,15 +181,6 @@ def test_bytes_of_many_rows(tmp_path: Path) -> None:
         assert found["columns"] == columns_bytes(rows, ("frame_index",)) == array_bytes(rows, 8)
         assert found["streams"]["s"] == stream_bytes(rows, 3, "float16")
         assert found["columns"] + found["streams"]["s"] + found["tables"] == sum(files.values())
-
-
-def test_sizes_and_times_are_shown_by_split_and_stream(penn: Any, ran: Any) -> None:
-    penn.converted("fast")
-    (shown,) = json.loads(ran("status", "--cache", penn.root, "--sizes", "--json").out)
-    assert shown["sizes"]["commits"]["resnet50"] == penn.split.stream_provenance("resnet50")["finished"]
-    lines = ran("status", "--cache", penn.root, "--sizes").out.splitlines()
-    assert [line.split()[1] for line in lines[1:4]] == ["columns", "resnet50", "tables,"]
-    assert lines[-1].startswith("all")
 
 
 def test_a_split_that_cannot_be_planned_has_no_forecast(penn: Any) -> None:

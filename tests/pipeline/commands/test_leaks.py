@@ -172,14 +172,7 @@ def test_pictures_in_two_splits_are_found_by_the_command(tmp_path: Path, ran: An
         (["frame 1 of 0002"], ["frame 1 of 0003"]),
         (["frame 2 of 0002"], ["frame 2 of 0003"]),
     ]
-    text = ran("leaks", "--cache", root, "--pictures", 1, "--workers", 1, code=1).out
-    assert "✗ penn_action/train and penn_action/test share 1 picture:" in text
-    assert "cannot be determined: subjects of penn_action/train and penn_action/test, recordings of" in text
-    every = ran("leaks", "--cache", root, "--all").out
-    assert "subjects of penn_action/train and penn_action/test: cannot be determined: not in the names of" in every
     moved = raw.parent.rename(tmp_path / "moved")
     shown_at = ran("leaks", "--cache", root, "--pictures", 1, "--json").out
     assert "is not there: --raw" in json.loads(shown_at)[2]["unknown"]
     ran("leaks", "--cache", root, "--pictures", 1, "--raw", moved, code=1)
-    without = ran("leaks", "--cache", root).out
-    assert "pictures were not compared: --pictures 3" in without

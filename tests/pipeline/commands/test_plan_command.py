@@ -49,9 +49,6 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
     monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))  # changed source code is no reason
     monkeypatch.setattr("pipeline.crops.crop_person", lambda *_, **__: pytest.fail("computed something"))
     monkeypatch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
-    of_split, last = plan(*UNTRAINED).splitlines()
-    assert of_split == f"✓ {penn.name}: up to date (3 videos, resnet50)", "the videos of the other split do not count"
-    assert last.startswith("up to date: 1 split")
     split = as_json()
     assert (split["nothing_to_do"], split["problems"]) == (True, [])
     assert split["convert"]["videos"] == {"read": 0, "of": 6, "kept": 6, "touched": 0}
@@ -82,10 +79,7 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
     assert found["videos"] == {"read": 5, "of": 6, "kept": 1, "touched": 0}
     assert found["rows_again"] == 24, "0001, 0003 and 0005 have 8 rows each; 0004 is of test"
     assert found["bytes_again"] == 24 * (8 + 4 * 4 + 49 * 3 * 4)
-    lines = plan().splitlines()
-    assert lines[2] == "    why    1 new video, 4 changed videos, 1 removed video"
-    assert "    new      0007" in lines
-    assert any("and 1 more: plan --all" in line for line in lines)
+    assert any("and 1 more: plan --all" in line for line in plan().splitlines())
     assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(plan("--all").splitlines())
 
 
@@ -109,11 +103,9 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any
 ) -> None:
     penn.converted()  # 24 rows in shards of 16
-    assert "  extract  resnet50: 24 of 24 rows in 2 shards, 96.4 KiB" in plan(*UNTRAINED)
     into.extract(penn.root)
     assert stream_status(penn.split, "resnet50") == "resnet50 (untrained)"
     penn.edit("0003")
-    assert "new rows of the conversion; at most 8 rows" in plan(*UNTRAINED)
     penn.convert()
     assert stream_status(penn.split, "resnet50") == "resnet50 (untrained, lacks rows)"
     (stream,) = as_json(*UNTRAINED)["extract"]
@@ -126,13 +118,11 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
 
 
 def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weights_are_a_problem(
-    penn: Any, into: Any, network: Any, plan: Any, as_json: Any
+    penn: Any, into: Any, network: Any, as_json: Any
 ) -> None:
     penn.converted()
-    assert "up to date: 1 split converted (training is not included), 1 without any features: " in plan()
     into.extract(penn.root, weights=WeightsSpec("untrained", "7"))
-    assert "up to date (3 videos, resnet50)" in plan()
-    assert "✗ penn_action/train: the stream 'resnet50'" in plan(*UNTRAINED, code=2)
+    assert as_json()["nothing_to_do"]
     stream = as_json(*UNTRAINED, code=2)["extract"][0]
     assert stream["identity"] == [{"part": "weights.argument", "was": "7", "is": "0"}]
 
@@ -145,10 +135,6 @@ def test_a_stream_that_luigi_cfg_does_not_name_is_shown_when_it_lacks_rows_and_c
     penn.edit("0003")
     penn.convert()
     into.extract(penn.root)
-    shown = plan(*UNTRAINED)
-    assert "! stream small lacks 8 rows" in shown
-    assert f"extract penn_action train --cache {penn.root} --stream small" in shown
-    assert "up to date: 1 split" in shown
     assert as_json(*UNTRAINED)["behind"] == [{"stream": "small", "rows": 8}]
 
     folder = penn.root / penn.name / "features/small"

@@ -1,0 +1,80 @@
+"""Printed output as files: tests/golden/COMMAND.txt holds what a command prints, case by case, with its exit codes.
+
+`pytest --rewrite-golden` writes the files; what has changed is reviewed in the diff.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from pipeline.cli.text import python
+
+FOLDER: Final = Path(__file__).parent / "golden"
+VARYING: Final = (  # what differs from run to run, and what stands for it
+    (r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?", "TIME"),
+    (r"\b[\d,.]+ (s|min|h|days) ago\b", "N s ago"),
+    (r"\bin [\d,.]+ (s|min)\b", "in N s"),
+    (r"\b[\d,.]+ (s|min|h)( to [\d,.]+ (s|min|h))? at [\d,.]+ a second\b", "N s at N a second"),
+    (r"\b[\d,.]+ s and some seconds\b", "N s and some seconds"),
+    (r"\b[\d,.]+ (rows|videos|frames)/s\b", r"N \1/s"),
+)
+
+
+class Transcript:
+    """Commands and what they print, on the way to one golden file."""
+
+    def __init__(
+        self,
+        main: Callable[[list[str]], int],
+        capsys: pytest.CaptureFixture[str],
+        places: Mapping[object, str],
+        varying: Sequence[tuple[str, str]],
+    ) -> None:
+        """places: paths and other texts of this run, and the words that stand for them."""
+        self._main, self._capsys, self._varying = main, capsys, (*VARYING, *varying)
+        # The interpreter may be below one of the places: it goes first.
+        known = {python(): "python", sys.executable: "python", socket.gethostname(): "HOST"}
+        self._places = known | {str(place): name for place, name in places.items()}
+        self.text = ""
+
+    def __call__(self, title: str, *words: object) -> None:
+        """Run a command; its words, standard output, standard error and exit code are the next part of the file."""
+        arguments = [str(word) for word in words]
+        self._capsys.readouterr()
+        try:
+            code = self._main(arguments)
+        except SystemExit as ended:  # from argparse
+            code = int(ended.code or 0)
+        shown = self._capsys.readouterr()
+        lines = [f"# {title}", f"$ {shlex.join(arguments)}", *shown.out.splitlines()]
+        lines += [f"2> {line}" for line in shown.err.splitlines()]
+        self.text += self._plain("\n".join([*lines, f"[{code}]", "", ""]))
+
+    def _plain(self, text: str) -> str:
+        """Without what differs from run to run."""
+        for place, name in sorted(self._places.items(), key=lambda item: -len(item[0])):
+            text = text.replace(place, name)
+        for pattern, name in self._varying:
+            text = re.sub(pattern, name, text)
+        return text
+
+
+@contextmanager
+def recorded(name: str, made: Transcript, *, rewrite: bool) -> Iterator[Transcript]:
+    """A transcript that must be what tests/golden/NAME.txt says; if `rewrite`, it becomes that."""
+    yield made
+    file = FOLDER / f"{name}.txt"
+    if rewrite:
+        FOLDER.mkdir(exist_ok=True)
+        file.write_text(made.text)
+    expected = file.read_text() if file.is_file() else ""
+    assert made.text.splitlines() == expected.splitlines(), f"{file}: pytest --rewrite-golden, then look at the diff"

@@ -1,0 +1,212 @@
+"""What commands print, and their exit codes, on demo data of a few frames: tests/golden/COMMAND.txt has the cases."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from pipeline.__main__ import main
+from pipeline.files.raw.stand_in import MARKER
+
+UNTRAINED = ("--weights", "untrained:0")
+TABLES = [(r"(tables, manifests +)[\d.]+ KiB", r"\1N KiB"), (r"(?m)^(all +)[\d.]+ KiB", r"\1N KiB")]
+
+
+@pytest.fixture
+def show(golden: Any, penn: Any) -> Any:
+    """`with show("plan") as ran`: a transcript with the names of Penn Action's folders."""
+    places = {penn.raw: "RAW/penn_action", penn.raw.parent: "RAW", penn.root: "CACHE"}
+    return lambda name, varying=(): golden(name, main, places, varying)
+
+
+def spoil(file: Path) -> None:
+    """Flip a bit."""
+    changed = bytearray(file.read_bytes())
+    changed[len(changed) // 3] ^= 4
+    file.write_bytes(changed)
+
+
+def test_convert(penn: Any, show: Any, embedded: Any, tmp_path: Path, reads: Any) -> None:
+    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    with show("convert") as ran:
+        ran("a first time", *words)
+        ran("nothing to do", *words)
+        penn.add("0007")
+        penn.edit("0003")
+        penn.spoil("0005")
+        penn.frames("0005").joinpath("000002.jpg").write_bytes(b"")
+        (penn.frames("0001") / "000003.jpg").unlink()
+        ran("a new video, a changed one, one that is damaged now", *words)
+        ran("what was rejected is named", *words)
+        ran("--strict refuses", *words, "--strict")
+        ran("--retry fails again", "convert", penn.name, "--cache", penn.root, "--retry")
+        penn.remove("0007")
+        ran("a video is gone", *words)
+        ran("and stays", *words)
+        ran("until it is dropped", *words, "--drop-removed")
+        reads.fail("0008", ZeroDivisionError("division by zero"))
+        penn.add("0008")
+        for number in range(1, 7):
+            penn.label(f"{number:04d}").write_bytes(b"broken")
+        ran("nothing can be used: defects come first", *words[:-1], tmp_path / "broken")
+        ran("and the exit code stays", *words[:-1], tmp_path / "broken")
+        ran("as status shows it", "status", "--cache", tmp_path / "broken")
+        amass = embedded.copy("amass", tmp_path / "amass")
+        ran("motion without pictures", "convert", "amass", "train", "--raw", amass, "--cache", tmp_path / "motion")
+        (amass / MARKER).unlink()
+        ran("real data into a cache of demo data", "convert", "amass/train", "--raw", amass, "--cache", penn.root)
+
+
+def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
+    words = ("status", "--cache", penn.root)
+    penn.converted("fast")
+    penn.convert("test")
+    with show("status", TABLES) as ran:
+        ran("two splits", *words)
+        ran("one of them", "status", penn.name, "--cache", penn.root)
+        ran("bytes", *words, "--sizes")
+        penn.spoil("0003")
+        (penn.frames("0001") / "000003.jpg").unlink()
+        (penn.frames("0005") / "000002.jpg").write_bytes(b"")
+        penn.convert()
+        ran("a rejected video, and a stream that lacks rows", *words, "--all")
+        into.extract(penn.root)
+        penn.remove("0005")
+        ran("rows without features, and a video that is gone", *words)
+        ran("more rejected videos than allowed", "status", penn.name, "--cache", penn.root, "--max-rejected", "2%")
+        ran("a line for each video", "status", penn.name, "--cache", penn.root, "--csv")
+        manifest = penn.root / "penn_action/test/manifest.json"
+        manifest.write_bytes(manifest.read_bytes()[:-20])
+        spoil(penn.root / penn.name / "features/resnet50/manifest.json")
+        ran("what cannot be read hides nothing else", *words)
+        shutil.rmtree(penn.root)
+        penn.without_marker()
+        penn.convert()
+        ran("less than the release has", *words)
+        penn.convert("test")
+        ran("which is known over all splits", *words)
+
+
+def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any, tmp_path: Path) -> None:
+    words = ("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root)
+    with show("plan", [(r"\b\d+ s\b", "N s"), (r"N s to N s", "N s")]) as ran:
+        ran("nothing is converted", *words, *UNTRAINED)
+        penn.converted("fast")
+        ran("up to date", *words, *UNTRAINED)
+        penn.add("0007")
+        penn.edit("0003")
+        penn.label("0004").unlink()
+        (penn.frames("0005") / "000008.jpg").unlink()
+        penn.remove("0006")
+        ran("new, changed and removed videos", *words, "--rate", "4", "--devices", "2")
+        penn.convert()
+        ran("a stream lacks rows", *words, *UNTRAINED)
+        ran("another network", *words, "--weights", "untrained:7")
+        into.extract(penn.root)
+        into.extract(penn.root, name="small")
+        penn.edit("0003")
+        penn.convert()
+        into.extract(penn.root)
+        ran("a stream that is not named lacks rows", *words, *UNTRAINED)
+        luigi_cfg("penn_action amass", "[features]\nweights = untrained:0")
+        ran("by luigi.cfg, and a download is not there", "plan")
+        luigi_cfg("amass penn_action", "[embedded]\nenabled = true\n[features]\nweights = untrained:0")
+        ran("demo data are still to be made", "plan")
+        manifest = penn.root / penn.name / "manifest.json"
+        manifest.write_text(manifest.read_text()[:20])
+        ran("a damaged split", *words)
+        shutil.rmtree(penn.root)
+        shutil.rmtree(penn.raw)
+        luigi_cfg("h36m amass insta_variety", "[features]\nweights = torchvision:IMAGENET1K_V2")
+        ran("before the download", "plan", "--forecast", "--rate", "1200", "--devices", "4")
+
+
+def test_doctor(penn: Any, show: Any, embedded: Any, tmp_path: Path, luigi_cfg: Any) -> None:
+    raw = tmp_path / "new"
+    raw.mkdir()
+    with show("doctor") as ran:
+        ran("demo data", "doctor", "penn_action", "--raw", penn.raw.parent)
+        ran("nothing yet", "doctor", "penn_action", "3dpw", "--raw", raw, "--body", raw / "body")
+        (raw / "Penn_Action.tar.gz").touch()
+        (raw / "3dpw/sequenceFiles").mkdir(parents=True)
+        (raw / "3dpw/sequenceFiles/a.pkl").touch()
+        ran("still packed; a known mistake", "doctor", "penn_action", "3dpw", "--raw", raw)
+        penn.raw.rename(raw / "Penn_Action")
+        (raw / "Penn_Action" / MARKER).unlink()
+        ran("one folder off", "doctor", "penn_action", "--raw", raw)
+        (raw / "Penn_Action").rename(raw / "penn_action")
+        ran("less than the release has", "doctor", "penn_action", "--raw", raw)
+        luigi_cfg("3dpw amass")
+        embedded.copy("amass", tmp_path / "raw/amass")
+        embedded.copy("3dpw", tmp_path / "raw/3dpw")
+        ran("by luigi.cfg, without a body", "doctor")
+        ran("for which it is not needed", "doctor", "amass")
+        luigi_cfg("3dpw penn_action", "[embedded]\nenabled = true\n")
+        ran("demo data that will be made", "doctor")
+
+
+def test_verify(penn: Any, show: Any, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 8)  # one a video
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
+    penn.converted("exact")
+    stream = penn.root / penn.name / "features/resnet50"
+    with show("verify") as ran:
+        ran("intact", "verify", "--cache", penn.root)
+        ran("by sizes and indexes", "verify", penn.name, "--fast", "--cache", penn.root)
+        ran("nothing to repair", "verify", "--repair", "--cache", penn.root)
+        spoil(stream / "c/1/0")
+        spoil(penn.root / penn.name / "kp_2d/c/2/0/0")
+        ran("two damaged shards", "verify", "--cache", penn.root)
+        ran("repaired", "verify", "--repair", "--cache", penn.root)
+        spoil(stream / "c/0/0")
+        ran("as JSON", "verify", "--repair", "--json", "--cache", penn.root)
+        spoil(penn.root / penn.name / "kp_2d/c/0/0/0")
+        penn.remove("0001")
+        ran("which cannot be repaired", "verify", "--repair", "--cache", penn.root)
+
+
+def test_leaks(penn: Any, show: Any, into: Any, embedded: Any, tmp_path: Path) -> None:
+    amass, threedpw = embedded.copy("amass", tmp_path / "amass"), embedded.copy("3dpw", tmp_path / "3dpw")
+    penn.converted()
+    with show("leaks") as ran:
+        ran("no test", "leaks", "--cache", penn.root)
+        penn.convert("test")
+        for split in ("train", "validation"):
+            into.convert(penn.root, threedpw, "3dpw", split, body=embedded.body)
+        into.convert(penn.root, amass, "amass")
+        ran("by names", "leaks", "--cache", penn.root)
+        ran("with the reasons", "leaks", "--all", "--cache", penn.root)
+        for frame in sorted(penn.frames("0002").iterdir()):  # a video of test shows what one of train does
+            shutil.copy(penn.frames("0001") / frame.name, frame)
+        for frame in sorted(penn.frames("0004").iterdir()):
+            frame.write_bytes(b"no picture")
+        ran("by pictures", "leaks", "--pictures", "1", "--workers", "1", "--cache", penn.root)
+
+
+def test_gc(penn: Any, show: Any) -> None:
+    penn.converted()
+    stray = penn.root / penn.name / "bbox/c/77/0"
+    stray.parent.mkdir()
+    stray.write_bytes(b"12345")
+    with show("gc") as ran:
+        ran("only listed", "gc", "--dry-run", "--cache", penn.root)
+        ran("removed", "gc", "--cache", penn.root)
+        ran("nothing is left", "gc", "--cache", penn.root)
+        ran("as JSON", "gc", "--json", "--cache", penn.root)
+    assert cache.verify(penn.root).ok
+
+
+def test_copy(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
+    penn.converted("fast")
+    with show("copy") as ran:
+        ran("a first time", "copy", "--cache", penn.root, "--to", tmp_path / "to")
+        ran("nothing to do", "copy", "--cache", penn.root, "--to", tmp_path / "to")
+        penn.add("0007")
+        penn.convert()
+        ran("another state of the split", "copy", penn.name, "--cache", penn.root, "--to", tmp_path / "to")
+        ran("a stream that lags behind", "copy", "penn_action", "--cache", penn.root, "--to", tmp_path / "new")
+        ran("no such stream", "copy", "--cache", penn.root, "--to", tmp_path / "x", "--streams", "resnet")
