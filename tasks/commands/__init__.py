@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pipeline.cli.command_line import Command
-from tasks.commands import config, evaluate, predict, report, slurm, train
+from tasks.commands import config, evaluate, predict, report, train
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "evaluate": evaluate,
@@ -14,5 +14,4 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "report": report,
     "train": train,
     "config": config,
-    "slurm": slurm,
 }

@@ -98,7 +98,6 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     types("luigi --module tasks Report", r"train +Smoothing", r"train +VIBE", r"report +page")
     page = (folder / "runs/report.html").read_text()
     assert re.search(r"<t[dh][^>]*>\s*Smoothing", page)
-    types("tasks slurm --model smoothing", r"Evaluate --model smoothing")
     types("tasks train --model smoothing", r"run +runs/smoothing-")
     (best,) = (folder / "runs").glob("smoothing-*/best.pt")
     types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Smoothing")
