@@ -31,7 +31,7 @@ from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 Metrics = Mapping[str, Any]  # a run's metrics.json
 Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the run's folder: a seed each
 
-FILES: Final = ("ablation.csv", "ablation.json", "ablation.md")  # in [paths] runs
+FILES: Final = ("ablation.csv", "ablation.json")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
 AS_CONFIGURED: Final = "configured"  # the variant that changes nothing
@@ -51,7 +51,7 @@ OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")  # what a
 
 
 class Ablation(PipelineTask):
-    """Train every variant of the paper's ablation, once a seed, and write the table: ablation.csv, .json and .md.
+    """Train every variant of the paper's ablation, once a seed, and write the table: ablation.csv and .json.
 
     They are written to [paths] runs, and are those of the last call. Variants that the configured datasets cannot be
     trained for are left out, unless they are named; see `left_out`.
@@ -69,10 +69,9 @@ class Ablation(PipelineTask):
         if which_runs(settings()).variant:
             at = settings().source.where("train", "variant")
             raise ConfigError(f"{at}: Ablation trains the variants itself; leave it out")
-        chosen = [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
-        for variant, seed in chosen:
+        for variant, seed in self._trained():
             train_config(variant, seed)  # a mistake is reported before anything runs
-        return [Data(), *(Train(model=VIBE.name, variant=variant, seed=seed) for variant, seed in chosen)]
+        return [Data(), *(Train(model=VIBE.name, variant=variant, seed=seed) for variant, seed in self._trained())]
 
     def up_to_date(self) -> bool:
         files = {settings().paths.runs / name: text for name, text in self._texts().items()}
@@ -86,19 +85,22 @@ class Ablation(PipelineTask):
 
     def show(self) -> None:
         """The default protocol's rows, and the files that hold the rest."""
-        found, folder = self._runs(), settings().paths.runs
-        rows = table(found)
+        by_variant, folder = self._runs(), settings().paths.runs
+        rows = table(by_variant)
         for split in dict.fromkeys(row.split for row in rows):
-            here = [row for row in rows if (row.split, row.protocol) == (split, "default")]
-            console.out.print(f"\n{split}, {here[0].frames:,} frames")
+            of_split = [row for row in rows if (row.split, row.protocol) == (split, "default")]
+            console.out.print(f"\n{split}, {of_split[0].frames:,} frames")
             # The paper's errors, and others only where there are none of these.
-            names = [name for name in columns(here) if name in OF_PAPER] or columns(here)
+            known = [name for name in METRICS if any(name in row.errors for row in of_split)]
+            names = [name for name in known if name in OF_PAPER] or known
             shown = console.table("", *(METRICS[name].title for name in names))
-            for row in here:
+            for row in of_split:
                 shown.add_row(row.model, *(row.text(name) for name in names))
             console.show(shown)
-        console.out.print(f"\n[dim]{UNITS}. {_spread(rows)}[/dim]\n")
-        if is_stand_in(found):
+        seeds = max(row.seeds for row in rows)
+        spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+        console.out.print(f"\n[dim]{UNITS}; {spread}[/dim]\n")
+        if is_stand_in(by_variant):
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(shortened(folder / name) for name in FILES)} (all protocols)")
         for name, why in self._left_out().items():
@@ -106,16 +108,20 @@ class Ablation(PipelineTask):
 
     def _texts(self) -> dict[str, str]:
         """What the files have to hold, by name."""
-        found, left = self._runs(), self._left_out()
-        rows = table(found)
-        return dict(zip(FILES, (as_csv(rows), as_json(found, rows, left), as_markdown(found, rows, left)), strict=True))
+        by_variant = self._runs()
+        rows = table(by_variant)
+        return dict(zip(FILES, (as_csv(rows), as_json(by_variant, rows, self._left_out())), strict=True))
+
+    def _trained(self) -> list[tuple[str, int]]:
+        """Variant, "" of the configuration itself, and seed."""
+        return [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
 
     def _runs(self) -> Runs:
-        found = {}
-        for name in self._variants():
-            configs = [train_config("" if name == AS_CONFIGURED else name, seed) for seed in self._seeds()]
-            found[name] = {folder.name: read_metrics(folder) for folder in map(runs.run_folder, configs)}
-        return found
+        by_variant: dict[str, dict[str, Metrics]] = {}
+        for variant, seed in self._trained():
+            folder = runs.run_folder(train_config(variant, seed))
+            by_variant.setdefault(variant or AS_CONFIGURED, {})[folder.name] = read_metrics(folder)
+        return by_variant
 
     def _variants(self) -> list[str]:
         if not self.variants:
@@ -162,7 +168,7 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     return left
 
 
-class Value(NamedTuple):
+class MeanError(NamedTuple):
     """One number of the table."""
 
     mean: float  # over the seeds
@@ -170,7 +176,7 @@ class Value(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AblationRow:
     """One model on one split, by one protocol."""
 
     split: str
@@ -178,7 +184,7 @@ class Row:
     model: str
     seeds: int  # how many runs were averaged
     frames: int
-    errors: Mapping[str, Value]  # by the names of METRICS; those that no frame has a label for are absent
+    errors: Mapping[str, MeanError]  # by the names of METRICS; those that no frame has a label for are absent
 
     def text(self, name: str) -> str:
         """An error as people read it: `51.9 ± 0.3`, `51.9` of one seed, `-` where there is none."""
@@ -188,33 +194,33 @@ class Row:
         return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
-def table(found: Runs) -> list[Row]:
+def table(by_variant: Runs) -> list[AblationRow]:
     """Every model of the runs on every split that they were evaluated on, the baselines first."""
-    first = next(iter(next(iter(found.values())).values()))
+    first = next(iter(next(iter(by_variant.values())).values()))
     splits = [name for name in first if "/" in name]  # the others are facts of the run
-    return [row for split in splits for protocol in PROTOCOLS for row in _rows(found, split, protocol)]
+    return [row for split in splits for protocol in PROTOCOLS for row in _rows(by_variant, split, protocol)]
 
 
-def _rows(found: Runs, split: str, protocol: str) -> Iterator[Row]:
-    results = {v: [of_protocol(m[split], protocol) for m in by_seed.values()] for v, by_seed in found.items()}
+def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
+    results = {v: [of_protocol(m[split], protocol) for m in by_seed.values()] for v, by_seed in by_variant.items()}
     first = next(iter(results.values()))[0]
-    if not all(result for of in results.values() for result in of):
+    if not all(result for by_seed in results.values() for result in by_seed):
         return  # not evaluated by this protocol
 
-    def row(model: str, of: Sequence[Metrics], frames: int) -> Row:
-        known = (name for name in METRICS if all(name in each for each in of))
-        numbers = {name: [float(each[name]) for each in of] for name in known}
-        errors = {name: Value(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
-        return Row(split, protocol, model, len(of), frames, errors)
+    def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
+        known = (name for name in METRICS if all(name in metrics for metrics in by_seed))
+        numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in known}
+        errors = {name: MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
+        return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
 
-    yield row("constant mean body", [first["baseline"]], first["frames"])  # the same for every run
-    for variant, of in results.items():
-        yield row(NAMES.get(variant, variant), of, of[0]["frames"])
-        if variant == PER_FRAME and all("smoothed" in result for result in of):
-            yield row("per frame, smoothed in time", [result["smoothed"] for result in of], of[0]["frames"])
+    yield row("constant mean body", [first["baseline"]])  # the same for every run
+    for variant, by_seed in results.items():
+        yield row(NAMES.get(variant, variant), by_seed)
+        if variant == PER_FRAME and all("smoothed" in result for result in by_seed):
+            yield row("per frame, smoothed in time", [result["smoothed"] for result in by_seed])
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[AblationRow]) -> str:
     """A line a row; of each error its mean and its spread, empty where there is none."""
     errors = [column for name in METRICS for column in (name, f"{name}_spread")]
     lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
@@ -225,50 +231,17 @@ def as_csv(rows: Sequence[Row]) -> str:
     return runs.csv_text(lines)
 
 
-def as_json(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> str:
+def as_json(by_variant: Runs, rows: Sequence[AblationRow], left: Mapping[str, str]) -> str:
     """The rows with all digits, the runs behind them, and whether these are of demo data."""
     content = {
-        "stand_in": is_stand_in(found),
-        "runs": {variant: list(by_folder) for variant, by_folder in found.items()},
+        "stand_in": is_stand_in(by_variant),
+        "runs": {variant: list(by_folder) for variant, by_folder in by_variant.items()},
         "left_out": dict(left),
-        "rows": [{**asdict(row), "errors": {n: value._asdict() for n, value in row.errors.items()}} for row in rows],
+        "rows": [{**asdict(row), "errors": {n: error._asdict() for n, error in row.errors.items()}} for row in rows],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def as_markdown(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> str:
-    """A table a split and protocol, for people."""
-    lines = ["# Ablation", ""]
-    if is_stand_in(found):
-        lines += [
-            "**DEMO DATA: synthetic pictures, a procedural body or an untrained network. No number here is a "
-            "scientific result, and none can be compared with the paper's.**",
-            "",
-        ]
-    lines += ["The form is that of the ablations of Kocabas et al., VIBE, CVPR 2020.", f"{UNITS}. {_spread(rows)}"]
-    for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
-        here = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
-        names = columns(here)
-        lines += ["", f"## {split}, protocol {protocol}, {here[0].frames:,} frames", ""]
-        lines += [f"| model | {' | '.join(METRICS[name].title for name in names)} |", "|---|" + "---:|" * len(names)]
-        lines += [f"| {row.model} | {' | '.join(row.text(name) for name in names)} |" for row in here]
-    if left:
-        lines += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in left.items())]
-    lines += ["", "The runs:", ""]
-    lines += [f"- {variant}: {', '.join(f'`{folder}`' for folder in folders)}" for variant, folders in found.items()]
-    return "\n".join([*lines, ""])
-
-
-def columns(rows: Sequence[Row]) -> list[str]:
-    """The errors that any of the rows has."""
-    return [name for name in METRICS if any(name in row.errors for row in rows)]
-
-
-def _spread(rows: Sequence[Row]) -> str:
-    seeds = max(row.seeds for row in rows)
-    return "One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."
-
-
-def is_stand_in(found: Runs) -> bool:
-    """Is any of the runs one of demo data?"""
-    return any(metrics["stand_in"] for by_folder in found.values() for metrics in by_folder.values())
+def is_stand_in(by_variant: Runs) -> bool:
+    """Are any of the runs of demo data?"""
+    return any(metrics["stand_in"] for by_seed in by_variant.values() for metrics in by_seed.values())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -20,7 +19,6 @@ from pipeline.cli.text import error_text
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, plain, say, warn
 
-SILENCE: Final = 60.0  # s without progress after which a log, which has no bar, gets a line about what runs
 PAGE_INTERVAL: Final = 1.0  # s; each update of Luigi's page is a request to its server
 
 _complete: set[str] = set()  # ids of tasks that were found complete, within this process
@@ -86,10 +84,9 @@ class PipelineTask(luigi.Task):
         """A bar on a terminal, lines in a log, and the same figures on Luigi's page."""
         alone, page = multiprocessing.parent_process() is None, _luigi_page(self)
         label = f"  {console.line(self.verb, plain(self.what), '')}"
-        with bar(label, console.out, unit=self.unit, alone=alone) as shown, _sign_of_life(label) as heard:
+        with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
             def show_both(done: int, total: int, message: str = "") -> None:
-                heard()
                 shown(done, total, message)
                 page(done, total, message)
 
@@ -98,31 +95,6 @@ class PipelineTask(luigi.Task):
     def on_failure(self, exception: BaseException) -> Any:
         """What Luigi's page shows of a failure: the error's message where that is enough, else a traceback."""
         return message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
-
-
-@contextmanager
-def _sign_of_life(what: str) -> Iterator[Callable[[], None]]:
-    """In a log, a line a minute while what runs reports no progress, as in a validation. Call it at each progress."""
-    began = heard = time.monotonic()
-    ended = threading.Event()
-
-    def hear() -> None:
-        nonlocal heard
-        heard = time.monotonic()
-
-    def watch() -> None:
-        while not ended.wait(max(0.0, heard + SILENCE - time.monotonic())):
-            if time.monotonic() >= heard + SILENCE:
-                hear()
-                console.err.print(f"{what.strip()}: at work for {console.duration(heard - began)}")
-
-    watching = threading.Thread(target=watch, daemon=True)
-    if not console.out.is_terminal:
-        watching.start()
-    try:
-        yield hear
-    finally:
-        ended.set()
 
 
 def _luigi_page(task: luigi.Task) -> Progress:

@@ -25,8 +25,6 @@ from tasks.terminal import UP_TO_DATE, USER_ERRORS, complain, fact, plain, short
 
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
-TAKES: Final = "demo data, once, on 2 cores: about 2 minutes to the features, 6 to the report"
-
 reported: Final[set[str]] = set()  # messages of failures that were printed, within this process
 
 
@@ -65,15 +63,7 @@ def introduce() -> None:
     """Once in a process, before anything else: which data this is, and where."""
     fact("data", whose_data(settings()))
     fact("cache", shortened(settings().paths.cache))
-    if takes := how_long(settings()):
-        fact("time", takes)
     console.out.print()
-
-
-def how_long(s: Settings) -> str:
-    """How long the demo data take, before there are any; "" of anything else: that is what `plan` forecasts."""
-    first = s.embedded.enabled and s.embedded.size == "default" and isinstance(s.paths.cache, Path)
-    return TAKES if first and not Path(s.paths.cache).exists() else ""
 
 
 def whose_data(s: Settings) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +48,8 @@ MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
     """A model's section of luigi.cfg, as `as_set`, with the checkpoints of other trainings that it lacks."""
     config = as_set(model, variant, seed)
-    made: dict[str, Any] = {name: MADE[name][0](config) for name in config.lacks}
-    return replace(config, **made)
+    checkpoints: dict[str, Any] = {name: CHECKPOINTS[name](config) for name in config.lacks}
+    return replace(config, **checkpoints)
 
 
 def as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
@@ -91,6 +90,15 @@ def mposer_checkpoint(train: VideoConfig) -> Path:
     While the cache lacks the motion, its name is not known yet: then a file that never exists. Raises ConfigError.
     """
     return best_of(mposer_config(train))
+
+
+def embedding_checkpoint(_: VideoConfig) -> Path:
+    """The checkpoint of the embedding of 2D poses: that of [features], else the one that `TrainPrVIPE` trains."""
+    return embedding_in_settings() or best_of(pr_vipe_settings(settings()))
+
+
+# Settings of checkpoints that other trainings make, where a configuration does not name them.
+CHECKPOINTS: Final = {"mposer": mposer_checkpoint, "embedding": embedding_checkpoint}
 
 
 class TrainMPoser(TrainingTask):
@@ -142,12 +150,15 @@ class Train(TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         self.config()
-        config = as_set(self.record, self.variant, self.seed)
-        makers = [MADE[name][1](self) for name in config.lacks]
-        beside = [one.stream for one in config.beside.values() if one.stream not in extracted_with_features()]
-        splits = [name for name, read in config.streams.items() if set(beside) & set(read)]
-        further = [ExtractBeside(split=split, stream=stream) for split in splits for stream in beside]
-        return [Data(), *filter(None, makers), *further]
+        config, tasks = as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
+        if "mposer" in config.lacks:
+            tasks.append(TrainMPoser(variant=self.variant, seed=self.seed))
+        if "embedding" in config.lacks and embedding_in_settings() is None:
+            tasks.append(TrainPrVIPE())
+        extra = {one.stream for one in config.beside.values()} - extracted_with_features()
+        for split, read in config.streams.items():
+            tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
+        return tasks
 
     def work(self) -> None:
         config = self.config()
@@ -182,16 +193,6 @@ class TrainPartDynamics(Train):
     """Train part dynamics on the cached features, the embedding of 2D poses and the homographies."""
 
     model = "part_dynamics"
-
-
-# Settings of checkpoints that other trainings make: where those are, and what makes them; None: nothing has to.
-MADE: Final[Mapping[str, tuple[Callable[[VideoConfig], Path], Callable[[Train], luigi.Task | None]]]] = {
-    "mposer": (mposer_checkpoint, lambda task: TrainMPoser(variant=task.variant, seed=task.seed)),
-    "embedding": (
-        lambda _: embedding_in_settings() or best_of(pr_vipe_settings(settings())),
-        lambda _: None if embedding_in_settings() else TrainPrVIPE(),
-    ),
-}
 
 
 def kept(config: VideoConfig) -> str:

@@ -193,6 +193,7 @@ OF_OTHERS = {
     "--dist",
     "--pred-out-dir",
     "--save-predictions",
+    "--gpus",
 }
 NAMED = re.compile(r"`(--[a-z][a-z-]*[a-z])\b[^`\n]*`")
 

@@ -19,11 +19,11 @@ from luigi.rpc import RPCError
 
 from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
-from tasks import Convert, base, luigi_command, terminal
-from tasks.events import how_long, whose_data
+from tasks import Convert, luigi_command, terminal
+from tasks.events import whose_data
 from tasks.settings import settings
 from tests.packages import BROKEN, install, install_page
-from tests.tasks.conftest import LUIGI, ROOT, load
+from tests.tasks.conftest import LUIGI, ROOT
 
 SCHEDULING = 35
 FAILED = 30
@@ -286,24 +286,6 @@ def test_luigis_page_gets_the_first_and_the_last_step_errors_and_no_step_of_a_th
     assert (percent[0], percent[-1], messages[-1]) == (0, 100, "1000 of 1000  clip")
     assert len(percent) < 100
     assert task.on_failure(ConfigError("expected this, found that")) == "expected this, found that"
-
-
-def test_a_log_has_a_sign_of_life_of_what_runs_without_progress(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(base, "SILENCE", 0.01)
-    shown = ""
-    with Convert(dataset="amass", split="val").progress():
-        while not shown:
-            shown = capsys.readouterr().err
-    assert shown.startswith("convert    amass/val: at work for ")
-
-
-def test_the_first_run_on_demo_data_says_how_long_it_takes(bare, within, tmp_path) -> None:
-    shipped = load(tmp_path, (ROOT / "luigi.cfg").read_text())
-    assert "6 to the report" in how_long(shipped)
-    (tmp_path / "data/cache").mkdir(parents=True)
-    assert how_long(shipped) == ""
-    within(bare)
-    assert how_long(settings()) == "", "another size takes another time"
 
 
 def test_work_continues_when_luigis_scheduler_cannot_be_reached() -> None:
