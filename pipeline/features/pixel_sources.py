@@ -24,8 +24,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.by_pyav import another_decoder
 from pipeline.files.pixels.decode import PictureError
 from pipeline.files.pixels.frames import FrameSource, Image, nothing
-from pipeline.files.raw.digests import MIB, names_in
-from pipeline.files.raw.files import open_regular, passes
+from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.reasons import NOT_NOW
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
