@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
