@@ -15,7 +15,7 @@ import cache
 from cache import CropPolicy, Split
 from cache.read.labels import in_crop, mirrored
 from pipeline import crops
-from pipeline.conversion import recorded
+from pipeline.conversion.committed import raw_folder
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
@@ -261,7 +261,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
             )
         if given is None:
             raise PipelineError(f"{split.name}: was imported from {imported['file']}. {RAW}")
-    return recorded.raw_folder(split, given)
+    return raw_folder(split, given)
 
 
 def _require_all(split: Split, raw: Path, shards: Sequence[int]) -> None:
