@@ -15,7 +15,7 @@ import cache
 from cache import CropPolicy, Split
 from cache.read.labels import in_crop, mirrored
 from pipeline import crops
-from pipeline.conversion.committed import raw_folder
+from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
@@ -252,7 +252,7 @@ def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int]
 
 
 def raw_folder(split: Split, given: Path | None) -> Path:
-    """As `recorded.raw_folder`; of an imported split the given one. Raises PipelineError."""
+    """As `committed.raw_folder`; of an imported split the given one. Raises PipelineError."""
     if imported := split.manifest.get("reader", {}).get("imported"):
         if not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist()):
             raise PipelineError(
@@ -261,7 +261,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
             )
         if given is None:
             raise PipelineError(f"{split.name}: was imported from {imported['file']}. {RAW}")
-    return raw_folder(split, given)
+    return committed.raw_folder(split, given)
 
 
 def _require_all(split: Split, raw: Path, shards: Sequence[int]) -> None:
