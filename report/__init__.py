@@ -1,5 +1,4 @@
 """The page about data, training and results.  raw -> tracks -> features -> training -> evaluation -> [report]
 
-`assembly` reads everything and writes one HTML file by `page`, of the sections in `data`, `training`, `provenance`
-and `summary`. `figures` draws the plots.
+`assembly` reads everything and writes one HTML file by `page`, of the sections in the other modules.
 """

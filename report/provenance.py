@@ -1,15 +1,13 @@
 """Where everything on the page comes from.  cache, training -> report: [provenance] -> page
 
-Splits and streams: their commits, readers, weights, software. Runs: their settings, what they read, whether the cache
-still holds that. The page itself: when and with what it was made.
+Splits and streams: their commits, readers, weights, software. Runs: their settings. The page itself: when and with what
+it was made.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,17 +17,13 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.console import duration
-from pipeline.cli.text import count
 from pipeline.conversion.identity import ACCEPTED, accepted_lines
-from report.data.splits import UNREADABLE, Opened
-from report.page import Section
-from report.training.run import Run
-from vibe_model import models, runs
-from vibe_model.errors import VibeModelError
-from vibe_model.settings.video_config import VideoConfig
+from report.data import OpenedCache
+from report.page import PageSection
+from report.runs import TrainingRun
+from vibe_model import runs
 
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
-PLACES: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "mposer"})  # settings that name files
 FILES: Final = (runs.METRICS, "results.csv", "sequences.csv", "worst_windows.csv")
 LONG: Final = 160  # characters of a value; of longer ones the beginning is shown
 BULKY: Final = frozenset({"files", "shards", "rows", "geometry", "commits", "accounting", "extent", "standardisation"})
@@ -43,7 +37,7 @@ NAMES: Final = {
 Commit = dict[str, Any]  # of a split or stream, for the template: what, facts, notes (accepted differences)
 
 
-def provenance_section(opened: Opened, shown: Sequence[Run], *, fingerprint: str = "") -> Section:
+def provenance_section(opened: OpenedCache, shown: Sequence[TrainingRun], *, fingerprint: str = "") -> PageSection:
     """All that is recorded of the splits in the cache, of the runs, and of the page."""
     data = {
         "splits": [_made(split.name, split.manifest, split.provenance) for split in opened.splits],
@@ -52,16 +46,16 @@ def provenance_section(opened: Opened, shown: Sequence[Run], *, fingerprint: str
             for split in opened.splits
             for stream in split.streams
         ],
-        "runs": [_trained(run, opened) for run in shown if run.about],
+        "runs": [_trained(run) for run in shown if run.about],
         "stages": list(stages(opened, shown)),
         "report": report_facts(),
         "fingerprint": fingerprint,
     }
-    line = f"{machine()}; time and size of each stage, commits, settings, software"
-    return Section("provenance", "Provenance", "provenance.html", data, line)
+    line = "time and size of each stage, commits, settings, software"
+    return PageSection("provenance", "Provenance", "provenance.html", data, line)
 
 
-def stages(opened: Opened, shown: Sequence[Run]) -> Iterator[tuple[str, str, str, str]]:
+def stages(opened: OpenedCache, shown: Sequence[TrainingRun]) -> Iterator[tuple[str, str, str, str]]:
     """What each stage took, where it is recorded: (stage, time, size on disk, machines)."""
     commits = [split.provenance for split in opened.splits]
     streams = [split.stream_provenance(stream) for split in opened.splits for stream in split.streams]
@@ -78,17 +72,9 @@ def stages(opened: Opened, shown: Sequence[Run]) -> Iterator[tuple[str, str, str
 
 def size_of(root: cache.Root, folder: str) -> int:
     """Bytes of all files below a folder; 0 in an object store, whose listing would cost requests."""
-    place = None if "://" in str(root) else Path(root, folder)
-    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) if place is not None else 0
-
-
-def machine() -> str:
-    """The hardware that the page was made on: that of the stages, where the hosts are the same."""
-    cpu = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.*)$", cpu.read_text(), re.MULTILINE) if cpu.is_file() else None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    model = found[1] if found else platform.machine()
-    return f"{platform.node()}: {count(os.cpu_count() or 1, 'core')} ({model}), {memory:.0f} GiB"
+    if "://" in str(root):
+        return 0
+    return sum(file.stat().st_size for file in Path(root, folder).rglob("*") if file.is_file())
 
 
 def report_facts() -> dict[str, str]:
@@ -120,8 +106,8 @@ def _made(what: str, manifest: Mapping[str, Any], notes: Mapping[str, Any]) -> C
     return {"what": what, "facts": facts, "notes": list(accepted_lines(manifest))}
 
 
-def _trained(run: Run, opened: Opened) -> dict[str, Any]:
-    """A run: its settings beside those of the nearest preset, and what it was trained on."""
+def _trained(run: TrainingRun) -> dict[str, Any]:
+    """A run, its settings, and what it was trained with."""
     config, about = run.config, run.about
     began = run.events.began
     facts = {
@@ -138,41 +124,7 @@ def _trained(run: Run, opened: Opened) -> dict[str, Any]:
         "Features": str(about.get("features", NOT_RECORDED)),
         "Software": ", ".join(f"{k} {v}" for k, v in about.get("software", {}).items()) or NOT_RECORDED,
     }
-    preset, changes = ("", []) if config is None else nearest_preset(config)
-    return {
-        "name": run.name,
-        "facts": facts,
-        "preset": preset,
-        "changes": changes,
-        "settings": _flat(about.get("config", {})),
-        "stale": list(_stale(run, opened)),
-    }
-
-
-def nearest_preset(config: VideoConfig) -> tuple[str, list[tuple[str, str, str]]]:
-    """The preset that the settings differ least from, and (setting, there, here) of each difference but of places."""
-    own, differences = config.as_dict(), {}
-    for name, preset in models.of(config).presets.items():
-        its = preset().as_dict()
-        differences[name] = [(k, _text(its[k]), _text(own[k])) for k in own if k not in PLACES and its[k] != own[k]]
-    nearest = min(differences, key=lambda name: len(differences[name]))
-    return nearest, differences[nearest]
-
-
-def _stale(run: Run, opened: Opened) -> Iterator[str]:
-    """What the run read and the cache no longer holds, or not as the run read it."""
-    inputs, here = run.about.get("inputs", {}), {split.name: split for split in opened.splits}
-    stream = "" if run.config is None else run.config.stream
-    read = [(name, digest, "") for name, digest in inputs.get("splits", {}).items()]
-    read += [(name, digest, stream) for name, digest in inputs.get("streams", {}).items() if stream]
-    for name, digest, of in read:
-        what = f"{name}, stream {of}" if of else name
-        try:
-            split = here[name]
-            if runs.content_digest(split.stream_manifest(of) if of else split.manifest) != digest:
-                yield f"{what}: has changed in the cache since the run read it"
-        except (*UNREADABLE, VibeModelError, KeyError):
-            yield f"{what}: is not in this cache, or cannot be read"
+    return {"name": run.name, "facts": facts, "settings": _flat(about.get("config", {}))}
 
 
 def _flat(content: Mapping[str, Any], before: str = "") -> dict[str, str]:

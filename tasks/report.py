@@ -16,7 +16,7 @@ from tasks.training import model_config
 from vibe_model import models, runs
 
 if TYPE_CHECKING:
-    from report.assembly import Content
+    from report.assembly import ReportContent
 
 PAGE: Final = "report.html"  # in [paths] runs
 
@@ -66,9 +66,9 @@ def page() -> Path:
     return settings().paths.runs / PAGE
 
 
-def as_configured(*, training: bool = True) -> Content:
+def as_configured(*, training: bool = True) -> ReportContent:
     """The cache, the configured runs of every model, their baselines and the ablation: as much of them as there is."""
-    from report.assembly import Content
+    from report.assembly import ReportContent
 
     s, notes = settings(), list[str]()
     found: dict[str, Path] = {}
@@ -86,4 +86,4 @@ def as_configured(*, training: bool = True) -> Content:
             if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
                 notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
-    return Content(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)
+    return ReportContent(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)

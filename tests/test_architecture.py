@@ -32,7 +32,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         errors tracks cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
         training vibe hmmr pr_vipe part_dynamics __init__
     """,
-    "report": "__init__ figures page data training provenance summary assembly",
+    "report": "__init__ page data statistics runs curves results bodies provenance assembly",
     "tasks": """
         settings luigi_command terminal base events prediction data run embedding training evaluation ablation report
         __init__

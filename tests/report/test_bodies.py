@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from pipeline import synthetic
-from report.data.splits import open_splits
-from report.training.bodies import TILE_PX, Strip, bodies_section
-from report.training.run import read_run
+from report.bodies import TILE_PX, Strip, bodies_section
+from report.data import open_splits
+from report.runs import read_run
 from tests.report.runs_by_hand import make_run
 
 SPLIT, TRACK = "penn_action/train", "0001/0"
@@ -71,10 +71,6 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
     assert 0.6 * TILE_PX < rows[-1] - rows[0] < TILE_PX  # 0.9 of [-1, 1] is 1.8 m a crop
     for i, frame in enumerate((8, 13, 18)):
         assert np.abs(three[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4
-    assert worst.moving is None
-    assert middle.moving.label == "frames, VIBE, HMMR"
-    loop = Image.open(io.BytesIO(base64.b64decode(middle.moving.source.partition(",")[2])))
-    assert (loop.n_frames, loop.size) == (16, (3 * TILE_PX, TILE_PX))  # type: ignore[attr-defined]
 
 
 def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(

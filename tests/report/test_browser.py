@@ -17,14 +17,7 @@ import numpy as np
 import pytest
 
 from pipeline.exchange import show
-from report.data import data_sections
-from report.data.splits import open_splits
-from report.page import write_page
-from report.provenance import provenance_section
-from report.summary import summary_section
-from report.training import training_sections
-from report.training.curves import used_for
-from report.training.run import read_run
+from report.assembly import ReportContent, write_report
 from tests.report.conftest import person, write_split, write_stream
 from tests.report.runs_by_hand import SPLIT, make_run, metrics
 
@@ -67,15 +60,9 @@ def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         json.dumps(many | {"mpi_inf_3dhp/test": many[SPLIT], "h36m/val": many[SPLIT]})
     )
     (runs[2] / "metrics.json").write_text("{")
-    read = [read_run(run) for run in runs]
-    opened = open_splits(own)
-    sections = training_sections(opened, read, notes=[f"No run {LONG}."])
-    sections += data_sections(opened, raw=None, body=None, stream="resnet50", used=used_for(read))
-    sections.append(provenance_section(opened, read, fingerprint="0" * 16))
-    first = summary_section(opened, read, stream="resnet50")
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
-    facts = {"Cache": f"/data/{LONG}"}
-    write_page(written["report"], sections, title="Report", stand_in=True, facts=facts, summary=first)
+    shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
+    write_report(ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"])
     show.write_page(show.from_cache(own, "penn_action/train", show.Choice(tracks=2, frames=2)), written["tracks"])
     return written
 

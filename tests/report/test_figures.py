@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from report.figures import Plot, histogram, lines
+from report.page import Plot, histogram, lines
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -76,7 +76,6 @@ def test_the_table_of_lines_goes_from_the_first_to_the_last_in_few_rows() -> Non
     assert plot.rows[0] == ("1", 1.0, 0.5, None)
     assert plot.rows[-1] == ("100", 0.01, None, None)
     assert len(plot.rows) == 24
-    same = lines("a", "T", "C", {n: ([1, 2, 3], [3, 4, 5 + (n == "c")]) for n in "abc"}, x_label="x", y_label="y")
-    assert same.header == ("x", "a = b", "c")
-    assert {"1", "2", "3"} <= set(texts(same)), "epochs are whole numbers"
-    assert not {"1.5", "2.5"} & set(texts(same))
+    epochs = lines("a", "T", "C", {"a": ([1, 2, 3], [3, 4, 5])}, x_label="x", y_label="y")
+    assert {"1", "2", "3"} <= set(texts(epochs)), "epochs are whole numbers"
+    assert not {"1.5", "2.5"} & set(texts(epochs))

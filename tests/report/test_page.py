@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import shutil
 from dataclasses import replace
@@ -13,30 +12,34 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from report.data import data_sections, distributions, stream_health
-from report.data.splits import open_splits, sample
-from report.data.stream_health import stream_section
-from report.page import Section, write_page
+from report.assembly import ReportContent, summary, write_report
+from report.data import open_splits
+from report.page import PageSection, write_page
+from report.runs import read_run
+from report.statistics import stream_section
 from tests.html_pages import Page
-from tests.report.conftest import moving, person, write_split, write_stream
+from tests.report.conftest import kept, moving, person, write_split, write_stream
+from tests.report.runs_by_hand import make_run
+
+SECTIONS = ("datasets", "accounting", "tracks", "distributions", "stream")
 
 
-def of_problems(anchor: str, title: str, *texts: str) -> Section:
+def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     """A real section of the report that shows no more than these problems."""
-    data = {"problems": texts, "rows": [], "gone": [], "releases": []}
-    return Section(anchor, title, "overview.html", data)
+    data = {"problems": texts, "rows": [], "gone": [], "releases": [], "shared": ""}
+    return PageSection(anchor, title, "overview.html", data)
 
 
-def page(folder: Path, *sections: Section, stand_in: bool = False, title: str = "A cache") -> str:
+def page(folder: Path, *sections: PageSection, stand_in: bool = False, title: str = "A cache") -> str:
     out = folder / "report.html"
     write_page(out, sections, title=title, stand_in=stand_in, facts={"Cache": "data/cache"})
     return out.read_text(encoding="utf-8")
 
 
-def of_cache(root: Path, folder: Path, **chosen: Any) -> str:
+def of_cache(root: Path, folder: Path) -> str:
     """The page of a cache, with its structure checked."""
-    shown = data_sections(open_splits(root), **{"raw": None, "body": None, "stream": "resnet50", **chosen})
-    text = page(folder, *shown)
+    write_report(ReportContent(root, None, None, "resnet50", folder, training=False), folder / "report.html")
+    text = (folder / "report.html").read_text(encoding="utf-8")
     Page(text)
     return text
 
@@ -66,7 +69,7 @@ def test_a_page_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     page(tmp_path, of_problems("first", "The first"))
     before = (tmp_path / "report.html").read_bytes()
     with pytest.raises(UndefinedError):
-        page(tmp_path, Section("broken", "Broken", "overview.html", {}))
+        page(tmp_path, PageSection("broken", "Broken", "overview.html", {}))
     with pytest.raises(ValueError, match="one anchor"):
         page(tmp_path, of_problems("same", "The first"), of_problems("same", "The second"))
     assert (tmp_path / "report.html").read_bytes() == before
@@ -77,8 +80,7 @@ def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reprod
     root: Path, tmp_path: Path
 ) -> None:
     text = of_cache(root, tmp_path)
-    assert text == of_cache(root, tmp_path)
-    assert re.findall(r'<h2 id="([^"]+)">', text) == ["datasets", "accounting", "tracks", "distributions", "stream"]
+    assert re.findall(r'<h2 id="([^"]+)">', text) == [*SECTIONS, "provenance"]
     assert text.count("data:image/jpeg;base64,") == 12  # two tracks, three frames, the picture and the crop
     assert re.findall(r"""(?:src|href)=["'](?!#|data:)""", text) == []
     assert "expected 13 joints, &lt;found&gt; 12." in text
@@ -106,7 +108,6 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     text = page(tmp_path, stream_section(opened, "resnet50"))
     assert "Without this stream: penn_action/train." in text
     assert "python -m pipeline extract" in text
-    assert "No feature stream was asked for." in page(tmp_path, stream_section(opened, None))
     write_split(tmp_path / "empty", "penn_action/train", {})
     assert "There is no track to show." in of_cache(tmp_path / "empty", tmp_path)
 
@@ -122,11 +123,38 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
     assert "Convert a dataset into it first" in problem
 
 
-def test_few_rows_are_read_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_split(tmp_path, "penn_action/train", {"a/0": person(300)})
-    write_stream(tmp_path, "penn_action/train", np.ones((300, 4)))
-    for section in (distributions, stream_health):
-        monkeypatch.setattr(section, "sample", functools.partial(sample, most=64))
-    opened = open_splits(tmp_path)
-    assert distributions.distributions_section(opened).data["samples"] == {"penn_action": "64 of 300 rows"}
-    assert stream_section(opened, "resnet50").data["finite"][0][1] == 64
+# --------------------------------------------------------------------------------------------------- the first lines
+
+
+def first_lines(root: Path, *runs: Any, **health: str) -> dict[str, Any]:
+    return summary(open_splits(root), runs, stream="resnet50", health=health)
+
+
+def test_the_first_lines_show_what_is_demo_what_is_wrong_and_what_there_is(root: Path, tmp_path: Path) -> None:
+    data = first_lines(root, read_run(make_run(tmp_path, stand_in=True), "VIBE"), penn_action="3 rows with ok = 0")
+    assert data["demo_parts"].startswith("The data of all splits are made by this project")
+    assert "the network of the features resnet50 is untrained" in data["demo_parts"]
+    assert data["line"].startswith("2 splits of 2 datasets; 52 rows")
+    assert "features resnet50 without a missing row; VIBE: finished, best epoch 2." in data["line"]
+    assert data["problems"] == [
+        "7 videos rejected (Left out)",
+        "21 person-frames left out because of errors (Left out)",
+        "penn_action: 3 rows with ok = 0 (Health of the feature stream)",
+    ]
+    write_page(tmp_path / "p.html", [], title="T", stand_in=True, facts={}, summary=data)
+    html = (tmp_path / "p.html").read_text()
+    places = [html.index(text) for text in ("DEMO DATA.", "made by this project", "7 videos rejected", "<main")]
+    assert places == sorted(places)
+    assert html.count("made by this project") == 1
+
+
+def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(tmp_path: Path) -> None:
+    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
+    data = first_lines(tmp_path)
+    assert (data["demo_parts"], data["problems"]) == ("", [])
+    assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
+    assert data["line"].endswith("no training run to show.")
+    write_stream(tmp_path, "a/train", np.ones((10, 4)))
+    assert first_lines(tmp_path)["demo_parts"] == "The network of the features resnet50 is untrained."
+    (cache_problem,) = first_lines(tmp_path / "none")["problems"]
+    assert "Convert a dataset into it first" in cache_problem

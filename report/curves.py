@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.console import duration
-from report.figures import Plot, brief, lines
-from report.page import Section
-from report.training.run import VALIDATION, Curve, Run
+from report.page import PageSection, Plot, brief, lines
+from report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2
 
 MOST_POINTS: Final = 200  # of a plotted curve
@@ -19,7 +18,7 @@ MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours
 ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
 
 
-class Group(NamedTuple):
+class CurveGroup(NamedTuple):
     """Curves over the steps that are one plot."""
 
     key: str
@@ -31,25 +30,14 @@ class Group(NamedTuple):
     scale: float = 1.0
 
 
+SPEED: Final = "Windows trained on in a second; a point stands for ten steps."
+WAITING: Final = "Share of the time in which training stood still for the next batch."
 GROUPS: Final = (
-    Group("loss", "Loss", "Sum of all terms, each with its weight.", "loss", "train/total", log=True),
-    Group("terms", "Loss by term", "Each with its weight.", "loss", "train/", log=True),
-    Group("gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True),
-    Group(
-        "speed",
-        "Speed",
-        "Windows trained on in a second; a point stands for ten steps.",
-        "windows a second",
-        "speed/windows_per_second",
-    ),
-    Group(
-        "waiting",
-        "Waiting for data",
-        "Share of the time in which training stood still for the next batch.",
-        "%",
-        "speed/waiting_for_data",
-        scale=100.0,
-    ),
+    CurveGroup("loss", "Loss", "Sum of all terms, each with its weight.", "loss", "train/total", log=True),
+    CurveGroup("terms", "Loss by term", "Each with its weight.", "loss", "train/", log=True),
+    CurveGroup("gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True),
+    CurveGroup("speed", "Speed", SPEED, "windows a second", "speed/windows_per_second"),
+    CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
 )
 NO_TERMS: Final = ("train/total", "train/skipped_steps")
 MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}  # of validation: a plot a unit
@@ -68,7 +56,9 @@ PARTS: Final = {  # of the settings -> on the page
 }
 
 
-def curves_section(runs: Sequence[Run], ablation: Sequence[Run] = (), *, notes: Sequence[str] = ()) -> Section:
+def curves_section(
+    runs: Sequence[TrainingRun], ablation: Sequence[TrainingRun] = (), *, notes: Sequence[str] = ()
+) -> PageSection:
     """The runs' curves, each by itself, and validation of those shown together. ablation: only in the latter."""
     together = list(dict.fromkeys([*runs, *ablation]))
     data = {
@@ -86,52 +76,47 @@ def curves_section(runs: Sequence[Run], ablation: Sequence[Run] = (), *, notes: 
             for i, run in enumerate(runs)
         ],
     }
-    return Section("curves", "Training curves", "curves.html", data)
+    return PageSection("curves", "Training curves", "curves.html", data)
 
 
-def plots_of(run: Run, number: int) -> Iterator[Plot]:
+def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
     """Every plot that the run has curves for. number: of the run on the page."""
     name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
+    logged = run.events.curves
     for i, split in enumerate(run.events.scores):
-        found = {name: run.events.curves.get(f"{VALIDATION}{split}/{name}", Curve()) for name in METRICS}
+        about = f"{ABOUT_VALIDATION.format(split)}."
         for key, unit in MEASURES.items():
-            series = {
-                METRICS[name].title: _by_epoch(run, curve)
-                for name, curve in found.items()
-                if curve.steps and METRICS[name].unit == unit
-            }
+            tags = {m.title: f"{VALIDATION}{split}/{metric}" for metric, m in METRICS.items() if m.unit == unit}
+            series = {title: _by_epoch(run, logged[tag]) for title, tag in tags.items() if tag in logged}
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
-                about = f"{ABOUT_VALIDATION.format(split)}."
                 yield lines(f"{name}-validation-{i}-{key}", title, about, series, x_label=epoch, y_label=unit)
     for group in GROUPS:
-        found = {t: curve for t, curve in run.events.curves.items() if t.startswith(group.prefix)}
-        if group.key == "terms":
-            found = {tag: curve for tag, curve in found.items() if tag not in NO_TERMS}
-        if curves := {tag: curve for tag, curve in found.items() if any(curve.values)}:
-            series = {_short(tag): _thin(curve, group.scale) for tag, curve in curves.items()}
-            zero = ", ".join(_short(tag) for tag in found if tag not in curves)
-            longest = max(curves.values(), key=lambda curve: len(curve.steps))
-            each = math.ceil(len(longest.steps) / MOST_POINTS)
+        curves = {
+            tag: curve
+            for tag, curve in logged.items()
+            if tag.startswith(group.prefix) and (group.key != "terms" or tag not in NO_TERMS)
+        }
+        if varying := {tag: curve for tag, curve in curves.items() if any(curve.values)}:
+            series = {_short(tag): _thin(curve, group.scale) for tag, curve in varying.items()}
+            zero = ", ".join(_short(tag) for tag in curves if tag not in varying)
+            each = math.ceil(max(len(curve.steps) for curve in varying.values()) / MOST_POINTS)
             thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
             about = " ".join(filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""]))
-            title = f"{run.name}: {group.title}"
-            yield lines(
-                f"{name}-{group.key}", title, about, series, x_label="step", y_label=group.unit, log_y=group.log
-            )
-    if rates := {t: c for t, c in run.events.curves.items() if t.startswith("learning_rate/") and c.steps}:
+            labels = {"x_label": "step", "y_label": group.unit}
+            yield lines(f"{name}-{group.key}", f"{run.name}: {group.title}", about, series, **labels, log_y=group.log)
+    if rates := {tag: curve for tag, curve in logged.items() if tag.startswith("learning_rate/") and curve.steps}:
         series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
-        about = "After each epoch; it falls when validation no longer does."
-        title, label = f"{run.name}: Learning rate", "learning rate"
-        yield lines(f"{name}-rate", title, about, series, x_label=epoch, y_label=label, log_y=True)
+        about, title = "After each epoch; it falls when validation no longer does.", f"{run.name}: Learning rate"
+        yield lines(f"{name}-rate", title, about, series, x_label=epoch, y_label="learning rate", log_y=True)
 
 
-def _together(runs: Sequence[Run]) -> Iterator[Plot]:
+def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
     """Validation PA-MPJPE of all runs, a plot a split."""
     for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.events.scores)):
-        found = [run for run in runs if split in run.events.scores]
-        names = brief([run.name for run in found])
-        series = {name: _by_epoch(run, run.events.scores[split]) for name, run in zip(names, found, strict=True)}
+        validated = [run for run in runs if split in run.events.scores]
+        names = brief([run.name for run in validated])
+        series = {name: _by_epoch(run, run.events.scores[split]) for name, run in zip(names, validated, strict=True)}
         shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
         title = f"PA-MPJPE on {split}: {listed(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
@@ -154,7 +139,7 @@ def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
     return ends, [scale * float(np.mean(curve.values[start : start + each])) for start in starts]
 
 
-def _by_epoch(run: Run, curve: Curve) -> tuple[list[float], list[float]]:
+def _by_epoch(run: TrainingRun, curve: Curve) -> tuple[list[float], list[float]]:
     return [run.epoch_of(step) for step in curve.steps], list(curve.values)
 
 
@@ -163,12 +148,10 @@ def _short(tag: str) -> str:
     return NAMES.get(last, last)
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: TrainingRun) -> dict[str, str]:
     facts = {"State": run.state}
     if best := run.metrics.get("best"):
         facts["Best epoch"] = f"{best['epoch'] + 1}, validation PA-MPJPE {best['pa_mpjpe']:.1f} mm"
-    elif (step := run.events.best_step()) is not None and run.config is not None:
-        facts["Best epoch so far"] = f"{run.epoch_of(step):.0f}"
     if run.events.seconds:
         facts["Duration"] = duration(run.events.seconds)
     if "skipped_steps" in run.metrics:
@@ -176,17 +159,16 @@ def _facts(run: Run) -> dict[str, str]:
     return facts
 
 
-def used_for(runs: Sequence[Run]) -> dict[str, str]:
+def used_for(runs: Sequence[TrainingRun]) -> dict[str, str]:
     """Split -> what the runs use it for; those that not all of them use so are named."""
-    known = [run for run in runs if run.config is not None]
-    found: dict[str, dict[str, list[str]]] = {}
-    for run in known:
+    names: dict[str, dict[str, list[str]]] = {}
+    configs = {run.name: run.config for run in runs if run.config is not None}
+    for name, config in configs.items():
         for part, words in PARTS.items():
-            assert run.config is not None
-            splits = getattr(run.config, part) if part in ("validation", "evaluation") else run.config.part(part)
+            splits = getattr(config, part) if part in ("validation", "evaluation") else config.part(part)
             for split in splits:
-                found.setdefault(split, {}).setdefault(words, []).append(run.name)
+                names.setdefault(split, {}).setdefault(words, []).append(name)
     return {
-        split: ", ".join(w if len(names) == len(known) else f"{w} ({listed(names)})" for w, names in of.items())
-        for split, of in found.items()
+        split: ", ".join(w if len(used) == len(configs) else f"{w} ({listed(used)})" for w, used in uses.items())
+        for split, uses in names.items()
     }

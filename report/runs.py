@@ -1,4 +1,4 @@
-"""One training run as the report shows it, finished or not: its files and curves.  training -> report: [run]
+"""One training run as the report shows it, finished or not: its files and curves.  training -> report: [runs]
 
 What a killed run had logged beyond the state that it continued from is left out, as viewers do.
 """
@@ -30,7 +30,7 @@ Metrics = Mapping[str, Any]
 AGAIN: Final = "Remove it and run the training command again: it continues from the saved state and writes it again."
 PATTERN: Final = "events.out.tfevents.*"
 VALIDATION: Final = "validation/"
-SCORE: Final = "/pa_mpjpe"  # decides which epoch is the best
+SCORE: Final = "/pa_mpjpe"
 _FRAME: Final = 16  # bytes around each record
 _HOST: Final = re.compile(r"events\.out\.tfevents\.\d+\.(.+)\.\d+\.\d+")
 
@@ -55,7 +55,7 @@ class Curve:
 
 
 @dataclass(slots=True)
-class Events:
+class LoggedEvents:
     """What the event files of one run hold."""
 
     curves: dict[str, Curve] = field(default_factory=dict)  # by tag, as train/total
@@ -73,15 +73,6 @@ class Events:
             if tag.startswith(VALIDATION) and tag.endswith(SCORE)
         }
 
-    def best_step(self) -> int | None:
-        """The step after which the mean validation PA-MPJPE was lowest; None without one."""
-        by_step: dict[int, list[float]] = {}
-        for curve in self.scores.values():
-            for step, value in zip(curve.steps, curve.values, strict=True):
-                by_step.setdefault(step, []).append(value)
-        means = {step: math.fsum(of) / len(of) for step, of in by_step.items() if len(of) == len(self.scores)}
-        return min((s for s in means if math.isfinite(means[s])), key=lambda s: (means[s], s), default=None)
-
     def last_step(self) -> int:
         """The last step of which anything was logged; 0 if nothing."""
         return max((curve.steps[-1] for curve in self.curves.values() if curve.steps), default=0)
@@ -96,12 +87,12 @@ class Events:
                 self.curves.setdefault(value.tag, Curve()).add(event.step, value.simple_value)
 
 
-def read_events(folder: Path) -> Events:
+def read_events(folder: Path) -> LoggedEvents:
     """Everything that the event files of a run's folder hold, in the order in which they were written.
 
     A file that is damaged or ends early counts as far as it can be read; `problems` reports how far that is.
     """
-    found = Events()
+    events = LoggedEvents()
     # By time; within a second by length first, since a process numbers its files: ...9 was before ...10.
     files = sorted(folder.glob(PATTERN), key=lambda file: (file.name.split(".")[3], len(file.name), file.name))
     for file in files:
@@ -110,32 +101,32 @@ def read_events(folder: Path) -> Events:
         try:
             for record in RawEventFileLoader(str(file)).Load():
                 event = event_pb2.Event.FromString(record)
-                found.add(event)
+                events.add(event)
                 read += len(record) + _FRAME
                 times = [*times[:1], event.wall_time]  # the first and the last
         except (OSError, DecodeError) as error:
-            found.problems.append(f"{file}: {error}")
+            events.problems.append(f"{file}: {error}")
         if times:
-            found.seconds += max(times[-1] - times[0], 0.0)
-            found.began = min(times[0], found.began or math.inf)
+            events.seconds += max(times[-1] - times[0], 0.0)
+            events.began = min(times[0], events.began or math.inf)
         if read < size:
-            found.problems.append(
+            events.problems.append(
                 f"{file}: its last {size - read:,} of {size:,} bytes cannot be read: the file is damaged or being "
                 "written. The curves end there."
             )
-    found.hosts = tuple(dict.fromkeys(match[1] for file in files if (match := _HOST.fullmatch(file.name))))
-    return found
+    events.hosts = tuple(dict.fromkeys(match[1] for file in files if (match := _HOST.fullmatch(file.name))))
+    return events
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
+class TrainingRun:
     """One training run, with what could be read of it."""
 
     name: str  # on the page
     folder: Path
     about: Mapping[str, Any]  # config.json; empty where there is none
     metrics: Metrics  # metrics.json; empty while the run is not finished
-    events: Events
+    events: LoggedEvents
     sequences: Sequence[Mapping[str, Any]]  # results by track
     worst_windows: Sequence[Mapping[str, Any]]
     problems: Sequence[str]  # what could not be read
@@ -147,8 +138,8 @@ class Run:
             return "there is no such folder"
         if self.metrics:
             return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is gone"
-        of = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
-        return f"not finished: step {self.events.last_step():,}{of}, no results yet"
+        total = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
+        return f"not finished: step {self.events.last_step():,}{total}, no results yet"
 
     @property
     def stand_in(self) -> bool:
@@ -166,28 +157,31 @@ class Run:
     @property
     def splits(self) -> dict[str, Metrics]:
         """The metrics of each split that it was evaluated on."""
-        return {name: of for name, of in self.metrics.items() if "/" in name}
+        return {split: errors for split, errors in self.metrics.items() if "/" in split}
 
     def epoch_of(self, step: int) -> float:
         """The number of epochs that are over after a step; without the settings, the step itself."""
         return step / self.config.iterations if self.config is not None else step
 
 
-def read_run(folder: Path, name: str = "") -> Run:
+def read_run(folder: Path, name: str = "") -> TrainingRun:
     """All that can be read of a run's folder. What cannot is reported in `problems`; nothing is raised for it."""
     problems: list[str] = []
     metrics = read_json(folder / runs.METRICS, problems, AGAIN)
-    of_splits = {name: of for name, of in metrics.items() if "/" in name}
-    if wrong := [name for name, of in of_splits.items() if not (isinstance(of, Mapping) and "baseline" in of)]:
+    splits = {split: errors for split, errors in metrics.items() if "/" in split}
+    if wrong := [
+        split for split, errors in splits.items() if not (isinstance(errors, Mapping) and "baseline" in errors)
+    ]:
         problems.append(f"{folder / runs.METRICS}: {wrong[0]}: expected metrics and a baseline, found others. {AGAIN}")
         metrics = {}
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
-    events = read_events(folder)
-    do = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
+    again = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
     sequences, worst_windows = (
-        read_json(folder / f"{table}.json", problems, do).get(table, []) for table in (SEQUENCES, WORST_WINDOWS)
+        read_json(folder / f"{table}.json", problems, again).get(table, []) for table in (SEQUENCES, WORST_WINDOWS)
     )
-    return Run(
+    events = read_events(folder)
+    problems += events.problems
+    return TrainingRun(
         name=name or folder.name,
         folder=folder,
         about=about,
@@ -195,20 +189,31 @@ def read_run(folder: Path, name: str = "") -> Run:
         events=events,
         sequences=sequences,
         worst_windows=worst_windows,
-        problems=[*problems, *events.problems],
+        problems=problems,
     )
 
 
-def read_json(file: Path, problems: list[str], do: str) -> dict[str, Any]:
+def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
     """The object in a JSON file; empty where there is no such file or, reported in `problems`, something else in it."""
     if not file.exists():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        problems.append(f"{file}: expected JSON, found: {error}. {do}")
+        problems.append(f"{file}: expected JSON, found: {error}. {remedy}")
         return {}
     if isinstance(content, dict):
         return content
-    problems.append(f"{file}: expected an object, found {type(content).__name__}. {do}")
+    problems.append(f"{file}: expected an object, found {type(content).__name__}. {remedy}")
     return {}
+
+
+def of_split(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
+    """Rows of sequences.json or worst_windows.json that are of one split."""
+    return [row for row in rows if row.get("split") == split]
+
+
+def badness(row: Mapping[str, Any]) -> tuple[float, str]:
+    """Sorts such rows: the largest PA-MPJPE first; without 3D labels, the smallest 2D PCK."""
+    worst = -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
+    return worst, str(row.get("track"))
