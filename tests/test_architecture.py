@@ -52,7 +52,7 @@ OF_PIPELINE = (  # all that models may know
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
+DISTRIBUTIONS = {"cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
     *(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline import synthetic
 from report.bodies import TILE_PX, Strip, bodies_section
@@ -46,7 +45,8 @@ def run(parent: Path, name: str, *, file: str = "predictions.npz", steps: tuple[
 
 
 def pixels(strip: Strip) -> np.ndarray[Any, Any]:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(strip.source.partition(",")[2]))).convert("RGB"))
+    jpeg = np.frombuffer(base64.b64decode(strip.source.partition(",")[2]), np.uint8)
+    return cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(
