@@ -5,21 +5,18 @@ As `pipeline.cluster.Workers`, but that a job is called with its process's `devi
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-import pickle
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.processes import LOOK, Failed, Process, alive, end, sendable
+from pipeline.processes import Failed, alive
+from pipeline.processes.pool import TRIALS, Pool
 
 R = TypeVar("R")
-
-TRIALS: Final = 2  # processes that may end at a task
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
@@ -50,66 +47,46 @@ class Devices:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = tuple(names)
-        self._processes: dict[int, Process] = {}  # by the place of the device
+        self._n = len(names)
+        self._calls: deque[Callable[..., Any]] = deque()
+        works = [functools.partial(_call, device=name) for name in names]
+        self._pool = Pool[Callable[..., Any], Any](works, self._jobs(), ahead=1, timeout=math.inf, memory=None)
 
     def __enter__(self) -> Devices:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end(list(self._processes.values()))
+        self._pool.__exit__()
 
     def number(self) -> int:
         """How many there are."""
-        return len(self._names)
+        return self._n
 
     def run_one(self, job: Callable[..., R]) -> R:
-        """job(device=...), on the first device."""
-        (result,) = self._results([(job,)])
+        """job(device=...), on one of the devices."""
+        (result,) = self._results([job])
         return result  # type: ignore[no-any-return]
 
     def as_completed(self, job: Callable[..., R], items: Sequence[object]) -> Iterator[R]:
         """What job(item, alive, device=...) returns, in any order."""
-        return self._results([(job, item, alive) for item in items])
+        return self._results([functools.partial(job, item, alive) for item in items])
 
-    def _results(self, calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        todo, ended = deque(range(len(calls))), Counter[int]()
-        while todo or any(process.given for process in self._processes.values()):
-            for place, name in enumerate(self._names):
-                if todo and not (place in self._processes and self._processes[place].given):
-                    if place not in self._processes:
-                        self._processes[place] = Process(_work, name)
-                    number = todo.popleft()
-                    self._processes[place].give([number], pickle.dumps(calls[number], pickle.HIGHEST_PROTOCOL))
-            ready = wait([process.pipe for process in self._processes.values()], LOOK)
-            for place, process in list(self._processes.items()):
-                answer = process.answer(ready, math.inf)
-                if isinstance(answer, Exception):
-                    raise answer
-                if isinstance(answer, Failed):
-                    del self._processes[place]
-                    ended.update(process.given)
-                    todo.extendleft(process.given)
-                    if any(ended[number] == TRIALS for number in process.given):
-                        raise PipelineError(
-                            f"{TRIALS} processes ended at the same task, the last one, of {self._names[place]}, "
-                            f"{answer.message}: what they wrote is above. What is finished is kept: run it again, "
-                            "without a device that fails."
-                        )
-                elif answer is not None:
-                    process.given.popleft()
-                    yield answer[0]
-
-
-def _work(pipe: Connection[Any, Any], device: str) -> None:
-    """A process: answer calls with what they return, until the parent closes the pipe."""
-    with contextlib.suppress(EOFError, ConnectionError):
+    def _jobs(self) -> Iterator[list[Callable[..., Any]] | None]:
         while True:
-            job, *arguments = pipe.recv()
-            try:
-                answer: Any = (job(*arguments, device=device),)
-            except MemoryError:
-                raise
-            except Exception as error:
-                answer = sendable(error, f"In the process of device {device}")
-            pipe.send(answer)
+            yield [self._calls.popleft()] if self._calls else None
+
+    def _results(self, calls: Sequence[Callable[..., Any]]) -> Iterator[Any]:
+        self._calls += calls
+        while self._calls or not self._pool.is_idle:
+            for result in self._pool.poll():
+                outcome = result.get()
+                if isinstance(outcome, Failed):
+                    raise PipelineError(
+                        f"{TRIALS} processes ended at the same task, the last one {outcome.message}: what they wrote "
+                        "is above. What is finished is kept: run it again, without a device that fails."
+                    )
+                yield outcome
+
+
+def _call(job: Callable[..., R], *, device: str) -> R:
+    return job(device=device)

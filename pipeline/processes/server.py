@@ -1,4 +1,4 @@
-"""What runs in the server of `pipeline.processes`, and in what it forks.  raw -> [tracks, crops] -> features
+"""The server that forks processes, from both sides, and a process as its parent sees it.  raw -> [tracks, crops]
 
 The server is a fresh interpreter with one thread. The parent sends it requests through its standard input: a number
 and what to start, or the number of a process to end.
@@ -6,6 +6,7 @@ and what to start, or the number of a process to end.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -15,17 +16,150 @@ import pickle
 import resource
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
 import traceback
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline import processes
-from pipeline.processes import END_TIME, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG
+from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG
 
 SERVER_IDLE: Final = 60.0  # s that the server waits to be asked for another process: the next split often comes at once
+END_TIME: Final = 5.0  # s that a killed process is waited for
+# The processes are the parallelism: threads of their libraries would only be in each other's way.
+ONE_THREAD: Final = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
+
+
+class Process:
+    """`main(pipe, fds, *args)` in a process of its own. It ends when that returns, is killed, or with its parent.
+
+    `main`, `args` and `preload` must be picklable. The server calls `preload` before it forks, once: to import, or to
+    load what all processes share. File descriptors `fds` are handed over, under other numbers. `env` is set in the
+    process; `memory` limits it, in bytes beyond what it starts with. Ctrl-C is for the parent: processes are in another
+    group.
+    """
+
+    def __init__(
+        self,
+        main: Callable[..., None],
+        *args: object,
+        preload: Callable[[], object] | None = None,
+        fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self.pipe, remote = Pipe()
+        pulse = os.memfd_create("pulse")
+        os.ftruncate(pulse, 16)
+        self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
+        self._pulse[1] = IDLE
+        self.heard()
+        options = str(Path.cwd()), dict(env or {}), memory
+        request = list(sys.path), pickle.dumps(preload), pickle.dumps((main, args)), options
+        self._server, self._number = _start(request, [remote.fileno(), pulse, *fds])
+        remote.close()
+        os.close(pulse)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has called `alive`."""
+        return self._pulse[0] > 0
+
+    @property
+    def place(self) -> int:
+        """Where it was when it called `alive` last; IDLE at first."""
+        return self._pulse[1]
+
+    def heard(self) -> None:
+        """From now on, `silence` counts anew."""
+        self._seen, self._looked, self._silence = self._pulse[0], time.monotonic(), 0.0
+
+    def silence(self) -> float:
+        """Seconds without a sign of life. At most `LOOK` counts between two calls: the parent may have been busy."""
+        now, signs = time.monotonic(), self._pulse[0]
+        self._silence = 0.0 if signs != self._seen else self._silence + min(LOOK, now - self._looked)
+        self._seen, self._looked = signs, now
+        return self._silence
+
+    def kill(self) -> int | None:
+        """End it, where it has not ended, and wait for that. Its exit code or minus a signal; None: not known."""
+        self.pipe.close()
+        return self._server.end(self._number)
+
+
+class _Server:
+    """The server as the parent sees it."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self._socket, remote = socket.socketpair()
+        self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
+        self._lock, self._n = threading.Lock(), 0
+        self._process = subprocess.Popen(  # noqa: S603 - this very Python
+            [sys.executable, "-P", "-c", "from pipeline.processes import server; server.serve()", str(self.owner)],
+            process_group=0,
+            stdin=remote.fileno(),
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        remote.close()
+
+    def start(self, request: tuple[object, ...], fds: list[int]) -> int:
+        """The number of a process that will be there soon. Raises OSError when the server has ended."""
+        with self._lock:
+            self._n += 1
+            self._pipe.send((self._n, len(fds), request))
+            socket.send_fds(self._socket, [b"."], fds)
+            return self._n
+
+    def end(self, number: int) -> int | None:
+        code: int | None = None
+        with self._lock, contextlib.suppress(OSError, EOFError):
+            self._pipe.send(number)
+            if self._pipe.poll(END_TIME):
+                code = self._pipe.recv()
+            else:  # it does not answer: it is ended, and with it all of its processes
+                self._process.kill()
+        return code
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._socket.close()
+        if self.owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+        else:  # this process was forked from the one that owns the server
+            self._process.returncode = 0
+
+
+_servers: list[_Server] = []  # one at most
+_starting = threading.Lock()
+
+
+def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
+    with _starting:
+        for server in _servers:
+            with contextlib.suppress(OSError):
+                if server.owner == os.getpid():
+                    return server, server.start(request, fds)
+        _close()  # it was idle for so long that it has ended, or is another process's
+        _servers.append(_Server())
+        return _servers[0], _servers[0].start(request, fds)
+
+
+@atexit.register
+def _close() -> None:
+    while _servers:
+        _servers.pop().close()
+
+
+# ------------------------------------------------------------------------------- in the server, and in what it forks
 
 
 def serve() -> None:
@@ -75,7 +209,7 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:
             return
-        processes.beat = memoryview(mmap.mmap(fds[1], 16)).cast("q")
+        processes.pulse = memoryview(mmap.mmap(fds[1], 16)).cast("q")
         os.chdir(folder)
         os.environ.update(env)
         main, args = pickle.loads(call)  # noqa: S301 - the parent's
@@ -84,7 +218,7 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
             now = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
             most = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
             resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-        main(pipe, *args, **({"fds": fds[2:]} if fds[2:] else {}))
+        main(pipe, fds[2:], *args)
         code = 0
     except MemoryError:
         code = OUT_OF_MEMORY

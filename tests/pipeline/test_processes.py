@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.processes import Failed, Process, alive
+from pipeline.processes import Failed, alive
+from pipeline.processes.server import Process
 from pipeline.processes.ordered_map import ordered_map
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process
 
 
 def test_no_process_is_started_for_no_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.processes._start", None)
+    monkeypatch.setattr("pipeline.processes.server._start", None)
     assert [*ordered_map(print, [], 2)] == []
 
 
