@@ -7,26 +7,19 @@ decoding does, all of them.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.cuts import Histogram, histogram
 from pipeline.files.pixels.frames import Frame, Image, Video
-from pipeline.processes import LOOK, MEMORY, Failed, Process, alive, end, sendable
-
-AHEAD: Final = 2  # batches that a process has been given: one to decode, and one to go on with
-TRIALS: Final = 2  # processes that may end at a batch
-THREADS: Final = "OPENCV_FFMPEG_THREADS"  # of one clip's decoder
+from pipeline.processes import Failed, alive
+from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
 
-class Seen(NamedTuple):
+class ClipFrame(NamedTuple):
     """A frame of a clip, and its colours; both are None where it cannot be decoded."""
 
     number: int  # from 0
@@ -34,119 +27,85 @@ class Seen(NamedTuple):
     colours: Histogram | None
 
 
-class Batch(NamedTuple):
+class DecodedBatch(NamedTuple):
     """The next frames of a clip."""
 
     clip: str
-    frames: list[Seen]
+    frames: list[ClipFrame]
     ended: bool  # the clip has no more
-    problem: RawDataError | None  # why it is given up
+    problem: RawDataError | None = None  # why it is given up
 
 
-@dataclass(slots=True)
-class _Lane:
-    """A clip that is being decoded, by a process of its own."""
-
-    clip: str
-    start: int  # the next frame that is expected
-    asked: int  # the next frame that no process has been asked for
-    process: Process
-    trials: int = 0  # processes that have ended since the last answer
+Task = tuple[str, int]  # a clip, and the first frame of a batch
 
 
-class Decoders:
-    """`n` processes, started when first needed and replaced when they end or hang. To be ended by `close`.
+class Decoding:
+    """The work of a process: batches of up to `size` frames, going on where it is in a clip."""
 
-    size: frames in a batch. threads: of each clip's decoder. timeout: s without progress after which one is ended.
-    """
+    def __init__(self, raw: Path, size: int) -> None:
+        self._raw, self._size = raw, size
+        self._clip, self._position, self._over = "", -1, False
+        self._frames: Iterator[Frame]
 
-    def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
-        self._raw, self._n, self._size, self._timeout = raw, n, size, timeout
-        self._env = {THREADS: str(threads)}
-        self._lanes: list[_Lane] = []
-        self._idle: list[Process] = []
-
-    def batches(self, clips: Iterator[tuple[str, int]]) -> Iterator[Batch]:
-        """All frames of (clip, first frame): of each clip in order; clips side by side, the earliest one preferred."""
-        while True:
-            while len(self._lanes) < self._n and (one := next(clips, None)) is not None:
-                self._lanes.append(_Lane(one[0], one[1], one[1], self._idle.pop() if self._idle else self._start()))
-            if not self._lanes:
-                return
-            found = self._look()
-            if found is None:
-                continue
-            lane, batch = found
-            if batch.ended:
-                self._lanes.remove(lane)
-                self._idle.append(lane.process)
-            yield batch
-
-    def close(self) -> None:
-        """End all processes."""
-        end([*self._idle, *(lane.process for lane in self._lanes)])
-
-    def _start(self) -> Process:
-        return Process(_decode, str(self._raw), self._size, env=self._env, memory=MEMORY)
-
-    def _look(self) -> tuple[_Lane, Batch] | None:
-        """What the earliest clip's process has sent, if any has."""
-        for lane in self._lanes:
-            while len(lane.process.given) < AHEAD:
-                task = (lane.clip, lane.asked)
-                lane.process.give([task], pickle.dumps(task))
-                lane.asked += self._size
-        ready = wait([lane.process.pipe for lane in self._lanes], LOOK)
-        for lane in self._lanes:
-            answer = lane.process.answer(ready, self._timeout)
-            if isinstance(answer, Failed):
-                lane.process, lane.asked, lane.trials = self._start(), lane.start, lane.trials + 1
-                if lane.trials == TRIALS:
-                    found = f"after frame {lane.start}: {TRIALS} processes ended, the last one {answer.message}"
-                    return lane, Batch(lane.clip, [], True, _unreadable(self._raw / lane.clip, found))
-            elif isinstance(answer, Exception):
-                raise answer
-            elif answer is not None:
-                (clip, _), frames, ended, why = answer
-                lane.process.given.popleft()
-                if clip == lane.clip:  # else asked for ahead, of a clip that is over
-                    lane.start, lane.trials = lane.start + len(frames), 0
-                    unreadable = _unreadable(self._raw / clip, why) if why else None
-                    return lane, Batch(clip, frames, ended, unreadable)
-        return None
+    def __call__(self, task: Task) -> DecodedBatch:
+        alive()
+        if self._clip != task[0] or (self._position != task[1] and not self._over):
+            (self._clip, self._position), self._over = task, False
+            self._frames = Video(self._raw, self._clip).read(itertools.count(self._position), alive=alive)
+        frames: list[ClipFrame] = []
+        problem = None
+        for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
+            if frame.kind in ("video_ended", "video_unreadable"):
+                self._over = True
+                problem = unreadable(self._raw / self._clip, str(frame.problem)) if frame.index == 0 else None
+                break
+            colours = None if frame.image is None else histogram(frame.image)
+            frames.append(ClipFrame(frame.index, frame.image, colours))
+        self._position += len(frames)
+        return DecodedBatch(self._clip, frames, self._over, problem)
 
 
-def _unreadable(file: Path, found: str) -> RawDataError:
+def unreadable(file: Path, found: str) -> RawDataError:
+    """Of a clip that cannot be decoded."""
     expected, do = "a video that can be decoded", "Download or encode it again, or remove it."
     return RawDataError(file, "video", expected=expected, found=found, do=do, reason="video_unreadable")
 
 
-def _decode(pipe: Connection[Any, Any], raw: str, size: int) -> None:
-    """What a process does: answer tasks with frames, going on where it is in a clip, until the pipe is closed."""
-    clip, position, over = "", -1, False
-    frames: Iterator[Frame] = iter(())
-    while True:
-        try:
-            task: tuple[str, int] = pipe.recv()
-        except (EOFError, ConnectionError):
-            return
-        alive(task[1])
-        try:
-            if clip != task[0] or (position != task[1] and not over):
-                (clip, position), over = task, False
-                frames = Video(Path(raw), clip).read(itertools.count(position), alive=alive)
-            batch: list[Seen] = []
-            why = ""
-            for frame in itertools.islice(frames, 0 if over else size):  # a task beyond the end was given ahead
-                if over := frame.kind in ("video_ended", "video_unreadable"):
-                    why = str(frame.problem) if frame.index == 0 else ""
-                    break
-                batch.append(Seen(frame.index, frame.image, None if frame.image is None else histogram(frame.image)))
-            position += len(batch)
-            message: object = (task, batch, over, why)
-        except MemoryError:
-            raise
-        except Exception as error:
-            message = sendable(error, "While decoding")
-        with contextlib.suppress(ConnectionError):
-            pipe.send(message)
+class Decoders:
+    """`n` processes, started when first needed. `size`: frames in a batch; `threads`: of each clip's decoder."""
+
+    def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
+        self._raw, self._n, self._size, self._timeout = raw, n, size, timeout
+        self._env = {VIDEO_THREADS: str(threads)}
+        self._waiting: dict[str, list[DecodedBatch]] = {}  # open clip -> received and not taken, in order
+
+    def batches(self, clips: Iterator[Task]) -> Generator[DecodedBatch]:
+        """All frames of (clip, first frame): of each clip in order; clips side by side, the earliest one preferred."""
+        jobs = (self._tasks(clip, start) for clip, start in clips)
+        works = [Decoding(self._raw, self._size)] * self._n
+        with Pool[Task, DecodedBatch](works, jobs, timeout=self._timeout, env=self._env) as pool:
+            while pool.has_more or not pool.is_idle or self._waiting:
+                ready = next((batches for batches in self._waiting.values() if batches), None)
+                for result in pool.poll(0 if ready else 1):
+                    clip, start = result.task
+                    batch = result.get()
+                    if isinstance(batch, Failed):
+                        found = f"after frame {start}: {TRIALS} processes ended, the last one {batch.message}"
+                        batch = DecodedBatch(clip, [], True, unreadable(self._raw / clip, found))
+                    if clip in self._waiting:  # else beyond the end of the clip
+                        self._waiting[clip].append(batch)
+                if ready:
+                    batch = ready.pop(0)
+                    if batch.ended:
+                        del self._waiting[batch.clip]
+                    yield batch
+
+    def _tasks(self, clip: str, start: int) -> Iterator[Task | None]:
+        """Batches of one clip, none while one is waiting here, to its end."""
+        self._waiting[clip] = []
+        while (batches := self._waiting.get(clip)) is not None and not any(batch.ended for batch in batches):
+            if batches:
+                yield None
+            else:
+                yield clip, start
+                start += self._size

@@ -23,7 +23,7 @@ from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, count
 from pipeline.detect.base import Detect, People
-from pipeline.detect.decoders import Batch, Decoders
+from pipeline.detect.decoders import DecodedBatch, Decoders
 from pipeline.detect.files import ClipFiles, Part, annotations_text, images_text
 from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
@@ -155,7 +155,7 @@ class _Clip:
             self.before = np.array(kept.last, np.float32) if kept.last else None
         self.parts = deque([_OpenPart(self.start)])
 
-    def take(self, batch: Batch) -> Iterator[_Picture]:
+    def take(self, batch: DecodedBatch) -> Iterator[_Picture]:
         """Frames as they are decoded; those of them that are to be looked at."""
         for frame in batch.frames:
             part, now = self.parts[-1], frame.colours
@@ -222,11 +222,10 @@ class Run:
 
     def over(self) -> None:
         """Do it. Raises what `detect` raises."""
-        with contextlib.closing(self.decoders):
-            self._over()
+        with contextlib.closing(self.decoders.batches(self._next_clips())) as batches:
+            self._over(batches)
 
-    def _over(self) -> None:
-        batches = self.decoders.batches(self._next_clips())
+    def _over(self, batches: Iterator[DecodedBatch]) -> None:
         while (batch := self._next(batches)) is not None:
             clip = self.open[batch.clip]
             for picture in clip.take(batch):  # until there are enough of its size, or too many of others
@@ -250,7 +249,7 @@ class Run:
             self.frames += clip.start
             yield files.clip, clip.start
 
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+    def _next(self, batches: Iterator[DecodedBatch]) -> DecodedBatch | None:
         began = time.monotonic()
         batch = next(batches, None)
         self.report.decoding += time.monotonic() - began

@@ -45,7 +45,7 @@ def ordered_map(
     been taken, after an error, after Ctrl-C, and when no more results are taken. Raises PipelineError when processes
     cannot even start.
     """
-    ordered = _Ordered(items, same_group, WAITING * workers)
+    ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
     works = [functools.partial(_of_item, job)] * workers
     with Pool[tuple[int, T], R](
         works, ordered.jobs(), ahead=1, timeout=timeout, memory=memory, preload=preload

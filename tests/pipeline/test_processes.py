@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.processes import Failed, alive
-from pipeline.processes.server import Process
 from pipeline.processes.ordered_map import ordered_map
+from pipeline.processes.pool import Pool
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -271,30 +272,39 @@ def test_who_takes_no_more_results_leaves_no_process() -> None:
     assert not any(map(is_alive, processes))
 
 
-def answer(pipe: Any, times: int, fds: list[int]) -> None:
-    """What a process does that is used without a map."""
-    while (message := pipe.recv()) is not None:
-        os.pwrite(fds[0], (message * times).encode(), 0)
-        alive(at=len(message))
-        pipe.send(os.environ["GREETING"])
+class Notes:
+    """A work with a state, memory that is shared, and places: each task is what is done at its places, one by one."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []
+        self.memory: mmap.mmap
+
+    def share(self, memory: mmap.mmap) -> None:
+        self.memory = memory
+
+    def __call__(self, task: str, skipped: Mapping[int, Failed]) -> tuple[list[str], str]:
+        self.tasks.append(task)
+        for place, deed in enumerate(task):
+            if place not in skipped:
+                alive(place)
+                self.memory[ord(deed)] += 1
+                if deed == "x" or (deed == "o" and self.memory[ord(deed)] == 1):
+                    segfault()
+        return self.tasks, os.environ["GREETING"]
 
 
-def test_a_process_has_a_protocol_of_its_own_and_files_of_its_parent() -> None:
-    fd = os.memfd_create("shared")
-    process = Process(answer, 3, fds=[fd], env={"GREETING": "hello"})
-    assert (process.pulse, process.at) == (0, -1)
-    process.pipe.send("abc")
-    assert process.pipe.recv() == "hello"
-    assert os.pread(fd, 100, 0) == b"abcabcabc"
-    assert (process.pulse, process.at) == (1, 3)
-    assert process.silence() == 0
-    time.sleep(0.1)
-    assert 0.1 <= process.silence() < 10
-    process.pipe.send(None)
-    with pytest.raises(EOFError):
-        process.pipe.recv()
-    assert process.kill() == 0
-    os.close(fd)
+def test_tasks_of_a_job_go_to_one_process_in_order_and_a_place_at_which_two_end_is_skipped() -> None:
+    works, jobs = [Notes(), Notes()], iter([["ab", "aoc", None, "axb", "c"], None, ["d"]])
+    options: dict[str, Any] = {"skips": True, "shared": [128], "env": {"GREETING": "hello"}}
+    results = {}
+    with Pool[str, tuple[list[str], str]](works, jobs, **options) as pool:
+        while pool.has_more or not pool.is_idle:
+            results |= {result.task: result.get() for result in pool.poll()}
+        counts = {deed: pool.shared[0][ord(deed)] for deed in "abcdox"}
+    # A fresh process goes on with the task at which one has ended, and does no other one again.
+    tasks = {"ab": ["ab"], "aoc": ["aoc"], "axb": ["axb"], "c": ["axb", "c"], "d": ["d"]}
+    assert results == {task: (before, "hello") for task, before in tasks.items()}
+    assert counts == {"a": 1 + 2 + 3, "b": 2, "c": 2, "d": 1, "o": 2, "x": 2}
 
 
 PARENT = f"""

@@ -1,8 +1,7 @@
 """Rows of a split -> a stream's shards, as fast as the machine allows.  tracks -> [crops -> features] -> windows
 
 tasks.py     what is decoded, video by video, each frame once, and which slots of which batch it goes to
-worker.py    what a decoding process does, in memory that all processes share
-decoders.py  the decoding processes
+worker.py    what a decoding process does, a work of `pipeline.processes.pool`, in memory that all of them share
 shards.py    shards until they are finished
 outputs.py   a stream's slots, batches, shards and network; several streams may share a run
 meter.py     where the time goes

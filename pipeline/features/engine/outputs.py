@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from cache import Split, StreamShards
 from pipeline.features.computing import load, numbers_of, region_slices
-from pipeline.features.engine.decoders import AHEAD
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShard, OpenShards
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches
-from pipeline.features.engine.worker import Filling, SharedSlots
+from pipeline.features.engine.worker import AHEAD, Filling, SharedSlots
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import BYTES, Computer, Copies, Stream
 

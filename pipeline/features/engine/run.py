@@ -8,28 +8,29 @@ are extracted together share the decoded frames; each has slots, batches, open s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import wait
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
 from cache import Split
 from pipeline.cli.options import cores
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import device_of, labelled, load
-from pipeline.features.engine.decoders import Decoders
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import MOST_PERSONS, Computed, Output
 from pipeline.features.engine.shards import OpenShard
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
-from pipeline.features.engine.worker import SharedSlots
+from pipeline.features.engine.worker import AHEAD, Decoding, Done, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import LabelComputer, Stream
+from pipeline.processes import Failed
+from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
@@ -61,11 +62,7 @@ class Run(Generic[T]):
         self._outputs = outputs
         self.meter = Meter()
         self._tasks: Tasks
-        self._decoders: Decoders
-        self._coming: Iterator[list[Job]]
-        self._more = True  # they may come
-        self._jobs: deque[Job] = deque()  # that have come, of shards that are open
-        self._busy: dict[int, tuple[Job, int]] = {}  # process -> its job, and the row that it goes on with
+        self._pool: Pool[Task, Done]
         self._comparing: dict[int, Job] = {}  # by number: shards wait until its pixels have been compared
         self._computing: dict[Future[Computed], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
@@ -83,11 +80,10 @@ class Run(Generic[T]):
 
         Raises what `write` and the streams raise, and PipelineError for pixels that are not those that were converted.
         """
-        self._coming = jobs(self._split, [out.open for out in self._outputs], self._pixels_of, MOST_PERSONS)
-        for first in self._coming:  # where all rows are carried over, no process is started, and no network loaded
+        videos = jobs(self._split, [out.open for out in self._outputs], self._pixels_of, MOST_PERSONS)
+        for first in videos:  # where all rows are carried over, no process is started, and no network loaded
             if first:
-                self._jobs += first
-                yield from self._computed()
+                yield from self._computed(first, videos)
                 break
             yield from self._carried()
         yield from self._carried()
@@ -100,7 +96,7 @@ class Run(Generic[T]):
                 yield output, out.write(shard)
                 self._report()
 
-    def _computed(self) -> Iterator[tuple[int, T]]:
+    def _computed(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
         workers = cores(self._resources.workers)
         if workers > MOST_WORKERS * cores(0):
             raise ConfigError(
@@ -111,13 +107,29 @@ class Run(Generic[T]):
         self.meter = Meter(decoders=workers, lanes=lanes, device=device_of(self.provenance))
         self._tasks = Tasks([out.batches for out in self._outputs])
         self._report()
-        with contextlib.ExitStack() as stack:
-            memories = [stack.enter_context(SharedSlots.new(one.n_slots, one.slot_bytes)) for one in fillings]
-            for out, memory in zip(self._outputs, memories, strict=True):
-                stack.enter_context(out.using(memory))
-            timeout = self._resources.timeout
-            self._decoders = stack.enter_context(Decoders(workers, memories, fillings, timeout=timeout))
+        self._pool = Pool(
+            [Decoding(fillings)] * workers,
+            self._upcoming(first, videos),
+            ahead=AHEAD,
+            timeout=self._resources.timeout,
+            skips=True,
+            shared=[filling.n_bytes for filling in fillings],
+            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores that no process has, if there are any
+        )
+        with self._pool, contextlib.ExitStack() as stack:
+            for out, memory, filling in zip(self._outputs, self._pool.shared, fillings, strict=True):
+                stack.enter_context(out.using(SharedSlots(memory, filling)))
             yield from self._loop()
+
+    def _upcoming(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
+        """The tasks of each job; None while the next one would open more shards than may be."""
+        for of_video in itertools.chain([first], videos):
+            for job in of_video:
+                if job.shards:
+                    self._comparing[job.number] = job
+                yield self._tasks.of(job)
+            while not all(out.has_room for out in self._outputs):
+                yield None
 
     def _report(self) -> None:
         self._reported = time.monotonic()
@@ -129,8 +141,8 @@ class Run(Generic[T]):
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while self._more or any(len(out.open) for out in self._outputs) or self._writing:
-                    self._hand_out()
+                while self._pool.has_more or any(len(out.open) for out in self._outputs) or self._writing:
+                    self._submit()
                     for out in self._outputs:
                         while out.batches.full and out.computing < 2 * out.threads:
                             batch = out.batches.full.popleft()
@@ -138,7 +150,7 @@ class Run(Generic[T]):
                             self._computing[network.submit(out.compute, batch, self.meter)] = out, batch
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
-                    waits = self._decoders.outstanding or self._computing or self._writing or self._full
+                    waits = not self._pool.is_idle or self._computing or self._writing or self._full
                     assert waits or not any(len(out.open) for out in self._outputs), "nothing is done about open shards"
                     self._listen()
                     while self._writing and self._writing[0][1].done():
@@ -174,51 +186,24 @@ class Run(Generic[T]):
         with self.meter.measured("write"):
             return out.write(shard)
 
-    def _hand_out(self) -> None:
-        """Give tasks to every process that has room for one; close a batch that cannot be filled."""
-        while sum(self._give(number) for number in range(self.meter.decoders)):
-            pass
-        comes_more = self._busy or self._more  # once the batches that are being computed have made room
-        if not self._decoders.outstanding and not self._full and not (comes_more and self._computing):
+    def _submit(self) -> None:
+        """Give tasks to processes that have room; close a batch that cannot be filled."""
+        self._pool.submit()
+        has_more = self._pool.has_more  # once the batches that are being computed have made room
+        if self._pool.is_idle and not self._full and not (has_more and self._computing):
             for out in self._outputs:
                 out.batches.close_batch()
 
-    def _give(self, number: int) -> bool:
-        if not self._decoders.has_room(number):
-            return False
-        job, start = self._busy.pop(number) if number in self._busy else (self._next_job(), 0)
-        if job is None:
-            return False
-        if job.number in self._decoders.lost:
-            for out, todo in zip(self._outputs, job.todo[:, start:], strict=True):
-                out.open.give_up(job.rows[start:][todo], *self._decoders.lost[job.number])
-            return True
-        asked = self._tasks.ask(job, start)
-        if asked is None:
-            self._busy[number] = (job, start)
-            return False
-        task, stop = asked
-        if stop < len(job.rows):
-            self._busy[number] = (job, stop)
-        self._decoders.give(number, task)
-        return True
-
-    def _next_job(self) -> Job | None:
-        """None while the next one would open more shards than may be, or when there are no more jobs."""
-        while self._more and not self._jobs and all(out.has_room for out in self._outputs):
-            coming = next(self._coming, None)
-            self._more = coming is not None
-            self._jobs += coming or []
-        if not self._jobs:
-            return None
-        job = self._jobs.popleft()
-        if job.shards:
-            self._comparing[job.number] = job
-        return job
-
     def _listen(self) -> None:
         """Wait for any of the parts, and take what it has."""
-        for done in self._decoders.answers(wait(self._decoders.connections, LOOK_EVERY)):
+        for result in self._pool.poll(LOOK_EVERY):
+            done = result.get()
+            if isinstance(done, Failed):
+                raise PipelineError(
+                    f"{TRIALS} decoding processes, one after the other, {done.message} while they compared the pixels "
+                    f"of {result.task.pixels.name}: what they wrote is above. Can the storage of the videos be read? "
+                    "Finished shards are kept: run it again then."
+                )
             self.meter.add(decode=done.decoding, crop=done.cropping, **({"pair": done.pairing} if done.pairing else {}))
             self.meter.frames += done.frames
             job, lost = self._tasks.fill(done)

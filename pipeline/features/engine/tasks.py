@@ -247,13 +247,20 @@ class Tasks:
         self._given: dict[int, _Given] = {}
         self._next = 0
 
-    def ask(self, job: Job, start: int) -> tuple[Task, int] | None:
-        """The next task of a job from its row `start`, and where the one after it starts; None: no slots are free."""
+    def of(self, job: Job) -> Iterator[Task | None]:
+        """The tasks of a job; None while no slots are free."""
+        start = 0
+        while start < len(job.rows):
+            task, start = self._next_of(job, start)
+            yield task
+
+    def _next_of(self, job: Job, start: int) -> tuple[Task | None, int]:
+        """The next task of a job from its row `start`, and where the one after it starts."""
         stop = min(start + MOST_ROWS, len(job.frame))
         stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
         todo = job.todo[:, start:stop]
         if any(n > batches.capacity for n, batches in zip(todo.sum(axis=1), self._batches, strict=True)):
-            return None
+            return None, start
         places = []
         persons: list[list[Person]] = [[] for _ in range(stop - start)]
         for output, batches in enumerate(self._batches):

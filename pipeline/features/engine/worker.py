@@ -6,15 +6,12 @@ picture takes some Python, for which threads would wait for each other.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,34 +21,17 @@ from pipeline.features.computing import row_of
 from pipeline.features.pixel_sources import Cut, Decoded, Person, Pixels, Target, labels_in
 from pipeline.features.streams.base import Stream
 from pipeline.files.pixels.frames import Image
-from pipeline.processes import alive, sendable
+from pipeline.processes import Failed, alive
+from pipeline.processes.pool import TRIALS
 
-
-class SharedSlots:
-    """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
-
-    A slot holds a crop; or what a stream makes of crops where these are decoded, float32 numbers or as many bytes as
-    its size, which is 0 where nothing is known. The memory goes with its last user.
-    """
-
-    def __init__(self, fd: int, n_slots: int, slot_bytes: int) -> None:
-        self.fd, self.n_slots, self.slot_bytes = fd, n_slots, slot_bytes
-        pixels = -(-n_slots * slot_bytes // 8) * 8
-        memory = mmap.mmap(fd, pixels + n_slots * 8)
-        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_slots * slot_bytes)
-        self.slots = slots.reshape(n_slots, slot_bytes)
-        self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, pixels)
-
-    @classmethod
-    @contextlib.contextmanager
-    def new(cls, n_slots: int, slot_bytes: int) -> Iterator[SharedSlots]:
-        """Memory of this process, to be handed to others by its `fd` inside the block."""
-        fd = os.memfd_create("crops")
-        try:
-            os.ftruncate(fd, n_slots * (8 + slot_bytes) + 8)
-            yield cls(fd, n_slots, slot_bytes)
-        finally:
-            os.close(fd)
+AHEAD: Final = 2  # tasks that a process has been given: one to do, and one to go on with
+KINDS: Final = {  # of `pipeline.processes.Failed` -> of a frame's problem
+    "reader_timeout": "decoder_hung",
+    "reader_crashed": "decoder_crashed",
+    "reader_memory": "decoder_memory",
+    "machine_memory": "decoder_memory",
+}
+AFTER: Final = "after_decoder_failure"  # frames of a video after one at which decoding fails
 
 
 class Filling(NamedTuple):
@@ -61,6 +41,25 @@ class Filling(NamedTuple):
     stream: Stream | None  # what computes a row of its crops; None: the crop itself is the filling
     n_slots: int
     slot_bytes: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the memory that has the slots."""
+        return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
+
+
+class SharedSlots:
+    """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
+
+    A slot holds a crop; or what a stream makes of crops where these are decoded, float32 numbers or as many bytes as
+    its size, which is 0 where nothing is known.
+    """
+
+    def __init__(self, memory: mmap.mmap, filling: Filling) -> None:
+        n_slots, n_bytes = filling.n_slots, filling.slot_bytes
+        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_slots * n_bytes)
+        self.slots = slots.reshape(n_slots, n_bytes)
+        self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, filling.n_bytes - n_slots * 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,6 @@ class Task:
     targets: tuple[Target, ...]
     before: tuple[Target, ...] = ()  # earlier frames, for a process that begins here: previous ones of rows
     first: bool = False  # its pixels are compared with those that were converted
-    problems: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # of rows given up: see Done
 
 
 @dataclass(slots=True)
@@ -88,70 +86,62 @@ class Done:
     pairing: float = 0.0  # s
 
 
-def decode(pipe: Connection[Any, Any], fillings: Sequence[Filling], *, fds: list[int]) -> None:
-    """The main function of a decoding process: answer each `Task` with `Done`, until the pipe is closed.
+class Decoding:
+    """The work of a decoding process: the slots of each `Task` are filled, by output as `fillings`.
 
-    `fillings`: by output, as in `Person`. An exception that is no frame's fault is the answer, too, with its traceback
-    as a note.
+    A frame at which processes end is skipped: it costs its rows, and those of the rest of its video where that can only
+    be decoded in order.
     """
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    with contextlib.suppress(SystemExit):  # the pipe is closed
-        memories = [SharedSlots(fd, one.n_slots, one.slot_bytes) for fd, one in zip(fds, fillings, strict=True)]
-        _Worker(pipe, memories, fillings).run()
 
-
-class _Worker:
-    def __init__(
-        self, pipe: Connection[Any, Any], memories: Sequence[SharedSlots], fillings: Sequence[Filling]
-    ) -> None:
-        self._pipe, self._memories, self._fillings = pipe, memories, fillings
-        self._next: Task | None = None  # of another job than the one before
-        self._done = Done(-1)
-        self._target: Target
+    def __init__(self, fillings: Sequence[Filling]) -> None:
+        self._fillings = fillings
+        self._job = -1  # whose pixels are open
         self._kept: dict[int, Decoded] = {}  # frames that are the previous ones of rows to come
-        self._waited = 0.0  # s for the next task, since the last frame
+        self._upcoming = deque[Target]()
+        self._memories: list[SharedSlots]
+        self._decoded: Iterator[Decoded]
+        self._done: Done
+        self._target: Target
 
-    def run(self) -> None:
-        while True:
-            task, self._next = self._next or self._receive(), None
-            try:
-                self._job(task)
-            except MemoryError:
-                raise
-            except Exception as error:
-                self._send(sendable(error, f"In a process that decodes {task.pixels.name}"))
+    def share(self, *memories: mmap.mmap) -> None:
+        """The memory of the slots, by output."""
+        cv2.setNumThreads(1)  # the processes are the parallelism
+        self._memories = [SharedSlots(memory, one) for memory, one in zip(memories, self._fillings, strict=True)]
 
-    def _job(self, task: Task) -> None:
-        """One task, and those of the same job that follow."""
-        if task.first:
-            alive(-1)  # it has started
-            task.pixels.check()
-        alive((task.before or task.targets)[0].frame)  # opening a video may hang, too
-        self._kept = {}
-        decoded = task.pixels.decode(self._targets(task), alive)
-        while True:
-            began, self._waited = time.perf_counter(), 0.0
-            one = next(decoded, None)
-            if one is None:
-                return
-            self._done.decoding += time.perf_counter() - began - self._waited
-            self._take(one)
-
-    def _targets(self, task: Task) -> Iterator[Target]:
-        """The frames of a job as tasks come. Taking the next one means that the one before is done."""
-        job, before = task.job, task.before
-        while task.job == job:
-            self._done = Done(task.number, task.problems)
-            for self._target in before + task.targets:
-                alive(self._target.frame)
-                yield self._target
-            before = ()
-            self._send(self._done)
-            alive(-1)
+    def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Done:
+        """Fill the task's slots. `skipped`: frames at which processes ended."""
+        self._done = Done(task.number)
+        targets = task.targets if task.job == self._job else self._begin(task)
+        targets = tuple(target for target in targets if not self._is_skipped(target, task.pixels, skipped))
+        self._upcoming.extend(targets)
+        for self._target in targets:
+            alive(self._target.frame)  # opening a video may hang, too
             began = time.perf_counter()
-            task = self._receive()
-            self._waited = time.perf_counter() - began
-        self._next = task
+            decoded = next(self._decoded)  # which takes the target, and no other one
+            self._done.decoding += time.perf_counter() - began
+            self._take(decoded)
+        return self._done
+
+    def _begin(self, task: Task) -> tuple[Target, ...]:
+        """Open the pixels of another job than before. Returns all frames that are to be decoded for its task."""
+        if task.first:
+            alive(-1)
+            task.pixels.check()
+        self._job, self._kept = task.job, {}
+        self._upcoming.clear()
+        self._decoded = task.pixels.decode(iter(self._upcoming.popleft, None), alive)
+        return task.before + task.targets
+
+    def _is_skipped(self, target: Target, pixels: Pixels, skipped: Mapping[int, Failed]) -> bool:
+        """Whether a frame is given up; then, its rows have a problem."""
+        frame = min((f for f in skipped if f == target.frame or (pixels.in_order and f < target.frame)), default=None)
+        if frame is None:
+            return False
+        ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
+        kind = KINDS[skipped[frame].reason] if frame == target.frame else AFTER
+        for person in target.persons:
+            self._done.problems[person.output, person.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
+        return True
 
     def _take(self, decoded: Decoded) -> None:
         if self._target.keep_from <= self._target.frame:
@@ -190,14 +180,3 @@ class _Worker:
         sizes[person.slot] = 0 if row is None else len(data)
         self._done.cropping += cropped - began
         self._done.pairing += time.perf_counter() - cropped
-
-    def _receive(self) -> Task:
-        try:
-            task: Task = self._pipe.recv()
-        except (EOFError, ConnectionError):
-            sys.exit()  # what no decoder catches
-        return task
-
-    def _send(self, message: Done | Exception) -> None:
-        with contextlib.suppress(ConnectionError):  # closed, as the next `_receive` finds
-            self._pipe.send(message)
