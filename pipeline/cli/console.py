@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, NoReturn
 
 from rich.console import Console
@@ -110,8 +111,8 @@ def show(shown: Table, *, least: int = 0) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print the one document of a command with `--json`. NaN and infinity, which JSON does not have, are null."""
-    _machine.out(json.dumps(_finite(value), indent=2, allow_nan=False, default=str), highlight=False)
+    """Print the one document of a command with `--json`. Records are objects; NaN and infinity are null."""
+    _machine.out(json.dumps(_as_json(value), indent=2, allow_nan=False, default=str), highlight=False)
 
 
 def show_text(text: str) -> None:
@@ -129,11 +130,16 @@ def aside(wanted: bool) -> Iterator[None]:
         out.stderr = before
 
 
-def _finite(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
+    """Records are objects with their fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _as_json(getattr(value, each.name)) for each in fields(value)}
+    if hasattr(value, "_asdict"):  # a named tuple
+        return _as_json(value._asdict())
     if isinstance(value, Mapping):
-        return {str(key): _finite(of) for key, of in value.items()}
+        return {str(key): _as_json(each) for key, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(of) for of in value]
+        return [_as_json(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -7,20 +7,15 @@ packed, one folder off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pipeline.accounting import Totals
-from pipeline.cli.text import FEW, count
-from pipeline.datasets import OWN_CLIPS
 from pipeline.datasets.base import Dataset, Mistake, Part, globs, unexpected
-from pipeline.detect.clips import EXTENSIONS, clips_in, others_in
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
-from pipeline.files.raw.files import is_folder
 from pipeline.files.raw.stand_in import MARKER
 
 BODY: Final = "body"  # the name under which the body model's files are examined
@@ -53,95 +48,60 @@ class Problem(NamedTuple):
     do: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One part of a release, and how many of its files or folders were found."""
+class PartCount(NamedTuple):
+    """One part of a release, and how many of its files or folders are there."""
 
-    part: Part
+    what: str
+    where: tuple[str, ...]  # the part's patterns
+    source: str
+    without: str
+    splits: tuple[str, ...]
     found: int
     known: int | None  # how many the release has; None: not known, or demo data, which are no release
+    state: str  # there, incomplete, missing, left out (missing and not needed), or an excuse for what is missing
 
-    @property
-    def state(self) -> str:
-        """there, incomplete, missing, or left out: missing and not needed."""
-        if not self.found:
-            return "left out" if self.part.without else "missing"
-        return "incomplete" if self.known is not None and self.found < self.known else "there"
+    @classmethod
+    def of(cls, part: Part, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
+        """With its state."""
+        state = "incomplete" if known is not None and found < known else "there"
+        if not found:
+            state = "left out" if part.without else "missing"
+        return cls(part.what, part.patterns, part.source, part.without, part.splits or splits, found, known, state)
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found in one raw folder."""
+    """What is there in one raw folder."""
 
     dataset: str
     page: str
     raw: Path
-    splits: tuple[str, ...]
     stand_in: bool
-    parts: tuple[Found, ...]
+    splits: tuple[str, ...]
+    parts: tuple[PartCount, ...]
     mistakes: tuple[Problem, ...]
-    packed: tuple[Path, ...]  # archives, which may hold what is missing
-    uses_body: bool = False
-    excuse: str = ""  # why the user need not get what is missing
+    packed: tuple[Path, ...] = ()  # archives, which may hold what is missing
+    usable: tuple[str, ...] = ()  # the splits of which every needed part is there, complete or not
 
     @property
-    def missing(self) -> tuple[Found, ...]:
+    def missing(self) -> tuple[PartCount, ...]:
         """The parts without which a split cannot be converted."""
-        return tuple(found for found in self.parts if found.state == "missing")
+        return tuple(part for part in self.parts if part.state == "missing")
 
     @property
-    def incomplete(self) -> tuple[Found, ...]:
-        """The parts of which fewer files were found than the release has."""
-        return tuple(found for found in self.parts if found.state == "incomplete")
+    def incomplete(self) -> tuple[PartCount, ...]:
+        """The parts of which there are fewer files than in the release."""
+        return tuple(part for part in self.parts if part.state == "incomplete")
 
-    @property
-    def usable(self) -> tuple[str, ...]:
-        """The splits of which every needed part was found, complete or not."""
-        lacking = {split for found in self.missing for split in found.part.splits or self.splits}
-        return tuple(split for split in self.splits if split not in lacking)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        parts = [
-            {
-                "what": found.part.what,
-                "where": globs(found.part.patterns),
-                "source": found.part.source,
-                "without": found.part.without,
-                "splits": list(found.part.splits or self.splits),
-                "found": found.found,
-                "known": found.known,
-                "state": self.excuse if self.excuse and found.state == "missing" else found.state,
-            }
-            for found in self.parts
-        ]
-        return {
-            "dataset": self.dataset,
-            "page": self.page,
-            "raw": str(self.raw),
-            "stand_in": self.stand_in,
-            "splits": list(self.splits),
-            "usable": list(self.usable),
-            "parts": parts,
-            "mistakes": [mistake._asdict() for mistake in self.mistakes],
-        }
+    def excused(self, excuse: str) -> Examination:
+        """The same, where the user need not get what is missing: that is its state then."""
+        parts = [part._replace(state=excuse) if part.state == "missing" else part for part in self.parts]
+        return replace(self, parts=tuple(parts))
 
 
 def examine(dataset: Dataset, raw: Path) -> Examination:
     """Examine a dataset's own raw folder. Raises for nothing that is or is not in it."""
-    found = _examine(dataset.name, dataset.page, raw, dataset.splits, dataset.parts, dataset.mistakes)
-    found = replace(found, uses_body=dataset.uses_body)
-    if (found.stand_in and found.parts) or any(part.known for part in found.parts):
-        return found
-    listed, defects = _listed_videos(dataset, raw, compare=not found.stand_in)
-    if not dataset.page:  # one's own clips need not be in every split
-        listed = [row for row in listed if row.found] or listed
-        found = replace(found, splits=tuple(split for row in listed for split in row.part.splits))
-    if dataset.name in OWN_CLIPS and (others := others_in(raw)):
-        names = ", ".join(others[:FEW]) + ", ..." * (len(others) > FEW)
-        what = f"{count(len(others), 'file')} below it {'is no clip' if len(others) == 1 else 'are no clips'}: {names}"
-        defects.append(Problem(what, f"Clips end in {', '.join(EXTENSIONS)}."))
-    return replace(found, parts=(*found.parts, *listed), mistakes=(*found.mistakes, *dict.fromkeys(defects)))
+    return _examine(dataset.name, dataset.page, raw, dataset.splits, dataset.parts, dataset.mistakes, dataset)
 
 
 def examine_body(folder: Path) -> Examination:
@@ -150,85 +110,62 @@ def examine_body(folder: Path) -> Examination:
 
 
 def _examine(
-    name: str, page: str, raw: Path, splits: tuple[str, ...], parts: Sequence[Part], mistakes: Sequence[Mistake]
+    name: str,
+    page: str,
+    raw: Path,
+    splits: tuple[str, ...],
+    parts: Sequence[Part],
+    mistakes: Sequence[Mistake],
+    reader: Dataset | None = None,
 ) -> Examination:
     unreadable: listing.Unreadable = {}
-    stand_in = listing.is_there(raw / MARKER)
-    counts = [sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable)) for part in parts]
-    found = tuple(Found(p, n, None if stand_in else p.known) for p, n in zip(parts, counts, strict=True))
+    stand_in, counts = listing.is_there(raw / MARKER), list[PartCount]()
+    for part in parts:
+        n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
+        counts.append(PartCount.of(part, splits, n, None if stand_in else part.known))
     packed = _packed(raw, parts)
-    shown = [(m, [path for glob in globs([m.pattern]) for path in listing.find(raw, glob, {})]) for m in mistakes]
-    known = (Problem(f"{min(paths)} {mistake.what}", mistake.do) for mistake, paths in shown if paths)
-    problems = (*_problems(raw, found, packed, unreadable), *known)
-    return Examination(name, page, raw, splits, stand_in, found, problems, packed)
+    problems = [
+        Problem(f"{place} cannot be read: {why}", "Get the permission to read it.")
+        for place, why in sorted(unreadable.items())
+    ]
+    problems += _misplaced(raw, parts, counts, packed)
+    for mistake in mistakes:
+        if paths := [path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})]:
+            problems.append(Problem(f"{min(paths)} {mistake.what}", mistake.do))
+    if reader is not None and not parts:
+        counts, unlistable = _listed_videos(reader, raw, stand_in=stand_in)
+        problems += unlistable
+        if not page:  # one's own clips need not be in every split
+            counts = [part for part in counts if part.found] or counts
+            splits = tuple(split for part in counts for split in part.splits)
+    without = {split for part in counts if part.state == "missing" for split in part.splits}
+    usable = tuple(split for split in splits if split not in without)
+    return Examination(name, page, raw, stand_in, splits, tuple(counts), tuple(problems), packed, usable)
 
 
-def unclaimed(raw: Path, own: Collection[str], parts: Sequence[Part]) -> dict[Path, int]:
-    """Folders of `raw` with clips that are no dataset's, and how many they are; they can be read as `videos`.
-
-    own: folders in `raw` that are a dataset's affair. parts: of all datasets; where some of one are in `raw` itself, it
-    is that dataset's folder, and there is nothing to report.
-    """
-    if any(listing.any_fits(raw, globs(part.patterns)) for part in parts):
-        return {}
-    entries = [entry for entry in listing.listed(raw, {}) if not entry.name.startswith(".")]
-    folders = [entry.name for entry in entries if is_folder(entry)]
-    if not set(own) & set(folders) and any(Path(entry.name).suffix.lower() in EXTENSIONS for entry in entries):
-        return {raw: len(clips_in(raw))}
-    found = {raw / name: len(clips_in(raw / name)) for name in sorted(set(folders) - set(own))}
-    return {folder: n for folder, n in found.items() if n}
-
-
-def clashing(examined: Sequence[Examination], body: Examination | None) -> list[Examination]:
-    """Usable datasets that would mix demo data with real data, if they were converted with this body."""
-    if body is None or body.missing:
-        return []
-    return [e for e in examined if e.usable and e.uses_body and e.stand_in != body.stand_in]
-
-
-def mixtures(examined: Sequence[Examination], body: Examination | None) -> Iterator[Problem]:
-    """Demo data that would meet real data: conversion refuses them with a body, training with each other."""
-    kinds = {True: "demo data", False: "real"}
-    for e in clashing(examined, body):
-        assert body is not None
-        what = f"{e.dataset} is {kinds[e.stand_in]}, but the body in {body.raw} is {kinds[body.stand_in]}"
-        yield Problem(what, "Point [paths] body (or --body) at SMPL's files for real data.")
-    demo, real = ([e.dataset for e in examined if e.usable and e.stand_in == kind] for kind in kinds)
-    if demo and real:
-        what = f"{', '.join(demo)}: demo data, beside real {', '.join(real)}"
-        yield Problem(what, "They can be converted, but no training takes both: enable one kind in [data] datasets.")
-
-
-def _listed_videos(dataset: Dataset, raw: Path, *, compare: bool) -> tuple[list[Found], list[Problem]]:
-    """The videos that the reader lists: for a dataset that declares no parts, or no number of them but of videos."""
-    declared = {split: total for split, total in dataset.totals.items() if total.videos is not None}
-    rows, defects = [], []
-    for split, total in (declared if dataset.parts else {s: declared.get(s, Totals()) for s in dataset.splits}).items():
-        splits, videos = dataset.splits if split == "all" else (split,), set[str]()
+def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[Problem]]:
+    """The videos that the reader lists, of a dataset that declares no parts."""
+    counts, problems = list[PartCount](), dict[Problem, None]()
+    for split in dataset.splits:
+        n, total = 0, dataset.totals.get(split)
         try:
-            videos = {video.name for each in splits for video in dataset.videos(raw, each)}
+            n = len(dataset.videos(raw, split))
         except RawDataError as error:
-            if not dataset.parts:  # else it shows as a missing part
-                defects.append(Problem(str(error), ""))
+            problems[Problem(str(error), "")] = None
         except Exception as error:  # a reader from another package may fail in any way
             do = "A defect of its reader: please report it to its authors."
-            defects.append(Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do))
-        if videos or not dataset.parts:
-            source = "the download" if dataset.page else "your own clips, or another folder: --raw DIR"
-            part = Part("videos" if split == "all" else f"videos of {split}", (), source, splits)
-            rows.append(Found(part, len(videos), total.videos if compare else None))
-    return rows, defects
+            problems[Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do)] = None
+        source = "the download" if dataset.page else "your own clips"
+        known = None if stand_in or total is None else total.videos
+        counts.append(PartCount.of(Part(f"videos of {split}", (), source, (split,)), dataset.splits, n, known))
+    return counts, [*problems]
 
 
-def _problems(
-    raw: Path, parts: Sequence[Found], packed: Sequence[Path], unreadable: listing.Unreadable
+def _misplaced(
+    raw: Path, parts: Sequence[Part], counts: Sequence[PartCount], packed: Sequence[Path]
 ) -> Iterator[Problem]:
-    """What goes wrong with any download."""
-    if raw.is_symlink() and not listing.is_there(raw):
-        yield Problem(f"{raw} is a link to {raw.readlink()}, which is not there", "Is that disk mounted?")
-    for place, why in sorted(unreadable.items()):
-        yield Problem(f"{place} cannot be read: {why}", "Get the permission to read it.")
-    absent = [found.part for found in parts if found.state == "missing"]
+    """What is one folder off; else what is still packed."""
+    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
     if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
         do = f"Move what is in {elsewhere}, so that it is in {raw}."
         if elsewhere == raw.parent:
@@ -236,24 +173,33 @@ def _problems(
             renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
             do = f"Name the folder above: --raw {own.parent}{renamed}."
         yield Problem(f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}", do)
-    elif any(not found.part.without and found.state != "there" for found in parts):
+    elif any(not count.without and count.state != "there" for count in counts):
         for folder in dict.fromkeys(archive.parent for archive in packed):
-            first, *others = [archive for archive in packed if archive.parent == folder]
-            count = f"{first} and {len(others)} more are" if others else f"{first} is"
-            yield Problem(f"{count} still packed", f"Unpack in {raw}: {listing.unpacking(first.name)}.")
+            first, *more = [archive for archive in packed if archive.parent == folder]
+            which = f"{first} and {len(more)} more are" if more else f"{first} is"
+            yield Problem(f"{which} still packed", f"Unpack in {raw}.")
 
 
 def _elsewhere(raw: Path, parts: Sequence[Part]) -> Path | None:
-    """The folder that holds `parts` instead of `raw`: below it, above it, or beside it in other capitals."""
+    """The folder that holds `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
     patterns = [glob for part in parts for glob in globs(part.patterns)]
     if listing.is_folder_there(raw):
         return listing.deeper(raw, patterns)
-    beside = [f for f in listing.folders_in(raw.parent) if listing.letters(f.name) == listing.letters(raw.name)]
-    return next((place for place in (raw.parent, *beside) if listing.any_fits(place, patterns)), None)
+    same = [folder for folder in listing.folders_in(raw.parent) if _letters(folder.name) == _letters(raw.name)]
+    return next((folder for folder in (raw.parent, *same) if listing.any_fits(folder, patterns)), None)
+
+
+def _letters(name: str) -> str:
+    """A name without capitals and signs.
+
+    >>> _letters("Penn_Action"), _letters("3DPW")
+    ('pennaction', '3dpw')
+    """
+    return "".join(char for char in name.lower() if char.isalnum())
 
 
 def _packed(raw: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
-    """Archives in the raw folder; where there is none, beside its place, under the names that the parts give."""
+    """Archives in the raw folder; where there is none, next to its place, under the names that the parts give."""
     if listing.is_folder_there(raw):
         return tuple(listing.packed(raw))
     named = [part.source.lower() for part in parts]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,6 @@ Unreadable = dict[str, str]  # folder or file -> why not
 
 WILD: Final = re.compile(r"[*?\[]")
 ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
-PIECE: Final = re.compile(r"(?P<whole>.+\.(tar|tgz|zip|7z)(\.\w+)?)\.(a[a-z]|\d{2,3})", re.IGNORECASE)
 MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 
@@ -105,36 +103,7 @@ def deeper(raw: Path, patterns: Sequence[str], levels: int = 2) -> Path | None:
     return None
 
 
-def letters(name: str) -> str:
-    """A name without capitals and signs.
-
-    >>> letters("Penn_Action"), letters("3DPW")
-    ('pennaction', '3dpw')
-    """
-    return "".join(char for char in name.lower() if char.isalnum())
-
-
 def packed(raw: Path) -> list[Path]:
     """Archives in a folder and in the folders in it, by name."""
     found = [Path(e.path) for folder in (raw, *folders_in(raw)) for e in listed(folder, {}) if ARCHIVE.search(e.name)]
     return sorted(file for file in found if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise
-
-
-def unpacking(archive: str) -> str:
-    """The command that unpacks an archive, by its name; of one that is split into pieces, all of them.
-
-    >>> unpacking("a.zip"), unpacking("a b.tar.gz"), unpacking("i.tar.aa"), unpacking("x.7z.002")
-    ('unzip a.zip', "tar -xf 'a b.tar.gz'", 'cat i.tar.a? | tar -xf -', '7z x x.7z.001')
-    """
-    name = archive.lower()
-    piece = PIECE.fullmatch(archive)
-    if piece is not None and not piece["whole"].lower().endswith((".7z", ".zip")):
-        whole = piece["whole"]
-        kinds = {"gz": "z", "tgz": "z", "bz2": "j", "xz": "J"}  # from a pipe, tar cannot tell
-        kind = kinds.get(whole.lower().rpartition(".")[2], "")
-        pieces = "a?" if name[-2] == "a" else f"{name.rpartition('.')[2][0]}*"
-        return f"cat {shlex.quote(whole)}.{pieces} | tar -x{kind}f -"
-    if re.search(r"\.(7z|zip)\.\d+$|\.7z$", name):
-        return f"7z x {shlex.quote(archive if name.endswith('.7z') else archive[: archive.rindex('.')] + '.001')}"
-    with_what = "unzip" if name.endswith(".zip") else "unrar x" if name.endswith(".rar") else "tar -xf"
-    return f"{with_what} {shlex.quote(archive)}"
