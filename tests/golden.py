@@ -20,6 +20,7 @@ from pipeline.cli.text import python
 
 FOLDER: Final = Path(__file__).parent / "golden"
 VARYING: Final = (  # what differs from run to run, and what stands for it
+    (r"\((at \w+\.py):\d+\)", r"(\1:N)"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)?", "TIME"),
     (r"\b[\d,.]+ (s|min|h|days) ago\b", "N s ago"),
     (r"\bin [\d,.]+ (s|min)\b", "in N s"),
