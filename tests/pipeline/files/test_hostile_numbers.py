@@ -175,7 +175,6 @@ def test_numbers_that_are_none_stay_out_of_the_tracks(
 def check(dataset: Any, raw: Path, split: str, video: Any, body: Body | None) -> None:
     tracks, account = dataset.read_accounted(raw, split, video, body)
     assert account.set_aside != convert.UNEXPECTED
-    columns = dataset.columns(split, body=body is not None)
     for track in tracks:
-        assert contract.track_problems(track, columns) == []
+        assert contract.track_problems(track) == []
         assert track.frames is None or all(frame.problem is None for frame in track.frames.read([0]))
