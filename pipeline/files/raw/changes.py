@@ -25,7 +25,6 @@ Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says,
 Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, and its digest
 
 STAMPS: Final = "stamps.json"
-OTHER_TIME: Final = ", of another time"
 GONE: Final = -1  # every number of what is not there
 UNREADABLE: Final = -2  # of what cannot be read now: a missing permission, a disk that does not answer
 CONTENTS: Final = 32  # of a digest's 64 digits; the others are of names
@@ -156,10 +155,10 @@ def _there(given: Input) -> bool:
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
-    """How a video's files changed, by their stamps, input by input.
+    """Which of a video's files changed, by their stamps.
 
     >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
-    ['a.mat: size was 5 bytes, is 7']
+    ['a.mat has changed']
     """
     try:
         before = parse(was) if isinstance(was, str) else None
@@ -169,29 +168,13 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
         return ["its content; its stamp at the commit is not known"]
     after = parse(now)
     lines = [f"{path} is one of its files no longer" for path in before if path not in after]
-    other = {path: given for path, given in after.items() if before.get(path) != given}
-    for path, given in other.items():
-        known = f"{path}{_what_differs(before[path], given)}" if path in before else f"{path} is one of its files now"
-        lines.append(known)
-    # Its digest says that something differs. Where only one time does, that is where.
-    return [line.replace(OTHER_TIME, ", with other content") for line in lines] if len(lines) == 1 else lines
-
-
-def _what_differs(was: Input, now: Input) -> str:
-    if was.kind != now.kind:
-        return f" was a {was.kind}, is a {now.kind}"
-    before, after = (dict(zip(NUMBERS[one.kind], one.numbers, strict=True)) for one in (was, now))
-    if UNREADABLE in (before["time"], after["time"]):
-        return " cannot be read now" if after["time"] == UNREADABLE else " could not be read"
-    if GONE in (before["time"], after["time"]):
-        return " is missing" if after["time"] == GONE else " was missing"
-    if before.get("start") != after.get("start") or before.get("stop") != after.get("stop"):
-        return ": its place in the file is another"
-    if before.get("count") != after.get("count"):
-        return f": held {before['count']:,} files, holds {after['count']:,}"
-    if before.get("size") != after.get("size"):
-        return f": size was {before['size']:,} bytes, is {after['size']:,}"
-    return ": as many files as before" + OTHER_TIME if "count" in after else ": as large as before" + OTHER_TIME
+    for path, file in after.items():
+        if path not in before:
+            lines.append(f"{path} is one of its files now")
+        elif file != before[path]:
+            gone, unreadable = GONE in file.numbers, UNREADABLE in file.numbers
+            lines.append(f"{path} {'is missing' if gone else 'cannot be read now' if unreadable else 'has changed'}")
+    return lines
 
 
 def _count_and_time(folder: str) -> tuple[int, int]:
