@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.features.streams.base import Machine, NumberStream, crop_identity
-from pipeline.features.streams.loaded import Precision, check_precision, loaded
+from pipeline.features.streams.base import crop_identity
+from pipeline.features.streams.network import NetworkStream, Precision, check_precision
 from pipeline.features.weights import NetworkWeights
 
 if TYPE_CHECKING:
-    from pipeline.features.networks import Network
+    from pipeline.features.networks.base import Loaded
 
 # WHAM's crop has 1.2 times the longer side of the joints' extent. A track's has 1.43 times (its box 1.1, its crop scale
 # 1.3), in most datasets: 0.84 of that is 1.2. Where a dataset's own factors are others, so is the crop, by up to a
@@ -25,7 +24,7 @@ WHERE: Final = "hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hmr2(NumberStream):
+class Hmr2(NetworkStream):
     """1024 numbers a crop: the token of HMR2.0's decoder, which its heads read pose and shape from.
 
     `checkpoint` is 4D-Humans' or WHAM's own file. HMR2.0a is what WHAM was trained on; b gives other numbers.
@@ -65,8 +64,8 @@ class Hmr2(NumberStream):
         crop = CropPolicy.from_dict(identity.get("crop", {}))
         return cls(checkpoint=Path(file), precision=identity["precision"], crop=crop) if file else None
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
-        """The network on its device. Raises what `networks.hmr2.load` and `loaded` raise."""
+    def loaded(self) -> Loaded:
+        """Raises what `networks.hmr2.load` raises."""
         from pipeline.features.networks import hmr2
 
-        return loaded(self, self.precision, functools.partial(hmr2.load, self.checkpoint), machine, recorded)
+        return hmr2.load(self.checkpoint)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Machine, NumberStream, region_of
-from pipeline.features.streams.loaded import Precision, check_precision, loaded
+from pipeline.features.streams.base import region_of
+from pipeline.features.streams.network import NetworkStream, Precision, check_precision
 from pipeline.features.weights import NetworkWeights
 
 if TYPE_CHECKING:
-    from pipeline.features.networks import Network
+    from pipeline.features.networks.base import Loaded
     from pipeline.features.networks.named import Named
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedNetwork(NumberStream):
+class NamedNetwork(NetworkStream):
     """What a network gives to its classifier, `dim` numbers a crop.
 
     `network` is its name in the library. `dim` 0: the library is asked, which takes seconds; with the number, plans
@@ -50,21 +49,12 @@ class NamedNetwork(NumberStream):
     def stand_in(self) -> bool:
         return self.weights.stand_in
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
-        """The network on its device.
-
-        Raises ConfigError for a device that does not exist and where `dim` is another number, and what
-        `networks.named.Named.load` and `loaded` raise.
-        """
-        from pipeline.features.networks.base import Loaded
-
-        def load() -> Loaded:
-            found = self._named().load(self.weights)
-            if found.dim != self.dim:
-                raise ConfigError(f"dim {self.dim}: {self.kind} {self.network} gives {found.dim} numbers a crop")
-            return found
-
-        return loaded(self, self.precision, load, machine, recorded)
+    def loaded(self) -> Loaded:
+        """Raises ConfigError where `dim` is another number, and what `networks.named.Named.load` raises."""
+        network = self._named().load(self.weights)
+        if network.dim != self.dim:
+            raise ConfigError(f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers a crop")
+        return network
 
     def _named(self) -> Named:
         from pipeline.features.networks.named import Named

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.features.streams.base import Machine, NumberStream, region_of
-from pipeline.features.streams.loaded import Precision, check_precision, kept
+from pipeline.features.streams.network import MOST_NETWORKS, Precision, check_precision
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ class ResNet50(NumberStream):
 
         Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
         """
-        from pipeline.features import networks
-
-        region, standardisation = region_of(self.crop), (recorded or {}).get("standardisation")
         # Another checkpoint of the same name is another network.
-        content = json.dumps([self.weights.identity(), standardisation])
+        content = json.dumps([self.weights.identity(), (recorded or {}).get("standardisation")])
+        return _running(self.weights, self.precision, machine, region_of(self.crop), content)
 
-        def load() -> Network:
-            return networks.load(self.weights, self.precision, machine, {"standardisation": standardisation}, region)
 
-        return kept((self.weights, content, self.precision, machine, region), load)
+@functools.lru_cache(maxsize=MOST_NETWORKS)
+def _running(
+    weights: WeightsSpec, precision: Precision, machine: Machine, region: tuple[int, int], content: str
+) -> Network:
+    from pipeline.features import networks
+
+    return networks.load(weights, precision, machine, {"standardisation": json.loads(content)[1]}, region)

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, networks
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams import loaded
+from pipeline.features.streams import resnet50 as resnet50_stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -32,7 +32,7 @@ FLOAT16 = 2**-11  # the relative error that the cache allows itself
 @pytest.fixture
 def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
-    loaded._NETWORKS.clear()
+    resnet50_stream._running.cache_clear()
 
 
 def keep_a_little(penn: Any) -> None:

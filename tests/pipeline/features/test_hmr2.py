@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import networks, streams
 from pipeline.features.networks import hmr2
 from pipeline.features.networks.base import compute
-from pipeline.features.streams import Machine, loaded
+from pipeline.features.streams import Machine, network
 from pipeline.features.streams.hmr2 import CROP, Hmr2
 
 CPU = Machine(device="cpu", threads=1, batch_size=2)
@@ -115,9 +115,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The stream takes checkpoints of the tiny shape, and no network is left to others."""
     load = hmr2.load
     monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
-    loaded._NETWORKS.clear()
+    network._running.cache_clear()
     yield
-    loaded._NETWORKS.clear()
+    network._running.cache_clear()
 
 
 # -------------------------------------------------------------------------------------------- the numbers
@@ -200,7 +200,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
-    loaded._NETWORKS.clear()
+    network._running.cache_clear()
     with pytest.raises(ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"):
         Hmr2(checkpoint=file, precision="fast").load(CPU, None)
 
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_the_published_size_is_loaded_and_computed(tmp_path: Pat
     computer = Hmr2(checkpoint=tmp_path / "hmr2a.ckpt").load(Machine(device="cpu", threads=1, batch_size=1), None)
     features = computer(crops[:1])
     np.testing.assert_array_equal(features, computer(crops[:1]))
-    loaded._NETWORKS.clear()
+    network._running.cache_clear()
     expected = plain_token(tensors, crops[0], hmr2.PUBLISHED)
     np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
 

@@ -21,7 +21,7 @@ from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import networks, streams
 from pipeline.features.networks import cpu
-from pipeline.features.streams import Machine, NumberStream, loaded
+from pipeline.features.streams import Machine, NumberStream, network
 from pipeline.features.weights import NetworkWeights
 
 CPU = Machine(device="cpu", threads=1, batch_size=3)
@@ -35,7 +35,7 @@ needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed: pip
 def forgotten() -> Iterator[None]:
     """No network is left to other tests."""
     yield
-    loaded._NETWORKS.clear()
+    network._running.cache_clear()
 
 
 def stream(kind: str, weights: str = "untrained:3", **options: Any) -> NumberStream:

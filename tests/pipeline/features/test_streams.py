@@ -15,7 +15,7 @@ import torch
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams import Machine, loaded
+from pipeline.features.streams import Machine, resnet50
 from pipeline.features.streams.base import BYTES, ByteStream, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
@@ -34,9 +34,9 @@ def crop() -> np.ndarray:
 @pytest.fixture
 def forgotten(small_backbone: None) -> Iterator[None]:
     """No network is loaded yet, and none is left to others."""
-    loaded._NETWORKS.clear()
+    resnet50._running.cache_clear()
     yield
-    loaded._NETWORKS.clear()
+    resnet50._running.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------- the registry
