@@ -26,7 +26,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.tfrecords import Example, ExampleError
 from pipeline.files.pixels.decode import PictureError, picture_size
-from pipeline.files.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
+from pipeline.files.pixels.records import AGAIN, MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import convert
 from pipeline.track import Track
@@ -89,7 +89,7 @@ class InstaVariety(Dataset):
         if video.span is None:
             return clip_tracks(self, raw, split, video, account, ANY_CLIP)
         start, stop = video.span
-        source = Records(raw, video.files[0].as_posix(), start, stop - start)
+        source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
         n_frames = label.n_frames()
         account.found = n_frames

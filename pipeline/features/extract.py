@@ -79,11 +79,11 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
     first = plans[0]
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
-        parts = [_Part(plan, split, scheduler) for plan in plans]
-        lacking = sorted({shard for part in parts for shard in part.lacking})
+        parts = [_StreamExtraction(plan, split, scheduler) for plan in plans]
+        missing = sorted({shard for part in parts for shard in part.missing})
         pixels_of = None
         if first.spec.stream.reads.crops:
-            pixels_of = pixels(split, first.spec.crops, first.spec.raw, require=lacking)
+            pixels_of = pixels(split, first.spec.crops, first.spec.raw, require=missing)
         for part in parts:
             part.writer = stack.enter_context(part.opened())
         outputs = [part.output() for part in parts]
@@ -110,7 +110,7 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
         ]
 
 
-class _Part:
+class _StreamExtraction:
     """One stream of an extraction: what it lacks, its writer, and its commit."""
 
     writer: cache.StreamWriter
@@ -118,7 +118,7 @@ class _Part:
     def __init__(self, plan: ExtractionPlan, split: Split, scheduler: str | None) -> None:
         self.plan, self._split, self._scheduler = plan, split, scheduler
         extends = plan.spec.name in split.streams and not plan.replace
-        self.lacking = missing_rows(split, plan.spec.name if extends else None).shards
+        self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
         self.counts = Counts()
 
@@ -142,7 +142,7 @@ class _Part:
         if self.writer.split_digest != self._split.manifest["digest"]:
             raise cache.CacheChanged(f"{self.plan.split}: there has been a commit since it was opened: run it again")
 
-        finished = sorted(set(self.lacking) - set(self.writer.pending))
+        finished = sorted(set(self.missing) - set(self.writer.pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
 
         def write(shard: OpenShard) -> Counts:

@@ -93,13 +93,13 @@ class FusedNetwork:
         self._dtype = torch.bfloat16 if fast else torch.float32
         network: Any = loaded.network.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalisation, self._mean = loaded.normalisation, network.avgpool
-        self._first = _Convolution(network.conv1, (batch_size, 3, *loaded.region))
+        self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
         self._pool = network.maxpool
         shape = _after(network.maxpool, self._first.output)
-        self._blocks: list[_Block] = []
+        self._blocks: list[_FusedBottleneck] = []
         for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
             for bottleneck in layer:
-                self._blocks.append(_block(bottleneck, shape))
+                self._blocks.append(_fused(bottleneck, shape))
                 shape = self._blocks[-1].last.output
 
     def __call__(self, crops: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class FusedNetwork:
         return pooled
 
 
-class _Convolution:
+class _FusedConvolution:
     """One convolution, its weights in the order that is fastest for inputs of this shape."""
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
@@ -134,19 +134,19 @@ class _Convolution:
         return result
 
 
-class _Block(NamedTuple):
-    first: _Convolution
-    second: _Convolution
-    last: _Convolution
-    shortcut: _Convolution | None
+class _FusedBottleneck(NamedTuple):
+    first: _FusedConvolution
+    second: _FusedConvolution
+    last: _FusedConvolution
+    shortcut: _FusedConvolution | None
 
 
-def _block(bottleneck: Any, shape: Shape) -> _Block:
-    first = _Convolution(bottleneck.conv1, shape)
-    second = _Convolution(bottleneck.conv2, first.output)
-    last = _Convolution(bottleneck.conv3, second.output)
-    shortcut = None if bottleneck.downsample is None else _Convolution(bottleneck.downsample[0], shape)
-    return _Block(first, second, last, shortcut)
+def _fused(bottleneck: Any, shape: Shape) -> _FusedBottleneck:
+    first = _FusedConvolution(bottleneck.conv1, shape)
+    second = _FusedConvolution(bottleneck.conv2, first.output)
+    last = _FusedConvolution(bottleneck.conv3, second.output)
+    shortcut = None if bottleneck.downsample is None else _FusedConvolution(bottleneck.downsample[0], shape)
+    return _FusedBottleneck(first, second, last, shortcut)
 
 
 def _after(layer: Any, shape: Shape) -> Shape:

@@ -65,7 +65,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     state = load_checkpoint(file, settings=True)
     state = state.get("state_dict", state)
     with torch.device("meta"):
-        network = Hmr2(shape)
+        network = Hmr2Network(shape)
     fill(network, file, state, of="HMR2.0", ignored=IGNORED)
     provenance: dict[str, Any] = {
         "weights": weights.identity(),
@@ -78,7 +78,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     return Loaded(network.eval().requires_grad_(False), provenance, REGION, Normalisation(REGION[1]), shape.dim)
 
 
-class Hmr2(nn.Module):
+class Hmr2Network(nn.Module):
     """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens. Names of parameters are the published checkpoint's.
 
     Between its matrix products it is in float32, whatever the format of the weights.
@@ -103,7 +103,7 @@ class _Backbone(nn.Module):
         patches = (REGION[0] // PATCH) * (REGION[1] // PATCH)
         # The first is of a class token that the network does not have: it is added to all patches.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.width))
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(_TransformerBlock(shape) for _ in range(shape.depth))
         self.last_norm = nn.LayerNorm(shape.width, BACKBONE_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class _Backbone(nn.Module):
         return _norm(self.last_norm, x)
 
 
-class _Block(nn.Module):
+class _TransformerBlock(nn.Module):
     """A pre-norm transformer block, (B, patches, width) float32 in and out."""
 
     def __init__(self, shape: Shape) -> None:

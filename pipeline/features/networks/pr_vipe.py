@@ -43,7 +43,7 @@ class Stem(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two such layers, added to their input."""
 
     def __init__(self, hidden: int, dropout: float) -> None:
@@ -65,7 +65,7 @@ class PrVIPE(nn.Module):
     def __init__(self, size: int = SIZE, hidden: int = 1024, dropout: float = 0.3) -> None:
         super().__init__()
         self.stem = Stem(hidden, dropout)
-        self.blocks = nn.ModuleList(Block(hidden, dropout) for _ in range(2))
+        self.blocks = nn.ModuleList(ResidualBlock(hidden, dropout) for _ in range(2))
         self.mean, self.spread = _he_normal(hidden, size), _he_normal(hidden, size)
         self.raw_a, self.b = nn.Parameter(torch.tensor(-0.65)), nn.Parameter(torch.tensor(-0.5))
 

@@ -25,7 +25,7 @@ _PLACE: Final = re.compile(r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class RecordPictures:
     """The pictures of the example in the bytes [start, start + length) of a TFRecord file, its header included."""
 
     root: Path
@@ -46,7 +46,7 @@ class Records:
         return self.root / self.path
 
     @classmethod
-    def from_spec(cls, root: Path, rest: str) -> Records:
+    def from_spec(cls, root: Path, rest: str) -> RecordPictures:
         found = _PLACE.fullmatch(rest)
         if found is None:
             raise PipelineError(f"pixel source 'record:{rest}' does not end in '@', the first byte, '+' and the length")

@@ -8,12 +8,12 @@ from typing import Final
 
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import FrameSource, Pictures, Video
-from pipeline.files.pixels.records import Records
+from pipeline.files.pixels.records import RecordPictures
 
 SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
     "pictures": Pictures.from_spec,
     "video": Video,
-    "record": Records.from_spec,
+    "record": RecordPictures.from_spec,
 }
 
 

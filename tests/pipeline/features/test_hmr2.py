@@ -207,7 +207,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(
 
 def test_its_tensors_have_the_published_names_and_shapes() -> None:
     with torch.device("meta"):
-        network = hmr2.Hmr2(hmr2.PUBLISHED)
+        network = hmr2.Hmr2Network(hmr2.PUBLISHED)
     assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == published()
 
 

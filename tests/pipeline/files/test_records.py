@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.pixels.records import Records
+from pipeline.files.pixels.records import RecordPictures
 from pipeline.files.pixels.sources import parse
 from pipeline.synthetic.files import tf_example as example
 from pipeline.synthetic.files import tfrecord as framed
@@ -21,12 +21,12 @@ def jpeg(brightness: int, width: int = 64, height: int = 48) -> bytes:
 PICTURES = [jpeg(40 * i) for i in range(5)]
 
 
-def shard(tmp_path: Path, pictures: list[bytes] = PICTURES) -> Records:
+def shard(tmp_path: Path, pictures: list[bytes] = PICTURES) -> RecordPictures:
     """A shard of one other record and one with these pictures."""
     (tmp_path / "train").mkdir(exist_ok=True)
     other, ours = framed(b"another record"), framed(example({"image/encoded": pictures}))
     (tmp_path / "train/a@1+2.tfrecord").write_bytes(other + ours)
-    return Records(tmp_path, "train/a@1+2.tfrecord", len(other), len(ours))
+    return RecordPictures(tmp_path, "train/a@1+2.tfrecord", len(other), len(ours))
 
 
 def test_a_source_of_a_record_survives_being_written_down(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_a_record_without_a_readable_picture_has_no_size(tmp_path: Path, picture
 def test_a_record_that_is_no_example_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.tfrecord").write_bytes(framed(b"\x0b no example"))
     with pytest.raises(RawDataError, match=r"expected a tf\.train\.Example") as caught:
-        Records(tmp_path, "x.tfrecord", 0, 28).example()
+        RecordPictures(tmp_path, "x.tfrecord", 0, 28).example()
     assert caught.value.reason == "bad_label_file"
     numbers = framed(example({"image/encoded": np.array([1])}))
     (tmp_path / "x.tfrecord").write_bytes(numbers)
-    (frame,) = Records(tmp_path, "x.tfrecord", 0, len(numbers)).read([0])
+    (frame,) = RecordPictures(tmp_path, "x.tfrecord", 0, len(numbers)).read([0])
     assert frame.kind == "record_damaged"
     assert "int64_list, expected is a bytes_list" in str(frame.problem)
