@@ -124,11 +124,11 @@ def transfer(homography: Floats, points: Floats) -> Floats:
         return np.asarray(mapped[..., :2] / mapped[..., 2:], np.float64)
 
 
-def fit(source: Floats, target: Floats, weights: Floats | None = None, rounds: int = ROUNDS) -> tuple[Floats, bool]:
+def fit(source: Floats, target: Floats, weights: Floats | None = None) -> tuple[Floats, bool]:
     """(P, 2) points and where each went, (P,) weights of squared residuals -> (3, 3), and whether it is known.
 
     Direct linear transform with Hartley's normalisation of both point sets (over points of weight above 0), then
-    `rounds` in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped to where it
+    ROUNDS in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped to where it
     went.
 
     The identity, unknown: fewer than 40 points of weight above 0; a system whose second smallest singular value is
@@ -150,7 +150,7 @@ def fit(source: Floats, target: Floats, weights: Floats | None = None, rounds: i
     singular, solution = system.solve(initial)
     homography = to_target @ solution @ from_source
     homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         mapped = homogeneous @ homography.T
         depth = mapped[:, 2:]  # 1 / (1 + (r / 0.01)^2), times its square above and below: it may be 0
         squared = np.square((mapped[:, :2] - target * depth) / RESIDUAL).sum(axis=1)

@@ -116,13 +116,6 @@ def test_a_cpu_without_bf16_computes_fast_features_in_fp32(network: ResNet, monk
     assert on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
 
 
-def test_a_cpu_that_only_imitates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-    assert not cpu.bf16_is_native()
-
-
 def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndarray, truth: np.ndarray) -> None:
     """As far as a CPU can say: its layers, weights and pixels, in both formats."""
     with torch.inference_mode():
@@ -133,20 +126,6 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
-
-
-def test_pixels_are_normalised_where_they_lie(crops: np.ndarray) -> None:
-    pixels = Normalisation()(torch.from_numpy(crops))
-    assert pixels.is_contiguous(memory_format=torch.channels_last)
-    by_hand = (crops / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(pixels.numpy(), by_hand.transpose(0, 3, 1, 2), atol=1e-6)
-
-
-def test_folding_leaves_the_network_that_it_is_given(network: ResNet) -> None:
-    before = copy.deepcopy(network.state_dict())
-    folded(network)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert isinstance(network.bn1, torch.nn.BatchNorm2d)
 
 
 # ----------------------------------------------------------------------------- what they must not depend on
@@ -258,11 +237,6 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
     assert [str(networks.chosen_device(text)) for text in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
     with pytest.raises(ConfigError, match=r"device 'cuda:2': there are 2 CUDA devices here"):
         networks.chosen_device("cuda:2")
-
-
-def test_a_batch_that_is_not_full_is_refused(fast: CpuNetwork) -> None:
-    with pytest.raises(ValueError, match=r"expected \(8, 224, 224, 3\) uint8, found \(3, 224, 224, 3\)"):
-        fast(np.zeros((3, 224, 224, 3), np.uint8))
 
 
 # ------------------------------------------------------------------------------------- CUDA, part by part
