@@ -46,7 +46,7 @@ from pipeline.features.weights import WeightsSpec
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings.video_config import VideoConfig
-from vibe_model.training.parallel import Group, joined
+from vibe_model.training.parallel import ProcessGroup, joined
 from vibe_model.training.video import VideoRun
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
@@ -295,15 +295,15 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
     return replace(config, **{name: value for name, value in (ours | changes).items() if name in known})
 
 
-def trained(config: VideoConfig, group: Group | None = None) -> VideoRun:
+def trained(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
     """A training run, ready for its first step."""
     splits, model = cache.open(config.cache), models.of(config)
-    trainer = model.trainer(config, Body.stand_in(), group or Group(device=torch.device(config.device)))
+    trainer = model.trainer(config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device)))
     read = {name: splits[name] for name in config.splits}
     return VideoRun(config, trainer, read, stand_in=True, report=None)
 
 
-def second_losses(config: VideoConfig, group: Group | None = None) -> dict[str, float]:
+def second_losses(config: VideoConfig, group: ProcessGroup | None = None) -> dict[str, float]:
     """Of a second step without dropout: after one update."""
     ready = trained(config, group)
     for learner in ready.trainer.learners.values():
@@ -321,7 +321,9 @@ def difference(found: Mapping[str, float], expected: Mapping[str, float]) -> flo
     return max(abs(found[name] - value) / max(abs(value), least) for name, value in expected.items())
 
 
-def steps_a_second(config: VideoConfig, args: argparse.Namespace, group: Group | None = None) -> tuple[float, float]:
+def steps_a_second(
+    config: VideoConfig, args: argparse.Namespace, group: ProcessGroup | None = None
+) -> tuple[float, float]:
     """Steps a second, and the share of the time that they wait for their windows."""
     ready, waited = trained(config, group), 0.0
     with closing(ready.batches(0)) as batches:

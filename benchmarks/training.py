@@ -67,8 +67,8 @@ from vibe_model.part_dynamics.generator import pose_neighbours
 from vibe_model.part_dynamics.training import SUPERVISED, PartDynamicsTrainer
 from vibe_model.pr_vipe.training import STATE
 from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
-from vibe_model.training.data import Batch, Batches, on_device, stream
-from vibe_model.training.parallel import Group
+from vibe_model.training.data import TrainingBatch, TrainingBatches, on_device, stream
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.video import VideoRun
 from vibe_model.vibe.training import VIBETrainer
 
@@ -227,7 +227,7 @@ def vibe(root: Path, args: argparse.Namespace) -> list[str]:
     parts: Any = {part: (name,) for part, name in SPLITS.items()}
     config = TrainConfig(cache=root, device=args.device, iterations=10**6, **parts, **sizes)
     opened, body, device = cache.open(root), Body.stand_in(), torch.device(args.device)
-    batches = Batches(config, {name: opened[name] for name in SPLITS.values()})
+    batches = TrainingBatches(config, {name: opened[name] for name in SPLITS.values()})
     databases = {part: Database(opened[name], config.seqlen) for part, name in SPLITS.items()}
 
     def usual_batches(stop: int) -> Iterator[tuple[Any, ...]]:
@@ -240,7 +240,7 @@ def vibe(root: Path, args: argparse.Namespace) -> list[str]:
         return zip(*loaders, strict=True)
 
     ours = {
-        way: VIBETrainer(replace(config, precision=way.rpartition(" ")[2]), body, Group(device=device))
+        way: VIBETrainer(replace(config, precision=way.rpartition(" ")[2]), body, ProcessGroup(device=device))
         for way in (FP32, BF16)
     }
     usual = UsualTrainer(config, body, device, ours[FP32])
@@ -391,7 +391,7 @@ def hmmr(root: Path, args: argparse.Namespace) -> list[str]:
     sizes |= {"batch_size": 2, "seqlen": 8} if args.small else {}
     make_cache(root, args.tracks)
     config = HMMRConfig(cache=root, runs=root, device=args.device, iterations=10**6, **sizes)
-    body, group, gradient = Body.stand_in(), Group(device=torch.device(args.device)), list[float]()
+    body, group, gradient = Body.stand_in(), ProcessGroup(device=torch.device(args.device)), list[float]()
     ours = HMMRTrainer(config, body, group)
     usual = UsualHMMR(config, body, ours)
     run = VideoRun(config, ours, cache.open(root), stand_in=True, report=None)
@@ -506,7 +506,7 @@ class UsualHMMR:
             torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, **PLAIN),
         )
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: TrainingBatch) -> dict[str, float]:
         """One step. Returns the weighted terms."""
         sets = self.generator(batch.labels["features"].float())
         terms = hmmr_losses.supervised(sets, batch.labels, optimal_camera="trace", weights=self._weights)
@@ -559,7 +559,7 @@ class UsualParts(Loops):
             self.generator.parameters(), config.lr_generator, **PLAIN
         )
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         weights, labels, embedding = self.config.weights, batch.labels, self.embedding
         assert embedding is not None
         every = self.generator.regress_around(**{name: labels[name] for name in ("features", *self.config.beside)})
@@ -600,7 +600,7 @@ def by_loops(convolution: RegionConvolution, states: Tensor) -> Tensor:
     return torch.stack(found, dim=2)
 
 
-def random_batch(config: PartDynamicsConfig) -> Batch:
+def random_batch(config: PartDynamicsConfig) -> TrainingBatch:
     """Windows of random numbers of a sensible size: what is measured does not depend on them."""
     size, random = (config.batch_size, config.seqlen), torch.randn
     ones = torch.ones(size)
@@ -614,7 +614,7 @@ def random_batch(config: PartDynamicsConfig) -> Batch:
         "theta": random(*size, 85) * 0.2,
         **dict.fromkeys(("pr_vipe_ok", "homography_ok", "w_3d", "w_smpl", "valid"), ones),
     }
-    return Batch({name: value.to(config.device) for name, value in labels.items()}, None)
+    return TrainingBatch({name: value.to(config.device) for name, value in labels.items()}, None)
 
 
 MODELS: Final = {  # title, what measures it, steps a round, steps that are compared

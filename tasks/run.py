@@ -22,7 +22,7 @@ from vibe_model.settings.run_config import RunConfig
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
     from vibe_model.training.feature_table import TableProgress
-    from vibe_model.training.loop import Progress as TrainingProgress
+    from vibe_model.training.loop import TrainingProgress
 
 AS_SET: Final = "as luigi.cfg sets it"
 

@@ -54,7 +54,7 @@ class PredictionOptions:
 
 
 @dataclass(slots=True)
-class Predicted:
+class PredictedVideos:
     """What has been made, in numbers, and what failed."""
 
     tracks: int = 0
@@ -65,14 +65,14 @@ class Predicted:
     summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
-def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Progress) -> Predicted:
+def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Progress) -> PredictedVideos:
     """All that the options name, and predictions.json.
 
     A video that cannot be drawn costs its overlay. Raises PipelineError where nothing at all is predicted, and where
     the pictures to draw on are not where they were.
     """
     _remove_earlier(job.out)
-    split, made = job.split(), Predicted()
+    split, made = job.split(), PredictedVideos()
     about = _about(job, split, options)
     made.summary = about | {"videos": []}
     pictures = raw_folder(split, job.raw) if options.overlay else None
@@ -131,7 +131,7 @@ def _write(
     return {**facts, "frames": len(bodies), "first": first, "last": last}
 
 
-def _draw(job: PredictionJob, made: Predicted, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
+def _draw(job: PredictionJob, made: PredictedVideos, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
     """The overlay of the last video of `made`."""
     began, text = time.monotonic(), STAND_IN if job.stand_in else ""
     try:

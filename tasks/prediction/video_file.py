@@ -25,7 +25,7 @@ SMALLEST_STEP: Final = 1001  # of a frame rate's denominator: 30000/1001 frames 
 QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
 
 
-class Format(NamedTuple):
+class VideoFormat(NamedTuple):
     """How videos are written here."""
 
     suffix: str
@@ -34,19 +34,19 @@ class Format(NamedTuple):
 
 
 @functools.cache
-def best_format() -> Format:
+def best_format() -> VideoFormat:
     """What this installation can write. Browsers play H.264 and VP9, not what every OpenCV has, MPEG-4 part 2."""
     with suppress(ImportError):
         import av
 
         if codec := next((name for name in H264_ENCODERS if name in av.codecs_available), None):
-            return Format(".mp4", codec)
+            return VideoFormat(".mp4", codec)
     with tempfile.TemporaryDirectory() as folder:
-        vp9 = Format(".webm", "VP90")
+        vp9 = VideoFormat(".webm", "VP90")
         writer = cv2.VideoWriter(str(Path(folder, "trial.webm")), cv2.VideoWriter.fourcc(*vp9.codec), 25, (64, 64))
         opened = writer.isOpened()
         writer.release()
-    return vp9 if opened else Format(".mp4", "mp4v", plays=False)
+    return vp9 if opened else VideoFormat(".mp4", "mp4v", plays=False)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tasks.evaluation import as_csv, result_rows
 from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model import runs
 from vibe_model.metrics import UNITS
-from vibe_model.training.loop import Progress
+from vibe_model.training.loop import TrainingProgress
 from vibe_model.vibe.config import TrainConfig
 
 STAGES = [
@@ -140,8 +140,8 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[tuple[int, int, str]] = []
     tell = training.shown_by(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
-    tell(Progress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
-    tell(Progress(0, 8, 30, 30, validation={"3dpw/validation": {"pa_mpjpe": 99.84}}))
+    tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
+    tell(TrainingProgress(0, 8, 30, 30, validation={"3dpw/validation": {"pa_mpjpe": 99.84}}))
     assert capsys.readouterr().out.splitlines() == [
         "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE 99.8 mm"
     ]

@@ -207,16 +207,17 @@ def _means(
 ) -> dict[str, list[Means]]:
     """Mean errors by protocol, for each sigma, by one pass of the network."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
-    ways = [tuple(p for p in protocols if (p == "published") == cut) for cut in (False, True)]  # to cut into windows
-    ways = [way for way in ways if way]
+    by_cut: dict[bool, list[str]] = {}  # does a protocol drop each track's last frames? -> those that do
+    for protocol in protocols:
+        by_cut.setdefault(protocol == "published", []).append(protocol)
     scorers = {
-        way: [Scorer(generator, split, protocols=way, smooth=sigma, **compared) for sigma in sigmas] for way in ways
+        drop_last: [Scorer(generator, split, protocols=names, smooth=sigma, **compared) for sigma in sigmas]
+        for drop_last, names in by_cut.items()
     }
     chosen = {name: getattr(options, name) for name in ("stream", "beside", "seqlen", "tracks", "batch_size")}
-    drop_last = ["published" in way for way in ways]
-    for cut_bodies in predict_tracks(generator, split, drop_last=drop_last, around=around, **chosen):
-        for way, bodies in zip(ways, cut_bodies, strict=True):
-            scored = [scorer.add(bodies) for scorer in scorers[way]]
-            if collect is not None and way[0] == protocols[0]:
+    for of_cuts in predict_tracks(generator, split, drop_last=list(scorers), around=around, **chosen):
+        for (drop_last, of_sigmas), bodies in zip(scorers.items(), of_cuts, strict=True):
+            scored = [scorer.add(bodies) for scorer in of_sigmas]
+            if collect is not None and protocols[0] in by_cut[drop_last]:
                 collect(*scored[0])
-    return {protocol: [scorer.means[protocol] for scorer in of] for way, of in scorers.items() for protocol in way}
+    return {name: [scorer.means[name] for scorer in scorers[cut]] for cut, names in by_cut.items() for name in names}

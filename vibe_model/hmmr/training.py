@@ -12,8 +12,8 @@ from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.discriminator import PoseDiscriminator
 from vibe_model.hmmr.generator import HMMR
 from vibe_model.rotations import axis_angle_to_matrix
-from vibe_model.training.data import Batch
-from vibe_model.training.parallel import Group
+from vibe_model.training.data import TrainingBatch
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class HMMRTrainer(VideoTrainer):
     config: HMMRConfig
     generator: HMMR
 
-    def __init__(self, config: HMMRConfig, body: Body, group: Group | None = None) -> None:
+    def __init__(self, config: HMMRConfig, body: Body, group: ProcessGroup | None = None) -> None:
         super().__init__(config, body, group)
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.discriminator: PoseDiscriminator | None = None
@@ -34,7 +34,7 @@ class HMMRTrainer(VideoTrainer):
             self.discriminator = PoseDiscriminator().to(self.group.device)
             self.learners["discriminator"] = self.learner(self.discriminator, "disc_pose", lr=config.lr_discriminator)
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config = self.config
         sets = self.generator.sets(batch.labels["features"].float(), precision=config.precision)
         terms = losses.supervised(
@@ -74,7 +74,7 @@ def judge(
     return {"adversarial": adversarial, "discriminator": own}, fake_grad
 
 
-def real_poses(batch: Batch) -> Tensor:
+def real_poses(batch: TrainingBatch) -> Tensor:
     """theta (N, 1, 85) of single frames -> rotations without the global one, (N, 23, 3, 3)."""
     pose = batch.real_theta[..., 6:75]
     return axis_angle_to_matrix(pose.reshape(-1, 23, 3))

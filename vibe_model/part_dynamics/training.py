@@ -20,8 +20,8 @@ from vibe_model.part_dynamics import losses
 from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.part_dynamics.generator import PartDynamics, pose_neighbours
 from vibe_model.pr_vipe.training import STATE
-from vibe_model.training.data import Batch
-from vibe_model.training.parallel import Group
+from vibe_model.training.data import TrainingBatch
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PartDynamicsTrainer(VideoTrainer):
 
     config: PartDynamicsConfig
 
-    def __init__(self, config: PartDynamicsConfig, body: Body, group: Group | None = None) -> None:
+    def __init__(self, config: PartDynamicsConfig, body: Body, group: ProcessGroup | None = None) -> None:
         """Raises CheckpointError for an embedding that cannot be read, StandInMixed for one of other data."""
         super().__init__(config, body, group)
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
@@ -64,7 +64,7 @@ class PartDynamicsTrainer(VideoTrainer):
         if isinstance(self.generator, PartDynamics) and "homography" in beside:
             self.generator.sigma.copy_(motion_deviations(config, splits))
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config, labels = self.config, batch.labels
         weights = config.weights
         given = {name: labels[name].float() for name in ("features", *config.beside)}

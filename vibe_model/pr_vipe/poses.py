@@ -41,7 +41,7 @@ def same_instant(split: str, track: str) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Poses:
+class PoseSet:
     """N poses: x to the right, y down, in torso sizes about the hips; all joints are known, but maybe the nose."""
 
     poses: NDArray[np.float32]  # (N, 13, 3)
@@ -65,7 +65,7 @@ class Poses:
         return {"poses": self.poses[rows], "shown": self.shown[rows], "kp_2d": self.kp_2d[pairs]}
 
 
-def joined(parts: list[Poses]) -> Poses:
+def joined(parts: list[PoseSet]) -> PoseSet:
     """All of some poses."""
     starts = np.cumsum([0, *(len(part) for part in parts)])
     width = max(part.instants.shape[1] for part in parts)
@@ -78,10 +78,10 @@ def joined(parts: list[Poses]) -> Poses:
         for part, start in zip(parts, starts, strict=False)
     ]
     poses, shown, kp_2d = (np.concatenate([getattr(p, name) for p in parts]) for name in ("poses", "shown", "kp_2d"))
-    return Poses(poses, shown, kp_2d, np.concatenate(instants))
+    return PoseSet(poses, shown, kp_2d, np.concatenate(instants))
 
 
-def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]) -> Poses:
+def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]) -> PoseSet:
     """Every `stride`-th frame of some tracks that has SMPL's or 3D labels.
 
     tracks: (tracks,) which; z_up: axes as AMASS has them, not a camera's.
@@ -105,7 +105,7 @@ def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, 
     parts.append((np.empty((0, 13, 3), np.float32), np.empty((0, 13), np.bool_), np.empty((0, 13, 3), np.float32)))
     poses, shown, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     cameras = [same_instant(name, track.name) for track in chosen]
-    return Poses(poses, shown, kp_2d, _instants([(cameras[track], int(frame)) for track, frame in places], kp_2d))
+    return PoseSet(poses, shown, kp_2d, _instants([(cameras[track], int(frame)) for track, frame in places], kp_2d))
 
 
 def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[tuple[NDArray[Any], ...], Any]:

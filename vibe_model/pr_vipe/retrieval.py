@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model.pr_vipe.losses import KAPPA
-from vibe_model.pr_vipe.poses import NOSE, Poses
+from vibe_model.pr_vipe.poses import NOSE, PoseSet
 from vibe_model.pr_vipe.views import flat_distances, foreshortened, pose_distances, seen
 
 RANKS: Final = (1, 10, 20)
@@ -30,7 +30,9 @@ def hits(distances: NDArray[np.floating], pose_distances: NDArray[np.floating]) 
     return {f"hit_{k}": 100 * float(same[:, :k].any(1).mean()) for k in RANKS}
 
 
-def evaluate(embedding: PrVIPE, poses: Poses, *, most: int, depth: float, samples: int, seed: int) -> dict[str, float]:
+def evaluate(
+    embedding: PrVIPE, poses: PoseSet, *, most: int, depth: float, samples: int, seed: int
+) -> dict[str, float]:
     """Retrieval among at most `most` poses, each by two made-up cameras; and between real ones, as mean over pairs.
 
     hit_* and, of the baseline, procrustes_hit_*; where real cameras saw one instant, cameras_hit_* and so on; poses and
@@ -71,7 +73,7 @@ def evaluate(embedding: PrVIPE, poses: Poses, *, most: int, depth: float, sample
     return found
 
 
-def _between(poses: Poses, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float32]:
+def _between(poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float32]:
     """NP-MPJPE, without the nose where a pose lacks it."""
     joints = np.ones(poses.shown.shape[1], np.bool_)
     joints[NOSE] = poses.shown[np.concatenate([queries, gallery]), NOSE].all()

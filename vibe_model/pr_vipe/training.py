@@ -23,14 +23,14 @@ from vibe_model import runs
 from vibe_model.errors import CheckpointError, DataError
 from vibe_model.pr_vipe import losses
 from vibe_model.pr_vipe.config import PrVIPEConfig
-from vibe_model.pr_vipe.poses import Poses, joined, read_poses
+from vibe_model.pr_vipe.poses import PoseSet, joined, read_poses
 from vibe_model.pr_vipe.retrieval import evaluate
 from vibe_model.pr_vipe.views import pose_distances, seen
 from vibe_model.prediction.trained import load_body
-from vibe_model.training.data import Batch, on_device
-from vibe_model.training.loop import Progress, TrainingRun, run_once
-from vibe_model.training.parallel import Group, alone
-from vibe_model.training.trainer import Keys, Learner, Step, Trainer, weights_of
+from vibe_model.training.data import TrainingBatch, on_device
+from vibe_model.training.loop import TrainingProgress, TrainingRun, run_once
+from vibe_model.training.parallel import ProcessGroup, alone
+from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -43,14 +43,14 @@ ARMS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow"
 LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # that are left out at once
 
 
-def run(config: PrVIPEConfig, progress: Callable[[Progress], None] | None = None) -> Path:
+def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
     """Train, or resume that, or find it done. Returns the run's folder. progress: called with every step and epoch.
 
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when another process
     trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
     """
 
-    def prepare(splits: Mapping[str, Split]) -> Callable[[Group], PrVIPERun]:
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], PrVIPERun]:
         body = load_body(config.body)
         stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in)
         options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
@@ -64,19 +64,18 @@ class PrVIPETrainer(Trainer):
 
     config: PrVIPEConfig
 
-    def __init__(self, config: PrVIPEConfig, group: Group | None = None) -> None:
+    def __init__(self, config: PrVIPEConfig, group: ProcessGroup | None = None) -> None:
         super().__init__(config, group)
         self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(self.group.device)
         self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
-        keys = Keys(STATE, "optimizer", "schedule", "embedding")
-        learner = Learner(config, self.embedding, keys, lr=config.lr, weight_decay=0.0)
+        learner = Learner(config, self.embedding, "pr_vipe", lr=config.lr)
         if config.optimiser == "adagrad":
             learner.optimiser = torch.optim.Adagrad(
                 self.embedding.parameters(), lr=config.lr, initial_accumulator_value=0.1
             )
         self.learners = {"embedding": learner}
 
-    def train_step(self, batch: Batch) -> Step:
+    def train_step(self, batch: TrainingBatch) -> Step:
         if self.config.optimiser == "adam":
             self._set_rate()
         step = super().train_step(batch)
@@ -84,7 +83,7 @@ class PrVIPETrainer(Trainer):
             self._add_to_average()
         return step
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config, labels = self.config, batch.labels
         poses, shown, kp_2d = labels["poses"], labels["shown"], labels["kp_2d"]
         n_real = len(kp_2d)
@@ -176,11 +175,11 @@ class PrVIPERun(TrainingRun):
         counts = {"poses": len(self._poses), "instants": len(self._poses.instants)}
         return {**super().inputs(), "trained_on": counts}
 
-    def batches(self, start: int) -> Generator[Batch, None, None]:
+    def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         config = self.config
         for step in range(start, config.epochs * config.iterations):
             drawn = self._poses.draw(config.batch_size, config.real, config.seed, step)
-            yield on_device(Batch(drawn, None), self.group.device)
+            yield on_device(TrainingBatch(drawn, None), self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Retrieval by split; the mean share of queries without a hit, %, or without held-out poses the loss."""
@@ -197,7 +196,7 @@ class PrVIPERun(TrainingRun):
         # No paths: what is computed with it is named after this file's content, wherever it is.
         return {STATE: weights_of(self.trainer.average)}
 
-    def _read(self, name: str, *, held_out: bool) -> Poses:
+    def _read(self, name: str, *, held_out: bool) -> PoseSet:
         """The poses of a split: of motion, those of the tracks that are held out, or of the others."""
         config, split = self.config, self.splits[name]
         tracks = np.ones(len(split.tracks), np.bool_)

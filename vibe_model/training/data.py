@@ -38,7 +38,7 @@ FIELDS: Final = {  # of each part
 ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int64, each window's first row in the table
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
     # As `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part. What is read beside the features
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     real_theta: Any  # (B, T, 85) float32; None where the configuration has no real motion
 
 
-class Batches(Dataset[Batch]):
+class TrainingBatches(Dataset[TrainingBatch]):
     """The batches of a run, by step: a dataset whose items are whole batches, as arrays.
 
         DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
@@ -114,12 +114,12 @@ class Batches(Dataset[Batch]):
         """Steps of the whole run."""
         return self._n_steps
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> TrainingBatch:
         if not 0 <= step < self._n_steps:
             raise IndexError(f"step {step} of {self._n_steps}")
         return self.at(step)
 
-    def at(self, step: int) -> Batch:
+    def at(self, step: int) -> TrainingBatch:
         """The batch of step `step`, from 0; steps after the last epoch are given, too."""
         mixture = self.mixture
         picks = mixture.draw(step)
@@ -140,7 +140,7 @@ class Batches(Dataset[Batch]):
         for name, one in self._beside.items() if sizes else ():
             labels[name] = with_history(labels[name], one.history)
             labels[f"{name}_ok"] = labels[f"{name}_ok"][:, one.history :]
-        return Batch(labels, out["motion"]["theta"] if "motion" in picks else None)
+        return TrainingBatch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
     def _empty(self, n_windows: int) -> Arrays:
         """Labels to fill: 0 where a part does not."""
@@ -181,8 +181,8 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> Part:
 
 
 def stream(
-    batches: Batches, start: int, *, device: torch.device, table: FeatureTable | None = None, workers: int = 0
-) -> Generator[Batch, None, None]:
+    batches: TrainingBatches, start: int, *, device: torch.device, table: FeatureTable | None = None, workers: int = 0
+) -> Generator[TrainingBatch, None, None]:
     """Batches from step `start` to the end of the run, on the device; features as stored.
 
     The next one is made ready by a thread while the caller works on the last. workers: processes that read, several
@@ -203,7 +203,7 @@ def stream(
     )
     source = iter(loader)
 
-    def ready() -> Batch | None:
+    def ready() -> TrainingBatch | None:
         batch = next(source, None)
         return None if batch is None else on_device(batch, device, table)
 
@@ -214,13 +214,13 @@ def stream(
             yield batch
 
 
-def on_device(batch: Batch, device: torch.device, table: FeatureTable | None = None) -> Batch:
+def on_device(batch: TrainingBatch, device: torch.device, table: FeatureTable | None = None) -> TrainingBatch:
     """A batch of tensors on the device, with features in place of rows of a table. Features stay as stored."""
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
         labels["features"] = table.windows(labels.pop(ROWS))
     motion = None if batch.real_theta is None else _moved(torch.as_tensor(batch.real_theta), device)
-    return Batch({name: _moved(value, device) for name, value in labels.items()}, motion)
+    return TrainingBatch({name: _moved(value, device) for name, value in labels.items()}, motion)
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -23,18 +23,18 @@ from vibe_model.checkpoints import read_checkpoint, save
 from vibe_model.errors import CheckpointError, TrainingDiverged
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.training.curves import Curves
-from vibe_model.training.data import Batch
-from vibe_model.training.parallel import Group, launched_processes
+from vibe_model.training.data import TrainingBatch
+from vibe_model.training.parallel import ProcessGroup, launched_processes
 from vibe_model.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from cache import Split
 
-    Prepare = Callable[[Mapping[str, Split]], Callable[[Group], "TrainingRun"]]
+    Prepare = Callable[[Mapping[str, Split]], Callable[[ProcessGroup], "TrainingRun"]]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """A step or an epoch that is done, for a progress bar."""
 
     epoch: int  # from 0
@@ -46,7 +46,7 @@ class Progress:
     validation: Mapping[str, Any] = field(default_factory=dict)  # metrics by split, at an epoch's end
 
 
-def run_once(config: RunConfig, joined: AbstractContextManager[Group], prepare: Prepare) -> Path:
+def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare) -> Path:
     """Train, or resume that, or find it done. Returns the run's folder.
 
     joined: this process's place among those that train together. prepare: of the open splits, raises for what cannot
@@ -83,7 +83,7 @@ class TrainingRun(ABC):
         splits: Mapping[str, Split],
         *,
         stand_in: bool,
-        report: Callable[[Progress], None] | None,
+        report: Callable[[TrainingProgress], None] | None,
     ) -> None:
         self.config, self.trainer, self.splits = config, trainer, splits
         self.group = trainer.group
@@ -100,7 +100,7 @@ class TrainingRun(ABC):
         return {"inputs": runs.inputs(self.config, self.splits)}
 
     @abstractmethod
-    def batches(self, start: int) -> Generator[Batch, None, None]:
+    def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         """From step `start` to the end of the run, on the device."""
 
     @abstractmethod
@@ -156,7 +156,7 @@ class TrainingRun(ABC):
                 "need the same [paths] runs: put it where every machine sees it."
             )
 
-    def _train_epoch(self, epoch: int, ready: Iterator[Batch], curves: Curves) -> None:
+    def _train_epoch(self, epoch: int, ready: Iterator[TrainingBatch], curves: Curves) -> None:
         config, state = self.config, self.trainer.state
         end = (epoch + 1) * config.iterations
         curves.start_clock()
@@ -220,7 +220,7 @@ class TrainingRun(ABC):
         if self._report is not None:
             iterations = self.config.iterations
             done = self.trainer.state.step - epoch * iterations
-            self._report(Progress(epoch, self.config.epochs, done, iterations, **news))
+            self._report(TrainingProgress(epoch, self.config.epochs, done, iterations, **news))
 
 
 def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _exclusive(folder: Path, group: Group, threads: int) -> Iterator[None]:
+def _exclusive(folder: Path, group: ProcessGroup, threads: int) -> Iterator[None]:
     """No other process trains in this folder meanwhile, and the seeds and thread counts of the run stay inside it.
 
     threads: 0 for torch's own choice. Raises CacheError naming the other process; a dead one locks nothing.

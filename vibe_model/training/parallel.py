@@ -26,7 +26,7 @@ PATIENCE: Final = datetime.timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ProcessGroup:
     """The processes of a training run, as one of them sees them. Of a single one, all of this does nothing."""
 
     rank: int = 0
@@ -69,7 +69,7 @@ def launched_processes() -> int:
 
 
 @contextmanager
-def joined(device: str, processes: int) -> Iterator[Group]:
+def joined(device: str, processes: int) -> Iterator[ProcessGroup]:
     """This process's place among those that torch's launcher started; a group of one, where it was started without.
 
     device: of VideoConfig; processes: how many there must be, 0 or 1 for any. Raises ConfigError for another number.
@@ -81,7 +81,7 @@ def joined(device: str, processes: int) -> Iterator[Group]:
             f"torchrun --standalone --nproc-per-node {processes} -m tasks train"
         )
     if size == 1:
-        yield Group(device=device_of(device))
+        yield ProcessGroup(device=device_of(device))
         return
     own = device_of(device, int(os.environ["LOCAL_RANK"]))
     if own.type == "cuda":
@@ -91,7 +91,7 @@ def joined(device: str, processes: int) -> Iterator[Group]:
     importlib.import_module("torch._dynamo")
     backend, gpu = ("nccl", own) if own.type == "cuda" else ("gloo", None)
     distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)  # a GPU named: NCCL starts, or fails, here
-    group = Group(distributed.get_rank(), size, own)
+    group = ProcessGroup(distributed.get_rank(), size, own)
     try:
         yield group
         group.from_first(0.0)  # none leaves while the first still works
@@ -100,9 +100,9 @@ def joined(device: str, processes: int) -> Iterator[Group]:
 
 
 @contextmanager
-def alone(device: str) -> Iterator[Group]:
+def alone(device: str) -> Iterator[ProcessGroup]:
     """A group of one, for a training that never shares its batches."""
-    yield Group(device=device_of(device))
+    yield ProcessGroup(device=device_of(device))
 
 
 def n_processes(config: VideoConfig) -> int:

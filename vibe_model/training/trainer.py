@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vibe_model.errors import CheckpointError
 from vibe_model.settings.run_config import RunConfig
-from vibe_model.training.data import Batch
-from vibe_model.training.parallel import Group
+from vibe_model.training.data import TrainingBatch
+from vibe_model.training.parallel import ProcessGroup
 
 
 class Step(NamedTuple):
@@ -70,23 +70,21 @@ class TrainingState:
         return improved
 
 
-class Keys(NamedTuple):
-    """What the parts of a learner are called in saved states and curves."""
-
-    network: str
-    optimiser: str
-    schedule: str
-    learning_rate: str
-
-
 class Learner:
-    """A network, its Adam, and the schedule of its learning rate."""
+    """A network, its Adam, and the schedule of its learning rate. Saved states and curves have them by its name."""
 
     def __init__(
-        self, config: RunConfig, network: nn.Module, keys: Keys, *, lr: float, weight_decay: float, fused: bool = False
+        self,
+        config: RunConfig,
+        network: nn.Module,
+        name: str,
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        fused: bool = False,
     ) -> None:
         """fused: every parameter and its two moments pass through memory once a step, not a dozen times."""
-        self.network, self.keys = network, keys
+        self.network, self.name = network, name
         self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
             network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused or None
         )
@@ -104,16 +102,16 @@ class Trainer(ABC):
 
     learners: Mapping[str, Learner]  # by the network's name
 
-    def __init__(self, config: RunConfig, group: Group | None = None) -> None:
+    def __init__(self, config: RunConfig, group: ProcessGroup | None = None) -> None:
         torch.manual_seed(config.seed)  # the same parameters in every process
-        self.config, self.group = config, group or Group()
+        self.config, self.group = config, group or ProcessGroup()
         self.state = TrainingState()
 
     @abstractmethod
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Add the gradients of this process's share of a batch; returns its part of every weighted term."""
 
-    def train_step(self, batch: Batch) -> Step:
+    def train_step(self, batch: TrainingBatch) -> Step:
         """Update all networks once, or none when a loss or a gradient is not finite.
 
         batch: this process's share. Losses are means over all of it, gradients are summed over the processes.
@@ -155,24 +153,24 @@ class Trainer(ABC):
 
     def learning_rates(self) -> dict[str, float]:
         learners = self.learners.values()
-        return {one.keys.learning_rate: float(one.optimiser.param_groups[0]["lr"]) for one in learners}
+        return {f"{learner.name}_optimizer": float(learner.optimiser.param_groups[0]["lr"]) for learner in learners}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and text only: it can be read back without running code. Holds no body data."""
         saved: dict[str, Any] = {"training": asdict(self.state)}
         for learner in self.learners.values():
-            saved[learner.keys.network] = weights_of(learner.network)
-            saved[learner.keys.optimiser] = learner.optimiser.state_dict()
-            saved[learner.keys.schedule] = learner.schedule.state_dict()
+            saved[f"{learner.name}_state_dict"] = weights_of(learner.network)
+            saved[f"{learner.name}_optimizer"] = learner.optimiser.state_dict()
+            saved[f"{learner.name}_optimizer_schedule"] = learner.schedule.state_dict()
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`: training continues as if it had not been stopped. Raises CheckpointError."""
         try:
             for learner in self.learners.values():
-                learner.network.load_state_dict(saved[learner.keys.network])
-                learner.optimiser.load_state_dict(saved[learner.keys.optimiser])
-                learner.schedule.load_state_dict(saved[learner.keys.schedule])
+                learner.network.load_state_dict(saved[f"{learner.name}_state_dict"])
+                learner.optimiser.load_state_dict(saved[f"{learner.name}_optimizer"])
+                learner.schedule.load_state_dict(saved[f"{learner.name}_optimizer_schedule"])
             self.state = TrainingState(**saved["training"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"expected the state of a run of this configuration: {error}") from error

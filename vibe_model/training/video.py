@@ -20,17 +20,17 @@ from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, e
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
 from vibe_model.settings.video_config import VideoConfig
-from vibe_model.training.data import Batch, Batches, stream
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
-from vibe_model.training.loop import Progress, TrainingRun, run_once
-from vibe_model.training.parallel import Group, joined
-from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
+from vibe_model.training.loop import TrainingProgress, TrainingRun, run_once
+from vibe_model.training.parallel import ProcessGroup, joined
+from vibe_model.training.trainer import Learner, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-ShowProgress = Callable[[Progress | TableProgress], None]  # TableProgress: before the first step, with `hold`
+ShowProgress = Callable[[TrainingProgress | TableProgress], None]  # TableProgress: before the first step, with `hold`
 
 
 class VideoTrainer(Trainer):
@@ -40,7 +40,7 @@ class VideoTrainer(Trainer):
     generator: VideoModel
     several_processes: ClassVar[bool] = False  # does `gradients` weigh its terms by this process's share of the batch?
 
-    def __init__(self, config: VideoConfig, body: Body, group: Group | None = None) -> None:
+    def __init__(self, config: VideoConfig, body: Body, group: ProcessGroup | None = None) -> None:
         """Builds the generator; a subclass adds `learners`, by network. Raises ConfigError for what is not set."""
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
@@ -51,9 +51,7 @@ class VideoTrainer(Trainer):
 
     def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
         """Of a network that saved states have by this name: "gen" for the generator."""
-        optimiser = f"{name}_optimizer"
-        keys = Keys(f"{name}_state_dict", optimiser, f"{optimiser}_schedule", optimiser)
-        return Learner(self.config, network, keys, lr=lr, weight_decay=weight_decay, fused=True)
+        return Learner(self.config, network, name, lr=lr, weight_decay=weight_decay, fused=True)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Look at the open splits before the first step: nothing, unless the model needs it. May raise DataError."""
@@ -77,7 +75,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     saved.
     """
 
-    def prepare(splits: Mapping[str, Split]) -> Callable[[Group], VideoRun]:
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
         body, trainer = load_body(config.body), models.of(config).trainer
         stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
         return lambda group: VideoRun(config, trainer(config, body, group), splits, stand_in=stand_in, report=progress)
@@ -104,24 +102,24 @@ class VideoRun(TrainingRun):
         self.identity |= {"processes": group.size, "device": group.device.type}
         trainer.prepare(splits)
         self._pretrained = self._start_from_checkpoint()
-        self._batches = Batches(config, splits, rank=group.rank, world_size=group.size)
+        self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
     def inputs(self) -> dict[str, Any]:
         read = {"windows": self._batches.counts, "features": self._batches.where, "pretrained": self._pretrained}
         return {**super().inputs(), **read, "of_model": self.config.MODEL}
 
-    def batches(self, start: int) -> Generator[Batch, None, None]:
+    def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         device, workers = self.group.device, self.config.read_workers
         windows = stream(self._batches, start, device=device, table=self._table, workers=workers)
         poses = self.config.poses()
         if poses is None:
             yield from windows
             return
-        drawn = Batches(poses, self.splits, rank=self.group.rank, world_size=self.group.size)
+        drawn = TrainingBatches(poses, self.splits, rank=self.group.rank, world_size=self.group.size)
         with closing(windows), closing(stream(drawn, start, device=device, workers=workers)) as real:
             for batch, beside in zip(windows, real, strict=True):
-                yield Batch(batch.labels, beside.real_theta)
+                yield TrainingBatch(batch.labels, beside.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
         """Errors by split, and the mean PA-MPJPE over splits, mm. Raises DataError for a split without 3D labels."""

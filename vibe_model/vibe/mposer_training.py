@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vibe_model import runs
 from vibe_model.rotations import nearest_rotations
-from vibe_model.training.data import Batch, Batches, stream
-from vibe_model.training.loop import Progress, TrainingRun, run_once
-from vibe_model.training.parallel import Group, alone
-from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
+from vibe_model.training.loop import TrainingProgress, TrainingRun, run_once
+from vibe_model.training.parallel import ProcessGroup, alone
+from vibe_model.training.trainer import Learner, Trainer, weights_of
 from vibe_model.vibe.discriminator import MOTION
 from vibe_model.vibe.mposer import N_ROTATIONS, MPoser, geodesic_degrees, kl_divergence, matrices, reconstruction_error
 from vibe_model.vibe.mposer_config import MPoserConfig
@@ -33,7 +33,7 @@ RECONSTRUCTION: Final = "reconstruction_deg"  # mean angle to the labelled rotat
 MEAN_POSE: Final = "mean_pose_deg"  # the same of a body that never moves
 
 
-def run(config: MPoserConfig, progress: Callable[[Progress], None] | None = None) -> Path:
+def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
     """Train, or resume that, or find it done. Returns the run's folder. progress: called with every step and epoch.
 
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when the motion has no
@@ -41,7 +41,7 @@ def run(config: MPoserConfig, progress: Callable[[Progress], None] | None = None
     good state saved.
     """
 
-    def prepare(splits: Mapping[str, Split]) -> Callable[[Group], MPoserRun]:
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
         options: dict[str, Any] = {"stand_in": runs.check_stand_in(splits), "report": progress}
         return lambda group: MPoserRun(config, MPoserTrainer(config, group), splits, **options)
 
@@ -53,14 +53,13 @@ class MPoserTrainer(Trainer):
 
     config: MPoserConfig
 
-    def __init__(self, config: MPoserConfig, group: Group | None = None) -> None:
+    def __init__(self, config: MPoserConfig, group: ProcessGroup | None = None) -> None:
         super().__init__(config, group)
         self.prior = MPoser(config.hidden_size, config.latent_size, config.n_layers).to(self.group.device)
-        keys = Keys("mposer_state_dict", "optimizer", "schedule", "mposer")
-        learner = Learner(config, self.prior, keys, lr=config.lr, weight_decay=config.weight_decay)
+        learner = Learner(config, self.prior, "mposer", lr=config.lr, weight_decay=config.weight_decay)
         self.learners = {"mposer": learner}
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         theta = batch.real_theta  # (B, T, 85)
         noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(theta.device)
         rotmat, code = self.prior(theta[..., MOTION], noise)
@@ -80,8 +79,8 @@ class MPoserRun(TrainingRun):
     config: MPoserConfig
     trainer: MPoserTrainer
 
-    def batches(self, start: int) -> Generator[Batch, None, None]:
-        batches = Batches(self.config, self.splits)
+    def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
+        batches = TrainingBatches(self.config, self.splits)
         self.mean_pose = mean_rotations(batches, min(MEAN_POSE_STEPS, len(batches)))
         return stream(batches, start, device=self.group.device)
 
@@ -98,7 +97,7 @@ class MPoserRun(TrainingRun):
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 
 
-def mean_rotations(batches: Batches, n_steps: int) -> Tensor:
+def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
     """(23, 3, 3), on the CPU: the rotations nearest to the mean of the finite matrices in the first batches."""
     total = torch.zeros(N_ROTATIONS, 3, 3, dtype=torch.float64)
     for step in range(n_steps):

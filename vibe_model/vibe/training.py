@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vibe_model import runs
-from vibe_model.training.data import Batch
-from vibe_model.training.parallel import Group
+from vibe_model.training.data import TrainingBatch
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.discriminator import MotionDiscriminator, build_discriminator
@@ -28,7 +28,7 @@ class VIBETrainer(VideoTrainer):
     generator: VIBE
     several_processes = True
 
-    def __init__(self, config: TrainConfig, body: Body, group: Group | None = None) -> None:
+    def __init__(self, config: TrainConfig, body: Body, group: ProcessGroup | None = None) -> None:
         """Raises CheckpointError for a prior that cannot be read, StandInMixed for one of other data than the body."""
         super().__init__(config, body, group)
         rates = {"lr": config.lr_generator, "weight_decay": config.weight_decay_generator}
@@ -43,7 +43,7 @@ class VIBETrainer(VideoTrainer):
             self.prior = load_mposer(config.mposer).to(self.group.device)
             runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.is_stand_in})
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         return step_gradients(
             self.generator,
             self.discriminator,
@@ -54,7 +54,7 @@ class VIBETrainer(VideoTrainer):
             precision=self.config.precision,
         )
 
-    def _weights(self, batch: Batch) -> dict[str, float]:
+    def _weights(self, batch: TrainingBatch) -> dict[str, float]:
         """The factors of this process's terms, each times its share of the labels that all processes have of the term.
 
         A mean over the whole batch is the sum of the processes' means, each times its share of what the mean is over.

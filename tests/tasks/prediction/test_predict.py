@@ -215,7 +215,7 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world,
         with pytest.raises(KeyboardInterrupt):
             overlay.write_overlay(*args)
     assert list(folder.iterdir()) == []
-    monkeypatch.setattr(video_file, "best_format", lambda: video_file.Format(".mp4", "mp4v"))
+    monkeypatch.setattr(video_file, "best_format", lambda: video_file.VideoFormat(".mp4", "mp4v"))
     writer = MagicMock()  # of OpenCV: on a full disk, it reports no error
     writer.fourcc = cv2.VideoWriter.fourcc
     monkeypatch.setattr(cv2, "VideoWriter", writer)

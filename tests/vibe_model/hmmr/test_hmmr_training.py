@@ -20,7 +20,7 @@ from vibe_model.hmmr.config import PRESETS, VARIANTS
 from vibe_model.hmmr.training import HMMRTrainer, judge, real_poses
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import run
-from vibe_model.training.data import Batch, Batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches
 
 TERMS = {*hmmr_losses.WEIGHTS, "discriminator"}
 
@@ -114,9 +114,9 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
     assert batch.real_theta.shape == (6 * n_windows * n_frames, 1, 85)
     drawn, every = (np.unique(a.reshape(-1, 85), axis=0) for a in (batch.real_theta, splits["m/train"].rows["theta"]))
     np.testing.assert_array_equal(drawn, every)  # all of them
-    expected = Batches(config.poses(), splits).at(0).real_theta
+    expected = TrainingBatches(config.poses(), splits).at(0).real_theta
     np.testing.assert_array_equal(batch.real_theta, expected)
-    assert real_poses(Batch({}, batch.real_theta)).shape == (len(expected), 23, 3, 3)
+    assert real_poses(TrainingBatch({}, batch.real_theta)).shape == (len(expected), 23, 3, 3)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "videos"])

@@ -22,7 +22,7 @@ from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertaint
 from vibe_model.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import run
-from vibe_model.training.data import Batch, on_device
+from vibe_model.training.data import TrainingBatch, on_device
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
 
@@ -76,7 +76,7 @@ def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms(co
     trainer, batch = first_batch(config, splits)
     before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
     broken = {**batch.labels, "features": batch.labels["features"] * torch.nan}
-    assert not trainer.train_step(Batch(broken, None)).good
+    assert not trainer.train_step(TrainingBatch(broken, None)).good
     for name, value in trainer.generator.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert trainer.train_step(batch).good

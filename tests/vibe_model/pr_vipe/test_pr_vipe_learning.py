@@ -17,10 +17,10 @@ from vibe_model import PrVIPE
 from vibe_model.metrics import normalise_13
 from vibe_model.pr_vipe import retrieval
 from vibe_model.pr_vipe.config import PrVIPEConfig
-from vibe_model.pr_vipe.poses import Poses
+from vibe_model.pr_vipe.poses import PoseSet
 from vibe_model.pr_vipe.training import PrVIPETrainer
 from vibe_model.pr_vipe.views import foreshortened, pose_distances
-from vibe_model.training.data import Batch
+from vibe_model.training.data import TrainingBatch
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def motions(seed, count):
         points = keypoints_13(np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1))[..., :3]
         found.append(normalise_13(points * [1, -1, -1]))  # y down, as pictures have it
     poses = np.concatenate(found).astype(np.float32)
-    return Poses(poses, np.ones(poses.shape[:2], bool), np.zeros_like(poses), np.empty((0, 2), np.int64))
+    return PoseSet(poses, np.ones(poses.shape[:2], bool), np.zeros_like(poses), np.empty((0, 2), np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def trained():
     trainer = PrVIPETrainer(PrVIPEConfig.embedded(**options))
     for step in range(STEPS):
         drawn = poses.draw(BATCH, 0.0, seed=0, step=step)
-        assert trainer.train_step(Batch({name: torch.as_tensor(value) for name, value in drawn.items()}, None)).good
+        assert trainer.train_step(
+            TrainingBatch({name: torch.as_tensor(value) for name, value in drawn.items()}, None)
+        ).good
     torch.set_num_threads(torch_threads)
     return trainer.average
 
@@ -62,7 +64,7 @@ def trained():
 def held_out():
     """Other motions, every eighth frame."""
     poses = motions(1, 40)
-    return Poses(poses.poses[::2], poses.shown[::2], poses.kp_2d[::2], poses.instants)
+    return PoseSet(poses.poses[::2], poses.shown[::2], poses.kp_2d[::2], poses.instants)
 
 
 def pictures(poses, azimuth):

@@ -16,7 +16,7 @@ from vibe_model.errors import DataError, StandInMixed
 from vibe_model.metrics import normalise_13, np_mpjpe
 from vibe_model.pr_vipe import retrieval, training
 from vibe_model.pr_vipe.config import PRESETS, PrVIPEConfig
-from vibe_model.pr_vipe.poses import Poses, read_poses, same_instant
+from vibe_model.pr_vipe.poses import PoseSet, read_poses, same_instant
 from vibe_model.pr_vipe.views import flat_distances, foreshortened, seen
 
 NOSE = [joint_names("spin49").index(name) for name in ("nose", "OP Nose")]
@@ -150,7 +150,7 @@ def test_hits_are_counted_among_the_nearest() -> None:
 
 def test_an_untrained_network_guesses() -> None:
     poses = normalise_13(np.random.default_rng(0).normal(size=(200, 13, 3))).astype(np.float32)
-    found = Poses(poses, np.ones((200, 13), bool), np.zeros((200, 13, 3), np.float32), np.empty((0, 2), np.int64))
+    found = PoseSet(poses, np.ones((200, 13), bool), np.zeros((200, 13, 3), np.float32), np.empty((0, 2), np.int64))
     torch.manual_seed(0)
     metrics = retrieval.evaluate(PrVIPE(4, 8), found, most=150, depth=4.0, samples=2, seed=0)
     assert metrics["poses"] == 150
@@ -201,11 +201,11 @@ def test_the_average_follows_the_weights_and_the_rate_a_cosine(splits, tmp_path)
         for name, value in trainer.embedding.state_dict().items():
             mean[name] = decay * mean[name] + (1 - decay) * value if value.is_floating_point() else value
             torch.testing.assert_close(trainer.average.state_dict()[name], mean[name].to(value.dtype))
-    rate = trainer.learning_rates()["embedding"]
+    rate = trainer.learning_rates()["pr_vipe_optimizer"]
     assert rate == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 8)) / 2)  # of step 1 of 8
     adagrad = training.PrVIPETrainer(tiny(tmp_path, optimiser="adagrad", lr=0.02))
     assert adagrad.train_step(batch).good
-    assert adagrad.learning_rates()["embedding"] == 0.02
+    assert adagrad.learning_rates()["pr_vipe_optimizer"] == 0.02
 
 
 def test_data_that_cannot_be_trained_on_are_refused(splits, tmp_path) -> None:

@@ -17,7 +17,7 @@ from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.settings.run_config import Reading
-from vibe_model.training.data import Batch, Batches, on_device, stream
+from vibe_model.training.data import TrainingBatch, TrainingBatches, on_device, stream
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.training import VIBETrainer
 
@@ -38,7 +38,7 @@ def splits():
 
 
 def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
-    batches = Batches(mixed, splits)
+    batches = TrainingBatches(mixed, splits)
     # c: 3 windows of 12 frames; a: rows 0, 2, 4 of the first track (9 frames), 9 of the second; b: row 0.
     assert batches.counts["datasets_2d"] == {"c/train": 3, "a/train": 4}
     assert batches.counts["datasets_3d"] == {"a/train": 4, "b/train": 1}
@@ -50,12 +50,12 @@ def test_a_batch_is_the_2d_part_then_the_3d_part_and_motion(mixed, splits):
         assert labels[name][3:].any()
     assert motion.shape == (5, 4, 85)
     assert all(value.dtype == np.float32 for value in labels.values())
-    assert Batches(replace(mixed, prior="none"), splits).at(0).real_theta is None
+    assert TrainingBatches(replace(mixed, prior="none"), splits).at(0).real_theta is None
 
 
 def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
     for step in range(7):
-        labels, motion = Batches(mixed, splits).at(step)
+        labels, motion = TrainingBatches(mixed, splits).at(step)
         for part, here in (("datasets_2d", slice(0, 3)), ("datasets_3d", slice(3, 5))):
             rows = np.concatenate([splits[name].rows["features"] for name in getattr(mixed, part)])
             for window in labels["features"][here]:
@@ -66,7 +66,7 @@ def test_a_batchs_rows_are_those_of_the_splits(mixed, splits):
 
 
 def test_windows_of_a_heavier_split_come_more_often(mixed, splits):
-    heavy = Batches(replace(mixed, window_weights={"b/train": 4}), splits)
+    heavy = TrainingBatches(replace(mixed, window_weights={"b/train": 4}), splits)
     # A round of the 3D part: b's one window, and one of a's four. Two windows a step.
     seen = Counter()
     for step in range(4):
@@ -76,30 +76,30 @@ def test_windows_of_a_heavier_split_come_more_often(mixed, splits):
 
 
 def test_the_last_frames_of_tracks_are_trained_on_when_asked_for(mixed, on_disk):
-    drop, cover = (Batches(replace(mixed, tail=tail), on_disk).counts for tail in ("drop", "cover"))
+    drop, cover = (TrainingBatches(replace(mixed, tail=tail), on_disk).counts for tail in ("drop", "cover"))
     assert (drop["motion"], cover["motion"]) == ({"m/train": 5}, {"m/train": 5})  # 20 frames: no frame is left over
     # Tracks of 5 and 17 frames.
     assert (drop["datasets_3d"]["b/train"], cover["datasets_3d"]["b/train"]) == (1 + 4, 2 + 5)
 
 
 def test_one_kind_of_dataset_fills_the_whole_batch(mixed, splits):
-    labels = Batches(replace(mixed, datasets_2d=()), splits).at(0).labels
+    labels = TrainingBatches(replace(mixed, datasets_2d=()), splits).at(0).labels
     assert (labels["theta"][..., 0] == 1).all()
-    labels = Batches(replace(mixed, datasets_3d=()), splits).at(0).labels
+    labels = TrainingBatches(replace(mixed, datasets_3d=()), splits).at(0).labels
     assert labels["features"].shape == (5, 4, 6)
     assert not labels["theta"].any()
 
 
 def test_splits_that_cannot_be_trained_on_are_refused_by_name(mixed, splits):
     with pytest.raises(CacheError, match=r"motion.*m/train"):  # no window
-        Batches(mixed, splits | {"m/train": MemorySplit(0, [3, 3])})
+        TrainingBatches(mixed, splits | {"m/train": MemorySplit(0, [3, 3])})
     splits["b/train"] = MemorySplit(0, [8], joints=14)  # for evaluation
     with pytest.raises(CacheError, match=r"datasets_3d: kp_3d: .*\(49, 3\) in a/train and \(14, 3\) in b/train"):
-        Batches(mixed, splits)
+        TrainingBatches(mixed, splits)
     with pytest.raises(DataError, match=r"datasets_3d: b/train: kp_3d: expected 49 joints.*found 14"):
-        Batches(replace(mixed, datasets_3d=("b/train",)), splits)
+        TrainingBatches(replace(mixed, datasets_3d=("b/train",)), splits)
     with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):  # a mean over no window is none
-        Batches(mixed, splits, rank=0, world_size=6)
+        TrainingBatches(mixed, splits, rank=0, world_size=6)
 
 
 # ------------------------------------------------------------------------------------- several streams and copies
@@ -132,7 +132,7 @@ class WithPairs(TrainConfig):
 def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mixed, many):
     mixed = WithPairs(**vars(mixed))
     assert mixed.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
-    batches, plain = Batches(mixed, many), Batches(TrainConfig(**vars(mixed)), many)
+    batches, plain = TrainingBatches(mixed, many), TrainingBatches(TrainConfig(**vars(mixed)), many)
     for step in (0, 3):
         labels, expected = batches.at(step).labels, plain.at(step).labels
         pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
@@ -147,8 +147,8 @@ def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(mi
             every = np.concatenate([np.zeros((3 - n, 3)), known])  # 0 before the track
             for frame in range(4):
                 np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
-        assert_same(Batch(labels, None), Batch(expected, None))
-    held = Batches(mixed, many)
+        assert_same(TrainingBatch(labels, None), TrainingBatch(expected, None))
+    held = TrainingBatches(mixed, many)
     table = held.load_features("ram", CPU)  # the features; the others come with each batch
     assert table.table.dtype == torch.float16
     assert_same(next(stream(held, 1, device=CPU, table=table)), batches.at(1))
@@ -159,7 +159,7 @@ def test_windows_take_their_features_from_one_of_the_copies(mixed, many):
         def streams_of(self, part):
             return ("resnet50", "resnet50.j1") if part != "motion" else ()
 
-    batches, plain = Batches(WithCopies(**vars(mixed)), many), Batches(mixed, many)
+    batches, plain = TrainingBatches(WithCopies(**vars(mixed)), many), TrainingBatches(mixed, many)
     drawn = []
     for step in range(8):
         features = batches.at(step).labels["features"]
@@ -189,7 +189,7 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
     assert runs.fingerprint(mixed, many) != runs.fingerprint(plain, many)
     runs.check_streams(mixed, many)
     for step in range(3):
-        features = Batches(mixed, many).at(step).labels["features"]
+        features = TrainingBatches(mixed, many).at(step).labels["features"]
         of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
         assert of_copy.tolist() == 4 * [False] + 4 * [True]
     assert replace(plain, copies_2d=2).streams_of("datasets_2d") == ("resnet50.j1", "resnet50.j2")
@@ -199,11 +199,11 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
 
 
 def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
-    batches = Batches(mixed, splits)
+    batches = TrainingBatches(mixed, splits)
     ready = list(stream(batches, 4, device=CPU))
     assert len(ready) == len(batches) - 4 == 11  # to the end of the last epoch
     for step, batch in enumerate(ready, start=4):
-        assert_same(batch, Batches(mixed, splits).at(step))
+        assert_same(batch, TrainingBatches(mixed, splits).at(step))
     assert_same(batches[14], batches.at(14))
     for step in (15, -1):
         with pytest.raises(IndexError, match=f"step {step} of 15"):
@@ -211,7 +211,7 @@ def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
 
 
 def test_an_error_while_reading_ahead_is_raised(mixed, splits):
-    batches = Batches(mixed, splits)
+    batches = TrainingBatches(mixed, splits)
     splits["c/train"].read = lambda *a, **k: (_ for _ in ()).throw(OSError("the disk is gone"))
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream(batches, 0, device=CPU))
@@ -221,7 +221,7 @@ def test_an_error_while_reading_ahead_is_raised(mixed, splits):
     ("workers", "context"), [(0, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
 )
 def test_any_number_of_workers_gives_the_same_batches(mixed, on_disk, workers, context):
-    batches = Batches(mixed, on_disk)
+    batches = TrainingBatches(mixed, on_disk)
     options = {"batch_size": None, "num_workers": workers, "multiprocessing_context": context}
     loaded = list(DataLoader(batches, sampler=range(3, len(batches)), **options))
     assert len(loaded) == 12
@@ -231,7 +231,7 @@ def test_any_number_of_workers_gives_the_same_batches(mixed, on_disk, workers, c
 
 
 def test_training_reads_with_workers_what_it_reads_without(mixed, on_disk):
-    batches, in_memory = Batches(mixed, on_disk), Batches(mixed, on_disk)
+    batches, in_memory = TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
     table = in_memory.load_features("ram", CPU)
     state = torch.get_rng_state()
     for step, batch in enumerate(stream(in_memory, 12, device=CPU, table=table, workers=1), start=12):
@@ -244,7 +244,7 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, 
     for seed, name in enumerate(("a/train", "b/train", "c/train", "m/train")):
         write(tmp_path, name, [9], seed)
     opened = cache.open(tmp_path)
-    packed = pickle.dumps(Batches(mixed, {name: opened[name] for name in opened.splits}))
+    packed = pickle.dumps(TrainingBatches(mixed, {name: opened[name] for name in opened.splits}))
     with cache.SplitWriter(tmp_path, "b/train", columns=opened["b/train"].columns, plan="new") as writer:
         writer.begin(drop=["v0"])
         writer.commit({"stand_in": True})
@@ -258,7 +258,7 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, 
 
 
 def test_features_widened_on_the_device_train_to_the_same_bits(mixed, on_disk):
-    stored = on_device(Batches(mixed, on_disk).at(2), CPU)
+    stored = on_device(TrainingBatches(mixed, on_disk).at(2), CPU)
     widened = stored._replace(labels={**stored.labels, "features": stored.labels["features"].float()})
     assert stored.labels["features"].dtype == torch.float16
     found = []
@@ -273,7 +273,7 @@ def test_features_widened_on_the_device_train_to_the_same_bits(mixed, on_disk):
 def test_features_of_two_precisions_meet_in_the_wider_one(mixed, on_disk, tmp_path, datasets_3d):
     write(tmp_path, "d/train", [8], seed=5, dtype="float32")
     precise = cache.open(tmp_path)["d/train"]
-    both = Batches(replace(mixed, datasets_3d=datasets_3d), {**on_disk, "d/train": precise})
+    both = TrainingBatches(replace(mixed, datasets_3d=datasets_3d), {**on_disk, "d/train": precise})
     seen = set()
     for step in range(10):  # two windows of the 3D part each: more than a round
         features = both.at(step).labels["features"]

@@ -8,14 +8,14 @@ import torch
 from tests.vibe_model.training.batches import assert_same
 from vibe_model.errors import ConfigError
 from vibe_model.training import feature_table
-from vibe_model.training.data import Batches, on_device, stream
+from vibe_model.training.data import TrainingBatches, on_device, stream
 from vibe_model.training.feature_table import TableProgress
 
 CPU = torch.device("cpu")
 
 
 def test_features_in_memory_give_the_same_batches(mixed, on_disk):
-    reports, batches, plain = [], Batches(mixed, on_disk), Batches(mixed, on_disk)
+    reports, batches, plain = [], TrainingBatches(mixed, on_disk), TrainingBatches(mixed, on_disk)
     table = batches.load_features("auto", CPU, reports.append)
     # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17; c: 12 of 12.
     n = 8 + 4 + 22 + 4 + 16 + 12
@@ -49,7 +49,7 @@ NEEDED = 66 * 6 * 2  # bytes, of the rows above
 )
 def test_features_are_held_in_the_first_place_that_they_fit_into(mixed, on_disk, hold, free, where, monkeypatch):
     monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
-    reports, batches = [], Batches(mixed, on_disk)
+    reports, batches = [], TrainingBatches(mixed, on_disk)
     if where is None:
         with pytest.raises(ConfigError, match=rf"hold = {hold}: .*7.92e-07 GB \(66 rows of 6 float16\).* 6.33e-07 GB"):
             batches.load_features(hold, torch.device("meta"))
@@ -85,10 +85,10 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
 def test_on_a_gpu_features_in_memory_give_the_same_batches(mixed, on_disk):
     gpu = torch.device("cuda")
     for hold in ("none", "ram", "device"):
-        batches = Batches(mixed, on_disk)
+        batches = TrainingBatches(mixed, on_disk)
         table = batches.load_features(hold, gpu)
         for step, batch in enumerate(stream(batches, 0, device=gpu, table=table)):
             assert batch.labels["features"].device.type == "cuda"
             labels = {name: value.cpu() for name, value in batch.labels.items()}
             on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())
-            assert_same(on_cpu, Batches(mixed, on_disk).at(step))
+            assert_same(on_cpu, TrainingBatches(mixed, on_disk).at(step))

@@ -19,8 +19,8 @@ from vibe_model.errors import ConfigError
 from vibe_model.networks import cpu_kernels
 from vibe_model.prediction.trained import device_of
 from vibe_model.training import parallel
-from vibe_model.training.data import Batches, on_device
-from vibe_model.training.parallel import Group, joined
+from vibe_model.training.data import TrainingBatches, on_device
+from vibe_model.training.parallel import ProcessGroup, joined
 from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
@@ -64,12 +64,14 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
     def train(rank, size):
         exchange.rank.number = rank
         trainer = trainers[rank, size]
-        batches = Batches(config, splits, rank=rank, world_size=size)
+        batches = TrainingBatches(config, splits, rank=rank, world_size=size)
         steps = [trainer.train_step(on_device(batches.at(step), CPU)) for step in range(4)]
         return steps, trainer.group.from_first(rank + 3.5)
 
     ranks = [(0, 1), (0, 2), (1, 2)]
-    trainers = {which: VIBETrainer(config, TinyBody(), Group(*which)) for which in ranks}  # seeds are the process's
+    trainers = {
+        which: VIBETrainer(config, TinyBody(), ProcessGroup(*which)) for which in ranks
+    }  # seeds are the process's
     alone, first = train(0, 1)
     assert first == 3.5
     with ThreadPoolExecutor(2) as pool:
@@ -79,7 +81,7 @@ def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monk
                 assert found.terms == pytest.approx(expected.terms, rel=1e-4)
                 assert found.norms == pytest.approx(expected.norms, rel=1e-3)
                 assert all(expected.terms[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
-    whole, *shares = (Batches(config, splits, rank=r, world_size=n).at(3).labels for r, n in ranks)
+    whole, *shares = (TrainingBatches(config, splits, rank=r, world_size=n).at(3).labels for r, n in ranks)
     assert sorted(len(share["features"]) for share in shares) == [2, 3]
     for name in ("features", "kp_2d", "theta", "w_3d"):
         together = np.concatenate([share[name] for share in shares])
@@ -179,7 +181,7 @@ def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
 
 def test_a_process_alone_is_a_group_of_one():
     with joined("cpu", 0) as found:
-        assert found == Group()
+        assert found == ProcessGroup()
     assert found.leads
     assert found.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 

@@ -31,7 +31,7 @@ from tests.vibe_model.training.tiny_runs import (
 from vibe_model import load_published, runs
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.training import video as training
-from vibe_model.training.data import Batches
+from vibe_model.training.data import TrainingBatches
 from vibe_model.vibe.mposer import load_mposer
 from vibe_model.vibe.training import VIBETrainer
 
@@ -101,7 +101,13 @@ def test_a_run_leaves_config_states_curves_and_metrics_and_reports(kind, config,
         assert (prior.latent_size, prior.stand_in) == (3, True)
         # Runs of generators are named after it, wherever it is.
         assert str(folder.parent).encode() not in (folder / "best.pt").read_bytes()
-        losses = {"train/reconstruction", "train/kl", "train/total", "gradient/mposer", "learning_rate/mposer"}
+        losses = {
+            "train/reconstruction",
+            "train/kl",
+            "train/total",
+            "gradient/mposer",
+            "learning_rate/mposer_optimizer",
+        }
         assert tags == losses | {"validation/v/val/reconstruction_deg", "validation/v/val/mean_pose_deg"}
 
 
@@ -266,7 +272,7 @@ def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, 
 @only_vibe
 def test_a_skipped_step_updates_nothing(config, splits):
     trainer = VIBETrainer(config, TinyBody())
-    batch = Batches(config, splits).at(0)
+    batch = TrainingBatches(config, splits).at(0)
     trainer.train_step(batch)
     before = {k: v.clone() for k, v in tensors(trainer.state_dict()).items() if isinstance(v, torch.Tensor)}
     batch.labels["kp_2d"][0] = np.inf

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from vibe_model.errors import TrainingDiverged
-from vibe_model.training.data import Batch, Batches
+from vibe_model.training.data import TrainingBatch, TrainingBatches
 from vibe_model.vibe import mposer_training as mposer
 from vibe_model.vibe.mposer import matrices
 from vibe_model.vibe.mposer_training import MPoserTrainer, held_out_errors, mean_rotations
@@ -32,7 +32,7 @@ def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(confi
 
 
 def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits):
-    batches = Batches(config, splits)
+    batches = TrainingBatches(config, splits)
     theta = np.concatenate([batches.at(step).real_theta for step in range(3)])
     rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
@@ -71,7 +71,7 @@ def test_each_step_draws_noise_of_its_own(config, splits):
         trainer = MPoserTrainer(replace(config, seed=seed))
         trainer.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
         for _ in range(n_steps):
-            trainer.train_step(Batch({}, torch.as_tensor(theta)))
+            trainer.train_step(TrainingBatch({}, torch.as_tensor(theta)))
     assert noises[0].shape == (2, 3)
     assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 3
 
