@@ -68,7 +68,7 @@ class PrVIPETrainer(Trainer):
         super().__init__(config, group)
         self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(self.group.device)
         self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
-        learner = Learner(config, self.embedding, "pr_vipe", lr=config.lr)
+        learner = Learner(config, self.embedding, STATE.removesuffix("_state_dict"), lr=config.lr)
         if config.optimiser == "adagrad":
             learner.optimiser = torch.optim.Adagrad(
                 self.embedding.parameters(), lr=config.lr, initial_accumulator_value=0.1
