@@ -91,8 +91,8 @@ class Ablation(PipelineTask):
             of_split = [row for row in rows if (row.split, row.protocol) == (split, "default")]
             console.out.print(f"\n{split}, {of_split[0].frames:,} frames")
             # The paper's errors, and others only where there are none of these.
-            known = [name for name in METRICS if any(name in row.errors for row in of_split)]
-            names = [name for name in known if name in OF_PAPER] or known
+            measured = [name for name in METRICS if any(name in row.errors for row in of_split)]
+            names = [name for name in measured if name in OF_PAPER] or measured
             shown = console.table("", *(METRICS[name].title for name in names))
             for row in of_split:
                 shown.add_row(row.model, *(row.text(name) for name in names))
@@ -148,8 +148,8 @@ def default_variants() -> list[str]:
     another variant is just that.
     """
     base = train_config()
-    left = left_out(base)
-    chosen = [name for name in VARIANTS if name not in left]
+    reasons = left_out(base)
+    chosen = [name for name in VARIANTS if name not in reasons]
     if WITHOUT_3DPW in chosen and not any(replace(train_config(n), name=base.name) == base for n in chosen):
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
@@ -157,15 +157,15 @@ def default_variants() -> list[str]:
 
 def left_out(base: TrainConfig) -> dict[str, str]:
     """The variants that cannot be trained, or would show nothing, with these datasets; and why."""
-    left = {}
+    reasons = {}
     if not set(base.motion) - set(base.leave_out):
         needs = [name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"]
-        left = dict.fromkeys(needs, "[train] motion names no real motion")
+        reasons = dict.fromkeys(needs, "[train] motion names no real motion")
     if _3DPW not in base.training_splits:
-        left[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
+        reasons[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
     elif set(base.part("datasets_3d")) == {_3DPW}:
-        left[WITHOUT_3DPW] = f"{_3DPW} is all the 3D data that there is"
-    return left
+        reasons[WITHOUT_3DPW] = f"{_3DPW} is all the 3D data that there is"
+    return reasons
 
 
 class MeanError(NamedTuple):
@@ -208,8 +208,8 @@ def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
         return  # not evaluated by this protocol
 
     def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
-        known = (name for name in METRICS if all(name in metrics for metrics in by_seed))
-        numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in known}
+        measured = (name for name in METRICS if all(name in metrics for metrics in by_seed))
+        numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
         errors = {name: MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
         return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
 

@@ -108,10 +108,10 @@ def _luigi_page(task: luigi.Task) -> Progress:
         if percent is None or status is None or (now < due and done < total):
             return
         due = now + PAGE_INTERVAL
-        left = f", {console.duration((now - began) * (total - done) / done)} left" if 0 < done < total else ""
+        remaining = f", {console.duration((now - began) * (total - done) / done)} left" if 0 < done < total else ""
         try:
             percent(round(100 * done / max(total, 1)))
-            status(f"{done} of {total}{left}  {message}")
+            status(f"{done} of {total}{remaining}  {message}")
         except RPCError as error:  # days of work must not end because a web page cannot be reached
             percent = None
             warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress, and the work continues")

@@ -99,9 +99,9 @@ class Detect(PipelineTask):
 
     def work(self) -> None:
         s, plan = settings(), self.plan()
-        given = s.detect
-        devices = device_names(given.devices or "", given.device)
-        machine = Machine(given.device, given.batch_size, given.workers, timeout=given.timeout, devices=devices)
+        options = s.detect
+        devices = device_names(options.devices or "", options.device)
+        machine = Machine(options.device, options.batch_size, options.workers, timeout=options.timeout, devices=devices)
         with self.progress() as progress:
             report = detect_planned(plan, machine, scheduler=s.dask.scheduler, progress=progress)
         self.say(plain(str(report)), mark=DONE if report.done or report.renamed else DOUBT)
@@ -202,15 +202,15 @@ class Extract(PipelineTask):
     def plans(self) -> list[ExtractionPlan]:
         """Of the streams that are not up to date."""
         s = settings()
-        raw, at = s.raw(self.dataset), s.source.where
+        raw, where = s.raw(self.dataset), s.source.where
         if self.crops and s.crops is None:
-            raise ConfigError(f"{at('features', 'crops')}: names no stream of crops")
+            raise ConfigError(f"{where('features', 'crops')}: names no stream of crops")
         specs = [s.crops] if self.crops else [s.stream, *s.also]
         name = f"{self.dataset}/{self.split}"
         plans = [plan_extraction(s.paths.cache, name, spec.at(raw)) for spec in specs if spec is not None]
         for plan in plans:
             if not plan.up_to_date:
-                refuse_untrained(plan.spec, raw, at("features", "weights"))
+                refuse_untrained(plan.spec, raw, where("features", "weights"))
         return [plan for plan in plans if not plan.up_to_date]
 
     def up_to_date(self) -> bool:
@@ -224,10 +224,10 @@ class Extract(PipelineTask):
         plans = self.plans()
         with self.progress() as progress:
             every = extract.extract_together(plans, scheduler=settings().dask.scheduler, progress=progress)
-        for done in every:
-            which = f"[bold]{plain(done.plan.spec.name)}[/bold] " if len(settings().also) else ""
-            self.say(which + extracted(done))
-            for example in done.examples:
+        for extraction in every:
+            which = f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if len(settings().also) else ""
+            self.say(which + extracted(extraction))
+            for example in extraction.examples:
                 warn(example)
 
 
@@ -256,9 +256,9 @@ class Data(PipelineTask):
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
         names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
-        kept = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
-        self.say(f"{count(len(names), 'split')}, {count(sum(kept.values()), 'row')}")
-        for name in (name for name, rows in kept.items() if not rows):
+        n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
+        self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
+        for name in (name for name, rows in n_rows.items() if not rows):
             warn(f"{name} is empty: nothing of it could be used. The reasons: {_status()}")
 
 
@@ -286,15 +286,15 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
 
 def converted(done: convert.Conversion) -> str:
     """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
-    videos, found = done.totals["videos"], done.totals["frames"]
+    videos, frames = done.totals["videos"], done.totals["frames"]
     rejected = sum(videos["set_aside"].values())
-    dropped = ", ".join(f"{n:,} {reason}" for reason, n in found["dropped"].items())
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
     dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
     return (
         (f"{done.did}: " if done.did else "")
         + count(videos["kept"], "video")
         + (f" ([yellow]{rejected} rejected[/yellow])" if rejected else "")
-        + f", {count(done.totals['tracks']['kept'], 'track')}, {found['kept']:,} of {found['found']:,} frames kept"
+        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of {frames['found']:,} frames kept"
         + (f" ({dropped})" if dropped else "")
         + _why(done.plan.why)
     )

@@ -59,8 +59,8 @@ class TrainPrVIPE(TrainingTask):
 
         with self.progress() as progress:
             folder = training.run(self.config(), progress=shown_by(progress, self.what, "hit_1", " %"))
-        found = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
-        hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in found.items()]
+        by_split = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
+        hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in by_split.items()]
         self.done(", ".join(["Hit@1 of another camera's picture", *hits] if hits else []))
 
 
@@ -93,8 +93,8 @@ class ExtractBeside(PipelineTask):
             spec = replace(spec, stream=PrVipe(weights=weights))
         # Where there is one of another embedding, computing all rows again takes seconds, and no pixels.
         committed, is_embedding = cache.open(s.paths.cache)[self.split], isinstance(spec.stream, PrVipe)
-        other = is_embedding and bool(compare_stream(committed, spec).differs)
-        plan = plan_extraction(s.paths.cache, self.split, spec.at(raw), replace=other)
+        replaces = is_embedding and bool(compare_stream(committed, spec).differs)
+        plan = plan_extraction(s.paths.cache, self.split, spec.at(raw), replace=replaces)
         if not plan.up_to_date:
             refuse_untrained(plan.spec, raw, s.source.where(str(self.stream), "weights"))
         return plan
@@ -104,8 +104,8 @@ class ExtractBeside(PipelineTask):
 
     def work(self) -> None:
         with self.progress() as progress:
-            done = extract.extract(self.plan(), scheduler=settings().dask.scheduler, progress=progress)
-        self.say(extracted(done))
+            extraction = extract.extract(self.plan(), scheduler=settings().dask.scheduler, progress=progress)
+        self.say(extracted(extraction))
 
     def _spec(self) -> StreamSpec:
         s = settings()

@@ -108,8 +108,8 @@ def baseline_config(model: Model = VIBE) -> VideoConfig | None:
 
 def baseline_variant(model: Model = VIBE) -> str:
     """The per-frame baseline of the configured run: trained on the same windows, whatever variant that is."""
-    own = (which_runs(settings(), model).variant or "").split("+")
-    return "+".join([*(name for name in own if name and name != model.baseline), model.baseline])
+    variants = (which_runs(settings(), model).variant or "").split("+")
+    return "+".join([*(name for name in variants if name and name != model.baseline), model.baseline])
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
@@ -135,8 +135,8 @@ def result_rows(
         keypoints = metrics[split].get(runs.KEYPOINTS)
         models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
         if per_frame is not None:
-            found = of_protocol(per_frame[split], protocol)
-            models |= {"per frame": found, "per frame, smoothed": found.get("smoothed", {})}
+            per_frame_result = of_protocol(per_frame[split], protocol)
+            models |= {"per frame": per_frame_result, "per frame, smoothed": per_frame_result.get("smoothed", {})}
         models["mean body"] = own["baseline"]
         for model, numbers in models.items():
             errors = {name: round(numbers[name], 2) if name in numbers else "" for name in METRICS}
@@ -160,9 +160,9 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
 
     protocols: with a column that names each row's.
     """
-    known = [name for name in METRICS if any(row[name] != "" for row in rows)]
-    minor = {"pck", "auc", "pck_2d"} if "pve" in known else {"pck_2d"} if "mpjpe" in known else set()
-    shown = [name for name in known if name not in minor]
+    measured = [name for name in METRICS if any(row[name] != "" for row in rows)]
+    minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
+    shown = [name for name in measured if name not in minor]
     table = Table(split, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (*(METRICS[name].title for name in shown), "frames"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -184,11 +184,11 @@ def show_label_bodies(metrics: Mapping[str, Any]) -> None:
 def show_dynamics(metrics: Mapping[str, Any]) -> None:
     """Print what a model hallucinates of past and future, where it does; beside published figures on real data."""
     for split in (name for name in metrics if "/" in name):
-        found = of_protocol(metrics[split], "hmmr").get("dynamics")
-        if not found:
+        dynamics = of_protocol(metrics[split], "hmmr").get("dynamics")
+        if not dynamics:
             continue
-        beside = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})
-        rows = {**found["pa_mpjpe"], **beside}
+        published_rows = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})
+        rows = {**dynamics["pa_mpjpe"], **published_rows}
         table = Table(f"{split}, past and future", box=None, pad_edge=False, padding=(0, 2, 0, 0))
         steps = list(next(iter(rows.values())))
         for step in steps:
@@ -197,7 +197,7 @@ def show_dynamics(metrics: Mapping[str, Any]) -> None:
             table.add_row(model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps))
         console.out.print()
         console.out.print(table)
-        console.out.print(f"[dim]PA-MPJPE from one frame, mean over {count(found['tracks'], 'track')}[/dim]")
+        console.out.print(f"[dim]PA-MPJPE from one frame, mean over {count(dynamics['tracks'], 'track')}[/dim]")
 
 
 def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -> dict[str, list[dict[str, Any]]]:

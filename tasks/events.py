@@ -68,17 +68,17 @@ def introduce() -> None:
 
 def whose_data(s: Settings) -> str:
     """`demo data (seed 0), in data/embedded/raw: penn_action, amass`"""
-    raw, made = shortened(s.paths.raw), s.embedded_datasets
-    others = ", ".join(
+    raw, demo = shortened(s.paths.raw), s.embedded_datasets
+    other_names = ", ".join(
         f"{name} ([yellow]demo data[/yellow])" if is_stand_in(s.raw(name)) else name
         for name in s.data.datasets
-        if name not in made
+        if name not in demo
     )
-    if not made:
-        return f"in {raw}: {others}"
+    if not demo:
+        return f"in {raw}: {other_names}"
     size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
-    beside = f"; beside them {others}" if others else ""
-    return f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"
+    further = f"; beside them {other_names}" if other_names else ""
+    return f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(demo)}{further}"
 
 
 def _not_printed_by_us(record: logging.LogRecord) -> bool:
@@ -96,10 +96,10 @@ def _interrupted(kind: type[BaseException], error: BaseException, trace: Traceba
         return
     if isinstance(error, signals.BrokenPipe):
         sys.exit(signals.exit_code(error))
-    kept = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
+    kept_text = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
     typed = os.environ.get(TYPED) or shlex.join([from_here(sys.argv[0]), *sys.argv[1:]])
     name = signals.NAMES[signals.signal_of(error)]
-    console.err.print(f"\n{name}: {plain(kept)}; the same command continues from there:\n  {plain(typed)}")
+    console.err.print(f"\n{name}: {plain(kept_text)}; the same command continues from there:\n  {plain(typed)}")
     if isinstance(error, signals.Terminated):
         sys.exit(signals.exit_code(error))  # after Ctrl-C, Python itself ends by the signal
 

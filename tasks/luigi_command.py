@@ -62,9 +62,9 @@ def prepare() -> None:
     central scheduler answers.
     """
     by_luigi = "luigi" in Path(sys.argv[0]).parts[-2:]  # bin/luigi, or luigi/__main__.py
-    given = _options(sys.argv[1:] if by_luigi else [])
+    options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
-        os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *given.set])
+        os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *options.set])
     config = configuration.get_config()
     for (section, key), text in luigi_defaults(settings_file()).items():
         if not config.has_option(section, key):
@@ -73,17 +73,17 @@ def prepare() -> None:
         for section, key, text in of_command_line():
             if section in LUIGI:
                 config.set(section, key, text)
-        if by_luigi and not given.own_lock and (message := already_running(config.get("core", "lock_pid_dir"))):
+        if by_luigi and not options.own_lock and (message := already_running(config.get("core", "lock_pid_dir"))):
             sys.stderr.write(f"error: {message}\n")
             raise SystemExit(config.getint("retcode", "already_running"))
-        local = given.local_scheduler or config.getboolean("core", "local_scheduler", False)
-        if by_luigi and not local and not (given.help or given.help_all):
-            at = {
-                key: getattr(given, f"scheduler_{key}")
+        local = options.local_scheduler or config.getboolean("core", "local_scheduler", False)
+        if by_luigi and not local and not (options.help or options.help_all):
+            address = {
+                key: getattr(options, f"scheduler_{key}")
                 or config.get("core", f"scheduler_{key}", config.get("core", f"default-scheduler-{key}", usual))
                 for key, usual in (("url", ""), ("host", "localhost"), ("port", "8082"))
             }
-            check_scheduler(at["url"] or "http://{host}:{port}".format_map(at))
+            check_scheduler(address["url"] or "http://{host}:{port}".format_map(address))
     except ConfigError as error:
         end(error)
 
@@ -105,11 +105,11 @@ def already_running(pids: str) -> str:
     """That the same command runs, where and since when; "" where it does not. `pids`: Luigi's folder of such files."""
     _, words, file = lock.get_info(pids)
     try:
-        others = [int(pid) for pid in Path(file).read_text().split()]
+        pids_running = [int(pid) for pid in Path(file).read_text().split()]
         since = datetime.fromtimestamp(Path(file).stat().st_mtime).astimezone()
     except (OSError, ValueError):
         return ""
-    for pid in others:
+    for pid in pids_running:
         if pid != os.getpid() and lock.getpcmd(pid) == words:
             try:
                 folder = Path(f"/proc/{pid}/cwd").readlink()
@@ -123,12 +123,12 @@ def already_running(pids: str) -> str:
 
 def check_scheduler(url: str) -> None:
     """Raise ConfigError where nothing answers there: Luigi itself would ask for a minute, then end with a traceback."""
-    place = urlsplit(url)
-    if place.scheme not in ("http", "https"):  # a Unix socket
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):  # a Unix socket
         return
     try:
-        port = place.port or {"http": 80, "https": 443}[place.scheme]
-        socket.create_connection((place.hostname or "localhost", port), SCHEDULER_TIMEOUT).close()
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((parts.hostname or "localhost", port), SCHEDULER_TIMEOUT).close()
     except OSError as error:
         raise ConfigError(
             f"[core] local_scheduler is false, and no luigid answers at {url} ({error.strerror or error}). Start one "

@@ -71,14 +71,14 @@ def as_configured(*, training: bool = True) -> ReportContent:
     from report.assembly import ReportContent
 
     s, notes = settings(), list[str]()
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for model in models.every() if training else ():
         try:
             config, baseline = model_config(model), baseline_config(model)
-            per_frame = f"{model.title}, per frame" if "per frame" in found else "per frame"
+            per_frame = f"{model.title}, per frame" if "per frame" in folders else "per frame"
             configs = {model.title: config} | ({} if baseline in (None, config) else {per_frame: baseline})
             begun = {name: folder for name, of in configs.items() if (folder := runs.run_folder(of)).is_dir()}
-            found |= begun
+            folders |= begun
             if which_runs(s, model).report:
                 missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
@@ -86,4 +86,4 @@ def as_configured(*, training: bool = True) -> ReportContent:
             if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
                 notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
-    return ReportContent(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)
+    return ReportContent(*where, tuple(folders.items()), tuple(notes), ablation=training, training=training)

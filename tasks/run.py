@@ -89,15 +89,15 @@ def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str =
             validation = f"{metrics[score]:.1f}{unit}"
         if news.terms is not None:
             loss = f"loss {sum(news.terms.values()):.4g}"
-        done = news.epoch * news.iterations + news.iteration
-        if not begun and done > 1:
-            fact("continues", f"from step {done - 1:,}, where it was interrupted")
+        n_done = news.epoch * news.iterations + news.iteration
+        if not begun and n_done > 1:
+            fact("continues", f"from step {n_done - 1:,}, where it was interrupted")
         begun = True
         # The loss first: a narrow terminal cuts the end.
         parts = [loss, f"val {validation}" if validation else "", f"epoch {news.epoch + 1}/{news.epochs}"]
-        progress(done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
+        progress(n_done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
         if news.validation and not console.out.is_terminal:
-            found = ", ".join(filter(None, [loss, f"validation {name} {validation}"]))
-            say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {found}", mark=" ")
+            text = ", ".join(filter(None, [loss, f"validation {name} {validation}"]))
+            say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {text}", mark=" ")
 
     return show

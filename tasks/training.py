@@ -124,8 +124,8 @@ class TrainMPoser(TrainingTask):
             )
         # On motion that it was not trained on, beside the error of the mean pose.
         held_out = [
-            f"{split} {found['reconstruction_deg']:.1f}° off (mean pose {found['mean_pose_deg']:.1f}°)"
-            for split, found in read_metrics(folder).items()
+            f"{split} {metrics['reconstruction_deg']:.1f}° off (mean pose {metrics['mean_pose_deg']:.1f}°)"
+            for split, metrics in read_metrics(folder).items()
             if "/" in split
         ]
         self.done(", ".join(held_out))
@@ -164,8 +164,8 @@ class Train(TrainingTask):
         config = self.config()
         if note := not_small(settings(), self.record):
             warn(note)
-        if other := runs.beside(config):
-            self.say(f"a new run beside {plain(other)}", mark=console.IDLE)
+        if reason := runs.beside(config):
+            self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
         try:
             with self.progress() as progress:
                 folder = train(config, self.variant, progress, self.what)

@@ -59,9 +59,9 @@ def optimal_camera(
     with torch.no_grad():
         known = (visible > 0)[..., None]  # (..., J, 1)
         (source, source_mean), (goal, goal_mean) = (_centred(array, known) for array in (points, targets))
-        found = has_optimal_camera(points, visible)  # (...)
+        is_defined = has_optimal_camera(points, visible)  # (...)
         if method == "least_squares":
-            scale = (source * goal).sum((-2, -1)) / torch.where(found, source.square().sum((-2, -1)), 1.0)
+            scale = (source * goal).sum((-2, -1)) / torch.where(is_defined, source.square().sum((-2, -1)), 1.0)
         else:
             (xx, xy), (_, yy) = (row.unbind(-1) for row in (source.mT @ source).unbind(-2))
             (to_xx, to_xy), (to_yx, to_yy) = (row.unbind(-1) for row in (source.mT @ goal).unbind(-2))
@@ -70,7 +70,7 @@ def optimal_camera(
             scale = (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
         scale = scale.clamp(*limits)[..., None]
         camera = torch.cat((scale, goal_mean / scale - source_mean), dim=-1)
-        return torch.where(found[..., None], camera, camera.new_tensor((1.0, 0.0, 0.0)))
+        return torch.where(is_defined[..., None], camera, camera.new_tensor((1.0, 0.0, 0.0)))
 
 
 def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:

@@ -47,17 +47,19 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = "expected one dict of tensors, 'gen_state_dict' or 'model'"
         raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}")
-    kind, found = _KINDS[present[0]], content[present[0]]
+    kind, tensors = _KINDS[present[0]], content[present[0]]
     prefix, skip = ("regressor.", _BODY + _BACKBONE) if kind == "spin" else ("", _BODY)
     part = prefix or only
-    ignored = tuple(str(name) for name in found if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part))
-    taken = {f"{prefix}{name}": tensor for name, tensor in found.items() if str(name) not in ignored}
-    own = model.state_dict()
-    check_tensors(path, {name: tensor for name, tensor in own.items() if name.startswith(part)}, taken)
+    ignored = tuple(
+        str(name) for name in tensors if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part)
+    )
+    chosen = {f"{prefix}{name}": tensor for name, tensor in tensors.items() if str(name) not in ignored}
+    state = model.state_dict()
+    check_tensors(path, {name: tensor for name, tensor in state.items() if name.startswith(part)}, chosen)
     with torch.no_grad():
-        for name, tensor in taken.items():
-            own[name].copy_(tensor)  # state_dict() shares memory with the model
-    return LoadReport(kind, tuple(taken), ignored, tuple(name for name in own if name not in taken))
+        for name, tensor in chosen.items():
+            state[name].copy_(tensor)  # state_dict() shares memory with the model
+    return LoadReport(kind, tuple(chosen), ignored, tuple(name for name in state if name not in chosen))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -99,5 +101,5 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
 def some(names: Iterable[str]) -> str:
     """The first five of some names, for a message."""
     shown = sorted(names)
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return (", ".join(shown[:5]) or "none") + more
+    rest_text = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return (", ".join(shown[:5]) or "none") + rest_text

@@ -138,12 +138,12 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     correct within `share` of the larger side of the tight box about the frame's labelled keypoints, the bound
     included. In a frame whose box has no extent, none counts.
     """
-    place, known = target[..., :2].astype(np.float64), target[..., 2] > 0
-    side = _extents(place, known).max(axis=-1)  # (N,)
-    known &= (side > 0)[:, None]
+    place, labelled = target[..., :2].astype(np.float64), target[..., 2] > 0
+    side = _extents(place, labelled).max(axis=-1)  # (N,)
+    labelled &= (side > 0)[:, None]
     distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
-    right = known & (distance <= share * side[:, None])
-    return right.sum(-1).astype(np.float64), known.sum(-1).astype(np.float64)
+    right = labelled & (distance <= share * side[:, None])
+    return right.sum(-1).astype(np.float64), labelled.sum(-1).astype(np.float64)
 
 
 def pck_aligned(
@@ -170,18 +170,18 @@ def pck_aligned_by_frame(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
 ) -> Float64s:
     """(N,) % as `pck_aligned` has them; nan for frames that are left out. size: of all frames, or (N,) of each."""
-    known = (visible > 0)[..., None]  # (N, J, 1)
-    count = known.sum((-2, -1))  # (N,)
+    labelled = (visible > 0)[..., None]  # (N, J, 1)
+    count = labelled.sum((-2, -1))  # (N,)
     centred, at_least_1 = [], np.maximum(count, 1)[:, None]
     for points in (pred_2d, target_2d):
-        points = np.where(known, points.astype(np.float64), 0)
-        centred.append(np.where(known, points - (points.sum(-2) / at_least_1)[:, None], 0))
+        points = np.where(labelled, points.astype(np.float64), 0)
+        centred.append(np.where(labelled, points - (points.sum(-2) / at_least_1)[:, None], 0))
     source, goal = centred
     spread = np.square(source).sum((-2, -1))
     # A prediction of one single point has no scale: it is put on the target's mean.
     scale = np.divide((source * goal).sum((-2, -1)), spread, out=np.zeros_like(spread), where=spread > 0)
     distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
-    right = ((distance < alpha * np.reshape(size, (-1, 1))) & known[..., 0]).sum(-1)
+    right = ((distance < alpha * np.reshape(size, (-1, 1))) & labelled[..., 0]).sum(-1)
     share: Float64s = np.divide(100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE)
     return share
 

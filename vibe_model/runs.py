@@ -63,9 +63,9 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
 
     opened = cache.open(config.cache)
     if absent := missing(config):
-        known = ", ".join(opened.splits) or "none"
+        present = ", ".join(opened.splits) or "none"
         raise DataError(
-            f"{config.cache}: expected {', '.join(absent)}, found splits {known}. Convert and extract them, or name "
+            f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert and extract them, or name "
             "others."
         )
     return {name: opened[name] for name in config.splits}
@@ -83,7 +83,7 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
 
     Raises StandInMixed when some is and some is not: numbers made from both would mean nothing.
     """
-    demo, real = (", ".join(what for what, kind in kinds.items() if kind is wanted) for wanted in (True, False))
+    demo, real = (", ".join(source for source, kind in kinds.items() if kind is is_demo) for is_demo in (True, False))
     if demo and real:
         raise StandInMixed(
             f"demo data ({demo}) cannot be used together with real data ({real}). For real data get SMPL's files "
@@ -105,25 +105,25 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
         for name, read in config.streams.items()
         for s in read
     }
-    beside = {one.stream: one for one in config.beside.values()}
+    extra = {one.stream: one for one in config.beside.values()}
     for (name, s), stream in streams.items():
-        size = beside[s].size if s in beside else config.feature_size
+        size = extra[s].size if s in extra else config.feature_size
         if stream["dim"] != size:
-            do = "Extract it with other options." if s in beside else "Set feature_size to what the stream has."
+            do = "Extract it with other options." if s in extra else "Set feature_size to what the stream has."
             raise DataError(f"{name}: stream {s}: expected features of {size} numbers, found {stream['dim']}. {do}")
     # Imported streams each come from a file of their own: that may differ. So may the crops of jittered copies.
     identities = {
-        f"{name}/{s}": {k: v for k, v in found.items() if k != "file_sha256" or found.get("kind") != "imported"}
+        f"{name}/{s}": {k: v for k, v in identity.items() if k != "file_sha256" or identity.get("kind") != "imported"}
         | {"crop": stream["seen"]}
         for (name, s), stream in streams.items()
-        if (found := stream.get("identity")) is not None
+        if (identity := stream.get("identity")) is not None
     }
     firsts: dict[str, str] = {}  # of each stream that is read beside the features, and of these
-    for name, found in identities.items():
-        first = firsts.setdefault(s if (s := name.rpartition("/")[2]) in beside else "", name)
+    for name, identity in identities.items():
+        first = firsts.setdefault(s if (s := name.rpartition("/")[2]) in extra else "", name)
         expected = identities[first]
-        if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
-            differ = "; ".join(f"{key} {expected.get(key)} and {found.get(key)}" for key in keys)
+        if keys := sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key)):
+            differ = "; ".join(f"{key} {expected.get(key)} and {identity.get(key)}" for key in keys)
             raise DataError(
                 f"expected features of one network, found different ones in {first} and {name}: {differ}. Extract one "
                 "of them again with the other's settings (--replace), or name another stream."
@@ -189,22 +189,22 @@ def beside(config: VideoConfig) -> str:
     Empty where it has been started already, or is the first of its name.
     """
     splits = open_splits(config)
-    own = run_folder(config, splits)
-    others = [file for file in config.runs.glob(f"*/{CONFIG}") if file.parent.name.rpartition("-")[0] == config.name]
-    if not others or (own / CONFIG).is_file():
+    folder = run_folder(config, splits)
+    earlier = [file for file in config.runs.glob(f"*/{CONFIG}") if file.parent.name.rpartition("-")[0] == config.name]
+    if not earlier or (folder / CONFIG).is_file():
         return ""
-    newest = max(others, key=lambda file: file.stat().st_mtime)
-    before, now = json.loads(newest.read_text()), json.loads(json.dumps(config.as_dict()))
-    was = before["config"]
-    changed = [key for key in sorted((was.keys() | now.keys()) - config.NEUTRAL) if was.get(key) != now.get(key)]
-    differ = [f"{key} was {json.dumps(was.get(key))}, is {json.dumps(now.get(key))}" for key in changed]
-    for what, found in inputs(config, splits).items():
-        recorded = before["inputs"].get(what)
+    newest = max(earlier, key=lambda file: file.stat().st_mtime)
+    before, new = json.loads(newest.read_text()), json.loads(json.dumps(config.as_dict()))
+    old = before["config"]
+    changed = [key for key in sorted((old.keys() | new.keys()) - config.NEUTRAL) if old.get(key) != new.get(key)]
+    differ = [f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new.get(key))}" for key in changed]
+    for kind, found in inputs(config, splits).items():
+        recorded = before["inputs"].get(kind)
         if isinstance(found, Mapping) and isinstance(recorded, Mapping):
             if names := [name for name in found if name in recorded and found[name] != recorded[name]]:
-                differ.append(f"other {what}: {', '.join(names)}")
+                differ.append(f"other {kind}: {', '.join(names)}")
         elif found != recorded:
-            differ.append(f"another {what}")
+            differ.append(f"another {kind}")
     return f"{newest.parent.name}: {'; '.join(differ) or 'trained by another version of this project'}"
 
 
@@ -236,12 +236,12 @@ def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 -
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write beside `path`, make it durable, then exchange: a reader sees the old file or the new one, intact."""
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as stream:
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as stream:
         write(stream)
         stream.flush()
         os.fsync(stream.fileno())
-    beside.replace(path)
+    part.replace(path)
     sync_folder(path.parent)
 
 

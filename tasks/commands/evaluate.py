@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     with bar(f"evaluate {', '.join(splits)}", console.err):
-        found = evaluate_all(
+        by_split = evaluate_all(
             model.generator,
             splits,
             stream=stream,
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     for name in (name for name, split in splits.items() if not {"kp_3d", "kp_3d_eval"} & {*split.columns}):
         without = "has no 3D joints (converted without a body?): errors of joints in mm are missing"
         console.err.print(f"{console.DOUBT} {plain(name)} {without}")
-    stand_in = any(metrics["stand_in"] for metrics in found.values())
-    metrics = {"stand_in": stand_in, "checkpoint": model.about, **found}
+    stand_in = any(metrics["stand_in"] for metrics in by_split.values())
+    metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
     title = models.of(model.config).title
     if out is not None:
         runs.write_json(out / runs.METRICS, metrics)

@@ -250,10 +250,10 @@ def _detected(args: argparse.Namespace, source: ClipsToPredict, steps: _Steps) -
     except (ConfigError, MissingAssets) as error:
         message = str(error).replace("--weights", "--detector-weights")  # as it is called here
         raise type(error)(f"{message} Or name who is where: --keypoints PATH.") from error
-    found = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {name}"
+    detections = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {name}"
     if detector.stand_in:
-        found += ", a stand-in for demo data"
-    steps.done("detect", found if report.done else None)
+        detections += ", a stand-in for demo data"
+    steps.done("detect", detections if report.done else None)
     return source
 
 

@@ -99,12 +99,12 @@ def extra_streams(trained: Trained, embedding: Path | None, device: str) -> list
     embedding: of 2D poses, of which the checkpoint records the digest alone; None: the file that it was trained with.
     Raises ConfigError where that is not there, DataError where the checkpoint does not record a stream.
     """
-    found = []
-    for name, one in trained.config.beside.items():
+    specs = []
+    for name, reading in trained.config.beside.items():
         identity = trained.beside.get(name)
         if identity is None:
             raise DataError(
-                f"{trained.checkpoint}: expected what its stream {one.stream!r} was computed by, found nothing. "
+                f"{trained.checkpoint}: expected what its stream {reading.stream!r} was computed by, found nothing. "
                 "Predict a split that has it: --cache."
             )
         stream = kinds.of_identity(identity)
@@ -113,23 +113,23 @@ def extra_streams(trained: Trained, embedding: Path | None, device: str) -> list
             if file is None:
                 raise ConfigError(f"{trained.checkpoint}: name the embedding of 2D poses: --pose-embedding FILE")
             stream = PrVipe(weights=EmbeddingWeights("file", str(file)))
-        found.append(StreamSpec(one.stream, stream, resources=Resources(Machine(device))))
-    return found
+        specs.append(StreamSpec(reading.stream, stream, resources=Resources(Machine(device))))
+    return specs
 
 
 def make_tracks(source: ClipsToPredict, root: Path, progress: Progress) -> Conversion | None:
     """Clips and labels -> tracks; None where they are up to date. Raises PipelineError where no person is left."""
     plan = convert.plan_conversion(source.reader, SPLIT, raw=source.raw, root=root)
-    done = None if plan.up_to_date else convert.convert(plan, progress=progress)
+    extraction = None if plan.up_to_date else convert.convert(plan, progress=progress)
     split = cache.open(root)[plan.name]
     if not len(split.tracks):
         raise PipelineError("\n".join(without_people(source, split)))
-    return done
+    return extraction
 
 
 def without_people(source: ClipsToPredict, split: cache.Split) -> Iterator[str]:
     """Why nothing is predicted of each video of which no track is left."""
-    least = source.reader.min_frames
+    fewest = source.reader.min_frames
     for video in split.videos:
         account = video.account
         if account["kept"]:
@@ -138,9 +138,11 @@ def without_people(source: ClipsToPredict, split: cache.Split) -> Iterator[str]:
             yield source.problems.get(video.name, account["message"])
             continue
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-        found = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
-        shorter = f", or take tracks of fewer than {count(least, 'frame')}: --min-frames" * bool(reasons and least > 1)
-        yield f"{video.name}: no person is left to predict: {found}. Look at the detections{shorter}."
+        why = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
+        shorter = f", or take tracks of fewer than {count(fewest, 'frame')}: --min-frames" * bool(
+            reasons and fewest > 1
+        )
+        yield f"{video.name}: no person is left to predict: {why}. Look at the detections{shorter}."
 
 
 def make_features(job: PredictionJob, streams: Sequence[StreamSpec], progress: Progress) -> Extraction | None:
@@ -167,17 +169,17 @@ def make_features(job: PredictionJob, streams: Sequence[StreamSpec], progress: P
 
 def _argument(trained: Trained, features: str, stream: str) -> str | None:
     """What a stream is to the model; None where it is not read."""
-    of = {features: "features", **{one.stream: name for name, one in trained.config.beside.items()}}
-    return of.get(stream)
+    arguments = {features: "features", **{one.stream: name for name, one in trained.config.beside.items()}}
+    return arguments.get(stream)
 
 
 def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     """Reasons to doubt the bodies."""
-    found, last = [], streams[-1]
+    reasons, last = [], streams[-1]
     weights = last.stream.weights if isinstance(last.stream, ResNet50) else None
     published = job.trained.kind in ("vibe", "spin")
     if published and not job.stand_in and (weights is None or weights.kind != "spin"):
-        found.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {last}")
+        reasons.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {last}")
     if job.trained.kind == "ours" and job.trained.features is None:
-        found.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
-    return found
+        reasons.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
+    return reasons

@@ -76,14 +76,14 @@ def place(bodies: TrackBodies) -> Doubles:
     size = np.array(bodies.picture, np.float64)
     camera, box = bodies.camera.astype(np.float64), bodies.bbox.astype(np.float64)
     px_per_m = np.maximum(camera[:, :1] * box[:, 2:3] * float(bodies.track.crop_scale) / 2, 1e-3)  # (F, 1)
-    beside = camera[:, 1:] + (box[:, :2] - size / 2) / px_per_m
-    return np.concatenate([beside, math.hypot(*size) / px_per_m], axis=1)
+    sideways = camera[:, 1:] + (box[:, :2] - size / 2) / px_per_m
+    return np.concatenate([sideways, math.hypot(*size) / px_per_m], axis=1)
 
 
 def _pelvis(body: Body, betas: Doubles) -> Doubles:
     """(3,) m: where the root joint is in the body at rest."""
     shape = torch.as_tensor(betas[None], dtype=torch.float32, device=body.faces.device)
-    rest = torch.eye(3, device=shape.device).expand(1, 24, 3, 3)
+    at_rest = torch.eye(3, device=shape.device).expand(1, 24, 3, 3)
     with torch.no_grad():
-        posed = body.smpl(betas=shape, global_orient=rest[:, :1], body_pose=rest[:, 1:], pose2rot=False)
+        posed = body.smpl(betas=shape, global_orient=at_rest[:, :1], body_pose=at_rest[:, 1:], pose2rot=False)
     return np.asarray(posed.joints[0, 0].double().cpu().numpy())

@@ -92,9 +92,9 @@ def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing
         for frame in frames:
             if frame.image is not None:
                 shown = _fitted(frame.image, (height, width))
-            here = records["frame"] == frame.index
-            around = {text: at[here] for text, at in moved.items()}
-            yield drawing.views(shown, records[here], verts[here], around)
+            in_frame = records["frame"] == frame.index
+            around = {text: at[in_frame] for text, at in moved.items()}
+            yield drawing.views(shown, records[in_frame], verts[in_frame], around)
 
 
 def _fitted(image: Image, shape: tuple[int, int]) -> Image:

@@ -101,7 +101,7 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
 def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> Iterator[tuple[int, TrackBodies]]:
     """Number of the video, and the bodies of one person in it."""
     trained = job.trained
-    found = predict_tracks(
+    predictions = predict_tracks(
         trained.generator,
         split,
         stream=job.stream,
@@ -111,7 +111,7 @@ def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) 
         around=True,
         stills=True,
     )
-    for (bodies,) in found:
+    for (bodies,) in predictions:
         if len(bodies):  # else none of its frames could be decoded
             track = int(split.track_of(np.array([bodies.track.start]))[0])
             yield int(split.tracks.video[track]), bodies.smoothed(options.smooth)

@@ -96,9 +96,9 @@ def of_clips(
     (raw / MARKER).unlink(missing_ok=True)
     if demo:
         shutil.copyfile(raw_folder(next(iter(clips.values()))) / MARKER, raw / MARKER)
-    least = min_frames or (1 if photos else MIN_FRAMES)
+    fewest = min_frames or (1 if photos else MIN_FRAMES)
     # Training wants less: nothing is split, and only who never shows more than a face is left out.
-    reader = Videos(min_frames=least, max_gap=max_gap, max_frames=10**9, face_only=1.0, bridge=True)
+    reader = Videos(min_frames=fewest, max_gap=max_gap, max_frames=10**9, face_only=1.0, bridge=True)
     people = {} if keypoints is None else {"from": KEYPOINTS, "named": keypoints.name}
     return ClipsToPredict(named[0], reader, raw, people, problems)
 

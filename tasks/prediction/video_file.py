@@ -56,14 +56,14 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
     size: width and height of all pictures; odd ones get a line more, as these codecs need. The file appears when it is
     complete. Raises PipelineError when it cannot be written.
     """
-    found, written = best_format(), 0
-    file = file.with_suffix(found.suffix)
+    video_format, written = best_format(), 0
+    file = file.with_suffix(video_format.suffix)
     width, height = (side + side % 2 for side in size)
     part = file.with_name(f".{file.stem}.part{file.suffix}")  # the suffix names the container
     opened = (
-        _pyav(part, found.codec, fps, width, height)
-        if found.codec in H264_ENCODERS
-        else opencv_writer(part, found.codec, fps, width, height)
+        _pyav(part, video_format.codec, fps, width, height)
+        if video_format.codec in H264_ENCODERS
+        else opencv_writer(part, video_format.codec, fps, width, height)
     )
     try:
         with opened as write:

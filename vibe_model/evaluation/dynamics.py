@@ -40,11 +40,11 @@ class KnownPoses:
     """
 
     def __init__(self, splits: Mapping[str, Split], generator: VideoModel) -> None:
-        found = [one for split in splits.values() for one in labelled(split, generator.steps)]
-        joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in found)]
+        of_splits = [one for split in splits.values() for one in labelled(split, generator.steps)]
+        joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in of_splits)]
         firsts = np.cumsum([0, *map(len, joints)])[1:]
-        now = [first + frames for first, (_, frames, _) in zip(firsts, found, strict=False)]
-        self._joints, self._now = np.concatenate(joints), np.concatenate([np.zeros(0, np.int64), *now])
+        rows_now = [first + frames for first, (_, frames, _) in zip(firsts, of_splits, strict=False)]
+        self._joints, self._now = np.concatenate(joints), np.concatenate([np.zeros(0, np.int64), *rows_now])
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         template = body.joints(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat, order="common14")
@@ -56,11 +56,11 @@ class KnownPoses:
 
     def nearest(self, joints: Floats, steps: Sequence[int]) -> list[Floats]:
         """(F, 14, 3) m -> for each step the poses that many frames from the most similar ones, (F, 14, 3) m."""
-        found = []
+        nearest_rows = []
         for start in range(0, len(joints), _COMPARED_AT_ONCE):
             like = self._turned(joints[start : start + _COMPARED_AT_ONCE])
-            found.append((np.square(self._like).sum(1) - 2 * like @ self._like.T).argmin(axis=1))
-        rows = self._now[np.concatenate([np.zeros(0, np.int64), *found])]
+            nearest_rows.append((np.square(self._like).sum(1) - 2 * like @ self._like.T).argmin(axis=1))
+        rows = self._now[np.concatenate([np.zeros(0, np.int64), *nearest_rows])]
         return [self._joints[rows + step] for step in steps]
 
     def _turned(self, joints: Floats) -> NDArray[np.float32]:
@@ -140,12 +140,12 @@ def _from_stills(
     generator: VideoModel, split: Split, rows: Ints, stream: str, beside: Mapping[str, Reading]
 ) -> list[Floats]:
     """The joints (n, 14, 3) m, now and at every step of the model's, each from one row's feature."""
-    found = []
+    joints = []
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
         read = read_inputs(split, windows, stream, beside)  # (n, 1, F) each
-        given = {name: torch.as_tensor(array, device=device_of(generator)) for name, array in read.items()}
-        moments = generator.regress_stills(**given)
+        inputs = {name: torch.as_tensor(array, device=device_of(generator)) for name, array in read.items()}
+        moments = generator.regress_stills(**inputs)
         together = Estimate(*(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True)))
-        found.append(generator.pose(together, eval_joints=True, vertices=False)["kp_3d"].float().cpu().numpy())
-    return list(np.concatenate(found).swapaxes(0, 1))
+        joints.append(generator.pose(together, eval_joints=True, vertices=False)["kp_3d"].float().cpu().numpy())
+    return list(np.concatenate(joints).swapaxes(0, 1))

@@ -102,12 +102,12 @@ def evaluate_all(
     """
     stand_in = runs.check_stand_in(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
-    found: dict[str, Metrics] = {}
+    by_split: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
-    known = KnownPoses(training, generator) if training and generator.steps else None
+    poses = KnownPoses(training, generator) if training and generator.steps else None
     for name, split in splits.items():
-        own = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
-        collected.append(of_split := results.SplitResults(name, own.seqlen))
+        chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
+        collected.append(of_split := results.SplitResults(name, chosen.seqlen))
 
         def collect(bodies: TrackBodies, errors: TrackErrors, of_split: results.SplitResults = of_split) -> None:
             facts: dict[str, Any] = {}
@@ -118,17 +118,24 @@ def evaluate_all(
             of_split.add(bodies, errors, **facts)
 
         by_protocol = _metrics(
-            generator, split, own, PROTOCOLS, None if folder is None else collect, around=predictions
+            generator, split, chosen, PROTOCOLS, None if folder is None else collect, around=predictions
         )
-        if table := dynamics(generator, split, stream=own.stream, beside=own.beside, tracks=own.tracks, known=known):
+        if table := dynamics(
+            generator,
+            split,
+            stream=chosen.stream,
+            beside=chosen.beside,
+            tracks=chosen.tracks,
+            known=poses,
+        ):
             by_protocol["hmmr"]["dynamics"] = table
         default, *others = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
-        if any(one.of_keypoints for one in own.beside.values()):
+        if any(reading.of_keypoints for reading in chosen.beside.values()):
             default[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
-        found[name] = default | dict(zip(PROTOCOLS[1:], others, strict=True))
+        by_split[name] = default | dict(zip(PROTOCOLS[1:], others, strict=True))
     if folder is not None:
         results.write(folder, collected, stand_in=stand_in, about=about)
-    return found
+    return by_split
 
 
 def choose_sigma(
@@ -149,9 +156,9 @@ def choose_sigma(
         raise ConfigError("candidates: expected at least one sigma, found none")
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
-        own = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
+        chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
         for sigma, means in zip(
-            candidates, _means(generator, split, own, ("default",), candidates)["default"], strict=True
+            candidates, _means(generator, split, chosen, ("default",), candidates)["default"], strict=True
         ):
             if not means.counted:
                 raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
@@ -173,11 +180,11 @@ def _metrics(
     future bodies, where the model has them."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
-    found = {}
-    for protocol, (means, *others) in _means(
+    by_protocol = {}
+    for protocol, (means, *of_other_sigmas) in _means(
         generator, split, options, protocols, sigmas, collect, around=around
     ).items():
-        found[protocol] = {
+        by_protocol[protocol] = {
             "protocol": protocol,
             runs.LABEL_BODY: ", ".join(label_genders(split)),
             "frames_total": total,
@@ -189,10 +196,10 @@ def _metrics(
             "baseline": means.of("baseline"),
         }
         if options.smooth:
-            found[protocol]["sigma"] = options.smooth
-        for other in others:
-            found[protocol]["smoothed"] = {"sigma": options.smoothed_too, **other.of()}
-    return found
+            by_protocol[protocol]["sigma"] = options.smooth
+        for smoothed in of_other_sigmas:
+            by_protocol[protocol]["smoothed"] = {"sigma": options.smoothed_too, **smoothed.of()}
+    return by_protocol
 
 
 def _means(

@@ -142,20 +142,20 @@ class Scorer:
             of_vertices=posed.of_mean,
             of_mean=posed.of_mean,
         )
-        both = {"own": posed, "baseline": mean}
-        models = {name: self._errors(name, of, truth, bodies.run) for name, of in both.items()}
-        found = {}
+        bodies_of = {"own": posed, "baseline": mean}
+        models = {name: self._errors(name, of, truth, bodies.run) for name, of in bodies_of.items()}
+        by_protocol = {}
         for protocol, means in self.means.items():
             if protocol == HMMR:
                 seen = truth.seen()
-                of_seen = {name: _of_seen(models[name], of, seen, bodies.run) for name, of in both.items()}
+                of_seen = {name: _of_seen(models[name], of, seen, bodies.run) for name, of in bodies_of.items()}
                 n_visible = (seen.kp_2d[..., 2] > 0).sum(-1).astype(np.float64)
-                found[protocol] = TrackErrors(seen.counted, n_visible, of_seen)
+                by_protocol[protocol] = TrackErrors(seen.counted, n_visible, of_seen)
             else:
                 keypoints = metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1]
-                found[protocol] = TrackErrors(truth.counted, keypoints, models)
-            means.add(found[protocol])
-        return bodies, next(iter(found.values()))
+                by_protocol[protocol] = TrackErrors(truth.counted, keypoints, models)
+            means.add(by_protocol[protocol])
+        return bodies, next(iter(by_protocol.values()))
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truth: _Truth) -> _Posed:
@@ -194,17 +194,17 @@ class Scorer:
         target = of_label(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
         pairs = {"own": [(verts, target)], "mean": [(self._mean_verts, target)]}
         if HMMR in self.means:
-            rest = _unposed(of_label, label[:, 75:])
-            pairs["own"].append((_unposed(body, torch.as_tensor(shape).to(label)), rest))
-            pairs["mean"].append((_unposed(body, body.mean_shape.reshape(1, -1)), rest))
+            at_rest = _unposed(of_label, label[:, 75:])
+            pairs["own"].append((_unposed(body, torch.as_tensor(shape).to(label)), at_rest))
+            pairs["mean"].append((_unposed(body, body.mean_shape.reshape(1, -1)), at_rest))
         centred = of_label is not body
-        own, mean = (
+        errors_of_prediction, mean = (
             [(_about_hips(body, a) - _about_hips(of_label, b)) if centred else a - b for a, b in both]
             for both in pairs.values()
         )
         errors = [
             np.stack([(_MM * one.norm(dim=-1).double().mean(-1)).cpu().numpy() for one in differences])
-            for differences in (own, mean)
+            for differences in (errors_of_prediction, mean)
         ]
         return errors[0], errors[1]
 
@@ -228,10 +228,10 @@ class Scorer:
     def _accelerations_across(self, model: str, bodies: _Posed, truth: _Truth) -> ByFrame:
         """The published protocol's: all frames that count follow each other, across gaps and tracks."""
         counted = np.flatnonzero(truth.counted)
-        none = np.zeros((0, 14, 3))
-        before = self._before.get(model, (none, none))
-        now = (bodies.joints[counted], truth.joints[counted])
-        pred, target = (np.concatenate(parts) for parts in zip(before, now, strict=True))
+        nothing = np.zeros((0, 14, 3))
+        before = self._before.get(model, (nothing, nothing))
+        current = (bodies.joints[counted], truth.joints[counted])
+        pred, target = (np.concatenate(parts) for parts in zip(before, current, strict=True))
         self._before[model] = (pred[-2:], target[-2:])
         last = counted[len(counted) - max(len(pred) - 2, 0) :]
         values = {"accel": metrics.accel(pred), "accel_error": metrics.accel_error(pred, target)}
@@ -316,18 +316,20 @@ def label_gender(track: TrackRecord, genders: Sequence[str]) -> str:
 def _label_bodies(generator: VideoModel, split: Split, genders: Sequence[str]) -> dict[str, Body]:
     """By gender, on the generator's device. Raises MissingAssets, which names the split, without a gender's files."""
     try:
-        others = {
+        of_genders = {
             gender: generator.body.of(gender).to(device_of(generator)) for gender in genders if gender != NEUTRAL_BODY
         }
     except MissingAssets as error:
         raise MissingAssets(f"{split.name}: PVE compares with the gendered bodies of its labels: {error}") from None
-    return {NEUTRAL_BODY: generator.body, **others}
+    return {NEUTRAL_BODY: generator.body, **of_genders}
 
 
 def _unposed(body: Body, betas: Tensor) -> Tensor:
     """Betas (N, 10) -> vertices at rest (N, V, 3) m: linear in the shape, so that 11 bodies give all."""
-    rest = torch.eye(3, device=betas.device).expand(11, 24, 3, 3)
-    units: Tensor = body(betas=torch.eye(11, 10, device=betas.device), rotmat=rest).verts  # (11, V, 3), the last of 0
+    at_rest = torch.eye(3, device=betas.device).expand(11, 24, 3, 3)
+    units: Tensor = body(
+        betas=torch.eye(11, 10, device=betas.device), rotmat=at_rest
+    ).verts  # (11, V, 3), the last of 0
     return units[10] + torch.einsum("nb,bvc->nvc", betas, units[:10] - units[10])
 
 
@@ -339,16 +341,16 @@ def _about_hips(body: Body, verts: Tensor) -> Tensor:
 def _of_seen(every: ByFrame, bodies: _Posed, seen: _Truth, run: Ints) -> ByFrame:
     """Errors by HMMR's protocol, from the default one's."""
     visible, with_2d = seen.kp_2d[..., 2] > 0, seen.with_keypoints
-    place = seen.kp_2d[..., :2]
-    within = metrics.PCK_ALIGNED_SHARE, metrics.diagonals(place, visible)
+    label_xy = seen.kp_2d[..., :2]
+    within = metrics.PCK_ALIGNED_SHARE, metrics.diagonals(label_xy, visible)
     three = {name: _neighbours(frames, run) for name, frames in (("accel_error", seen.counted), ("accel", with_2d))}
-    own = _at(1 + np.arange(max(len(run) - 2, 0)), metrics.accel_in_place(bodies.body_25), len(run))
+    in_place = _at(1 + np.arange(max(len(run) - 2, 0)), metrics.accel_in_place(bodies.body_25), len(run))
     return {
         **{name: np.where(seen.counted, every[name], np.nan) for name in ("pa_mpjpe", "mpjpe", "pve")},
         "pve_unposed": np.where(seen.counted, bodies.of_vertices[1], np.nan),
-        "pck_aligned": metrics.pck_aligned_by_frame(bodies.kp_2d, place, visible, *within),
+        "pck_aligned": metrics.pck_aligned_by_frame(bodies.kp_2d, label_xy, visible, *within),
         "accel_error": np.where(three["accel_error"], every["accel_error"], np.nan),
-        "accel": np.where(three["accel"], own, np.nan),
+        "accel": np.where(three["accel"], in_place, np.nan),
     }
 
 

@@ -64,12 +64,12 @@ _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
 
 
 def _of_hmmr(split: str) -> list[PublishedFigures]:
-    found = []
+    figures = []
     for (model, source), numbers in _HMMR.items():
         columns = zip(_COLUMNS, numbers, strict=True)
         errors = {name: value for (of, name), value in columns if of == split and value is not None}
-        found.append(PublishedFigures(f"HMMR, {model}", False, source, split, errors, "hmmr"))
-    return found
+        figures.append(PublishedFigures(f"HMMR, {model}", False, source, split, errors, "hmmr"))
+    return figures
 
 
 FIGURES: Final = (

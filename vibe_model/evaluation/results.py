@@ -88,8 +88,8 @@ def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, abou
         runs.SEQUENCES: [row for split in results for row in split.sequences],
         runs.WORST_WINDOWS: [row for split in results for row in split.worst()],
     }
-    for name, found in tables.items():
-        rows = [{**row, "stand_in": stand_in} for row in found]
+    for name, table_rows in tables.items():
+        rows = [{**row, "stand_in": stand_in} for row in table_rows]
         columns = (*COLUMNS, "predictions") if any("predictions" in row for row in rows) else COLUMNS
         runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": UNITS, name: rows})
         cells = ((row.get(column, "") for column in columns) for row in rows)  # errors with two decimals

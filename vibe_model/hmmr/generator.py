@@ -270,12 +270,12 @@ class HMMR(VideoModel):
         with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
             strip = self.movie_strip(features)
             if self.hallucinator is None:
-                hallucination, both = None, strip
+                hallucination, strips = None, strip
             else:
                 hallucination = self.hallucinate(features)
-                both = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
-            poses, shape, camera = (state.to(features.dtype) for state in self._states(both))
-        out = self._posed((poses, shape, camera), both.shape[:2], vertices=False)
+                strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
+            poses, shape, camera = (state.to(features.dtype) for state in self._states(strips))
+        out = self._posed((poses, shape, camera), strips.shape[:2], vertices=False)
         strip, n = strip.to(features.dtype), len(strip)
         if hallucination is None:
             return Sets(strip, None, out, None)

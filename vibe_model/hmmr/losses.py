@@ -61,11 +61,11 @@ def terms(
     if getattr(model, "hallucinator", model) is not None:  # trained with one
         hallucinated = model(features, vertices=False, hallucinated=True)
         sets = sets._replace(hallucination=model.hallucinate(features), hallucinated=hallucinated)
-    found = supervised(sets, batch, weights=weights, **options)
+    losses = supervised(sets, batch, weights=weights, **options)
     adversarial_term = sets.strip.new_zeros(())
     if discriminator is not None:
         adversarial_term = weights["adversarial"] * adversarial(discriminator(rotations(sets)))
-    return {**found, "adversarial": adversarial_term}
+    return {**losses, "adversarial": adversarial_term}
 
 
 def supervised(
@@ -96,13 +96,13 @@ def supervised(
     if sets.hallucination is not None:
         target = sets.strip.detach() if hallucinator_target == "detached" else sets.strip
         hallucinate = (target - sets.hallucination).square().mean()
-    found = {
+    losses = {
         **sums,
         "const": 0.5 * (betas[:, 1:] - betas[:, :-1]).square().mean() if betas.shape[1] > 1 else zero,
         "hallucinate": hallucinate,
         "shape": torch.stack([pred["theta"][..., 75:].square().mean() for pred in bodies(sets)]).mean(),
     }
-    return {name: weights[name] * term for name, term in found.items()}
+    return {name: weights[name] * term for name, term in losses.items()}
 
 
 def rotations(sets: Sets) -> Tensor:
@@ -112,8 +112,8 @@ def rotations(sets: Sets) -> Tensor:
 
 def bodies(sets: Sets) -> list[Mapping[str, Tensor]]:
     """The predictions of every set, (B, T, ...)."""
-    both = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
-    return [one for pred in both for one in (pred, *pred["deltas"].values())]
+    predictions = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
+    return [one for pred in predictions for one in (pred, *pred["deltas"].values())]
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:

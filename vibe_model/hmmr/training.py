@@ -68,10 +68,10 @@ def judge(
     scores = discriminator(torch.cat((fake, real)))  # (N + M, 24)
     of_fakes, of_reals = scores[: len(fake)], scores[len(fake) :]
     adversarial = weights["adversarial"] * losses.adversarial(of_fakes)
-    own = weights["discriminator"] * losses.discriminator(of_reals, of_fakes)
+    of_discriminator = weights["discriminator"] * losses.discriminator(of_reals, of_fakes)
     (fake_grad,) = torch.autograd.grad(adversarial, fake, retain_graph=True)
-    torch.autograd.backward(own, inputs=list(discriminator.parameters()))
-    return {"adversarial": adversarial, "discriminator": own}, fake_grad
+    torch.autograd.backward(of_discriminator, inputs=list(discriminator.parameters()))
+    return {"adversarial": adversarial, "discriminator": of_discriminator}, fake_grad
 
 
 def real_poses(batch: TrainingBatch) -> Tensor:

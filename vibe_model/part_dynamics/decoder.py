@@ -37,16 +37,16 @@ class RegionConvolution(nn.Module):
             self.context = nn.Parameter(torch.zeros(regions, kernel, regions - 1, kernel, width))
             self.context_bias = nn.Parameter(torch.zeros(regions, kernel))
             self.context_norm = nn.BatchNorm1d(regions * kernel)
-            others = [[one for one in range(regions) if one != region] for region in range(regions)]
-            self.register_buffer("others", torch.tensor(others), persistent=False)
+            other_regions = [[one for one in range(regions) if one != region] for region in range(regions)]
+            self.register_buffer("others", torch.tensor(other_regions), persistent=False)
 
     others: Tensor
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, T, R, W) -> (B, T, R, W)."""
         n_frames, margin = states.shape[1], (self.kernel - 1) // 2 * self.dilation
-        at = torch.arange(-margin, n_frames + margin, device=states.device).clamp(0, n_frames - 1)
-        padded = states[:, at]
+        frames = torch.arange(-margin, n_frames + margin, device=states.device).clamp(0, n_frames - 1)
+        padded = states[:, frames]
         starts = (tap * self.dilation for tap in range(self.kernel))
         taps = torch.stack([padded[:, start : start + n_frames] for start in starts], dim=3)  # (B, T, R, K, W)
         if self.recombine == "multiply":
@@ -60,8 +60,8 @@ class RegionConvolution(nn.Module):
         """What each region is given of the others: (B, T, R, K, W) -> (B, T, R, K), batch-normed."""
         n_regions, kernel = self.context_bias.shape
         whole = self.context.new_zeros(n_regions, n_regions, kernel, kernel, taps.shape[-1])  # 0 of the region's own
-        own = torch.arange(n_regions, device=taps.device)[:, None]
-        whole = whole.index_put((own, self.others), self.context.transpose(1, 2))
+        regions = torch.arange(n_regions, device=taps.device)[:, None]
+        whole = whole.index_put((regions, self.others), self.context.transpose(1, 2))
         context = torch.einsum("btskw,rsjkw->btrj", taps, whole) + self.context_bias
         normed: Tensor = self.context_norm(context.flatten(0, 1).flatten(1))
         return normed.view(*taps.shape[:2], n_regions, kernel)

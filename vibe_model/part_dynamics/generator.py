@@ -170,8 +170,10 @@ class PartDynamics(VideoModel):
         moved = torch.zeros_like(rotations)
         assert isinstance(heads, nn.ModuleList)
         for region, (head, joints) in enumerate(zip(heads, self.joints, strict=True)):
-            own = rotations[..., list(joints), :]
-            moved[..., list(joints), :] = own + head(states[..., region, :], own.flatten(-2)).view_as(own)
+            region_rotations = rotations[..., list(joints), :]
+            moved[..., list(joints), :] = region_rotations + head(
+                states[..., region, :], region_rotations.flatten(-2)
+            ).view_as(region_rotations)
         return moved.flatten(-2)
 
 
@@ -179,13 +181,13 @@ def pose_neighbours(
     body: Body, moved: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[int, dict[str, Tensor]]:
     """The bodies of neighbouring frames, by step, each (B, T, ...): by the orthographic camera (1, 0, 0)."""
-    found = {}
+    neighbours = {}
     for step, (rotmat, shape, camera) in moved.items():
         still = torch.zeros_like(camera)
         still[..., 0] = 1
         estimate = Estimate(rotmat, shape, still)
-        found[step] = posed(body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
-    return found
+        neighbours[step] = posed(body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
+    return neighbours
 
 
 def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:

@@ -36,11 +36,11 @@ def neighbours(
         if abs(step) >= batch["kp_2d"].shape[1]:
             continue
         pred, label = beside_labels(predicted, batch, step)
-        place, visible = label["kp_2d"][..., :2], label["kp_2d"][..., 2]
-        camera = optimal_camera(pred["kp_2d"], place, visible)[..., None, :]
+        label_xy, visible = label["kp_2d"][..., :2], label["kp_2d"][..., 2]
+        camera = optimal_camera(pred["kp_2d"], label_xy, visible)[..., None, :]
         counted = visible * has_optimal_camera(pred["kp_2d"], visible)[..., None]
         pred["kp_2d"] = camera[..., :1] * (pred["kp_2d"] + camera[..., 1:])
-        label["kp_2d"] = torch.cat((place, counted[..., None]), dim=-1)
+        label["kp_2d"] = torch.cat((label_xy, counted[..., None]), dim=-1)
         total = total + torch.stack(list(generator_losses(pred, label, weights).values())).sum()
     return total
 
@@ -71,10 +71,10 @@ def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> T
     was_training = embedding.training
     with frozen(embedding):
         embedding.eval()
-        own = _weighted(*embedding(normalised[counted]))
+        predicted = _weighted(*embedding(normalised[counted]))
         embedding.train(was_training)
     target = _weighted(*pr_vipe[counted].chunk(2, dim=-1))
-    return ((own - target).square().sum(-1) + _EPSILON).sqrt().mean()
+    return ((predicted - target).square().sum(-1) + _EPSILON).sqrt().mean()
 
 
 def _weighted(mean: Tensor, std: Tensor) -> Tensor:

@@ -51,11 +51,11 @@ class PartDynamicsTrainer(VideoTrainer):
         """Set the unit of homographies. Raises DataError where the splits' embeddings are of other weights."""
         config, beside = self.config, self.config.beside
         if config.embedding is not None and "pr_vipe" in beside:
-            own = runs.file_digest(config.embedding)
+            digest = runs.file_digest(config.embedding)
             for name in config.training_splits:
                 identity = splits[name].stream_manifest(beside["pr_vipe"].stream).get("identity") or {}
                 weights = identity.get("weights") or {}
-                if weights.get("file_sha256", own) != own:
+                if weights.get("file_sha256", digest) != digest:
                     raise DataError(
                         f"{name}: stream {beside['pr_vipe'].stream}: expected the embedding {config.embedding}, found "
                         "another. Extract it again with --set weights=file:FILE --replace, or set `embedding` to its "
@@ -67,9 +67,9 @@ class PartDynamicsTrainer(VideoTrainer):
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config, labels = self.config, batch.labels
         weights = config.weights
-        given = {name: labels[name].float() for name in ("features", *config.beside)}
-        with torch.autocast(given["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            every = self.generator.regress_around(**given)
+        inputs = {name: labels[name].float() for name in ("features", *config.beside)}
+        with torch.autocast(inputs["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            every = self.generator.regress_around(**inputs)
         current = self.generator.pose(every.pop(0), vertices=False)
         supervised = {name: weights[name] for name in SUPERVISED}
         terms = generator_losses(current, labels, supervised)
@@ -115,8 +115,8 @@ def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -
         name="sigma", splits=chosen, count=config.sigma_rows, fields=(stream, flags), streams=(stream,), stride=every
     )
     mixture = Mixture([part], seqlen=1, seed=config.seed)
-    found = mixture.read(mixture.draw(0))["sigma"]
-    rows = found[stream][found[flags] > 0].astype(np.float64)  # (N, 9)
+    drawn = mixture.read(mixture.draw(0))["sigma"]
+    rows = drawn[stream][drawn[flags] > 0].astype(np.float64)  # (N, 9)
     if not len(rows):
         raise DataError(f"{', '.join(chosen)}: stream {stream}: expected rows with a homography, found none")
     return torch.from_numpy(rows.std(axis=0)).float()

@@ -24,11 +24,11 @@ def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
     nearest match farther off than its own, of those whose poses are different ones; an anchor without any contributes
     nothing.
     """
-    own = distances.diagonal()[:, None]  # (B, 1)
+    to_own = distances.diagonal()[:, None]  # (B, 1)
     other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
-    semi_hard = other & (pose_distances >= KAPPA) & (distances > own)
+    semi_hard = other & (pose_distances >= KAPPA) & (distances > to_own)
     nearest = torch.where(semi_hard, distances, torch.inf).amin(1)  # (B,)
-    hinge = (own[:, 0] - torch.where(semi_hard.any(1), nearest, own[:, 0] + 2 * MARGIN) + MARGIN).clamp(min=0)
+    hinge = (to_own[:, 0] - torch.where(semi_hard.any(1), nearest, to_own[:, 0] + 2 * MARGIN) + MARGIN).clamp(min=0)
     return hinge.sum() / (hinge > 0).sum().clamp(min=1)
 
 

@@ -36,8 +36,8 @@ def same_instant(split: str, track: str) -> tuple[str, str] | None:
     ('S1/Walking 1', '54138969')
     """
     pattern = CAMERAS.get(split.partition("/")[0])
-    found = None if pattern is None else pattern.fullmatch(track)
-    return None if found is None else (found[1], found[2])
+    match = None if pattern is None else pattern.fullmatch(track)
+    return None if match is None else (match[1], match[2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,21 +87,21 @@ def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, 
     tracks: (tracks,) which; z_up: axes as AMASS has them, not a camera's.
     """
     every = split.windows(1, 1)[:, 0]
-    of = split.track_of(every)
+    track_of = split.track_of(every)
     chosen, steps = list(split.tracks), np.array([track.step for track in split.tracks])
     parts, places = [], []
     for start in range(0, len(every), AT_ONCE):
-        rows, of_row = every[start : start + AT_ONCE], of[start : start + AT_ONCE]
+        rows, of_row = every[start : start + AT_ONCE], track_of[start : start + AT_ONCE]
         frames = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=("frame_index",))["frame_index"]
         numbers = frames[:, 0].astype(np.int64) // steps[of_row]
-        kept = tracks[of_row] & (numbers % stride == 0)
-        rows = rows[kept]
+        chosen_rows = tracks[of_row] & (numbers % stride == 0)
+        rows = rows[chosen_rows]
         if not len(rows):
             continue
         labels = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=FIELDS)
-        found, usable = _poses({field: array[:, 0] for field, array in labels.items()}, body, z_up)
-        parts.append(found)
-        places += list(zip(of_row[kept][usable], labels["frame_index"][usable, 0], strict=True))
+        part, usable = _poses({field: array[:, 0] for field, array in labels.items()}, body, z_up)
+        parts.append(part)
+        places += list(zip(of_row[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True))
     parts.append((np.empty((0, 13, 3), np.float32), np.empty((0, 13), np.bool_), np.empty((0, 13, 3), np.float32)))
     poses, shown, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     cameras = [same_instant(name, track.name) for track in chosen]
@@ -134,11 +134,11 @@ def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[
 def _instants(places: list[tuple[tuple[str, str] | None, int]], kp_2d: NDArray[np.float32]) -> NDArray[np.int64]:
     """(I, C) rows that at least two cameras saw at once, all of the torso visible."""
     torso = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
-    cameras = sorted({found[1] for found, _ in places if found is not None})
+    cameras = sorted({filmed[1] for filmed, _ in places if filmed is not None})
     table: dict[tuple[str, int], NDArray[np.int64]] = {}
-    for row, (found, frame) in enumerate(places):
-        if found is not None and torso[row]:
-            at = table.setdefault((found[0], frame), np.full(len(cameras), -1, np.int64))
-            at[cameras.index(found[1])] = row
-    several = [at for at in table.values() if (at >= 0).sum() > 1]
+    for row, (filmed, frame) in enumerate(places):
+        if filmed is not None and torso[row]:
+            cameras_rows = table.setdefault((filmed[0], frame), np.full(len(cameras), -1, np.int64))
+            cameras_rows[cameras.index(filmed[1])] = row
+    several = [cameras_rows for cameras_rows in table.values() if (cameras_rows >= 0).sum() > 1]
     return np.stack(several) if several else np.empty((0, max(len(cameras), 2)), np.int64)

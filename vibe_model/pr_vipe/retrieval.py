@@ -51,7 +51,7 @@ def evaluate(
         views = [seen(points, shown, depth=depth) for _ in range(2)]
         between = _between(poses, chosen, chosen)
         pairs = [(first.keypoints, second.keypoints, between) for first, second in itertools.permutations(views)]
-        found: dict[str, float] = {"poses": len(chosen), **_means(embedding, pairs, samples, device)}
+        results: dict[str, float] = {"poses": len(chosen), **_means(embedding, pairs, samples, device)}
         stds, along = [], []
         for view in views:
             stds.append(embedding(PrVIPE.normalise(view.keypoints)[0].to(device))[1].mean(1).cpu())
@@ -59,7 +59,7 @@ def evaluate(
         std, is_along = torch.cat(stds), torch.cat(along)
         for name, part in (("std_foreshortened", is_along), ("std_other", ~is_along)):
             if part.any():
-                found[name] = float(std[part].mean())
+                results[name] = float(std[part].mean())
         real = []
         for a, b in itertools.permutations(range(instants.shape[1] if len(instants) else 0), 2):
             rows = instants[(instants[:, [a, b]] >= 0).all(1)]
@@ -68,9 +68,9 @@ def evaluate(
                 real.append((kp_a, kp_b, _between(poses, rows[:, a], rows[:, b])))
         if real:
             cameras = _means(embedding, real, samples, device)
-            found |= {"instants": len(instants), **{f"cameras_{name}": value for name, value in cameras.items()}}
+            results |= {"instants": len(instants), **{f"cameras_{name}": value for name, value in cameras.items()}}
     embedding.train(was_training)
-    return found
+    return results
 
 
 def _between(poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -79,8 +79,8 @@ def _between(poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int
     joints[NOSE] = poses.shown[np.concatenate([queries, gallery]), NOSE].all()
     all_poses = torch.from_numpy(poses.poses[gallery][:, joints])
     parts = torch.split(torch.from_numpy(poses.poses[queries][:, joints]), AT_ONCE)
-    found: NDArray[np.float32] = torch.cat([pose_distances(part, all_poses) for part in parts]).numpy()
-    return found
+    distances: NDArray[np.float32] = torch.cat([pose_distances(part, all_poses) for part in parts]).numpy()
+    return distances
 
 
 def _means(
@@ -91,8 +91,10 @@ def _means(
     for queries, gallery, between in pairs:
         normalised = [PrVIPE.normalise(points)[0] for points in (queries, gallery)]
         (mean_a, std_a), (mean_b, std_b) = (embedding(points.to(device)) for points in normalised)
-        own = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
+        distances = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
         flat_a, flat_b = (points[:, :26].reshape(-1, 13, 2).numpy() for points in normalised)
         plain = hits(flat_distances(flat_a, flat_b), between)
-        every.append(hits(own.cpu().numpy(), between) | {f"procrustes_{name}": value for name, value in plain.items()})
-    return {name: float(np.mean([one[name] for one in every])) for name in every[0]}
+        every.append(
+            hits(distances.cpu().numpy(), between) | {f"procrustes_{name}": value for name, value in plain.items()}
+        )
+    return {name: float(np.mean([hits_of_pair[name] for hits_of_pair in every])) for name in every[0]}

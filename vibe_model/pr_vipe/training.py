@@ -126,8 +126,8 @@ class PrVIPETrainer(Trainer):
             of_limb[limb, list(points)] = True
         chosen = of_limb[torch.randint(len(LIMBS), (n,)).to(device)]
         missing |= chosen & (torch.rand(n, 1).to(device) < self.config.limb_dropout)
-        known = (~missing).to(normalised)
-        return normalised * torch.cat((known.repeat_interleave(2, dim=1), known), dim=1)
+        shown_points = (~missing).to(normalised)
+        return normalised * torch.cat((shown_points.repeat_interleave(2, dim=1), shown_points), dim=1)
 
     def _set_rate(self) -> None:
         """A cosine over all steps: a function of the step alone, so that a resumed run has the same."""
@@ -141,12 +141,12 @@ class PrVIPETrainer(Trainer):
         """Batch norms' statistics too. The first steps count more, as there are none before them."""
         good = self.state.step - self.state.skipped
         decay = min(self.config.average, (1 + good) / (10 + good))
-        own = self.embedding.state_dict()
+        weights = self.embedding.state_dict()
         for name, mean in self.average.state_dict().items():
             if mean.is_floating_point():
-                mean.lerp_(own[name], 1 - decay)
+                mean.lerp_(weights[name], 1 - decay)
             else:
-                mean.copy_(own[name])
+                mean.copy_(weights[name])
 
 
 class PrVIPERun(TrainingRun):
@@ -186,11 +186,11 @@ class PrVIPERun(TrainingRun):
         config = self.config
         options: dict[str, Any] = {name: getattr(config, name) for name in ("depth", "samples", "seed")}
         options["most"] = config.eval_poses
-        found = {name: evaluate(self.trainer.average, poses, **options) for name, poses in self._held_out.items()}
+        by_split = {name: evaluate(self.trainer.average, poses, **options) for name, poses in self._held_out.items()}
         losses = self.trainer.state.means()
-        if found:
-            return found, 100 - float(np.mean([metrics["hit_1"] for metrics in found.values()]))
-        return found, sum(losses.values()) if losses else None
+        if by_split:
+            return by_split, 100 - float(np.mean([metrics["hit_1"] for metrics in by_split.values()]))
+        return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
         # No paths: what is computed with it is named after this file's content, wherever it is.

@@ -60,8 +60,8 @@ def foreshortened(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
     first, second = (points[:, [limb[end] for limb in LIMBS]] for end in (0, 1))
     along, ray = second - first, first + second
     cosine = (along * ray).sum(-1).abs() / (along.norm(dim=-1) * ray.norm(dim=-1)).clamp(min=1e-12)
-    found: Tensor = (cosine > math.cos(math.radians(degrees))).any(-1)
-    return found
+    is_foreshortened: Tensor = (cosine > math.cos(math.radians(degrees))).any(-1)
+    return is_foreshortened
 
 
 def pose_distances(poses: Tensor, others: Tensor) -> Tensor:

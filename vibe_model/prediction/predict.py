@@ -117,12 +117,12 @@ def predict_tracks(
         mode = generator.training  # restored before each yield: the caller may train between two tracks
         generator.eval()
         try:
-            found = _regress(generator, read, sorted(needed), batch_size, around=around, stills=stills)
+            estimates = _regress(generator, read, sorted(needed), batch_size, around=around, stills=stills)
         finally:
             generator.train(mode)
         for track, cuts in group:
             steps = generator.steps if around else ()
-            yield tuple(_of_track(split, track, cut, found, present, stream, steps) for cut in cuts)
+            yield tuple(_of_track(split, track, cut, estimates, present, stream, steps) for cut in cuts)
 
 
 def save_npz(
@@ -229,27 +229,27 @@ def _regress(
     around: and behind them the rotmat of each of the model's steps.
     """
     device = device_of(generator)
-    found: dict[Seen, list[Float32s]] = {}
+    estimates: dict[Seen, list[Float32s]] = {}
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
     for length, before, after in sorted(set(shapes.values())):
         still = around and stills and length == 1
-        left, right = (0, 0) if still else (before, after)
+        n_before, right = (0, 0) if still else (before, after)
         same = [window for window, shape in shapes.items() if shape == (length, before, after)]
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
             rows = np.array([window[:2] for window in batch], np.int64)
-            given = {
-                name: torch.as_tensor(np.pad(array, ((0, 0), (left, right), (0, 0)), mode="edge"), device=device)
+            inputs = {
+                name: torch.as_tensor(np.pad(array, ((0, 0), (n_before, right), (0, 0)), mode="edge"), device=device)
                 for name, array in read(rows).items()
             }
             if around:
-                every = generator.regress_stills(**given) if still else generator.regress_around(**given)
+                every = generator.regress_stills(**inputs) if still else generator.regress_around(**inputs)
             else:
-                every = {0: generator.regress(**given)}
+                every = {0: generator.regress(**inputs)}
             parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
-            arrays = [part[:, left : left + length].float().cpu().numpy() for part in parts]
-            found |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
-    return found
+            arrays = [part[:, n_before : n_before + length].float().cpu().numpy() for part in parts]
+            estimates |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
+    return estimates
 
 
 def _of_track(
@@ -261,13 +261,13 @@ def _of_track(
     stream: str,
     steps: Sequence[int],
 ) -> TrackBodies:
-    kept = [np.arange(window.keep, window.stop - window.unused) for window in windows]
-    rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
+    kept_rows = [np.arange(window.keep, window.stop - window.unused) for window in windows]
+    rows = np.concatenate([*kept_rows, np.zeros(0, np.int64)]).astype(np.int64)
     trailing = ((24, 3, 3), (10,), (3,), *((24, 3, 3) for _ in steps))
     empty = [np.zeros((0, *shape), np.float32) for shape in trailing]
     parts = [
-        [array[own[0] - window.start : own[-1] + 1 - window.start] for array in found[window.seen]]
-        for window, own in zip(windows, kept, strict=True)
+        [array[own_rows[0] - window.start : own_rows[-1] + 1 - window.start] for array in found[window.seen]]
+        for window, own_rows in zip(windows, kept_rows, strict=True)
     ]
     rotmat, shape, camera, *moved = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
     if not all(np.isfinite(array).all() for array in (rotmat, shape, camera, *moved)):

@@ -43,16 +43,16 @@ class Trained:
 
         Raises DataError where the split lacks one, and as `check_features` does.
         """
-        of = {"features": stream, **{name: one.stream for name, one in self.config.beside.items()}}
-        if absent := [name for name in of.values() if name not in split.streams]:
+        streams = {"features": stream, **{name: one.stream for name, one in self.config.beside.items()}}
+        if absent := [name for name in streams.values() if name not in split.streams]:
             has = ", ".join(split.streams) or "none"
             raise DataError(
                 f"{split.name}: expected the streams {', '.join(absent)}, which {self.checkpoint} reads; found {has}. "
                 "Extract them, or name another stream of features: --stream."
             )
-        manifests = {name: split.stream_manifest(one) for name, one in of.items()}
+        manifests = {name: split.stream_manifest(one) for name, one in streams.items()}
         for name, manifest in manifests.items():
-            self.check_features(f"{split.name}/{of[name]}", manifest["dim"], manifest.get("identity"), of=name)
+            self.check_features(f"{split.name}/{streams[name]}", manifest["dim"], manifest.get("identity"), of=name)
         return any(bool(manifest.get("stand_in")) for manifest in manifests.values())
 
     def check_features(
@@ -68,8 +68,13 @@ class Trained:
                 f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
-        expected, found = (self.features if of == "features" else self.beside.get(of)) or {}, identity or {}
-        if self.kind != "ours" or not expected or not found or "imported" in (expected.get("kind"), found.get("kind")):
+        expected, actual = (self.features if of == "features" else self.beside.get(of)) or {}, identity or {}
+        if (
+            self.kind != "ours"
+            or not expected
+            or not actual
+            or "imported" in (expected.get("kind"), actual.get("kind"))
+        ):
             return
 
         def text(part: Any) -> str:  # as its option is written: untrained:7
@@ -77,10 +82,10 @@ class Trained:
                 return f"{part['kind']}:{part['argument']}"
             return "not recorded" if part is None else str(part)
 
-        if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
-            was, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, found))
+        if keys := sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key)):
+            before, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, actual))
             raise DataError(
-                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {was}; found {now}. Name "
+                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {before}; found {now}. Name "
                 "the same network: --weights, --precision, or [features] of luigi.cfg."
             )
 

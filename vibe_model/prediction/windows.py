@@ -81,8 +81,10 @@ class Present(NamedTuple):
         segments = self._segments(track)
         if seqlen <= 2 * margin or not margin:
             return [window for start, stop in segments for window in cover(start, stop, seqlen)]
-        found = (cover_with_margin(start, stop, seqlen, margin, repeat_ends=repeat_ends) for start, stop in segments)
-        return [window for of_segment in found for window in of_segment]
+        of_segments = (
+            cover_with_margin(start, stop, seqlen, margin, repeat_ends=repeat_ends) for start, stop in segments
+        )
+        return [window for of_segment in of_segments for window in of_segment]
 
     def runs(self, rows: Ints) -> Ints:
         """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""
@@ -157,8 +159,8 @@ def read_inputs(split: Split, windows: Array, stream: str, beside: Mapping[str, 
     """
     names = streams_of(stream, beside)
     history = {one.stream: one.history for one in beside.values() if one.history}
-    found = split.read(windows, streams=names, history=history, fields=names)
+    arrays = split.read(windows, streams=names, history=history, fields=names)
     return {
-        "features": found[stream],
-        **{name: with_history(found[one.stream], one.history) for name, one in beside.items()},
+        "features": arrays[stream],
+        **{name: with_history(arrays[one.stream], one.history) for name, one in beside.items()},
     }

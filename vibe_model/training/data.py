@@ -69,7 +69,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
         parts = [_part(config, name, splits) for name in config.parts]
         mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
         self._beside = config.beside
-        self._names = {one.stream + end: name + end for name, one in config.beside.items() for end in ("", "_ok")}
+        self._names = {
+            reading.stream + end: name + end for name, reading in config.beside.items() for end in ("", "_ok")
+        }
         self._names |= {part.streams[0]: "features" for part in parts if part.streams}
         self._mixture: Mixture | bytes = mixture
         self._rows: StreamRows | None = None
@@ -128,18 +130,18 @@ class TrainingBatches(Dataset[TrainingBatch]):
         out: dict[str, Arrays] = {}
         end = 0
         for part, size in sizes.items():
-            here = slice(end, end := end + size)
+            rows_of_part = slice(end, end := end + size)
             names = {field: self._names.get(field, field) for field in mixture.parts[part].fields}
-            out[part] = {field: labels[name][here] for field, name in names.items() if name in labels}
+            out[part] = {field: labels[name][rows_of_part] for field, name in names.items() if name in labels}
         if "motion" in picks:
             out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
         mixture.read(picks, out)
         if self._rows is not None:
             rows = [self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]]
             labels[ROWS] = np.concatenate([*rows, np.empty(0, np.int64)])
-        for name, one in self._beside.items() if sizes else ():
-            labels[name] = with_history(labels[name], one.history)
-            labels[f"{name}_ok"] = labels[f"{name}_ok"][:, one.history :]
+        for name, reading in self._beside.items() if sizes else ():
+            labels[name] = with_history(labels[name], reading.history)
+            labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
         return TrainingBatch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
     def _empty(self, n_windows: int) -> Arrays:
@@ -163,15 +165,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> Part:
     """What one part of every batch is made of, by the configuration."""
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
-    beside = list(config.beside.values()) if read else []
-    own = [field for one in beside for field in (one.stream, f"{one.stream}_ok")]
+    extra = list(config.beside.values()) if read else []
+    extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]
     return Part(
         name=name,
         splits={split: splits[split] for split in config.part(name)},
         count=config.parts[name],
-        fields=[read[0] if field == "features" else field for field in FIELDS[name]] + own,
-        streams=(*read[:1], *(one.stream for one in beside)),
-        history={one.stream: one.history for one in beside if one.history},
+        fields=[read[0] if field == "features" else field for field in FIELDS[name]] + extra_fields,
+        streams=(*read[:1], *(one.stream for one in extra)),
+        history={one.stream: one.history for one in extra if one.history},
         copies={read[0]: read} if len(read) > 1 else {},
         stride=config.stride,
         strides=config.strides,

@@ -111,8 +111,8 @@ def load_feature_table(
 
 def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """(what follows (B, T) in the features, the dtype that holds them exactly in all parts)."""
-    found = [mixture.fields[part.name][part.streams[0]] for part in _with_features(mixture)]
-    return found[0][0], np.result_type(*(dtype for _, dtype in found))
+    types = [mixture.fields[part.name][part.streams[0]] for part in _with_features(mixture)]
+    return types[0][0], np.result_type(*(dtype for _, dtype in types))
 
 
 def _with_features(mixture: Mixture) -> list[Part]:

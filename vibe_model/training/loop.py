@@ -190,11 +190,11 @@ class TrainingRun(ABC):
             raise TrainingDiverged(f"{self.folder}: no step had a finite loss. Look at the labels of the motion.")
         if not best.is_file():
             raise CheckpointError(f"{best}: the best epoch is missing. Remove {self.folder} to train again.")
-        found = read_checkpoint(best)
-        if (found.get("fingerprint"), found.get("epoch")) != (self.fingerprint, state.best_epoch):
+        checkpoint = read_checkpoint(best)
+        if (checkpoint.get("fingerprint"), checkpoint.get("epoch")) != (self.fingerprint, state.best_epoch):
             raise CheckpointError(
-                f"{best}: expected epoch {state.best_epoch} of this run, found epoch {found.get('epoch')} of run "
-                f"{found.get('fingerprint')}. Move {self.folder} away and train again."
+                f"{best}: expected epoch {state.best_epoch} of this run, found epoch {checkpoint.get('epoch')} of run "
+                f"{checkpoint.get('fingerprint')}. Move {self.folder} away and train again."
             )
         about = {"best": {"epoch": state.best_epoch, self.score: state.best}, "skipped_steps": state.skipped}
         runs.write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
@@ -219,8 +219,8 @@ class TrainingRun(ABC):
     def _notify(self, epoch: int, **news: Any) -> None:
         if self._report is not None:
             iterations = self.config.iterations
-            done = self.trainer.state.step - epoch * iterations
-            self._report(TrainingProgress(epoch, self.config.epochs, done, iterations, **news))
+            n_done = self.trainer.state.step - epoch * iterations
+            self._report(TrainingProgress(epoch, self.config.epochs, n_done, iterations, **news))
 
 
 def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

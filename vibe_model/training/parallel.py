@@ -83,15 +83,15 @@ def joined(device: str, processes: int) -> Iterator[ProcessGroup]:
     if size == 1:
         yield ProcessGroup(device=device_of(device))
         return
-    own = device_of(device, int(os.environ["LOCAL_RANK"]))
-    if own.type == "cuda":
-        torch.cuda.set_device(own)
+    device_of_rank = device_of(device, int(os.environ["LOCAL_RANK"]))
+    if device_of_rank.type == "cuda":
+        torch.cuda.set_device(device_of_rank)
     # The optimisers import it in any case. Imported while there is a group, it keeps that alive, whose threads then end
     # the finished process with an error.
     importlib.import_module("torch._dynamo")
-    backend, gpu = ("nccl", own) if own.type == "cuda" else ("gloo", None)
+    backend, gpu = ("nccl", device_of_rank) if device_of_rank.type == "cuda" else ("gloo", None)
     distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)  # a GPU named: NCCL starts, or fails, here
-    group = ProcessGroup(distributed.get_rank(), size, own)
+    group = ProcessGroup(distributed.get_rank(), size, device_of_rank)
     try:
         yield group
         group.from_first(0.0)  # none leaves while the first still works

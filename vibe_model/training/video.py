@@ -61,8 +61,10 @@ class VideoTrainer(Trainer):
 
         Where each frame is regressed by itself, the regressor is all. Raises CheckpointError.
         """
-        own = read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL and not self.config.per_frame
-        return load_published(self.generator, checkpoint, only="" if own else "regressor.")
+        same_model = (
+            read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL and not self.config.per_frame
+        )
+        return load_published(self.generator, checkpoint, only="" if same_model else "regressor.")
 
 
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
@@ -97,7 +99,7 @@ class VideoRun(TrainingRun):
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
-        self.facts["reads"] = [config.stream, *(one.stream for one in config.beside.values())]
+        self.facts["reads"] = [config.stream, *(reading.stream for reading in config.beside.values())]
         # Other processes and devices give the same settings other numbers.
         self.identity |= {"processes": group.size, "device": group.device.type}
         trainer.prepare(splits)
@@ -118,13 +120,13 @@ class VideoRun(TrainingRun):
             return
         drawn = TrainingBatches(poses, self.splits, rank=self.group.rank, world_size=self.group.size)
         with closing(windows), closing(stream(drawn, start, device=device, workers=workers)) as real:
-            for batch, beside in zip(windows, real, strict=True):
-                yield TrainingBatch(batch.labels, beside.real_theta)
+            for batch, poses_batch in zip(windows, real, strict=True):
+                yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
         """Errors by split, and the mean PA-MPJPE over splits, mm. Raises DataError for a split without 3D labels."""
         config = self.config
-        found = {
+        by_split = {
             name: evaluate_split(
                 self.trainer.generator,
                 self.splits[name],
@@ -138,19 +140,19 @@ class VideoRun(TrainingRun):
             )
             for name in config.validation
         }
-        if unlabelled := [name for name, metrics in found.items() if not metrics["frames"]]:
+        if unlabelled := [name for name, metrics in by_split.items() if not metrics["frames"]]:
             raise DataError(
                 f"{', '.join(unlabelled)}: expected frames with 3D labels to validate on, found none. Convert with a "
                 "body."
             )
-        return found, float(np.mean([metrics["pa_mpjpe"] for metrics in found.values()]))
+        return by_split, float(np.mean([metrics["pa_mpjpe"] for metrics in by_split.values()]))
 
     def best(self) -> dict[str, Any]:
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
         features = self._identity(self.config.stream)
-        found = {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
-        beside = {name: self._identity(one.stream) for name, one in self.config.beside.items()}
-        return {**found, **({"beside": beside} if beside else {})}
+        content = {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
+        identities = {name: self._identity(one.stream) for name, one in self.config.beside.items()}
+        return {**content, **({"beside": identities} if identities else {})}
 
     def results(self) -> dict[str, Any]:
         """The best epoch's metrics on the evaluation splits, by the default protocol; the others' below."""

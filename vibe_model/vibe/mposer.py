@@ -130,8 +130,8 @@ def load_mposer(path: Path | str) -> MPoser:
     # As large as the file's tensors: the network never costs more memory than the file.
     shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
     if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
-        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {found}")
+        sizes = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {sizes}")
     (_, hidden_size), (latent_size, _) = shapes.values()
     n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
     prior = MPoser(hidden_size, latent_size, n_layers)

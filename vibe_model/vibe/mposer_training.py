@@ -86,11 +86,11 @@ class MPoserRun(TrainingRun):
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Errors by split; their mean angle, or without labelled motion to validate on the mean training loss."""
-        found = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
+        by_split = held_out_errors(self.trainer.prior, self.mean_pose, self.config, self.splits)
         losses = self.trainer.state.means()
-        if found:
-            return found, float(np.mean([metrics[RECONSTRUCTION] for metrics in found.values()]))
-        return found, sum(losses.values()) if losses else None
+        if by_split:
+            return by_split, float(np.mean([metrics[RECONSTRUCTION] for metrics in by_split.values()]))
+        return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
         # No paths: the run of a generator is named after this file, wherever it is.
@@ -115,19 +115,19 @@ def held_out_errors(
     """
     device = next(prior.parameters()).device
     prior.eval()
-    found = {}
+    by_split = {}
     for name in config.validation:
-        n_windows, own, mean = 0, 0.0, 0.0
+        n_windows, own_error, mean = 0, 0.0, 0.0
         for theta in _labelled(splits[name], config.seqlen):
             target = matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
-            own += float(geodesic_degrees(rotmat.cpu(), target).double().mean()) * len(theta)
+            own_error += float(geodesic_degrees(rotmat.cpu(), target).double().mean()) * len(theta)
             mean += float(geodesic_degrees(mean_pose, target).double().mean()) * len(theta)
             n_windows += len(theta)
         if n_windows:
-            found[name] = {RECONSTRUCTION: own / n_windows, MEAN_POSE: mean / n_windows, "windows": n_windows}
-    return found
+            by_split[name] = {RECONSTRUCTION: own_error / n_windows, MEAN_POSE: mean / n_windows, "windows": n_windows}
+    return by_split
 
 
 def _labelled(split: Split, seqlen: int) -> Iterator[Tensor]:

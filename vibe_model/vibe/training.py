@@ -64,8 +64,10 @@ class VIBETrainer(VideoTrainer):
             return weights
         real = 0 if batch.real_theta is None else len(batch.real_theta)
         counts = [len(batch.labels["kp_2d"]), batch.labels["w_3d"].sum(), batch.labels["w_smpl"].sum(), real]
-        own = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.group.device) for n in counts])
-        windows, kp_3d, smpl, discriminator_real = (own / self.group.sum(own.clone()).clamp(min=1e-12)).tolist()
+        counts_here = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.group.device) for n in counts])
+        windows, kp_3d, smpl, discriminator_real = (
+            counts_here / self.group.sum(counts_here.clone()).clamp(min=1e-12)
+        ).tolist()
         share = {"kp_3d": kp_3d, "pose": smpl, "shape": smpl, "discriminator_real": discriminator_real}
         weights["discriminator_real"] = weights["discriminator"]
         return {name: weight * share.get(name, windows) for name, weight in weights.items()}
