@@ -15,7 +15,7 @@ from pipeline.conversion.convert import plan_conversion
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, refusal, touch
+from tests.pipeline.datasets.by_hand import read_one, touch
 
 PW = datasets.get("3dpw")
 SEQ = "courtyard_arguing_00"
@@ -256,21 +256,3 @@ def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded: 
 def test_another_model_than_neutral_or_gendered_is_refused() -> None:
     with pytest.raises(ConfigError, match="model is 'smplx'; it can be neutral or gendered"):
         datasets.get("3dpw", model="smplx")
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"poses": np.zeros((N, 72))}, "'poses': expected lists with one entry an actor"),
-        ({"poses": [], "betas": []}, "'poses': expected lists with one entry an actor"),
-        ({"trans": [np.zeros((N - 1, 3))]}, "'trans[0]': expected numbers of shape (40, 3), found (39, 3)"),
-        ({"poses2d": [np.zeros((N, 18, 3))]}, "'poses2d[0]': expected numbers of shape (40, 3, 18)"),
-        ({"cam_poses": np.zeros((N, 3, 3))}, "'cam_poses': expected numbers of shape (any, 4, 4)"),
-        ({"cam_intrinsics": [[1, 2], [3]]}, "'cam_intrinsics': expected numbers of shape (3, 3)"),
-        ({"betas": [np.zeros(9)]}, "'betas[0]': expected at least 10 finite numbers"),
-        ({"genders": ["x"]}, "'genders[0]': expected m or f, found 'x'"),
-    ],
-)
-def test_a_sequence_of_another_form_is_refused_by_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    write(tmp_path, sequence() | change)
-    assert words in str(refusal(PW, tmp_path))

@@ -12,7 +12,7 @@ from pipeline import datasets
 from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError
 from pipeline.rotations import resample_rotations
-from tests.pipeline.datasets.by_hand import read_one, refusal
+from tests.pipeline.datasets.by_hand import read_one
 
 AMASS = datasets.get("amass")
 
@@ -153,23 +153,6 @@ def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(
     (track,), account = read(tmp_path)
     assert track.gender == gender
     assert ["taken for neutral" in note for note in account["notes"]] == [True] * told
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"poses": np.zeros((100, 72))}, "'poses': expected (N, 156) SMPL-H or (N, 165) SMPL-X, found (100, 72)"),
-        ({"poses": None}, "'poses': expected an array "),
-        ({"trans": np.zeros((600, 3))}, "'trans': expected numbers of shape (601, 3), found (600, 3)"),
-        ({"betas": np.zeros(9)}, "'betas': expected at least 10, found 9"),
-        ({"trans": np.full((601, 3), np.nan)}, "'trans': expected finite numbers, found NaN"),
-        ({"mocap_framerate": None}, "'mocap_framerate': expected frames per second, found no such key"),
-        ({"mocap_framerate": np.nan}, "'mocap_framerate': expected 1 to 10,000"),
-    ],
-)
-def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    write_motion(tmp_path, **changes)
-    assert words in str(refusal(AMASS, tmp_path))
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))

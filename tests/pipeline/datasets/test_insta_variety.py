@@ -13,7 +13,7 @@ from pipeline.datasets import contract
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.files import tf_example as example
 from pipeline.synthetic.files import tfrecord as framed
-from tests.pipeline.datasets.by_hand import read_one, refusal, standing, write_video
+from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]
@@ -194,29 +194,6 @@ def test_a_clip_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: 
     tracks, account = read(tmp_path)
     assert tracks == []
     assert (account["set_aside"], account["dropped"]) == ("no_picture", {"no_picture": 3})
-
-
-# -- labels that are not what they should be -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"meta__N": None}, "'meta/N of record 00000': expected a number from 1 to 65536, found []"),
-        ({"meta__N": np.array([3.0])}, "'meta/N' is a float_list"),
-        ({"meta__N": np.array([2])}, "'image/xys' has 84 values, at most 56"),
-        ({"meta__N": np.array([4])}, "xys of record 00000': expected 112 numbers: (4, 2, 14), found 84"),
-        ({"image__xys": None}, "image/xys of record 00000': expected 84 numbers ... found only image/encoded, image/f"),
-        ({"image__visibilities": np.ones((3, 13), np.int64)}, "expected 42 numbers: (3, 14), found 39"),
-        ({"image__toe_pts": np.ones(1)}, "toe_pts of record 00000': expected 54 numbers: (3, 3, 6), found 1"),
-        ({"image__encoded": np.ones(3)}, "'image/encoded' is a float_list"),
-    ],
-)
-def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    write(tmp_path, clip(**changes))
-    error = refusal(INSTA, tmp_path)
-    assert (error.file, error.reason) == (tmp_path / "train/clips_00.tfrecord", "bad_label_file")
-    assert all(word in str(error) for word in words.split(" ... "))
 
 
 # -- shards --------------------------------------------------------------------------------------------------------

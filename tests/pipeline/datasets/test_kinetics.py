@@ -8,7 +8,7 @@ import pytest
 from pipeline import datasets
 from pipeline.boxes import smooth_boxes
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, refusal, standing, write_video
+from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 
 KINETICS = datasets.get("kinetics")
 CLIP = "AbCdEf-_012_000004_000014"
@@ -199,37 +199,6 @@ def test_of_two_files_of_keypoints_and_two_containers_one_is_read_and_the_other_
         f"{CLIP}.webm is not used: {CLIP}.mp4 is the same clip",
     ]
     assert account["notes"] == not_used
-
-
-OPENPOSE = f"{CLIP}_000000000010_keypoints.json"
-IMAGE = "'image_id': expected"
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        (OPENPOSE, "[" * 100_000, "expected JSON, found RecursionError"),
-        (OPENPOSE, {"people": [3]}, "'people': expected a list of persons"),
-        (OPENPOSE, {"people": [{}]}, "'pose_keypoints_2d': expected 51, 54, 75, 69, 78, 399 or 408 numbers"),
-        (OPENPOSE, {"people": [{"pose_keypoints_2d": [1, 2, 3]}]}, "408 numbers a person, found 3 entries"),
-        (OPENPOSE, {"people": [{"pose_keypoints_2d": ["x"] * 75}]}, "numbers of shape (75), found (75,) <U1"),
-        (OPENPOSE, {"people": [{"pose_keypoints_2d": [0] * 54}]}, "expected one joint order in all frames"),
-        (f"{CLIP}_7_keypoints.json", {"people": []}, "frame 7 twice"),
-        (f"{CLIP}.json", [result(0) | {"image_id": "frame.jpg"}], f"{IMAGE} a picture's name"),
-        (f"{CLIP}.json", [result(0) | {"image_id": "x" * 10_000}], f"found a text '{'x' * 40}'..."),
-        (f"{CLIP}.json", [result(0) | {"keypoints": [1, 2]}], "numbers a person, found 2 entries"),
-        (f"{CLIP}.json", [result(0) | {"idx": float("nan")}], "'idx': expected a whole number"),
-        (f"{CLIP}.json", [result(0) | {"idx": [[[1]]]}], "'idx': expected a whole number"),
-        (f"{CLIP}.json", {"0.jpg": {"people": [{"pose_keypoints_2d": []}]}}, "without --format"),
-    ],
-)
-def test_files_that_are_not_openposes_or_alphaposes_are_named(raw: Path, name: str, content: Any, words: str) -> None:
-    folder = write_openpose(raw, {} if name == f"{CLIP}.json" else None)
-    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    error = refusal(KINETICS, raw)
-    assert error.reason == "bad_label_file"
-    assert words in str(error)
-    assert str(folder if "twice" in words else folder / name) in str(error)
 
 
 # ------------------------------------------------------------------- other joint orders, names, frames, pictures

@@ -276,21 +276,6 @@ def test_pictures_that_were_scaled_are_refused(raw: Path) -> None:
     assert read(raw)[1]["dropped"] == {"other_picture_size": N}
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"annot2": None}, "'annot2': expected a variable of this name, found only"),
-        ({"annot2": np.ones((14, 1))}, "'annot2': expected a cell of 14 cameras"),
-        ({"annot3": cell(*[np.ones((N, 84))] * 13)}, "'annot3': expected a cell of 14 cameras, found (13, 1)"),
-        ({"annot3": cell(*[np.ones((N + 1, 84))] * 14)}, "'annot3{1}': expected numbers of shape (5, 84)"),
-        ({"annot2": cell(*["text"] * 14)}, "'annot2{1}': expected numbers"),
-    ],
-)
-def test_labels_of_another_shape_are_refused_by_name(raw: Path, changes: dict[str, Any], words: str) -> None:
-    write_annot(raw, **changes)
-    assert words in str(refusal(raw))
-
-
 def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -> None:
     (raw / "S1/Seq1/annot.mat").unlink()
     assert read(raw)[1]["set_aside"] == "no_label"

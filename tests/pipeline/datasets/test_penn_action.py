@@ -1,5 +1,4 @@
 import functools
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from scipy.io import savemat
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.by_hand import read_one, refusal, touch
+from tests.pipeline.datasets.by_hand import read_one, touch
 
 PENN = datasets.get("penn_action")
 INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
@@ -142,23 +141,6 @@ def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dic
     assert (account["kept"], account["set_aside"]) == (3, "")
     (told,) = account["notes"]
     assert note in told
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"x": np.ones((3, 12))}, "0001.mat: 'x': expected numbers of shape (any, 13), found (3, 12) float64"),
-        ({"y": np.ones((2, 13))}, "'y': expected numbers of shape (3, 13), found (2, 13)"),
-        ({"x": None}, "'x': expected a variable of this name, found only ['dimensions', 'nframes', 'train', 'vis"),
-        ({"x": np.array([["a"] * 13] * 3)}, "'x': expected numbers"),
-        ({"train": 0}, "'train': expected 1 or -1, found 0"),
-    ],
-)
-def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    write_video(tmp_path, **changes)
-    error = pickle.loads(pickle.dumps(refusal(PENN, tmp_path)))  # as from another process
-    assert error.reason == "bad_label_file"
-    assert words in str(error)
 
 
 def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Path) -> None:

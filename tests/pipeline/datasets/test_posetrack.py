@@ -1,6 +1,5 @@
 import functools
 import json
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -275,45 +274,6 @@ def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path: Path, annota
     assert account["set_aside"] == "no_annotations"
     assert account["set_aside"] in POSETRACK.harmless
     assert account["found"] == sum(account["dropped"].values()) == found
-
-
-# ------------------------------------------------------------------------------------------------ hostile files
-
-
-WRONG = [  # place in the file's content, value, words of the error
-    (("images",), {}, "'images': expected a list of objects, found an object"),
-    (("images", 3, "id"), None, "'images[3].id': expected a whole number, found nothing"),
-    (("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number out of range"),
-    (("images", 3, "is_labeled"), None, "'images[3].is_labeled': expected true or false, found nothing"),
-    (("images", 3, "file_name"), 3.5, "'images[3].file_name': expected text, found 3.5"),
-    (("annotations", 2, "image_id"), None, "'annotations[2].image_id': expected a whole number"),
-    (("annotations", 2, "track_id"), 1.5, "'annotations[2].track_id': expected a whole number, found 1.5"),
-    (("annotations", 2, "keypoints"), [1, 2, 3], "keypoints': expected numbers of shape (51), found (3,) int64"),
-    (("annotations", 2, "keypoints"), [10**400] * 51, "keypoints': expected numbers of shape (51)"),
-    (("annotations", 2, "bbox"), [1, 2, 3], "'annotations[2].bbox': expected numbers of shape (4), found (3,)"),
-    (("categories",), [], "'categories[0].keypoints': expected the names of the joints, found nothing"),
-    (("categories", 0, "keypoints", 4), "left_ear", "expected names, each once, found a text"),
-    (("categories", 0, "keypoints", 4), "right_eye", "expected none but nose, head_bottom, head_top"),
-    (("categories", 0, "keypoints"), NAMES[:3], "'annotations[0].keypoints': expected numbers of shape (9)"),
-    ((), "", "expected JSON, found JSONDecodeError"),
-    ((), "[" * 100_000, "expected JSON, found RecursionError"),
-    ((), "[]", "'file': expected an object, found 0 entries"),
-    ((), "{}", "'images': expected a list of objects, found nothing"),
-]
-
-
-@pytest.mark.parametrize(("path", "value", "words"), WRONG)
-def test_what_is_of_another_kind_is_refused_by_file_and_key(
-    tmp_path: Path, path: tuple[Any, ...], value: Any, words: str
-) -> None:
-    labels = content()
-    labels["categories"][0]["keypoints"] = list(NAMES)
-    if path:
-        functools.reduce(operator.getitem, path[:-1], labels)[path[-1]] = value
-    file = write(tmp_path, labels if path else value)
-    error = refusal(tmp_path)
-    assert (error.file, error.reason) == (file, "bad_label_file")
-    assert words in str(error)
 
 
 # ------------------------------------------------------------------------------------------------ the whole

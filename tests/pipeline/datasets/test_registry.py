@@ -91,24 +91,3 @@ def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     install(monkeypatch, ("one", "amass", "a:A", Dances))
     with pytest.raises(PipelineError, match="'amass' of package one has the name of one of ours"):
         datasets.names()
-
-
-@pytest.mark.parametrize(
-    ("name", "totals", "known"),  # videos and frames of the splits; how many files a download has
-    [
-        ("penn_action", {"train": (1258, None), "test": (1068, None), "all": (2326, 163_841)}, [2326] * 2),
-        ("posetrack", {"val": (170, None)}, [593, 593, 170, 170]),
-        ("insta_variety", {"train": (13_601, None)}, [273, None]),
-        ("kinetics", {"val": (19_906, None)}, [None, None, 19_906, None]),
-        ("mpi_inf_3dhp", {"train": (128, 8 * 131_592), "test": (6, 24_888)}, [16, 128, 16, 6, 6]),
-        ("h36m", {"train": (600, 1_559_752), "val": (240, 550_644)}, [*[600] * 3, *[240] * 3, 1, 7]),
-        ("3dpw", {"train": (24, None), "validation": (12, None), "test": (24, None)}, [24, 12, 24, 60]),
-    ],
-)
-def test_the_releases_are_counted(
-    name: str, totals: dict[str, tuple[int, int | None]], known: list[int | None]
-) -> None:
-    dataset = datasets.get(name)
-    counted = {split: total for split, total in dataset.totals.items() if (total.videos, total.frames) != (None, None)}
-    assert {split: (total.videos, total.frames) for split, total in counted.items()} == totals
-    assert [part.known for part in dataset.parts] == known

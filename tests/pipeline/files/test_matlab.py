@@ -1,6 +1,5 @@
 """MATLAB files of both kinds, and .npz archives: what is read, and what is refused."""
 
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -155,26 +154,6 @@ def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path: Path) -> Non
     for key, words in (("b", "only .*'objects'"), ("objects", "allow_pickle")):
         with pytest.raises(RawDataError, match=f"{key}'.*{words}"):
             load_npz(file, [key])
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    "v5": lambda file: load_mat(file, ["a"]),
-    "v7.3": lambda file: load_hdf5(file, SHAPE),
-    "npz": lambda file: load_npz(file, ["a"]),
-}
-
-
-@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_a_file_of_another_kind_is_refused_and_a_pipe_is_not_waited_for(tmp_path: Path, read: Any) -> None:
-    begins = [b"", b"<html>", b"\x80\x04N.", b"\x89HDF\r\n\x1a\n", b"MATLAB 5.0".ljust(124) + b"\0\1IM", b"PK\x03\x04"]
-    for content in begins:
-        (tmp_path / "x").write_bytes(content + bytes(600))
-        with pytest.raises(RawDataError, match="expected"):
-            read(tmp_path / "x")
-    os.mkfifo(tmp_path / "pipe")
-    for file in (tmp_path / "pipe", tmp_path, tmp_path / "none"):
-        with pytest.raises(RawDataError, match="expected"):
-            read(file)
 
 
 @pytest.mark.parametrize("stored", [[[1, 2], [3]], [["a", "b"]], [[1, 2, 3]], [[1j, 2]], [[None, 1]], 5])

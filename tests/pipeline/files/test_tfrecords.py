@@ -112,15 +112,6 @@ def test_every_shorter_file_gives_the_whole_records_and_a_problem(file: Path) ->
         assert bool(problems) is (size not in ends)  # cut between two records, nobody can tell
 
 
-def test_what_lies_behind_the_break_is_one_span(file: Path) -> None:
-    whole = bytearray(file.read_bytes())
-    whole[25] ^= 1  # the second length
-    file.write_bytes(whole)
-    assert spans(file) == [(0, 25), (25, 73)]
-    with pytest.raises(TFRecordError, match=r"length of the record at byte 25 .*: all from byte 25 on is out of reach"):
-        read(file, 25, 73)
-
-
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_BYTES + 1, MAX_BYTES])
 def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, length: int) -> None:
     file = tmp_path / "x.tfrecord"
