@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.cli.console import WRONG, err, out, plain, show, show_json
+from pipeline.cli.console import WRONG, err, out, plain, show, show_json, show_text
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class CommandResult:
 
     rows: Any
     text: list[str | Table] = field(default_factory=list)  # in rich's markup, line by line
-    problems: list[str] = field(default_factory=list)  # printed last; with `--json`, on standard error
+    problems: list[str] = field(default_factory=list)  # printed last; beside a document, on standard error
     exit_code: int = 0
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
@@ -33,15 +33,18 @@ class CommandResult:
             self.line(text, mark, indent)
 
 
-def print_result(result: CommandResult, *, as_json: bool = False) -> int:
-    """Print a command's result, and return its exit code."""
-    if as_json:
-        show_json(result.rows)
-    for part in () if as_json else result.text:
-        if isinstance(part, Table):
-            show(part)
-        else:
-            out.print(part)
+def print_result(result: CommandResult, *, as_json: bool = False, instead: str | None = None) -> int:
+    """Print a command's result, and return its exit code: 1 where there are problems.
+
+    as_json: the rows, as one document. instead: a document that is printed in their place.
+    """
+    if as_json or instead is not None:
+        show_json(result.rows) if instead is None else show_text(instead)
+        to = err
+    else:
+        to = out
+        for part in result.text:
+            show(part) if isinstance(part, Table) else out.print(part)
     for problem in result.problems:
-        (err if as_json else out).print(f"{WRONG} {plain(problem)}")
-    return result.exit_code
+        to.print(f"{WRONG} {plain(problem)}")
+    return result.exit_code or int(bool(result.problems))

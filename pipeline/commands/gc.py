@@ -6,8 +6,9 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.cli.console import DOUBT, out, plain, show_json, size
+from pipeline.cli.console import DOUBT, size
 from pipeline.cli.options import json_option
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import count
 from pipeline.commands.settings.arguments import cache_option
 
@@ -30,14 +31,10 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Removed files, and what was left, with the reason."""
-    found = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
-    if args.json:
-        show_json({"dry_run": args.dry_run, "removed": found.removed, "bytes": found.bytes, "left": found.skipped})
-        return 0
-    for text in found.removed:
-        out.print(f"[dim]{'would be removed' if args.dry_run else 'removed'}[/dim] {plain(text)}")
-    for text in found.skipped:
-        out.print(f"{DOUBT} left: {plain(text)}")
-    verb = "would be removed" if args.dry_run else "removed"
-    out.print(f"{count(len(found.removed), 'path')} {verb}, {size(found.bytes)}")
-    return 0
+    done = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
+    rows = {"dry_run": args.dry_run, "removed": done.removed, "bytes": done.bytes, "left": done.skipped}
+    result, verb = CommandResult(rows), "would be removed" if args.dry_run else "removed"
+    result.lines(done.removed, f"[dim]{verb}[/dim]")
+    result.lines((f"left: {text}" for text in done.skipped), DOUBT)
+    result.line(f"{count(len(done.removed), 'path')} {verb}, {size(done.bytes)}")
+    return print_result(result, as_json=args.json)

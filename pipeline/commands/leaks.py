@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cache
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.progress import bar
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.commands.maintenance.leaks import (
     NOT_COMPARABLE,
@@ -45,51 +46,45 @@ def run(args: argparse.Namespace) -> int:
         raise PipelineError("--raw goes with --pictures")
     opened = cache.open(args.cache)
     splits = [opened[name] for name in opened.splits]
-    found = compare_names(splits)
+    compared = compare_names(splits)
     if args.pictures is not None:
         pictures = {}
         for split in splits:
             raw = None if args.raw is None else args.raw / split.name.partition("/")[0]
             with bar(f"pictures   {split.name}", err, unit="video") as progress:
                 pictures[split.name] = sample_pictures(split, raw, args.pictures, cores(args.workers), progress)
-        found += compare_pictures(pictures)
-    if args.json:
-        show_json([as_dict(one) for one in found])
-    else:
-        for line in lines(found, None if args.all else FEW):
-            out.print(line)
-        if args.pictures is None:
-            out.print(f"{IDLE} pictures were not compared: --pictures 3")
-    return 1 if any(one.leaks for one in found) else 0
+        compared += compare_pictures(pictures)
+    result = CommandResult(compared, exit_code=int(any(pair.leaks for pair in compared)))
+    _add_text(result, compared, every=args.all)
+    if args.pictures is None:
+        result.line("pictures were not compared: --pictures 3", IDLE)
+    return print_result(result, as_json=args.json)
 
 
-def lines(found: Sequence[Comparison], most: int | None) -> Iterator[str]:
-    """As text, ready to be printed: what is shared first. `most`: so many things by name; None: all, and why others
-    cannot be determined."""
-    if not any(one.first != one.second for one in found):
-        yield "nothing to compare: there is no split called train, or none beside it"
-    for one in found:
-        if not one.common:
-            continue
-        which = f"{one.first} has twice" if one.first == one.second else f"{one.first} and {one.second} share"
-        yield f"{WRONG if one.leaks else DOUBT} {plain(which)} {count(len(one.common), one.what)}:"
-        named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in one.common]
-        yield from (f"    {plain(text)}" for text in few(named, len(named) if most is None else most, "leaks --all"))
+def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
+    """What is shared first. every: all things by name, and why others cannot be determined."""
+    if not any(pair.first != pair.second for pair in compared):
+        result.line("nothing to compare: there is no split called train, or none beside it")
     clean, unknown = defaultdict[str, list[str]](list), defaultdict[tuple[str, str], list[str]](list)
-    for one in found:
-        if one.unknown:
-            unknown[one.what, one.unknown].append(f"{one.first} and {one.second}")
-        elif not one.common:
-            clean[f"{one.first} and {one.second}"].append(one.what)
-    for pair, whats in clean.items():
-        yield f"{DONE} {plain(pair)} share no {' and no '.join(whats)}"
-    if most is not None:
+    for pair in compared:
+        both = f"{pair.first} and {pair.second}"
+        if pair.common:
+            which = f"{pair.first} has twice" if pair.first == pair.second else f"{both} share"
+            result.line(f"{which} {count(len(pair.common), pair.what)}:", WRONG if pair.leaks else DOUBT)
+            named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
+            result.lines(few(named, len(named) if every else FEW, "leaks --all"), indent=4)
+        if pair.unknown:
+            unknown[pair.what, pair.unknown].append(both)
+        elif not pair.common:
+            clean[both].append(pair.what)
+    result.lines((f"{both} share no {' and no '.join(whats)}" for both, whats in clean.items()), DONE)
+    if not every:
         if unknown:
-            yield f"{DOUBT} cannot be determined: {plain(_folded(unknown))} (leaks --all gives the reasons)"
+            result.line(f"cannot be determined: {_folded(unknown)} (leaks --all gives the reasons)", DOUBT)
         return
     for (what, why), pairs in unknown.items():
         where = count(len(pairs), "pair") + " of splits of two datasets" if why == NOT_COMPARABLE else ", ".join(pairs)
-        yield f"{DOUBT} {plain(f'{what}s of {where}: cannot be determined: {why}')}"
+        result.line(f"{what}s of {where}: cannot be determined: {why}", DOUBT)
 
 
 def _folded(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
@@ -101,9 +96,3 @@ def _folded(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
         what: pairs[0] if len(pairs) == 1 else f"{len(pairs):,} pairs of splits" for what, pairs in by_what.items()
     }
     return ", ".join(f"{what}s of {place}" for what, place in places.items())
-
-
-def as_dict(one: Comparison) -> dict[str, Any]:
-    """For --json."""
-    common = [common._asdict() for common in one.common]
-    return {"first": one.first, "second": one.second, "what": one.what, "common": common, "unknown": one.unknown}

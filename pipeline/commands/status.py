@@ -8,38 +8,24 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from rich.table import Table
 
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
-from pipeline.cli.console import (
-    DOUBT,
-    IDLE,
-    WRONG,
-    err,
-    fits,
-    out,
-    plain,
-    printable,
-    show,
-    show_json,
-    show_text,
-    size,
-    table,
-)
+from pipeline.cli.console import DOUBT, IDLE, err, fits, plain, printable, size, table
 from pipeline.cli.options import json_option
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
-from pipeline.commands.maintenance.overview import accepted_of, sizes
+from pipeline.commands.maintenance.overview import accepted_of, stored_bytes
 from pipeline.commands.settings.arguments import cache_option, chosen, splits_argument
 from pipeline.conversion.committed import missing_names, missing_now, recorded_raw, why_empty
 from pipeline.datasets import installed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.reasons import reason
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 HELP: Final = "Show what is in a cache: videos, tracks, frames kept and dropped, streams."
 
@@ -78,80 +64,61 @@ def run(args: argparse.Namespace) -> int:
     known, names = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
     for text in datasets.broken(name for name in names if name in known).values():
         err.print(f"{DOUBT} {plain(text)}")
-    every = [_status_of(opened, name, with_sizes=args.sizes) for name in chosen(args.splits, opened.splits)]
-    rows = [row for row in every if "accounting" in row]  # of the others the manifest cannot be read
-    problems = [problem for row in every for problem in row["problems"]] + _too_many(rows, args.max_rejected)
-    if args.json:
-        show_json(every)
-    elif args.csv:
-        for line in _csv([opened[row["split"]] for row in rows]):
-            show_text(line)
+    result = CommandResult([_status_of(opened, name, sizes=args.sizes) for name in chosen(args.splits, opened.splits)])
+    rows = [row for row in result.rows if "accounting" in row]  # of the others the manifest cannot be read
+    result.problems = [problem for row in result.rows for problem in row["problems"]]
+    result.problems += _too_many(rows, args.max_rejected)
+    if args.csv:
+        return print_result(result, instead="".join(_csv([opened[row["split"]] for row in rows])))
+    if not result.rows:
+        result.line("no split is committed yet")
+        result.lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif args.sizes:
-        show(_sizes_table([row["split"] for row in rows], [row["sizes"] for row in rows]))
+        result.text.append(_sizes_table(rows))
+    elif fits(whole := _table(rows, range(len(COLUMNS)))):
+        result.text.append(whole)
     else:
-        _print_overview(rows, args)
-    for text in problems:
-        (err if args.json or args.csv else out).print(f"{WRONG} {plain(text)}")
-    for row in () if args.json or args.csv else rows:
-        _print_missing(row, args.cache, every=args.all)
-    return 1 if problems else 0
-
-
-def _print_overview(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
-    """The table of splits, and what is to be said of them."""
-    whole = _table(rows, range(len(COLUMNS)))
-    if fits(whole):
-        show(whole)
-    else:
-        show(_table(rows, range(4)))
-        out.print()
-        show(_table(rows, (0, 4, 5)))
-    for row in rows:
-        for text in row["accepted"]:
-            out.print(f"{IDLE} {plain(text)}")
-    for text in (*beside_the_release(rows), *_undecodable_lines(rows)):
-        out.print(f"{DOUBT} {plain(text)}")
-    for row in rows:
-        _print_videos(row, args.cache, every=args.all)
+        result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
+    if not args.sizes:
+        for row in rows:
+            result.lines(row["accepted"], IDLE)
+        result.lines((*beside_the_release(rows), *_undecodable_lines(rows)), DOUBT)
+        for row in rows:
+            for mark, texts in _of_videos(row, every=args.all):
+                more = command("status", "--all", "--cache", str(args.cache))
+                shown = few(texts, len(texts) if args.all else FEW, more)
+                result.lines((f"{row['split']}: {text}" for text in shown), mark)
+    return print_result(result, as_json=args.json)
 
 
 def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
     """Splits of which more per cent of the videos are rejected, as messages."""
-    shares = [
-        (row, sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]) for row in rows
-    ]
-    return [
-        f"{row['split']}: {count(failed, 'video')} of {found:,} rejected, more than {most:g}%"
-        for row, failed, found in shares
-        if failed > most / 100 * found
-    ]
+    texts = []
+    for row in rows:
+        n, of = sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]
+        if n > most / 100 * of:
+            texts.append(f"{row['split']}: {count(n, 'video')} of {of:,} rejected, more than {most:g}%")
+    return texts
 
 
-def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
-    """The rejected videos of a split, how many have no labels; if `every`, each with dropped frames or notes."""
+def _of_videos(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
+    """Lists of a split's videos, each with its mark: rejected, without labels, without a track, gone from the raw
+    folder; if `every`, also those with dropped frames or notes."""
     failed = [video for video in row["videos"] if video["failed"]]
-    rejected = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed]
-    for text in few(rejected, len(rejected) if every else FEW, command("status", "--all", "--cache", str(root))):
-        out.print(f"{DOUBT} {row['split']}: {plain(text)}")
+    yield (
+        DOUBT,
+        [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed],
+    )
     without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
-    for why, n in without.items():
-        out.print(f"{IDLE} {row['split']}: {count(n, 'video')} without rows: {plain(why)}, {reason(why).meaning}")
-    names = [f"{name}: {why}" for name, why in row["without_track"].items()]
-    for text in few(names, len(names) if every else FEW, command("status", "--all", "--cache", str(root))):
-        out.print(f"{IDLE} {row['split']}: without a track: {plain(text)}")
+    yield IDLE, [f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}" for why, n in without.items()]
+    yield IDLE, [f"without a track: {name}: {why}" for name, why in row["without_track"].items()]
+    noted = []
     for video in row["videos"] if every else ():
-        if video["name"] in row["without_track"]:
-            continue
         dropped = {} if video["failed"] else video["dropped"]
-        if notes := [*_by_reason(dropped), *video["notes"]]:
-            out.print(f"{IDLE} {row['split']}: {plain(video['name'])}: {plain('; '.join(notes))}")
-
-
-def _print_missing(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
-    """The names of a split's missing videos, if `every` of all of them."""
-    names = [f"{row['split']}: missing: {name}" for name in missing_names(row["missing"])]
-    for text in few(names, len(names) if every else FEW, command("status", "--all", "--cache", str(root))):
-        out.print(f"{IDLE} {plain(text)}")
+        if video["name"] not in row["without_track"] and (notes := [*_by_reason(dropped), *video["notes"]]):
+            noted.append(f"{video['name']}: {'; '.join(notes)}")
+    yield IDLE, noted
+    yield IDLE, [f"missing: {name}" for name in missing_names(row["missing"])]
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
@@ -167,7 +134,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
         dropped += [f"{count(row['uncounted'], 'unread video')} not counted"] if row["uncounted"] else []
         cells = (
             plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
-            *(counts_text(row["accounting"], what) for what in ("videos", "tracks", "frames")),
+            *(_counts(row["accounting"], what) for what in ("videos", "tracks", "frames")),
             ", ".join(dropped) or "-",
             plain(", ".join(row["streams"])) or "-",
         )
@@ -175,23 +142,30 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
     return made
 
 
-def _sizes_table(names: Sequence[str], stored: Sequence[Mapping[str, Any]]) -> Table:
+def _counts(accounting: Mapping[str, Any], what: str) -> str:
+    """kept / found, and the number of the release."""
+    counts, known = accounting[what], accounting.get("known", {}).get(what)
+    return f"{counts['kept']:,} / {counts['found']:,}" + (f" of {known:,} known" if known is not None else "")
+
+
+def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line for the columns of each split, each stream and all tables; then their sum."""
-    made = table("split", "what", "bytes", "committed")
-    for name, of in zip(names, stored, strict=True):
-        for what, n_bytes in {"columns": of["columns"], **of["streams"]}.items():
-            made.add_row(plain(name), plain(what), size(n_bytes), plain(of["commits"][what] or "not known"))
-        made.add_row(plain(name), "tables, manifests", size(of["tables"]), "")
-    total = sum(of["columns"] + of["tables"] + sum(of["streams"].values()) for of in stored)
+    made, total = table("split", "what", "bytes", "committed"), 0
+    for row in rows:
+        stored = row["sizes"]
+        for what, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
+            made.add_row(plain(row["split"]), plain(what), size(n_bytes), plain(stored["commits"][what] or "not known"))
+        made.add_row(plain(row["split"]), "tables, manifests", size(stored["tables"]), "")
+        total += stored["columns"] + stored["tables"] + sum(stored["streams"].values())
     made.add_row("all", "", size(total), "")
     return made
 
 
-def _status_of(opened: cache.FeatureCache, name: str, *, with_sizes: bool) -> dict[str, Any]:
+def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[str, Any]:
     """`split_status`; where the split cannot be read, its name and the problem alone."""
     try:
         split = opened[name]
-        return split_status(split) | ({"sizes": sizes(split)} if with_sizes else {})
+        return split_status(split) | ({"sizes": stored_bytes(split)} if sizes else {})
     except cache.CacheError as error:
         return {"split": name, "problems": [str(error)]}
 
@@ -305,21 +279,16 @@ def stream_status(split: cache.Split, name: str) -> str:
 
 
 def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Where less was found than the release has, by split, and over all splits where only their sum is known."""
-    real = [row for row in rows if not row["stand_in"] and not row["imported"]]
-    compared = [(row["split"], [row], row["accounting"].get("known", {})) for row in real]
-    for name in dict.fromkeys(row["split"].partition("/")[0] for row in real):
-        of_dataset = [row for row in real if row["split"].partition("/")[0] == name]
-        dataset, by_split = installed(name), [row["accounting"].get("known", {}) for row in of_dataset]
-        if dataset is not None and "all" in dataset.totals and len(of_dataset) >= len(dataset.splits):
-            every = dataset.totals["all"].as_dict()
-            rest = {what: n for what, n in every.items() if not all(what in known for known in by_split)}
-            compared.append((f"{name}, all splits", of_dataset, rest))
-    for where, of, known in compared:
-        for what, in_release in known.items():
-            if (found := sum(row["accounting"][what]["found"] for row in of)) < in_release:
-                text = f"{where}: {found:,} {what} found of {in_release:,} in the release: the download is incomplete"
-                name, raw = of[0]["split"].partition("/")[0], Path(of[0]["raw"] or "")
+    """Where there is less than the release has."""
+    for row in rows:
+        if row["stand_in"] or row["imported"]:
+            continue
+        for what, in_release in row["accounting"].get("known", {}).items():
+            if (n := row["accounting"][what]["found"]) < in_release:
+                text = (
+                    f"{row['split']}: {n:,} {what} found of {in_release:,} in the release: the download is incomplete"
+                )
+                name, raw = row["split"].partition("/")[0], Path(row["raw"] or "")
                 if raw.name == name:  # doctor needs <raw>/<dataset>
                     text += f". What is missing: {command('doctor', name, '--raw', str(raw.parent))}"
                 yield text
@@ -333,9 +302,3 @@ def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 do = "replace them, then convert and extract again (extract --replace, where the files are the same)"
                 why = f"{count(lost, 'row')} without features in {stream}, because pictures could not be decoded"
                 yield f"{row['split']}: {why}; {do}"
-
-
-def counts_text(accounting: Mapping[str, Any], what: str) -> str:
-    """kept / found, and the number of the release."""
-    counts, known = accounting[what], accounting.get("known", {}).get(what)
-    return f"{counts['kept']:,} / {counts['found']:,}" + (f" of {known:,} known" if known is not None else "")

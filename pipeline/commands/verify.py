@@ -6,19 +6,20 @@ With --recompute, does every stream have the numbers of its rows' own frames?
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.cli.console import DONE, DOUBT, ERROR, IDLE, WRONG, err, out, plain, show_json, size
+from pipeline.cli.console import DONE, DOUBT, ERROR, IDLE, WRONG, err, plain, size
 from pipeline.cli.options import cores, json_option, whole
 from pipeline.cli.progress import Progress, bar
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.commands.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
 from pipeline.commands.maintenance.repair import Repair, repair
-from pipeline.commands.settings.arguments import cache_option, joined
+from pipeline.commands.settings.arguments import cache_option, chosen, joined
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
 
@@ -29,7 +30,7 @@ MOST_ROWS: Final = 20  # that are named on the terminal
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("splits", nargs="*", metavar="DATASET/SPLIT", help="only these; default: all of the cache")
+    add("splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET; default: all")
     cache_option(sub)
     add("--fast", action="store_true", help="sizes, indexes and small files only: seconds")
     add("--repair", action="store_true", help="remove damaged shards, and read and compute just their rows again")
@@ -56,33 +57,40 @@ def run(args: argparse.Namespace) -> int:
             raise PipelineError(f"--{name} goes with {' or '.join(f'--{other}' for other in others)}")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     workers = cores(args.workers)
-    done, report = None, _verify(args)
-    if not args.json:
-        _print(report)
+    result, splits = CommandResult({}), _splits(args)
+    report, done, again = _verify(args, splits), None, None
+    _report(result, report)
     if args.repair:
         done = repair(args.cache, report, raw=args.raw, body=args.body, workers=workers, bars=_bar)
-        for refused in done.refused:
-            err.print(f"{ERROR} {plain(refused)}")
-        report = _verify(args) if done.anything else report
-        if not args.json:
-            _print_repair(done)
-            if done.anything:
-                _print(report)
-    again = None
+        _repair(result, done)
+        if done.anything:
+            report = _verify(args, splits)
+            _report(result, report)
     if args.recompute:
-        where = {"splits": joined(args.splits) or None, "raw": args.raw, "weights": weights}
+        where = {"splits": splits, "raw": args.raw, "weights": weights}
         again = recompute(args.cache, args.recompute, seed=args.seed, workers=workers, bars=_bar, **where)
-        for refused in again.refused:
-            err.print(f"{ERROR} {plain(refused)}")
-        if not args.json:
-            _print_recomputed(again)
+        _recomputed(result, again)
+    for refused in (*(done.refused if done else ()), *(again.refused if again else ())):
+        err.print(f"{ERROR} {plain(refused)}")
     ok = report.ok and not (done and done.refused) and (again is None or again.ok)
-    if args.json:
-        keys = ("fast", "splits", "shards", "bytes", "problems", "notes")  # after a repair, what is left
-        damaged = [asdict(damage) for damage in report.damaged]
-        parts = {"repair": done and _as_dict(done), "recompute": again and _recomputed_as_dict(again)}
-        show_json({"ok": ok, **{key: getattr(report, key) for key in keys}, "damaged": damaged, **parts})
-    return 0 if ok else 1
+    keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")  # after a repair, what is left
+    result.rows = {
+        "ok": ok,
+        **{key: getattr(report, key) for key in keys},
+        "repair": done and _as_dict(done),
+        "recompute": again
+        and {"ok": again.ok, "compared": again.compared, "skipped": again.skipped, "refused": again.refused},
+    }
+    result.exit_code = 0 if ok else 1
+    return print_result(result, as_json=args.json)
+
+
+def _splits(args: argparse.Namespace) -> list[str] | None:
+    """The splits that are named, by a dataset's name all of its; None: all of the cache."""
+    names = list[str]()
+    for name in joined(args.splits):
+        names += [name] if "/" in name else chosen([name], cache.open(args.cache).splits)
+    return names or None
 
 
 def _bar(what: str) -> AbstractContextManager[Progress]:
@@ -90,9 +98,9 @@ def _bar(what: str) -> AbstractContextManager[Progress]:
     return bar(what, err, unit=unit)
 
 
-def _verify(args: argparse.Namespace) -> cache.Report:
+def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.Report:
     with bar("verify", err) as progress:
-        return cache.verify(args.cache, fast=args.fast, progress=progress, splits=joined(args.splits) or None)
+        return cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
 
 
 def _as_dict(done: Repair) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def _as_dict(done: Repair) -> dict[str, Any]:
         for made in done.extracted
     ]
     return {
-        "mended": done.cache.restored,
+        "repaired": done.cache.restored,
         "removed": done.cache.removed,
         "read": [{"split": split, "videos": videos} for split, videos in done.read.items()],
         "extracted": extracted,
@@ -110,65 +118,56 @@ def _as_dict(done: Repair) -> dict[str, Any]:
     }
 
 
-def _recomputed_as_dict(done: Recomputed) -> dict[str, Any]:
-    """For --json."""
-    compared = [
-        {**asdict(one), "ways": dict(one.ways), "misaligned": [row._asdict() for row in one.misaligned]}
-        for one in done.compared
-    ]
-    skipped = [one._asdict() for one in done.skipped]
-    return {"ok": done.ok, "compared": compared, "skipped": skipped, "refused": done.refused}
-
-
-def _print(report: cache.Report) -> None:
-    for problem in report.problems:
-        out.print(f"{WRONG} {plain(problem)}")
-    for note in report.notes:
-        out.print(f"{IDLE} {plain(note)}")
+def _report(result: CommandResult, report: cache.Report) -> None:
+    result.lines(report.problems, WRONG)
+    result.lines(report.notes, IDLE)
     summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"
-    if report.fast:
-        summary += ", sizes and indexes only"
-    out.print(f"{DONE} intact: {summary}" if report.ok else f"{count(len(report.problems), 'problem')} in {summary}")
+    summary += ", sizes and indexes only" * report.fast
+    if report.ok:
+        result.line(f"intact: {summary}", DONE)
+    else:
+        result.line(f"{count(len(report.problems), 'problem')} in {summary}")
 
 
-def _print_repair(done: Repair) -> None:
+def _repair(result: CommandResult, done: Repair) -> None:
     """What was restored and removed, and what was read and computed again."""
     if not done.anything:
-        out.print("nothing to repair")
+        result.line("nothing to repair")
     for what, keys in (("restored", done.cache.restored), ("removed, of damaged shards", done.cache.removed)):
         if keys:
-            out.print(f"{count(len(keys), 'file')} {what}:")
-            for key in few(keys, FEW, "all below the cache"):
-                out.print(f"  {plain(key)}")
+            result.line(f"{count(len(keys), 'file')} {what}:")
+            result.lines(few(keys, FEW, "all below the cache"), indent=2)
     for split, videos in done.read.items():
-        out.print(f"{split}: {count(len(videos), 'video')} read again")
+        result.line(f"{split}: {count(len(videos), 'video')} read again")
     for made in done.extracted:
         name = f"{made.plan.split}, {made.plan.spec.name}"
-        out.print(f"{plain(name)}: {count(made.computed, 'row')} computed again, {made.carried:,} carried over")
+        result.line(f"{name}: {count(made.computed, 'row')} computed again, {made.carried:,} carried over")
 
 
-def _print_recomputed(done: Recomputed) -> None:
+def _recomputed(result: CommandResult, done: Recomputed) -> None:
     """A line for each stream; then rows that fit a neighbour's frame better, and what could not be compared."""
-    for one in done.compared:
-        name = plain(f"{one.split}, {one.stream}")
-        ways = "; ".join(f"{way}: {rows:,}" for way, rows in one.ways.items())
-        mark = WRONG if one.misaligned or one.not_computed else DONE
-        what = f"{count(one.rows, 'row')} computed again ({plain(ways)}), largest difference {one.largest:.2%}"
-        out.print(f"{mark} {name}: {what}" if one.rows else f"{IDLE} {name}: no rows to compare")
-        if one.misaligned:
-            out.print(f"  {count(len(one.misaligned), 'row')} with the numbers of another frame:")
+    for stream in done.compared:
+        name = f"{stream.split}, {stream.stream}"
+        if not stream.rows:
+            result.line(f"{name}: no rows to compare", IDLE)
+            continue
+        ways = "; ".join(f"{way}: {rows:,}" for way, rows in stream.ways.items())
+        what = f"{count(stream.rows, 'row')} computed again ({ways}), largest difference {stream.largest:.2%}"
+        result.line(f"{name}: {what}", WRONG if stream.misaligned or stream.not_computed else DONE)
+        if stream.misaligned:
+            result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
         misaligned = [
             f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
             f"{row.neighbour_differs:.2%}"
-            for row in one.misaligned
+            for row in stream.misaligned
         ]
-        for text in few(misaligned, MOST_ROWS, "verify --recompute --json"):
-            out.print(f"    {plain(text)}")
-        if others := one.differing - len(one.misaligned):
-            what = f"{count(others, 'row')} of {SUSPICIOUS:.1%} difference or more"
-            out.print(f"  {DOUBT} {what}, which fit no neighbour clearly better")
-        if one.not_computed:
-            out.print(f"  {count(one.not_computed, 'row')} not compared, the first: {plain(one.problem)}")
+        result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
+        if differing := stream.differing - len(stream.misaligned):
+            what = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
+            result.line(f"{what}, which fit no neighbour clearly better", DOUBT, indent=2)
+        if stream.not_computed:
+            what = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+            result.line(what, indent=2)
     for skipped in done.skipped:
         mark = IDLE if skipped.why == IMPORTED else WRONG
-        out.print(f"{mark} {plain(f'{skipped.split}, {skipped.stream}: not compared: {skipped.why}')}")
+        result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)

@@ -24,7 +24,7 @@ import cache
 from pipeline.accounting import Totals
 from pipeline.cli.console import duration
 from pipeline.cli.text import count
-from pipeline.commands.maintenance.overview import A_CROP, SplitPlan, columns_bytes, sizes, stream_bytes
+from pipeline.commands.maintenance.overview import A_CROP, SplitPlan, columns_bytes, stored_bytes, stream_bytes
 from pipeline.conversion.convert import read_videos
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset
@@ -308,5 +308,5 @@ def bytes_of_a_crop(splits: Sequence[cache.Split]) -> float:
         with contextlib.suppress(cache.CacheError):
             for name in (name for name in split.streams if split.stream_manifest(name).get("dtype") == BYTES):
                 rows += int(split.rows_by_shard()[split.stream_shards(name)].sum())
-                n_bytes += sizes(split)["streams"][name]
+                n_bytes += stored_bytes(split)["streams"][name]
     return n_bytes / rows if rows else A_CROP

@@ -223,7 +223,7 @@ def stream_bytes(rows: float, dim: int, dtype: str, each: float = A_CROP) -> flo
     return array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
 
 
-def sizes(split: cache.Split) -> dict[str, Any]:
+def stored_bytes(split: cache.Split) -> dict[str, Any]:
     """Bytes of a committed split as stored, `columns` and by stream, of its tables and manifests; and when committed.
 
     `tables`: all other files. `commits`: of "columns" and each stream, the time of the newest commit; None where lost.

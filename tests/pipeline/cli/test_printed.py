@@ -88,7 +88,9 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
         penn.convert()
         ran("less than the release has", *words)
         penn.convert("test")
-        ran("which is known over all splits", *words)
+        ran("in both splits", *words)
+        shutil.rmtree(penn.root / "penn_action")
+        ran("nothing is committed", *words)
 
 
 def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any, tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_verify(penn: Any, show: Any, network: Any, monkeypatch: pytest.MonkeyPa
     stream = penn.root / penn.name / "features/resnet50"
     with show("verify") as ran:
         ran("intact", "verify", "--cache", penn.root)
-        ran("by sizes and indexes", "verify", penn.name, "--fast", "--cache", penn.root)
+        ran("by sizes and indexes, a dataset's splits", "verify", "penn_action", "--fast", "--cache", penn.root)
         ran("nothing to repair", "verify", "--repair", "--cache", penn.root)
         spoil(stream / "c/1/0")
         spoil(penn.root / penn.name / "kp_2d/c/2/0/0")

@@ -13,7 +13,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.commands.maintenance.forecast import expected_rows, forecast
-from pipeline.commands.maintenance.overview import array_bytes, columns_bytes, plan_split, sizes, stream_bytes
+from pipeline.commands.maintenance.overview import array_bytes, columns_bytes, plan_split, stored_bytes, stream_bytes
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import plan_conversion
 from pipeline.files.raw.stand_in import MARKER
@@ -32,7 +32,7 @@ def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any,
     assert found["seconds"]["convert"] > 0
     penn.convert()
     into.extract(penn.root, precision="fast")
-    stored = sizes(penn.split)
+    stored = stored_bytes(penn.split)
     tables = found["bytes"].pop("tables")
     assert found["bytes"] == {"columns": stored["columns"], "resnet50": stored["streams"]["resnet50"]}
     assert tables == pytest.approx(stored["tables"], rel=0.2)
@@ -177,7 +177,7 @@ def test_bytes_of_many_rows(tmp_path: Path) -> None:
                 stream.write(shard, np.zeros((n, 3), np.float16), np.ones(n), np.zeros((n, 2), np.uint64))
             stream.commit({})
         split = cache.open(root)["a/train"]
-        found, files = sizes(split), split.store.files("a/train")
+        found, files = stored_bytes(split), split.store.files("a/train")
         assert found["columns"] == columns_bytes(rows, ("frame_index",)) == array_bytes(rows, 8)
         assert found["streams"]["s"] == stream_bytes(rows, 3, "float16")
         assert found["columns"] + found["streams"]["s"] + found["tables"] == sum(files.values())
