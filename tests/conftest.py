@@ -44,6 +44,8 @@ keep_files_in_memory()
 
 # The same examples each time, however long one takes on a busy machine.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
+# Others each time, for as long as one lets it: tests/cache/test_histories.py.
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=10**6, database=None)
 hypothesis.settings.load_profile("repeatable")
 
 

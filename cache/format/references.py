@@ -102,6 +102,8 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
     if unfinished or not any(name.startswith(CHECKPOINT) for name in writing):
         yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
     if unfinished:
+        if commit is None and PROVENANCE in names:  # of a commit that was never made
+            yield f"{place.home}/{PROVENANCE}"
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]
         for name in COLUMNS if place.stream is None else stream_arrays(place.stream):

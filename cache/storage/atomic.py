@@ -97,7 +97,7 @@ class WriterLock(Lock):
             with naming(file):
                 os.ftruncate(self._fd, 0)
                 os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-        except OSError:
+        except BaseException:
             self.close()
             raise
         _HELD.add(self)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,49 +95,6 @@ def test_another_versions_manifest_is_left_alone(root: Path, toy: Any) -> None:
     assert toy.tree(root) == before
 
 
-def test_damaged_shards_of_a_stream_are_removed_and_pending_again(root: Path, toy: Any) -> None:
-    before = toy.tree(root)
-    damaged = [f"{SPLIT}/features/{name}" for name in ("resnet50/c/1/0", "resnet50_ok/c/1", "resnet50_key/c/1/0")]
-    spoil(root / damaged[0])
-    (root / damaged[1]).unlink()
-    done = repaired(root)
-    assert done.streams == {(SPLIT, "resnet50"): (1,)}
-    assert sorted(done.removed) == sorted([damaged[0], damaged[2]])
-    report = cache.verify(root)
-    assert (report.ok, report.notes) == (True, ())
-    assert cache.open(root)[SPLIT].was_invalidated("resnet50")
-    with StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
-        assert writer.pending == [1]
-    toy.write_stream(root)
-    assert toy.tree(root) == before
-
-
-def test_a_damaged_shard_with_rows_of_tracks_waits_for_the_raw_data(root: Path, toy: Any) -> None:
-    spoil(root / f"{SPLIT}/kp_2d/c/2/0/0")
-    before = toy.tree(root)
-    assert repaired(root).rows == {SPLIT: (2,)}
-    assert toy.tree(root) == before
-
-
-def test_a_damaged_shard_of_replaced_rows_alone_is_removed(root: Path, toy: Any) -> None:
-    again = toy.video("d", [70], seed=1)  # rows 37 to 107 were its: shard 2 is of no track now
-    toy.write(root, [again], drop=["d"], plan="d again")
-    tracks = {track.name: (track.start, track.stop) for track in cache.open(root)[SPLIT].tracks}
-    spoil(root / f"{SPLIT}/kp_2d/c/2/0/0")
-    (root / f"{SPLIT}/pose/c/2/0").unlink()
-    done = repaired(root)
-    assert (done.rows, done.refused) == ({}, [])
-    assert len(done.removed) == 9 - 1  # all columns' files of that shard
-    assert cache.verify(root).ok
-    split = cache.open(root)[SPLIT]
-    assert {track.name: (track.start, track.stop) for track in split.tracks} == tracks
-    assert split.manifest["plan"] == "d again"
-    for name, seed in (("a/0", 0), ("d/0", 1), ("f/0", 0)):
-        start, stop = tracks[name]
-        expected = toy.track(name, stop - start, seed=seed).columns["kp_2d"]
-        np.testing.assert_array_equal(split.rows("kp_2d", start, stop), expected)
-
-
 def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy: Any) -> None:
     spoil(root / f"{SPLIT}/features/resnet50/c/1/0")
     spoil(root / f"{SPLIT}/bbox/zarr.json")
@@ -166,60 +120,6 @@ def test_what_an_old_report_names_is_left_alone_where_it_is_intact_now(root: Pat
     assert (done.rows, done.streams) == ({}, {(SPLIT, "resnet50"): (3,)})
     assert all("/c/3" in key for key in done.removed)
     assert cache.verify(root).ok
-
-
-def test_an_intact_cache_and_one_of_a_killed_first_commit_are_not_touched(root: Path, tmp_path: Path, toy: Any) -> None:
-    toy.unfinished(tmp_path / "new", [toy.video("a", [40])])
-    for folder in (root, tmp_path / "new"):
-        before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-        assert repaired(folder) == cache.Repaired()
-        assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
-    with pytest.raises(CacheError, match="feature cache"):
-        cache.repair(tmp_path / "nowhere", cache.verify(root))
-
-
-DIED = 99
-
-
-def changes_of(work: Callable[[], object], *, die_at: int | None = None) -> int:
-    """How many changes of names and syncs a piece of work makes; in a process that dies before the n-th of them."""
-    count = 0
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("replace", "rename", "unlink", "mkdir", "fsync"):
-            real = getattr(os, name)
-
-            def change(*args: Any, real: Any = real, **options: Any) -> Any:
-                nonlocal count
-                count += 1
-                if count == die_at:
-                    os._exit(DIED)
-                return real(*args, **options)
-
-            patch.setattr(os, name, change)
-        work()
-    return count
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
-def test_a_repair_that_is_killed_anywhere_can_be_run_again(root: Path, tmp_path: Path, toy: Any, kills: int) -> None:
-    toy.write(root, [toy.video("d", [70], seed=1)], drop=["d"], plan="d again")
-    for key in ("bbox/zarr.json", "zarr.json", "features/resnet50_ok/c/3", "kp_2d/c/2/0/0"):  # the last: of no track
-        spoil(root / SPLIT / key)
-    calm = Path(shutil.copytree(root, tmp_path / "calm"))
-    total = changes_of(functools.partial(cache.repair, calm, cache.verify(calm)))
-    expected = toy.tree(calm)
-    for number in np.unique(np.linspace(1, total, kills).round()).astype(int).tolist():
-        killed = Path(shutil.copytree(root, tmp_path / str(number)))
-        report = cache.verify(killed)
-        child = os.fork()
-        if not child:
-            changes_of(functools.partial(cache.repair, killed, report), die_at=number)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == DIED
-        assert repaired(killed).refused == [], number
-        assert cache.verify(killed).ok, number
-        cache.gc(killed)
-        assert toy.tree(killed) == expected, number
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,6 @@ import cache
 from cache import CacheError, MissingSplit
 
 SPLIT = "toy/train"
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +80,6 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(repl
     assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
 
 
-def test_after_a_removal_no_stream_is_in_the_way(made: Path, tmp_path: Path, to: Path, toy: Any) -> None:
-    root = Path(shutil.copytree(made, tmp_path / "cache"))
-    toy.write(root, [], drop=["a"])  # no row is missing, though the stream's manifest is of the state before
-    done = cache.copy_split(root, SPLIT, to)
-    assert (done.streams, done.missing) == (("resnet50",), {})
-    assert contents(to, "resnet50") == contents(root, "resnet50")
-    toy.write(root, [], drop=[*"bcdef"], plan="nothing is left")
-    empty = to.with_name("empty")
-    assert cache.copy_split(root, SPLIT, empty).streams == cache.open(empty)[SPLIT].streams == ("resnet50",)
-    assert not cache.copy_split(root, SPLIT, empty).streams
-    assert cache.verify(empty).ok
-
-
 def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(
     replaced: Path, to: Path, tmp_path: Path, toy: Any
 ) -> None:
@@ -141,61 +123,6 @@ def test_labels_that_one_track_does_not_have_stay_missing(tmp_path: Path, to: Pa
     assert (cache.open(to)[SPLIT].rows("has_3d", 9, 49) == 255).all()
 
 
-def test_of_streams_that_lag_behind_it_copies_what_they_have(lagging: Path, to: Path, toy: Any) -> None:
-    done = cache.copy_split(lagging, SPLIT, to)
-    assert done.missing == {"resnet50": 41, "c3d": 8}
-    assert contents(to, "resnet50", "c3d") == contents(lagging, "resnet50", "c3d")
-    assert (cache.verify(to).ok, cache.verify(to).notes) == (True, ())
-    assert not cache.copy_split(lagging, SPLIT, to).streams
-    toy.write_stream(to)
-    assert contents(to, "resnet50")["bb/0"][1]["features/resnet50"]
-    assert contents(to, "resnet50")["a/0"] == contents(lagging, "resnet50")["a/0"], "computed once"
-    whole = to.with_name("whole")
-    assert cache.copy_split(to, SPLIT, whole, streams=["resnet50"]).missing == {}
-    assert len(cache.open(whole)[SPLIT].manifest["commits"]) == 1
-
-
-@pytest.mark.parametrize("which", ["replaced", "lagging"])
-def test_killed_anywhere_it_goes_on_to_the_same_bytes(
-    which: str, request: pytest.FixtureRequest, to: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = request.getfixturevalue(which)
-    changes = ("put", "put_small", "replace", "rename")
-    left, store = [10**6], type(cache.store_at(source))
-
-    def counted(name: str) -> Any:
-        real = getattr(store, name)
-
-        def change(self: Any, *args: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return real(self, *args, **options)
-
-        return change
-
-    for name in changes:
-        monkeypatch.setattr(store, name, counted(name))
-    cache.copy_split(source, SPLIT, to)
-    expected = toy.tree(to)
-    n_changes = 10**6 - left[0]
-    for step in range(1, 12, 5):  # killed again and again, after so many changes more each time
-        again = to.with_name(f"killed {step}")
-        for kills in itertools.count():
-            left[0] = step + kills // 3
-            try:
-                cache.copy_split(source, SPLIT, again)
-                break
-            except Killed:
-                assert kills < 3 * n_changes
-                if again.is_dir() and SPLIT in cache.FeatureCache(again):
-                    assert contents(again).keys() == contents(source).keys(), "all of the split, or none of it"
-        assert kills > 1
-        left[0] = 10**6
-        assert toy.tree(again) == expected
-        assert cache.verify(again).ok
-
-
 def test_a_split_or_stream_that_is_there_is_not_overwritten(root: Path, to: Path, toy: Any) -> None:
     toy.write(to, toy.videos())
     before = toy.tree(to)
@@ -233,16 +160,6 @@ def test_two_machines_work_is_merged(root: Path, to: Path, toy: Any) -> None:
     assert contents(root, "c3d", "resnet50") == contents(to, "c3d", "resnet50")
 
 
-def test_damaged_rows_are_not_copied(root: Path, to: Path) -> None:
-    file = root / SPLIT / "features/resnet50/c/0/0"
-    data = bytearray(file.read_bytes())
-    data[5] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(CacheError, match="to match its checksum"):
-        cache.copy_split(root, SPLIT, to)
-    assert cache.open(to)[SPLIT].streams == ()
-
-
 @pytest.mark.usefixtures("memory")
 def test_into_an_object_store_and_back(lagging: Path, to: Path, toy: Any) -> None:
     cache.copy_split(lagging, SPLIT, "s3://bucket/cache")
@@ -252,15 +169,3 @@ def test_into_an_object_store_and_back(lagging: Path, to: Path, toy: Any) -> Non
     directly = to.with_name("directly")
     cache.copy_split(lagging, SPLIT, directly)
     assert toy.tree(to) == toy.tree(directly)
-
-
-def test_no_writer_is_let_in_meanwhile(root: Path, to: Path, toy: Any) -> None:
-    tried = []
-
-    def write(done: int, total: int, what: str) -> None:
-        with pytest.raises(CacheError, match="no other writer"):
-            toy.write_stream(to) if "resnet50" in what else toy.write(to, [toy.video("x", [2])])
-        tried.append(what)
-
-    cache.copy_split(root, SPLIT, to, progress=write)
-    assert {*tried} == {SPLIT, f"{SPLIT}: resnet50"}

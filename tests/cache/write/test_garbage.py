@@ -15,13 +15,6 @@ from cache.storage import atomic
 HOME = Path("toy/train")
 
 
-def test_a_clean_cache_loses_nothing(root: Path, toy: Any) -> None:
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-    found = cache.gc(root)
-    assert (found.removed, found.bytes, found.skipped) == ([], 0, [])
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
-
-
 def refuse(folder: Path) -> None:
     raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
@@ -125,34 +118,6 @@ def test_a_damaged_manifest_costs_no_shard(root: Path) -> None:
     assert found.removed == []
     assert "manifest" in found.skipped[0]
     assert sorted(root.rglob("*")) == before
-
-
-def test_an_invalidated_shard_of_a_split_is_removed(root: Path, toy: Any) -> None:
-    refused = pytest.raises(CacheError, match="tracks that stay")
-    with toy.writer(root, "forget") as writer, refused:
-        writer.begin(["a"], invalidate=[0])
-    with toy.writer(root, "forget") as writer:
-        writer.begin(["a", "b"], invalidate=[0])
-        writer.commit(writer.entries)
-    assert "0" not in cache.open(root)[HOME.as_posix()].manifest["shards"]["bbox"]
-    assert cache.verify(root).ok
-    assert not (root / HOME / "bbox/c/0").exists()
-    assert cache.verify(root).notes == ()
-
-
-def test_invalidated_shards_of_a_stream_are_pending_again(root: Path, toy: Any) -> None:
-    split = HOME.as_posix()
-    before = toy.tree(root)
-    cache.invalidate(root, split, "resnet50", [1, 3])
-    opened = cache.open(root)[split]
-    assert opened.stream_manifest("resnet50")["weights"] == "known"
-    assert len(opened.windows(4, 4, "resnet50")) < len(opened.windows(4, 4))
-    cache.gc(root)
-    assert not (root / split / "features/resnet50/c/1").exists()
-    with StreamWriter(root, split, "resnet50", dim=4, plan="weights") as writer:
-        assert writer.pending == [1, 3]
-    toy.write_stream(root)
-    assert toy.tree(root) == before
 
 
 def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, MissingSplit, Staged, StreamShards, StreamWriter
-from cache.storage import local
+from cache import CacheError, MissingSplit, StreamShards, StreamWriter
 
 SPLIT = "toy/train"
 FORMS: dict[str, Any] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 0, "dtype": "bytes"}}
@@ -40,29 +37,6 @@ def root(tracks: Path) -> Path:
     return tracks
 
 
-@pytest.mark.parametrize("stream", FORMS)
-def test_staged_and_accepted_shards_have_the_bytes_of_written_ones(root: Path, toy: Any, stream: str) -> None:
-    other = root.with_name("other")
-    shutil.copytree(root, other)
-    with writer_of(root, stream) as writer:
-        for shard in writer.pending:
-            writer.write(*toy.given(writer, shard))
-        writer.commit({})
-    workers = shards_of(other, stream)  # before there is a writer, or a stream
-    with writer_of(other, stream) as writer:
-        for shard in reversed(writer.pending):
-            staged = workers.stage(*toy.given(workers, shard))
-            assert pickle.loads(pickle.dumps(staged)) == staged
-            sizes = {name: int(record.partition(":")[0]) for name, record in staged.records.items()}
-            assert {name: (other / key).stat().st_size for name, key in staged.keys.items()} == sizes
-            writer.accept(Staged(**json.loads(json.dumps(dataclasses.asdict(staged)))))
-        assert writer.pending == []
-        writer.commit({})
-    assert toy.tree(other) == toy.tree(root)
-    assert cache.verify(other).ok
-    assert writing(other, stream) == []
-
-
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
@@ -79,14 +53,6 @@ def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) 
             with pytest.raises(CacheError, match=r"expected what is staged to be of .*Compute it again"):
                 writer.accept(one)
         assert writer.pending == [0, 1, 2, 3, 4]
-
-
-def test_a_shard_that_was_staged_before_other_videos_came_is_good_still(root: Path, toy: Any) -> None:
-    old = shards_of(root)
-    toy.write(root, [toy.video("g", [5])])
-    with writer_of(root) as writer:
-        writer.accept(old.stage(*toy.given(old, 1)))
-        assert writer.pending == [0, 2, 3, 4, 5]
 
 
 def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path, toy: Any) -> None:
@@ -129,36 +95,7 @@ def test_staging_checks_what_writing_checks(root: Path, toy: Any) -> None:
     assert writing(root) == []
 
 
-def test_a_full_disk_leaves_no_half_of_a_staged_shard(root: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Path, data: Any, own: Any = local.write_synced) -> None:
-        if "_key" in file.name:
-            file.write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(file))
-        own(file, data)
-
-    shards = shards_of(root)
-    monkeypatch.setattr("cache.storage.local.write_synced", full)
-    with pytest.raises(OSError, match="No space left"):
-        shards.stage(*toy.given(shards, 1))
-    assert writing(root) == []
-
-
 # ------------------------------------------------------------------------------------- killed workers, late workers
-
-
-def test_what_a_late_worker_stages_is_removed_by_the_next_writer(root: Path, toy: Any) -> None:
-    late = shards_of(root)
-    toy.write_stream(root)
-    before = toy.tree(root)
-    late.stage(*toy.given(late, 1))  # it does not know that all is done
-    (root / SPLIT / "features/resnet50/.writing/staged-resnet50-1-half.tmp").write_bytes(b"torn")
-    assert len(writing(root)) == 4
-    assert toy.tree(root) == before
-    assert cache.verify(root).ok
-    with writer_of(root) as writer:
-        assert writing(root) == ["lock"]
-        assert writer.pending == []
-    assert writing(root) == []
 
 
 @pytest.mark.parametrize("plan", ["weights", "others"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 import cache
 from cache import CacheChanged, CacheError, StreamWriter
@@ -18,41 +17,11 @@ def writer_of(root: Path, **options: Any) -> StreamWriter:
     return StreamWriter(root, "toy/train", "resnet50", **{"dim": 4, "plan": "weights", **options})
 
 
-def test_pending_are_the_shards_with_committed_rows(tracks: Path, toy: Any) -> None:
-    with writer_of(tracks) as writer:
-        assert writer.pending == [0, 1, 2, 3, 4]
-        assert writer.rows(4) == range(128, 143)
-        for shard in (3, 0):
-            writer.write(*toy.given(writer, shard))
-        assert writer.pending == [1, 2, 4]
-        writer.commit({"weights": "known"})
-        assert writer.pending == [1, 2, 4]
-    split = cache.open(tracks)["toy/train"]
-    assert split.streams == ("resnet50",)
-    assert split.stream_manifest("resnet50")["weights"] == "known"
-    assert split.stream_manifest("resnet50")["split_digest"] == ""  # of no state of the split: shards are pending
-    assert split.windows(4, 4, "resnet50")[:, 0].min() == 0
-    assert split.windows(4, 4, "resnet50")[-1].tolist() == [123, 127]
-    toy.write_stream(tracks)
-    now = cache.open(tracks)["toy/train"]
-    assert now.stream_manifest("resnet50")["split_digest"] == split.manifest["digest"]
-    assert cache.verify(tracks).ok
-    through_zarr = zarr.open_array(tracks / "toy/train/features/resnet50", mode="r")[:]
-    np.testing.assert_array_equal(through_zarr, toy.features(np.arange(143), 4))
-
-
 def test_shards_of_dropped_videos_alone_are_not_pending(tracks: Path, toy: Any) -> None:
     toy.write(tracks, [toy.video("g", [3])], drop=["d"])
     with writer_of(tracks) as writer:
         assert writer.pending == [0, 1, 3, 4, 5]  # d took 37-107: all of shard 2
         assert writer.live(1).tolist() == [True] * 5 + [False] * 27
-
-
-def test_rows_without_features_are_counted_where_their_tracks_are_still_there(tracks: Path, toy: Any) -> None:
-    toy.write_stream(tracks, bad_rows=(3, 31, 32, 33, 100))  # 3 is of the video a, 31 to 33 lie in two shards
-    assert cache.open(tracks)["toy/train"].undecodable("resnet50") == 5
-    toy.write(tracks, [], drop=["a"])
-    assert cache.open(tracks)["toy/train"].undecodable("resnet50") == 4
 
 
 def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path: Path, toy: Any) -> None:
@@ -142,17 +111,6 @@ def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatc
     np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
 
 
-def test_a_stream_may_lag_behind_the_tracks(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, [toy.video("a", [40])])
-    toy.write_stream(tmp_path)
-    toy.write(tmp_path, [toy.video("b", [40])])
-    split = cache.open(tmp_path)["toy/train"]
-    assert split.windows(8, 8)[:, 0].max() == 96
-    assert split.windows(8, 8, "resnet50")[:, 0].max() == 32
-    with pytest.raises(CacheError, match="shard 2"):
-        split.read([[64, 72]], "resnet50")
-
-
 def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path: Path, toy: Any) -> None:
     with pytest.raises(CacheError, match="convert it before"), writer_of(tmp_path):
         pass
@@ -197,16 +155,6 @@ def test_a_deleted_stream_is_gone_can_be_written_again_and_open_splits_notice(tr
     np.testing.assert_array_equal(again, first + 1)
     with pytest.raises(CacheChanged):
         opened.read([[40, 44]], "resnet50")
-
-
-def test_one_writer_a_stream_but_several_streams_a_split(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, [toy.video("a", [10])])
-    with writer_of(tmp_path), StreamWriter(tmp_path, "toy/train", "other", dim=2, plan="p") as other:
-        assert other.pending == [0]
-        with pytest.raises(CacheError, match="process"), writer_of(tmp_path):
-            pass
-        with pytest.raises(CacheError, match="process"):
-            cache.delete_stream(tmp_path, "toy/train", "resnet50")
 
 
 def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path: Path, toy: Any) -> None:

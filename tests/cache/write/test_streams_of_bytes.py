@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -71,17 +70,6 @@ def test_a_mixture_takes_its_windows_and_not_its_bytes(cropped: Path) -> None:
         Mixture([dataclasses.replace(labels, fields=("features",))], seqlen=4)
 
 
-def test_windows_are_those_of_a_stream_of_numbers_with_the_same_rows(own: Path, toy: Any) -> None:
-    toy.write_stream(own, bad_rows=[3, 40])
-    split = cache.open(own)[SPLIT]
-    np.testing.assert_array_equal(split.windows(4, 2, "crops"), split.windows(4, 2, "resnet50"))
-    assert split.undecodable("crops") == 2
-    assert split.stream_shards("crops") == [0, 1, 2, 3, 4]
-    assert split.streams == ("crops", "resnet50")
-    with pytest.raises(CacheError, match="holds numbers, not bytes"):
-        split.blobs("resnet50", [0])
-
-
 def test_any_zarr_reader_gets_a_row_by_its_place(cropped: Path, toy: Any) -> None:
     split = cache.open(cropped)[SPLIT]
     group: Any = zarr.open_group(cropped / FEATURES, mode="r")
@@ -127,47 +115,6 @@ def test_what_does_not_fit_the_stream_or_a_shard_is_refused(tmp_path: Path, toy:
         numbers.write(0, [b"1", b"2"], ok, keys)
 
 
-def test_a_stream_of_bytes_stays_one(own: Path) -> None:
-    with pytest.raises(CacheError, match="expected bytes, found 4 numbers of float16"):
-        writer_of(own, dim=4, dtype="float16").__enter__()
-    for options in ({"dim": 3}, {"dtype": "float64"}, {"dim": 0, "dtype": "float16"}):
-        with pytest.raises(CacheError, match="or 0 of bytes"):
-            writer_of(own, **options)
-
-
-def test_no_stream_is_called_like_an_array_of_another(tmp_path: Path) -> None:
-    for name in ("crops_at", "crops_ok", "crops_key"):
-        with pytest.raises(CacheError, match="no stream's name"):
-            StreamWriter(tmp_path, SPLIT, name, dim=0, dtype="bytes", plan="p")
-
-
-def test_bytes_are_carried_over_by_their_keys(own: Path, toy: Any) -> None:
-    toy.write(own, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
-    with writer_of(own) as writer:
-        assert writer.pending == [5]
-        keys = toy.keys(np.arange(160, 187))
-        keys[:-1] = toy.keys(np.array([40, *range(11, 36)]))  # 40 could not be decoded, 186 is new
-        mask, blobs, ok = writer.carried(keys)
-        assert mask.tolist() == [True] * 26 + [False]
-        assert ok.tolist() == [0] + [1] * 25 + [0]
-        assert blobs == [b"", *toy.blobs(range(11, 36)), b""]
-        writer.write(5, blobs, ok, keys)
-        writer.commit({})
-    split = cache.open(own)[SPLIT]
-    assert split.blobs("crops", [161, 185]) == toy.blobs([11, 35])
-    assert cache.verify(own).ok
-
-
-def test_a_shard_of_which_no_picture_was_readable_has_no_bytes_at_all(tracks: Path, toy: Any) -> None:
-    toy.write_blobs(tracks, bad_rows=range(32, 64))
-    assert cache.verify(tracks).ok
-    assert cache.verify(tracks, fast=True).ok
-    split = cache.open(tracks)[SPLIT]
-    assert split.blobs("crops", [31, 64]) == toy.blobs([31, 64])
-    with pytest.raises(CacheError, match="row 40: its picture was not readable"):
-        split.blobs("crops", [40])
-
-
 def test_one_shard_is_held_once_while_it_is_written_and_read(tmp_path: Path, toy: Any) -> None:
     with toy.writer(tmp_path, "p", rows_per_shard=512, rows_per_chunk=64) as split:
         split.begin()
@@ -207,32 +154,3 @@ def test_places_decide_neither_how_much_is_read_nor_whose_bytes(own: Path, toy: 
     toy.write(own, [], drop=["a"])  # else nothing is carried over
     with writer_of(own) as writer, pytest.raises(CacheError, match="expected bytes of row"):
         writer.carried(toy.keys(rows))
-
-
-def test_every_array_of_it_is_known_by_name(own: Path) -> None:
-    left = [f"{FEATURES}/crops/c/9", f"{FEATURES}/crops_at/c/9"]
-    (own / left[0]).write_bytes(b"left")
-    (own / left[1]).mkdir()
-    (own / left[1] / "0").write_bytes(b"left")
-    assert sorted(cache.gc(own).removed) == left
-    assert cache.verify(own).notes == ()
-    shutil.rmtree(own / FEATURES / "crops")
-    assert sorted(cache.gc(own).removed) == [f"{FEATURES}/crops_{part}" for part in ("at", "key", "ok")]
-
-
-def test_a_copy_has_the_bytes_of_every_row(own: Path, tmp_path: Path, toy: Any) -> None:
-    toy.write(own, [toy.video("b", [40])], drop=["b"], plan="second")
-    toy.write_blobs(own)
-
-    def contents(root: Path) -> dict[str, Any]:
-        split, found = cache.open(root)[SPLIT], {}
-        for track in split.tracks:
-            ok = split.rows("features/crops_ok", track.start, track.stop)
-            found[track.name] = ok.tolist(), split.blobs("crops", track.start + np.flatnonzero(ok))
-        return found
-
-    before = contents(own)
-    assert sum(ok.count(0) for ok, _ in before.values()) == 2
-    cache.copy_split(own, SPLIT, tmp_path / "copy")
-    assert contents(tmp_path / "copy") == before
-    assert cache.verify(tmp_path / "copy").problems == ()

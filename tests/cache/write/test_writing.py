@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -99,23 +97,6 @@ def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_pa
     assert cache.verify(tmp_path).ok
 
 
-def test_a_replaced_video_is_appended_and_a_dropped_one_goes(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    changed = toy.video("b", [6], seed=7)
-    toy.write(tmp_path, [changed], drop=["b", "d"])
-    split = cache.open(tmp_path)["toy/train"]
-    assert [track.name for track in split.tracks] == ["a/0", "e/0", "e/1", "f/0", "b/0"]
-    assert [video.name for video in split.videos] == ["a", "c", "e", "f", "b"]
-    assert [track.video for track in split.tracks] == ["a", "e", "e", "f", "b"]
-    assert split.videos[3].account == toy.video("f", [28])[0].account
-    assert split.videos[4].fingerprint == changed[0].fingerprint
-    start = split.tracks[4].start
-    np.testing.assert_array_equal(split.rows("kp_2d", start, start + 6), changed[1][0].columns["kp_2d"])
-    assert split.track_of(np.array([9, 10, 36, 107, start, start + 6])).tolist() == [0, -1, -1, 1, 4, -1]
-    assert split.windows(3, 3)[:, 0].tolist() == [0, 3, 6, 107, 110, *range(115, 140, 3), start, start + 3]
-    assert cache.verify(tmp_path).ok
-
-
 def test_provenance_has_a_note_for_every_commit(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [3])])
     first = cache.open(tmp_path)["toy/train"].manifest
@@ -178,30 +159,3 @@ def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: An
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CacheError, match="no split's name"):
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
-
-
-def test_a_second_writer_gets_the_first_ones_process(tmp_path: Path, toy: Any) -> None:
-    with (
-        toy.writer(tmp_path, "p"),
-        pytest.raises(CacheError, match=f"process {os.getpid()} writing"),
-        toy.writer(tmp_path, "p"),
-    ):
-        pass
-    toy.write(tmp_path, [toy.video("a", [3])])  # and the first has let go
-
-
-def _wait_for_end(pipe: Any) -> None:
-    pipe.recv()
-
-
-def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path, toy: Any) -> None:
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-    with toy.writer(tmp_path, "p"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside zarr's idle event loop
-        worker = fork.Process(target=_wait_for_end, args=(there,))
-        worker.start()
-    toy.write(tmp_path, [toy.video("a", [3])])
-    here.send("end")
-    worker.join()
-    assert worker.exitcode == 0

@@ -1,6 +1,7 @@
-"""What a power cut leaves: every call that changes a folder, recorded; then the disks that it may have left behind.
+"""A disk that records every call that changes a folder, ends or fails at one of them, and may lose its power.
 
-A killed process loses nothing that the system has, so a kill shows nothing of this. The model is a harsh file system:
+A killed process loses nothing that the system has, so a kill shows nothing of a power cut. The model of what one leaves
+is a harsh file system:
 
 - Bytes survive when the file was synced after they were written. Otherwise they may be there, be missing, be zeros up
   to the file's new length, or be torn.
@@ -13,19 +14,23 @@ Ext4, XFS and Btrfs promise more than this.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from benchmarks.crash_runs import changes
+from typing import Any, Final, NamedTuple
 
 Disk = dict[str, bytes | None]  # every file below the top with its bytes; every folder, with None
 Contents = Callable[["File"], bytes]  # what a file holds after the cut
 
-SUBSETS = 3  # how many of all that may be there in between
+# The functions of module os that change files or folders, or make changes durable. Nothing in cache/ writes otherwise.
+CALLS: Final = (
+    *("open", "write", "pwrite", "writev", "pwritev", "truncate", "ftruncate", "fsync", "fdatasync"),
+    *("rename", "replace", "link", "symlink", "mkdir", "rmdir", "unlink", "remove"),
+)
 
 
 @dataclass(eq=False)
@@ -75,9 +80,12 @@ class Change:
 class Model:
     """A folder as the disk may have it: `do` one recorded call after the other, then ask for the `disks`."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: Disk | None = None) -> None:
         self.top = Folder()
         self.pending: list[Change] = []
+        for path, data in sorted((disk or {}).items()):
+            folder, name = self._at(path)
+            folder.live[name] = folder.synced[name] = Folder() if data is None else File(data, data)
 
     def do(self, name: str, path: str, *rest: Any) -> None:
         getattr(self, f"_{name}")(path, *rest)
@@ -86,20 +94,22 @@ class Model:
         """What programs see."""
         return self._disk(self.top, lambda folder: folder.live, File.new)
 
-    def lost(self) -> Disk:
-        """What is there after a cut at this moment that took all that it could."""
-        return self.cut(set(), File.old)
+    def after_cut(self, rng: random.Random) -> Disk:
+        """What may be there after a power cut at this moment: nothing that was not synced, all of it, or a part."""
+        every, none = set(self.pending), set[Change]()
+        kept = {change for change in self.pending if rng.random() < 0.5}
+        fates = [rng.choice((File.old, File.zeros, File.torn, File.new)) for _ in range(8)]
+        cuts: list[tuple[set[Change], Contents]] = [
+            *((none, File.old) for _ in range(4)),  # the harshest, most often
+            (none, File.new),
+            *((every, contents) for contents in (File.old, File.zeros, File.torn, File.new)),
+            *((kept, lambda file: fates[hash(file.live) % len(fates)](file)) for _ in range(3)),
+        ]
+        return self.cut(*rng.choice(cuts))
 
-    def others(self, rng: random.Random, n: int | None = None) -> list[Disk]:
-        """What else may be there: names without their bytes, bytes without their names, and some in between; or `n`."""
-        every = set(self.pending)
-        found: list[tuple[set[Change], Contents]] = [(set(), File.new)]
-        found += [(every, contents) for contents in (File.old, File.zeros, File.torn, File.new)]
-        for _ in range(SUBSETS):
-            kept = {change for change in self.pending if rng.random() < 0.5}
-            fates = [rng.choice((File.old, File.zeros, File.torn, File.new)) for _ in range(8)]
-            found.append((kept, lambda file, fates=fates: fates[hash(file.live) % len(fates)](file)))
-        return [self.cut(*one) for one in (found if n is None else rng.sample(found, n))]
+    def lost(self) -> Disk:
+        """What is there after a cut that took all that it could."""
+        return self.cut(set(), File.old)
 
     def cut(self, changes: set[Change], contents: Contents) -> Disk:
         """The disk when of all that was not synced just these names have survived, and these contents."""
@@ -197,24 +207,68 @@ def _set(names: dict[str, File | Folder], changed: Mapping[str, File | Folder | 
             names[name] = node
 
 
-class Recorder:
-    """Hand it to `benchmarks.crash_runs.watched`: it makes every call, and notes what it did below `top`."""
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it, and nothing that comes after it changes a file."""
 
-    def __init__(self, top: Path) -> None:
-        self._top = str(top.resolve())
-        self.calls: list[tuple[Any, ...]] = []
-        self.changes = 0  # how many calls change something
 
-    def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+class Interruption(NamedTuple):
+    """What happens at the n-th change, from 1: the end of the process, or an error of the disk.
+
+    EIO comes once, ENOSPC from then on but for what frees room, EROFS at every change from then on. Where it is a
+    write, half of its bytes get to the file before an end, EIO or ENOSPC.
+    """
+
+    at: int
+    code: int = 0  # of errno; 0: the process ends
+
+
+NOTHING: Final = Interruption(0)
+
+
+@dataclass
+class Watched:
+    """Every call of `CALLS` below `top`: made, recorded in the model, and interrupted.
+
+    `before_change`: called with the number of each change before it is made, as a reader beside the writer.
+    """
+
+    top: Path
+    model: Model
+    interruption: Interruption = NOTHING
+    before_change: Callable[[int], None] = lambda _: None
+    changes: int = 0  # calls so far that change something
+    failed: bool = False
+
+    def call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self._is_below(self._path(args[0], kwargs.get("dir_fd"))) or not _changes(name, args, kwargs):
+            return function(*args, **kwargs)
         note = getattr(self, f"_{name}", None)
         if note is None:
             raise NotImplementedError(f"os.{name}{args}: the recorder does not know it")
-        self.changes += changes(name, args, kwargs)
+        self.changes += 1
+        self.before_change(self.changes)
+        self._interrupt(name, note, function, args)
         return note(function, args, kwargs)
 
+    def _interrupt(self, name: str, note: Callable[..., Any], function: Callable[..., Any], args: Any) -> None:
+        at, code = self.interruption
+        if not at or self.changes < at:
+            return
+        lasting = code in (0, errno.EROFS) or (code == errno.ENOSPC and name not in ("unlink", "rmdir", "fsync"))
+        if self.changes > at and not lasting:
+            return
+        if name == "write" and not self.failed and code != errno.EROFS:
+            note(function, (args[0], bytes(args[1])[: len(args[1]) // 2]), {})
+        self.failed = True
+        if not code:
+            raise Killed
+        raise OSError(code, os.strerror(code), *([] if isinstance(args[0], int) else [os.fspath(args[0])]))
+
+    def _is_below(self, path: str) -> bool:
+        return path == str(self.top) or path.startswith(f"{self.top}/")
+
     def _note(self, what: str, path: str, *rest: Any) -> None:
-        if path == self._top or path.startswith(f"{self._top}/"):
-            self.calls.append((what, path[len(self._top) + 1 :], *rest))
+        self.model.do(what, path[len(str(self.top)) + 1 :], *rest)
 
     def _path(self, path: Any, folder: int | None = None) -> str:
         """Absolute; `path` may be a descriptor, or relative to one."""
@@ -264,7 +318,7 @@ class Recorder:
     def _rename(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         paths = [self._path(path) for path in args]
         function(*args)
-        self._note("rename", paths[0], paths[1][len(self._top) + 1 :])
+        self._note("rename", paths[0], paths[1][len(str(self.top)) + 1 :])
 
     _replace = _rename
 
@@ -278,6 +332,28 @@ class Recorder:
         self._note("remove", path)
 
     _remove = _rmdir = _unlink
+
+
+@contextlib.contextmanager
+def watching(watched: Watched) -> Iterator[Watched]:
+    """Have every one of `CALLS` go through it."""
+
+    def through(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: watched.call(name, function, *args, **kwargs)
+
+    functions = {name: getattr(os, name) for name in CALLS}
+    try:
+        for name, function in functions.items():
+            setattr(os, name, through(name, function))
+        yield watched
+    finally:
+        for name, function in functions.items():
+            setattr(os, name, function)
+
+
+def _changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call changes anything: opening a file to read it does not."""
+    return name != "open" or bool(kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC))
 
 
 def _flags(fd: int) -> str:

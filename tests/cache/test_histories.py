@@ -1,0 +1,367 @@
+"""Any history of a cache, interrupted anywhere: readers get the old or the new state, and what goes on ends alike.
+
+Conversions, extractions, deletions, collections and copies, each of which may be killed before or in the middle of any
+change of a file, lose its power there, or meet a failing, full or read-only disk; files that are damaged, found and
+repaired; readers that stay open. After each step all that a reader gets is compared with arrays in memory (made_up.py).
+
+The same histories each time. `--hypothesis-profile=soak` draws others, longer ones, for as long as one lets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import hypothesis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+import cache
+from cache import CacheError
+from tests.cache import made_up
+from tests.cache.disk import Interruption, Killed, Model, Watched, on_disk, put_back, watching
+from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differences_of
+
+ENDS: Final = {"killed": 0, "power cut": 0, "error": errno.EIO, "full": errno.ENOSPC, "read-only": errno.EROFS}
+SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")  # goes without waiting for the disk
+TABLES: Final = ("track_", "video_", "run_")
+SOAK: Final = hypothesis.settings.get_current_profile_name() == "soak"
+
+
+class Trouble(NamedTuple):
+    """What happens to a command."""
+
+    how: str  # of ENDS, or "" for nothing
+    share: float  # of its changes that it makes before
+    again: bool  # it is started again at once; else the next command finds what it has left
+    seed: int  # of what a power cut leaves
+
+
+CALM: Final = Trouble("", 0.0, again=True, seed=0)
+Edit = tuple[str, Video | str]  # a video's name, and what becomes of it
+names = st.sampled_from("abcdef")
+lengths = st.sampled_from([(5,), (3, 9), (), (14,), (2, 4), (20,), (8,)])
+videos = st.tuples(names, lengths, st.integers(0, 2), st.just(0))
+edits = st.lists(st.tuples(names, videos | st.sampled_from(["gone", "corrected"])), min_size=1, max_size=3)
+shares = st.floats(0, 1, exclude_max=True)
+troubles = st.builds(
+    Trouble,
+    st.sampled_from(["", "killed", "power cut", "killed", "power cut", *ENDS]),
+    shares,
+    st.booleans(),
+    st.integers(0, 99),
+)
+streams = st.sampled_from([*made_up.FORMS])
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Every file but provenance, and what a writer removes without waiting for the disk."""
+    files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    kept = {key: path for key, path in files.items() if not key.endswith(("provenance.json", *SCRATCH))}
+    return {key: path.read_bytes() for key, path in kept.items()}
+
+
+class Histories(RuleBasedStateMachine):
+    """One cache, one command after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top = Path(tempfile.mkdtemp(prefix="history-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+        self.root, self.other = (self.top / "disk" / name for name in ("cache", "other"))
+        self.disk = self.top / "disk"
+        self.disk.mkdir()
+        (self.top / "after").mkdir()
+        self.calm = self.top / "calm"
+        self.model = Model()
+        self.state = State()
+        self.written: list[int] = []  # shards, by the extraction that is running
+        self.opened: list[tuple[cache.Split, State]] = []
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.top)
+
+    # ------------------------------------------------------------------------------------------------------- commands
+
+    @initialize(
+        first=st.lists(videos, min_size=2, max_size=4, unique_by=lambda video: video[0]), extracted=st.sets(streams)
+    )
+    def begin(self, first: list[Video], extracted: set[str]) -> None:
+        """Most histories are of a cache that has something in it."""
+        self.convert([(video[0], video) for video in first], CALM)
+        for stream in sorted(extracted):
+            self.extract(stream, 99, staged=False, trouble=CALM)
+
+    @rule(edits=edits, trouble=troubles)
+    def convert(self, edits: list[Edit], trouble: Trouble) -> None:
+        target: dict[str, Video] = dict(self.state.videos)
+        for name, what in edits:
+            if what == "gone":
+                target.pop(name, None)
+            elif what == "corrected" and name in target:  # labels alone: its rows keep their keys
+                target[name] = (*target[name][:3], target[name][3] + 1)
+            elif not isinstance(what, str):
+                target[name] = (name, *what[1:])
+        self._run(lambda root: made_up.convert(root, target), self.state.converted(target), trouble)
+
+    @precondition(lambda self: self.state.there)
+    @rule(stream=streams, at_most=st.sampled_from([1, 2, 99, 99, 99]), staged=st.booleans(), trouble=troubles)
+    def extract(self, stream: str, at_most: int, staged: bool, trouble: Trouble) -> None:
+        pending = sorted(self.state.live - self.state.streams.get(stream, frozenset()))
+        trouble = trouble._replace(again=trouble.again and at_most == 99)  # else it would take the shards after these
+        # What a killed extraction has finished is journalled, and comes with the next commit.
+        new = [self.state.extracted(stream, [*pending[:at_most], *rest]) for rest in ([], pending)]
+        form: Any = {"at_most": at_most, "staged": staged, "written": self.written}
+        self._run(lambda root: made_up.extract(root, stream, **form), new[0], trouble, or_more=new[1])
+
+    @precondition(lambda self: self.state.streams)
+    @rule(data=st.data(), trouble=troubles)
+    def delete_stream(self, data: Any, trouble: Trouble) -> None:
+        stream = data.draw(st.sampled_from(sorted(self.state.streams)))
+        trouble = trouble._replace(again=True)  # no writer goes on with what is left
+        deleted = self.state.without(stream)
+        self._run(lambda root: cache.delete_stream(root, SPLIT, stream), deleted, trouble, problem="with --replace")
+
+    @precondition(lambda self: self.state.there)
+    @rule(trouble=troubles)
+    def collect(self, trouble: Trouble) -> None:
+        """Once nothing is unfinished, nothing is left that no manifest names."""
+        self._run(lambda root: cache.gc(root, unfinished=True), self.state, trouble)
+        cache.gc(self.root, unfinished=True)
+        self._disk_changed()
+        assert cache.verify(self.root).notes == ()
+
+    @precondition(lambda self: self.state.there)
+    @rule(trouble=troubles)
+    def copy(self, trouble: Trouble) -> None:
+        """Into another cache: all that is live, and of each stream the videos of which it has every row."""
+        cache.copy_split(self.root, SPLIT, self.top / "expected")
+        expected = files_of(self.top / "expected")
+        self._interrupted(lambda: cache.copy_split(self.root, SPLIT, self.other), trouble, 300)
+        assert not differences(self.root, self.state)
+        cache.copy_split(self.root, SPLIT, self.other)
+        assert files_of(self.other) == expected
+        assert cache.verify(self.other).problems == ()
+        copied = cache.open(self.other)[SPLIT]
+        starts = {track.name: track.start for track in copied.tracks}
+        order = {name: self.state.videos[name] for name in copied.videos.names}
+        size = sum(sum(video[1]) for video in order.values())
+        has = {name: frozenset(copied.stream_shards(name)) for name in copied.streams}
+        shards = frozenset(map(int, copied.manifest["shards"]["bbox"]))
+        as_copied = State(order, starts, int(copied.manifest["extent"]), shards, has, there=True)
+        assert {name: self.state.length(name) for name in self.state.starts} == {
+            track.name: track.stop - track.start for track in copied.tracks
+        }
+        assert differences_of(copied, as_copied) == []
+        for stream, held in self.state.streams.items():
+            rows = {
+                name: sum(
+                    (start + row) // SHARD not in held
+                    for track, start in self.state.starts.items()
+                    if track.partition("/")[0] == name
+                    for row in range(self.state.length(track))
+                )
+                for name in self.state.videos
+            }
+            lost = size - int(copied.rows_by_shard()[sorted(has[stream])].sum()) if stream in has else size
+            assert sum(rows.values()) <= lost <= sum(sum(order[name][1]) for name, n in rows.items() if n)
+        shutil.rmtree(self.other)
+        shutil.rmtree(self.top / "expected")
+        self._disk_changed()
+
+    # --------------------------------------------------------------------------------------------------------- damage
+
+    @precondition(lambda self: self.state.there)
+    @rule(
+        of=st.sampled_from(["", "split", "stream"]),
+        share=shares,
+        where=shares,
+        how=st.sampled_from(["flipped", "flipped", "cut", "gone"]),
+        trouble=troubles,
+    )
+    def damage(self, of: str, share: float, where: float, how: str, trouble: Trouble) -> None:
+        """Of any file: it is found and named, never read, and repaired where it can be, also after a killed one."""
+        self._finished()
+        self.opened = []  # what a process has checked once is not checked again
+        files = [file for file in sorted(self.root.rglob("*")) if file.is_file() and file.name != "provenance.json"]
+        shards = [file for file in files if "c" in file.parts and not file.parts[-3].startswith(TABLES)]
+        files = [file for file in shards if ("features" in file.parts) == (of == "stream")] if of else files
+        if not files:
+            return
+        file = files[int(share * len(files))]
+        whole, key = file.read_bytes(), file.relative_to(self.root).as_posix()
+        bit = int(where * 8 * len(whole))
+        if how == "gone":
+            file.unlink()
+        else:
+            flipped = whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :]
+            file.write_bytes(flipped if how == "flipped" else whole[: len(whole) // 2])
+        report = cache.verify(self.root)
+        assert not report.ok
+        assert [damage.key for damage in report.damaged] in ([key], []) if key == "zarr.json" else [key]
+        if key != "zarr.json" and not (how == "gone" and key.endswith("manifest.json")):
+            with contextlib.suppress(CacheError):
+                assert differences(self.root, self.state) == []
+        name = key.removeprefix(f"{SPLIT}/")
+        if key == "zarr.json" or name.endswith("manifest.json") or name.startswith(TABLES):
+            file.write_bytes(whole)
+        else:
+            self._disk_changed()
+            self._repair(report, name, trouble)
+        assert cache.verify(self.root).problems == ()
+        self._disk_changed()
+        self._must_be(self.state)
+
+    def _repair(self, report: cache.Report, name: str, trouble: Trouble) -> None:
+        live = self.state.live
+        watched = Watched(
+            self.disk, self.model, Interruption(1 + int(trouble.share * 20) if trouble.how == "killed" else 0)
+        )
+        with contextlib.suppress(Killed), watching(watched):
+            cache.repair(self.root, report)
+        repaired = cache.repair(self.root, cache.verify(self.root) if watched.failed else report)
+        assert repaired.refused == []
+        path = name.split("/")
+        if "c" not in path:
+            return
+        shard = int(path[path.index("c") + 1])
+        if path[0] == "features":
+            stream = next(stream for stream in self.state.streams if path[1].startswith(stream))
+            held = self.state.streams[stream] - {shard}
+            self.state = replace(self.state, streams={**self.state.streams, stream: held})
+        elif shard in live:
+            assert repaired.rows == {SPLIT: (shard,)}
+            self._again({shard})
+        else:
+            self.state = replace(self.state, shards=self.state.shards - {shard})
+
+    def _again(self, shards: Collection[int]) -> None:
+        """Videos with rows in damaged shards are written again, in a commit without these shards."""
+        hit = {
+            name.partition("/")[0]
+            for name, start in self.state.starts.items()
+            for row in range(start, start + self.state.length(name))
+            if row // SHARD in shards
+        }
+        made_up.convert(self.root, self.state.videos, hit, shards)
+        self.state = self.state.converted(self.state.videos, hit, shards)
+
+    # -------------------------------------------------------------------------------------------------------- readers
+
+    @precondition(lambda self: self.state.there)
+    @rule()
+    def open(self) -> None:
+        """A reader that stays open reads what it was opened with, or is told that it has been replaced."""
+        self.opened = [*self.opened[-1:], (cache.open(self.root)[SPLIT], self.state)]
+
+    def _held_are_true(self) -> None:
+        for split, state in self.opened:
+            with contextlib.suppress(CacheError):  # replaced: rows of a repaired shard, a stream that was deleted
+                assert differences_of(split, state, listed=False) == []
+
+    # ------------------------------------------------------------------------------------------------------- machinery
+
+    def _run(
+        self,
+        command: Callable[[Path], object],
+        new: State,
+        trouble: Trouble,
+        *,
+        or_more: State | None = None,
+        problem: str = "nothing",
+    ) -> None:
+        """A command that brings the cache from its state to the new one, whatever happens to it."""
+        old, states = self.state, [new, *([] if or_more is None else [or_more])]
+        shutil.rmtree(self.calm, ignore_errors=True)
+        if self.root.exists():
+            shutil.copytree(self.root, self.calm)
+        counted = Watched(self.calm, Model(on_disk(self.calm)))
+        with watching(counted):
+            command(self.calm)
+        (state,) = [state for state in states if differences(self.calm, state) == []][:1] or [None]
+        assert state is not None, differences(self.calm, new)
+        self.written.clear()
+        if not self._interrupted(lambda: command(self.root), trouble, counted.changes, [old, state], problem):
+            self.state = state
+        elif trouble.again:
+            before = {*self.written}
+            self.written.clear()
+            command(self.root)
+            assert before.isdisjoint(self.written), "a finished shard was written again"
+            self._disk_changed()
+            self.state = state
+            assert files_of(self.root) == files_of(self.calm)
+        elif differences(self.root, old):
+            self.state = state
+        self._must_be(self.state)
+        self._held_are_true()
+
+    def _interrupted(
+        self,
+        command: Callable[[], object],
+        trouble: Trouble,
+        n_changes: int,
+        states: Collection[State] = (),
+        problem: str = "nothing",
+    ) -> bool:
+        """Whether the command, run with this trouble, met it. What it leaves is one of the states, and verifies."""
+        at = 1 + int(trouble.share * n_changes) if trouble.how else 0
+        rng = random.Random(trouble.seed)
+        moments = {rng.randint(1, n_changes + 1), at + 1} if states else ()
+
+        def read(number: int) -> None:
+            if number in moments:
+                assert any(differences(self.root, state) == [] for state in states), f"a reader before change {number}"
+
+        watched = Watched(self.disk, self.model, Interruption(at, ENDS.get(trouble.how, 0)), read)
+        try:
+            with watching(watched):
+                command()
+        except Killed:
+            pass
+        except (CacheError, OSError) as error:
+            assert watched.failed, error
+            assert str(self.disk) in str(error), f"{error!r} does not name the place"
+        if not watched.failed:
+            if states:  # what had returned survives a cut
+                put_back(self.model.lost(), self.top / "after")
+                assert differences(self.top / "after/cache", [*states][-1]) == [], "a commit that had returned was lost"
+            return False
+        if trouble.how == "power cut":
+            put_back(self.model.after_cut(rng), self.disk)
+            self._disk_changed()
+        for state in states:
+            if differences(self.root, state) == []:
+                break
+        else:
+            assert not states, [differences(self.root, state) for state in states]
+        if (self.root / "zarr.json").exists():
+            assert [text for text in cache.verify(self.root).problems if problem not in text] == []
+        return True
+
+    def _must_be(self, state: State) -> None:
+        assert differences(self.root, state) == []
+
+    def _finished(self) -> None:
+        """What killed commits have staged and not put into place is no damage, but no file to choose either."""
+        made_up.convert(self.root, self.state.videos)
+        cache.gc(self.root, unfinished=True)
+
+    def _disk_changed(self) -> None:
+        """By hand, or after a power cut: what is there now is on the disk."""
+        self.model = Model(on_disk(self.disk))
+
+
+Histories.TestCase.settings = (
+    hypothesis.settings(stateful_step_count=60)
+    if SOAK
+    else hypothesis.settings(max_examples=12, stateful_step_count=12, phases=[hypothesis.Phase.generate])
+)
+test_any_history_of_a_cache_leaves_what_a_model_expects = Histories.TestCase
