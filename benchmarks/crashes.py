@@ -2,12 +2,11 @@
 
     make data && .venv/bin/python benchmarks/crashes.py
 
-Three kinds of jobs are killed: the runs of crash_runs.py over one tiny split, before their n-th change of a file or
-folder, or in the middle of a write, the n spread evenly over all changes; the commands `python -m pipeline convert` and
-`extract` over demo data, at random moments; and a short training on what `make data` has written, likewise. Every other
-killed job is started again and killed once more. After every kill a cache must verify, and readers must find all
-of the old state or all of the new one; so must a reader that reads all the time. Then the job is started again, and
-must end in the same bytes as one that was never disturbed (of a training: the same checkpoints and metrics).
+Two kinds of jobs are killed at random moments: the commands `python -m pipeline convert` and `extract` over demo data,
+and a short training on what `make data` has written. Every other killed job is started again and killed once more.
+After every kill a cache must verify, and readers must find all of the old state or all of the new one; so must a reader
+that reads all the time. Then the job is started again, and must end in the same bytes as one that was never disturbed
+(of a training: the same checkpoints and metrics). Kills at any change of a file: tests/cache/test_histories.py.
 Writes benchmarks/crashes.md; ends with 1 when anything was not so.
 """
 
@@ -19,7 +18,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -27,13 +25,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import numpy as np
 
 import cache
 
@@ -41,7 +40,6 @@ ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import report  # noqa: E402
-from benchmarks.crash_runs import RUNS, changes, seen, tree, watched  # noqa: E402
 
 OUTSIDE: Final = ("provenance.json", "stamps.json", ".stamps.json.part")  # of the promise of equal bytes: times
 LONGEST: Final = 600.0  # s that any one job may take
@@ -49,109 +47,41 @@ FRESH: Final = multiprocessing.get_context("forkserver")  # a new process is a f
 FRESH.set_forkserver_preload(["__main__", "cache"])
 
 
-# ------------------------------------------------------------------------------------------------ death at one change
-
-
-class Moment(NamedTuple):
-    """When a process dies: before its n-th change, in the middle of it if that is a write, or after some time."""
-
-    at: int = 0  # the number of the change, from 1; 0: never
-    torn: float = 0.0  # share of the bytes that a write still brings to the file
-    after: float = -1.0  # s; negative: never
-
-
-class Death:
-    """SIGKILL to this process at a moment, by the changes, which it counts."""
-
-    def __init__(self, moment: Moment = Moment()) -> None:  # noqa: B008  it cannot be changed
-        self.count = 0
-        self._moment = moment
-
-    def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.count += changes(name, args, kwargs)
-        if self.count == self._moment.at and changes(name, args, kwargs):
-            if name in ("write", "pwrite"):
-                function(args[0], bytes(args[1])[: int(self._moment.torn * len(args[1]))], *args[2:])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return None if name == "fsync" else function(*args, **kwargs)  # a killed process loses nothing of the system's
-
-
-def run_toy(run: str, root: str, moment: Moment) -> None:
-    """One of `RUNS`, in a process of its own."""
-    with watched(Death(moment)):
-        RUNS[run](Path(root))
-
-
 # ------------------------------------------------------------------------------------------------- what is killed
 
 
 @dataclass(frozen=True)
-class Job(ABC):
-    """What is killed: brings a cache from one state to the next."""
+class Command:
+    """What is killed: a command on a folder, which it is given as the last argument, from one state to the next."""
 
     name: str
-
-    @abstractmethod
-    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int]:
-        """Do it, in a process of its own if it is to die. (exit status, changes)"""
-
-    @abstractmethod
-    def moment(self, share: float, n_changes: int, seconds: float) -> Moment:
-        """When to die, `share` (0 to 1) of the way."""
-
-    def seen(self, root: Path) -> str | None:
-        """The state that a reader finds; raises CacheError when a reader would, and for damage."""
-        if (root / "zarr.json").exists() and not (report := cache.verify(root)).ok:
-            raise cache.CacheError(str(report.problems))
-        return seen(root)
-
-    def contents(self, root: Path) -> dict[str, bytes]:
-        """All that must be the same in the end."""
-        return tree(root, OUTSIDE)
-
-
-class Toy(Job):
-    """One of `RUNS`."""
-
-    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int]:
-        if moment is None:
-            with watched(death := Death()):
-                RUNS[self.name](root)
-            return 0, death.count
-        process = FRESH.Process(target=run_toy, args=(self.name, str(root), moment))
-        process.start()
-        process.join(LONGEST)
-        process.kill()
-        process.join()
-        return int(process.exitcode or 0), 0
-
-    def moment(self, share: float, n_changes: int, seconds: float) -> Moment:  # noqa: ARG002
-        return Moment(at=1 + int(share * n_changes), torn=share * 7 % 1)
-
-
-@dataclass(frozen=True)
-class Command(Job):
-    """A command on a folder, which it is given as the last argument."""
-
     arguments: Sequence[str]
 
-    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int]:
+    def run(self, root: Path, after: float = LONGEST) -> int:
+        """Do it, and kill it after some seconds. The exit status."""
         log = root.with_name(f"{root.name}.txt")
         with log.open("w") as out:  # a pipe would be held open by what the killed process started
             process = subprocess.Popen(
                 [sys.executable, *self.arguments, str(root)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
             )
             try:
-                process.wait(LONGEST if moment is None else moment.after)
+                process.wait(after)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         if process.returncode not in (0, -signal.SIGKILL):
             raise SystemExit(f"{' '.join(self.arguments)} ended with {process.returncode}:\n{log.read_text()}")
-        return process.returncode, 0
+        return process.returncode
 
-    def moment(self, share: float, n_changes: int, seconds: float) -> Moment:  # noqa: ARG002
-        return Moment(after=share * seconds)
+    def seen(self, root: Path) -> str | None:
+        """The state that a reader finds; raises CacheError when a reader would, and for damage."""
+        if (root / "zarr.json").exists() and not (verified := cache.verify(root)).ok:
+            raise cache.CacheError(str(verified.problems))
+        return seen(root)
+
+    def contents(self, root: Path) -> dict[str, bytes]:
+        """All that must be the same in the end."""
+        return tree(root)
 
 
 class Training(Command):
@@ -173,6 +103,42 @@ class Training(Command):
                 torch.save(state, written := io.BytesIO())
                 found[path.name] = written.getvalue()
         return found
+
+
+def seen(root: Path) -> str | None:
+    """All that a reader finds in a cache, as one digest; None while nothing is committed.
+
+    Raises CacheError when a reader would.
+    """
+    while True:
+        with contextlib.suppress(cache.CacheChanged):  # replaced since it was opened: open it again
+            if not (root / "zarr.json").is_file() or not (names := cache.open(root).splits):
+                return None
+            digest = hashlib.sha256()
+            for part in (part for name in names for part in parts_of(cache.open(root)[name])):
+                digest.update(part)
+            return digest.hexdigest()
+
+
+def parts_of(split: cache.Split) -> Iterator[bytes]:
+    """Everything in a split: tables, rows, and every window of two rows as training reads them."""
+    yield repr((split.name, dict(split.manifest), list(split.tracks), list(split.videos))).encode()
+    for column in split.columns:
+        for track in split.tracks:
+            yield split.rows(column, track.start, track.stop).tobytes()
+    for stream in (None, *split.streams):
+        windows, manifest = split.windows(2, 1, stream), {} if stream is None else dict(split.stream_manifest(stream))
+        yield repr((windows.tolist(), manifest)).encode()
+        if manifest.get("dtype") == "bytes":
+            yield b"".join(split.blobs(str(stream), np.unique(windows - [0, 1])))
+        else:
+            yield from (array.tobytes() for array in split.read(windows, stream).values())
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file of a cache but those outside the promise of equal bytes."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in OUTSIDE)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 def pipeline_commands(work: Path) -> list[Command]:
@@ -263,12 +229,12 @@ def keep_reading(root: str, pipe: Connection) -> None:
     pipe.send((reads, found))
 
 
-def survive(job: Job, before: Path, work: Path, kills: int, rng: random.Random) -> Tally:
+def survive(job: Command, before: Path, work: Path, kills: int, rng: random.Random) -> Tally:
     """Kill it at `kills` moments from the state `before`; leave the state after it in work/calm."""
     calm, root = work / "calm", work / "killed"
     copy(before, calm)
     old, began = job.seen(calm), time.perf_counter()
-    _, n_changes = job.run(calm)
+    job.run(calm)
     seconds = time.perf_counter() - began
     new, expected = job.seen(calm), job.contents(calm)
     tally = Tally(job.name)
@@ -279,10 +245,10 @@ def survive(job: Job, before: Path, work: Path, kills: int, rng: random.Random) 
         share = (number + rng.random()) / kills
         with reader_beside(root) as end:
             for again in range(1 + number % 2):
-                moment = job.moment(share, n_changes, seconds)
+                after = share * seconds
                 share = rng.random() / 2  # less is left to do
-                if job.run(root, moment)[0] == -signal.SIGKILL:  # else it had less left to do than that
-                    examine(job, root, f"{moment}{' of a job that went on' * again}", tally, (old, new))
+                if job.run(root, after) == -signal.SIGKILL:  # else it had less left to do than that
+                    examine(job, root, f"{after:.2f} s{' of a job that went on' * again}", tally, (old, new))
                     tally.again += again
             job.run(root)
             reads, states = end()
@@ -296,10 +262,10 @@ def survive(job: Job, before: Path, work: Path, kills: int, rng: random.Random) 
     return tally
 
 
-def examine(job: Job, root: Path, where: str, tally: Tally, states: tuple[str | None, str | None]) -> None:
+def examine(job: Command, root: Path, where: str, tally: Tally, states: tuple[str | None, str | None]) -> None:
     """Count a kill, by what it has left."""
     tally.kills += 1
-    tally.states.add(hashlib.sha256(repr(tree(root, OUTSIDE)).encode()).hexdigest())
+    tally.states.add(hashlib.sha256(repr(tree(root)).encode()).hexdigest())
     try:
         found = job.seen(root)
     except cache.CacheError as error:
@@ -316,7 +282,7 @@ def copy(before: Path, root: Path) -> None:
         shutil.copytree(before, root)
 
 
-def chain(jobs: Sequence[Job], work: Path, kills: int, rng: random.Random) -> list[Tally]:
+def chain(jobs: Sequence[Command], work: Path, kills: int, rng: random.Random) -> list[Tally]:
     """Every job on what the one before it left."""
     before, tallies = work / "before", []
     for number, job in enumerate(jobs):
@@ -363,8 +329,7 @@ def results(tallies: Sequence[Tally], seed: int, seconds: float) -> list[str]:
 def main() -> int:
     """Kill, read, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", type=int, default=150, help="tiny runs that are killed, every other one twice")
-    parser.add_argument("--commands", type=int, default=40, help="commands that are killed, likewise")
+    parser.add_argument("--commands", type=int, default=40, help="commands that are killed, every other one twice")
     parser.add_argument("--training", type=int, default=12, help="training runs that are killed, likewise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
@@ -374,8 +339,7 @@ def main() -> int:
         parser.error("there is no data/cache to train on: run `make data`, or take --training 0")
     began, tallies = time.perf_counter(), []
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        kinds: list[tuple[int, Callable[[], Sequence[Job]]]] = [
-            (args.toy, lambda: [Toy(name) for name in RUNS]),
+        kinds: list[tuple[int, Callable[[], Sequence[Command]]]] = [
             (args.commands, partial(pipeline_commands, Path(folder))),
             (args.training, lambda: [training()]),
         ]
