@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import random
 import shutil
@@ -92,7 +93,7 @@ class Lab:
     """A raw folder of Penn Action that is edited, and videos that are not in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.raw, self.spare = folder / "raw/penn_action", folder / "spare"
+        self.raw, self.spare, self.sizes = folder / "raw/penn_action", folder / "spare", itertools.count()
         synthetic.write_dataset("penn_action", self.raw, n_videos=6, n_frames=9)
         for kind in ("labels", "frames"):
             (self.spare / kind).mkdir(parents=True)
@@ -137,7 +138,8 @@ class Lab:
         else:
             picture = rng.choice(sorted(frames.glob("*.jpg")))
             grey = jpeg(np.full((270, 480, 3), rng.randrange(256), np.uint8))
-            picture.write_bytes(grey if verb == "picture" else b"no picture")
+            # Of another size each time: names and sizes tell whether pictures have changed.
+            picture.write_bytes((grey if verb == "picture" else b"no picture") + bytes(next(self.sizes)))
         return f"{name}: {verb}"
 
 
