@@ -138,7 +138,8 @@ class Lab:
         else:
             picture = rng.choice(sorted(frames.glob("*.jpg")))
             grey = jpeg(np.full((270, 480, 3), rng.randrange(256), np.uint8))
-            # Of another size each time: names and sizes tell whether pictures have changed.
+            # Names and sizes tell whether pictures have changed, and a file's time that it is worth to look.
+            os.utime(label)
             picture.write_bytes((grey if verb == "picture" else b"no picture") + bytes(next(self.sizes)))
         return f"{name}: {verb}"
 
