@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import hypothesis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 import cache
 from cache import CacheError
@@ -359,9 +359,7 @@ class Histories(RuleBasedStateMachine):
         self.model = Model(on_disk(self.disk))
 
 
-Histories.TestCase.settings = (
-    hypothesis.settings(stateful_step_count=60)
-    if SOAK
-    else hypothesis.settings(max_examples=12, stateful_step_count=12, phases=[hypothesis.Phase.generate])
-)
-test_any_history_of_a_cache_leaves_what_a_model_expects = Histories.TestCase
+def test_any_history_of_a_cache_leaves_what_a_model_expects() -> None:
+    quick = {"max_examples": 12, "stateful_step_count": 12, "phases": [hypothesis.Phase.generate]}
+    chosen: dict[str, Any] = {"stateful_step_count": 60} if SOAK else quick
+    run_state_machine_as_test(Histories, settings=hypothesis.settings(**chosen))
