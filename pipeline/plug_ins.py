@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 MODELS: Final = "vibe_pipeline.models"  # the group of entry points; a model's section of luigi.cfg has its name
 
+# What the packages above declare of luigi.cfg; read by `pipeline.commands.settings.sections`.
+SECTIONS: Final = "vibe_model.sections:SECTIONS"
+
 
 class PlugInError(PipelineError):
     """What another package adds cannot be loaded: the message names the package. All the rest can go on."""
@@ -29,6 +32,12 @@ class PlugInError(PipelineError):
 def entry_points(group: str) -> EntryPoints:
     """Of all installed packages, which are searched once: that takes 20 ms."""
     return metadata.entry_points(group=group)
+
+
+def load(name: str) -> Any:
+    """What `module:attribute` names: imported when it is used."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,13 @@ class Registry(Generic[T]):
         """The class of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
         plug_ins = self._plug_ins()
         if name in self.ours:
-            module, _, attribute = self.ours[name].partition(":")
-            found: type[T] = getattr(importlib.import_module(module), attribute)
-            return found
+            ours: type[T] = load(self.ours[name])
+            return ours
         if name not in plug_ins:
             raise PipelineError(f"no {self.what} is called {name!r}; known: {', '.join(self.names())}")
         entry, which = plug_ins[name], self.label(name)
         try:
-            found = entry.load()
+            found: type[T] = entry.load()
         except Exception as error:  # other people's code may fail in any way: say whose it is
             raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
         of_class = isinstance(found, type) and issubclass(found, self.base)

@@ -21,11 +21,12 @@ from tasks.base import PipelineTask
 from tasks.data import Data
 from tasks.evaluation import of_protocol
 from tasks.run import read_metrics
-from tasks.settings import VIBE, settings, which_runs
+from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import Train, train_config
 from vibe_model import runs
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
+from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
@@ -67,11 +68,11 @@ class Ablation(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         if which_runs(settings()).variant:
-            at = settings().source.where("train", "variant")
+            at = settings().source.where("vibe", "variant")
             raise ConfigError(f"{at}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trained():
             train_config(variant, seed)  # a mistake is reported before anything runs
-        return [Data(), *(Train(model=VIBE.name, variant=variant, seed=seed) for variant, seed in self._trained())]
+        return [Data(), *(Train(model=VIBE.section, variant=variant, seed=seed) for variant, seed in self._trained())]
 
     def up_to_date(self) -> bool:
         files = {settings().paths.runs / name: text for name, text in self._texts().items()}
@@ -160,7 +161,7 @@ def left_out(base: TrainConfig) -> dict[str, str]:
     reasons = {}
     if not set(base.motion) - set(base.leave_out):
         needs = [name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"]
-        reasons = dict.fromkeys(needs, "[train] motion names no real motion")
+        reasons = dict.fromkeys(needs, "[vibe] motion names no real motion")
     if _3DPW not in base.training_splits:
         reasons[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
     elif set(base.part("datasets_3d")) == {_3DPW}:

@@ -17,8 +17,9 @@ from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Convert, Extract, extracted
 from tasks.run import TrainingTask, best_of, read_metrics, shown_by
-from tasks.settings import check_inputs, pr_vipe_settings, settings
+from tasks.settings import settings
 from vibe_model.pr_vipe.config import PrVIPEConfig
+from vibe_model.sections import check_inputs, pr_vipe_settings
 
 
 def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:

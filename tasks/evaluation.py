@@ -13,13 +13,14 @@ from pipeline.cli import console
 from pipeline.cli.text import command, count
 from tasks.base import PipelineTask
 from tasks.run import read_metrics
-from tasks.settings import VIBE, settings, which_runs
+from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, shortened
 from tasks.training import MODEL_NAMES, Train, model_config
 from vibe_model import models, runs
 from vibe_model.evaluation import published
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
 from vibe_model.models import Model
+from vibe_model.sections import VIBE, which_runs
 from vibe_model.settings.video_config import VideoConfig
 
 RESULTS: Final = "results.csv"

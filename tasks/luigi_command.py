@@ -41,7 +41,7 @@ class SettingsOver(luigi.Config):
     use_cmdline_section = False
     set = luigi.Parameter(
         default="",
-        description="SECTION.KEY=VALUE in place of what luigi.cfg sets, as train.epochs=5; any number of times",
+        description="SECTION.KEY=VALUE in place of what luigi.cfg sets, as vibe.epochs=5; any number of times",
         always_in_help=True,
     )
 

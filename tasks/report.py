@@ -10,10 +10,11 @@ import luigi
 from pipeline.cli import console
 from tasks.base import PipelineTask
 from tasks.evaluation import Evaluate, baseline_config
-from tasks.settings import VIBE, settings, which_runs
+from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, USER_ERRORS, fact, plain, shortened
 from tasks.training import model_config
 from vibe_model import models, runs
+from vibe_model.sections import VIBE, which_runs
 
 if TYPE_CHECKING:
     from report.assembly import ReportContent
@@ -32,7 +33,7 @@ class Report(PipelineTask):
     what = "page"
 
     def requires(self) -> list[luigi.Task]:
-        return [Evaluate(model=m.name) for m in models.every() if which_runs(settings(), m).report]
+        return [Evaluate(model=m.section) for m in models.every() if which_runs(settings(), m).report]
 
     def up_to_date(self) -> bool:
         from report.assembly import recorded  # here, as all of the report: it is slow to import

@@ -18,22 +18,11 @@ from pipeline.errors import ConfigError
 from tasks.data import Data
 from tasks.embedding import ExtractBeside, TrainPrVIPE, embedding_in_settings, extracted_with_features
 from tasks.run import TrainingTask, best_of, read_metrics, shown_by
-from tasks.settings import (
-    MPOSER,
-    OF_TRAINING,
-    UNLESS_SET,
-    VIBE,
-    check_inputs,
-    model_settings,
-    not_small,
-    of_section,
-    other_settings,
-    pr_vipe_settings,
-    settings,
-)
+from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn
 from vibe_model import models, runs
 from vibe_model.models import Model
+from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small, pr_vipe_settings
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
@@ -63,7 +52,7 @@ def as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
 
 
 def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
-    """[train] of luigi.cfg: VIBE's configuration, as `model_config`."""
+    """[vibe] of luigi.cfg: VIBE's configuration, as `model_config`."""
     config = model_config(VIBE, variant, seed)
     assert isinstance(config, TrainConfig)
     return config
@@ -71,16 +60,8 @@ def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
 
 def mposer_config(train: VideoConfig) -> MPoserConfig:
     """[mposer] of luigi.cfg, and what a generator's settings decide of its prior. Raises ConfigError."""
-    s = settings()
-    decided: dict[str, Any] = {name: getattr(train, name) for name in OF_TRAINING}
-    decided |= {name: getattr(train, name) for name in UNLESS_SET if name not in s.source.section("mposer")}
-    motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
-    for name in ("strides", "window_weights"):  # of other splits, they change nothing here
-        decided[name] = {split: value for split, value in decided[name].items() if split in motion}
-    config: MPoserConfig = other_settings(s, MPOSER)
-    with of_section(s.source.section("train")):
-        config = replace(config, **decided)
-    check_inputs(s, config)
+    config = mposer_settings(settings(), train)
+    check_inputs(settings(), config)
     return config
 
 

@@ -30,7 +30,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     """,
     "vibe_model": """
         errors tracks cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
-        training vibe hmmr pr_vipe part_dynamics __init__
+        training vibe hmmr pr_vipe part_dynamics sections __init__
     """,
     "report": "__init__ page data statistics runs curves results bodies provenance assembly",
     "tasks": """
@@ -49,6 +49,7 @@ PACKAGES = {  # package -> what it may import of ours
 OF_PIPELINE = (  # all that models may know
     *("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe"),
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
+    *("pipeline.commands.settings.file", "pipeline.commands.settings.sections"),
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.

@@ -7,7 +7,7 @@ class VibeModelError(Exception):
     """Base of every error of this package that a user can correct."""
 
 
-class ConfigError(VibeModelError, ValueError):
+class ConfigError(VibeModelError):  # no ValueError: pydantic would take it for one of its own
     """A setting is unknown, of the wrong type, or contradicts another."""
 
 

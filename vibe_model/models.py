@@ -1,22 +1,20 @@
 """Which models there are: ours, and those of other packages.  [settings] -> training -> evaluation, prediction
 
-A model is a package of three modules. `config`, which imports no torch, has CONFIG (a VideoConfig), PRESETS (functions
-that make one, by name) and VARIANTS (what each changes of a configuration); `generator` has `build_generator(config,
-body)`, a VideoModel with fresh parameters; `training` has TRAINER (a VideoTrainer). An entry point of the group
-"vibe_pipeline.models" leads to its `Model`. Nothing outside of the package asks which model it has:
-docs/adding-a-model.md.
+A model is one record, which its package makes: `MODEL`, found by the table below or by an entry point of the group
+"vibe_pipeline.models". It imports no torch: its trainer and its networks are imported when they are first used. Nothing
+outside of the package asks which model it has: docs/adding-a-model.md.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pipeline import plug_ins
-from pipeline.plug_ins import PlugInError, Registry
+from pipeline.plug_ins import Registry
 from vibe_model.errors import ConfigError
+from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
@@ -26,38 +24,52 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=VideoConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Where a model's parts are. They are imported when they are first used."""
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained by a section of luigi.cfg: the settings that there are, and what they are unless set."""
 
     title: str  # as tables call it
-    package: str
-    section: str  # of luigi.cfg; of another package's model, its name
-    preset: str  # where that section's settings start from, unless it names another
+    section: str  # of luigi.cfg; a model's is its name
+    config: type[RunConfig]
+    presets: Mapping[str, Callable[..., RunConfig]]  # what make a configuration, by name
+    preset: str  # where the section's settings start from, unless it names another
+    elsewhere: tuple[str, ...] = ("cache", "runs", "body", "stream")  # settings that other sections have
+
+    def __post_init__(self) -> None:
+        if self.preset not in self.presets:
+            raise ConfigError(f"preset: expected one of {', '.join(self.presets) or 'none'}, found {self.preset!r}")
+
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """The settings of a run that the section may set."""
+        not_here = {*self.elsewhere, *self.config.FIXED}
+        return tuple(field.name for field in fields(self.config) if field.name not in not_here)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Training):
+    """A model of video features."""
+
+    config: type[VideoConfig]
+    presets: Mapping[str, Callable[..., VideoConfig]]
+    variants: Mapping[str, Mapping[str, Any]]  # what each changes of a configuration
     baseline: str  # the variant that regresses each frame from its own feature
+    load_trainer: Callable[[], Any]  # the VideoTrainer's class: imported when it is called
+    build_generator: Callable[[Any, Body], VideoModel]  # of (config, body), with fresh parameters: likewise
 
-    @property
-    def config(self) -> type[VideoConfig]:
-        return cast("type[VideoConfig]", self._of("config", "CONFIG"))
-
-    @property
-    def name(self) -> str:
-        """As commands and checkpoints call it."""
-        return self.config.MODEL
-
-    @property
-    def presets(self) -> Mapping[str, Callable[..., VideoConfig]]:
-        return cast("Mapping[str, Callable[..., VideoConfig]]", self._of("config", "PRESETS"))
-
-    @property
-    def variants(self) -> Mapping[str, Mapping[str, Any]]:
-        return cast("Mapping[str, Mapping[str, Any]]", self._of("config", "VARIANTS"))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.baseline not in self.variants:
+            known = ", ".join(self.variants) or "none"
+            raise ConfigError(f"baseline: expected one of {known}, found {self.baseline!r}")
+        if self.section != self.config.MODEL:
+            raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 
     @property
     def trainer(self) -> Any:
         """Of (config, body, group): a VideoTrainer."""
-        with _REGISTRY.calling(self.section, "its module training"):
-            return self._of("training", "TRAINER")
+        with _REGISTRY.calling(self.section, "load_trainer"):
+            return self.load_trainer()
 
     @property
     def several_processes(self) -> bool:
@@ -67,10 +79,7 @@ class Model:
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters."""
         with _REGISTRY.calling(self.section, "build_generator"):
-            return cast("VideoModel", self._of("generator", "build_generator")(config, body))
-
-    def _of(self, module: str, name: str) -> Any:
-        return getattr(importlib.import_module(f"{self.package}.{module}"), name)
+            return self.build_generator(config, body)
 
 
 _OURS: Final = {name: f"vibe_model.{name}:MODEL" for name in ("vibe", "hmmr", "part_dynamics")}
@@ -80,40 +89,18 @@ names = _REGISTRY.names
 
 def find(name: str) -> Model:
     """The model of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
-    model = cast("Model", _REGISTRY.find(name))
-    if name not in _OURS and (flaw := _flaw(model)):
-        raise PlugInError(f"model {name!r} of package {model.package}: {flaw}")
-    return model
-
-
-def _flaw(model: Model) -> str:
-    """What is wrong with the settings of another package's model; "" if nothing."""
-    try:
-        if model.name != model.section:
-            return f"config.CONFIG.MODEL: expected {model.section!r}, its entry point's name, found {model.name!r}"
-        for key, known in (("preset", model.presets), ("baseline", model.variants)):
-            if (word := getattr(model, key)) not in known:
-                return f"{key}: expected one of {', '.join(known) or 'none'}, found {word!r}"
-    except Exception as error:  # other people's code may fail in any way
-        return f"its settings cannot be loaded: {type(error).__name__}: {error}"
-    return ""
+    return cast("Model", _REGISTRY.find(name))
 
 
 def every() -> tuple[Model, ...]:
     """All models that load, ours first."""
-    broken_ones = broken()
-    return tuple(find(name) for name in names() if name not in broken_ones)
+    flawed = broken()
+    return tuple(find(name) for name in names() if name not in flawed)
 
 
 def broken() -> dict[str, str]:
     """The models of other packages that do not load: name -> message."""
-    messages = {}
-    for name in names()[len(_OURS) :]:
-        try:
-            find(name)
-        except PlugInError as error:
-            messages[name] = str(error)
-    return messages
+    return _REGISTRY.broken(names())
 
 
 def of(config: VideoConfig) -> Model:

@@ -67,7 +67,7 @@ def set_option(sub: argparse.ArgumentParser) -> None:
 
 def _setting(text: str) -> str:
     if not _is_setting(text):
-        raise argparse.ArgumentTypeError(f"expected SECTION.KEY=VALUE, as train.epochs=5; found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected SECTION.KEY=VALUE, as vibe.epochs=5; found {text!r}")
     return text
 
 

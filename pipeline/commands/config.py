@@ -1,24 +1,32 @@
-"""`python -m pipeline config`: what `python -m tasks config` prints, run in a process of its own.
-
-Only the package `tasks` knows what [train] and [mposer] mean, and nothing here may import it.
-"""
+"""`python -m pipeline config`: the settings that hold. Writes nothing."""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+from pipeline import datasets
+from pipeline.cli import console
+from pipeline.cli.console import err, out, plain
 from pipeline.cli.options import json_option
+from pipeline.commands.settings import sections
+from pipeline.commands.settings.file import LUIGI, did_you_mean, settings_file
+from pipeline.commands.settings.schema import TYPES, Features
+from pipeline.commands.settings.sections import SectionValues, Settings
+from pipeline.commands.settings.targets import absent, by_settings
+from pipeline.errors import ConfigError
 
-HELP: Final = "The effective settings, and where each comes from."
+REQUIRED: Final = "(required)"
+HELP: Final = "The settings that differ from the defaults; or all of them."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, as features or features.precision; default: all")
+    add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, whole: as features or features.precision")
+    add("--all", action="store_true", help="those that are as they would be unless set, too")
     json_option(sub)
     add("--check", action="store_true", help="only whether the file is right; exit 1 where training is refused")
     help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
@@ -30,9 +38,112 @@ def complete(_: argparse.Namespace) -> None:
     """Every `--set` is read, and checked, by `run`."""
 
 
+class Setting(NamedTuple):
+    """One key, its value, and what it would be unless set, in our types."""
+
+    section: str
+    key: str
+    value: Any
+    default: Any
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+
 def run(args: argparse.Namespace) -> int:
-    """The same command of `tasks`. Its exit code."""
-    flags = [f"--{name}" for name in ("json", "check", "debug") if getattr(args, name)]
-    file = [] if args.config is None else ["--config", str(args.config)]
-    words = [sys.executable, "-m", "tasks", "config", *flags, *file, "--", *args.names]
-    return subprocess.run(words, check=False).returncode  # noqa: S603  our own command
+    """Read, check and show luigi.cfg. What only training would refuse is shown below it; with --check, exit 1."""
+    file = args.config or settings_file()
+    s, training = sections.load(file), sections.declared()
+    training.check(s)
+    chosen = choose(list(effective(s)), args.names)
+    if not (args.all or args.names):
+        chosen = [setting for setting in chosen if setting.value != setting.default]
+    if args.json:
+        console.show_json({"file": str(file.resolve()), "settings": [setting._asdict() for setting in chosen]})
+    elif not args.check:
+        _show(file, chosen)
+    try:
+        training.check_inputs(s)
+    except ConfigError as error:
+        err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
+        return 1 if args.check else 0
+    if args.check and (missing := absent(by_settings(file))):
+        for text in missing:
+            err.print(f"{console.DOUBT} {plain(text)}")
+        return 1
+    if args.check and not args.json:
+        out.print(f"{console.DONE} {plain(str(file))}: no mistakes, and training may begin")
+    return 0
+
+
+def _show(file: Path, settings: Sequence[Setting]) -> None:
+    out.print(f"[dim]{plain(str(file.resolve()))}[/dim]")
+    table = console.table()
+    table.show_header = False
+    for style in ("bold", "", "dim"):
+        table.add_column(overflow="fold", style=style)
+    for setting in settings:
+        value, default = text_of(setting.value), text_of(setting.default)
+        table.add_row(setting.name, plain(value), plain("" if value == default else f"unless set: {default}"))
+    console.show(table)
+
+
+def choose(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
+    """Those that SECTION or SECTION.KEY names, in their order. Raises ConfigError for a name that there is not."""
+    known = list(dict.fromkeys(setting.section for setting in settings))
+    for name in names:
+        section, dot, key = name.partition(".")
+        if section not in known:
+            close = did_you_mean(section, known)
+            raise ConfigError(f"there is no section {section!r}{close} known: {', '.join(known)}")
+        keys = [setting.key for setting in settings if setting.section == section]
+        if dot and key not in keys:
+            raise ConfigError(f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}")
+    return [setting for setting in settings if not names or {setting.section, setting.name} & set(names)]
+
+
+def text_of(value: Any) -> str:
+    """A value as luigi.cfg would set it.
+
+    >>> text_of(True), text_of(None), text_of(("a/b", "c/d")), text_of({"a/b": 4}), text_of(())
+    ('true', 'none', 'a/b c/d', 'a/b:4', '(empty)')
+    """
+    if isinstance(value, Mapping):
+        value = [f"{name}:{number}" for name, number in value.items()]
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value)) or "(empty)"
+    words = {True: "true", False: "false", None: "none"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def effective(s: Settings) -> Iterator[Setting]:
+    """Section by section, in the order of docs/settings.md."""
+    for section, values, unset in _sections(s):
+        for key, value in values.items():
+            yield Setting(section, key, value, unset[key])
+
+
+def _sections(s: Settings) -> Iterator[SectionValues]:
+    for section in TYPES:
+        yield _of(section, getattr(s, section))
+        if section == "features":  # options of other kinds of streams have a section of their own
+            kinds = {spec.stream.kind: spec.stream for spec in (s.stream, s.crops) if spec is not None}
+            kinds |= {spec.name: spec.stream for spec in s.also}
+            yield from (_of(name, stream, without=Features) for name, stream in kinds.items())
+        if section == "detect" and s.detector is not None:
+            yield _of(s.detector.name, s.detector)
+    shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
+    yield from (_of(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
+    yield from sections.declared().values(s)
+    for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and defaults
+        section = s.source.section(name)
+        yield SectionValues(name, section, dict.fromkeys(section, "Luigi's own"))
+
+
+def _of(section: str, record: Any, without: type[Any] | None = None) -> SectionValues:
+    """A section whose keys are the fields of a record, but for those that `without` has, too."""
+    elsewhere = {field.name for field in fields(without)} if without is not None else set()
+    keys = [field for field in fields(record) if field.name not in elsewhere]
+    unset = {field.name: REQUIRED if field.default is MISSING else field.default for field in keys}
+    return SectionValues(section, {field.name: getattr(record, field.name) for field in keys}, unset)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from pipeline.cli.command_line import Command
-from tasks.commands import config, evaluate, predict, report, train
+from tasks.commands import evaluate, predict, report, train
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
     "train": train,
-    "config": config,
 }

@@ -13,10 +13,11 @@ from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.run import shown_by
-from tasks.settings import model_settings, not_small, settings
+from tasks.settings import settings
 from tasks.terminal import fact, shortened, warn
 from tasks.training import model_config
 from vibe_model import models
+from vibe_model.sections import model_settings, not_small
 
 HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one."
 
@@ -24,7 +25,7 @@ HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in se
 def options(sub: argparse.ArgumentParser) -> None:
     """Which run."""
     sub.add_argument("--model", choices=models.names(), default=models.names()[0], help="default: %(default)s")
-    names = "; ".join(f"{model.name}: {', '.join(model.variants)}" for model in models.every())
+    names = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
     sub.add_argument(
         "--variant", default="", metavar="NAME", help=f"or some joined by +; default: luigi.cfg's. Of {names}"
     )

@@ -252,7 +252,7 @@ TINY = {  # what makes the embedded run one of seconds
     "embedded": {"size": "tiny"},
     "convert": {"workers": "1"},
     "features": {"device": "cpu", "batch_size": "8"},
-    "train": {
+    "vibe": {
         "baseline": "false",
         "datasets_2d": "penn_action/train",
         "strides": "penn_action/train:4 3dpw/train:4",

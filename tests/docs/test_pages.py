@@ -17,19 +17,16 @@ from markdown_it import MarkdownIt
 import cache
 from cache import CropPolicy, Jitter
 from pipeline import datasets
+from pipeline.commands.config import effective
 from pipeline.commands.settings.file import LUIGI, Section
 from pipeline.commands.settings.schema import TYPES
 from pipeline.features import streams
 from tasks import settings
-from tasks.commands.config import effective, settable
-from tasks.settings import OF_TRAINING
 from tasks.training import train_config
 from vibe_model import models
-from vibe_model.pr_vipe import config as pr_vipe_config
-from vibe_model.vibe import mposer_config
-from vibe_model.vibe.config import PRESETS, VARIANTS, TrainConfig
+from vibe_model.pr_vipe.config import PR_VIPE
+from vibe_model.vibe.mposer_config import MPOSER
 
-HMMR, PARTS = models.find("hmmr"), models.find("part_dynamics")
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
@@ -181,7 +178,7 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 def test_every_section_is_there() -> None:
     documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "part_dynamics", "mposer", "pose_embedding"])
+    assert sorted(documented) == sorted([*OWN, *OPTIONS, *COURSES])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
@@ -216,28 +213,20 @@ def test_every_option_of_a_stream_is_there_with_its_default() -> None:
             assert f"`{field.name}`" in page
 
 
-ELSEWHERE = {"cache", "runs", "body", "stream"}  # set by other sections
-COURSES: Any = {  # section -> its dataclass, preset, presets, variants, and the keys that are set elsewhere
-    "train": (TrainConfig, "published", PRESETS, VARIANTS, ELSEWHERE),
-    "hmmr": (HMMR.config, HMMR.preset, HMMR.presets, HMMR.variants, ELSEWHERE),
-    "part_dynamics": (PARTS.config, PARTS.preset, PARTS.presets, PARTS.variants, ELSEWHERE),
-    "mposer": (mposer_config.MPoserConfig, "published", mposer_config.PRESETS, (), {*OF_TRAINING, "motion"}),
-    "pose_embedding": (pr_vipe_config.PrVIPEConfig, "published", pr_vipe_config.PRESETS, (), ELSEWHERE - {"stream"}),
-}
+COURSES: Any = {training.section: training for training in (*models.every(), MPOSER, PR_VIPE)}
 
 
 @pytest.mark.parametrize("section", COURSES)
 def test_every_setting_of_a_training_is_there_with_the_presets_values(section: str) -> None:
-    config, default, presets, variants, elsewhere = COURSES[section]
-    documented = documented_settings(section)
-    own = {key: documented.pop(key) for key in settings.WHICH_RUNS if key in documented}
-    assert own["preset"].get("default", "published") == default
-    assert all(f"`{name}`" in own["preset"]["meaning"] for name in presets)
-    assert all(f"`{name}`" in own["variant"]["meaning"] for name in variants)
-    assert set(documented) == set(settable(config, section, elsewhere))
-    for preset in presets.keys() - {"paper"}:  # what that one changes stands beside `preset`
-        made, texts = presets[preset](), {key: row[preset] for key, row in documented.items()}
-        assert typed(config, texts) == {key: getattr(made, key) for key in documented}, preset
+    training, documented = COURSES[section], documented_settings(section)
+    own = {key: documented.pop(key) for key in ("preset", "variant", "baseline", "report") if key in documented}
+    assert own["preset"].get("default", training.preset) == training.preset
+    assert all(f"`{name}`" in own["preset"]["meaning"] for name in training.presets)
+    assert all(f"`{name}`" in own["variant"]["meaning"] for name in getattr(training, "variants", ()))
+    assert set(documented) == set(training.settable)
+    for preset in training.presets.keys() - {"paper"}:  # what that one changes stands beside `preset`
+        made, texts = training.presets[preset](), {key: row[preset] for key, row in documented.items()}
+        assert typed(training.config, texts) == {key: getattr(made, key) for key in documented}, preset
 
 
 def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
@@ -258,9 +247,9 @@ def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(
     for key in ("cache", "runs", "body", "stream"):
         file = tmp_path / f"{key}.cfg"
         paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = amass\n"
-        file.write_text(f"{paths}[train]\npreset = embedded\n{key} = x\n")
+        file.write_text(f"{paths}[vibe]\npreset = embedded\n{key} = x\n")
         monkeypatch.setattr("tasks.training.settings", lambda file=file: settings.load(file))
-        with pytest.raises(Exception, match=rf"\[train\] {key}: is set in"):
+        with pytest.raises(Exception, match=rf"\[vibe\] {key}: is set in"):
             train_config()
 
 

@@ -26,7 +26,7 @@ stream = means
 kind = means
 [videos]
 min_frames = 30
-[train]
+[vibe]
 name = first
 prior = none
 datasets_2d =
@@ -104,7 +104,7 @@ def another_option(terminal: Terminal) -> None:
     types(EXTRACT, r"0 rows computed.*91 carried over")
     types("pipeline status videos/train --cache mine --all", r"short\.mp4.*longest .* 33 frames < min_frames 40")
     types(f"{CONVERT} --set videos.min_frame=40", r"min_frame: unknown key; did you mean", code=2)
-    types(f"{CONVERT} --set train.epochs=4", r"--set train\.epochs", code=2)
+    types(f"{CONVERT} --set vibe.epochs=4", r"--set vibe\.epochs", code=2)
     types(CONVERT, r"frames 124 kept of 124")
     types(EXTRACT, r"0 rows computed.*124 carried over")
     terminal.is_intact("mine")

@@ -28,7 +28,7 @@ min_pixels = 40
 [videos]
 min_frames = 20
 
-[train]
+[vibe]
 datasets_2d =
 datasets_3d = 3dpw/train
 prior = none

@@ -42,7 +42,7 @@ CONFIG: dict[str, dict[str, str]] = {
     "embedded": {"enabled": "true", "size": "tiny"},
     "convert": {"workers": "1"},
     "features": {"device": "cpu", "batch_size": "8"},
-    "train": {
+    "vibe": {
         "preset": "embedded",
         "name": "tiny",
         "baseline": "false",
@@ -74,7 +74,7 @@ datasets = penn_action amass
 workers = 3
 [amass]
 resampling = decimate
-[train]
+[vibe]
 preset = embedded
 [core]
 autoload_range = false

@@ -89,10 +89,10 @@ def test_variants_that_the_data_cannot_train_are_left_out() -> None:
 
 @pytest.fixture
 def asking(bare, within):
-    """The ablation of a luigi.cfg whose [train] differs by these settings."""
+    """The ablation of a luigi.cfg whose [vibe] differs by these settings."""
 
     def ask(changes: dict[str, str], **parameters: str) -> Ablation:
-        bare.configure({"data": {"datasets": "3dpw amass h36m"}, "train": changes})
+        bare.configure({"data": {"datasets": "3dpw amass h36m"}, "vibe": changes})
         within(bare)
         return Ablation(**parameters)
 
@@ -130,7 +130,7 @@ def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> 
     asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
     config = mposer_config(train_config("mposer", 4))
     assert (config.seqlen, config.seed, config.motion, config.strides) == (7, 4, ("amass/train",), {"amass/train": 3})
-    assert config.hidden_size == MPoserConfig.embedded().hidden_size, "[train] preset is embedded"
+    assert config.hidden_size == MPoserConfig.embedded().hidden_size, "[vibe] preset is embedded"
 
 
 def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking) -> None:

@@ -33,7 +33,7 @@ FAILED = 30
     ("changes", "message"),
     [
         ({"convert": {"wrokers": "2"}}, "[convert] wrokers: unknown key; did you mean 'workers'?"),
-        ({"train": {"datasets_2d": "kinetics/train"}}, "[train] datasets_2d: kinetics/train is to be used, but [data]"),
+        ({"vibe": {"datasets_2d": "kinetics/train"}}, "[vibe] datasets_2d: kinetics/train is to be used, but [data]"),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build, changes, message) -> None:
@@ -81,11 +81,11 @@ def prepared(bare, within, monkeypatch, capsys):
 
 def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, build, prepared) -> None:
     words = ("TrainVIBE", "--local-scheduler", "--set")
-    assert prepared(*words, "train.epochs=0") == ""
-    message = build(bare, "TrainVIBE", set="train.epochs=0").only_failure(SCHEDULING)
-    assert "--set [train] epochs: expected more than 0, found 0" in message
+    assert prepared(*words, "vibe.epochs=0") == ""
+    message = build(bare, "TrainVIBE", set="vibe.epochs=0").only_failure(SCHEDULING)
+    assert "--set [vibe] epochs = 0: expected more than 0" in message
     assert prepared(*words, "epochs=5") == (
-        "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set train.epochs=5\n"
+        "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set vibe.epochs=5\n"
     )
 
 

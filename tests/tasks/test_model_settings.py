@@ -10,13 +10,13 @@ import pytest
 from cache import CropPolicy, Jitter
 from pipeline.errors import ConfigError
 from pipeline.features.streams.resnet50 import ResNet50
-from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation, settings
-from tasks.settings import VIBE, model_settings
+from tasks import Convert, EvaluateHMMR, Train, TrainPrVIPE, evaluation
 from tasks.training import train_config
 from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
+from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, which_runs
 from vibe_model.vibe.config import TrainConfig
 
 
@@ -25,7 +25,7 @@ def config_with(bare, within):
     everything = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
 
     def read(**train: str | None) -> TrainConfig:
-        bare.configure({**everything, "train": {"preset": "embedded", "datasets_2d": None, **train}})
+        bare.configure({**everything, "vibe": {"preset": "embedded", "datasets_2d": None, **train}})
         within(bare)
         return train_config()
 
@@ -83,7 +83,7 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
 def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD + "[features]\nkind = homography\n[hmmr]\npreset = hmmr\n")
     with pytest.raises(ConfigError, match=r"\[hmmr\].* 9 numbers a row, no multiple of 32"):
-        settings.check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
+        check_inputs(loaded, model_settings(loaded, models.find("hmmr")))
 
 
 def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: Path) -> None:
@@ -92,11 +92,12 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
     real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
     assert demo.detect.detector == "demo"
     assert real.detector is None
-    kinds = [settings.which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
+    kinds = [which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
     assert [(k.preset, k.baseline, k.report) for k in kinds] == [
         *[("embedded", True, True), ("embedded", False, True), ("published", True, True), ("hmmr", True, False)]
     ]
-    assert [settings.preset_of(s, settings.MPOSER) for s in (demo, real)] == ["embedded", "amass"]
+    priors = [mposer_settings(s, model_settings(s, VIBE)) for s in (demo, real)]
+    assert [prior.hidden_size for prior in priors] == [128, 512], "embedded where VIBE's is"
     assert model_settings(real, VIBE) == dataclasses.replace(
         TrainConfig.published(), **{key: getattr(real.paths, key) for key in ("cache", "runs", "body")}
     )
@@ -114,15 +115,15 @@ def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
 
 def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path: Path, monkeypatch) -> None:
     jittered = ("resnet50.j1.crop=jitter:1", "features.also=resnet50.j1", "resnet50.j1.kind=resnet50")
-    given = ("train.epochs=5", "convert.workers = 7", *jittered, "train.epochs=6")
+    given = ("vibe.epochs=5", "convert.workers = 7", *jittered, "vibe.epochs=6")
     monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
     loaded = load(tmp_path, GOOD)
     assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
     assert loaded.also[0].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
     for text, message in (
-        ("train.epoch=5", r"^--set \[train\] epoch: unknown key; did you mean 'epochs'"),
-        ("train.epochs=0", r"^--set \[train\] epochs: expected more than 0"),
-        ("trian.epochs=5", r"^--set \[trian\]: unknown section; did you mean 'train'"),
+        ("vibe.epoch=5", r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"),
+        ("vibe.epochs=0", r"^--set \[vibe\] epochs = 0: expected more than 0"),
+        ("trian.epochs=5", r"^--set \[trian\]: unknown section"),
         ("epochs=5", "^--set epochs=5: expected SECTION.KEY=VALUE"),
     ):
         monkeypatch.setenv("PIPELINE_SET", text)
@@ -168,8 +169,8 @@ def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> N
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"validation": "3dpw/val"}, r"\[train\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation"),
-        ({"pretrained": "gone.pt"}, r"\[train\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
+        ({"validation": "3dpw/val"}, r"\[vibe\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation"),
+        ({"pretrained": "gone.pt"}, r"\[vibe\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
     ],
 )
 def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(config_with, train, message) -> None:

@@ -83,7 +83,7 @@ def test_a_cache_without_runs_has_no_empty_heading_and_nothing_of_models_that_lu
 @pytest.mark.slow
 def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_themselves(project, tasks_command) -> None:
     folder = run_of(project)
-    project.configure({"train": {"epochs": "7"}})
+    project.configure({"vibe": {"epochs": "7"}})
     assert tasks_command(project, "report")[0] == 0
     html = page(project).read_text()
     assert f"1 run with other settings not shown here: {folder.name}." in html

@@ -135,8 +135,8 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[hmmr]\nwidth = 40\n", r"line 18 \[hmmr\] width: expected a multiple of 32"),
         ("[hmmr]\nbody = x\n", r"line 18 \[hmmr\] body: is set in \[paths\] or \[features\], not here"),
         ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
-        ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[train\] or \[paths\], not here"),
-        ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs: expected more than 0, found 0"),
+        ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[vibe\] or \[paths\], not here"),
+        ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs = 0: expected more than 0"),
         ("[mposer]\nthreads = 3\n", r"line 18 \[mposer\] threads: unknown key"),
         ("[hmmr]\nfeature_size = 3\n", r"line 18 \[hmmr\] feature_size: unknown key"),
         ("[pose_embedding]\ntail = drop\n", r"line 18 \[pose_embedding\] tail: unknown key"),
@@ -151,23 +151,23 @@ def test_a_mistake_in_a_further_section_is_reported_with_its_line(tmp_path: Path
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("hold = device", r"line 15 \[train\] hold = device: device is cpu, whose memory is called ram"),
-        ("device = cuda:1\nprocesses = 2", r"line 16 \[train\] processes = 2: device is cuda:1, but each of several"),
-        ("strides = 3dpw/trian:4", r"line 15 \[train\] strides: there is no split 3dpw/trian; .*known: .*3dpw/train"),
-        ("tracks = h36m/vla:*", r"line 15 \[train\] tracks: there is no split h36m/vla"),
-        ("epoch = 3", r"line 15 \[train\] epoch: unknown key; did you mean 'epochs'\?$"),
-        ("baseline = perhaps", r"line 15 \[train\] baseline = perhaps: expected true or false"),
-        ("variant = concatt", r"line 15 \[train\] variant: expected one of per-frame, .* found 'concatt'"),
-        ("batch_size = 4\nprocesses = 5", r"line 16 \[train\] processes: expected at most batch_size, 4"),
-        ("body = smpl", r"line 15 \[train\] body: is set in \[paths\] or \[features\], not here"),
-        ("stream = x", r"line 15 \[train\] stream: is set in \[paths\] or \[features\], not here"),
-        ("epochs = many", r"line 15 \[train\] epochs = many: expected a whole number"),
-        ("epochs = 0", r"line 15 \[train\] epochs: expected more than 0, found 0"),
-        ("lr_generator = nan", r"line 15 \[train\] lr_generator: expected float, found nan"),
+        ("hold = device", r"line 15 \[vibe\] hold = device: device is cpu, whose memory is called ram"),
+        ("device = cuda:1\nprocesses = 2", r"line 16 \[vibe\] processes = 2: device is cuda:1, but each of several"),
+        ("strides = 3dpw/trian:4", r"line 15 \[vibe\] strides: there is no split 3dpw/trian; .*known: .*3dpw/train"),
+        ("tracks = h36m/vla:*", r"line 15 \[vibe\] tracks: there is no split h36m/vla"),
+        ("epoch = 3", r"line 15 \[vibe\] epoch: unknown key; did you mean 'epochs'\?$"),
+        ("baseline = perhaps", r"line 15 \[vibe\] baseline = perhaps: expected true or false"),
+        ("variant = concatt", r"line 15 \[vibe\] variant: expected one of per-frame, .* found 'concatt'"),
+        ("batch_size = 4\nprocesses = 5", r"line 16 \[vibe\] processes: expected at most batch_size, 4"),
+        ("body = smpl", r"line 15 \[vibe\] body: is set in \[paths\] or \[features\], not here"),
+        ("stream = x", r"line 15 \[vibe\] stream: is set in \[paths\] or \[features\], not here"),
+        ("epochs = many", r"line 15 \[vibe\] epochs = many: expected a whole number"),
+        ("epochs = 0", r"line 15 \[vibe\] epochs = 0: expected more than 0"),
+        ("lr_generator = nan", r"line 15 \[vibe\] lr_generator = nan: expected more than 0"),
         ("strides = 3dpw/train", r".*strides = 3dpw/train: expected name:value pairs"),
         ("strides = a/b:1 a/b:2", r".*expected name:value pairs with spaces between, each name once"),
         ("tracks = 3dpw/test:", r".*tracks = 3dpw/test:: expected name:value pairs"),
-        ("strides = 3dpw/train:0", r".*\[train\] strides: expected more than 0 for 3dpw/train, found 0"),
+        ("strides = 3dpw/train:0", r".*\[vibe\] strides = 3dpw/train:0: expected more than 0"),
         ("motion =", r".*motion: expected splits of real motion .* Or: prior = none"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_mistake_in_the_training_settings_is_reported_when_they_are_read(
 
 
 def test_unknown_presets_are_refused_and_settings_of_other_sections_are_not_proposed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\[train\] preset = mine: expected one of published, paper, embedded"):
+    with pytest.raises(ConfigError, match=r"\[vibe\] preset = mine: expected one of published, paper, embedded"):
         load(tmp_path, GOOD.replace("embedded", "mine"))
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, GOOD.replace("preset = embedded", "nonsense = 1"))

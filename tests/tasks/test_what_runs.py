@@ -94,7 +94,7 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(project, bu
 def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(project, build) -> None:
     (first,) = project.runs
     kept = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
-    project.configure({"train": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
+    project.configure({"vibe": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
     assert ran.done == ["train VIBE, tiny"]

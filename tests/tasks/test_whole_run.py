@@ -188,7 +188,7 @@ def test_make_hands_over_what_was_typed(target: str, tmp_path: Path) -> None:
 )
 def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word) -> None:
     shutil.rmtree(project.folder / "runs")
-    project.configure({"train": {"checkpoint_every": "1"}})
+    project.configure({"vibe": {"checkpoint_every": "1"}})
     process = project.start("EvaluateVIBE", "--local-scheduler")
     while process.poll() is None and not list(project.folder.glob("runs/*/last.pt")):
         time.sleep(0.01)

@@ -6,11 +6,14 @@ Imports no torch. The defaults are those of the authors' implementation (Kanazaw
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Literal, Self
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
+from vibe_model.settings.run_config import RunConfig, Share
 from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 
@@ -19,6 +22,7 @@ class HMMRConfig(VideoConfig):
     """The settings of HMMR, beside those of every model."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
+    FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"discriminator_weight", "least_scale", "largest_scale"}
     MODEL: ClassVar[str] = "hmmr"
     TERMS: ClassVar[tuple[str, ...]] = (
         *("kp", "joints", "smpl", "const", "hallucinate", "shape"),
@@ -28,53 +32,53 @@ class HMMRConfig(VideoConfig):
     name: str = "hmmr"
 
     # Windows. Of 560,000 steps: the released model is the 559,908th.
-    seqlen: int = positive(20)
-    stride: int = positive(10)
+    seqlen: PositiveInt = 20
+    stride: PositiveInt = 10
     datasets_2d: tuple[str, ...] = ("penn_action/train", "insta_variety/train")
     datasets_3d: tuple[str, ...] = ("h36m/train",)
-    share_2d: float = share(0.5)
+    share_2d: Share = 0.5
     evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
     # Of a split of the part, jittered copies <stream>.j1, .j2, ... of which each window is read from one, by chance; 0:
     # from the stream itself. The authors have one of 2D data and five of 3D data.
-    copies_2d: int = not_negative(0)
-    copies_3d: int = not_negative(0)
-    batch_size: int = positive(8)
-    iterations: int = positive(5000)
-    epochs: int = positive(112)
-    plateau_patience: int = not_negative(1000)  # more than there are epochs: the learning rates are constant
-    checkpoint_every: int = positive(1000)
-    seed: int = not_negative(1)
-    lr_generator: float = positive(1e-5)
+    copies_2d: NonNegativeInt = 0
+    copies_3d: NonNegativeInt = 0
+    batch_size: PositiveInt = 8
+    iterations: PositiveInt = 5000
+    epochs: PositiveInt = 112
+    plateau_patience: NonNegativeInt = 1000  # more than there are epochs: the learning rates are constant
+    checkpoint_every: PositiveInt = 1000
+    seed: NonNegativeInt = 1
+    lr_generator: PositiveFloat = 1e-5
 
     # What the pose discriminator's real poses are for: discriminator, or none.
-    prior: str = one_of("discriminator", ("discriminator", "none"))
+    prior: Literal["discriminator", "none"] = "discriminator"
 
     # Weights of the loss terms.
-    kp_weight: float = not_negative(60.0)
-    joints_weight: float = not_negative(60.0)
-    smpl_weight: float = not_negative(60.0)
-    const_weight: float = not_negative(1.0)
-    hallucinate_weight: float = not_negative(1.0)
-    shape_weight: float = not_negative(1.0)
-    adversarial_weight: float = not_negative(1.0)
-    discriminator_weight: float = not_negative(1.0)
-    hallucinator_target: str = one_of("joint", ("joint", "detached"))
+    kp_weight: NonNegativeFloat = 60.0
+    joints_weight: NonNegativeFloat = 60.0
+    smpl_weight: NonNegativeFloat = 60.0
+    const_weight: NonNegativeFloat = 1.0
+    hallucinate_weight: NonNegativeFloat = 1.0
+    shape_weight: NonNegativeFloat = 1.0
+    adversarial_weight: NonNegativeFloat = 1.0
+    discriminator_weight: NonNegativeFloat = 1.0
+    hallucinator_target: Literal["joint", "detached"] = "joint"
 
     # The camera of past and future frames.
-    optimal_camera: str = one_of("trace", ("least_squares", "trace"))
-    least_scale: float = positive(0.7)
-    largest_scale: float = positive(10.0)
+    optimal_camera: Literal["least_squares", "trace"] = "trace"
+    least_scale: PositiveFloat = 0.7
+    largest_scale: PositiveFloat = 10.0
 
     # The model.
-    norm: str = one_of("window", ("window", "frame"))  # what the group norm's statistics are over
-    regressor: str = one_of("hmr", ("hmr", "spin"))
-    past: int = not_negative(5)  # frames before the current one that its past is predicted at; 0: no past
-    future: int = not_negative(5)  # likewise
+    norm: Literal["window", "frame"] = "window"  # what the group norm's statistics are over
+    regressor: Literal["hmr", "spin"] = "hmr"
+    past: NonNegativeInt = 5  # frames before the current one that its past is predicted at; 0: no past
+    future: NonNegativeInt = 5  # likewise
     hallucinator: bool = True
     temporal: bool = True  # False: each frame by itself
-    width: int = not_negative(0)  # of a bottleneck in encoder and hallucinator; 0: none, the feature's size
-    regressor_size: int = positive(1024)
-    dropout: float = share(0.5)
+    width: NonNegativeInt = 0  # of a bottleneck in encoder and hallucinator; 0: none, the feature's size
+    regressor_size: PositiveInt = 1024
+    dropout: Share = 0.5
 
     def check_consistency(self) -> None:
         super().check_consistency()
@@ -170,13 +174,12 @@ class Poses(RunConfig):
     VERSION: ClassVar[Mapping[str, int]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset()
 
-    seqlen: int = positive(1)
-    stride: int = positive(1)
+    seqlen: PositiveInt = 1
+    stride: PositiveInt = 1
 
 
 _NO_DYNAMICS: Final = {"past": 0, "future": 0, "hallucinator": False}
 
-CONFIG: Final = HMMRConfig
 PRESETS: Final = {
     "hmmr-published": HMMRConfig.published,
     "hmmr": HMMRConfig.recommended,

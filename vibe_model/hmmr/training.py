@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,3 @@ def real_poses(batch: TrainingBatch) -> Tensor:
     """theta (N, 1, 85) of single frames -> rotations without the global one, (N, 23, 3, 3)."""
     pose = batch.real_theta[..., 6:75]
     return axis_angle_to_matrix(pose.reshape(-1, 23, 3))
-
-
-TRAINER: Final = HMMRTrainer

@@ -7,12 +7,15 @@ ours, and VIBE's where it has them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import Reading, not_negative, one_of, positive
+from vibe_model.settings.run_config import Reading
 from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
@@ -33,32 +36,32 @@ class PartDynamicsConfig(VideoConfig):
     embedding: Path | None = None  # best.pt of TrainPrVIPE, which the uncertainty loss compares by
 
     # Windows. As TCMR's of the same table, without 3DPW's training set.
-    strides: Mapping[str, int] = positive(PUBLISHED_STRIDES)  # by split
+    strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)  # by split
     datasets_2d: tuple[str, ...] = ("insta_variety/train", "posetrack/train", "penn_action/train")
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "h36m/train")
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
     pr_vipe_stream: str = "pr_vipe"
     homography_stream: str = "homography"
-    sigma_rows: int = positive(10_000)  # of the training splits, whose homographies' deviations are the unit
+    sigma_rows: PositiveInt = 10_000  # of the training splits, whose homographies' deviations are the unit
 
     # Weights of the loss terms.
-    kp_2d_weight: float = not_negative(300.0)
-    kp_3d_weight: float = not_negative(300.0)
-    pose_weight: float = not_negative(60.0)
-    shape_weight: float = not_negative(0.06)
-    neighbours_weight: float = not_negative(0.5)  # of those four, of the frames before and after
-    uncertainty_weight: float = not_negative(5.0)
+    kp_2d_weight: NonNegativeFloat = 300.0
+    kp_3d_weight: NonNegativeFloat = 300.0
+    pose_weight: NonNegativeFloat = 60.0
+    shape_weight: NonNegativeFloat = 0.06
+    neighbours_weight: NonNegativeFloat = 0.5  # of those four, of the frames before and after
+    uncertainty_weight: NonNegativeFloat = 5.0
 
     # The model.
     temporal: bool = True  # False: VIBE's regressor on each frame's feature, the baseline
     uses_pr_vipe: bool = True
     uses_homography: bool = True
-    regions: int = positive(5)  # or 1: a plain convolution
-    recombine: str = one_of("multiply", ("multiply", "add", "none"))
-    delta: int = not_negative(5)  # frames to the neighbours that are predicted; 0: none are
-    width: int = not_negative(0)  # of a region's state; 0: the usual one
-    hidden_size: int = positive(1024)
-    regressor_size: int = positive(1024)
+    regions: PositiveInt = 5  # or 1: a plain convolution
+    recombine: Literal["multiply", "add", "none"] = "multiply"
+    delta: NonNegativeInt = 5  # frames to the neighbours that are predicted; 0: none are
+    width: NonNegativeInt = 0  # of a region's state; 0: the usual one
+    hidden_size: PositiveInt = 1024
+    regressor_size: PositiveInt = 1024
 
     def check_consistency(self) -> None:
         super().check_consistency()
@@ -99,7 +102,6 @@ class PartDynamicsConfig(VideoConfig):
         return replace(small, **changes)
 
 
-CONFIG: Final = PartDynamicsConfig
 PRESETS: Final = {"partdyn": PartDynamicsConfig.published, "embedded": PartDynamicsConfig.embedded}
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},

@@ -120,6 +120,3 @@ def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -
     if not len(rows):
         raise DataError(f"{', '.join(chosen)}: stream {stream}: expected rows with a homography, found none")
     return torch.from_numpy(rows.std(axis=0)).float()
-
-
-TRAINER: Final = PartDynamicsTrainer

@@ -6,12 +6,16 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
+from vibe_model.models import Training
+from vibe_model.settings.run_config import RunConfig, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,44 +24,47 @@ class PrVIPEConfig(RunConfig):
 
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "body", "checkpoint_every"})
+    FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {
+        *("seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience", "size")
+    }
 
     name: str = "pr-vipe"
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
 
     # Poses: single frames, every `stride`-th. Real pairs are of `poses_3d`, where several cameras see one instant.
-    seqlen: int = positive(1)
-    stride: int = positive(5)
+    seqlen: PositiveInt = 1
+    stride: PositiveInt = 5
     poses_3d: tuple[str, ...] = ("h36m/train", "mpi_inf_3dhp/train")
-    held_out: float = share(0.1)  # of the tracks of `motion`: not trained on, but retrieved from
-    real: float = share(0.5)  # of a batch's pairs, where there are any
+    held_out: Share = 0.1  # of the tracks of `motion`: not trained on, but retrieved from
+    real: Share = 0.5  # of a batch's pairs, where there are any
     validation: tuple[str, ...] = ("h36m/val",)
-    eval_poses: int = positive(1000)  # at most, of a split
+    eval_poses: PositiveInt = 1000  # at most, of a split
 
     # What is made of them.
-    depth: float = positive(2.0)  # torso sizes from a made-up camera to the hips
-    noise: float = not_negative(0.01)  # of its keypoints, torso sizes
-    point_dropout: float = share(0.1)  # of each keypoint but the torso's, without which there is no pose
-    limb_dropout: float = share(0.2)  # of one arm, one leg, or both legs
+    depth: PositiveFloat = 2.0  # torso sizes from a made-up camera to the hips
+    noise: NonNegativeFloat = 0.01  # of its keypoints, torso sizes
+    point_dropout: Share = 0.1  # of each keypoint but the torso's, without which there is no pose
+    limb_dropout: Share = 0.2  # of one arm, one leg, or both legs
 
     # The model.
-    size: int = positive(32)
-    hidden_size: int = positive(1024)
-    dropout: float = share(0.3)
-    samples: int = positive(20)
+    size: PositiveInt = 32
+    hidden_size: PositiveInt = 1024
+    dropout: Share = 0.3
+    samples: PositiveInt = 20
 
     # Training.
-    batch_size: int = positive(256)  # pairs
-    iterations: int = positive(2000)
-    epochs: int = positive(100)
-    optimiser: str = one_of("adam", ("adam", "adagrad"))  # adagrad: with the rate `lr` all along
-    lr: float = positive(1e-3)
-    lr_end: float = positive(1e-5)  # of Adam, by a cosine
-    average: float = share(0.9999)  # decay of the mean of the weights, which is what is used
-    triplet_weight: float = not_negative(1.0)
-    positive_weight: float = not_negative(0.005)
-    prior_weight: float = not_negative(0.001)
-    plateau_patience: int = not_negative(1_000_000)  # epochs: learning rates have a schedule of their own
-    checkpoint_every: int = positive(500)
+    batch_size: PositiveInt = 256  # pairs
+    iterations: PositiveInt = 2000
+    epochs: PositiveInt = 100
+    optimiser: Literal["adam", "adagrad"] = "adam"  # adagrad: with the rate `lr` all along
+    lr: PositiveFloat = 1e-3
+    lr_end: PositiveFloat = 1e-5  # of Adam, by a cosine
+    average: Share = 0.9999  # decay of the mean of the weights, which is what is used
+    triplet_weight: NonNegativeFloat = 1.0
+    positive_weight: NonNegativeFloat = 0.005
+    prior_weight: NonNegativeFloat = 0.001
+    plateau_patience: NonNegativeInt = 1_000_000  # epochs: learning rates have a schedule of their own
+    checkpoint_every: PositiveInt = 500
 
     def check_consistency(self) -> None:
         if not (self.motion or self.poses_3d):
@@ -102,3 +109,8 @@ PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
     "published": PrVIPEConfig.published,
     "embedded": PrVIPEConfig.embedded,
 }
+
+# Its section is not called [pr_vipe], which is the stream's.
+PR_VIPE: Final = Training(
+    title="Pr-VIPE", section="pose_embedding", config=PrVIPEConfig, presets=PRESETS, preset="usual"
+)

@@ -5,41 +5,30 @@ Imports no torch: the scheduler asks whether a run is complete without paying fo
 
 from __future__ import annotations
 
-import math
-import types
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+
+import cache
+from pipeline.errors import expected
 from vibe_model.errors import ConfigError
 
-
-def positive(default: Any) -> Any:
-    """A setting above 0; of a mapping by split, each of its values."""
-    return _checked(default, "more than 0", lambda value: 0 < value < math.inf)
-
-
-def not_negative(default: float) -> Any:
-    """A setting of 0 or more."""
-    return _checked(default, "0 or more", lambda value: 0 <= value < math.inf)
-
-
-def share(default: float) -> Any:
-    """A setting from 0 on, below 1."""
-    return _checked(default, "0 or more and less than 1", lambda value: 0 <= value < 1)
-
-
-def one_of(default: str, words: Sequence[str]) -> Any:
-    """A setting that is one of these words."""
-    return _checked(default, f"one of {', '.join(words)}", words.__contains__)
-
-
-def _checked(default: Any, expected: str, holds: Callable[[Any], bool]) -> Any:
-    check = {"expected": expected, "holds": holds}
-    if isinstance(default, Mapping):
-        return field(default_factory=lambda: dict(default), metadata=check)
-    return field(default=default, metadata=check)
+Share = Annotated[float, Field(ge=0, lt=1)]
+Place = Annotated[cache.Root, BeforeValidator(lambda place: cache.place_of(str(place)))]
 
 
 class Reading(NamedTuple):
@@ -54,7 +43,7 @@ class Reading(NamedTuple):
     of_keypoints: bool = False  # is it computed from the 2D keypoints, which may be projections of the truth?
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False})
 class RunConfig:
     """The settings of every training; its subclasses are those of one model's.
 
@@ -63,47 +52,48 @@ class RunConfig:
 
     VERSION: ClassVar[Mapping[str, int]]  # raised by hand when equal inputs and settings would train to other numbers
     NEUTRAL: ClassVar[frozenset[str]]  # settings that change no number: where things are, how often the state is saved
+    # Fields that no luigi.cfg sets, since they follow from others.
+    FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
 
     # Where things are. None of these paths decides a number; the content there does.
     name: str = "run"
-    cache: Path | str = Path("data/cache")  # or a URL as s3://bucket/prefix
+    cache: Place = Path("data/cache")  # or a URL as s3://bucket/prefix
     runs: Path = Path("runs")
 
     # Windows.
-    seqlen: int = positive(16)
-    stride: int = positive(16)
-    strides: Mapping[str, int] = positive({})  # by split
-    window_weights: Mapping[str, float] = positive({})  # by split, 1 elsewhere: how often its windows come
-    tail: str = one_of("drop", ("drop", "cover"))  # cover: also the window that ends with its track, short of a stride
+    seqlen: PositiveInt = 16
+    stride: PositiveInt = 16
+    strides: Mapping[str, PositiveInt] = field(default_factory=dict)  # by split
+    window_weights: Mapping[str, PositiveFloat] = field(
+        default_factory=dict
+    )  # by split, 1 elsewhere: how often its windows come
+    tail: Literal["drop", "cover"] = "drop"  # cover: also the window that ends with its track, short of a stride
     motion: tuple[str, ...] = ("amass/train",)  # real motion, for the discriminator and for MPoser
     validation: tuple[str, ...] = ("3dpw/validation",)
 
     # Training.
-    batch_size: int = positive(32)  # windows
-    iterations: int = positive(500)  # per epoch
-    epochs: int = positive(30)
-    plateau_factor: float = share(0.1)  # of the learning rates, when the validation score no longer falls
-    plateau_patience: int = not_negative(5)  # epochs
-    max_non_finite: int = positive(10)  # steps in a row without a finite loss before training stops
-    seed: int = not_negative(0)
+    batch_size: PositiveInt = 32  # windows
+    iterations: PositiveInt = 500  # per epoch
+    epochs: PositiveInt = 30
+    plateau_factor: Share = 0.1  # of the learning rates, when the validation score no longer falls
+    plateau_patience: NonNegativeInt = 5  # epochs
+    max_non_finite: PositiveInt = 10  # steps in a row without a finite loss before training stops
+    seed: NonNegativeInt = 0
 
     # The machine.
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
-    threads: int = not_negative(0)  # of one operation on the CPU; 0: torch's own choice
-    checkpoint_every: int = positive(100)  # iterations; each epoch's end is one too
+    threads: NonNegativeInt = 0  # of one operation on the CPU; 0: torch's own choice
+    checkpoint_every: PositiveInt = 100  # iterations; each epoch's end is one too
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refused_by_name(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ConfigError(_message(error)) from None
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for setting in fields(self):
-            name, value, hint = setting.name, getattr(self, setting.name), hints[setting.name]
-            if not _is_a(value, hint):
-                kind = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
-                raise ConfigError(f"{name}: expected {kind}, found {value!r}")
-            check = setting.metadata
-            for split, one in value.items() if isinstance(value, Mapping) else [("", value)]:
-                if check and not check["holds"](one):
-                    of_split = f" for {split}" if split else ""
-                    raise ConfigError(f"{name}: expected {check['expected']}{of_split}, found {one!r}")
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name: expected the name of a folder, found {self.name!r}")
         self.check_consistency()
@@ -143,36 +133,18 @@ class RunConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """The inverse of `as_dict`. Raises ConfigError for unknown names."""
-        hints, known = get_type_hints(cls), {setting.name for setting in fields(cls)}
-        if unknown := sorted(raw.keys() - known):
-            raise ConfigError(f"unknown settings {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**{name: _from_json(hints[name], value) for name, value in raw.items()})
+        return cls(**raw)
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as JSON has them: paths as text, tuples as lists."""
-        values = ((name, str(value) if isinstance(value, Path) else value) for name, value in asdict(self).items())
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+        settings: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        return settings
 
 
-def _is_a(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_is_a(value, kind) for kind in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is_a(entry, arguments[0]) for entry in value)
-    if origin is not None:
-        key, entry = arguments
-        return isinstance(value, Mapping) and all(_is_a(k, key) and _is_a(v, entry) for k, v in value.items())
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _from_json(hint: Any, value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, str) and "://" in value:  # a cache in an object store: as a path it would lose a slash
-        return value
-    return Path(value) if isinstance(value, str) and (hint is Path or Path in get_args(hint)) else value
+def _message(error: ValidationError) -> str:
+    """The first of pydantic's errors, in one line: "epochs: expected more than 0, found 0"."""
+    detail = error.errors()[0]
+    name, *of = map(str, detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument":
+        return f"{name}: there is no such setting"
+    return f"{name}: {expected(error)}{f' for {of[0]}' if of else ''}, found {detail['input']!r}"

@@ -6,12 +6,15 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
+from vibe_model.settings.run_config import RunConfig, Share
 
 # Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
@@ -39,6 +42,8 @@ class VideoConfig(RunConfig):
         {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
     )
 
+    FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {"feature_size", "leave_out", "eval_batch"}
+
     # Where things are.
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
     pretrained: Path | None = None  # a checkpoint to start from
@@ -47,23 +52,23 @@ class VideoConfig(RunConfig):
     stream: str = "resnet50"
     datasets_2d: tuple[str, ...] = ()
     datasets_3d: tuple[str, ...] = ()
-    share_2d: float = share(0.6)  # of a batch, when there are both 2D and 3D datasets
+    share_2d: Share = 0.6  # of a batch, when there are both 2D and 3D datasets
     leave_out: tuple[str, ...] = ()  # of these splits and `motion`: not to train on, as 3dpw/train
     evaluation: tuple[str, ...] = ()
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))  # by split: evaluate only these
-    feature_size: int = positive(2048)
+    feature_size: PositiveInt = 2048
 
     # Training.
-    lr_generator: float = positive(5e-5)
-    lr_discriminator: float = positive(1e-4)
+    lr_generator: PositiveFloat = 5e-5
+    lr_discriminator: PositiveFloat = 1e-4
 
     # The machine.
-    processes: int = not_negative(1)  # that share every batch, each on its GPU; 0: one a GPU
-    precision: str = one_of("fp32", ("fp32", "bf16"))  # bf16: matrix products in bfloat16, everything else in float32
+    processes: NonNegativeInt = 1  # that share every batch, each on its GPU; 0: one a GPU
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: matrix products in bfloat16, everything else in float32
     # Features in memory: none, ram, device, or auto, the first of device and RAM that they fit into.
-    hold: str = one_of("auto", ("none", "ram", "device", "auto"))
-    read_workers: int = not_negative(0)  # processes that read batches; 0: a thread of this process
-    eval_batch: int = positive(16)  # windows
+    hold: Literal["none", "ram", "device", "auto"] = "auto"
+    read_workers: NonNegativeInt = 0  # processes that read batches; 0: a thread of this process
+    eval_batch: PositiveInt = 16  # windows
 
     def check_feature_size(self) -> None:
         """Raise ConfigError where the model cannot read the stream: known only when it is to be trained."""

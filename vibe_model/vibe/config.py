@@ -6,15 +6,18 @@ Imports no torch. Variants are the ablations of Kocabas et al., CVPR 2020.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
-from vibe_model.settings.run_config import not_negative, one_of, positive, share
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from vibe_model.settings.run_config import Share
 from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 # Frames from one window's start to the next, where it is not `stride`.
-PUBLISHED_STRIDES: Final[Mapping[str, int]] = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/train": 4}
+PUBLISHED_STRIDES: Final = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/train": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,7 @@ class TrainConfig(VideoConfig):
 
     VERSION: ClassVar[Mapping[str, int]] = {"version": 3}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"mposer"}
+    FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"discriminator_weight"}
     MODEL: ClassVar[str] = "vibe"
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {"mposer": ("TrainMPoser", "prior = discriminator")}
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
@@ -31,41 +35,41 @@ class TrainConfig(VideoConfig):
     mposer: Path | None = None  # a trained motion prior's best.pt, for prior = mposer
 
     # Windows.
-    strides: Mapping[str, int] = positive(PUBLISHED_STRIDES)  # by split
+    strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)  # by split
     datasets_2d: tuple[str, ...] = ("insta_variety/train",)
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
 
     # Training.
-    weight_decay_generator: float = not_negative(0.0)
-    weight_decay_discriminator: float = not_negative(1e-4)
+    weight_decay_generator: NonNegativeFloat = 0.0
+    weight_decay_discriminator: NonNegativeFloat = 1e-4
 
     # What teaches the generator how people move: discriminator, mposer (a prior that is trained before) or none.
-    prior: str = one_of("discriminator", ("discriminator", "mposer", "none"))
+    prior: Literal["discriminator", "mposer", "none"] = "discriminator"
 
     # Weights of the loss terms.
-    kp_2d_weight: float = not_negative(300.0)
-    kp_3d_weight: float = not_negative(300.0)
-    pose_weight: float = not_negative(60.0)
-    shape_weight: float = not_negative(0.06)
-    adversarial_weight: float = not_negative(0.5)
-    discriminator_weight: float = not_negative(0.5)
-    mposer_weight: float = not_negative(0.1)  # of the motion code's mean squared norm; the paper does not give its own
+    kp_2d_weight: NonNegativeFloat = 300.0
+    kp_3d_weight: NonNegativeFloat = 300.0
+    pose_weight: NonNegativeFloat = 60.0
+    shape_weight: NonNegativeFloat = 0.06
+    adversarial_weight: NonNegativeFloat = 0.5
+    discriminator_weight: NonNegativeFloat = 0.5
+    mposer_weight: NonNegativeFloat = 0.1  # of the motion code's mean squared norm; the paper does not give its own
 
     # Generator.
-    n_layers: int = not_negative(2)  # of the temporal encoder; 0: none, each frame by itself
-    hidden_size: int = positive(1024)
+    n_layers: NonNegativeInt = 2  # of the temporal encoder; 0: none, each frame by itself
+    hidden_size: PositiveInt = 1024
     bidirectional: bool = False
     add_linear: bool = True
     use_residual: bool = True
-    regressor_size: int = positive(1024)
+    regressor_size: PositiveInt = 1024
 
     # Motion discriminator.
-    disc_size: int = positive(1024)  # of the GRU and, as in the paper's ablation, of the attention
-    disc_layers: int = positive(2)
-    disc_pool: str = "attention"
-    attention_layers: int = positive(3)
-    attention_dropout: float = share(0.2)
+    disc_size: PositiveInt = 1024  # of the GRU and, as in the paper's ablation, of the attention
+    disc_layers: PositiveInt = 2
+    disc_pool: Literal["attention", "concat", "last"] = "attention"
+    attention_layers: PositiveInt = 3
+    attention_dropout: Share = 0.2
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -130,5 +134,4 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """What each changes of the configuration that it is a variant of."""
 
-CONFIG: Final = TrainConfig
 PRESETS: Final = {"published": TrainConfig.published, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}

@@ -6,11 +6,15 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Self
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig, not_negative, positive
+from vibe_model.models import Training
+from vibe_model.settings.run_config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +30,20 @@ class MPoserConfig(RunConfig):
     name: str = "mposer"
 
     # The model.
-    hidden_size: int = positive(512)
-    latent_size: int = positive(64)
-    n_layers: int = positive(1)
+    hidden_size: PositiveInt = 512
+    latent_size: PositiveInt = 64
+    n_layers: PositiveInt = 1
 
     # Training. Of the validation splits, the frames with SMPL labels count; without any, the training loss does.
-    batch_size: int = positive(64)  # windows
-    epochs: int = positive(100)
-    lr: float = positive(1e-4)
-    weight_decay: float = not_negative(0.0)
+    batch_size: PositiveInt = 64  # windows
+    epochs: PositiveInt = 100
+    lr: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 0.0
     # Of the KL divergence in nats; the other term is the mean squared error of all numbers of a window's rotation
     # matrices. As a likelihood: 2 s^2 / (16 * 23 * 9) for numbers that are off by s.
-    kl_weight: float = not_negative(1e-5)
-    plateau_patience: int = not_negative(10)  # epochs
-    checkpoint_every: int = positive(500)  # iterations; each epoch's end is one too
+    kl_weight: NonNegativeFloat = 1e-5
+    plateau_patience: NonNegativeInt = 10  # epochs
+    checkpoint_every: PositiveInt = 500  # iterations; each epoch's end is one too
 
     def check_consistency(self) -> None:
         if not self.motion:
@@ -62,3 +66,16 @@ class MPoserConfig(RunConfig):
 
 
 PRESETS: Final[Mapping[str, Callable[..., MPoserConfig]]] = {"amass": MPoserConfig, "embedded": MPoserConfig.embedded}
+
+# A prior is for the windows that a generator is trained on: these settings of it are [vibe]'s.
+OF_VIBE: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
+UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
+
+MPOSER: Final = Training(
+    title="MPoser",
+    section="mposer",
+    config=MPoserConfig,
+    presets=PRESETS,
+    preset="amass",
+    elsewhere=(*OF_VIBE, "motion"),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -71,6 +71,3 @@ class VIBETrainer(VideoTrainer):
         share = {"kp_3d": kp_3d, "pose": smpl, "shape": smpl, "discriminator_real": discriminator_real}
         weights["discriminator_real"] = weights["discriminator"]
         return {name: weight * share.get(name, windows) for name, weight in weights.items()}
-
-
-TRAINER: Final = VIBETrainer

@@ -1,11 +1,12 @@
 """Settings, presets and variants. Imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
+
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import positive
 from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 
@@ -19,8 +20,8 @@ class SmoothingConfig(VideoConfig):
     name: str = "smoothing"
     datasets_3d: tuple[str, ...] = ("3dpw/train",)
     evaluation: tuple[str, ...] = ("3dpw/test",)
-    regressor_size: int = positive(1024)
-    kernel_size: int = positive(5)  # frames, an odd number
+    regressor_size: PositiveInt = 1024
+    kernel_size: PositiveInt = 5  # frames, an odd number
 
     @property
     def per_frame(self) -> bool:
@@ -38,6 +39,5 @@ class SmoothingConfig(VideoConfig):
         return cls(**EMBEDDED, stride=8, batch_size=16, epochs=4, regressor_size=256)
 
 
-CONFIG = SmoothingConfig
 PRESETS = {"usual": SmoothingConfig, "embedded": SmoothingConfig.embedded}
 VARIANTS: dict[str, dict[str, int]] = {"single-frame": {"kernel_size": 1}, "small": {"regressor_size": 64}}

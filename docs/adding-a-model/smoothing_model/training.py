@@ -25,6 +25,3 @@ class SmoothingTrainer(VideoTrainer):
         terms = losses.generator_losses(pred, batch.labels, losses.PUBLISHED_WEIGHTS)
         torch.stack(list(terms.values())).sum().backward()
         return {name: term.detach() for name, term in terms.items()}
-
-
-TRAINER = SmoothingTrainer

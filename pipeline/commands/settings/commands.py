@@ -17,7 +17,7 @@ from pipeline.cli.text import from_here
 from pipeline.commands.settings import sections
 from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file, value_of
 from pipeline.commands.settings.schema import TYPES, Detect, Features
-from pipeline.commands.settings.sections import of_training
+from pipeline.commands.settings.sections import declared
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, expected
 from pipeline.files.raw.stand_in import is_stand_in
@@ -30,7 +30,7 @@ def effective(file: Path) -> SettingsFile:
     """
     if file.exists() or file != Path("luigi.cfg"):
         return sections.load(file).source
-    source = layered(SettingsFile(file, {}))
+    source = layered(SettingsFile(file, {}), declared().formerly)
     sections.check_sections(source)
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
@@ -111,17 +111,14 @@ def complete(args: argparse.Namespace) -> None:
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
     """Raise ConfigError for a `--set` of this command that is not among what it reads; None: all but training's."""
-    for section, key, _ in of_command_line(args.settings):
-        name = f"{section}.{key}"
-        if reads is None and section not in (*LUIGI, *of_training()):
+    for old, key, _ in of_command_line(args.settings):
+        section = declared().formerly.get(old, old)
+        if reads is None and section not in (*LUIGI, *declared().names()):
             continue
-        if reads is None or not {section, name} & set(reads):
-            which = (
-                "all but settings of training and of Luigi"
-                if reads is None
-                else ", ".join(dict.fromkeys(reads)) or "no settings"
-            )
-            raise ConfigError(f"--set {name}: `{args.command}` does not read it with these arguments. It reads {which}")
+        if reads is None or not {section, f"{section}.{key}"} & set(reads):
+            which = "all but settings of training and of Luigi" if reads is None else ", ".join(dict.fromkeys(reads))
+            do = f"`{args.command}` does not read it with these arguments. It reads {which or 'no settings'}"
+            raise ConfigError(f"--set {section}.{key}: {do}")
 
 
 def dataset_of(args: argparse.Namespace, name: str) -> Dataset:

@@ -1,6 +1,6 @@
 """luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
 
-`tasks.settings` adds those of training (OF_TRAINING), of which only the names are known here.
+The packages above declare sections of their own, which are found by the registry of plug-ins: `declared`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -34,8 +34,6 @@ from pipeline.processes.devices import device_names
 
 T = TypeVar("T")
 
-# Sections that `tasks.settings` checks, with those of other packages' models: `of_training`.
-OF_TRAINING: Final = ("train", "mposer", "hmmr", "part_dynamics", "pose_embedding")
 KIND: Final = "kind"  # the key of a further stream's section
 DEMO: Final = "demo"  # the detector for demo data alone
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
@@ -43,7 +41,7 @@ IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """luigi.cfg as far as it is the pipeline's."""
+    """All of luigi.cfg that is ours. What trains models stays text here: it builds on presets."""
 
     source: SettingsFile
     paths: Paths
@@ -79,20 +77,50 @@ class Settings:
         """Processes that convert."""
         return cores(self.convert.workers)
 
+    def known_splits(self, names: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
+        """The splits of datasets, of all that there are where none is named, and why others cannot be loaded."""
+        names = names or datasets.names()
+        broken = datasets.broken(names)
+        return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
+
     def drops_removed(self, name: str) -> bool:
         """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
         return self.convert.removed == "drop" or (self.embedded.enabled and datasets.has_demo_data(name))
 
 
+class SectionValues(NamedTuple):
+    """A section as it holds."""
+
+    section: str
+    values: Mapping[str, Any]  # by key
+    unset: Mapping[str, Any]  # likewise: what they would be if nobody set them
+
+
+class Declared(NamedTuple):
+    """The sections that a package above declares: which there are, and what it makes of them."""
+
+    names: Callable[[], tuple[str, ...]]
+    formerly: Mapping[str, str]  # old names, which are read until the next version: new ones
+    check: Callable[[Settings], None]  # raise ConfigError
+    values: Callable[[Settings], Iterator[SectionValues]]
+    check_inputs: Callable[[Settings], None]  # raise ConfigError for what only training refuses
+
+
+def declared() -> Declared:
+    """By the packages above."""
+    sections: Declared = plug_ins.load(plug_ins.SECTIONS)
+    return sections
+
+
 def load(file: Path, do: str | None = None) -> Settings:
-    """Read and check all of luigi.cfg but the sections of training (`of_training`) and Luigi's own.
+    """Read and check all of luigi.cfg but the sections that packages above declare, and Luigi's own.
 
     Over it comes what `--set` sets.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
     """
-    source = layered(read(file) if do is None else read(file, do))
+    source = layered(read(file) if do is None else read(file, do), declared().formerly)
     check_sections(source)
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
@@ -106,11 +134,6 @@ def load(file: Path, do: str | None = None) -> Settings:
     _check_folders(s.paths, source)
     _check_devices(s)
     return s
-
-
-def of_training() -> tuple[str, ...]:
-    """The sections that `tasks.settings` checks: of trainings that are ours, and of other packages' models."""
-    return (*OF_TRAINING, *sorted(plug_ins.entry_points(group=plug_ins.MODELS).names))
 
 
 def reader_of(source: SettingsFile, name: str) -> Dataset:
@@ -300,15 +323,13 @@ def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
 
 def check_sections(source: SettingsFile) -> None:
     """Raise ConfigError for a section that there is not, and for names that two packages claim."""
-    taken = {*TYPES, *OF_TRAINING, *datasets.names()}
-    of_plug_ins = [*streams.names(), *detect.names(), *of_training()[len(OF_TRAINING) :]]
-    if twice := sorted(name for name in {*of_plug_ins} if name in taken or of_plug_ins.count(name) > 1):
+    names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared().names()]
+    if twice := sorted(name for name in {*names} if names.count(name) > 1):
         raise ConfigError(
             f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
             "rename it"
         )
-    also = str(source.section("features").get("also", "")).split()
-    known = sorted({*taken, *of_plug_ins, *also})
+    known = sorted({*names, *source.section("features").get("also", "").split()})
     for name, section in source.sections.items():
         if name not in known and name not in LUIGI:
             close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))

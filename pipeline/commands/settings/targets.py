@@ -1,6 +1,6 @@
 """What is to be in the cache: by luigi.cfg, or by a command's options.  [raw -> tracks -> features] -> windows
 
-For commands that show what would run. They read luigi.cfg as the tasks do, but for [train] and [mposer].
+For commands that show what would run. They read luigi.cfg as the tasks do, but for [vibe] and [mposer].
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_a_file_by_config_is_taken_with_raw_too(
         ("convert", "amass.resamplin=slerp", ["unknown key", "'resampling'"]),
         ("convert", "amass.resampling=nonsense", ["nonsense", "slerp or decimate"]),
         ("convert", "convert.workers=abc", ["abc", "a whole number"]),
-        ("convert", "train.epochs=3", ["train.epochs", "`convert`", "convert.workers"]),
+        ("convert", "vibe.epochs=3", ["vibe.epochs", "`convert`", "convert.workers"]),
         ("convert", "videos.min_frames=3", ["videos.min_frames", "`convert`"]),
         ("convert", "paths.cache=elsewhere", ["paths.cache", "`convert`"]),
         ("convert --retry", "amass.resampling=decimate", ["amass.resampling"]),
@@ -98,7 +98,7 @@ def test_a_file_by_config_is_taken_with_raw_too(
         ("detect", "keypoint_rcnn.min_score=0.5", ["--set detect.detector=keypoint_rcnn"]),
         ("detect", "detect.devices=gpu", ["gpu"]),
         ("synthesize", "embedded.seed=1", ["embedded.seed", "no settings"]),
-        ("doctor", "train.epochs=3", ["train.epochs"]),
+        ("doctor", "vibe.epochs=3", ["vibe.epochs"]),
     ],
 )
 def test_what_a_command_does_not_read_is_refused_where_it_is_set(
@@ -126,8 +126,8 @@ def test_what_a_command_does_not_read_is_refused_where_it_is_set(
 def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(
     amass: Any, luigi_cfg: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    luigi_cfg("amass", f"{DECIMATE}\n[videos]\nmin_frames = 10\n[train]\nepochs = 3")
-    monkeypatch.setenv("PIPELINE_SET", "train.epochs=4\nvideos.min_frames=12")
+    luigi_cfg("amass", f"{DECIMATE}\n[videos]\nmin_frames = 10\n[vibe]\nepochs = 3")
+    monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvideos.min_frames=12")
     assert amass() == "decimate"
 
 

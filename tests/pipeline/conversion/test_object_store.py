@@ -109,7 +109,7 @@ def luigi_cfg(folder: Path, root: str, raw: Path) -> Path:
     file = folder / "luigi.cfg"
     file.write_text(
         f"[paths]\nraw = {raw}\nbody = body\ncache = {root}\nruns = runs\n[data]\ndatasets = penn_action\n"
-        "[convert]\nworkers = 1\n[train]\npreset = embedded\n"
+        "[convert]\nworkers = 1\n[vibe]\npreset = embedded\n"
     )
     return file
 

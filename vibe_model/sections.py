@@ -1,0 +1,245 @@
+"""The sections of luigi.cfg that trainings read: of each model, of MPoser and of Pr-VIPE.  [settings] -> training
+
+A preset, what the section sets in its place, the paths, and a variant of that.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, TypeVar, cast
+
+from pipeline.commands.settings.file import Section, did_you_mean
+from pipeline.commands.settings.sections import Declared, SectionValues, Settings
+from pipeline.errors import ConfigError
+from vibe_model import models
+from vibe_model.errors import VibeModelError
+from vibe_model.models import Model, Training
+from vibe_model.pr_vipe.config import PR_VIPE, PrVIPEConfig
+from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.vibe.mposer_config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
+
+C = TypeVar("C", bound=RunConfig)
+
+VIBE: Final = models.find("vibe")
+FORMERLY: Final = {"train": VIBE.section}  # old names of sections, which are read until the next version
+EMBEDDED: Final = "embedded"  # the preset for demo data: where [vibe] has it, so has every model that has one
+# Keys that name splits.
+SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class WhichRuns:
+    """Of a model's section: which runs there are, and what the other keys start from.
+
+    Unless set, they depend on whether the data are demo data, too: `which_runs`.
+    """
+
+    preset: str = "published"
+    variant: str | None = None  # several are joined by +
+    baseline: bool = True  # its evaluation trains the per-frame baseline, too
+    report: bool = False  # `Report` trains and evaluates it; of what there is, it shows any model
+
+
+def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
+    """What a model's section names. With demo data, all models that have a preset of minutes are in the report, on it.
+
+    Raises ConfigError.
+    """
+    return replace(_unless_set(s, model), **s.source.section(model.section).typed(WhichRuns))
+
+
+def _unless_set(s: Settings, model: Model) -> WhichRuns:
+    demo = s.embedded.enabled
+    return WhichRuns(
+        preset=EMBEDDED if _small(s, model) and EMBEDDED in model.presets else model.preset,
+        baseline=model is VIBE or not demo,
+        report=model is VIBE or (demo and EMBEDDED in model.presets),
+    )
+
+
+def _small(s: Settings, model: Model) -> bool:
+    """Is a model to be trained for minutes, unless its section says otherwise?"""
+    return s.embedded.enabled if model is VIBE else which_runs(s).preset == EMBEDDED
+
+
+def not_small(s: Settings, model: Model) -> str:
+    """What to say of a model that is trained on demo data as on real ones, for want of a preset; "" of any other."""
+    if not _small(s, model) or EMBEDDED in model.presets or "preset" in s.source.section(model.section):
+        return ""
+    return f"{model.title} has no preset {EMBEDDED!r}, for demo data: it is trained by its preset {model.preset!r}"
+
+
+def model_settings(s: Settings, model: Model, given: str = "", seed: int | None = None) -> VideoConfig:
+    """A model's section: a preset, what luigi.cfg sets instead, the paths, and a variant of that.
+
+    given: by an option, in place of the variant that luigi.cfg names. Raises ConfigError.
+    """
+    runs, section = which_runs(s, model), s.source.section(model.section)
+    own = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
+    preset = model.presets[runs.preset]()
+    paths, variant = s.paths, given or runs.variant or ""
+    own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
+    own |= {} if seed is None else {"seed": seed}
+    if s.stream.stream.dim:  # one of bytes has none
+        own["feature_size"] = s.stream.stream.dim
+    if runs.preset == EMBEDDED and "datasets_2d" not in own:  # demo data are made of what is enabled
+        own["datasets_2d"] = tuple(name for name in preset.datasets_2d if name.split("/")[0] in s.data.datasets)
+    with of_section(section, variant_by_option=bool(given)):
+        config = replace(preset, **own)
+        # A variant's name promises its settings: they win over luigi.cfg's.
+        return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
+
+
+def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
+    """[mposer], with what the settings of a generator decide of its prior. Raises ConfigError."""
+    decided: dict[str, Any] = {name: getattr(train, name) for name in OF_VIBE}
+    motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
+    for name in ("strides", "window_weights"):  # of other splits, they change nothing here
+        decided[name] = {split: value for split, value in decided[name].items() if split in motion}
+    with of_section(s.source.section(VIBE.section)):
+        return cast("MPoserConfig", replace(_other_settings(s, MPOSER), **decided))
+
+
+def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
+    """[pose_embedding] with the paths; seed: in its place, unless below 0. Raises ConfigError."""
+    config = cast("PrVIPEConfig", _other_settings(s, PR_VIPE))
+    given: dict[str, Any] = {} if seed < 0 else {"seed": seed}
+    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **given)
+
+
+def _other_settings(s: Settings, training: Training) -> RunConfig:
+    """A training that is no model's: its preset with what luigi.cfg sets instead. Raises ConfigError."""
+    section = s.source.section(training.section)
+    preset = _preset_of(s, training)
+    own = _own(section, training, preset, besides=("preset",))
+    of_vibe = {name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER}
+    with of_section(section):
+        return replace(training.presets[preset](), **of_vibe | own)
+
+
+def _preset_of(s: Settings, training: Training) -> str:
+    """The preset of [mposer] or [pose_embedding]: `embedded` where [vibe] has that, unless it is set."""
+    usual = EMBEDDED if which_runs(s).preset == EMBEDDED else training.preset
+    return s.source.section(training.section).get("preset", usual)
+
+
+def _own(section: Section, training: Training, preset: str, *, besides: tuple[str, ...]) -> dict[str, Any]:
+    """What a section sets in the place of its preset's, typed. Raises ConfigError."""
+    if preset not in training.presets:
+        raise ConfigError(f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}")
+    for key in section:
+        if key in training.elsewhere:
+            there = "[vibe] or [paths]" if training is MPOSER else "[paths] or [features]"
+            raise ConfigError(f"{section.where(key)}: is set in {there}, not here")
+    section.check_keys((*besides, *training.settable))
+    return section.typed(training.config)
+
+
+@contextmanager
+def of_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
+    """Errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
+    try:
+        yield
+    except VibeModelError as error:
+        of_option = variant_by_option and str(error).startswith("variant:")
+        raise ConfigError(f"--{error}" if of_option else section.located(str(error))) from error
+
+
+# -------------------------------------------------------------------------------------------------------- checks
+
+
+def check(s: Settings) -> None:
+    """Raise ConfigError for mistakes that can be seen without looking at what the sections name."""
+    for name, message in models.broken().items():
+        if name in s.source.sections:
+            raise ConfigError(f"{s.source.where(name)}: {message}")
+    for model in models.every():
+        _check_model(s, model, model_settings(s, model))
+    for training in (MPOSER, PR_VIPE):
+        _other_settings(s, training)
+
+
+def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
+    at = functools.partial(s.source.where, model.section)
+    known, broken = s.known_splits()
+    for key in ("strides", "tracks"):  # training would ignore other splits
+        for name in getattr(config, key) if key in s.source.section(model.section) else ():
+            if name not in known and name.split("/")[0] not in broken:
+                raise ConfigError(f"{at(key)}: there is no split {name}; known: {', '.join(known)}")
+    # What torch would refuse only when training begins.
+    if config.hold == "device" and config.device == "cpu":
+        raise ConfigError(f"{at('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
+    if config.processes > 1 and config.device.startswith("cuda:"):
+        raise ConfigError(
+            f"{at('processes')} = {config.processes}: device is {config.device}, but each of several processes has a "
+            "GPU of its own. Take device = cuda."
+        )
+
+
+def check_inputs(s: Settings, config: RunConfig) -> None:
+    """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
+
+    Raises ConfigError.
+    """
+    known, broken = s.known_splits(s.data.datasets)
+    if isinstance(config, VideoConfig):
+        section = s.source.section(config.MODEL)
+        with of_section(section):
+            config.check_feature_size()
+    else:
+        section = s.source.section(PR_VIPE.section if isinstance(config, PrVIPEConfig) else VIBE.section)
+    for key in SPLITS:
+        at = section.where(key)
+        for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in known):
+            dataset = name.split("/")[0]
+            if dataset in broken:
+                raise ConfigError(f"{at}: {broken[dataset]}")
+            if dataset not in s.data.datasets:
+                raise ConfigError(
+                    f"{at}: {name} is to be used, but [data] datasets does not enable it. Enable it, or set "
+                    f"{', '.join(SPLITS)} to what there is."
+                )
+            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, known)} known: {', '.join(known)}")
+    pretrained = getattr(config, "pretrained", None)
+    if pretrained is not None and not pretrained.is_file():
+        at = section.where("pretrained")
+        raise ConfigError(f"{at} = {pretrained}: there is no such file. Name another, or none.")
+
+
+# ----------------------------------------------------------------------------------------------- for all of luigi.cfg
+
+
+def _names() -> tuple[str, ...]:
+    return (*models.names(), MPOSER.section, PR_VIPE.section)
+
+
+def _values(s: Settings) -> Iterator[SectionValues]:
+    """Every section as it holds, beside what it would be unless set."""
+    for model in models.every():
+        runs, config = which_runs(s, model), model_settings(s, model)
+        usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
+        yield _beside_preset(model, config, runs.preset, asdict(runs), usual)
+    for training in (MPOSER, PR_VIPE):
+        preset, config_of = _preset_of(s, training), _other_settings(s, training)
+        yield _beside_preset(training, config_of, preset, {"preset": preset}, {"preset": training.preset})
+
+
+def _beside_preset(
+    training: Training, config: RunConfig, preset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
+) -> SectionValues:
+    unset = training.presets[preset]()
+    own = ({name: getattr(made, name) for name in training.settable} for made in (config, unset))
+    return SectionValues(training.section, {**values, **next(own)}, {**usual, **next(own)})
+
+
+def _check_all_inputs(s: Settings) -> None:
+    for model in models.every():
+        if model is VIBE or model.section in s.source.sections:
+            check_inputs(s, model_settings(s, model))
+
+
+SECTIONS: Final = Declared(_names, FORMERLY, check, _values, _check_all_inputs)
