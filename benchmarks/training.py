@@ -240,8 +240,8 @@ def vibe(root: Path, args: argparse.Namespace) -> list[str]:
         return zip(*loaders, strict=True)
 
     ours = {
-        way: VIBETrainer(replace(config, precision=way.rpartition(" ")[2]), body, ProcessGroup(device=device))
-        for way in (FP32, BF16)
+        FP32: VIBETrainer(replace(config, precision="fp32"), body, ProcessGroup(device=device)),
+        BF16: VIBETrainer(replace(config, precision="bf16"), body, ProcessGroup(device=device)),
     }
     usual = UsualTrainer(config, body, device, ours[FP32])
     compared = list(usual_batches(args.agree))

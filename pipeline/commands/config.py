@@ -137,8 +137,8 @@ def _sections(s: Settings) -> Iterator[SectionValues]:
     yield from (_of(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
     yield from sections.declared().values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and defaults
-        section = s.source.section(name)
-        yield SectionValues(name, section, dict.fromkeys(section, "Luigi's own"))
+        texts = s.source.section(name)
+        yield SectionValues(name, texts, dict.fromkeys(texts, "Luigi's own"))
 
 
 def _of(section: str, record: Any, without: type[Any] | None = None) -> SectionValues:

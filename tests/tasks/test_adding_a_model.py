@@ -51,8 +51,6 @@ def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_
     monkeypatch.delitem(models.find("smoothing").presets, "embedded")
     within(project)
     assert [task.model for task in Report().requires()] == ["vibe"], "not trained for hours unless luigi.cfg wants that"
-    code, shown = tasks_command(project, "config", "--check")
-    assert code == 0, shown
     project.configure({"smoothing": {**TINY, "report": "true"}})
     within(project)
     assert [task.model for task in Report().requires()] == ["vibe", "smoothing"]
@@ -71,7 +69,7 @@ def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone
     entries = package / "entry_points.txt"
     for entry, flaw in (
         ("smoothing = smoothing_model:GONE", "cannot be loaded: AttributeError"),
-        ("smoothing = smoothing_model.config:CONFIG", "is not a Model whose section is 'smoothing'"),
+        ("smoothing = smoothing_model.config:SmoothingConfig", "is not a Model whose section is 'smoothing'"),
         ("smoother = smoothing_model:MODEL", "is not a Model whose section is 'smoother'"),
     ):
         entries.write_text(f"[vibe_pipeline.models]\n{entry}\n")
@@ -83,7 +81,7 @@ def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone
         assert flaw in shown
     assert build(project, "Report").code == 0
     project.configure({"smoother": {"epochs": "3"}})
-    code, shown = tasks_command(project, "config", "--check")
+    code, shown = tasks_command(project, "train", "--model", "hmmr")
     assert code == 2
     assert "[smoother]: model 'smoother' of package smoothing-model" in shown
 

@@ -133,7 +133,7 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
         return models.find(content.get("of_model", "vibe")).config.from_dict(settings)
     except PipelineError as error:
         raise CheckpointError(f"{checkpoint}: {error}. Install the package that it was trained with.") from error
-    except (AttributeError, ValueError, TypeError) as error:
+    except (AttributeError, ConfigError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."
         ) from error
