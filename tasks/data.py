@@ -13,7 +13,6 @@ from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
-from pipeline.conversion.plan import mixture_warning
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.detect.run import Machine, detect_planned
@@ -168,11 +167,6 @@ class Convert(PipelineTask):
         s, plan = settings(), self.plan()
         if plan.up_to_date:
             raise PipelineError("\n".join(plan.problems))
-        stand_in = plan.reader["stand_in"]
-        # Splits of the same kind, whatever the cache holds of them now: this command converts them again.
-        alike = [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]
-        if mixed := mixture_warning(plan, ignore=alike):
-            warn(mixed)
         with self.progress() as progress:
             done = convert.convert(
                 plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress

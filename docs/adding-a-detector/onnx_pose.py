@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.detect import Detect, Detector, Image, People
 from pipeline.errors import MissingAssets
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 
 
 @dataclass(frozen=True)

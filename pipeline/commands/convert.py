@@ -16,9 +16,8 @@ from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.commands.settings.arguments import check_own_folder, split_options
 from pipeline.commands.settings.commands import body_of, dataset_of, setting_options, value
 from pipeline.conversion import convert
-from pipeline.conversion.missing import DROP
-from pipeline.conversion.plan import mixture_warning
-from pipeline.conversion.recorded import recorded_plan
+from pipeline.conversion.committed import DROP
+from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import NOT_NOW, reason
@@ -63,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
         if plan.committed is not None:
             _print_without_rows(plan, plan.committed.manifest["accounting"])
         return _end(plan, plan.problems)
-    if mixed := mixture_warning(plan):
-        err.print(f"{DOUBT} {plain(mixed)}")
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         done = convert.convert(
             plan, workers=cores(args.workers), strict=args.strict, scheduler=args.scheduler, progress=progress

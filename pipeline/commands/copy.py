@@ -11,7 +11,6 @@ from pipeline.cli.options import KEPT
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.commands.settings.arguments import CACHE, cache_option, chosen, splits_argument
-from pipeline.conversion.plan import mixture
 from pipeline.errors import PipelineError
 
 HELP: Final = "Copy splits and their streams into another cache, without the rows of replaced and removed videos."
@@ -39,8 +38,6 @@ def run(args: argparse.Namespace) -> int:
     if unknown := [name for name in streams or () if name not in known]:
         raise PipelineError(f"--streams {unknown[0]}: none of these splits has it; there are: {', '.join(known)}")
     for name in names:
-        if warning := mixture(args.to, name, stand_in=bool(opened[name].manifest.get("stand_in"))):
-            err.print(f"{DOUBT} {plain(warning)}")
         own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
         with bar(f"copy {name}", err, unit="row") as progress:
             done = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)

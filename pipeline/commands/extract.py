@@ -19,7 +19,7 @@ from pipeline.commands.settings.file import of_command_line
 from pipeline.commands.settings.schema import Features
 from pipeline.commands.settings.sections import KIND, dataclass_of
 from pipeline.commands.settings.targets import stream_named
-from pipeline.conversion.missing import why_empty
+from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction, recorded_spec

@@ -21,8 +21,7 @@ from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.commands.maintenance.overview import accepted_of, stored_bytes
 from pipeline.commands.settings.arguments import cache_option, chosen, splits_argument
-from pipeline.conversion.missing import missing_names, recorded_raw, why_empty
-from pipeline.conversion.recorded import missing_now
+from pipeline.conversion.committed import missing_names, missing_now, recorded_raw, why_empty
 from pipeline.datasets import installed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current

@@ -21,7 +21,7 @@ from pipeline import cluster
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
-from pipeline.conversion.missing import empty_lines
+from pipeline.conversion.committed import empty_lines
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError

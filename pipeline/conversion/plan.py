@@ -18,16 +18,17 @@ import cache
 from cache import fingerprint
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
-from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
-from pipeline.conversion.missing import (
+from pipeline.conversion.committed import (
     missing_lines,
     names_with_rows,
     recorded_raw,
+    recorded_reader,
     refuse_other_folder,
     refuse_without_raw,
     renamed_videos,
     why_empty,
 )
+from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.files.raw import RawVideo, changes
@@ -136,6 +137,20 @@ def plan_conversion(
     """Compare the raw folder with what the cache has of it. Arguments and errors as of `compare`."""
     committed = committed_split(root, f"{dataset.name}/{split}")
     return compare(committed, dataset, split, raw=raw, root=root, body=body, drop_removed=drop_removed)
+
+
+def recorded_plan(
+    split: cache.Split,
+    raw: Path | None = None,
+    body: Path | None = None,
+    *,
+    drop_removed: bool = False,
+    retry: bool = False,
+) -> ConversionPlan:
+    """The plan of a committed split. Arguments and errors as of `recorded_reader` and `compare`."""
+    reader, folder, body = recorded_reader(split, raw, body)
+    where: dict[str, Any] = {"raw": folder, "root": split.root, "body": body}
+    return compare(split, reader, split.name.partition("/")[2], **where, drop_removed=drop_removed, retry=retry)
 
 
 def compare(
@@ -302,32 +317,6 @@ def digests_of(committed: cache.Split) -> dict[str, str]:
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
     """The split as it is in the cache; None when there is no such split, or no cache yet."""
     return cache.open(root)[name] if name in cache.FeatureCache(root) else None
-
-
-def mixture_warning(plan: ConversionPlan, ignore: Collection[str] = ()) -> str:
-    """`mixture` of what a conversion would write."""
-    return mixture(plan.root, plan.name, stand_in=plan.reader["stand_in"], ignore=ignore)
-
-
-def mixture(root: cache.Root, name: str, *, stand_in: bool, ignore: Collection[str] = ()) -> str:
-    """A warning that a cache would hold demo data beside real data, with the split `name`; "" where it would not.
-
-    `ignore`: splits that do not count, as those that the same run will replace.
-    """
-    others: list[str] = []
-    with contextlib.suppress(cache.CacheError):  # `verify` reports what cannot be read
-        opened = cache.open(root)
-        for other in sorted({*opened.splits} - {name, *ignore}):
-            with contextlib.suppress(cache.CacheError):
-                if bool(opened[other].manifest.get("stand_in")) != stand_in:
-                    others.append(other)
-    if not others:
-        return ""
-    this, that = kind_of({"stand_in": stand_in}), kind_of({"stand_in": not stand_in})
-    return (
-        f"{root}: will hold both, {name} from {this} and {', '.join(others)} from {that}: training refuses to use "
-        "them together. Another cache (--cache, copy --to, or [paths] cache in luigi.cfg) keeps them apart."
-    )
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.numbered import n_frames
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.digests import file_digest
+from pipeline.files.raw.files import file_digest
 from pipeline.linking import MAX_GAP, link, split_at_gaps
 from pipeline.skeletons import convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track

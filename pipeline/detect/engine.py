@@ -29,7 +29,7 @@ from pipeline.detect.plan import DetectionPlan
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
-from pipeline.files.raw.digests import file_digest
+from pipeline.files.raw.files import file_digest
 from pipeline.processes import TIMEOUT
 
 PART: Final = 250  # frames: minutes of a network on a CPU

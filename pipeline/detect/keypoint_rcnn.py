@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pipeline.detect.base import Detect, Detector
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 
 PRETRAINED: Final = "pretrained"
 URL: Final = "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth"

@@ -149,7 +149,7 @@ class _StreamExtraction:
             self.writer.write(shard.number, shard.data, shard.ok, shard.keys)
             return shard.counts
 
-        return Output(self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
+        return Output(self._split, self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
 
     def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
         """`provenance`: of what computed rows; None: nothing had to be loaded."""

@@ -159,7 +159,7 @@ class Share:
             def write(shard: OpenShard) -> Extracted:
                 return Extracted(i, stagings[i].stage(shard.number, shard.data, shard.ok, shard.keys), shard.counts)
 
-            return Output(self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
+            return Output(split, self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
 
         run = run_of(
             split,

@@ -15,7 +15,7 @@ import cache
 from cache import CropPolicy, Split
 from cache.read.labels import in_crop, mirrored
 from pipeline import crops
-from pipeline.conversion import recorded
+from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
@@ -24,8 +24,7 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.by_pyav import another_decoder
 from pipeline.files.pixels.decode import PictureError
 from pipeline.files.pixels.frames import FrameSource, Image, nothing
-from pipeline.files.raw.digests import MIB, names_in
-from pipeline.files.raw.files import open_regular, passes
+from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.reasons import NOT_NOW
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
@@ -253,7 +252,7 @@ def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int]
 
 
 def raw_folder(split: Split, given: Path | None) -> Path:
-    """As `recorded.raw_folder`; of an imported split the given one. Raises PipelineError."""
+    """As `committed.raw_folder`; of an imported split the given one. Raises PipelineError."""
     if imported := split.manifest.get("reader", {}).get("imported"):
         if not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist()):
             raise PipelineError(
@@ -262,7 +261,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
             )
         if given is None:
             raise PipelineError(f"{split.name}: was imported from {imported['file']}. {RAW}")
-    return recorded.raw_folder(split, given)
+    return committed.raw_folder(split, given)
 
 
 def _require_all(split: Split, raw: Path, shards: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 
 KINDS: Final = {
     "spin": "SPIN's checkpoint, for example spin:data/spin/model_checkpoint.pt",

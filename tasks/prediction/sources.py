@@ -28,7 +28,7 @@ from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import Machine, Report, detect_clips
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.stand_in import MARKER, is_stand_in
 from pipeline.linking import MAX_GAP
 from tasks.prediction.video_file import DEFAULT_FPS, opencv_writer

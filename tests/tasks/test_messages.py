@@ -226,20 +226,11 @@ def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, si
     assert "Traceback" not in ran.shown
 
 
-def test_a_cache_of_both_kinds_is_reported_but_not_for_what_the_command_converts_again(project, build) -> None:
+def test_real_data_do_not_take_the_place_of_demo_data(project, build) -> None:
     (project.folder / "raw/amass/STAND_IN.json").unlink()
     project.configure({"embedded": {"enabled": "false"}, "data": {"datasets": "amass"}})
     message = build(project, "Convert", dataset="amass", split="train").only_failure(FAILED)
     assert "cache/amass/train: was made from demo data" in message
-    shutil.rmtree(project.folder / "cache/amass")
-    ran = build(project, "Convert", dataset="amass", split="train")
-    shown = ran.shown.replace(str(project.folder) + "/", "")
-    assert "! cache: will hold both, amass/train from real data and 3dpw/test, " in shown
-    shutil.copy(project.folder / "raw/3dpw/STAND_IN.json", project.folder / "raw/amass")
-    project.configure({"data": {"datasets": "amass 3dpw"}})
-    shutil.rmtree(project.folder / "cache/amass")
-    ran = build(project, "Convert", dataset="amass", split="train")
-    assert "will hold both" not in ran.shown
 
 
 @pytest.mark.parametrize(

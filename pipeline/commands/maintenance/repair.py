@@ -17,10 +17,9 @@ import numpy as np
 import cache
 from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.cli.text import command, count
+from pipeline.conversion.committed import DROP
 from pipeline.conversion.convert import convert
-from pipeline.conversion.missing import DROP
-from pipeline.conversion.plan import read_again
-from pipeline.conversion.recorded import recorded_plan
+from pipeline.conversion.plan import read_again, recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.features.extract import Extraction, extract
 from pipeline.features.pixel_sources import pixels

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.accounting import Accounting, VideoAccount
+from pipeline.conversion.committed import recorded_reader
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
-from pipeline.conversion.recorded import recorded_reader
 from pipeline.datasets import installed
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, reading_refused

@@ -37,7 +37,7 @@ from pipeline.exchange.vibe_db.layouts import (
     write_provenance,
 )
 from pipeline.features.plan import is_current
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import convert, joint_names
 
 Array = NDArray[Any]

@@ -28,7 +28,7 @@ from pipeline.exchange.vibe_db.tracks import FileReader, columns_of
 from pipeline.features.plan import is_current
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.formats.arrays import reading
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
 
 VERSION: Final = 1  # raised by hand whenever the same file would give other tracks

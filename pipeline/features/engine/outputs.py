@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
@@ -28,9 +27,8 @@ T = TypeVar("T")
 Computed = tuple[NDArray[Any], NDArray[np.bool_]]  # (n, dim) numbers or (n,) bytes; (n,) whether they are known
 
 
-@dataclass(frozen=True, slots=True)
 class Output(Generic[T]):
-    """A stream of a run.
+    """A stream while a run computes it.
 
     Args:
         target: shards to be computed, ascending.
@@ -38,25 +36,22 @@ class Output(Generic[T]):
         recorded: the provenance of the rows that the stream has already.
     """
 
-    stream: Stream
-    shards: StreamShards
-    target: Sequence[int]
-    write: Callable[[OpenShard], T]
-    recorded: Mapping[str, Any] | None = None
-
-
-class OpenOutput(Generic[T]):
-    """A stream of crops while a run computes it."""
-
-    def __init__(self, split: Split, output: Output[T]) -> None:
-        self.output = output
-        self.open = OpenShards(split, output.shards, output.stream, output.target)
+    def __init__(
+        self,
+        split: Split,
+        stream: Stream,
+        shards: StreamShards,
+        target: Sequence[int],
+        write: Callable[[OpenShard], T],
+        recorded: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.stream, self.target, self.write, self.recorded = stream, target, write, recorded
+        self.open = OpenShards(split, shards, stream, target)
         self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
         self.threads = 1  # of the network
         self.computing = 0  # batches
         self.writing = 0  # shards that are being written
         self.batches: Batches
-        self._policy = output.stream.policy
         self._computer: Computer | None = None  # none: decoding processes compute it
         self._most_open = OPEN_OF_BYTES
         self._memory: SharedSlots
@@ -64,8 +59,8 @@ class OpenOutput(Generic[T]):
 
     def load(self, resources: Resources, workers: int) -> Filling:
         """Load the network, if there is one. Returns what the decoding processes, `workers` of them, fill."""
-        stream, size = self.output.stream, AT_ONCE
-        self._computer, self.provenance = load(stream, resources.machine, self.output.recorded)
+        stream, size = self.stream, AT_ONCE
+        self._computer, self.provenance = load(stream, resources.machine, self.recorded)
         if self._computer is not None:
             size, self.threads = self._computer.batch_size, self._computer.lanes
         if stream.dtype != BYTES:
@@ -74,8 +69,8 @@ class OpenOutput(Generic[T]):
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, size)
         by_worker = stream if self._computer is None else None
-        slot_bytes = 4 * stream.dim if by_worker and stream.dtype != BYTES else self._policy.size**2 * 3
-        return Filling(self._policy.size, by_worker, n_slots, slot_bytes)
+        slot_bytes = 4 * stream.dim if by_worker and stream.dtype != BYTES else self.stream.policy.size**2 * 3
+        return Filling(self.stream.policy.size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
     def using(self, memory: SharedSlots) -> Iterator[None]:
@@ -84,7 +79,7 @@ class OpenOutput(Generic[T]):
         if self._computer is None:
             yield
             return
-        self._crops = memory.slots.reshape(-1, self._policy.size, self._policy.size, 3)
+        self._crops = memory.slots.reshape(-1, self.stream.policy.size, self.stream.policy.size, 3)
         self._computer.adopt(self._crops)
         try:
             yield
@@ -99,14 +94,14 @@ class OpenOutput(Generic[T]):
     def compute(self, batch: Batch, meter: Meter) -> Computed:
         """A full batch: the network's numbers, or what decoding processes have made."""
         slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
-        if self._computer is None and self.output.stream.dtype == BYTES:
+        if self._computer is None and self.stream.dtype == BYTES:
             data = [slot[:size].tobytes() for slot, size in zip(slots, sizes.tolist(), strict=True)]
             return np.array(data, object), sizes != 0
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
         began = time.perf_counter()
         computed = numbers_of(
-            self.output.stream, self._computer, self._crops[batch.span][:, *region_slices(self._policy)]
+            self.stream, self._computer, self._crops[batch.span][:, *region_slices(self.stream.policy)]
         )
         spent = time.perf_counter() - began
         copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0

@@ -22,8 +22,8 @@ from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import device_of, labelled, load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output
-from pipeline.features.engine.shards import OpenShard, OpenShards
+from pipeline.features.engine.outputs import MOST_PERSONS, Computed, Output
+from pipeline.features.engine.shards import OpenShard
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import AHEAD, Decoding, Done, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels
@@ -59,12 +59,12 @@ class Run(Generic[T]):
         progress: Callable[[int, Meter], None],
     ) -> None:
         self._split, self._pixels_of, self._resources, self._progress = split, pixels_of, resources, progress
-        self._outputs = [OpenOutput(split, output) for output in outputs]
+        self._outputs = outputs
         self.meter = Meter()
         self._tasks: Tasks
         self._pool: Pool[Task, Done]
         self._comparing: dict[int, Job] = {}  # by number: shards wait until its pixels have been compared
-        self._computing: dict[Future[Computed], tuple[OpenOutput[T], Batch]] = {}
+        self._computing: dict[Future[Computed], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
         self._saving: deque[Future[None]] = deque()
         self._saved = time.monotonic()
@@ -93,7 +93,7 @@ class Run(Generic[T]):
     def _carried(self) -> Iterator[tuple[int, T]]:
         for output, out in enumerate(self._outputs):
             for shard in out.open.finished():
-                yield output, out.output.write(shard)
+                yield output, out.write(shard)
                 self._report()
 
     def _computed(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
@@ -182,9 +182,9 @@ class Run(Generic[T]):
             for out in self._outputs:
                 self._saving += [writer.submit(save) for save in out.open.save(comparing)]
 
-    def _written(self, out: OpenOutput[T], shard: OpenShard) -> T:
+    def _written(self, out: Output[T], shard: OpenShard) -> T:
         with self.meter.measured("write"):
-            return out.output.write(shard)
+            return out.write(shard)
 
     def _submit(self) -> None:
         """Give tasks to processes that have room; close a batch that cannot be filled."""
@@ -248,16 +248,15 @@ class LabelRun(Generic[T]):
 
     def results(self) -> Iterator[tuple[int, T]]:
         """(0, what `write` returned) of each target shard. Raises what `write` and the stream raise."""
-        stream = self._output.stream
-        shards = OpenShards(self._split, self._output.shards, stream, self._output.target)
         try:
-            yield from self._computed(stream, shards)
+            yield from self._computed(self._output.stream)
         finally:
-            _save(shards)
+            self._save()
         self.meter.stop()
-        self._progress(self.meter.rows + shards.not_computed, self.meter)
+        self._progress(self.meter.rows + self._output.open.not_computed, self.meter)
 
-    def _computed(self, stream: Stream, shards: OpenShards) -> Iterator[tuple[int, T]]:
+    def _computed(self, stream: Stream) -> Iterator[tuple[int, T]]:
+        shards = self._output.open
         computer: LabelComputer | None = None
         saved = time.monotonic()
         for number in self._output.target:
@@ -276,7 +275,7 @@ class LabelRun(Generic[T]):
                 shards.put(rows, computed, known)
                 if time.monotonic() - saved > CHECKPOINT_EVERY:
                     saved = time.monotonic()
-                    _save(shards)
+                    self._save()
                 self.meter.rows += len(rows)
                 self._progress(self.meter.rows + shards.not_computed, self.meter)
             for finished in shards.finished():
@@ -284,7 +283,6 @@ class LabelRun(Generic[T]):
                     written = self._output.write(finished)
                 yield 0, written
 
-
-def _save(shards: OpenShards) -> None:
-    for save in shards.save():
-        save()
+    def _save(self) -> None:
+        for save in self._output.open.save():
+            save()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.pickles import load_pickle
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.skeletons import JOINTS
 

@@ -15,8 +15,7 @@ from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.tfrecords import Example
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Frame, below, increasing, nothing
-from pipeline.files.raw.digests import span_digest
-from pipeline.files.raw.files import cached
+from pipeline.files.raw.files import cached, span_digest
 
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500

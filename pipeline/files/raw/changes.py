@@ -19,8 +19,7 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.digests import contents_digest, file_digest, folder_digest, span_digest
-from pipeline.files.raw.files import passes
+from pipeline.files.raw.files import contents_digest, file_digest, folder_digest, passes, span_digest
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
 Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, and its digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,18 +207,12 @@ def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
 
 
-def test_demo_data_and_real_data_in_one_cache_are_reported(
-    root: Path, penn: Any, embedded: Any, into: Any, convert: Any
-) -> None:
+def test_real_data_do_not_take_the_place_of_demo_data(root: Path, penn: Any, convert: Any) -> None:
     penn.without_marker()
     refused = convert(code=2).err
     assert f"penn_action/train: was made from demo data, and {penn.raw} is real data" in refused
     assert refused.endswith(f"convert penn_action train --raw {penn.raw} --cache {root}-real\n")
     assert penn.split.manifest["stand_in"] is True
-    shutil.rmtree(root)
-    into.convert(root, embedded.raw("amass"), "amass")
-    (line,) = convert().err.splitlines()
-    assert line.startswith(f"! {root}: will hold both, penn_action/train from real data and amass/train from demo data")
 
 
 def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,7 @@ def to(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_splits_and_streams_are_named_and_demo_data_stay_apart(
-    penn: Any, into: Any, ran: Any, to: Path, embedded: Any, network: Any
-) -> None:
+def test_splits_and_streams_are_named(penn: Any, into: Any, ran: Any, to: Path, embedded: Any, network: Any) -> None:
     penn.converted("fast")
     penn.convert("test")
     into.convert(penn.root, embedded.raw("amass"), "amass")
@@ -37,10 +35,5 @@ def test_splits_and_streams_are_named_and_demo_data_stay_apart(
     shown = ran("copy", penn.name, "--cache", penn.root, "--to", to.with_name("lagging")).out
     assert "resnet50 has not all rows" in shown
     assert "8 rows missing" in shown
-    # Another state of a split is not overwritten; data of the other kind are mentioned, as by a conversion.
+    # Another state of a split is not overwritten.
     assert "another state of it" in ran("copy", penn.name, "--cache", penn.root, "--to", to, code=2).err
-    both, real = to.with_name("both"), to.with_name("real")
-    ran("copy", "amass", "--cache", to, "--to", both)
-    penn.without_marker()
-    into.convert(real, penn.raw)
-    assert f"{both}: will hold both, penn_action/train from real data" in ran("copy", "--cache", real, "--to", both).err

@@ -18,7 +18,7 @@ from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.files.raw import changes, digests
+from pipeline.files.raw import changes, files
 from pipeline.reasons import REASONS
 
 SPLITS = [
@@ -247,10 +247,10 @@ def test_a_file_whose_name_is_not_utf8_is_rejected(embedded: Any, into: Any, tmp
 def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Any) -> None:
     folder = penn.frames("0003")
     (folder / "000099.jpg").symlink_to(folder / "nowhere")
-    before = digests.folder_digest(folder)
+    before = files.folder_digest(folder)
     assert before != "missing"
     (folder / "000001.jpg").write_bytes(b"")
-    assert digests.folder_digest(folder) != before
+    assert files.folder_digest(folder) != before
 
 
 # ------------------------------------------------------------------------------------------------- the body's files

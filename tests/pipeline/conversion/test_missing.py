@@ -15,7 +15,7 @@ import pytest
 
 import cache
 from pipeline.conversion import convert
-from pipeline.conversion.missing import DROP
+from pipeline.conversion.committed import DROP
 from pipeline.datasets.penn_action import PennAction
 
 NOT_NOW = "not_readable_now"

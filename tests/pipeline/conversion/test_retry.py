@@ -13,7 +13,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert
-from pipeline.conversion.recorded import recorded_plan
+from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 
 

@@ -14,7 +14,7 @@ from pipeline import detect
 from pipeline.detect import keypoint_rcnn
 from pipeline.detect.rcnn import confidence
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
-from pipeline.files.raw.digests import whole_file_digest
+from pipeline.files.raw.files import whole_file_digest
 
 
 def test_the_logit_from_which_detectron_draws_a_joint_is_the_confidence_from_which_readers_believe_it() -> None:

@@ -72,7 +72,7 @@ class Extract:
 
         def output(stream: Any) -> Output[Any]:
             shards = made_up.Shards(split, stream)
-            return Output(stream, shards, shards.pending, write)
+            return Output(split, stream, shards, shards.pending, write)
 
         streams = [stream or made_up.Colour(), *also]
         run: Run[Any] = Run(
@@ -343,7 +343,7 @@ def main(folder, n_rows, deed):
     split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
     shards = made_up.Shards(split, made_up.Colour())
     source = made_up.Source(folder, deeds=((40, deed),))
-    output = Output(made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
+    output = Output(split, made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
     run = Run(split, [output], pixels_of=lambda video: Frames(source, "", str(video), ""),
               resources=Resources(Machine(batch_size=16), 2, 60.0), progress=lambda rows, meter: None)
     rows = 0

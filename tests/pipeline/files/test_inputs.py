@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from pipeline.files.raw import RawVideo, changes, digests
+from pipeline.files.raw import RawVideo, changes, files
 
 
 def raw_video(root: Path) -> RawVideo:
@@ -70,7 +70,7 @@ def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> Non
 
 def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
     file = tmp_path / "clip.mp4"
-    size = digests.HASHED_WHOLE + 3
+    size = files.HASHED_WHOLE + 3
     seen = set()
     for changed in (None, 0, size // 2, size - 1):
         with file.open("wb") as stream:
@@ -78,5 +78,5 @@ def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> Non
             if changed is not None:
                 stream.seek(changed)
                 stream.write(b"x")
-        seen.add(digests.file_digest(file))
+        seen.add(files.file_digest(file))
     assert len(seen) == 4

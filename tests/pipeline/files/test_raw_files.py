@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.files.raw.digests import file_digest, folder_digest, span_digest
-from pipeline.files.raw.files import caching, is_folder, open_regular, read_regular
+from pipeline.files.raw.files import (
+    caching,
+    file_digest,
+    folder_digest,
+    is_folder,
+    open_regular,
+    read_regular,
+    span_digest,
+)
 
 
 def make_pipe(path: Path) -> None:

@@ -22,8 +22,7 @@ from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, ord
 from pipeline.files.formats.labels import box_lines, keypoints_json
 from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Content, Doubles, Found, Size
 from pipeline.files.formats.labels.keypoints_json import ONE_VIDEO
-from pipeline.files.raw.digests import names_in
-from pipeline.files.raw.files import open_regular
+from pipeline.files.raw.files import names_in, open_regular
 from pipeline.skeletons import Skeleton, joint_names
 
 ALPHAPOSE: Final = "alphapose-results.json"  # its own name for results; or they are called as the video

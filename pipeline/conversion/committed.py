@@ -1,4 +1,4 @@
-"""Committed videos that the raw folder has no longer: missing, renamed, or in a folder that has moved.  [raw] -> rows
+"""A committed split beside its raw folder: its reader, the folder, and videos that are gone from it.  [raw] -> rows
 
 Rows whose raw files are gone stay committed until the user drops them: a disk that is mounted in part looks like videos
 that were removed. A video is gone where the raw folder does not list it, and where one of its files is there no longer.
@@ -14,8 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 import cache
+from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import FEW, command, count, few
+from pipeline.datasets.base import Dataset
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
@@ -137,3 +139,67 @@ def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAc
         text += f" The commonest reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
         text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else "")
     return [text]
+
+
+# ------------------------------------------------------------------------------------------- as it is recorded
+
+
+def recorded_reader(
+    split: cache.Split, raw: Path | None = None, body: Path | None = None
+) -> tuple[Dataset, Path, Path | None]:
+    """The reader with its options, the raw folder and the body model's folder of a committed split's conversion.
+
+    `raw`, `body`: where they are now, when they have moved. Raises PipelineError where one of them is not known or not
+    there, and for a split that was not converted by this project.
+    """
+    if "parameters" not in split.manifest.get("reader", {}):
+        raise PipelineError(f"{split.name}: was not converted from raw data here: it cannot be converted again")
+    return _recorded_dataset(split), raw_folder(split, raw), _body_folder(split, body)
+
+
+def _recorded_dataset(split: cache.Split) -> Dataset:
+    parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
+    # JSON has no tuples; an option of many values is one.
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    return datasets.get(split.name.partition("/")[0], **options)
+
+
+def missing_now(split: cache.Split) -> dict[str, str]:
+    """Committed videos with rows that are gone from the recorded raw folder -> which of their files; "": all.
+
+    Folders are listed, no file is opened. {} where that folder is not there at all: a cache is used without its raw
+    data, too. Raises PipelineError where it is not the dataset's.
+    """
+    raw = Path(recorded_raw(split))
+    if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split) or not raw.is_dir():
+        return {}
+    listed = {changes.utf8(v.name): v for v in _recorded_dataset(split).videos(raw, split.name.partition("/")[2])}
+    seen, missing = changes.read_stamps(split.root, split.name), {}
+    for name in sorted(names_with_rows(split)):
+        was = seen[name][0] if name in seen else None
+        lost = changes.lost_input(was, changes.stamp(raw, listed[name])) if name in listed else ""
+        if lost or name not in listed:
+            missing[name] = lost
+    return missing
+
+
+def raw_folder(split: cache.Split, given: Path | None) -> Path:
+    """The given one, or where it was at conversion. Raises PipelineError where it is not known, and for no folder."""
+    recorded, do = split.provenance.get("raw"), "Name the dataset's own raw folder: --raw DIR."
+    if given is None and recorded is None:
+        raise PipelineError(f"{split.name}: its raw folder is not known, provenance.json is lost. {do}")
+    raw = given or Path(str(recorded))
+    if not raw.is_dir():
+        was = f"its raw data were in {recorded}" if given is None else f"--raw is {raw}"
+        raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {do}")
+    return raw
+
+
+def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
+    if given is not None or split.manifest["reader"]["body"] is None:
+        return given
+    if (recorded := split.provenance.get("body")) is None:
+        raise PipelineError(
+            f"{split.name}: was converted with a body model whose folder is not recorded. Name it: --body DIR."
+        )
+    return Path(str(recorded))
