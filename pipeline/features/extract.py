@@ -17,7 +17,7 @@ from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import LabelRun, Run, run_of
-from pipeline.features.engine.shards import Counts, OpenShard
+from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
@@ -145,7 +145,7 @@ class _StreamExtraction:
         finished = sorted(set(self.missing) - set(self.writer.pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
 
-        def write(shard: OpenShard) -> Counts:
+        def write(shard: PendingShard) -> Counts:
             self.writer.write(shard.number, shard.data, shard.ok, shard.keys)
             return shard.counts
 

@@ -23,7 +23,7 @@ from pipeline.features.computing import device_of, load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import run_of
-from pipeline.features.engine.shards import Counts, OpenShard
+from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import StreamSpec
 from pipeline.processes.devices import Devices
@@ -156,7 +156,7 @@ class Share:
         split, stagings, pixels_of = _opened(self)
 
         def output(i: int) -> Output[Extracted]:
-            def write(shard: OpenShard) -> Extracted:
+            def write(shard: PendingShard) -> Extracted:
                 return Extracted(i, stagings[i].stage(shard.number, shard.data, shard.ok, shard.keys), shard.counts)
 
             return Output(split, self.specs[i].stream, stagings[i], shards[i], write, agreed[i])

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,11 @@ from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.by_pyav import another_decoder
 from pipeline.files.pixels.decode import PictureError
-from pipeline.files.pixels.frames import FrameSource, Image, nothing
+from pipeline.files.pixels.frames import Frame, FrameSource, Image, nothing
 from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.reasons import NOT_NOW
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
-NO_FRAME: Final = 2**62  # greater than every frame's number
 
 Labels = Mapping[str, NDArray[Any]]  # of one row, by column
 
@@ -52,43 +51,44 @@ def labels_in(labels: Labels, cut: Cut) -> Labels:
     return {**labels, "kp_2d": found}
 
 
-class Person(NamedTuple):
-    """One row of one stream: where its crop, or what is computed of it, goes."""
+class Rows(Protocol):
+    """What has rows of columns: a split, and what holds some of them open."""
 
-    output: int  # which of the streams that are extracted together
-    slot: int
-    cut: Cut
-    previous: int = -1  # the frame one step before, for a stream of pairs
-    labels: Labels | None = None  # what that needs beside pixels, as stored
+    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """As `Split.rows`."""
+        ...
 
 
-class Target(NamedTuple):
-    """One frame and all persons to be cropped from it. Of stored crops, the frame is a row."""
+def column(split: Rows, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """(n, ...) of a column as stored, of any rows."""
+    if not len(rows):
+        return split.rows(name, 0, 0)
+    different, inverse = np.unique(rows, return_inverse=True)
+    runs = np.split(different, np.flatnonzero(np.diff(different) != 1) + 1)
+    return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
 
-    frame: int
-    persons: tuple[Person, ...]
-    keep_from: int = NO_FRAME  # frames from here on, this one too, are the previous ones of later rows
-    stored: Cut | None = None  # of stored crops: what this one shows
 
-
-class Decoded(NamedTuple):
-    """One decoded frame: its crop of any person, (size, size, 3), or why there is none."""
-
-    crop: Callable[[Cut, int], Image] | None
-    problem: str = ""
-    kind: str = ""  # of the problem, for counting
+def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64]) -> list[Cut]:
+    """What the crops of (n,) rows show."""
+    track = split.track_of(rows)
+    scale = np.asarray(split.tracks.crop_scale[track], np.float64)
+    keys = policy.keys(split.tracks[number].name for number in track.tolist())
+    frame, bbox = (column(split, name, rows) for name in ("frame_index", "bbox"))
+    boxes, mirrored = policy.boxes(bbox, scale, keys, frame)
+    values = zip(boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True)
+    return [Cut(tuple(box), of_track, flipped) for box, of_track, flipped in values]
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Pictures or a video below the raw folder. Picklable; two that are equal are the same."""
+    """Pictures or a video below the raw folder. Picklable."""
 
     source: FrameSource
     split: str
     name: str  # of the video, for messages
     digest: str = ""  # of the pixels at conversion; "": not known
     decoder: str = "OpenCV"  # for messages
-    by_row: ClassVar[bool] = False  # whether targets are rows of the split, not frames of a video
+    by_row: ClassVar[bool] = False  # whether frames are known by their rows in the split, not by their numbers
 
     @property
     def in_order(self) -> bool:
@@ -105,10 +105,10 @@ class Frames:
                 f"again, after `touch '{self.source.place}'`: conversion compares again what has another time."
             )
 
-    def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
-        """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
+    def decode(self, frames: Iterator[int], alive: Callable[[], None]) -> Iterator[Frame]:
+        """Each of the frames, which are ascending. `alive` is called whenever progress is made."""
         compared = False
-        for frame in self.source.read((target.frame for target in targets), alive=alive):
+        for frame in self.source.read(frames, alive=alive):
             if frame.image is None:
                 if frame.kind == NOT_NOW:
                     raise self._not_now(f"frame {frame.index}: {frame.problem}")
@@ -116,9 +116,14 @@ class Frames:
                     self.check()
                     self._require_readable(alive)
                     compared = True
-                yield Decoded(None, f"{self.name}, frame {frame.index}: {frame.problem}", frame.kind)
+                yield replace(frame, problem=f"{self.name}, frame {frame.index}: {frame.problem}")
             else:
-                yield Decoded(functools.partial(_cropped, frame.image))
+                yield frame
+
+    def crop(self, frame: Frame, cut: Cut, size: int, *, is_own: bool) -> Image:  # noqa: ARG002 - of stored crops
+        """(size, size, 3) of a decoded frame. `is_own`: the cut is that of the row whose frame it is."""
+        assert frame.image is not None
+        return crops.crop_person(frame.image, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
 
     def _require_readable(self, alive: Callable[[], None]) -> None:
         """Raise PipelineError for a picture that cannot be opened now, or a video that cannot be read to its end."""
@@ -146,10 +151,6 @@ class Frames:
         return replace(self, source=source, decoder=decoder)
 
 
-def _cropped(picture: Image, cut: Cut, size: int) -> Image:
-    return crops.crop_person(picture, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
-
-
 @dataclass(frozen=True, slots=True)
 class StoredCrops:
     """As `Frames`, of a stream of crops in the cache: the raw pictures are not needed."""
@@ -169,21 +170,39 @@ class StoredCrops:
     def check(self) -> None:
         """Their rows are compared by the cache."""
 
-    def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
-        split = _opened(self.root, self.split, self.stream, self.digest)
-        for target in targets:
+    def decode(self, frames: Iterator[int], alive: Callable[[], None]) -> Iterator[Frame]:
+        split = self._opened()
+        for row in frames:
             alive()
-            where = f"{self.name}, row {target.frame}"
-            if split.rows(f"features/{self.stream}_ok", target.frame, target.frame + 1)[0] != 1:
-                yield Decoded(None, f"{where}: its picture could not be read when crops were extracted", "crop_missing")
+            where = f"{self.name}, row {row}"
+            if split.rows(f"features/{self.stream}_ok", row, row + 1)[0] != 1:
+                problem = f"{where}: its picture could not be read when crops were extracted"
+                yield Frame(row, None, problem, "crop_missing")
                 continue
             try:
-                (data,) = split.blobs(self.stream, np.array([target.frame]))
-                image = Crops.decode(data, self.policy.size)
+                (data,) = split.blobs(self.stream, np.array([row]))
+                yield Frame(row, Crops.decode(data, self.policy.size), None)
             except PictureError as error:
-                yield Decoded(None, f"{where}: {error}", error.kind)
-            else:
-                yield Decoded(functools.partial(_resampled, image, target.stored))
+                yield Frame(row, None, f"{where}: {error}", error.kind)
+
+    def crop(self, frame: Frame, cut: Cut, size: int, *, is_own: bool) -> Image:
+        """As it is stored; by the box of another row of its track, black beyond the stored one's borders."""
+        assert frame.image is not None
+        if is_own:
+            return frame.image
+        (stored,) = cuts(self._opened(), self.policy, np.array([frame.index]))
+        if cut == stored:
+            return frame.image
+        seen = crops.crop_affine(np.array(stored.bbox), stored.scale, size)
+        zoom, shift = np.diagonal(seen[:, :2]), seen[:, 2]
+        bbox = np.array(cut.bbox)
+        inside = np.concatenate([bbox[:2] * zoom + shift, bbox[2:] * zoom])  # the box in the stored crop's pixels
+        if cut.mirrored:  # so is the stored one: the box is on its other side, and it is not mirrored once more
+            inside[0] = size - inside[0]
+        return crops.crop_person(frame.image, inside, cut.scale, size)
+
+    def _opened(self) -> Split:
+        return _opened(self.root, self.split, self.stream, self.digest)
 
     @property
     def decoder(self) -> str:
@@ -195,19 +214,6 @@ class StoredCrops:
 
 
 Pixels = Frames | StoredCrops
-
-
-def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:
-    """The part of a stored crop that another box of the same track shows; black beyond the stored one's borders."""
-    if stored is None or cut == stored:
-        return image
-    seen = crops.crop_affine(np.array(stored.bbox), stored.scale, len(image))
-    zoom, shift = np.diagonal(seen[:, :2]), seen[:, 2]
-    bbox = np.array(cut.bbox)
-    inside = np.concatenate([bbox[:2] * zoom + shift, bbox[2:] * zoom])  # the box in the stored crop's pixels
-    if cut.mirrored:  # so is the stored one: the box is on its other side, and it is not mirrored once more
-        inside[0] = len(image) - inside[0]
-    return crops.crop_person(image, inside, cut.scale, size)
 
 
 @functools.lru_cache(maxsize=1)

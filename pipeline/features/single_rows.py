@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
-from pipeline.features.engine.shards import column
-from pipeline.features.pixel_sources import Cut, Decoded, Pixels, Target, labels_in, pixels
+from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Stream
+from pipeline.files.pixels.frames import Frame
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
 
@@ -57,7 +57,6 @@ class _Chunk(NamedTuple):
     frames: Rows  # (n, crops) of each row's crops, its own the last, by which the pixels know them
     cuts: list[Cut]
     labels: Labels  # (n, ...) by column
-    stored: Mapping[int, Cut]  # of stored crops: what each shows
 
 
 class SingleRows:
@@ -126,11 +125,9 @@ class SingleRows:
                 numbers = of_video[first : first + MOST_ROWS]
                 source = requests.source[numbers]
                 rows = np.stack([source - back for back in reversed(range(self._stream.reads.crops))], axis=1)
-                shown = np.unique(rows) if self._spec.crops else rows[:0, 0]
-                stored = dict(zip(shown.tolist(), self._cuts(shown), strict=True))
                 pixels_of = self._pixels(int(video[numbers[0]])).by_another_decoder()
-                cuts = self._cuts(requests.box[numbers])
-                yield _Chunk(numbers, pixels_of, self._frames(rows), cuts, self._labels(source), stored)
+                shown = cuts(self._split, self._stream.policy, requests.box[numbers])
+                yield _Chunk(numbers, pixels_of, self._frames(rows), shown, self._labels(source))
 
     def _labels(self, rows: Rows) -> Labels:
         return {name: column(self._split, name, rows) for name in self._stream.reads.labels}
@@ -141,16 +138,6 @@ class SingleRows:
             return rows
         return column(self._split, "frame_index", rows.ravel()).reshape(rows.shape)
 
-    def _cuts(self, rows: Rows) -> list[Cut]:
-        """What the crops of rows show, by the stream's crop policy."""
-        track, policy = self._split.track_of(rows), self._stream.policy
-        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)
-        keys = policy.keys(self._split.tracks[number].name for number in track.tolist())
-        frame, bbox = (column(self._split, name, rows) for name in ("frame_index", "bbox"))
-        boxes, mirrored = policy.boxes(bbox, scale, keys, frame)
-        values = zip(boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True)
-        return [Cut(tuple(box), zoom, flipped) for box, zoom, flipped in values]
-
 
 def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:
     """Of each: what the stream computes, its crop where there is none; None where nothing is known; or why not."""
@@ -160,10 +147,9 @@ def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | 
         return [str(error)] * len(chunk.numbers)
     own, first = chunk.frames[:, -1], np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
     frames = np.unique(chunk.frames).tolist()
-    targets = (Target(frame, (), stored=chunk.stored.get(frame)) for frame in frames)
     rows: list[Numbers | str | None] = []
-    kept: dict[int, Decoded] = {}  # what the rest needs
-    for frame, decoded in zip(frames, chunk.pixels.decode(targets, alive), strict=True):
+    kept: dict[int, Frame] = {}  # what the rest needs
+    for frame, decoded in zip(frames, chunk.pixels.decode(iter(frames), alive), strict=True):
         kept[frame] = decoded
         while len(rows) < len(own) and own[len(rows)] == frame:
             rows.append(_row_of(stream, size, chunk, len(rows), kept))
@@ -171,15 +157,12 @@ def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | 
     return rows
 
 
-def _row_of(
-    stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Decoded]
-) -> Numbers | str | None:
+def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mapping[int, Frame]) -> Numbers | str | None:
     crops, cut = [], chunk.cuts[i]
     for frame in chunk.frames[i].tolist():
-        crop_of, problem, _ = kept[frame]
-        if crop_of is None:
-            return problem
-        crops.append(crop_of(cut, size))
+        if kept[frame].image is None:
+            return str(kept[frame].problem)
+        crops.append(chunk.pixels.crop(kept[frame], cut, size, is_own=False))
     if stream is None:
         return crops[0]
     labels = labels_in({name: values[i] for name, values in chunk.labels.items()}, cut)

@@ -24,7 +24,7 @@ from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.engine.shards import column
+from pipeline.features.pixel_sources import column
 from pipeline.features.plan import recorded_identity, recorded_spec
 from pipeline.features.single_rows import Numbers, Requests, Rows, SingleRows
 from pipeline.features.spec import StreamSpec

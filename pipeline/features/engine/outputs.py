@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cache import Split, StreamShards
 from pipeline.features.computing import load, numbers_of, region_slices
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import OpenShard, OpenShards
+from pipeline.features.engine.shards import OpenShards, PendingShard
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches
 from pipeline.features.engine.worker import AHEAD, Filling, SharedSlots
 from pipeline.features.spec import Resources
@@ -42,7 +42,7 @@ class Output(Generic[T]):
         stream: Stream,
         shards: StreamShards,
         target: Sequence[int],
-        write: Callable[[OpenShard], T],
+        write: Callable[[PendingShard], T],
         recorded: Mapping[str, Any] | None = None,
     ) -> None:
         self.stream, self.target, self.write, self.recorded = stream, target, write, recorded

@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.computing import device_of, labelled, load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import MOST_PERSONS, Computed, Output
-from pipeline.features.engine.shards import OpenShard
+from pipeline.features.engine.shards import PendingShard
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import AHEAD, Decoding, Done, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels
@@ -182,7 +182,7 @@ class Run(Generic[T]):
             for out in self._outputs:
                 self._saving += [writer.submit(save) for save in out.open.save(comparing)]
 
-    def _written(self, out: Output[T], shard: OpenShard) -> T:
+    def _written(self, out: Output[T], shard: PendingShard) -> T:
         with self.meter.measured("write"):
             return out.write(shard)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.features.pixel_sources import Cut, Labels
+from pipeline.features.pixel_sources import Cut, Labels, column
 from pipeline.features.streams.base import BYTES, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
@@ -41,7 +41,7 @@ class Counts:
 
 
 @dataclass(slots=True, eq=False)
-class OpenShard:
+class PendingShard:
     """One shard's rows (n of them)."""
 
     number: int
@@ -74,14 +74,14 @@ class OpenShards:
         self._policy = stream.policy
         self._size = int(split.manifest["geometry"]["rows_per_shard"])
         self._missing = set(target)
-        self._open: dict[int, OpenShard] = {}
+        self._open: dict[int, PendingShard] = {}
         self.pairs, self._columns = stream.reads.crops > 1, stream.reads.labels
         self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, number: int) -> OpenShard:
+    def open(self, number: int) -> PendingShard:
         """The open shard. It is opened if it is not: its rows are read, and what the stream has of them is copied."""
         if number not in self._open:
             self._open[number] = self._opened(number)
@@ -144,22 +144,22 @@ class OpenShards:
                 shard.n_saved = len(rows)
                 yield functools.partial(self._save, shard, rows)
 
-    def _save(self, shard: OpenShard, rows: NDArray[np.int64]) -> None:
+    def _save(self, shard: PendingShard, rows: NDArray[np.int64]) -> None:
         # What is computed changes no more.
         self._shards.checkpoint(shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows])
 
-    def finished(self, but: Container[int] = ()) -> Iterator[OpenShard]:
+    def finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
         """Shards without any row left to compute, `but` some; they are open no longer."""
         for number in [number for number, shard in self._open.items() if not shard.left and number not in but]:
             self._missing.discard(number)
             yield self._open.pop(number)
 
-    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[OpenShard, NDArray[np.intp]]]:
+    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[PendingShard, NDArray[np.intp]]]:
         number = rows // self._size
         for one in np.unique(number).tolist():
             yield self._open[one], np.flatnonzero(number == one)
 
-    def _opened(self, number: int) -> OpenShard:
+    def _opened(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)
         live = np.flatnonzero(self._shards.live(number))
         at = rows.start + live
@@ -194,7 +194,7 @@ class OpenShards:
         n_kept = int(done.sum())
         counts = Counts(computed=len(without), carried=len(live) - left - len(without) - n_kept, kept=n_kept)
         self.not_computed += len(live) - left
-        return OpenShard(number, rows.start, columns, keys, todo, values, ok, left, counts, done, n_kept)
+        return PendingShard(number, rows.start, columns, keys, todo, values, ok, left, counts, done, n_kept)
 
     def _boxes(
         self, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
@@ -239,15 +239,6 @@ def label_keys(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
 def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
     """(n, ...) each -> (n, m): all bytes of each row."""
     return np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns], 1)
-
-
-def column(split: Split | OpenShards, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """(n, ...) of a column as stored, of any rows."""
-    if not len(rows):
-        return split.rows(name, 0, 0)
-    found, inverse = np.unique(rows, return_inverse=True)
-    runs = np.split(found, np.flatnonzero(np.diff(found) != 1) + 1)
-    return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

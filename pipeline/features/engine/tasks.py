@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split
-from pipeline.features.engine.shards import OpenShards, column
-from pipeline.features.engine.worker import Done, Task
-from pipeline.features.pixel_sources import NO_FRAME, Cut, Person, Pixels, Target
+from pipeline.features.engine.shards import OpenShards
+from pipeline.features.engine.worker import CropRequest, Done, FrameTarget, Task
+from pipeline.features.pixel_sources import Pixels, column
 
 MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
 RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
@@ -40,11 +40,10 @@ class Job(NamedTuple):
     rows: NDArray[np.int64]  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where targets are rows
     todo: NDArray[np.bool_]  # (outputs, n) which streams lack them
-    persons: tuple[Mapping[int, Person], ...]  # by output: of each row that it lacks, by its place; without slots yet
-    stored: tuple[Cut | None, ...]  # (n,) what stored crops show
+    requests: tuple[Mapping[int, CropRequest], ...]  # by output: of each row that it lacks, by its place; without slots
     shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
     video: range  # all rows of its video
-    keep_from: NDArray[np.int64]  # (n + 1,) the earliest frame that it or a later row needs as its previous one
+    n_kept: int  # of its frames: how many before another one may be needed as the previous ones of its rows
 
 
 def jobs(
@@ -104,19 +103,18 @@ def _job(
     order = np.lexsort((rows, frame))
     rows, frame = rows[order], frame[order]
     todo = np.stack([np.isin(rows, lack) & np.isin(rows, wanted) for lack in lacks])
-    previous = np.full(len(rows), -1)
+    previous = frame.copy()
     is_compared = np.isin(rows, compared)
     before = rows[is_compared] - 1
     previous[is_compared] = before if pixels.by_row else column(open_shards[0], "frame_index", before)
-    persons = []
+    requests = []
     for output, (one, lacking) in enumerate(zip(open_shards, todo, strict=True)):
         at = np.flatnonzero(lacking)
         parts = zip(at.tolist(), one.cuts(rows[at]), previous[at].tolist(), one.labels(rows[at]), strict=True)
-        persons.append({i: Person(output, -1, *of) for i, *of in parts})
-    stored = tuple(open_shards[0].cuts(rows)) if pixels.by_row else (None,) * len(rows)
-    needed = np.append(np.where(previous < 0, NO_FRAME, previous), NO_FRAME)
-    keep_from = np.minimum.accumulate(needed[::-1])[::-1]
-    return Job(number, pixels, rows, frame, todo, tuple(persons), stored, shards, video, keep_from)
+        requests.append({i: CropRequest(output, -1, *of_row) for i, *of_row in parts})
+    frames = np.unique(frame)
+    n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
+    return Job(number, pixels, rows, frame, todo, tuple(requests), shards, video, n_kept)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -262,17 +260,16 @@ class Tasks:
         if any(n > batches.capacity for n, batches in zip(todo.sum(axis=1), self._batches, strict=True)):
             return None, start
         places = []
-        persons: list[list[Person]] = [[] for _ in range(stop - start)]
+        requests: list[list[CropRequest]] = [[] for _ in range(stop - start)]
         for output, batches in enumerate(self._batches):
             at = start + np.flatnonzero(todo[output])
             slots, within = batches.take(len(at))
             places.append((job.rows[at], slots, within))
             for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
-                persons[i - start].append(job.persons[output][i]._replace(slot=slot))
-        begin = int(np.searchsorted(job.frame, job.keep_from[start]))
-        earlier = _targets(job, begin, [[]] * (start - begin)) if begin < start else ()
+                requests[i - start].append(job.requests[output][i]._replace(slot=slot))
+        targets, before = _targets(job, start, requests), tuple(map(FrameTarget, _frames_before(job, start)))
         first = start == 0 and bool(job.shards)
-        task = Task(self._next, job.number, job.pixels, _targets(job, start, persons), earlier, first)
+        task = Task(self._next, job.number, job.pixels, targets, job.n_kept, before, first)
         self._given[task.number] = _Given(job, places)
         self._next += 1
         return task, stop
@@ -289,11 +286,18 @@ class Tasks:
         return given.job, lost
 
 
-def _targets(job: Job, start: int, persons: Sequence[Sequence[Person]]) -> tuple[Target, ...]:
-    """The frames of a job's rows from `start` on, as many as there are lists of persons, each with its persons."""
-    found = []
-    for frame, group in itertools.groupby(range(start, start + len(persons)), key=lambda row: int(job.frame[row])):
-        here = list(group)
-        people = tuple(person for row in here for person in persons[row - start])
-        found.append(Target(frame, people, int(job.keep_from[here[-1] + 1]), job.stored[here[0]]))
-    return tuple(found)
+def _targets(job: Job, start: int, requests: Sequence[Sequence[CropRequest]]) -> tuple[FrameTarget, ...]:
+    """The frames of a job's rows from `start` on, as many as there are lists of requests."""
+    by_frame: dict[int, list[CropRequest]] = {}
+    for frame, of_row in zip(job.frame[start : start + len(requests)].tolist(), requests, strict=True):
+        by_frame.setdefault(frame, []).extend(of_row)
+    return tuple(FrameTarget(frame, tuple(of_frame)) for frame, of_frame in by_frame.items())
+
+
+def _frames_before(job: Job, start: int) -> list[int]:
+    """The frames that are kept when a job's row `start` is begun with."""
+    frames: list[int] = []
+    while start and len(frames) < job.n_kept:
+        frames.insert(0, int(job.frame[start - 1]))
+        start = int(np.searchsorted(job.frame, frames[0]))
+    return frames

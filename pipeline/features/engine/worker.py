@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.computing import row_of
-from pipeline.features.pixel_sources import Cut, Decoded, Person, Pixels, Target, labels_in
-from pipeline.features.streams.base import Stream
-from pipeline.files.pixels.frames import Image
+from pipeline.features.pixel_sources import Cut, Pixels, labels_in
+from pipeline.features.streams.base import Labels, Stream
+from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import TRIALS
 
@@ -62,6 +62,23 @@ class SharedSlots:
         self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, filling.n_bytes - n_slots * 8)
 
 
+class CropRequest(NamedTuple):
+    """One row of one stream: where its crop, or what is computed of it, goes."""
+
+    output: int  # which of the streams that are extracted together
+    slot: int
+    cut: Cut
+    previous: int  # the frame one step before, for a stream of pairs
+    labels: Labels | None = None  # what it reads of them, as stored
+
+
+class FrameTarget(NamedTuple):
+    """One frame, and what is cropped from it. Of stored crops, the frame is a row."""
+
+    frame: int
+    requests: tuple[CropRequest, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A few frames of one job. Tasks of a job go to one process, in order; another one can go on at any of them."""
@@ -69,8 +86,9 @@ class Task:
     number: int
     job: int
     pixels: Pixels
-    targets: tuple[Target, ...]
-    before: tuple[Target, ...] = ()  # earlier frames, for a process that begins here: previous ones of rows
+    targets: tuple[FrameTarget, ...]
+    n_kept: int  # decoded frames that are kept: previous ones of rows
+    before: tuple[FrameTarget, ...] = ()  # as many earlier frames, for a process that begins here
     first: bool = False  # its pixels are compared with those that were converted
 
 
@@ -96,12 +114,12 @@ class Decoding:
     def __init__(self, fillings: Sequence[Filling]) -> None:
         self._fillings = fillings
         self._job = -1  # whose pixels are open
-        self._kept: dict[int, Decoded] = {}  # frames that are the previous ones of rows to come
-        self._upcoming = deque[Target]()
+        self._kept: dict[int, Frame] = {}  # the last few that were decoded, by their number
+        self._upcoming = deque[int]()
         self._memories: list[SharedSlots]
-        self._decoded: Iterator[Decoded]
+        self._frames: Iterator[Frame]
         self._done: Done
-        self._target: Target
+        self._task: Task
 
     def share(self, *memories: mmap.mmap) -> None:
         """The memory of the slots, by output."""
@@ -110,73 +128,71 @@ class Decoding:
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Done:
         """Fill the task's slots. `skipped`: frames at which processes ended."""
-        self._done = Done(task.number)
+        self._task, self._done = task, Done(task.number)
         targets = task.targets if task.job == self._job else self._begin(task)
         targets = tuple(target for target in targets if not self._is_skipped(target, task.pixels, skipped))
-        self._upcoming.extend(targets)
-        for self._target in targets:
-            alive(self._target.frame)  # opening a video may hang, too
+        self._upcoming.extend(target.frame for target in targets)
+        for target in targets:
+            alive(target.frame)  # opening a video may hang, too
             began = time.perf_counter()
-            decoded = next(self._decoded)  # which takes the target, and no other one
+            frame = next(self._frames)  # which takes its number, and no other one
             self._done.decoding += time.perf_counter() - began
-            self._take(decoded)
+            for request in target.requests:
+                self._fill(request, frame)
+            self._done.frames += frame.image is not None
+            if task.n_kept:
+                self._kept[frame.index] = frame
+            if len(self._kept) > task.n_kept:
+                del self._kept[next(iter(self._kept))]
         return self._done
 
-    def _begin(self, task: Task) -> tuple[Target, ...]:
+    def _begin(self, task: Task) -> tuple[FrameTarget, ...]:
         """Open the pixels of another job than before. Returns all frames that are to be decoded for its task."""
         if task.first:
             alive(-1)
             task.pixels.check()
         self._job, self._kept = task.job, {}
         self._upcoming.clear()
-        self._decoded = task.pixels.decode(iter(self._upcoming.popleft, None), alive)
+        self._frames = task.pixels.decode(iter(self._upcoming.popleft, None), alive)
         return task.before + task.targets
 
-    def _is_skipped(self, target: Target, pixels: Pixels, skipped: Mapping[int, Failed]) -> bool:
+    def _is_skipped(self, target: FrameTarget, pixels: Pixels, skipped: Mapping[int, Failed]) -> bool:
         """Whether a frame is given up; then, its rows have a problem."""
         frame = min((f for f in skipped if f == target.frame or (pixels.in_order and f < target.frame)), default=None)
         if frame is None:
             return False
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
         kind = KINDS[skipped[frame].reason] if frame == target.frame else AFTER
-        for person in target.persons:
-            self._done.problems[person.output, person.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
+        for request in target.requests:
+            self._done.problems[request.output, request.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
         return True
 
-    def _take(self, decoded: Decoded) -> None:
-        if self._target.keep_from <= self._target.frame:
-            self._kept[self._target.frame] = decoded
-        if decoded.crop is None:
-            for person in self._target.persons:
-                self._done.problems[person.output, person.slot] = (decoded.kind, decoded.problem)
-        else:
-            self._done.frames += 1
-            for person in self._target.persons:
-                self._fill(person, decoded.crop)
-        self._kept = {frame: one for frame, one in self._kept.items() if frame >= self._target.keep_from}
-
-    def _fill(self, person: Person, crop_of: Callable[[Cut, int], Image]) -> None:
-        """Fill a row's slot."""
-        size, stream, *_ = self._fillings[person.output]
-        began, crops = time.perf_counter(), []
+    def _fill(self, request: CropRequest, frame: Frame) -> None:
+        """Fill a row's slot, or say why not."""
+        size, stream, *_ = self._fillings[request.output]
+        place = request.output, request.slot
+        if frame.image is None:
+            self._done.problems[place] = (frame.kind, str(frame.problem))
+            return
+        began, crops = time.perf_counter(), list[Image]()
         if stream is not None and stream.reads.crops > 1:
-            previous = self._kept.get(person.previous)
-            if previous is None or previous.crop is None:
+            previous = self._kept.get(request.previous)
+            if previous is None or previous.image is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
-                message = f"frame {self._target.frame} is not compared with {person.previous}: {why}"
-                self._done.problems[person.output, person.slot] = ("previous_undecodable", message)
+                message = f"frame {frame.index} is not compared with {request.previous}: {why}"
+                self._done.problems[place] = ("previous_undecodable", message)
                 return
-            crops.append(previous.crop(person.cut, size))
-        crops.append(crop_of(person.cut, size))
-        slots, sizes = self._memories[person.output].slots, self._memories[person.output].sizes
+            crops.append(self._task.pixels.crop(previous, request.cut, size, is_own=False))
+        crops.append(self._task.pixels.crop(frame, request.cut, size, is_own=True))
+        slots, sizes = self._memories[request.output].slots, self._memories[request.output].sizes
         if stream is None:
-            slots[person.slot] = crops[0].reshape(-1)
+            slots[request.slot] = crops[0].reshape(-1)
             self._done.cropping += time.perf_counter() - began
             return
         cropped = time.perf_counter()
-        row = row_of(stream, crops, labels_in(person.labels or {}, person.cut), f"frame {self._target.frame}")
+        row = row_of(stream, crops, labels_in(request.labels or {}, request.cut), f"frame {frame.index}")
         data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
-        slots[person.slot, : len(data)] = data
-        sizes[person.slot] = 0 if row is None else len(data)
+        slots[request.slot, : len(data)] = data
+        sizes[request.slot] = 0 if row is None else len(data)
         self._done.cropping += cropped - began
         self._done.pairing += time.perf_counter() - cropped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from cache import CropPolicy, Jitter
 from pipeline import crops
 from pipeline.commands.maintenance.recompute import Misaligned, Recomputed, drawn, recompute
 from pipeline.features import streams
-from pipeline.features.extract import extract_together
+from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine, NumberStream, PairStream
@@ -83,11 +83,17 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 class Toy:
     """Videos of a scene that a camera passes over, and persons whose boxes move otherwise."""
 
-    def __init__(self, folder: Path, videos: int, frames: int, persons: int, side: int, *, still: bool = False) -> None:
+    def __init__(
+        self, folder: Path, videos: int, frames: int, persons: int, side: int, *, still: bool = False, layout: int = 0
+    ) -> None:
+        """`layout`: from which gaps, steps and lengths of tracks are drawn, in small shards; 0: all have all frames."""
         self.raw, self.root, self.side, self.still = folder / "raw", folder / "cache", side, still
         self.frames, columns = frames, ("frame_index", "bbox", "kp_2d")
-        rng = np.random.default_rng(0)
-        how: dict[str, Any] = {"rows_per_shard": 1024, "rows_per_chunk": 256, "provenance": {"raw": str(self.raw)}}
+        rng = np.random.default_rng(layout)
+        size = (
+            {"rows_per_shard": 16, "rows_per_chunk": 8} if layout else {"rows_per_shard": 1024, "rows_per_chunk": 256}
+        )
+        how: dict[str, Any] = {**size, "provenance": {"raw": str(self.raw)}}
         with cache.SplitWriter(self.root, SPLIT, columns=columns, plan="toy", **how) as writer:
             writer.begin()
             for video in range(videos):
@@ -99,8 +105,12 @@ class Toy:
                     at = side * (0.35 + 0.3 * rng.random((1, 2))) + rng.uniform(-1.5, 1.5, (frames, 2)).cumsum(0) / 3
                     box = np.hstack([at, np.full((frames, 2), side * 0.5)]).astype(np.float32)
                     kp_2d = np.dstack([rng.uniform(0, side, (frames, 49, 2)), np.ones((frames, 49))])
-                    rows = {"frame_index": np.arange(frames), "bbox": box, "kp_2d": kp_2d.astype(np.float32)}
-                    about: dict[str, Any] = {"video": f"v{video}", "step": 1, "fps": 30.0, "crop_scale": 1.2}
+                    step = int(rng.integers(1, 4)) if layout else 1
+                    is_there = rng.random(-(-frames // step)) < 0.8 if layout else np.ones(frames, bool)
+                    frame = np.arange(0, frames, step)[is_there]
+                    columns_of = {"frame_index": np.arange(frames), "bbox": box, "kp_2d": kp_2d.astype(np.float32)}
+                    rows = {name: values[frame] for name, values in columns_of.items()}
+                    about: dict[str, Any] = {"video": f"v{video}", "step": step, "fps": 30.0, "crop_scale": 1.2}
                     tracks.append(cache.TrackRows(name=f"v{video}/{person}", columns=rows, **about))
                 writer.append(entry, tracks)
             writer.commit({"stand_in": True})
@@ -129,9 +139,13 @@ class Toy:
     def split(self) -> cache.Split:
         return cache.open(self.root)[SPLIT]
 
-    def extract(self, *specs: StreamSpec) -> None:
-        for crops_of in sorted({spec.crops for spec in specs}):
-            extract_together([plan_extraction(self.root, SPLIT, spec) for spec in specs if spec.crops == crops_of])
+    def extract(self, *specs: StreamSpec) -> dict[str, Extraction]:
+        done: list[Extraction] = []
+        for source in sorted({spec.crops for spec in specs}):
+            done += extract_together(
+                [plan_extraction(self.root, SPLIT, spec) for spec in specs if spec.crops == source]
+            )
+        return {of_stream.plan.spec.name: of_stream for of_stream in done}
 
     def place(self, row: int) -> tuple[str, int]:
         """Track and frame."""
@@ -237,6 +251,27 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
     ways = {one.stream: one.ways for one in done.compared}
     assert (ways["pr_vipe"], ways["motion"]) == ({"labels": 36}, {"stream crops": 32})
     assert ways["tiny"] == ({"OpenCV": 18, "PyAV": 18} if find_spec("av") else {"OpenCV": 36})
+
+
+@pytest.mark.parametrize("layout", [1, 2, 3])
+def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(
+    tmp_path: Path, layout: int
+) -> None:
+    """With gaps, steps, shards that several videos share, videos of several shards; by any number of processes."""
+    toy = Toy(tmp_path, videos=4, frames=25, persons=3, side=96, layout=layout)
+    resources = Resources(Machine(), layout)
+    done = toy.extract(*(replace(spec, resources=resources) for spec in specs()))
+    assert {name for name, rows in found(recompute(toy.root, 10**4)).items() if rows} == set()
+    split = toy.split
+    rows = {name: split.rows(f"features/{name}_ok", 0, int(split.manifest["extent"])) for name in split.streams}
+    live = split.track_of(np.arange(len(rows["tiny"]))) >= 0
+    first = np.isin(np.arange(len(live)), split.runs[:, 0])
+    assert (rows["tiny"][live] == cache.COMPUTED).all()
+    assert (rows["homography"][live & first] == cache.UNDEFINED).all()
+    assert (rows["homography"][live & ~first] == cache.COMPUTED).all()
+    frames = split.rows("frame_index", 0, len(live))[live]
+    video = split.tracks.video[split.track_of(np.flatnonzero(live))]
+    assert done["tiny"].meter.frames == len({*zip(video.tolist(), frames.tolist(), strict=True)})
 
 
 def test_where_nothing_moves_there_is_no_alarm(tmp_path: Path) -> None:
