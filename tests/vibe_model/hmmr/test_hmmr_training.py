@@ -8,18 +8,11 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_vibe
-from tests.vibe_model.training.tiny_runs import (
-    KINDS,
-    assert_same_run,
-    first_batch,
-    killed_at,
-    scalars,
-)
+from tests.vibe_model.training.tiny_runs import KINDS, first_batch, scalars
 from vibe_model import HMMR, PoseDiscriminator, hmmr_losses, models, runs
 from vibe_model.hmmr.config import PRESETS, VARIANTS
 from vibe_model.hmmr.training import HMMRTrainer, judge, real_poses
 from vibe_model.prediction.trained import load_trained
-from vibe_model.training import run
 from vibe_model.training.data import TrainingBatch, TrainingBatches
 
 TERMS = {*hmmr_losses.WEIGHTS, "discriminator"}
@@ -48,15 +41,6 @@ def test_a_run_leaves_what_every_models_does_and_its_checkpoint_is_loaded_as_wha
     assert isinstance(trained.generator, HMMR)
     assert trained.config.MODEL == "hmmr"
     assert all(torch.equal(value, best["gen_state_dict"][n]) for n, value in trained.generator.state_dict().items())
-
-
-@pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 7])
-def test_killed_after_any_step_it_ends_with_the_same_bits(config, splits, undisturbed, tmp_path, kill_at):
-    """Of both networks and both Adams, and the same curves."""
-    folder = killed_at(run, config, kill_at, tmp_path / "left")
-    assert run(config) == folder
-    assert_same_run(folder, undisturbed)
-    assert scalars(folder) == scalars(undisturbed)
 
 
 def test_training_lowers_the_loss(config, splits):

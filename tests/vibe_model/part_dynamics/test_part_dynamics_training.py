@@ -8,12 +8,7 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_vibe
-from tests.vibe_model.training.tiny_runs import (
-    assert_same_run,
-    first_batch,
-    killed_at,
-    scalars,
-)
+from tests.vibe_model.training.tiny_runs import first_batch
 from vibe_model import PartDynamics, PrVIPE, losses, models, runs
 from vibe_model.cameras import optimal_camera
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed
@@ -21,7 +16,6 @@ from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
 from vibe_model.part_dynamics.training import PartDynamicsTrainer, motion_deviations
 from vibe_model.prediction.trained import load_trained
-from vibe_model.training import run
 from vibe_model.training.data import TrainingBatch, on_device
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
@@ -48,14 +42,6 @@ def test_a_run_leaves_what_every_models_does(undisturbed, monkeypatch):
         assert torch.equal(value, best["gen_state_dict"][name]), name
     with pytest.raises(DataError, match="expected homography of 9 numbers"):
         trained.check_features("a stream", 45, of="homography")
-
-
-@pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 7])
-def test_killed_after_any_step_it_ends_with_the_same_bits(config, splits, undisturbed, tmp_path, kill_at):
-    folder = killed_at(run, config, kill_at, tmp_path / "left")
-    assert run(config) == folder
-    assert_same_run(folder, undisturbed)
-    assert scalars(folder) == scalars(undisturbed)
 
 
 def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config, splits):

@@ -157,12 +157,13 @@ def test_training_starts_from_a_checkpoint(config, splits, tmp_path):
 
 
 # Between two checkpoints, at the end of all; before any checkpoint, at an epoch's end.
-QUICK = {("vibe", 4), ("vibe", 10), ("prior", 1), ("prior", 5)}
-KILLS = itertools.product(("vibe", "prior"), range(1, EPOCHS * (ITERATIONS + 1) + 1))
+QUICK = {("vibe", 4), ("vibe", 10), ("prior", 1), ("prior", 5), ("hmmr", 7), ("part_dynamics", 7)}
+KILLS = QUICK | set(itertools.product(("vibe", "prior"), range(1, EPOCHS * (ITERATIONS + 1) + 1)))
 
 
 @pytest.mark.parametrize(
-    ("kind", "kill_at"), [pytest.param(*kill, marks=[pytest.mark.slow] * (kill not in QUICK)) for kill in KILLS]
+    ("kind", "kill_at"),
+    [pytest.param(*kill, marks=[pytest.mark.slow] * (kill not in QUICK)) for kill in sorted(KILLS)],
 )
 def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
     kind, config, run, splits, undisturbed, tmp_path, kill_at
