@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,27 +104,11 @@ def run(args: argparse.Namespace) -> int:
     name = Path(args.named[0]).resolve().stem if args.cache is None else args.named[0]
     out = args.out or Path(f"{name.replace('/', '-')}-bodies")
     steps = _Steps(name if len(args.named) == 1 else count(len(args.named), "clip"))
-    with console.aside(args.json), _nothing_left(out):
+    with console.aside(args.json):
         summary = _predict(args, out, steps)
     if args.json:
         console.show_json({"out": str(out), **summary})
     return 1 if steps.problems else 0
-
-
-@contextmanager
-def _nothing_left(out: Path) -> Iterator[None]:
-    """Remove the folder when the command fails with no more in it than links to clips."""
-    from pipeline.detect.files import KEYPOINTS
-    from tasks.prediction.sources import RAW
-
-    was_there = out.exists()
-    try:
-        yield
-    except Exception:
-        kept = was_there or not out.is_dir() or (out / RAW / KEYPOINTS).exists()
-        if not kept and {entry.name for entry in out.iterdir()} <= {RAW}:
-            shutil.rmtree(out)
-        raise
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
-class Convolution(nn.Module):
+class FrameConvolution(nn.Module):
     """`nn.Conv1d(size, size, 3, padding=1)` of (B, T, size), with its parameters and their names."""
 
     def __init__(self, size: int, gain: float) -> None:
@@ -90,9 +90,9 @@ class TemporalBlock(nn.Module):
     def __init__(self, size: int, norm: str) -> None:
         super().__init__()
         self.norm1 = GroupNorm(size, norm)
-        self.conv1 = Convolution(size, 1.0)
+        self.conv1 = FrameConvolution(size, 1.0)
         self.norm2 = GroupNorm(size, norm)
-        self.conv2 = Convolution(size, NEAR_IDENTITY)
+        self.conv2 = FrameConvolution(size, NEAR_IDENTITY)
 
     def forward(self, sequence: Tensor) -> Tensor:
         """(B, T, size) -> (B, T, size)."""

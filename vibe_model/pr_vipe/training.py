@@ -28,7 +28,7 @@ from vibe_model.pr_vipe.retrieval import evaluate
 from vibe_model.pr_vipe.views import pose_distances, seen
 from vibe_model.prediction.trained import load_body
 from vibe_model.training.data import TrainingBatch, on_device
-from vibe_model.training.loop import TrainingProgress, TrainingRun, run_once
+from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup, alone
 from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
 
@@ -149,7 +149,7 @@ class PrVIPETrainer(Trainer):
                 mean.copy_(weights[name])
 
 
-class PrVIPERun(TrainingRun):
+class PrVIPERun(TrainingLoop):
     """Pairs of views of the cache's poses, and retrieval on held-out ones."""
 
     advice = "lower lr"
@@ -158,7 +158,7 @@ class PrVIPERun(TrainingRun):
     trainer: PrVIPETrainer
 
     def __init__(self, *args: Any, body: Body, **options: Any) -> None:
-        """As every TrainingRun; body: whose joints motion is compared by. Raises DataError without a pose."""
+        """As every TrainingLoop; body: whose joints motion is compared by. Raises DataError without a pose."""
         super().__init__(*args, **options)
         self._body, config = body, self.config
         names = (*config.motion, *config.poses_3d)

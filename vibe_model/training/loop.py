@@ -30,7 +30,7 @@ from vibe_model.training.trainer import Trainer
 if TYPE_CHECKING:
     from cache import Split
 
-    Prepare = Callable[[Mapping[str, Split]], Callable[[ProcessGroup], "TrainingRun"]]
+    Prepare = Callable[[Mapping[str, Split]], Callable[[ProcessGroup], "TrainingLoop"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], pr
     joined: this process's place among those that train together. prepare: of the open splits, raises for what cannot
     be trained on before anything is written, and returns what makes the run.
     Raises DataError for splits that are missing, CacheError when another process trains in the same folder, and as
-    `TrainingRun.carry_out` does.
+    `TrainingLoop.carry_out` does.
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
@@ -66,7 +66,7 @@ def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], pr
         return make(group).carry_out()
 
 
-class TrainingRun(ABC):
+class TrainingLoop(ABC):
     """One training run. A subclass has what is particular to a model: batches, validation, results.
 
     report: called with every step and epoch, in the process that leads.

@@ -22,7 +22,7 @@ from vibe_model.prediction.trained import load_body
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
-from vibe_model.training.loop import TrainingProgress, TrainingRun, run_once
+from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup, joined
 from vibe_model.training.trainer import Learner, Trainer, weights_of
 
@@ -85,7 +85,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     return run_once(config, joined(config.device, config.processes), prepare)
 
 
-class VideoRun(TrainingRun):
+class VideoRun(TrainingLoop):
     """Batches of labelled windows and real motion, validation on held-out videos, all protocols' errors at the end."""
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"

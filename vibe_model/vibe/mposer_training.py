@@ -17,7 +17,7 @@ from torch import Tensor
 from vibe_model import runs
 from vibe_model.rotations import nearest_rotations
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
-from vibe_model.training.loop import TrainingProgress, TrainingRun, run_once
+from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup, alone
 from vibe_model.training.trainer import Learner, Trainer, weights_of
 from vibe_model.vibe.discriminator import MOTION
@@ -71,7 +71,7 @@ class MPoserTrainer(Trainer):
         return terms
 
 
-class MPoserRun(TrainingRun):
+class MPoserRun(TrainingLoop):
     """Batches of real motion, and validation on held-out motion: angles, compared with a body that never moves."""
 
     advice = "lower lr, or look at the labels"

@@ -304,7 +304,3 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
     ):
         assert part in shown
     assert " --weights" not in shown  # of `detect`
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "out/notes").mkdir(parents=True)
-    assert run(folder / "dance.mp4", *words, "--detector", "keypoint_rcnn") == 2
-    assert (tmp_path / "out/notes").is_dir()

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import HMMR, PoseDiscriminator
 from vibe_model.errors import ConfigError
-from vibe_model.hmmr.generator import Convolution, Hallucinator, MovieStrip
+from vibe_model.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
 from vibe_model.prediction.predict import predict_tracks
 
 SIZE = 64  # of features: two channels a group
@@ -192,7 +192,7 @@ def test_starts_are_uniform_with_the_authors_limits():
 
     for gain, expected in ((1.0, math.sqrt(6 / 12288)), (math.sqrt(0.001), math.sqrt(3 * 0.001 / 6144))):
         # Xavier's limit falls with the root of the size: measured at 256, given for 2048.
-        assert limit(Convolution(256, gain).weight) == pytest.approx(expected * math.sqrt(2048 / 256), rel=0.01)
+        assert limit(FrameConvolution(256, gain).weight) == pytest.approx(expected * math.sqrt(2048 / 256), rel=0.01)
     assert limit(Hallucinator(256, None).fc3.weight) == pytest.approx(math.sqrt(3 * 0.001 / 256), rel=0.01)
     corrections = small(feature_size=2048, regressor_size=1024, temporal=False, hallucinator=False)
     assert limit(corrections.regressor.out.weight) == pytest.approx(0.00736, rel=0.01)
