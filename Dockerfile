@@ -11,7 +11,7 @@ RUN apt-get update \
 # Further arguments of pip: for an image without CUDA's libraries, the index of PyTorch's builds for CPUs.
 ARG PIP_ARGS=""
 # Extras of pyproject.toml, with commas between.
-ARG EXTRAS="s3,cluster"
+ARG EXTRAS="s3"
 
 WORKDIR /src
 COPY LICENSE README.md pyproject.toml ./

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
-import pickle
 import platform
+import threading
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError
 
@@ -32,32 +30,29 @@ R = TypeVar("R")
 
 PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may have no worker
 LOOK_EVERY: Final = 0.5  # s between looks at which workers there are
-TOGETHER: Final = 8  # items in a batch, at most: handing one over costs as much as reading a short video
-BATCHES: Final = 4  # for each worker, between being given out and being taken, at most
-BATCH_BYTES: Final = 1 << 22  # of results, in a batch
-REPORTED: Final = 3  # problems of workers that are reported; the others are counted
-# Libraries that the numbers in the cache depend on. Others only transport them.
-LIBRARIES: Final = ("vibe-pipeline", "numpy", "scipy", "opencv-python", "h5py", "torch", "torchvision", "smplx")
+TOGETHER: Final = 8  # items in a task, at most: handing one over costs as much as reading a short video
+WINDOW: Final = 4  # tasks for each worker that are submitted and whose results are not taken, at most
+LIBRARIES: Final = ("vibe-pipeline", "numpy", "opencv-python", "torch")  # that the numbers in the cache depend on
 START: Final = "Start one (docs/cluster.md), name another address, or leave it out to use this machine alone."
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
 @contextlib.contextmanager
-def connected(scheduler: str, shared: Sequence[Path]) -> Iterator[Workers]:
-    """The workers of the cluster at `scheduler`. `shared`: files and folders that all of them must see.
+def connected(scheduler: str, shared: Path | None = None) -> Iterator[Workers]:
+    """The workers of the cluster at `scheduler`. `shared`: a file or folder that all of them must see.
 
     Raises as `client_at` does, and PipelineError where there is no worker for PATIENCE seconds, now or later, where one
-    lacks something, and where several died at the same task.
+    has other libraries or does not see the file, and where several died at the same task.
     """
     with client_at(scheduler) as client:
-        yield Workers(client, Needs.here(shared))
+        yield Workers(client, shared)
 
 
 def map_on_workers(
     scheduler: str,
     job: Callable[[T], R],
     items: Sequence[T],
-    shared: Sequence[Path],
+    shared: Path | None = None,
     *,
     same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
 ) -> Iterator[R]:
@@ -75,31 +70,29 @@ def map_on_workers(
 def client_at(scheduler: str) -> Iterator[Client]:
     """A client of the scheduler at an address, as tcp://host:8786, or of a scheduler file.
 
-    Raises ConfigError where Dask's distributed part is not installed or the address is not valid, PipelineError where
-    no scheduler answers for PATIENCE seconds, and, from the block, when the scheduler goes away.
+    Raises ConfigError where the address is not valid, PipelineError where no scheduler answers for PATIENCE seconds,
+    and, from the block, when the scheduler goes away.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        install = "pip install 'vibe-pipeline[cluster]'"
-        raise ConfigError(f"{scheduler}: a Dask cluster needs Dask's distributed part: {install}") from error
-    address, log = _address(scheduler), logging.getLogger("distributed")
+    import distributed
+
+    log = logging.getLogger("distributed")
     level = log.level
     log.setLevel(logging.CRITICAL)  # lost workers and schedulers are reported here
     try:
         # Not as the default: what else this process computes with Dask stays here. Results come straight from workers.
-        client = distributed.Client(address, timeout=PATIENCE, set_as_default=False, direct_to_workers=True)
+        options: dict[str, Any] = {"timeout": PATIENCE, "set_as_default": False, "direct_to_workers": True}
+        client = distributed.Client(**_address(scheduler), **options)
     except ValueError as error:
         expected = "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
-        raise ConfigError(f"{address}: {expected}: {error}") from error
+        raise ConfigError(f"{scheduler}: {expected}: {error}") from error
     except OSError as error:
         raise PipelineError(
-            f"{address}: no Dask scheduler answers there, after {PATIENCE:.0f} s ({error}). {START}"
+            f"{scheduler}: no Dask scheduler answers there, after {PATIENCE:.0f} s ({error}). {START}"
         ) from error
     try:
         yield client
     except CancelledError as error:
-        raise _gone(address) from error
+        raise _gone(scheduler) from error
     finally:
         with contextlib.suppress(TimeoutError):  # of a scheduler that has gone
             client.close()
@@ -110,71 +103,31 @@ def _gone(address: str) -> PipelineError:
     return PipelineError(f"{address}: the Dask scheduler went away during the work. Start it again. {AGAIN}")
 
 
-def _address(scheduler: str) -> str:
-    """An address as it is; that in a scheduler file, which the scheduler may still have to write."""
+def _address(scheduler: str) -> Mapping[str, str]:
+    """What a client takes: an address, or a scheduler file, which the scheduler may still have to write."""
     if "://" in scheduler or not scheduler.endswith(".json"):
-        return scheduler if "://" in scheduler else f"tcp://{scheduler}"
+        return {"address": scheduler if "://" in scheduler else f"tcp://{scheduler}"}
     latest = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return str(json.loads(Path(scheduler).read_text())["address"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if time.monotonic() > latest:
-                raise PipelineError(
-                    f"{scheduler}: expected the file that `dask scheduler --scheduler-file` writes, found none after "
-                    f"{PATIENCE:.0f} s ({type(error).__name__}: {error}). {START}"
-                ) from error
+    while not Path(scheduler).exists():
+        if time.monotonic() > latest:
+            written = "the file that `dask scheduler --scheduler-file` writes"
+            raise PipelineError(f"{scheduler}: expected {written}, found none after {PATIENCE:.0f} s. {START}")
         time.sleep(LOOK_EVERY / 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What every worker must have as this process has it."""
-
-    versions: tuple[tuple[str, str], ...]  # library -> version
-    folder: Path  # that relative paths start from
-    shared: tuple[Path, ...]  # files and folders
-
-    @classmethod
-    def here(cls, shared: Sequence[Path]) -> Self:
-        """What this process has."""
-        return cls(tuple((name, _version(name)) for name in ("python", *LIBRARIES)), Path.cwd(), tuple(shared))
-
-    def problem(self, threads: int) -> str:
-        """What the process that calls this, a worker with so many threads, lacks; "" for nothing."""
-        if threads != 1:
-            return (
-                f"expected 1 thread in each worker, found {threads}: readers of videos do not support several. Start "
-                "it with --nthreads 1 --nworkers N, one process for each core or GPU"
-            )
-        for library, version in self.versions:
-            if (found := _version(library)) != version:
-                return f"expected {library} {version}, as here, found {found}. Give workers the same environment"
-        for path in self.shared:
-            if not (self.folder / path).exists():
-                return f"{path}: not found. It must be shared, under the same absolute path"
-        return ""
-
-
-def _version(library: str) -> str:
-    if library == "python":
-        return platform.python_version()
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "none"
+    return {"scheduler_file": scheduler}
 
 
 class Workers:
     """The workers of one cluster, each of which does one task at a time."""
 
-    def __init__(self, client: Client, needs: Needs) -> None:
-        self._client, self._needs = client, needs
+    def __init__(self, client: Client, shared: Path | None) -> None:
+        self._client = client
+        self._origin = _Origin(_versions(), Path.cwd(), shared)
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
-        self._seen = time.monotonic()  # when there was a worker
+        self._last_seen = time.monotonic()  # when there was a worker
         while not self.number():
             time.sleep(LOOK_EVERY / 2)
-        self._gpu = {"resources": {"GPU": 1}} if self._require_needs() else {}
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        self._gpu = {"resources": {"GPU": 1}} if any(worker["resources"].get("GPU") for worker in workers) else {}
 
     def number(self) -> int:
         """How many there are now. Raises PipelineError when there has been none for PATIENCE seconds."""
@@ -184,8 +137,8 @@ class Workers:
             raise _gone(self._address) from error
         now = time.monotonic()
         if n:
-            self._seen = now
-        elif now - self._seen > PATIENCE:
+            self._last_seen = now
+        elif now - self._last_seen > PATIENCE:
             raise PipelineError(
                 f"{self._address}: this Dask scheduler has had no worker for {PATIENCE:.0f} s. "
                 f"Start some (docs/cluster.md), or wait until those that are queued have started. {AGAIN}"
@@ -194,11 +147,11 @@ class Workers:
 
     def run_one(self, job: Callable[[], R]) -> R:
         """What a job returns that any one worker does, one with a GPU where there are such. Raises what it raises."""
-        future = self._submit(job, **self._gpu)
+        (future,) = futures = self._submit([job], **self._gpu)
         try:
             result: R = self._result(future)
         finally:
-            self._cancel([future])
+            self._cancel(futures)
         return result
 
     def as_completed(self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]) -> Iterator[R]:
@@ -209,8 +162,7 @@ class Workers:
         """
         import distributed
 
-        tasks = (functools.partial(_interruptible, job, item) for item in items)
-        futures = [self._submit(task, retries=1, **self._gpu) for task in tasks]
+        futures = self._submit([functools.partial(_interruptible, job, item) for item in items], retries=1, **self._gpu)
         completed = distributed.as_completed(futures, loop=self._client.loop)
         try:
             while completed.count():
@@ -223,47 +175,24 @@ class Workers:
 
     def map(self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]) -> Iterator[R]:
         """What `job(item)` returns, in order. See `map_on_workers`."""
-        window: deque[Future[list[bytes]]] = deque()
-        given, taken, n_bytes = 0, 0, 0
+        window: deque[Future[list[R]]] = deque()
+        start = 0
         try:
-            while given < len(items) or window:
-                n_workers = max(1, self.number())
-                while given < len(items) and len(window) < BATCHES * n_workers:
-                    each = n_bytes / taken if taken else BATCH_BYTES  # one item in a batch until the size is known
-                    most = min(TOGETHER, (len(items) - given) // (BATCHES * n_workers), int(BATCH_BYTES / each))
-                    stop = min(given + max(1, most), len(items))
+            while start < len(items) or window:
+                most = WINDOW * max(1, self.number())
+                while start < len(items) and len(window) < most:
+                    stop = start + max(1, min(TOGETHER, (len(items) - start) // most))
                     while stop < len(items) and same_group(items[stop - 1], items[stop]):
                         stop += 1
-                    window.append(self._submit(functools.partial(_pickled, job, items[given:stop])))
-                    given = stop
-                for result in self._result(window[0]):
-                    taken, n_bytes = taken + 1, n_bytes + len(result)
-                    yield pickle.loads(result)  # noqa: S301 - a scheduler and its workers are trusted
+                    window += self._submit([functools.partial(_each, job, items[start:stop])])
+                    start = stop
+                yield from self._result(window[0])
                 window.popleft()
         finally:
             self._cancel(window)
 
-    def _require_needs(self) -> bool:
-        """Ask all workers before the first task. Returns whether any of them offers the resource GPU.
-
-        Raises PipelineError for those that lack something. Workers that come later are asked in their first task.
-        """
-        problems, any_gpu = [], False
-        for address, answer in self._client.run(_answer, self._needs, on_error="return").items():
-            if isinstance(answer, tuple):
-                problem, has_gpu = answer
-                any_gpu |= has_gpu
-            else:  # OSError: it has gone meanwhile
-                problem = "" if isinstance(answer, OSError) else f"{answer!r}. Install this package there, as here"
-            problems += [f"Dask worker at {address}: {problem}."] if problem else []
-        if problems:
-            more = f" And {len(problems) - REPORTED:,} more workers." if len(problems) > REPORTED else ""
-            raise PipelineError(" ".join(problems[:REPORTED]) + more)
-        return any_gpu
-
-    def _submit(self, task: Callable[[], Any], **options: Any) -> Future[Any]:
-        key = f"pipeline-{uuid.uuid4().hex}"
-        return self._client.submit(_on_worker, self._needs, task, key=key, pure=False, **options)
+    def _submit(self, tasks: Sequence[Callable[[], Any]], **options: Any) -> list[Future[Any]]:
+        return self._client.map(functools.partial(_on_worker, self._origin), tasks, pure=False, **options)
 
     def _result(self, future: Future[Any]) -> Any:
         """What a task returned, waited for as long as there are workers. Raises what it raised."""
@@ -293,33 +222,57 @@ class Workers:
 
 # ------------------------------------------------------------------------------------------------- done by the workers
 
-
-def _answer(needs: Needs, dask_worker: Any) -> tuple[str, bool]:
-    """What the worker lacks, and whether it offers the resource GPU."""
-    return needs.problem(dask_worker.state.nthreads), bool(dask_worker.state.total_resources.get("GPU"))
+_one_task: Final = threading.Lock()  # a worker's threads share its folder, and readers are not made for several
 
 
-def _on_worker(needs: Needs, task: Callable[[], R]) -> R:
+@dataclass(frozen=True)
+class _Origin:
+    """The process that submits tasks."""
+
+    versions: tuple[str, ...]
+    folder: Path  # that relative paths start from
+    shared: Path | None
+
+
+def _versions() -> tuple[str, ...]:
+    """Of Python and of LIBRARIES, each with its name."""
+    return (f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in LIBRARIES))
+
+
+def _on_worker(origin: _Origin, task: Callable[[], R]) -> R:
     """A task in the folder of the process that has submitted it."""
-    _require_here(needs)
-    with contextlib.chdir(needs.folder) if needs.folder.is_dir() else contextlib.nullcontext():
-        return task()  # a worker does one task at a time
+    with _one_task, contextlib.chdir(origin.folder) if origin.folder.is_dir() else contextlib.nullcontext():
+        _require(origin)
+        return task()
 
 
-@functools.cache  # of workers that lack nothing: what another one lacks may be repaired
-def _require_here(needs: Needs) -> None:
+@functools.cache  # of a worker that has all: what another one is missing may be repaired
+def _require(origin: _Origin) -> None:
+    """Raise PipelineError where this worker has other libraries, or does not see the shared file."""
     from distributed import get_worker
 
-    worker = get_worker()
-    if problem := needs.problem(worker.state.nthreads):
-        raise PipelineError(f"Dask worker at {worker.address}: {problem}.")
+    at = f"Dask worker at {get_worker().address}"
+    for expected, version in zip(origin.versions, _versions(), strict=True):
+        if version != expected:
+            raise PipelineError(f"{at}: expected {expected}, as here, found {version}. Give it the same environment.")
+    if origin.shared is not None and not origin.shared.exists():
+        raise PipelineError(f"{at}: {origin.shared}: not found. It must be shared, under the same path.")
 
 
-def _pickled(job: Callable[[T], R], items: Sequence[T]) -> list[bytes]:
-    return [pickle.dumps(job(item), pickle.HIGHEST_PROTOCOL) for item in items]
+def _each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    alive, results = _alive(), []
+    for item in items:
+        alive()
+        results.append(job(item))
+    return results
 
 
 def _interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
+    return job(item, _alive())
+
+
+def _alive() -> Callable[[], None]:
+    """What raises InterruptedError when the result of this worker's task is no longer needed."""
     from distributed import get_worker
 
     worker: Any = get_worker()
@@ -330,4 +283,4 @@ def _interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
         if task is None or task.state == "cancelled":
             raise InterruptedError("its result is no longer needed")
 
-    return job(item, alive)
+    return alive

@@ -287,9 +287,7 @@ def read_videos(
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
-        first = [plan.raw / path for video in videos[:1] for path in (*video.files, *video.folders)[:1]]
-        shared = [plan.raw, *first, *([] if body is None else [body])]  # what workers on other machines must see
-        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=_share_label_file)
+        results = cluster.map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
         results = ordered_map(

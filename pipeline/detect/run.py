@@ -87,7 +87,7 @@ def run_parallel(
     total, done = n_frames_stated(plan.raw, todo), 0
     connected: AbstractContextManager[cluster.Workers | Devices] = Devices(machine.devices)
     if scheduler is not None:
-        connected = cluster.connected(scheduler, [plan.raw, plan.out])
+        connected = cluster.connected(scheduler, plan.raw)
     with connected as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[at : at + size] for at in range(0, len(todo), size)]

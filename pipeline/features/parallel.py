@@ -104,7 +104,7 @@ def _workers(scheduler: str | None, split: Split, spec: StreamSpec) -> AbstractC
     if scheduler is None:
         return Devices(spec.resources.devices)
     without_raw = spec.crops or not spec.stream.reads.crops
-    return cluster.connected(scheduler, [] if without_raw else [raw_folder(split, spec.raw)])
+    return cluster.connected(scheduler, None if without_raw else raw_folder(split, spec.raw))
 
 
 def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None, device: str = "") -> Mapping[str, Any]:
