@@ -6,8 +6,9 @@ import argparse
 from dataclasses import replace
 from typing import Final
 
-from pipeline.cli.console import out, plain, show_json
+import cache
 from pipeline.cli.options import json_option
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count
 from pipeline.commands.maintenance.accept import accept, acceptable
 from pipeline.commands.maintenance.overview import plan_split
@@ -40,22 +41,16 @@ def run(args: argparse.Namespace) -> int:
         raise PipelineError(f"{target.root}: {target.name} is not converted yet: there is nothing to accept")
     differences = acceptable(split, spec)
     differs = [f"{split.name}, stream {spec.name}: {difference}" for difference in differences]
-    for text in () if args.json else differs:
-        out.print(plain(text))
     records, did = [], "nothing was accepted; to accept this, give the reason: --because TEXT"
     if args.because is not None or not differences:
         accept(split, spec, differences, args.because or "")
-        split = committed_split(target.root, target.name)
-        assert split is not None, "it was there before"
-        records = accepted(split.stream_manifest(spec.name))
+        records = accepted(cache.open(target.root)[target.name].stream_manifest(spec.name))
         did = f"accepted: {count(len(records), 'record')} in the manifest"
-    if args.json:
-        show_json({"differs": differs, "accepted": records, "plan": as_dict(plan_split(target))})
-        return 0
-    out.print(did)
-    for text in lines(plan_split(target), FEW):
-        out.print(text)
-    return 0
+    plan = plan_split(target)
+    result = CommandResult({"differs": differs, "accepted": records, "plan": as_dict(plan)})
+    result.lines([*differs, did])
+    result.text += lines(plan, FEW)
+    return print_result(result, as_json=args.json)
 
 
 def _target(args: argparse.Namespace) -> tuple[Target, StreamSpec]:

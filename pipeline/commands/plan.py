@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, plain, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.commands.maintenance.forecast import (
     EXTRACT,
     Forecast,
     Rate,
-    bytes_of_a_crop,
     detection_rates,
-    forecast,
+    forecast_lines,
+    forecast_of,
     measured_rates,
     readable,
     timed,
 )
-from pipeline.commands.maintenance.forecast_text import forecast_as_dict, forecast_lines
 from pipeline.commands.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.commands.settings.arguments import check_own_folder, joined
 from pipeline.commands.settings.commands import body_of, dataset_of
@@ -90,38 +90,29 @@ def run(args: argparse.Namespace) -> int:
     targets = targets_of(args, args.names)
     detections: dict[Path, DetectionPlan] = {}
     plans = [plan_split(target, detections) for target in targets]
-    lacking = [] if args.forecast else absent(targets)
+    missing = [] if args.forecast else absent(targets)
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
     forecasts = forecasts_of(plans, args)
     failed = [plan for plan in plans if plan.problems and not (args.forecast and plan.name in forecasts)]
-    if args.json:
-        show_json([as_dict(plan, lacking) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
-    elif args.forecast:
-        for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
-            out.print(line)
-        for problem in dict.fromkeys(problem for plan in failed for problem in plan.problems):
-            out.print(f"{WRONG} {plain(problem)}")
+    rows = [as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
+    result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
+    for plan in () if args.forecast else plans:
+        result.text += lines(plan, None if args.all else FEW, missing)
+    result.text += forecast_lines([*forecasts.values()], plans[0].target.root if plans else "")
+    if args.forecast:
+        result.problems = [*dict.fromkeys(problem for plan in failed for problem in plan.problems)]
         if not forecasts and not failed:
-            out.print("nothing to forecast: all splits are converted and extracted")
-    else:
-        most = None if args.all else FEW
-        for plan in plans:
-            for line in lines(plan, most, lacking):
-                out.print(line)
-        for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
-            out.print(line)
-        for text in lacking:
-            out.print(f"{WRONG} {plain(text)}")
-        if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
-            bare = sum(plan.target.dataset.has_pixels and not plan.extractions for plan in plans)
-            without = (
-                f", {bare:,} without any features: no stream is named here, and none is in the cache" if bare else ""
-            )
-            did = "converted" if bare == len(plans) else "converted and extracted"
-            out.print(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
-    return 2 if broken or lacking or failed else 0
+            result.line("nothing to forecast: all splits are converted and extracted")
+        return print_result(result, as_json=args.json)
+    result.problems = missing
+    if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
+        bare = sum(plan.target.dataset.has_pixels and not plan.extractions for plan in plans)
+        did = "converted" if bare == len(plans) else "converted and extracted"
+        without = f", {bare:,} without any features: no stream is named here, and none is in the cache" * bool(bare)
+        result.line(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
+    return print_result(result, as_json=args.json)
 
 
 def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
@@ -207,7 +198,7 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     for line in few(videos, len(videos) if most is None else most, "plan --all, or --json"):
         yield f"  {plain(line)}"
     if plan.rows_again:
-        yield f"  the changed ones have {count(plan.rows_again, 'row')} now, {size(plan.bytes_again)}"
+        yield f"  the changed ones have {count(plan.rows_again, 'row')} now"
 
 
 def _changed(todo: ConversionPlan) -> dict[str, list[str]]:
@@ -247,8 +238,8 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
     if args.devices > 1 and args.rate is None:
         raise PipelineError("--devices goes with --rate: rows a second of each device")
     splits = readable(plans[0].target.root) if plans else []
-    options = {"sample": args.sample, "workers": cores(args.workers), "crop": bytes_of_a_crop(splits)}
-    forecasts = {plan.name: result for plan in plans if (result := forecast(plan, **options)) is not None}
+    options = {"sample": args.sample, "workers": cores(args.workers)}
+    forecasts = {plan.name: result for plan in plans if (result := forecast_of(plan, **options)) is not None}
     rates = measured_rates(splits) | detection_rates(plans)
     if args.rate is not None:
         on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
@@ -259,7 +250,7 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
     return forecasts
 
 
-def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:
+def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None) -> dict[str, Any]:
     """For --json."""
     todo, conversion = plan.conversion, None
     if todo is not None:
@@ -276,7 +267,6 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any
             "missing": dict(todo.missing),
             "bytes_to_read": plan.bytes_of_labels,
             "rows_again": plan.rows_again,
-            "bytes_again": plan.bytes_again,
         }
     return {
         "split": plan.name,
@@ -298,4 +288,5 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any
         ],
         "problems": list(dict.fromkeys([*plan.problems, *more_problems])),
         "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
+        "forecast": forecast and forecast.as_dict(),
     }

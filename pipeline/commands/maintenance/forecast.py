@@ -1,4 +1,4 @@
-"""What a plan will bring: person-frames, bytes, hours.  [raw -> tracks -> features] -> windows
+"""What a plan will bring: person-frames, bytes, hours; and how that reads.  [raw -> tracks -> features] -> windows
 
 Person-frames come from a sample of videos, from the videos that are committed, or from the release's known numbers; of
 clips in which people are to be found first, from the frames that their headers state. Bytes follow from them
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,15 +23,14 @@ import numpy as np
 
 import cache
 from pipeline.accounting import Totals
-from pipeline.cli.console import duration
+from pipeline.cli.console import DOUBT, duration, plain, size
 from pipeline.cli.text import count
-from pipeline.commands.maintenance.overview import A_CROP, SplitPlan, columns_bytes, stored_bytes, stream_bytes
+from pipeline.commands.maintenance.overview import SplitPlan, columns_bytes, stream_bytes
 from pipeline.conversion.convert import read_videos
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset
 from pipeline.detect.files import read_speed
 from pipeline.errors import PipelineError
-from pipeline.features.streams.base import BYTES
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import listing
 
@@ -39,10 +39,13 @@ DETECT: Final = "detect"
 EXTRACT: Final = "extract"
 UNKNOWN: Final = "person-frames are not known before some videos are read: --sample 16"
 NOT_MADE: Final = "demo data that are not made yet; of the releases: --set embedded.enabled=false"
+STEPS: Final = (DETECT, CONVERT, EXTRACT)
+MEASURED_BY: Final = {
+    DETECT: "the first clips that are detected here give one",
+    CONVERT: "--sample 16 measures it, or the first conversion here",
+    EXTRACT: "--rate gives one, or the first extraction here",
+}
 HEADERS: Final = 64  # clips whose lengths are looked at
-# Bytes of tables, manifests and other small files, about: of a split, a column, a stream, a video, a track.
-OF_SPLIT, OF_COLUMN, OF_STREAM, OF_VIDEO, OF_TRACK = 13_000, 1_100, 4_000, 500, 170
-ROWS_OF_A_TRACK: Final = 128  # where nothing is known of its length
 Step = tuple[str, str]  # DETECT, CONVERT or EXTRACT, and the name of the dataset or of the stream
 Form = tuple[int, str]  # numbers a row and their type; for compressed crops, `BYTES`
 
@@ -53,11 +56,7 @@ class Rate(NamedTuple):
     rows: float  # a second; of detection, frames
     source: str  # "given"; "measured here 3 days ago, over 81,749 rows"
     weight: float = math.inf  # rows that it was measured over
-    start: float = 0.0  # s before the first row
     devices: int = 0  # that share it, where it is given; 0: measured
-
-    def seconds(self, rows: float) -> float:
-        return self.start + rows / self.rows if rows else 0.0
 
 
 class Work(NamedTuple):
@@ -78,7 +77,7 @@ class Work(NamedTuple):
         """At least and at most; None where its speed is not known."""
         if self.rate is None:
             return None
-        return self.rate.seconds(self.rows - self.carried), self.rate.seconds(self.rows)
+        return (self.rows - self.carried) / self.rate.rows, self.rows / self.rate.rows
 
 
 class Expected(NamedTuple):
@@ -88,8 +87,6 @@ class Expected(NamedTuple):
     source: str  # how they are known, or what to do to know them
     error: float = 0.0  # of the mean, as a share of it: two standard errors of a sample; 0: not known, or exact
     rate: Rate | None = None  # of reading the sample
-    videos: float = 0.0
-    tracks: float | None = None  # None: not known
 
 
 @dataclass(slots=True)
@@ -99,9 +96,26 @@ class Forecast:
     split: str
     expected: Expected
     columns: float = 0.0  # bytes
-    tables: float = 0.0  # bytes of tables, manifests and other small files, about
     bytes: dict[str, float] = field(default_factory=dict)  # by stream
     works: dict[str, Work] = field(default_factory=dict)  # by DETECT, CONVERT and stream
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        steps, seconds = self.works.items(), {name: work.seconds or (None, None) for name, work in self.works.items()}
+        return {
+            "rows": self.expected.rows,
+            "source": self.expected.source,
+            "error": self.expected.error,
+            "bytes": {"columns": self.columns, **self.bytes},
+            "steps": {name: {"rows": work.rows, "carried_at_most": work.carried} for name, work in steps},
+            "seconds": {name: most for name, (_, most) in seconds.items()},
+            "seconds_at_least": {name: least for name, (least, _) in seconds.items()},
+            "rates": {
+                name: {"rows_a_second": work.rate.rows, "source": work.rate.source}
+                for name, work in steps
+                if work.rate is not None
+            },
+        }
 
     @property
     def extractions(self) -> dict[str, Work]:
@@ -109,10 +123,10 @@ class Forecast:
         return {name: work for name, work in self.works.items() if name not in (DETECT, CONVERT)}
 
 
-def forecast(plan: SplitPlan, *, sample: int = 0, workers: int = 1, crop: float = A_CROP) -> Forecast | None:
+def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Forecast | None:
     """Of one split's plans; None where nothing is to be done, or no plan could be made of the raw files that are there.
 
-    sample: so many videos are read, 0: none. crop: bytes of a stored crop. Rates are added by `timed`.
+    sample: so many videos are read, 0: none. Rates are added by `timed`.
     """
     todo, target = plan.conversion, plan.target
     if target.not_made:
@@ -138,29 +152,22 @@ def forecast(plan: SplitPlan, *, sample: int = 0, workers: int = 1, crop: float 
     }
     for name, (dim, dtype) in forms.items():
         rows = lacks.get(name, 0) + new
-        result.bytes[name] = stream_bytes(rows, dim, dtype, crop)
+        result.bytes[name] = stream_bytes(rows, dim, dtype)
         works[name] = Work(EXTRACT, name, rows, plan.carried_at_most(name, rows))
     result.works = {name: work for name, work in works.items() if work.rows}
-    result.tables = OF_VIDEO * expected.videos
-    result.tables += OF_TRACK * (new / ROWS_OF_A_TRACK if expected.tracks is None else expected.tracks)
-    if plan.committed is None:
-        result.tables += OF_SPLIT + OF_COLUMN * len(columns)
-    held = () if plan.committed is None else plan.committed.streams
-    result.tables += OF_STREAM * sum(name not in held and rows > 0 for name, rows in result.bytes.items())
     return result
 
 
 def timed(forecasts: Iterable[Forecast], rates: Mapping[Step, Rate]) -> None:
     """Add the rates, by step and name. Of a dataset without one, the speed of a sample holds for all of its splits."""
-    every = list(forecasts)
-    of_samples: dict[Step, Rate] = {}
-    for one in every:
-        rate, work = one.expected.rate, one.works.get(CONVERT)
+    every, of_samples = list(forecasts), dict[Step, Rate]()
+    for result in every:
+        rate, work = result.expected.rate, result.works.get(CONVERT)
         if rate is not None and work is not None:
             of_samples[work.key] = max(rate, of_samples.get(work.key, rate), key=lambda rate: rate.weight)
-    for one in every:
-        for name, work in one.works.items():
-            one.works[name] = work._replace(rate=rates.get(work.key) or of_samples.get(work.key))
+    known = of_samples | dict(rates)
+    for result in every:
+        result.works = {name: work._replace(rate=known.get(work.key)) for name, work in result.works.items()}
 
 
 # ------------------------------------------------------------------------------------------------- person-frames
@@ -187,8 +194,6 @@ def _with_detection(plan: SplitPlan, todo: ConversionPlan, frames: float, sample
     return expected._replace(
         rows=expected.rows + frames,
         source=f"{expected.source}; {source}" if expected.rows else source,
-        videos=expected.videos + len(waiting),
-        tracks=None,
     )
 
 
@@ -204,8 +209,7 @@ def expected_rows(plan: ConversionPlan, again: int, sample: int, workers: int) -
         known = [f"{again:,} in videos that are read again"] if plan.changed else []
         if plan.new:
             known.append(f"{mean:,.3g} for each new video, as of the {count(n_committed, 'committed video')}")
-        tracks = n_videos * len(plan.committed.tracks) / n_committed
-        return Expected(again + mean * len(plan.new), ", ".join(known), videos=n_videos, tracks=tracks)
+        return Expected(again + mean * len(plan.new), ", ".join(known))
     if plan.reader["stand_in"]:
         return Expected(None, UNKNOWN)
     return of_release(plan.dataset, plan.split, n_videos)
@@ -225,16 +229,15 @@ def of_release(dataset: Dataset, split: str, downloaded: int | None) -> Expected
     share = 1.0 if downloaded is None or not videos else min(1.0, downloaded / videos)
     rows = frames * share / dataset.every
     source += ", not downloaded yet" * (downloaded is None)
-    return Expected(rows, source, videos=downloaded or known.videos or rows / ROWS_OF_A_TRACK)
+    return Expected(rows, source)
 
 
 def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
     """By reading `n` videos, evenly over the list."""
     at = np.unique(np.linspace(0, len(plan.append) - 1, n).round().astype(int)).tolist()
-    times, rows, tracks = [time.perf_counter()], list[int](), 0
+    times, rows = [time.perf_counter()], list[int]()
     for read in read_videos(plan, [plan.append[i] for i in at], workers):
         rows.append(read.n_rows)
-        tracks += len(read.tracks)
         times.append(time.perf_counter())
     mean = float(np.mean(rows))
     everyone = len(rows) == len(plan.append)
@@ -242,11 +245,10 @@ def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
     rate = None
     if later := sum(rows[1:]):  # processes start before the first video is read
         source = f"measured here now, over {count(later, 'row')}"
-        rate = Rate(later / max(times[-1] - times[1], 1e-6), source, later, start=times[1] - times[0])
+        rate = Rate(later / max(times[-1] - times[1], 1e-6), source, later)
     source = "all videos were read" if everyone else f"by a sample of {count(len(rows), 'video')}"
     error = 2 * spread / mean if mean else 0.0
-    n_videos = len(plan.append)
-    return Expected(mean * n_videos, source, error, rate, n_videos, n_videos * tracks / len(rows))
+    return Expected(mean * len(plan.append), source, error, rate)
 
 
 # ---------------------------------------------------------------------------------------------------- what is known
@@ -301,12 +303,117 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> Rate | None:
     return Rate(rate, source, rows) if rows and rate > 0 else None
 
 
-def bytes_of_a_crop(splits: Sequence[cache.Split]) -> float:
-    """Of the crops that a cache has; `A_CROP` where it has none."""
-    rows, n_bytes = 0, 0
-    for split in splits:
-        with contextlib.suppress(cache.CacheError):
-            for name in (name for name in split.streams if split.stream_manifest(name).get("dtype") == BYTES):
-                rows += int(split.rows_by_shard()[split.stream_shards(name)].sum())
-                n_bytes += stored_bytes(split)["streams"][name]
-    return n_bytes / rows if rows else A_CROP
+# ------------------------------------------------------------------------------------------------------- as it reads
+
+
+def forecast_lines(forecasts: Sequence[Forecast], root: cache.Root) -> Iterator[str]:
+    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
+    if not forecasts:
+        return
+    yield "[bold]forecast[/bold]"
+    known = [result for result in forecasts if result.expected.rows is not None]
+    yield from (f"  {plain(result.split):<24}  {plain(_expected(result))}" for result in known)
+    unknown = [result for result in forecasts if result.expected.rows is None]
+    for why in dict.fromkeys(result.expected.source for result in unknown):
+        names = ", ".join(result.split for result in unknown if result.expected.source == why)
+        yield f"  {'no forecast':<24}  {plain(names)}: {why}"
+    works = [work for result in known for work in result.works.values()]
+    if not works:
+        return
+    disk: dict[str, float] = {"columns": sum(result.columns for result in known)}
+    for result in known:
+        for name, n_bytes in result.bytes.items():
+            disk[name] = disk.get(name, 0) + n_bytes
+    total = sum(disk.values())
+    rows = sum(
+        max([result.expected.rows or 0, *(work.rows for work in result.extractions.values())]) for result in known
+    )
+    yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(total)}, {plain(_time(works))}" + (
+        f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""
+    )
+    yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items() if n)}"
+    if isinstance(root, Path) and (free := _free(root)) < total:
+        yield f"  {DOUBT} the disk of {plain(str(root))} has {size(free)} left"
+    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works))
+
+
+def _time(works: Sequence[Work]) -> str:
+    """Of all steps together. Those without a known speed are named."""
+    untimed = [work for work in works if work.rate is None]
+    without = f"{_titles(untimed)} (no speed is known)"
+    if len(untimed) == len(works):
+        return f"hours not known: {without}"
+    text = _between(*_seconds(works))
+    return f"{text}; without {without}" if untimed else text
+
+
+def _titles(works: Sequence[Work]) -> str:
+    """Each once: `convert 3dpw, amass, extract resnet50`."""
+    names = {step: dict.fromkeys(work.name for work in works if work.step == step) for step in STEPS}
+    return ", ".join(f"{step} {', '.join(names[step])}" for step in STEPS if names[step])
+
+
+def _seconds(works: Sequence[Work]) -> tuple[float, float]:
+    """At least and at most, of those with a known speed."""
+    seconds = [work.seconds for work in works if work.seconds is not None]
+    return sum(least for least, _ in seconds), sum(most for _, most in seconds)
+
+
+def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
+    """Each kind of step, such as `extract resnet50`, with its hours and the speed that they follow from."""
+    for step, name in dict.fromkeys((work.step, work.name) for step in STEPS for work in works if work.step == step):
+        same = [work for work in works if (work.step, work.name) == (step, name)]
+        carried, rows, rate = sum(work.carried for work in same), sum(work.rows for work in same), same[0].rate
+        least, most = _seconds(same)
+        texts = [] if rate is None else [f"{_between(least, most)} {_speed(rate, rows / most)}"]
+        if carried:
+            texts.append(f"of {_about(rows)} rows at most {_about(carried)} are carried over, not computed")
+        if texts:
+            yield f"{step} {name}", "; ".join(texts)
+    untimed = [work for work in works if work.rate is None]
+    for step in STEPS:
+        if same := [work for work in untimed if work.step == step]:
+            yield "no speed is known", f"{_titles(same)}: {MEASURED_BY[step]}"
+
+
+def _between(least: float, most: float) -> str:
+    """
+    >>> _between(9, 9.2), _between(0, 61), _between(3600, 9000)
+    ('9 s', 'at most 61 s', '60 min to 2.5 h')
+    """
+    if duration(least) == duration(most):
+        return duration(most)
+    return f"{duration(least)} to {duration(most)}" if least else f"at most {duration(most)}"
+
+
+def _speed(rate: Rate, rows_a_second: float) -> str:
+    """`on 4 devices at 1,200 a second each`, or `at 92 a second, measured here 3 days ago`."""
+    if rate.devices:
+        return f"on {count(rate.devices, 'device')} at {rate.rows / rate.devices:,.0f} a second each"
+    return f"at {_about(rows_a_second)} a second, {rate.source.partition(', over ')[0]}"
+
+
+def _expected(result: Forecast) -> str:
+    """Person-frames of the conversion; rows of streams where these are others."""
+    rows, source, error, *_ = result.expected
+    new = "no new person-frames"
+    if rows:
+        new = f"about {_about(rows or 0)} person-frames{f' ± {error:.0%}' if error else ''}, {source}"
+    others = (work for work in result.extractions.values() if work.rows > (rows or 0))
+    return "; ".join([new, *(f"extract {work.name}: {_about(work.rows)} rows" for work in others)])
+
+
+def _about(n: float) -> str:
+    """
+    >>> [_about(n) for n in (0, 987.4, 81749, 41_234_567, 2.1e9)]
+    ['0', '987', '81,700', '41.2 million', '2,100 million']
+    """
+    if n >= 1e6:
+        return f"{float(f'{n / 1e6:.3g}'):,.10g} million"
+    return f"{float(f'{n:.3g}'):,.0f}"
+
+
+def _free(root: Path) -> int:
+    """Bytes left on the disk of a folder that need not be there yet."""
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free

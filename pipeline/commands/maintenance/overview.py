@@ -104,12 +104,6 @@ class SplitPlan:
         return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
 
     @property
-    def bytes_again(self) -> int:
-        """Of these rows, in the split's columns."""
-        columns = [cache.COLUMNS[name] for name in (() if self.committed is None else self.committed.columns)]
-        return self.rows_again * sum(math.prod(column.trailing) * column.dtype.itemsize for column in columns)
-
-    @property
     def bytes_of_labels(self) -> int:
         """Of the label and video files that would be read."""
         todo = self.conversion
@@ -215,11 +209,11 @@ def columns_bytes(rows: float, columns: tuple[str, ...]) -> float:
     return sum(array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
 
 
-def stream_bytes(rows: float, dim: int, dtype: str, each: float = A_CROP) -> float:
-    """Of the shards of a stream. each: bytes a row of a stream of bytes."""
+def stream_bytes(rows: float, dim: int, dtype: str) -> float:
+    """Of the shards of a stream; of stored crops, about."""
     kept = sum(array_bytes(rows, width) for width in FLAG_AND_KEY)
     if dtype == BYTES:
-        return rows * (each + CHECKSUM + ENTRY) + array_bytes(rows, AT) + kept
+        return rows * (A_CROP + CHECKSUM + ENTRY) + array_bytes(rows, AT) + kept
     return array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
 
 
