@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
     for plan in () if args.forecast else plans:
         result.text += lines(plan, None if args.all else FEW, missing)
-    result.text += forecast_lines([*forecasts.values()], plans[0].target.root if plans else "")
+    result.text += forecast_lines([*forecasts.values()])
     if args.forecast:
         result.problems = [*dict.fromkeys(problem for plan in failed for problem in plan.problems)]
         if not forecasts and not failed:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 
 import cache
 from pipeline.accounting import Totals
-from pipeline.cli.console import DOUBT, duration, plain, size
+from pipeline.cli.console import duration, plain, size
 from pipeline.cli.text import count
 from pipeline.commands.maintenance.overview import SplitPlan, columns_bytes, stream_bytes
 from pipeline.conversion.convert import read_videos
@@ -95,8 +94,7 @@ class Forecast:
 
     split: str
     expected: Expected
-    columns: float = 0.0  # bytes
-    bytes: dict[str, float] = field(default_factory=dict)  # by stream
+    bytes: dict[str, float] = field(default_factory=dict)  # of "columns" and by stream
     works: dict[str, Work] = field(default_factory=dict)  # by DETECT, CONVERT and stream
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,7 +104,7 @@ class Forecast:
             "rows": self.expected.rows,
             "source": self.expected.source,
             "error": self.expected.error,
-            "bytes": {"columns": self.columns, **self.bytes},
+            "bytes": self.bytes,
             "steps": {name: {"rows": work.rows, "carried_at_most": work.carried} for name, work in steps},
             "seconds": {name: most for name, (_, most) in seconds.items()},
             "seconds_at_least": {name: least for name, (least, _) in seconds.items()},
@@ -139,17 +137,13 @@ def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Foreca
     else:
         frames, body = frames_stated(target.raw, plan.undetected), todo.reader["body"] is not None
         expected = _with_detection(plan, todo, frames, sample, workers)
-    result, columns = Forecast(plan.name, expected), target.dataset.columns(target.split, body=body)
-    new = expected.rows or 0
-    result.columns = columns_bytes(new, columns)
+    new, columns = expected.rows or 0, target.dataset.columns(target.split, body=body)
+    result = Forecast(plan.name, expected, {"columns": columns_bytes(new, columns)})
     specs = [spec for spec in target.streams if target.dataset.has_pixels and {*spec.stream.needs} <= {*columns}]
     forms: dict[str, Form] = {spec.name: (spec.stream.dim, spec.stream.dtype) for spec in specs}
     forms |= {stream.stream: stream.form for stream in plan.extractions}
     lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}
-    works = {
-        DETECT: Work(DETECT, target.dataset.name, frames),
-        CONVERT: Work(CONVERT, target.dataset.name, new),
-    }
+    works = {step: Work(step, target.dataset.name, n) for step, n in ((DETECT, frames), (CONVERT, new))}
     for name, (dim, dtype) in forms.items():
         rows = lacks.get(name, 0) + new
         result.bytes[name] = stream_bytes(rows, dim, dtype)
@@ -256,27 +250,27 @@ def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
 
 def readable(root: cache.Root) -> list[cache.Split]:
     """The splits of a cache that can be opened; none where there is no cache yet."""
-    found = list[cache.Split]()
+    splits = list[cache.Split]()
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(root)
         for name in opened.splits:
             with contextlib.suppress(cache.CacheError):  # a damaged one is among its plan's problems
-                found.append(opened[name])
-    return found
+                splits.append(opened[name])
+    return splits
 
 
 def measured_rates(splits: Iterable[cache.Split]) -> dict[Step, Rate]:
     """How fast this machine did each step: of each, the run over the most rows."""
-    found: dict[Step, Rate] = {}
+    rates: dict[Step, Rate] = {}
     for split in splits:
         notes = [((CONVERT, split.name.partition("/")[0]), split.provenance)]
         with contextlib.suppress(cache.CacheError):
             notes += [((EXTRACT, name), split.stream_provenance(name)) for name in split.streams]
         for step, note in notes:
             rate = _measured(note)
-            if rate is not None and (step not in found or rate.weight > found[step].weight):
-                found[step] = rate
-    return found
+            if rate is not None and (step not in rates or rate.weight > rates[step].weight):
+                rates[step] = rate
+    return rates
 
 
 def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, Rate]:
@@ -306,7 +300,7 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> Rate | None:
 # ------------------------------------------------------------------------------------------------------- as it reads
 
 
-def forecast_lines(forecasts: Sequence[Forecast], root: cache.Root) -> Iterator[str]:
+def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
     if not forecasts:
         return
@@ -320,20 +314,16 @@ def forecast_lines(forecasts: Sequence[Forecast], root: cache.Root) -> Iterator[
     works = [work for result in known for work in result.works.values()]
     if not works:
         return
-    disk: dict[str, float] = {"columns": sum(result.columns for result in known)}
-    for result in known:
-        for name, n_bytes in result.bytes.items():
-            disk[name] = disk.get(name, 0) + n_bytes
-    total = sum(disk.values())
+    disk = dict.fromkeys((name for result in known for name in result.bytes), 0.0)
+    for name in disk:
+        disk[name] = sum(result.bytes.get(name, 0) for result in known)
     rows = sum(
         max([result.expected.rows or 0, *(work.rows for work in result.extractions.values())]) for result in known
     )
-    yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(total)}, {plain(_time(works))}" + (
+    yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(sum(disk.values()))}, {plain(_time(works))}" + (
         f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""
     )
     yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items() if n)}"
-    if isinstance(root, Path) and (free := _free(root)) < total:
-        yield f"  {DOUBT} the disk of {plain(str(root))} has {size(free)} left"
     yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works))
 
 
@@ -365,7 +355,12 @@ def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
         same = [work for work in works if (work.step, work.name) == (step, name)]
         carried, rows, rate = sum(work.carried for work in same), sum(work.rows for work in same), same[0].rate
         least, most = _seconds(same)
-        texts = [] if rate is None else [f"{_between(least, most)} {_speed(rate, rows / most)}"]
+        texts = []
+        if rate is not None:
+            speed = f"at {_about(rows / most)} a second, {rate.source.partition(', over ')[0]}"
+            if rate.devices:
+                speed = f"on {count(rate.devices, 'device')} at {rate.rows / rate.devices:,.0f} a second each"
+            texts.append(f"{_between(least, most)} {speed}")
         if carried:
             texts.append(f"of {_about(rows)} rows at most {_about(carried)} are carried over, not computed")
         if texts:
@@ -386,19 +381,11 @@ def _between(least: float, most: float) -> str:
     return f"{duration(least)} to {duration(most)}" if least else f"at most {duration(most)}"
 
 
-def _speed(rate: Rate, rows_a_second: float) -> str:
-    """`on 4 devices at 1,200 a second each`, or `at 92 a second, measured here 3 days ago`."""
-    if rate.devices:
-        return f"on {count(rate.devices, 'device')} at {rate.rows / rate.devices:,.0f} a second each"
-    return f"at {_about(rows_a_second)} a second, {rate.source.partition(', over ')[0]}"
-
-
 def _expected(result: Forecast) -> str:
     """Person-frames of the conversion; rows of streams where these are others."""
-    rows, source, error, *_ = result.expected
-    new = "no new person-frames"
-    if rows:
-        new = f"about {_about(rows or 0)} person-frames{f' ± {error:.0%}' if error else ''}, {source}"
+    rows, source, error, _ = result.expected
+    exactness = f" ± {error:.0%}" if error else ""
+    new = f"about {_about(rows)} person-frames{exactness}, {source}" if rows else "no new person-frames"
     others = (work for work in result.extractions.values() if work.rows > (rows or 0))
     return "; ".join([new, *(f"extract {work.name}: {_about(work.rows)} rows" for work in others)])
 
@@ -411,9 +398,3 @@ def _about(n: float) -> str:
     if n >= 1e6:
         return f"{float(f'{n / 1e6:.3g}'):,.10g} million"
     return f"{float(f'{n:.3g}'):,.0f}"
-
-
-def _free(root: Path) -> int:
-    """Bytes left on the disk of a folder that need not be there yet."""
-    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-    return shutil.disk_usage(there).free
