@@ -41,7 +41,7 @@ import numpy as np
 import cache
 from cache.fingerprint import canonical
 from cache.format import layout, manifest, records
-from cache.format.place import Place
+from cache.format.manifest import Place
 from pipeline import datasets, synthetic
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts

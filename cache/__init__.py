@@ -12,7 +12,7 @@ from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads a
 from cache.storage import place_of, store_at
 from cache.storage.base import Root
 from cache.verification.repair import Repaired, repair
-from cache.verification.verify import Damage, Report, verify
+from cache.verification.verify import Damage, VerifyReport, verify
 from cache.write.base import delete_stream, invalidate
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
@@ -37,7 +37,6 @@ __all__ = [
     "Jitter",
     "MissingSplit",
     "Repaired",
-    "Report",
     "Root",
     "Split",
     "SplitWriter",
@@ -46,6 +45,7 @@ __all__ = [
     "StreamWriter",
     "TrackRecord",
     "TrackRows",
+    "VerifyReport",
     "VideoEntry",
     "check_track",
     "copy_split",

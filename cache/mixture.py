@@ -28,7 +28,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class MixturePart:
     """What one part of every batch is made of."""
 
     name: str
@@ -94,7 +94,7 @@ class Mixture:
     """
 
     def __init__(
-        self, parts: Sequence[Part], *, seqlen: int = 16, seed: int = 0, rank: int = 0, world_size: int = 1
+        self, parts: Sequence[MixturePart], *, seqlen: int = 16, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
@@ -133,7 +133,7 @@ class Mixture:
                         end += len(mine)
         return picks
 
-    def _copies(self, part: Part, step: int) -> Ints:
+    def _copies(self, part: MixturePart, step: int) -> Ints:
         """(count,) which of the part's alternatives each draw of a step takes."""
         draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
         digest = hashlib.shake_256(repr((self._seed, part.name, "copy")).encode()).digest(8)
@@ -169,7 +169,7 @@ class Mixture:
                     starts.setdefault(split, []).append(found)
         return StreamRows({name: np.concatenate(found) for name, found in starts.items()}, self.seqlen)
 
-    def _fields_of(self, part: Part) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    def _fields_of(self, part: MixturePart) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """What the fields of a part look like, from one window of each of its splits."""
         found: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
         one = {name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)}
@@ -186,7 +186,7 @@ class Mixture:
 
 
 def _read(
-    part: Part,
+    part: MixturePart,
     split: str,
     starts: Ints,
     seqlen: int,
@@ -220,7 +220,7 @@ def _read(
     return {name: found[read_as.get(name, name)] for name in fields}
 
 
-def _window_starts(part: Part, seqlen: int) -> dict[str, Ints]:
+def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     """The first row of every window, by split."""
     found = {}
     for name, split in part.splits.items():

@@ -1,4 +1,4 @@
-"""Tracks and videos as records: what a writer takes, and what the tables give back.  raw -> [tracks] -> features"""
+"""TrackTable and videos as records: what a writer takes, and what the tables give back.  raw -> [tracks] -> features"""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TrackRecord(_TrackFields):
     intrinsics: NDArray[np.float64] | None
 
 
-class _Records(Sequence[_R], ABC):
+class _Table(Sequence[_R], ABC):
     """Records of a table, each made when it is asked for."""
 
     def __init__(self, tables: Tables) -> None:
@@ -112,7 +112,7 @@ class _Records(Sequence[_R], ABC):
         return self._record(found) if isinstance(found, int) else list(map(self._record, found))
 
 
-class Tracks(_Records[TrackRecord]):
+class TrackTable(_Table[TrackRecord]):
     """The track table: records one by one, or whole columns as arrays."""
 
     def __init__(self, tables: Tables) -> None:
@@ -149,7 +149,7 @@ class Tracks(_Records[TrackRecord]):
         return decode_texts(self.tables["track_name"])
 
 
-class Videos(_Records[VideoEntry]):
+class VideoTable(_Table[VideoEntry]):
     """The video table."""
 
     def __len__(self) -> int:
@@ -188,7 +188,7 @@ class VideosByName(Mapping[str, VideoEntry]):
     """The video table by name."""
 
     def __init__(self, tables: Tables) -> None:
-        self._videos = Videos(tables)
+        self._videos = VideoTable(tables)
         self._numbers = {name: number for number, name in enumerate(self._videos.names)}
 
     def __getitem__(self, name: str) -> VideoEntry:

@@ -25,8 +25,7 @@ from cache.format.layout import (
     stream_columns,
     stream_of,
 )
-from cache.format.manifest import Commit
-from cache.format.place import Place
+from cache.format.manifest import Commit, Place
 from cache.format.tables import TABLES, TEXTS
 from cache.storage.base import Store
 

@@ -11,12 +11,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
-from cache.format.layout import COLUMNS, COMPUTED, UNDECODABLE
-from cache.format.place import Place
-from cache.format.records import Tracks
+from cache.format import layout, manifest
+from cache.format.layout import COLUMNS, COMPUTED, FEATURES, MANIFEST, UNDECODABLE
+from cache.format.manifest import Commit, Place
+from cache.format.records import TrackTable
+from cache.format.tables import Tables
 from cache.read import labels
 from cache.read.rows import Ints, Rows
-from cache.read.streams import OpenSplit, OpenStream
+from cache.read.streams import OpenStream, StalenessCheck, open_column
 
 Array = NDArray[Any]
 
@@ -70,12 +72,66 @@ def _float(dtype: DTypeLike) -> np.dtype[Any]:
     return found
 
 
-class Batches:
-    """Reads batches of one open split."""
+class OpenSplit:
+    """One commit of a split: its tables, and the columns and streams that have been read of it so far."""
 
-    def __init__(self, opened: OpenSplit) -> None:
-        self._opened, self._tables = opened, opened.tables
+    def __init__(self, commit: Commit) -> None:
+        self.store, self.name, self.commit = commit.place.store, commit.place.split, commit
+        self.manifest: Mapping[str, Any] = commit.manifest
+        self.tables = Tables.from_files(commit.files)
+        self._check_current = StalenessCheck(commit)
+        self._rows: dict[str, Rows] = {}
+        self._streams: dict[str, OpenStream] = {}
         self._keys: dict[CropPolicy, NDArray[np.uint64]] = {}
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that the split has."""
+        return tuple(name for name in COLUMNS if name in self.manifest["shards"])
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """Names of the committed feature streams, sorted."""
+        home = f"{self.name}/{FEATURES}"
+        names = (name for name in self.store.list_names(home) if layout.is_name(name))
+        return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
+
+    def read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+        """(B, seqlen, ...) of one array as stored."""
+        reader = self.reader(name)
+        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
+        reader.read(starts, seqlen, out)
+        return out
+
+    def reader(self, name: str) -> Rows:
+        """The reader of a column, or of an array of a stream. Raises CacheError for one that is not there."""
+        if name not in self._rows:
+            self._rows[name] = open_column(*self.array(name))
+        return self._rows[name]
+
+    def array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
+        """The commit that names a column's array, the array's name there, and what notices when it is replaced."""
+        array = name.removeprefix(f"{FEATURES}/")
+        if array != name:
+            stream = self.stream(layout.stream_of(array))
+            if array in stream.commit.manifest["shards"]:
+                return stream.commit, array, stream.check_current
+        elif name in self.columns:
+            return self.commit, name, self._check_current
+        raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
+
+    def stream(self, stream: str) -> OpenStream:
+        """A committed stream. Raises CacheError when there is none of that name."""
+        if stream not in self._streams:
+            layout.check_names(self.name, stream)
+            commit = manifest.load(Place(self.store, self.name, stream))
+            if commit is None:
+                known = ", ".join(self.stream_names) or "none"
+                do = "Extract it first, or read labels only (stream=None)."
+                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {known}. {do}")
+            self._check_current()  # a stream of a split that was written again belongs to its rows
+            self._streams[stream] = OpenStream(commit, self.manifest)
+        return self._streams[stream]
 
     def read(
         self,
@@ -95,11 +151,11 @@ class Batches:
         crop = None
         if not labels.IN_CROP.isdisjoint(wanted):
             crop = self._crop(next(iter(of.numbers.values()), None), track, unused=not streams)
-        columns = self._opened.manifest["shards"]
+        columns = self.manifest["shards"]
 
         @cache
         def raw(name: str) -> Array | None:
-            return self._opened.read_rows(name, starts, seqlen) if name in columns else None
+            return self.read_rows(name, starts, seqlen) if name in columns else None
 
         def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
             """The caller's buffer when there is one, and it fits; a new array otherwise."""
@@ -109,7 +165,7 @@ class Batches:
                 raise ValueError(f"out[{name!r}] is {found.dtype}{found.shape}, expected writable {dtype}{shape}")
             return found
 
-        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track], crop)
+        known = labels.LabelFields(raw, lambda: self.tables["track_crop_scale"][track], crop)
         found: dict[str, Array] = {}
         for name in wanted:
             if name in labels.FIELDS:
@@ -125,7 +181,7 @@ class Batches:
                 found[name] = buffer(name, (), np.dtype(np.float32), of.history.get(stream, 0))
                 streams[stream].fill_flags(found[name])
             else:
-                reader = self._opened.reader(name)
+                reader = self.reader(name)
                 found[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, found[name])
         return found
@@ -136,10 +192,10 @@ class Batches:
         """The windows of each stream that a wanted field comes from."""
         run_starts, sources = starts, of.sources
         if of.history:  # the first row of the run that each window is in
-            first: Ints = self._tables["run_start"]
+            first: Ints = self.tables["run_start"]
             run_starts = first[np.searchsorted(first, starts, side="right") - 1]
         return {
-            name: StreamWindows(self._opened.stream(name), starts, seqlen, of.history.get(name, 0), run_starts)
+            name: StreamWindows(self.stream(name), starts, seqlen, of.history.get(name, 0), run_starts)
             for name in dict.fromkeys(sources[field] for field in wanted if field in sources)
         }
 
@@ -153,19 +209,17 @@ class Batches:
         seqlen = int(stops[0] - starts[0])
         if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
             raise ValueError("windows of one batch must all have the same length, of at least one row")
-        after = np.searchsorted(self._tables["track_start"], starts, side="right")  # 0: before all tracks
+        after = np.searchsorted(self.tables["track_start"], starts, side="right")  # 0: before all tracks
         if np.count_nonzero(self._ends[after] < stops):
             bad = int(np.argmax(self._ends[after] < stops))
             window = [int(starts[bad]), int(stops[bad])]
-            raise CacheError(
-                f"{self._opened.name}: rows {window} are in no committed track: take windows from windows()"
-            )
+            raise CacheError(f"{self.name}: rows {window} are in no committed track: take windows from windows()")
         return starts, seqlen, after - 1
 
     @cached_property
     def _ends(self) -> Ints:
         """Where each track stops; before them, a row before all rows."""
-        return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
+        return np.concatenate([[np.iinfo(np.int64).min], self.tables["track_stop"]])
 
     def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
         """What a stream's network saw instead of the boxes of (B,) tracks; None: the boxes themselves.
@@ -174,20 +228,20 @@ class Batches:
         """
         if stream is None or (unused and isinstance(stream, _Unnamed) and not self._has_usual_stream):
             return None
-        policy = self._opened.stream(stream).crop
+        policy = self.stream(stream).crop
         if policy.follows_box:
             return None
-        scale = self._tables["track_crop_scale"][track][:, None]
+        scale = self.tables["track_crop_scale"][track][:, None]
         keys = self._jitter_keys(policy)[track][:, None]
         return lambda bbox, frame: policy.boxes(bbox, scale, keys, frame)
 
     @cached_property
     def _has_usual_stream(self) -> bool:
-        return self._opened.store.exists(Place(self._opened.store, self._opened.name, USUAL).manifest)
+        return self.store.exists(Place(self.store, self.name, USUAL).manifest)
 
     def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
         """(tracks,) from what each track's jitter is drawn: hashed once."""
-        tracks = Tracks(self._tables)
+        tracks = TrackTable(self.tables)
         if policy.jitter is None:
             return np.zeros(len(tracks), np.uint64)
         if policy not in self._keys:
@@ -201,16 +255,10 @@ class Batches:
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
             if name == "features" and name not in of_streams:
-                named = (
-                    f"`streams` gives {', '.join(of_streams)}"
-                    if of_streams
-                    else f"there are: {self._opened.stream_names}"
-                )
-                raise ValueError(f"{self._opened.name}: features are asked for without a stream; {named}")
-            if name not in (*of_streams, *labels.FIELDS, *self._opened.columns):
-                raise CacheError(
-                    f"{self._opened.name}: no field or column {name!r}; columns: {', '.join(self._opened.columns)}"
-                )
+                named = f"`streams` gives {', '.join(of_streams)}" if of_streams else f"there are: {self.stream_names}"
+                raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
+            if name not in (*of_streams, *labels.FIELDS, *self.columns):
+                raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
         return list(fields)
 
 

@@ -1,4 +1,4 @@
-"""Labels as training takes them, from the columns as they are stored.  tracks -> features -> [windows] -> training
+"""LabelFields as training takes them, from the columns as they are stored.  tracks -> features -> [windows] -> training
 
 What is not known is 0 with weight 0, never NaN: a NaN times weight 0 is still NaN.
 
@@ -48,7 +48,7 @@ def field_shape(name: str, *, evaluation: bool) -> tuple[int, ...]:
     return {"kp_2d": (N_JOINTS, 3), "kp_3d": (n_3d, 3), "theta": (N_THETA,)}.get(name, ())
 
 
-class Labels:
+class LabelFields:
     """The fields of one batch of B windows of T frames.
 
     Args:

@@ -36,10 +36,10 @@ _NOT_HELD: Final = sys.maxsize  # offset of a chunk that the shard does not hold
 _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
 _MOST: Final = 16384  # shards: a quarter of the maps that Linux gives a process
 
-Part = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
+ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
 
 
-class OpenShard:
+class MappedShard:
     """One mapped shard and its index."""
 
     __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
@@ -88,9 +88,9 @@ class OpenFileLimit:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._opened: deque[tuple[weakref.ref[OpenShard], weakref.ref[MappedRows], int]] = deque()
+        self._opened: deque[tuple[weakref.ref[MappedShard], weakref.ref[MappedRows], int]] = deque()
 
-    def open(self, make: Callable[[], OpenShard]) -> OpenShard:
+    def open(self, make: Callable[[], MappedShard]) -> MappedShard:
         """What `make` opens, once there is room for it."""
         self._make_room(_allowed())
         try:
@@ -101,7 +101,7 @@ class OpenFileLimit:
         self._make_room(0)  # other code has files open that were counted on: close every shard
         return make()
 
-    def remember(self, reader: MappedRows, shard: int, opened: OpenShard) -> None:
+    def remember(self, reader: MappedRows, shard: int, opened: MappedShard) -> None:
         """Count a shard that a reader holds from now on."""
         self._opened.append((weakref.ref(opened), weakref.ref(reader), shard))
 
@@ -145,7 +145,7 @@ class MappedRows:
         self._array, self._layout, self._records, self._check_current = array, layout, records, check_current
         self.trailing, self.dtype = layout.trailing, layout.dtype
         # Maps are not shared between readers: a split that is opened again sees the files that are there now.
-        self._held: dict[int, OpenShard] = {}
+        self._held: dict[int, MappedShard] = {}
         n_shards = -(-layout.n_rows // layout.rows_per_shard)
         # Of each chunk: has this process checked its checksum, and are all its flags the same?
         self._checked = bytearray(n_shards * layout.chunks)
@@ -188,7 +188,7 @@ class MappedRows:
         out[...] = (first - _ALL)[:, None]
         return True
 
-    def _parts(self, starts: Ints, seqlen: int) -> Iterator[Part]:
+    def _parts(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """The parts of the windows in order, checked; several of a window where chunks end."""
         begin = 0
         at_once = max(_allowed() // 8, 4)  # windows whose shards are open at the same time: one touches two or three
@@ -203,7 +203,7 @@ class MappedRows:
             yield from found
             begin += at_once
 
-    def _located(self, starts: Ints, seqlen: int) -> Iterator[Part]:
+    def _located(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """The same, of windows whose shards are all open at once."""
         chunk, low, n_rows = chunk_parts(starts, seqlen, self._layout.rows_per_chunk)
         shard = chunk // self._layout.chunks
@@ -217,13 +217,13 @@ class MappedRows:
         data = {number: found.data for number, found in opened.items()}
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
 
-    def _opened(self, shard: int) -> OpenShard:
+    def _opened(self, shard: int) -> MappedShard:
         """A shard that is open, of the length that it had then: behind its end, a map must not be touched."""
         opened = self._held.get(shard)
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
-                opened = _OPEN_FILES.open(lambda: OpenShard(self._file(shard), self._layout, record))
+                opened = _OPEN_FILES.open(lambda: MappedShard(self._file(shard), self._layout, record))
             finally:
                 # Afterwards: what is open now is of the state that was checked. A shard that is missing because its
                 # split was replaced is no damage.
@@ -232,12 +232,12 @@ class MappedRows:
             _OPEN_FILES.remember(self, shard, opened)
         return opened
 
-    def close_shard(self, shard: int, opened: OpenShard) -> None:
+    def close_shard(self, shard: int, opened: MappedShard) -> None:
         """Hold a shard open no longer; it is unmapped when the last view of it is gone."""
         if self._held.get(shard) is opened:
             self._held.pop(shard, None)
 
-    def _check(self, opened: OpenShard, shard: int, number: int) -> None:
+    def _check(self, opened: MappedShard, shard: int, number: int) -> None:
         """Raise CacheError unless the shard holds this chunk, with bytes that match the checksum behind them."""
         file = str(self._file(shard))
         if opened.offsets[number] == _NOT_HELD:

@@ -12,12 +12,11 @@ from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
-from cache.format.manifest import Commit
-from cache.format.place import Place
-from cache.format.records import Tracks, Videos
+from cache.format.manifest import Commit, Place
+from cache.format.records import TrackTable, VideoTable
 from cache.format.tables import live_by_shard, track_of
-from cache.read.batches import USUAL, Batches, StreamFields
-from cache.read.streams import OpenSplit, open_lazily
+from cache.read.batches import USUAL, OpenSplit, StreamFields
+from cache.read.streams import open_lazily
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
@@ -91,7 +90,7 @@ class Split:
     def __init__(self, commit: Commit) -> None:
         self.store, self.root, self.name = commit.place.store, commit.place.store.root, commit.place.split
         self._opened = OpenSplit(commit)
-        self._tables, self._batches = self._opened.tables, Batches(self._opened)
+        self._tables = self._opened.tables
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.name, self._opened.commit.digest)
@@ -120,14 +119,14 @@ class Split:
         return self._opened.stream_names
 
     @property
-    def tracks(self) -> Tracks:
+    def tracks(self) -> TrackTable:
         """The committed tracks, ascending by row."""
-        return Tracks(self._tables)
+        return TrackTable(self._tables)
 
     @property
-    def videos(self) -> Videos:
+    def videos(self) -> VideoTable:
         """Every raw video with what became of it, also those that gave no track."""
-        return Videos(self._tables)
+        return VideoTable(self._tables)
 
     def stream_shards(self, stream: str) -> list[int]:
         """The shards that a stream has for the rows of this split, ascending."""
@@ -280,7 +279,7 @@ class Split:
         wrong form.
         """
         of = StreamFields.of(stream, streams, history)
-        return self._batches.read(np.asarray(windows), of, fields, dtype, out)
+        return self._opened.read(np.asarray(windows), of, fields, dtype, out)
 
 
 def _reopen(root: Root, name: str, digest: str) -> Split:

@@ -16,23 +16,17 @@ from numpy.typing import NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
-from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import (
     BYTES,
-    COLUMNS,
     COMPUTED,
-    FEATURES,
     HAS_VALUE,
-    MANIFEST,
     ROOM,
     Geometry,
     shard_key,
     stream_columns,
 )
 from cache.format.manifest import Commit, foreign_shards, read_manifest, shard_rows
-from cache.format.place import Place
-from cache.format.tables import Tables
 from cache.read.mapped import MappedRows
 from cache.read.ranged import RangedRows
 from cache.read.rows import Ints, Rows, recognise
@@ -269,67 +263,3 @@ def _all_ok(n_rows: int, geometry: Geometry) -> str:
     """The record of a shard of flags that are all 1: known without reading them."""
     spec = stream_columns("any", 1, "float16")["any_ok"]
     return shards.encode(np.ones(n_rows, np.uint8), spec, geometry)[1]
-
-
-Array = NDArray[Any]
-
-
-class OpenSplit:
-    """The tables of one commit, and the columns and streams that have been read of it so far."""
-
-    def __init__(self, commit: Commit) -> None:
-        self.store, self.name, self.commit = commit.place.store, commit.place.split, commit
-        self.manifest: Mapping[str, Any] = commit.manifest
-        self.tables = Tables.from_files(commit.files)
-        self._check_current = StalenessCheck(commit)
-        self._rows: dict[str, Rows] = {}
-        self._streams: dict[str, OpenStream] = {}
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that the split has."""
-        return tuple(name for name in COLUMNS if name in self.manifest["shards"])
-
-    @property
-    def stream_names(self) -> tuple[str, ...]:
-        """Names of the committed feature streams, sorted."""
-        home = f"{self.name}/{FEATURES}"
-        names = (name for name in self.store.list_names(home) if layout.is_name(name))
-        return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
-
-    def read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
-        """(B, seqlen, ...) of one array as stored."""
-        reader = self.reader(name)
-        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
-        reader.read(starts, seqlen, out)
-        return out
-
-    def reader(self, name: str) -> Rows:
-        """The reader of a column, or of an array of a stream. Raises CacheError for one that is not there."""
-        if name not in self._rows:
-            self._rows[name] = open_column(*self.array(name))
-        return self._rows[name]
-
-    def array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
-        """The commit that names a column's array, the array's name there, and what notices when it is replaced."""
-        array = name.removeprefix(f"{FEATURES}/")
-        if array != name:
-            stream = self.stream(layout.stream_of(array))
-            if array in stream.commit.manifest["shards"]:
-                return stream.commit, array, stream.check_current
-        elif name in self.columns:
-            return self.commit, name, self._check_current
-        raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
-
-    def stream(self, stream: str) -> OpenStream:
-        """A committed stream. Raises CacheError when there is none of that name."""
-        if stream not in self._streams:
-            layout.check_names(self.name, stream)
-            commit = manifest.load(Place(self.store, self.name, stream))
-            if commit is None:
-                known = ", ".join(self.stream_names) or "none"
-                do = "Extract it first, or read labels only (stream=None)."
-                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {known}. {do}")
-            self._check_current()  # a stream of a split that was written again belongs to its rows
-            self._streams[stream] = OpenStream(commit, self.manifest)
-        return self._streams[stream]

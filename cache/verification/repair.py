@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, Geometry, json_file
-from cache.format.manifest import Commit
-from cache.format.place import Place
+from cache.format.manifest import Commit, Place
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
 from cache.storage.base import Root
 from cache.verification.shards import check, shards_of
-from cache.verification.verify import Report
+from cache.verification.verify import VerifyReport
 from cache.write.base import invalidate
 from cache.write.split_writer import SplitWriter
 
@@ -37,7 +36,7 @@ class Repaired:
     refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
 
 
-def repair(root: Root, report: Report) -> Repaired:
+def repair(root: Root, report: VerifyReport) -> Repaired:
     """Repair what `verify` found damaged. Shards are checked once more: what is intact by now stays.
 
     Raises CacheError when there is no cache at `root`, OSError when files may not be read. What cannot be repaired is

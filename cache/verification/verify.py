@@ -20,8 +20,7 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import STAGED, json_file
-from cache.format.manifest import Commit
-from cache.format.place import Place
+from cache.format.manifest import Commit, Place
 from cache.format.references import (
     arrays_without_stream,
     column_metadata_of,
@@ -58,7 +57,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """What `verify` found. `notes` are about files that killed writers have left, which do no harm."""
 
     damaged: tuple[Damage, ...] = ()
@@ -79,7 +78,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Findings:
     """What was found in one part of a cache."""
 
     notes: list[str] = field(default_factory=list)
@@ -89,7 +88,7 @@ class _Found:
     def damage(self, place: Place, key: str, what: str, array: str | None = None, shard: int | None = None) -> None:
         self.damaged.append(Damage(place.split, place.stream, array, shard, key, what))
 
-    def include(self, other: _Found) -> None:
+    def include(self, other: _Findings) -> None:
         self.notes += other.notes
         self.damaged += other.damaged
         self.counts += other.counts
@@ -97,7 +96,7 @@ class _Found:
 
 def verify(
     root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
-) -> Report:
+) -> VerifyReport:
     """Check every file that the manifests of a cache name, byte by byte.
 
     What is wrong is in the report, all of it, and never raised.
@@ -117,7 +116,7 @@ def verify(
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(known) or 'none'}")
     names = [name for name in known if splits is None or name in splits]
     places = {name: places_of(store, name) for name in names}
-    found = _Found()
+    found = _Findings()
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
         verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
         try:
@@ -131,7 +130,7 @@ def verify(
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    return Report(tuple(found.damaged), tuple(found.notes), fast=fast, **found.counts)
+    return VerifyReport(tuple(found.damaged), tuple(found.notes), fast=fast, **found.counts)
 
 
 class _Verification:
@@ -148,9 +147,9 @@ class _Verification:
                 if found := manifest.read_manifest(place):
                     self._total += sum(map(len, found[0]["shards"].values()))
 
-    def groups(self, split: str, folders: Iterable[str]) -> _Found:
+    def groups(self, split: str, folders: Iterable[str]) -> _Findings:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
-        found = _Found()
+        found = _Findings()
         keys = [layout.group_key(folder) for folder in folders]
         there = self._store.read_many(keys)
         for key in keys:
@@ -160,11 +159,11 @@ class _Verification:
                 found.damaged.append(Damage(split, None, None, None, key, what))
         return found
 
-    def place(self, place: Place) -> _Found:
+    def place(self, place: Place) -> _Findings:
         """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
         for _ in range(_ATTEMPTS):
             before = self._store.etag(place.manifest)
-            found = _Found()
+            found = _Findings()
             commit = self._commit(place, found)
             if commit is not None:
                 self._arrays(commit, found)
@@ -172,7 +171,7 @@ class _Verification:
                 break
         return found
 
-    def _arrays(self, commit: Commit, found: _Found) -> None:
+    def _arrays(self, commit: Commit, found: _Findings) -> None:
         """Check the shards of all arrays."""
         place = commit.place
         if place.stream is None:
@@ -203,7 +202,7 @@ class _Verification:
                         rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
                         self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
-    def _commit(self, place: Place, found: _Found) -> Commit | None:
+    def _commit(self, place: Place, found: _Findings) -> Commit | None:
         """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
         store = self._store
         commit: Commit | None = None

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Self
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.manifest import Commit, callers_entries
-from cache.format.place import Place
+from cache.format.manifest import Commit, Place, callers_entries
 from cache.storage import store_at
 from cache.storage.base import Journal, Lock, Root
 

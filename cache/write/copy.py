@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS
-from cache.format.manifest import callers_entries
-from cache.format.place import Place
+from cache.format.manifest import Place, callers_entries
 from cache.format.records import TrackRecord, TrackRows
 from cache.format.references import other_files, stream_folders
 from cache.read.split import FeatureCache, Split

@@ -15,7 +15,7 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import manifest
-from cache.format.place import Place
+from cache.format.manifest import Place
 from cache.format.references import arrays_without_stream, places_of, split_folders, unreferenced
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store

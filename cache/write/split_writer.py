@@ -20,8 +20,8 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.place import Place
-from cache.format.records import VideoEntry, Videos, VideosByName, WrittenTrack, tables_of, video_record
+from cache.format.manifest import Place
+from cache.format.records import VideoEntry, VideosByName, VideoTable, WrittenTrack, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
 from cache.read.streams import open_rows
@@ -87,7 +87,7 @@ class SplitWriter(Writer):
 
     def accounts(self) -> Iterator[Mapping[str, Any]]:
         """The account of every video that the next commit will have: those that stay, and those of this commit."""
-        kept = Videos(self._kept)
+        kept = VideoTable(self._kept)
         yield from (kept.account(number) for number in range(len(kept)))
         yield from (video["account"] for video in self._new)
 

@@ -24,8 +24,7 @@ from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COMPUTED, HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
-from cache.format.manifest import foreign_shards, shard_rows
-from cache.format.place import Place
+from cache.format.manifest import Place, foreign_shards, shard_rows
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read.streams import OpenStream
 from cache.storage import store_at

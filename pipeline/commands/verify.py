@@ -98,7 +98,7 @@ def _bar(what: str) -> AbstractContextManager[Progress]:
     return bar(what, err, unit=unit)
 
 
-def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.Report:
+def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.VerifyReport:
     with bar("verify", err) as progress:
         return cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
 
@@ -118,7 +118,7 @@ def _as_dict(done: Repair) -> dict[str, Any]:
     }
 
 
-def _report(result: CommandResult, report: cache.Report) -> None:
+def _report(result: CommandResult, report: cache.VerifyReport) -> None:
     result.lines(report.problems, WRONG)
     result.lines(report.notes, IDLE)
     summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"

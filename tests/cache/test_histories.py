@@ -219,7 +219,7 @@ class Histories(RuleBasedStateMachine):
         self._disk_changed()
         self._must_be(self.state)
 
-    def _repair(self, report: cache.Report, name: str, trouble: Trouble) -> None:
+    def _repair(self, report: cache.VerifyReport, name: str, trouble: Trouble) -> None:
         live = self.state.live
         watched = Watched(
             self.disk, self.model, Interruption(1 + int(trouble.share * 20) if trouble.how == "killed" else 0)

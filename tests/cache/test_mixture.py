@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import cache
 from cache import CacheError
 from cache.draws import Draws, Permutation
-from cache.mixture import Mixture, Part
+from cache.mixture import Mixture, MixturePart
 
 UNHURRIED = settings(deadline=None, max_examples=30)
 
@@ -165,9 +165,9 @@ def splits(tmp_path_factory, toy):
 def parts_of(splits, **changes):
     two = {"splits": splits, "stream": "resnet50", "stride": 2}
     return [
-        Part(name="2d", count=5, fields=("features", "kp_2d"), strides={"b": 3}, **two | changes),
-        Part(name="3d", count=3, fields=("features", "kp_3d", "w_3d"), **two | changes),
-        Part(name="motion", count=8, fields=("theta",), splits={"a": splits["a"]}, stride=1),
+        MixturePart(name="2d", count=5, fields=("features", "kp_2d"), strides={"b": 3}, **two | changes),
+        MixturePart(name="3d", count=3, fields=("features", "kp_3d", "w_3d"), **two | changes),
+        MixturePart(name="motion", count=8, fields=("theta",), splits={"a": splits["a"]}, stride=1),
     ]
 
 
@@ -205,10 +205,10 @@ def test_every_window_of_a_split_comes_as_often_as_its_weight_says(splits):
 
 def test_parts_and_seeds_have_orders_of_their_own(splits):
     part = {"splits": splits, "count": 20, "fields": ("kp_2d",), "stride": 2}
-    both = Mixture([Part(name="x", **part), Part(name="y", **part)], seqlen=4)
+    both = Mixture([MixturePart(name="x", **part), MixturePart(name="y", **part)], seqlen=4)
     drawn = both.draw(0)
     assert windows_in(drawn["x"]) != windows_in(drawn["y"])
-    assert windows_in(drawn["x"]) != windows_in(Mixture([Part(name="x", **part)], seqlen=4, seed=1).draw(0)["x"])
+    assert windows_in(drawn["x"]) != windows_in(Mixture([MixturePart(name="x", **part)], seqlen=4, seed=1).draw(0)["x"])
 
 
 def test_given_buffers_are_filled_and_others_are_not_read(splits):
@@ -272,7 +272,7 @@ def test_a_rank_that_is_none_and_a_part_of_no_windows_are_refused(splits, rank, 
     with pytest.raises(ValueError, match=f"found {rank}"):
         Mixture(parts_of(splits), rank=rank, world_size=world_size)
     with pytest.raises(ValueError, match="2d: expected at least one window"):
-        Mixture([Part(name="2d", splits=splits, count=0, fields=("kp_2d",))])
+        Mixture([MixturePart(name="2d", splits=splits, count=0, fields=("kp_2d",))])
 
 
 # ----------------------------------------------------------------------------- several streams, and copies of one
@@ -294,7 +294,7 @@ def copied(tmp_path_factory, toy):
 
 def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
     names = ("resnet50", "pairs", "pairs_ok", "kp_2d")
-    part = Part(
+    part = MixturePart(
         name="x", splits={"a": copied}, count=6, fields=names, streams=("resnet50", "pairs"), history={"pairs": 5}
     )
     mixture = Mixture([part], seqlen=4)
@@ -316,7 +316,7 @@ def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
 def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(copied, several):
     name = "resnet50" if several else "features"
     chosen = {"streams": ("resnet50", "pairs")} if several else {"stream": "resnet50"}
-    part = Part(
+    part = MixturePart(
         name="x", splits={"a": copied}, count=7, fields=(name, "kp_2d"), stride=1, copies={"resnet50": COPIES}, **chosen
     )
     mixture = Mixture([part], seqlen=3, seed=4)
@@ -357,4 +357,4 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
 )
 def test_streams_and_copies_that_contradict_one_another_are_refused(copied, wrong):
     with pytest.raises(ValueError, match="x: expected stream or streams"):
-        Part(name="x", splits={"a": copied}, count=1, fields=("kp_2d",), **wrong)
+        MixturePart(name="x", splits={"a": copied}, count=1, fields=("kp_2d",), **wrong)

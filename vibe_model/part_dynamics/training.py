@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.mixture import Mixture, Part
+from cache.mixture import Mixture, MixturePart
 from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model import runs
 from vibe_model.checkpoints import read_checkpoint
@@ -111,7 +111,7 @@ def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -
     chosen = {name: splits[name] for name in config.training_splits}
     n_rows = sum(int((split.runs[:, 1] - split.runs[:, 0]).sum()) for split in chosen.values())
     every = max(n_rows // MOST_ROWS, 1)
-    part = Part(
+    part = MixturePart(
         name="sigma", splits=chosen, count=config.sigma_rows, fields=(stream, flags), streams=(stream,), stride=every
     )
     mixture = Mixture([part], seqlen=1, seed=config.seed)

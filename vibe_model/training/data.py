@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.mixture import Mixture, Part
+from cache.mixture import Mixture, MixturePart
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.windows import with_history
 from vibe_model.settings.run_config import RunConfig
@@ -162,12 +162,12 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return labels
 
 
-def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> Part:
+def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     """What one part of every batch is made of, by the configuration."""
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
     extra = list(config.beside.values()) if read else []
     extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]
-    return Part(
+    return MixturePart(
         name=name,
         splits={split: splits[split] for split in config.part(name)},
         count=config.parts[name],

@@ -15,7 +15,7 @@ from torch import Tensor
 from vibe_model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cache.mixture import Mixture, Part
+    from cache.mixture import Mixture, MixturePart
     from cache.windows import StreamRows
 
 NOT_IN_MEMORY: Final = "read with each batch"
@@ -115,7 +115,7 @@ def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return types[0][0], np.result_type(*(dtype for _, dtype in types))
 
 
-def _with_features(mixture: Mixture) -> list[Part]:
+def _with_features(mixture: Mixture) -> list[MixturePart]:
     """The parts that have features: those of their first stream. The streams beside it are not held."""
     return [part for part in mixture.parts.values() if part.streams]
 

@@ -51,7 +51,7 @@ class Repair:
 
 def repair(
     root: cache.Root,
-    report: cache.Report,
+    report: cache.VerifyReport,
     *,
     raw: Path | None = None,
     body: Path | None = None,

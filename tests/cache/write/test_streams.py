@@ -17,13 +17,6 @@ def writer_of(root: Path, **options: Any) -> StreamWriter:
     return StreamWriter(root, "toy/train", "resnet50", **{"dim": 4, "plan": "weights", **options})
 
 
-def test_shards_of_dropped_videos_alone_are_not_pending(tracks: Path, toy: Any) -> None:
-    toy.write(tracks, [toy.video("g", [3])], drop=["d"])
-    with writer_of(tracks) as writer:
-        assert writer.pending == [0, 1, 3, 4, 5]  # d took 37-107: all of shard 2
-        assert writer.live(1).tolist() == [True] * 5 + [False] * 27
-
-
 def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])  # in runs [10, 17), [17, 37), [37, 107)

@@ -13,7 +13,7 @@ import zarr
 
 import cache
 from cache import CacheError, StreamWriter
-from cache.mixture import Mixture, Part
+from cache.mixture import Mixture, MixturePart
 
 SPLIT = "toy/train"
 FEATURES = f"{SPLIT}/features"
@@ -63,7 +63,7 @@ def test_reading_numbers_of_it_is_an_error_that_names_the_way(cropped: Path) -> 
 
 def test_a_mixture_takes_its_windows_and_not_its_bytes(cropped: Path) -> None:
     splits = {SPLIT: cache.open(cropped)[SPLIT]}
-    labels = Part(name="x", splits=splits, count=3, fields=("kp_2d",), stream="crops")
+    labels = MixturePart(name="x", splits=splits, count=3, fields=("kp_2d",), stream="crops")
     mixture = Mixture([labels], seqlen=4)
     assert mixture.read(mixture.draw(0))["x"]["kp_2d"].shape == (3, 4, 49, 3)
     with pytest.raises(CacheError, match="holds bytes, not numbers"):
