@@ -138,9 +138,11 @@ class Accounting:
         found = kept + dropped by reason, for frames and for the tracks of videos that could be used; of videos,
         found = kept + rejected by reason (`set_aside`) + without tracks. Videos of other splits are not counted.
         """
-        kept = [account for account in self if account.tracks_kept and not account.set_aside]
+        used = [account for account in self if account.tracks_kept and not account.set_aside]
         rejected = Counter(account.set_aside for account in self if account.set_aside)
-        others = sum(account.other_split and not (account.tracks_kept or account.set_aside) for account in self)
+        of_other_splits = sum(
+            account.other_split and not (account.tracks_kept or account.set_aside) for account in self
+        )
         tracks_kept, tracks_dropped = sum(a.tracks_kept for a in self), _by_reason(a.tracks_dropped for a in self)
         return {
             "frames": {
@@ -154,10 +156,10 @@ class Accounting:
                 "dropped": tracks_dropped,
             },
             "videos": {
-                "found": len(self) - others,
-                "kept": len(kept),
+                "found": len(self) - of_other_splits,
+                "kept": len(used),
                 "set_aside": dict(sorted(rejected.items())),
-                "without_tracks": len(self) - others - len(kept) - rejected.total(),
+                "without_tracks": len(self) - of_other_splits - len(used) - rejected.total(),
             },
             "known": {} if known is None else known.as_dict(),
         }

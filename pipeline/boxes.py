@@ -24,10 +24,10 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64],
     unseen.
     """
     points = np.asarray(kp_2d, np.float64)
-    seen = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
-    low = np.where(seen[..., None], points[..., :2], np.inf).min(axis=1, initial=np.inf)
-    high = np.where(seen[..., None], points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
-    any_seen: NDArray[np.bool_] = np.any(seen, axis=1)
+    visible = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
+    low = np.where(visible[..., None], points[..., :2], np.inf).min(axis=1, initial=np.inf)
+    high = np.where(visible[..., None], points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
+    any_seen: NDArray[np.bool_] = np.any(visible, axis=1)
     corners = np.stack([low, high], axis=1)
     corners[~any_seen] = 0
     return corners, any_seen

@@ -78,5 +78,5 @@ def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) 
             dropped.setdefault("face_only", []).append(rows)
         else:
             parts += np.array_split(rows, -(-len(rows) // rules.max_frames))  # at least half of max_frames each
-    found = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
-    return Cleaned(parts, {reason: rows for reason, rows in found.items() if len(rows)})
+    merged = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
+    return Cleaned(parts, {reason: rows for reason, rows in merged.items() if len(rows)})

@@ -33,7 +33,7 @@ MARGIN_PX: Final = 1.0  # gives a box of two joints in line an area
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Detections:
+class _SeenDetections:
     """All N detections with a seen joint, frame by frame, each frame's in an order of their own (`_seen`)."""
 
     rows: Ints  # (N, 2) position of the frame, number in it
@@ -55,23 +55,23 @@ def link(
     """
     if not len(keypoints):
         return []
-    seen = _seen(keypoints)
+    visible = _seen(keypoints)
     frames, scene = np.asarray(frame_index, np.int64), scenes(frame_index, cuts)
     persons: list[list[int]] = []  # numbers of detections
     active: list[list[int]] = []
     for t, frame in enumerate(frames):
-        last = frames[seen.rows[[person[-1] for person in active], 0]] if active else ()
+        last = frames[visible.rows[[person[-1] for person in active], 0]] if active else ()
         same_scene = t > 0 and scene[t] == scene[t - 1]
         active = [one for one, f in zip(active, last, strict=True) if same_scene and frame - f - 1 <= max_gap]
-        now = np.arange(seen.start[t], seen.start[t + 1])
-        partner = _assign(_costs(seen, frames, active, now, frame)) if active and len(now) else {}
-        for i, detection in enumerate(now.tolist()):
+        candidates = np.arange(visible.start[t], visible.start[t + 1])
+        partner = _assign(_costs(visible, frames, active, candidates, frame)) if active and len(candidates) else {}
+        for i, detection in enumerate(candidates.tolist()):
             if i in partner:
                 active[partner[i]].append(detection)
             else:
                 active.append([detection])
                 persons.append(active[-1])
-    return [seen.rows[person] for person in persons]
+    return [visible.rows[person] for person in persons]
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
@@ -93,7 +93,7 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
     return np.split(np.arange(len(frame_index)), np.flatnonzero(apart) + 1)
 
 
-def _seen(keypoints: Sequence[Floats]) -> _Detections:
+def _seen(keypoints: Sequence[Floats]) -> _SeenDetections:
     """Those with a seen joint. Within a frame by box, then by every number: however they were listed."""
     counts = [len(persons) for persons in keypoints]
     frame = np.repeat(np.arange(len(counts)), counts)
@@ -107,10 +107,10 @@ def _seen(keypoints: Sequence[Floats]) -> _Detections:
     if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
         order = np.lexsort(np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1])
     start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
-    return _Detections(rows[order], points[order], padded(corners[order]), start)
+    return _SeenDetections(rows[order], points[order], padded(corners[order]), start)
 
 
-def _costs(seen: _Detections, frames: Ints, active: Sequence[Sequence[int]], now: Ints, frame: int) -> Doubles:
+def _costs(seen: _SeenDetections, frames: Ints, active: Sequence[Sequence[int]], now: Ints, frame: int) -> Doubles:
     """(A, B) costs of the detections `now` against where the active persons are expected in `frame`."""
     first = np.array([person[-VELOCITY:][0] for person in active])
     last = np.array([person[-1] for person in active])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import Mistake, Origin, Part
+from pipeline.datasets.base import Mistake, Origin, ReleasePart
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import open_regular
@@ -46,8 +46,8 @@ class LabRecordings(Dataset):
     splits: ClassVar[tuple[str, ...]] = SPLITS
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://example.org/lab-recordings"
-    parts: ClassVar[tuple[Part, ...]] = tuple(
-        Part(what, (f"{split}/<recording>{suffix}",), source=f"{split}.zip", splits=(split,))
+    parts: ClassVar[tuple[ReleasePart, ...]] = tuple(
+        ReleasePart(what, (f"{split}/<recording>{suffix}",), source=f"{split}.zip", splits=(split,))
         for split in SPLITS
         for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
     )

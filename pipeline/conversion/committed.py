@@ -81,11 +81,11 @@ def refuse_other_folder(
     if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
         return
     n_videos = count(len(committed.videos), "video")
-    what = f"{raw} has {n_same:,} of its {n_videos} as they were, and {n_new:,} of other names"
+    difference = f"{raw} has {n_same:,} of its {n_videos} as they were, and {n_new:,} of other names"
     raise PipelineError(
-        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, and {what}: this would "
-        "replace one folder by another. To have both, put them into one folder, or name another cache (--cache, or "
-        f"[paths] cache in luigi.cfg). If this folder is to replace that one: {LET_GO}"
+        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, and {difference}: this "
+        "would replace one folder by another. To have both, put them into one folder, or name another cache (--cache, "
+        f"or [paths] cache in luigi.cfg). If this folder is to replace that one: {LET_GO}"
     )
 
 
@@ -190,8 +190,8 @@ def raw_folder(split: cache.Split, given: Path | None) -> Path:
         raise PipelineError(f"{split.name}: its raw folder is not known, provenance.json is lost. {do}")
     raw = given or Path(str(recorded))
     if not raw.is_dir():
-        was = f"its raw data were in {recorded}" if given is None else f"--raw is {raw}"
-        raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {do}")
+        problem = f"its raw data were in {recorded}" if given is None else f"--raw is {raw}"
+        raise PipelineError(f"{split.name}: {problem}, and that folder is not there now. {do}")
     return raw
 
 

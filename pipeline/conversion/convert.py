@@ -233,10 +233,10 @@ def refuse_committed_failures(plan: ConversionPlan) -> None:
         return
     stays = (account for account in plan.accounts() if account.name not in set(plan.drop))
     if failed := [account for account in stays if is_failure(plan.dataset, account)]:
-        others = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        more_text = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
         raise PipelineError(
-            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this video{others}) "
+            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this video{more_text}) "
             f"Correct it, then: {again}"
         )
 
@@ -353,9 +353,9 @@ def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
     """What stood in the way, by an error that may pass, and what to do."""
     first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
     where = raw / first if error.filename is None or isinstance(error.filename, int) else os.fsdecode(error.filename)
-    what = error.strerror or type(error).__name__
+    problem = error.strerror or type(error).__name__
     do = "Change its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "Check its disk or mount"
-    return f"{where}: {what[:1].lower()}{what[1:]}. {do}. {LATER}"
+    return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
 
 
 def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:

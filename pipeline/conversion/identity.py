@@ -76,11 +76,11 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "
     """
     differences = []
     for key in sorted(before.keys() | now.keys()):
-        was, found = before.get(key), now.get(key)
-        if isinstance(was, Mapping) and isinstance(found, Mapping):
-            differences += differing(was, found, f"{within}{key}.")
-        elif was != found:
-            differences.append(Difference(f"{within}{key}", was, found))
+        was, value = before.get(key), now.get(key)
+        if isinstance(was, Mapping) and isinstance(value, Mapping):
+            differences += differing(was, value, f"{within}{key}.")
+        elif was != value:
+            differences.append(Difference(f"{within}{key}", was, value))
     return differences
 
 

@@ -70,8 +70,8 @@ class ConversionPlan:
 
     @property
     def new(self) -> tuple[str, ...]:
-        known = {*self.drop, *self.renamed}
-        return tuple(video.name for video in self.append if video.name not in known)
+        replaced = {*self.drop, *self.renamed}
+        return tuple(video.name for video in self.append if video.name not in replaced)
 
     @property
     def removed(self) -> tuple[str, ...]:
@@ -192,27 +192,27 @@ def compare(
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
     contents = moved or not differs
     unread = _to_read_again(committed, None if retry else {NOT_NOW}, dataset.harmless)
-    found = _compared(committed, raw, videos, stamps, seen, unread, contents=contents, drop_removed=drop_removed)
-    drop = tuple(sorted({*(v.name for v in found.altered), *found.renamed.values(), *found.removed}))
+    compared = _compared(committed, raw, videos, stamps, seen, unread, contents=contents, drop_removed=drop_removed)
+    drop = tuple(sorted({*(v.name for v in compared.altered), *compared.renamed.values(), *compared.removed}))
     if moved and not drop_removed:
-        n_new = sum(v.name not in found.renamed for v in found.new)
-        n_same = len(committed.videos) - len({*drop, *found.missing} - {*found.renamed.values()})
-        refuse_other_folder(committed, raw, n_same=n_same, missing=found.missing, n_new=n_new)
+        n_new = sum(v.name not in compared.renamed for v in compared.new)
+        n_same = len(committed.videos) - len({*drop, *compared.missing} - {*compared.renamed.values()})
+        refuse_other_folder(committed, raw, n_same=n_same, missing=compared.missing, n_new=n_new)
     if differs:
         why = describe(before, reader)
-        refuse_without_raw(committed, raw, found.missing, why)
+        refuse_without_raw(committed, raw, compared.missing, why)
         return plan(append=tuple(videos), drop=tuple(committed.videos.names), why=why, differs=differs)
     return plan(
-        append=tuple(sorted(found.new + found.altered, key=lambda v: v.name)),
+        append=tuple(sorted(compared.new + compared.altered, key=lambda v: v.name)),
         drop=drop,
-        stamps=found.stamps,
+        stamps=compared.stamps,
         kept=len(committed.videos) - len(drop),
-        why=found.why or (UNFINISHED if committed.has_unfinished_commit() else ""),
+        why=compared.why or (UNFINISHED if committed.has_unfinished_commit() else ""),
         seen=seen,
-        touched=found.touched,
-        missing=found.missing,
-        renamed=found.renamed,
-        moved=moved and not found.missing,
+        touched=compared.touched,
+        missing=compared.missing,
+        renamed=compared.renamed,
+        moved=moved and not compared.missing,
     )
 
 
@@ -351,8 +351,8 @@ def _refuse_other_kind(
     before = committed.manifest["reader"]
     if before["stand_in"] == reader["stand_in"]:
         return
-    own = f"{root}-{'demo' if reader['stand_in'] else 'real'}"
-    options = ["--raw", str(raw), *(["--body", str(body)] if body is not None else []), "--cache", own]
+    own_cache = f"{root}-{'demo' if reader['stand_in'] else 'real'}"
+    options = ["--raw", str(raw), *(["--body", str(body)] if body is not None else []), "--cache", own_cache]
     instead = command("convert", *committed.name.split("/"), *options)
     raise StandInMixed(
         f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
@@ -376,12 +376,13 @@ def _refuse_loss(
             "its features without them. Convert into another cache, or remove that split, its features included."
         )
     columns = dataset.columns(reader["split"], body=reader["body"] is not None)
-    if others := sorted(set(columns) ^ set(committed.columns)):
+    if other_columns := sorted(set(columns) ^ set(committed.columns)):
         was, now = (f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model" for of in (before, reader))
         raise PipelineError(
-            f"{folder}: was made from {was}, and would now be made from {now}: other columns, {', '.join(others)}. A "
-            "split's columns stay the same over all commits. Convert into another cache (--cache, or [paths] cache in "
-            "luigi.cfg), or remove that folder, its features included, and convert the split again."
+            f"{folder}: was made from {was}, and would now be made from {now}: other columns, "
+            f"{', '.join(other_columns)}. A split's columns stay the same over all commits. Convert into another cache "
+            "(--cache, or [paths] cache in luigi.cfg), or remove that folder, its features included, and convert the "
+            "split again."
         )
     n_known = len(committed.videos)
     if n_known and not videos:

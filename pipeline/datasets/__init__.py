@@ -28,7 +28,7 @@ DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo 
     "amass": "pipeline.datasets.amass:Amass",
 }
 
-OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:Videos"}
+OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideos"}
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken

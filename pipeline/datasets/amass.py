@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw import RawVideo
@@ -75,8 +75,8 @@ class Amass(Dataset):
     page: ClassVar[str] = "https://amass.is.tue.mpg.de"
     has_pixels: ClassVar[bool] = False
     recording: ClassVar[str] = "motion"
-    parts: ClassVar[tuple[Part, ...]] = (
-        Part(
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        ReleasePart(
             "motions",
             tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in ("<subject>/", "", "*/*/")),
             "one <subset>.tar.bz2 or more, body data, SMPL+H",
@@ -176,23 +176,23 @@ def _files(raw: Path) -> Iterator[Path]:
 
     Linked folders are followed, each once, so that no loop is endless.
     """
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(raw, followlinks=True):
-        here = Path(folder)
-        status = here.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        current = Path(folder)
+        status = current.stat()
+        if (status.st_dev, status.st_ino) in visited:
             subfolders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        visited.add((status.st_dev, status.st_ino))
         subfolders.sort()
-        yield from (here.relative_to(raw) / name for name in files if not name.startswith("."))
+        yield from (current.relative_to(raw) / name for name in files if not name.startswith("."))
 
 
 # --------------------------------------------------------------------------------------------------- a motion's file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Motion:
+class StoredMotion:
     """N frames of one person."""
 
     pose: Doubles  # (N, 24, 3) axis-angle rad, SMPL's joints
@@ -202,13 +202,13 @@ class Motion:
     gender: str  # as stored: neutral, male, female, or anything else
 
 
-def load_motion(file: Path) -> Motion:
+def load_motion(file: Path) -> StoredMotion:
     """One .npz file. Raises RawDataError, also for numbers that are not finite."""
     data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
     if width not in SMPL_JOINTS:
-        found = str(data["poses"].shape)
-        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=found, do=AGAIN)
+        actual = str(data["poses"].shape)
+        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=actual, do=AGAIN)
     poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)[:, SMPL_JOINTS[width]]
     trans = numbers(file, "trans", data["trans"], (len(poses), 3))
     betas = numbers(file, "betas", data["betas"], (None,))
@@ -216,13 +216,13 @@ def load_motion(file: Path) -> Motion:
         raise RawDataError(file, "betas", expected=f"at least {N_BETAS}", found=str(len(betas)), do=AGAIN)
     for key, values in (("poses", poses), ("trans", trans), ("betas", betas[:N_BETAS])):
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
-            found = f"NaN, infinity or numbers over {LARGEST:.0e}"
-            raise RawDataError(file, key, expected="finite numbers", found=found, do=AGAIN)
+            actual = f"NaN, infinity or numbers over {LARGEST:.0e}"
+            raise RawDataError(file, key, expected="finite numbers", found=actual, do=AGAIN)
     stored = data.get("gender", np.empty(0)).reshape(-1)
     gender = stored[0] if stored.size == 1 else ""
     gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
     gender = gender.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
-    return Motion(poses, trans, betas[:N_BETAS], _rate(file, data), gender)
+    return StoredMotion(poses, trans, betas[:N_BETAS], _rate(file, data), gender)
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:

@@ -34,7 +34,7 @@ CONVERT_UNITS: Final = "Take the release's own files; a reader of your own conve
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ReleasePart:
     """A part of the download that can be looked for by names alone.
 
     `patterns` are paths below the raw folder as people read them: `labels/<0001>.mat`; `<...>` and `*` stand for any
@@ -53,23 +53,23 @@ class Part:
 class Mistake(NamedTuple):
     """A known mistake with this download: one that shows when something below the raw folder matches `pattern`."""
 
-    pattern: str  # as in `Part`
+    pattern: str  # as in `ReleasePart`
     what: str  # follows the first path that matches: "is of PoseTrack 2017"
     do: str  # "Download PoseTrack 2018."
 
 
 def globs(patterns: Iterable[str]) -> list[str]:
-    """What `patterns` of a Part mean, as globs.
+    """What `patterns` of a ReleasePart mean, as globs.
 
     >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
     ['*/*.mp4', '*/*.avi', 'labels/*.mat']
     """
-    found = []
+    matches = []
     for pattern in patterns:
         pieces = re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))  # every second one lists alternatives
         choices = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(pieces)]
-        found += ["".join(choice) for choice in itertools.product(*choices)]
-    return found
+        matches += ["".join(choice) for choice in itertools.product(*choices)]
+    return matches
 
 
 class Origin(NamedTuple):
@@ -96,7 +96,7 @@ class Dataset(ABC):
     keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
     by_hand: ClassVar[bool] = False  # of labelled joints, `read` itself decides about those beyond the picture
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
-    parts: ClassVar[tuple[Part, ...]] = ()  # which parts of the official download are expected where
+    parts: ClassVar[tuple[ReleasePart, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
     every: ClassVar[int] = 1  # of so many annotated frames, one is kept
@@ -164,10 +164,10 @@ class Dataset(ABC):
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         for track in tracks:
-            for column, expected, found in other_units(track.columns):
-                found = f"{found} in {track.name}"
+            for column, expected, actual in other_units(track.columns):
+                actual = f"{actual} in {track.name}"
                 refuse(
-                    RawDataError(labels, column, expected=expected, found=found, do=CONVERT_UNITS, reason="other_unit")
+                    RawDataError(labels, column, expected=expected, found=actual, do=CONVERT_UNITS, reason="other_unit")
                 )
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
@@ -270,10 +270,10 @@ def smpl_labels(
 
 def finite_joints(keypoints: NDArray[Number], account: VideoAccount, where: str = "") -> NDArray[Number]:
     """`without_non_finite`, which notes how many joints are not used."""
-    kept, n_bad = without_non_finite(keypoints)
+    joints, n_bad = without_non_finite(keypoints)
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite{where}: not used")
-    return kept
+    return joints
 
 
 def unexpected(error: Exception) -> str:

@@ -84,18 +84,20 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
             problems.append(f"{video.name}: {unexpected(error)}")
             continue
         problems += _account_problems(tracks, account, second)
-        for track, other in zip(tracks, second[0], strict=False):
+        for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
-            problems += [f"{track.name}: {name} differs when it is read again" for name in _differences(track, other)]
+            problems += [
+                f"{track.name}: {name} differs when it is read again" for name in _differences(track, repeated)
+            ]
             if track.frames is not None:
                 problems += [
                     f"{track.name}: {problem}" for problem in _source_problems(raw, video, track, track.frames)
                 ]
             if track.kp_2d is not None:
                 judged.add(track, impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track))
-            if body is not None and (some := _some_known(track)) is not None:
-                judged.add(some, misposed(some, _label_body(dataset, track, body)))
+            if body is not None and (sample := _some_known(track)) is not None:
+                judged.add(sample, misposed(sample, _label_body(dataset, track, body)))
     return [*problems, *judged.problems(split)]
 
 
@@ -135,8 +137,8 @@ def track_problems(track: Track) -> list[str]:
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
-    for name, expected, found in other_units(columns):
-        problems.append(f"{name} is in another unit: expected {expected}, found {found}")
+    for name, expected, actual in other_units(columns):
+        problems.append(f"{name} is in another unit: expected {expected}, found {actual}")
     if track.trans is not None and not track.trans.any():
         problems.append("trans is 0 in every frame; where it is not known, there is no such column")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
@@ -170,23 +172,23 @@ def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -
     """
     points = kp_2d[..., :2].astype(np.float64)
     corners, any_seen = extents(kp_2d)
-    seen = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
-    points[~seen] = 0
-    n_seen = seen.sum(axis=1)
+    visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
+    points[~visible] = 0
+    n_seen = visible.sum(axis=1)
     enough = n_seen >= ENOUGH
     one_place = (corners[:, 1] - corners[:, 0]).max(axis=1) < MIN_SIDE_PX
-    found = {ONE_PLACE: (one_place, enough), ORIGIN: ((seen & (points == 0).all(axis=-1)).any(axis=1), any_seen)}
+    mistakes = {ONE_PLACE: (one_place, enough), ORIGIN: ((visible & (points == 0).all(axis=-1)).any(axis=1), any_seen)}
     if size is not None:
-        outside = seen & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
-        found[OUTSIDE_PICTURE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
+        outside = visible & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
+        mistakes[OUTSIDE_PICTURE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
     if bbox is not None and np.isfinite(bbox).all():
         from_centre = points - bbox[:, None, :2]
-        outside = seen & (np.abs(from_centre) > bbox[:, None, 2:] / 2 + ROUNDING_PX).any(axis=-1)
-        found[OUTSIDE_BOX] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
+        outside = visible & (np.abs(from_centre) > bbox[:, None, 2:] / 2 + ROUNDING_PX).any(axis=-1)
+        mistakes[OUTSIDE_BOX] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
         quarters = [(from_centre * (x, y) >= 0).all(axis=-1) for x in (-1, 1) for y in (-1, 1)]
-        n_beside = np.max([(seen & quarter).sum(axis=1) for quarter in quarters], axis=0)
-        found[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
-    return found
+        n_beside = np.max([(visible & quarter).sum(axis=1) for quarter in quarters], axis=0)
+        mistakes[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
+    return mistakes
 
 
 def _camera_problem(intrinsics: Array) -> bool:
@@ -216,9 +218,9 @@ def misprojected(
     points[~used], keypoints[~used] = 0, 0
     keypoints[..., 2] = 1
     stands = _stand(points, keypoints @ np.linalg.inv(camera).T, used) if trans is None else trans[could, None]
-    seen = (points + stands) @ camera.T.astype(np.float64)
-    depth = np.where(seen[..., 2:] > 0, seen[..., 2:], np.nan)  # behind the camera, nothing is seen
-    away = np.nan_to_num(np.linalg.norm(seen[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
+    projected = (points + stands) @ camera.T.astype(np.float64)
+    depth = np.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)  # behind the camera, nothing is seen
+    away = np.nan_to_num(np.linalg.norm(projected[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
     median = np.nanmedian(np.where(used, away, np.nan), axis=1)
     shows = np.zeros(len(could), np.bool_)
     shows[could] = median > FAR * track.bbox[could, 2]
@@ -228,11 +230,11 @@ def misprojected(
 def _stand(points: Array, rays: Array, used: Array) -> Array:
     """Points (n, 49, 3) m, rays (n, 49, 3) to where they are seen -> (n, 1, 3) m that move them nearest to the rays."""
     x, y, _ = np.moveaxis(rays, -1, 0)
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    across = np.concatenate([np.stack([one, zero, -x], -1), np.stack([zero, one, -y], -1)], axis=1)  # (n, 2 * 49, 3)
-    rest = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
+    ones, zero = np.ones_like(x), np.zeros_like(x)
+    across = np.concatenate([np.stack([ones, zero, -x], -1), np.stack([zero, ones, -y], -1)], axis=1)  # (n, 2 * 49, 3)
+    residual = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
     weight = np.tile(used, 2)[..., None]
-    return np.asarray((np.linalg.pinv(across * weight) @ (rest[..., None] * weight)).transpose(0, 2, 1))
+    return np.asarray((np.linalg.pinv(across * weight) @ (residual[..., None] * weight)).transpose(0, 2, 1))
 
 
 def misposed(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
@@ -262,8 +264,8 @@ def _some_known(track: Track) -> Track | None:
     """At most `POSED` frames of a track, all through it, of which pose and betas are known."""
     if track.pose is None or track.betas is None:
         return None
-    known = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
-    rows = np.flatnonzero(known if track.has_smpl is None else known & track.has_smpl.astype(np.bool_))
+    finite = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
+    rows = np.flatnonzero(finite if track.has_smpl is None else finite & track.has_smpl.astype(np.bool_))
     if not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, POSED).astype(np.int64))]
@@ -285,8 +287,8 @@ def _turn(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
     u, _, vt = np.linalg.svd(np.swapaxes(a * weight, 1, 2) @ b)
     vt[:, 2] *= np.linalg.det(u @ vt)[:, None]  # no mirror
     turn = u @ vt
-    rest = (np.linalg.norm(a @ turn - b, axis=-1, keepdims=True) * weight).sum(axis=(1, 2))
-    return np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))), rest
+    residual = (np.linalg.norm(a @ turn - b, axis=-1, keepdims=True) * weight).sum(axis=(1, 2))
+    return np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))), residual
 
 
 def _size(track: Track) -> tuple[int, int] | None:
@@ -329,27 +331,29 @@ def _account_problems(
 ) -> Iterator[str]:
     if account.as_dict() != second[1].as_dict() or len(tracks) != len(second[0]):
         yield f"{account.name}: is accounted for otherwise when it is read again"
-    kept = sum(len(track.frame_index) for track in tracks)
-    if (account.kept, account.tracks_kept) != (kept, len(tracks)):
+    n_frames = sum(len(track.frame_index) for track in tracks)
+    if (account.kept, account.tracks_kept) != (n_frames, len(tracks)):
         counted = f"{account.kept} frames in {account.tracks_kept} tracks"
-        yield f"{account.name}: its account has {counted}; {kept} in {len(tracks)} were returned"
+        yield f"{account.name}: its account has {counted}; {n_frames} in {len(tracks)} were returned"
     if account.other_split and account.found:
         yield f"{account.name}: is of another split, and has frames in this one"
 
 
 def _differences(track: Track, again: Track) -> Iterator[str]:
     for name in COLUMNS:
-        one, other = getattr(track, name), getattr(again, name)
-        if (one is None) != (other is None) or (one is not None and not np.array_equal(one, other, equal_nan=True)):
+        first, second = getattr(track, name), getattr(again, name)
+        if (first is None) != (second is None) or (
+            first is not None and not np.array_equal(first, second, equal_nan=True)
+        ):
             yield name
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
 
 
 def _source_problems(raw: Path, video: RawVideo, track: Track, source: FrameSource) -> Iterator[str]:
-    place = os.path.relpath(source.place, raw)
-    if place not in map(os.path.normpath, (*video.files, *video.folders, *video.label_folders)):
-        yield f"has its pixels in {place}, which videos() does not name"
+    path = os.path.relpath(source.place, raw)
+    if path not in map(os.path.normpath, (*video.files, *video.folders, *video.label_folders)):
+        yield f"has its pixels in {path}, which videos() does not name"
     if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own
         yield f"its pixel source {source.spec!r} is another one when it is restored"
     if isinstance(source, Pictures):

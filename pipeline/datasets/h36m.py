@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.labels.h36m import Fit, Metadata, load_cdf, load_fits, load_metadata, load_rotations
+from pipeline.files.formats.labels.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.numbered import n_frames
 from pipeline.files.raw import RawVideo
@@ -71,18 +71,18 @@ STORED: Final = (
 PELVIS: Final = JOINTS["h36m"].index("hip")
 
 
-def _parts(split: str, known: int) -> Iterator[Part]:
+def _parts(split: str, known: int) -> Iterator[ReleasePart]:
     """15 actions, each twice, by four cameras: 120 sequences a subject."""
     sequence = "[!_]<action>.<camera>"
     pixels = (f"{VIDEOS}/{sequence}.mp4", *(f"{folder}/{sequence}/" for folder in PICTURES))
-    for what, archive, places in (
+    for content, archive, places in (
         ("videos or pictures", "Videos", pixels),
         ("2D poses", "Poses_D2_Positions", (f"{POSES[0]}/{sequence}.cdf",)),
         ("3D poses", "Poses_D3_Positions_mono", (f"{POSES[1]}/{sequence}.cdf",)),
     ):
-        patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{place}" for place in places)
+        patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{pattern}" for pattern in places)
         archives = ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split])
-        yield Part(f"{split} {what}", patterns, archives, (split,), known)
+        yield ReleasePart(f"{split} {content}", patterns, archives, (split,), known)
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,17 @@ class Human36M(Dataset):
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
     version: ClassVar[int] = 2
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
-    parts: ClassVar[tuple[Part, ...]] = (
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
         *_parts("train", 600),
         *_parts("val", 240),
-        Part(
+        ReleasePart(
             METADATA.name,
             (METADATA.name,),
             "metadata.xml in the release's own code (Release-v1.1), available on the same page",
             known=1,
             without="camera intrinsics",
         ),
-        Part(
+        ReleasePart(
             "SMPL fits",
             tuple(f"{folder}/Human36M_subject<k>{FITS}" for folder in FIT_FOLDERS),
             "SMPL parameters of Human3.6M and the cameras that go with them, of github.com/mks0601/I2L-MeshNet_RELEASE",
@@ -134,8 +134,8 @@ class Human36M(Dataset):
         >>> Human36M().origin("S9/Walking 1.54138969")
         Origin(subject='S9', recording='S9/Walking 1')
         """
-        found = re.fullmatch(r"(S[0-9]+)/([^/.]+)\.[0-9]+", video)
-        return Origin() if found is None else Origin(found[1], f"{found[1]}/{found[2]}")
+        match = re.fullmatch(r"(S[0-9]+)/([^/.]+)\.[0-9]+", video)
+        return Origin() if match is None else Origin(match[1], f"{match[1]}/{match[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         subjects = [subject for subject in SUBJECTS[split] if (raw / subject).is_dir()]
@@ -151,7 +151,7 @@ class Human36M(Dataset):
         has_picture = frames_there(source, account.found, account)
         bbox, empty, degenerate = tight_boxes(poses.kp_2d, BOX_FACTOR)
         row = np.arange(account.found)
-        kept = account.keep_rows(
+        rows = account.keep_rows(
             {
                 "not_sampled": row % STEP != 0,
                 "no_label": row >= poses.n_labelled,
@@ -160,9 +160,9 @@ class Human36M(Dataset):
                 "degenerate_box": degenerate,
             }
         )
-        if not len(kept):
+        if not len(rows):
             return []
-        joints, has_3d = poses.joints[kept], np.isfinite(poses.joints[kept]).all(axis=(1, 2))
+        joints, has_3d = poses.joints[rows], np.isfinite(poses.joints[rows]).all(axis=(1, 2))
         if not has_3d.all():
             account.notes.append(f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d")
         kp_3d = convert(with_ones(joints), source="h36m", target="spin49")
@@ -181,15 +181,15 @@ class Human36M(Dataset):
                 split,
                 video,
                 fps=FPS,
-                frame_index=kept,
-                bbox=bbox[kept],
-                kp_2d=convert(poses.kp_2d[kept], source="h36m", target="spin49").astype(np.float32),
+                frame_index=rows,
+                bbox=bbox[rows],
+                kp_2d=convert(poses.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
                 kp_3d=kp_3d.astype(np.float32),
                 kp_3d_eval=common14 if split == "val" else None,
                 has_3d=has_3d,
                 intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
                 frames=source,
-                **_smpl_labels(raw, video, kept, metadata, account),
+                **_smpl_labels(raw, video, rows, metadata, account),
             )
         ]
 
@@ -203,8 +203,8 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
     The first two files are the 2D and the 3D poses, there or not.
     """
     pictures: dict[str, list[Path]] = {}
-    there = _names(raw / subject)  # as written: a disk may not tell images from Images
-    for parent in (Path(subject, name) for name in PICTURES if name in there):
+    folders_of_subject = _names(raw / subject)  # as written: a disk may not tell images from Images
+    for parent in (Path(subject, name) for name in PICTURES if name in folders_of_subject):
         for name in sorted(_names(raw / parent)):
             bare = name.removeprefix(f"{subject}_")  # of pictures' folders, a blank may be written as _
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
@@ -248,15 +248,15 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     n_there = n_frames(source)
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
         expected = f"about {n_labels} at {FPS:.0f} fps, as there are labels"
-        found = f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else "")
-        raise other_frames(source.place, expected, found, "Extract every frame, or use the official videos.")
+        actual = f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else "")
+        raise other_frames(source.place, expected, actual, "Extract every frame, or use the official videos.")
     return source
 
 
 # --------------------------------------------------------------------------------------------------------- poses
 
 
-class _Poses(NamedTuple):
+class _SequencePoses(NamedTuple):
     """The labels of a sequence, F frames at 50 fps, joints in the order of JOINTS["h36m"]."""
 
     kp_2d: Doubles  # (F, 17, 3) px px, 1; 0 0 0 where it is not finite
@@ -264,31 +264,31 @@ class _Poses(NamedTuple):
     n_labelled: int  # the first so many frames are in both files
 
 
-def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
+def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _SequencePoses:
     """Both pose files. What is found in one of them is counted, whether the other is there or not."""
     files = [raw / file for file in video.files[:2]]
-    there = [file.is_file() for file in files]
+    present = [file.is_file() for file in files]
     stored = []
-    for file, n in ((file, n) for file, n, has in zip(files, (2, 3), there, strict=True) if has):
+    for file, n in ((file, n) for file, n, has in zip(files, (2, 3), present, strict=True) if has):
         with np.errstate(invalid="ignore"):  # a NaN that signals is as good as any
             pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n))
         stored.append(convert(pose.reshape(-1, len(STORED), n), source=STORED, target="h36m"))
         account.found = max(account.found, len(stored[-1]))
-    if not all(there):
-        absent, expected = files[there.index(False)], "poses in 2D and in 3D"
-        found = "3D alone" if there[1] else "2D alone" if there[0] else "neither"
-        raise RawDataError(absent, "file", expected=expected, found=found, do=UNPACK, reason="no_label")
+    if not all(present):
+        absent, expected = files[present.index(False)], "poses in 2D and in 3D"
+        actual = "3D alone" if present[1] else "2D alone" if present[0] else "neither"
+        raise RawDataError(absent, "file", expected=expected, found=actual, do=UNPACK, reason="no_label")
     lengths = [len(pose) for pose in stored]
     if min(lengths) < LEAST_SHARE * max(lengths):
-        expected, found = f"about {lengths[0]} frames, as in 2D", f"{lengths[1]}"
-        raise RawDataError(files[1], "Pose", expected=expected, found=found, do=UNPACK, reason="frame_count_mismatch")
+        expected, actual = f"about {lengths[0]} frames, as in 2D", f"{lengths[1]}"
+        raise RawDataError(files[1], "Pose", expected=expected, found=actual, do=UNPACK, reason="frame_count_mismatch")
     if lengths[0] != lengths[1]:
         account.notes.append(f"poses of {lengths[0]} frames in 2D, of {lengths[1]} in 3D")
     missing_2d, missing_3d = (((0, max(lengths) - n), (0, 0), (0, 0)) for n in lengths)
     kp_2d = np.pad(finite_joints(with_ones(stored[0]), account, " in 2D"), missing_2d)
     millimetres = np.pad(stored[1], missing_3d, constant_values=np.nan)
     millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan  # comparisons with NaN are false
-    return _Poses(kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths))
+    return _SequencePoses(kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths))
 
 
 # ------------------------------------------------------------------------------------------------------- SMPL fits
@@ -318,7 +318,7 @@ def _smpl_labels(
     return {"pose": pose, "betas": betas, "has_smpl": has_smpl}
 
 
-def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[Fit, Doubles] | None:
+def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[SmplFit, Doubles] | None:
     """The sequence's fit, and (3, 3) from the world into the camera; None without a file of fits."""
     files = {end: raw / file for file in video.files for end in (FITS, CAMERAS_OF_FITS) if file.name.endswith(end)}
     if FITS not in files:

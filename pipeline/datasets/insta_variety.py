@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import RawDataError
@@ -52,9 +52,9 @@ class InstaVariety(Dataset):
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # of videos: no detector was run on them
-    parts: ClassVar[tuple[Part, ...]] = (
-        Part("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
-        Part("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        ReleasePart("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
+        ReleasePart("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
     )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake("*/*.h5", "is one of VIBE's converted parts, which lack the pictures", f"Download {ARCHIVE}."),
@@ -75,9 +75,9 @@ class InstaVariety(Dataset):
         labels = Labels(raw, names)
         clips = [labels.video(clip) for clip in names]
         if not shards and not clips:
-            found = "none" if (raw / split).is_dir() else "no such folder"
+            actual = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."
-            raise RawDataError(raw / split, "folder", expected="<shard>.tfrecord files", found=found, do=do)
+            raise RawDataError(raw / split, "folder", expected="<shard>.tfrecord files", found=actual, do=do)
         records = [
             RawVideo(f"{split}/{shard.stem}/{i:05d}", files=(Path(split, shard.name),), span=span)
             for shard in shards
@@ -95,21 +95,21 @@ class InstaVariety(Dataset):
         account.found = n_frames
         sizes = _picture_sizes(label, source.pictures(), n_frames, account)
         kp_2d = _keypoints(label, n_frames, sizes, account)
-        kept = account.keep_rows(
+        rows = account.keep_rows(
             {"no_picture": np.isnan(sizes[:, 0]), "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1)}
         )
-        if not len(kept):
+        if not len(rows):
             return []
         # A box is the whole picture, made square by its larger side: a picture of 224 x 224 is its own crop.
-        side = sizes[kept].max(axis=1, keepdims=True)
+        side = sizes[rows].max(axis=1, keepdims=True)
         return [
             self.track(
                 split,
                 video,
                 fps=math.nan,
-                frame_index=kept,
-                bbox=np.concatenate([sizes[kept] / 2, side, side], axis=1).astype(np.float32),
-                kp_2d=convert(kp_2d[kept], source=self.name, target="spin49").astype(np.float32),
+                frame_index=rows,
+                bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1).astype(np.float32),
+                kp_2d=convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32),
                 crop_scale=CROP_SCALE,
                 frames=source,
             )
@@ -127,8 +127,8 @@ class _Label:
     def n_frames(self) -> int:
         stored = self.numbers("meta/N", 1, integers=True)
         if stored.shape != (1,) or not 0 < stored[0] <= MAX_PICTURES:
-            found = ", ".join(f"{number:.0f}" for number in stored)
-            raise self.error("meta/N", f"a number from 1 to {MAX_PICTURES}", f"[{found}]")
+            actual = ", ".join(f"{number:.0f}" for number in stored)
+            raise self.error("meta/N", f"a number from 1 to {MAX_PICTURES}", f"[{actual}]")
         return int(stored[0])
 
     def array(self, key: str, shape: tuple[int, ...], *, integers: bool = False) -> Doubles:
@@ -136,9 +136,9 @@ class _Label:
         n_values = math.prod(shape)
         stored = self.numbers(key, n_values, integers=integers)
         if len(stored) != n_values:
-            there = f"only {', '.join(sorted(self.example.features))[:300]}"
-            found = str(len(stored)) if key in self.example else there
-            raise self.error(key, f"{n_values} numbers: {shape}", found)
+            keys = f"only {', '.join(sorted(self.example.features))[:300]}"
+            actual = str(len(stored)) if key in self.example else keys
+            raise self.error(key, f"{n_values} numbers: {shape}", actual)
         return stored.reshape(shape)
 
     def numbers(self, key: str, most: int, *, integers: bool = False) -> Doubles:
@@ -164,8 +164,8 @@ def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, acco
         except PictureError as error:
             problems.append(f"picture {i} {error}")
     if np.isnan(sizes).all():
-        found = problems[0] if problems else f"none, as when {PHIS} alone were kept"
-        raise label.error(PICTURES, f"{n_frames} pictures", found, "no_picture")
+        actual = problems[0] if problems else f"none, as when {PHIS} alone were kept"
+        raise label.error(PICTURES, f"{n_frames} pictures", actual, "no_picture")
     if problems:
         account.notes.append(f"{len(problems)} pictures cannot be read, the first: {problems[0]}")
     if len(pictures) != n_frames:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.people import Rules, clip_tracks, published
 from pipeline.detect.clips import Labels, entries
 from pipeline.detect.files import KEYPOINTS
@@ -36,12 +36,12 @@ MIN_FRAMES: Final = 25
 DETECTOR: Final = "detect, OpenPose (--write_json) or AlphaPose"
 
 
-def _parts(split: str, n_clips: int | None) -> tuple[Part, ...]:
+def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
     clips = tuple(f"{split}/{folder}<clip>{{{','.join(EXTENSIONS)}}}" for folder in ("<class>/", ""))
     archives = f"the {split} archives of the CVDF mirror (k400_downloader.sh, k400_extractor.sh)"
     return (
-        Part(f"clips of {split}", clips, archives, (split,), n_clips),
-        Part(
+        ReleasePart(f"clips of {split}", clips, archives, (split,), n_clips),
+        ReleasePart(
             f"clips of {split} with keypoints",
             (f"keypoints/{split}/<clip>/",),
             f"your own: {DETECTOR}, run on the clips",
@@ -60,7 +60,7 @@ class Kinetics(Dataset):
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
-    parts: ClassVar[tuple[Part, ...]] = (*_parts("train", None), *_parts("val", 19_906))
+    parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", None), *_parts("val", 19_906))
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake(
             "replacement/*",
@@ -125,26 +125,26 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
     clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
     if not clips:
         split, _, clip = video.name.partition("/")
-        there = sorted(_files_by_stem(raw / split).get(clip, ()))
-        do = "Convert it to MP4." if there else "Download it again, if YouTube still has it."
+        files = sorted(_files_by_stem(raw / split).get(clip, ()))
+        do = "Convert it to MP4." if files else "Download it again, if YouTube still has it."
         raise RawDataError(
             raw / video.name,
             "video",
             expected=f"{video.name} with one of {', '.join(EXTENSIONS)}",
-            found=", ".join(there) or "keypoints alone",
+            found=", ".join(files) or "keypoints alone",
             do=do,
             reason="video_missing",
         )
-    first, *others = clips
-    account.notes.extend(f"{other.name} is not used: {first.name} is the same clip" for other in others)
+    first, *unused = clips
+    account.notes.extend(f"{clip_file.name} is not used: {first.name} is the same clip" for clip_file in unused)
     return Video(raw, first.as_posix())
 
 
 @functools.lru_cache(maxsize=1)
 def _files_by_stem(folder: Path) -> dict[str, list[str]]:
     """All files in a split's folders by their names without suffix, for messages about clips that are not there."""
-    found: dict[str, list[str]] = {}
+    by_stem: dict[str, list[str]] = {}
     for _, _, names in os.walk(folder):
         for name in names:
-            found.setdefault(name.rpartition(".")[0], []).append(name)
-    return found
+            by_stem.setdefault(name.rpartition(".")[0], []).append(name)
+    return by_stem

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
@@ -69,9 +69,9 @@ class MpiInf3dhp(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 2
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
-    parts: ClassVar[tuple[Part, ...]] = (
-        Part("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
-        Part(
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        ReleasePart("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
+        ReleasePart(
             "pictures or videos",
             (
                 f"{SEQUENCE}/imageFrames/{CAMERA}/",
@@ -82,7 +82,7 @@ class MpiInf3dhp(Dataset):
             ("train",),
             len(SEQUENCES) * len(CAMERAS),
         ),
-        Part(
+        ReleasePart(
             "camera calibrations",
             (f"{SEQUENCE}/camera.calibration",),
             "get_dataset.sh",
@@ -91,7 +91,9 @@ class MpiInf3dhp(Dataset):
             without="camera intrinsics",
         ),
         *(
-            Part(f"test {what}", tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS), "get_testset.sh", ("test",), 6)
+            ReleasePart(
+                f"test {what}", tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS), "get_testset.sh", ("test",), 6
+            )
             for what, name in (("labels", "annot_data.mat"), ("pictures", "imageSequence/"))
         ),
     )
@@ -119,12 +121,12 @@ class MpiInf3dhp(Dataset):
         return Origin(train[1], video.rpartition("/")[0]) if train else Origin(recording=video if test else None)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        found = list(_train_videos(raw) if split == "train" else _test_videos(raw))
-        if not found:
+        listed = list(_train_videos(raw) if split == "train" else _test_videos(raw))
+        if not listed:
             expected = f"{SEQUENCE}/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
             do = "Point the raw folder at the unpacked download."
             raise RawDataError(raw, "folder", expected=expected, found="none", do=do)
-        return sorted(found, key=lambda video: video.name)
+        return sorted(listed, key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         labels, filmed = _train(raw, video, account) if split == "train" else _test(raw, video, account)
@@ -134,7 +136,7 @@ class MpiInf3dhp(Dataset):
         finite = np.asarray((np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2)))
         inside = np.asarray(((kp_2d >= 0) & (kp_2d < filmed.size)).all(axis=(1, 2)))
         bbox, _, degenerate = tight_boxes(with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
-        kept = account.keep_rows(
+        rows = account.keep_rows(
             {
                 "no_picture": ~frames_there(filmed.source, len(finite), account),
                 "label_not_finite": ~finite,
@@ -142,10 +144,10 @@ class MpiInf3dhp(Dataset):
                 "degenerate_box": degenerate,
             }
         )
-        if not len(kept):
+        if not len(rows):
             return []
         pelvis = JOINTS[labels.skeleton].index("hip")
-        centred = labels.kp_3d[kept] - labels.kp_3d[kept, pelvis : pelvis + 1]
+        centred = labels.kp_3d[rows] - labels.kp_3d[rows, pelvis : pelvis + 1]
         in_spin49 = _in_spin49(centred, labels.skeleton)
         test = split == "test"
         return [
@@ -153,13 +155,13 @@ class MpiInf3dhp(Dataset):
                 split,
                 video,
                 fps=filmed.fps,
-                frame_index=kept,
-                bbox=bbox[kept],
-                kp_2d=_in_spin49(labels.kp_2d[kept], labels.skeleton),
+                frame_index=rows,
+                bbox=bbox[rows],
+                kp_2d=_in_spin49(labels.kp_2d[rows], labels.skeleton),
                 kp_3d=in_spin49,
                 kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if test else None,
-                has_3d=np.ones(len(kept), np.bool_),
-                valid=None if labels.valid is None else labels.valid[kept],
+                has_3d=np.ones(len(rows), np.bool_),
+                valid=None if labels.valid is None else labels.valid[rows],
                 intrinsics=filmed.intrinsics,
                 frames=filmed.source,
             )
@@ -183,12 +185,12 @@ def _train_videos(raw: Path) -> Iterator[RawVideo]:
     """Every sequence before every camera of which there is something; before all, when there are labels alone."""
     for sequence in _folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
-        found = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
-        there = [camera for camera, (files, folders) in found.items() if files or folders]
-        if not there and (raw / labels[0]).exists():
-            there = list(CAMERAS)
-        for camera in there:
-            files, folders = found[camera]
+        by_camera = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
+        cameras = [camera for camera, (files, folders) in by_camera.items() if files or folders]
+        if not cameras and (raw / labels[0]).exists():
+            cameras = list(CAMERAS)
+        for camera in cameras:
+            files, folders = by_camera[camera]
             yield RawVideo(f"{sequence}/video_{camera}", files=(*labels, *files), folders=folders)
 
 
@@ -204,8 +206,8 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
 
 def _folders(raw: Path, glob: str, pattern: str) -> list[str]:
     """Paths below `raw` of the folders that match both, in order; nothing where there are none."""
-    found = (folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder))
-    return sorted(name for name in found if re.fullmatch(pattern, name))
+    paths = (folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder))
+    return sorted(name for name in paths if re.fullmatch(pattern, name))
 
 
 def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -230,22 +232,22 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
         source.require_decodable()
         fps = source.header().fps
     size = source.size()
-    known: Calibration | None = None
+    calibration: Calibration | None = None
     try:
-        known = read_calibration(raw / video.files[1], camera, do=AGAIN)
+        calibration = read_calibration(raw / video.files[1], camera, do=AGAIN)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
-    if known is not None and known.size != size:
+    if calibration is not None and calibration.size != size:
         # The labels count the pixels of the calibrated pictures.
         raise RawDataError(
             source.place,
             "size",
-            expected="{} x {} px, as in camera.calibration".format(*known.size),
+            expected="{} x {} px, as in camera.calibration".format(*calibration.size),
             found="{} x {}".format(*size),
             do="Extract the videos' frames as they are: all of them, at their own size.",
             reason="other_picture_size",
         )
-    return labels, _Filmed(source, size, fps, None if known is None else known.intrinsics)
+    return labels, _Filmed(source, size, fps, None if calibration is None else calibration.intrinsics)
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
@@ -320,8 +322,8 @@ def _cells(file: Path, n_bytes: int, mtime_ns: int) -> Mapping[str, Mapping[int,
         variables = load_mat(file, (key,), optional=("cameras",))
         stored = variables[key]
         if stored.dtype != object or stored.size != N_CAMERAS:
-            expected, found = f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}"
-            raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
+            expected, actual = f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}"
+            raise RawDataError(file, key, expected=expected, found=actual, do=AGAIN)
         _require_order(file, variables.get("cameras"))
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is dropped as not finite
             arrays = {camera: np.asarray(stored.reshape(-1)[camera]) for camera in CAMERAS}
@@ -335,8 +337,8 @@ def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
         return
     order = cameras.reshape(-1).astype(np.float64)
     if order[0] not in (0, 1) or (np.diff(order) != 1).any():
-        expected, found = f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist())
-        raise RawDataError(file, "cameras", expected=expected, found=found, do=AGAIN)
+        expected, actual = f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist())
+        raise RawDataError(file, "cameras", expected=expected, found=actual, do=AGAIN)
 
 
 def _require_file(file: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Part, finite_joints
+from pipeline.datasets.base import Dataset, ReleasePart, finite_joints
 from pipeline.datasets.pixels import frames_there, require_in_picture
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
@@ -46,9 +46,9 @@ class PennAction(Dataset):
     version: ClassVar[int] = 2
     by_hand: ClassVar[bool] = True
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
-    parts: ClassVar[tuple[Part, ...]] = (
-        Part("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
-        Part("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
+        ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
     )
     totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
         "train": Totals(videos=1258),
@@ -58,10 +58,10 @@ class PennAction(Dataset):
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels, frames = raw / "labels", raw / "frames"
-        for folder, what in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
+        for folder, content in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
             if not folder.is_dir():
                 do = f"Point the raw folder at the unpacked {ARCHIVE}."
-                raise RawDataError(folder, "folder", expected=f"a folder with {what}", found="none", do=do)
+                raise RawDataError(folder, "folder", expected=f"a folder with {content}", found="none", do=do)
         names = {file.stem for file in labels.glob("*.mat")} | {entry.name for entry in frames.iterdir()}
         return [
             RawVideo(name, files=(Path(f"labels/{name}.mat"),), folders=(Path(f"frames/{name}"),))
@@ -85,23 +85,23 @@ class PennAction(Dataset):
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
         _check_picture(file, kp_2d, _note_contradictions(file, label, kp_2d, account), pictures)
         boxes, empty, degenerate = tight_boxes(kp_2d)
-        kept = account.keep_rows(
+        rows = account.keep_rows(
             {
                 "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
                 "no_visible_joint": empty,
                 "degenerate_box": degenerate,
             }
         )
-        if not len(kept):
+        if not len(rows):
             return []
         return [
             self.track(
                 split,
                 video,
                 fps=math.nan,
-                frame_index=kept,
-                bbox=boxes[kept],
-                kp_2d=convert(kp_2d[kept], source="penn_action", target="spin49").astype(np.float32),
+                frame_index=rows,
+                bbox=boxes[rows],
+                kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49").astype(np.float32),
                 frames=pictures,
             )
         ]

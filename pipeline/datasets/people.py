@@ -71,7 +71,7 @@ CLIPS_GAP: Final = 12  # missing frames of a person that are bridged in clips in
 ANY_CLIP: Final = Rules(Cleaning().min_frames, CLIPS_GAP, Cleaning())  # HMMR's, for InstaVariety and VLOG-people
 
 
-class Person(NamedTuple):
+class PersonTrack(NamedTuple):
     """The kept frames of one person, T of them: fields as `Dataset.track` takes them."""
 
     person: str  # the detector's identity, or a number by order of appearance
@@ -89,7 +89,7 @@ def people(
     max_gap: int = MAX_GAP,
     cuts: Sequence[int] = (),
     cleaning: Cleaning | None = None,
-) -> Iterator[Person]:
+) -> Iterator[PersonTrack]:
     """Everybody of whom `min_frames` frames are left; all others are counted as dropped in `account`.
 
     A person who is missing for more than `max_gap` frames is a new one afterwards, and so is everybody at `cuts`, the
@@ -130,7 +130,7 @@ def people(
                 continue
             account.keep_track(len(kept))
             part = f"{name}.{k}" if k else name
-            yield Person(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
+            yield PersonTrack(part, frames[kept], bbox, in_spin49.astype(np.float32), crop_scale)
     if longest and not account.tracks_kept:
         account.notes.append(f"the longest stretch of a person has {longest} frames < min_frames {min_frames}")
 
@@ -162,7 +162,7 @@ def _squares(corners: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
 
 
-def with_bridges(persons: Iterable[Person], max_gap: int, account: VideoAccount) -> Iterator[Person]:
+def with_bridges(persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount) -> Iterator[PersonTrack]:
     """Persons with the frames in gaps of up to `max_gap` frames: the box is interpolated, and no joint is seen.
 
     A detector misses a person now and then; otherwise a model would see windows cut into segments. Added frames count
@@ -177,22 +177,22 @@ def with_bridges(persons: Iterable[Person], max_gap: int, account: VideoAccount)
     if added:
         account.found += sum(added)
         account.kept += sum(added)
-        of = f" of {len(added)} tracks" if len(added) > 1 else ""
+        of_tracks = f" of {len(added)} tracks" if len(added) > 1 else ""
         total = count(sum(added), "frame")
-        account.notes.append(f"{total} between detections{of} are predicted with interpolated boxes")
+        account.notes.append(f"{total} between detections{of_tracks} are predicted with interpolated boxes")
 
 
-def _bridged(person: Person, max_gap: int) -> Person:
-    at = person.frame_index
-    short = np.diff(at) <= max_gap + 1
-    between = [np.arange(a + 1, b) for a, b in zip(at[:-1][short], at[1:][short], strict=True)]
+def _bridged(person: PersonTrack, max_gap: int) -> PersonTrack:
+    frames = person.frame_index
+    short = np.diff(frames) <= max_gap + 1
+    between = [np.arange(a + 1, b) for a, b in zip(frames[:-1][short], frames[1:][short], strict=True)]
     added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
     if not len(added):
         return person
-    every = np.sort(np.concatenate([at, added]))
-    bbox = np.column_stack([np.interp(every, at, column) for column in person.bbox.T]).astype(np.float32)
+    every = np.sort(np.concatenate([frames, added]))
+    bbox = np.column_stack([np.interp(every, frames, column) for column in person.bbox.T]).astype(np.float32)
     kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
-    kp_2d[np.searchsorted(every, at)] = person.kp_2d
+    kp_2d[np.searchsorted(every, frames)] = person.kp_2d
     return person._replace(frame_index=every, bbox=bbox, kp_2d=kp_2d)
 
 
@@ -233,11 +233,13 @@ def _identified(
     for t, identities in enumerate(detections.identity):
         confidence = detections.keypoints[t][..., 2].sum(axis=1)
         for p in np.argsort(-confidence, kind="stable"):
-            seen = members.setdefault(int(identities[p]), {})
-            if t in seen:  # two persons of a frame have the same identity: it belongs to the one of higher confidence
+            by_frame = members.setdefault(int(identities[p]), {})
+            if (
+                t in by_frame
+            ):  # two persons of a frame have the same identity: it belongs to the one of higher confidence
                 account.drop("duplicate_person", 1)
             else:
-                seen[t] = int(p)
+                by_frame[t] = int(p)
     named = []
     for identity in sorted(members):
         called = detections.names[identity] if detections.names else str(identity)
@@ -266,21 +268,21 @@ def clip_tracks(
         require_own_labels(video, labels)
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
-    found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
-    account.found = 0 if found is None else found.n_persons
+    detections = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
+    account.found = 0 if detections is None else detections.n_persons
     source = source_of()
     source.require_decodable()
     source.require_whole()
-    if labels is None or found is None:
+    if labels is None or detections is None:
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
         account.reject("no_keypoints", message)
         return []
-    if found.passed_over:
-        account.notes.append(f"{found.passed_over} detections are no people, or marked as not to be used")
+    if detections.passed_over:
+        account.notes.append(f"{detections.passed_over} detections are no people, or marked as not to be used")
     header = source.header()
     info = info_of(labels, source)
-    require_frames(labels, source, found.frames, account, every=rules.bridge and found.complete)
-    require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE, boxes=found.boxes_alone)
+    require_frames(labels, source, detections.frames, account, every=rules.bridge and detections.complete)
+    require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE, boxes=detections.boxes_alone)
     steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
     if len(steps) and steps.max() > UNEVEN * steps.mean():
         account.notes.append(
@@ -288,7 +290,7 @@ def clip_tracks(
             "after the other, and fps is the file's average"
         )
     cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None)
-    persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
+    persons = people(detections, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
         persons = with_bridges(persons, rules.max_gap, account)
     about = {"fps": header.fps, "frames": source}
@@ -309,12 +311,12 @@ def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
 
 def scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
     """Frames that begin another scene: `detect` has found them (`info`); else the clip is decoded once more."""
-    known = info.get("cuts")
-    if isinstance(known, list) and all(type(cut) is int for cut in known):
-        found = sorted({cut for cut in known if cut > 0})  # the file may have been edited
+    stored = info.get("cuts")
+    if isinstance(stored, list) and all(type(cut) is int for cut in stored):
+        cuts = sorted({cut for cut in stored if cut > 0})  # the file may have been edited
     else:
-        found = cuts_of(source, n_frames(source)) if decode else []
-    if found:
-        first = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-        account.notes.append(f"{len(found) + 1} scenes, from the frames 0, {first}: no one is linked across")
-    return found
+        cuts = cuts_of(source, n_frames(source)) if decode else []
+    if cuts:
+        first = ", ".join(map(str, cuts[:5])) + (", ..." if len(cuts) > 5 else "")
+        account.notes.append(f"{len(cuts) + 1} scenes, from the frames 0, {first}: no one is linked across")
+    return cuts

@@ -45,10 +45,10 @@ def inputs(
     `folders` and `videos` are the candidates, the preferred one first. Video files do not count where a folder has
     pictures in it: pictures are preferred, and the digest of a video takes long.
     """
-    there = tuple(folder for folder in folders if (raw / folder).is_dir())
-    if any(numbered(entry.name) for folder in there for entry in listed(raw / folder, {})):
-        return (), there
-    return tuple(video for video in videos if (raw / video).is_file()), there
+    present = tuple(folder for folder in folders if (raw / folder).is_dir())
+    if any(numbered(entry.name) for folder in present for entry in listed(raw / folder, {})):
+        return (), present
+    return tuple(video for video in videos if (raw / video).is_file()), present
 
 
 def pictures_or_video(
@@ -71,8 +71,8 @@ def pictures_or_video(
             do="Extract the pictures again, or unpack the videos.",
             reason="no_picture",
         )
-    used, *others = [found.place.relative_to(raw) for found in pictures] + files
-    account.notes.extend(f"{other.as_posix()} is not used: {used.as_posix()} is" for other in others)
+    used, *unused = [found.place.relative_to(raw) for found in pictures] + files
+    account.notes.extend(f"{other.as_posix()} is not used: {used.as_posix()} is" for other in unused)
     return pictures[0] if pictures else Video(raw, files[0].as_posix())
 
 
@@ -88,10 +88,10 @@ def frames_there(
     frames that the video's header states do not decode, since they may be missing at its start.
     """
     if isinstance(source, Pictures):
-        there = source.indices()
-        n_there, n_beyond = len(there), int((there >= n_labels).sum())
+        indices = source.indices()
+        n_there, n_beyond = len(indices), int((indices >= n_labels).sum())
         n_reached = n_frames(source)
-        has_picture = np.isin(np.arange(n_labels), there)
+        has_picture = np.isin(np.arange(n_labels), indices)
     else:
         n_there = n_reached = n_frames(source)
         hidden = (source.header().n_frames or 0) - n_there
@@ -110,8 +110,8 @@ def frames_there(
             reason="no_picture",
         )
     if extracted and _other_rate(n_reached, n_labels):
-        expected, found = f"one for each of {n_labels} labels", f"{n_reached}: frames at another rate"
-        refuse(other_frames(source.place, expected, found, "Extract every frame of the video, without a frame rate."))
+        expected, actual = f"one for each of {n_labels} labels", f"{n_reached}: frames at another rate"
+        refuse(other_frames(source.place, expected, actual, "Extract every frame of the video, without a frame rate."))
     if n_beyond:
         account.notes.append(f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used")
     if absent := int((~has_picture).sum()):
@@ -137,28 +137,30 @@ def require_frames(
     """
     if not len(frames):
         return
-    there, first, last = n_frames(source), int(frames[0]), int(frames[-1])
+    n_decoded, first, last = n_frames(source), int(frames[0]), int(frames[-1])
     steps, times = np.unique(np.diff(frames), return_counts=True)
     if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
         account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
-    elif len(frames) == last + 1 - first and 4 * (last + 1) <= 3 * there:
-        rate = round(there / len(frames))
-        hint = f", one in {rate}: are they of another frame rate?" if abs(there / rate - len(frames)) <= 1 else ""
-        account.notes.append(f"labels of the frames {first} to {last} alone, of {there}{hint}")
+    elif len(frames) == last + 1 - first and 4 * (last + 1) <= 3 * n_decoded:
+        rate = round(n_decoded / len(frames))
+        hint = f", one in {rate}: are they of another frame rate?" if abs(n_decoded / rate - len(frames)) <= 1 else ""
+        account.notes.append(f"labels of the frames {first} to {last} alone, of {n_decoded}{hint}")
     elif 2 * len(frames) <= last + 1 - first:
         account.notes.append(f"labels of {len(frames)} of the frames {first} to {last}: the others have none")
-    if last == there and first > 0:
-        found = f"frames {first} to {last}, counted from 1"
-        refuse(other_frames(labels, f"frames 0 to {there - 1}, which {source.place} has", found, FROM_0))
-    elif last >= there and isinstance(source, Video) and (source.header().n_frames or 0) > last:
-        refuse(_hidden(labels, source, there, f"labels up to frame {last}"))
-    elif last >= there or (every and last + 1 < there - MOST_LOST):
-        expected = f"labels of the {there} frames of {source.place}"
+    if last == n_decoded and first > 0:
+        actual = f"frames {first} to {last}, counted from 1"
+        refuse(other_frames(labels, f"frames 0 to {n_decoded - 1}, which {source.place} has", actual, FROM_0))
+    elif last >= n_decoded and isinstance(source, Video) and (source.header().n_frames or 0) > last:
+        refuse(_hidden(labels, source, n_decoded, f"labels up to frame {last}"))
+    elif last >= n_decoded or (every and last + 1 < n_decoded - MOST_LOST):
+        expected = f"labels of the {n_decoded} frames of {source.place}"
         refuse(other_frames(labels, expected, f"labels up to frame {last}", SAME_VIDEO))
     elif first == 1 and len(frames) == last:
-        account.notes.append(f"labels of the frames 1 to {last}, of {there}: if they are counted from 1, correct that")
+        account.notes.append(
+            f"labels of the frames 1 to {last}, of {n_decoded}: if they are counted from 1, correct that"
+        )
     if isinstance(source, Video):
-        _note_hidden(source, there, account)
+        _note_hidden(source, n_decoded, account)
 
 
 def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
@@ -221,7 +223,7 @@ def require_in_picture(
         len(points) < FEWEST or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
     ):
         return
-    what, do = "boxes" if boxes else "joints", SAME_VIDEO
+    kind, do = "boxes" if boxes else "joints", SAME_VIDEO
     cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
     if normalised:
         cause = "normalised to the picture's size"
@@ -232,10 +234,10 @@ def require_in_picture(
         )
     elif side < SMALLEST:
         cause = f"{outside:.0%} of them far outside: persons of {side:.2g} px"
-    expected = f"{what} in pixels of the {size[0]} x {size[1]} picture"
-    found = f"{what} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
-    key = what if boxes else "keypoints"
-    refuse(RawDataError(labels, key, expected=expected, found=found, do=do, reason="keypoints_outside"))
+    expected = f"{kind} in pixels of the {size[0]} x {size[1]} picture"
+    actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
+    key = kind if boxes else "keypoints"
+    refuse(RawDataError(labels, key, expected=expected, found=actual, do=do, reason="keypoints_outside"))
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:

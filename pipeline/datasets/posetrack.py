@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part, finite_joints
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import table
 from pipeline.files.formats.json_files import kind, load_json, records, whole
@@ -59,11 +59,11 @@ OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
 }
 
 
-def _parts(split: str, what: str, known: int) -> tuple[Part, ...]:
+def _parts(split: str, what: str, known: int) -> tuple[ReleasePart, ...]:
     annotations = tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS)
     return (
-        Part(f"{what} annotations", annotations, LABELS, (split,), known),
-        Part(f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), known),
+        ReleasePart(f"{what} annotations", annotations, LABELS, (split,), known),
+        ReleasePart(f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), known),
     )
 
 
@@ -77,7 +77,7 @@ class PoseTrack(Dataset):
     page: ClassVar[str] = "https://posetrack.net"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed than annotated
     # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16).
-    parts: ClassVar[tuple[Part, ...]] = (*_parts("train", "training", 593), *_parts("val", "validation", 170))
+    parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", "training", 593), *_parts("val", "validation", 170))
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake("images/*_5sec/", "is of PoseTrack 2017", INSTEAD),
         Mistake("posetrack_data/*/*.json", "is in the layout of PoseTrack21", INSTEAD),
@@ -118,8 +118,8 @@ class PoseTrack(Dataset):
         if not video.files:
             account.reject("no_annotations", f"{raw / video.folders[0]}: there are pictures, but no annotations")
             return []
-        file, *others = video.files
-        account.notes.extend(f"{other.as_posix()} is not used: {file.as_posix()} is" for other in others)
+        file, *unused = video.files
+        account.notes.extend(f"{path.as_posix()} is not used: {file.as_posix()} is" for path in unused)
         coco = load_coco(raw / file)
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
@@ -152,17 +152,17 @@ class PoseTrack(Dataset):
         rows = rows[~again]
         tracks = []
         for person in np.unique(track_id).tolist():
-            own = rows[track_id[rows] == person]
-            if len(own) < MIN_FRAMES:
-                account.drop_track("track_too_short", len(own))
+            of_person = rows[track_id[rows] == person]
+            if len(of_person) < MIN_FRAMES:
+                account.drop_track("track_too_short", len(of_person))
                 continue
-            account.keep_track(len(own))
-            kp_49 = convert(kp_2d[own], source=skeleton, target="spin49").astype(np.float32)
+            account.keep_track(len(of_person))
+            kp_49 = convert(kp_2d[of_person], source=skeleton, target="spin49").astype(np.float32)
             square = (
-                np.repeat(box[own, 2:].max(axis=1, keepdims=True), 2, axis=1) * BOX_FACTOR
+                np.repeat(box[of_person, 2:].max(axis=1, keepdims=True), 2, axis=1) * BOX_FACTOR
             )  # the larger side decides
-            bbox = np.concatenate([box[own, :2] + box[own, 2:] / 2, square], axis=1).astype(np.float32)
-            about: dict[str, Any] = {"fps": math.nan, "frame_index": frame_index[own], "frames": pictures}
+            bbox = np.concatenate([box[of_person, :2] + box[of_person, 2:] / 2, square], axis=1).astype(np.float32)
+            about: dict[str, Any] = {"fps": math.nan, "frame_index": frame_index[of_person], "frames": pictures}
             tracks.append(self.track(split, video, person, bbox=bbox, kp_2d=kp_49, **about))
         return tracks
 
@@ -189,32 +189,32 @@ def _pictures(
     numbered = [_numbered(raw, file, name) for name in file_names]
     patterns = Counter(pattern for pattern, _ in numbered if pattern)
     if not patterns:
-        expected, found = "names with a number at the end, such as 000000.jpg", kind(file_names[0])
-        raise RawDataError(file, "file_name", expected=expected, found=found, do=UNPACK)
+        expected, actual = "names with a number at the end, such as 000000.jpg", kind(file_names[0])
+        raise RawDataError(file, "file_name", expected=expected, found=actual, do=UNPACK)
     pattern, n_alike = patterns.most_common(1)[0]
     pictures = Pictures(raw, pattern)
     frame_index = np.array([number for _, number in numbered], np.int64)
     try:
-        there = pictures.indices()
+        indices = pictures.indices()
     except OSError as error:  # no permission, or a name that no file system takes
-        expected, found = "a folder that can be read", str(error.strerror)
+        expected, actual = "a folder that can be read", str(error.strerror)
         raise RawDataError(
-            pictures.place, "pictures", expected=expected, found=found, do=UNPACK, reason="no_picture"
+            pictures.place, "pictures", expected=expected, found=actual, do=UNPACK, reason="no_picture"
         ) from error
-    other = np.array([p != pattern for p, _ in numbered])
-    absent = ~other & ~np.isin(frame_index, there)
+    misnamed = np.array([p != pattern for p, _ in numbered])
+    absent = ~misnamed & ~np.isin(frame_index, indices)
     if absent.sum() == n_alike:
         expected = f"{len(file_names)} labelled pictures"
         raise RawDataError(
             pictures.place, "pictures", expected=expected, found="none of them", do=UNPACK, reason="no_picture"
         )
-    for applies, what in ((other, f"are not called {pattern}"), (absent, "are not there")):
+    for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
             first = kind(file_names[int(applies.argmax())])
             account.notes.append(
-                f"{int(applies.sum())} of {len(file_names)} labelled pictures {what}: the first has {first}"
+                f"{int(applies.sum())} of {len(file_names)} labelled pictures {problem}: the first has {first}"
             )
-    return pictures, frame_index, {"other_file_name": other, "no_picture": absent}
+    return pictures, frame_index, {"other_file_name": misnamed, "no_picture": absent}
 
 
 def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
@@ -232,10 +232,10 @@ def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
         raise RawDataError(
             file, "file_name", expected=expected, found=kind(name), do=do, reason="path_outside"
         ) from error
-    found = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
-    if found is None:
+    match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
+    if match is None:
         return "", 0
-    return f"{found['before']}{{:0{len(found['digits'])}d}}{found['after']}", int(found["digits"])
+    return f"{match['before']}{{:0{len(match['digits'])}d}}{match['after']}", int(match["digits"])
 
 
 # ------------------------------------------------------------------------------------------ a sequence's annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part, smpl_labels
+from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, smpl_labels
 from pipeline.datasets.pixels import frames_there
 from pipeline.errors import ConfigError, RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import numbers
@@ -65,12 +65,12 @@ class ThreeDPW(Dataset):
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "detected"
-    parts: ClassVar[tuple[Part, ...]] = (
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
         *(
-            Part(f"sequences of {split}", (f"sequenceFiles/{split}/<sequence>.pkl",), LABELS, (split,), known)
+            ReleasePart(f"sequences of {split}", (f"sequenceFiles/{split}/<sequence>.pkl",), LABELS, (split,), known)
             for split, known in SEQUENCES.items()
         ),
-        Part(
+        ReleasePart(
             "sequences' pictures", ("imageFiles/<sequence>/image_00000.jpg",), PICTURES, known=sum(SEQUENCES.values())
         ),
     )
@@ -128,32 +128,32 @@ class ThreeDPW(Dataset):
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
         for p, actor in enumerate(actors):
-            kept, bbox = _rows(actor, has_picture, account)
-            if len(kept):
-                own = body if body is None or self.model == "neutral" else body.of(actor.gender)
-                world = actor.pose[kept], actor.betas, actor.trans[kept], actor.to_camera[kept]
+            rows, bbox = _rows(actor, has_picture, account)
+            if len(rows):
+                actor_body = body if body is None or self.model == "neutral" else body.of(actor.gender)
+                world = actor.pose[rows], actor.betas, actor.trans[rows], actor.to_camera[rows]
                 tracks.append(
                     self.track(
                         split,
                         video,
                         p,
                         fps=FPS,
-                        frame_index=kept,
+                        frame_index=rows,
                         bbox=bbox,
-                        kp_2d=convert(_limbs(actor.kp_18[kept]), source="common14", target="spin49").astype(np.float32),
-                        valid=actor.valid[kept],
+                        kp_2d=convert(_limbs(actor.kp_18[rows]), source="common14", target="spin49").astype(np.float32),
+                        valid=actor.valid[rows],
                         gender=actor.gender,
                         crop_scale=CROP_SCALE,
                         intrinsics=None if actor.intrinsics is None else actor.intrinsics.astype(np.float32),
                         frames=pictures,
-                        **smpl_labels(*world, own, evaluation=split != "train"),
+                        **smpl_labels(*world, actor_body, evaluation=split != "train"),
                     )
                 )
         return tracks
 
 
 def _rows(
-    actor: Actor, has_picture: NDArray[np.bool_], account: VideoAccount
+    actor: ActorLabels, has_picture: NDArray[np.bool_], account: VideoAccount
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Frames that are kept, and their boxes."""
     n_frames = len(actor.pose)
@@ -187,7 +187,7 @@ def _limbs(kp_18: Doubles) -> Doubles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Actor:
+class ActorLabels:
     """One person of a sequence, N frames, as stored but for the types."""
 
     pose: Doubles  # (N, 72) rad, global orientation in the world
@@ -200,7 +200,7 @@ class Actor:
     intrinsics: Doubles | None  # (3, 3) px
 
 
-def load_sequence(file: Path) -> tuple[list[Actor], list[str]]:
+def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
     """Every actor of a sequence, and notes on numbers that are not used.
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
@@ -209,8 +209,8 @@ def load_sequence(file: Path) -> tuple[list[Actor], list[str]]:
         sequence, notes = load_pickle(file, kind="sequence"), []
     except UnsafePickle as error:
         expected, do = "a 3DPW sequence: arrays and nothing else", "Do not open it; download it from the official page."
-        found = f"that it asks for {error.asks_for}: not read"
-        raise RawDataError(file, "pickle", expected=expected, found=found, do=do, reason="unsafe_pickle") from error
+        actual = f"that it asks for {error.asks_for}: not read"
+        raise RawDataError(file, "pickle", expected=expected, found=actual, do=do, reason="unsafe_pickle") from error
     for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
         if key not in sequence:
             raise RawDataError(file, key, expected="this key", found=f"only {sorted(sequence)}", do=UNPACK)
@@ -241,7 +241,7 @@ def load_sequence(file: Path) -> tuple[list[Actor], list[str]]:
         if n_bad:
             notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")
         actors.append(
-            Actor(
+            ActorLabels(
                 pose=array("poses", p, n_frames, 72),
                 betas=betas[:N_BETAS],
                 trans=array("trans", p, n_frames, 3),

@@ -33,7 +33,7 @@ FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "
 
 
 @dataclass(frozen=True)
-class Videos(Dataset):
+class OwnVideos(Dataset):
     """One track a person and uninterrupted stretch in which he or she can be seen.
 
     `val` and `test` are the percentages of clips in these splits, drawn by a hash of `seed` and the clip's path; clips
@@ -77,9 +77,9 @@ class Videos(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in clips_in(raw) if not clip.startswith(f"{KEYPOINTS}/")]
         if not clips:
-            found = "none" if raw.is_dir() else "no such folder"
+            actual = "none" if raw.is_dir() else "no such folder"
             expected = f"files that end in {', '.join(EXTENSIONS)}"
-            raise RawDataError(raw, "folder", expected=expected, found=found, do="Name the folder of the clips.")
+            raise RawDataError(raw, "folder", expected=expected, found=actual, do="Name the folder of the clips.")
         labels = Labels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 

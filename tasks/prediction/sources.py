@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.datasets.videos import FOLDERS, Videos
+from pipeline.datasets.videos import FOLDERS, OwnVideos
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
@@ -45,7 +45,7 @@ class ClipsToPredict:
     """A raw folder of clips, and the reader of it."""
 
     named: Path  # by the user; of several the first
-    reader: Videos
+    reader: OwnVideos
     raw: Path
     people: Mapping[str, Any]  # who found them, for the files that are written
     problems: Mapping[str, str] = field(default_factory=dict)  # what is no clip -> why
@@ -98,7 +98,7 @@ def of_clips(
         shutil.copyfile(raw_folder(next(iter(clips.values()))) / MARKER, raw / MARKER)
     fewest = min_frames or (1 if photos else MIN_FRAMES)
     # Training wants less: nothing is split, and only who never shows more than a face is left out.
-    reader = Videos(min_frames=fewest, max_gap=max_gap, max_frames=10**9, face_only=1.0, bridge=True)
+    reader = OwnVideos(min_frames=fewest, max_gap=max_gap, max_frames=10**9, face_only=1.0, bridge=True)
     people = {} if keypoints is None else {"from": KEYPOINTS, "named": keypoints.name}
     return ClipsToPredict(named[0], reader, raw, people, problems)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pipeline.datasets.base import Dataset, Mistake, Part, globs, unexpected
+from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
@@ -24,12 +24,12 @@ SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
 WITHOUT: Final = "bodies of {} actors in evaluation"
 BODY_PARTS: Final = (
-    Part("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
-    Part("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
-    Part("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
-    Part("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
+    ReleasePart("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
+    ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
+    ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
+    ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
     *(
-        Part(
+        ReleasePart(
             f"SMPL, {gender}", (f"{name}.{{pkl,npz}}",), ARCHIVE.format(gender[0], name), without=WITHOUT.format(gender)
         )
         for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
@@ -61,7 +61,7 @@ class PartCount(NamedTuple):
     state: str  # there, incomplete, missing, left out (missing and not needed), or an excuse for what is missing
 
     @classmethod
-    def of(cls, part: Part, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
+    def of(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
         """With its state."""
         state = "incomplete" if known is not None and found < known else "there"
         if not found:
@@ -114,7 +114,7 @@ def _examine(
     page: str,
     raw: Path,
     splits: tuple[str, ...],
-    parts: Sequence[Part],
+    parts: Sequence[ReleasePart],
     mistakes: Sequence[Mistake],
     reader: Dataset | None = None,
 ) -> Examination:
@@ -157,12 +157,12 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
             problems[Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do)] = None
         source = "the download" if dataset.page else "your own clips"
         known = None if stand_in or total is None else total.videos
-        counts.append(PartCount.of(Part(f"videos of {split}", (), source, (split,)), dataset.splits, n, known))
+        counts.append(PartCount.of(ReleasePart(f"videos of {split}", (), source, (split,)), dataset.splits, n, known))
     return counts, [*problems]
 
 
 def _misplaced(
-    raw: Path, parts: Sequence[Part], counts: Sequence[PartCount], packed: Sequence[Path]
+    raw: Path, parts: Sequence[ReleasePart], counts: Sequence[PartCount], packed: Sequence[Path]
 ) -> Iterator[Problem]:
     """What is one folder off; else what is still packed."""
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
@@ -180,7 +180,7 @@ def _misplaced(
             yield Problem(f"{which} still packed", f"Unpack in {raw}.")
 
 
-def _elsewhere(raw: Path, parts: Sequence[Part]) -> Path | None:
+def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:
     """The folder that holds `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
     patterns = [glob for part in parts for glob in globs(part.patterns)]
     if listing.is_folder_there(raw):
@@ -198,7 +198,7 @@ def _letters(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-def _packed(raw: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
+def _packed(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
     """Archives in the raw folder; where there is none, next to its place, under the names that the parts give."""
     if listing.is_folder_there(raw):
         return tuple(listing.packed(raw))

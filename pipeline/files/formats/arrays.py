@@ -54,11 +54,11 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
         if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
             refuse(f"a file that begins with {head[:20]!r}")
         variables = loadmat(stream, variable_names=[*keys, *optional])
-    found = {name: value for name, value in variables.items() if not name.startswith("__")}
+    content = {name: value for name, value in variables.items() if not name.startswith("__")}
     for key in keys:
-        if key not in found:
-            raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(found)}", do=AGAIN)
-    return found
+        if key not in content:
+            raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(content)}", do=AGAIN)
+    return content
 
 
 def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -96,9 +96,9 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
     except ValueError:  # lists of unequal lengths
         array = np.empty(0, object)
     if not fits(array.shape, shape) or array.dtype.kind not in "biuf":
-        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        found = f"{array.shape} {array.dtype}"
-        raise RawDataError(file, key, expected=f"numbers of shape {wanted}", found=found, do=do)
+        shape_text = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        actual = f"{array.shape} {array.dtype}"
+        raise RawDataError(file, key, expected=f"numbers of shape {shape_text}", found=actual, do=do)
     return array.astype(np.float64)
 
 

@@ -33,7 +33,7 @@ def load_checkpoint(file: Path, *, settings: bool = False, do: str = DO) -> dict
         allowed: list[Any] = [*_NUMPY_NUMBERS]
         if settings and zipfile.is_zipfile(file):  # as PyTorch Lightning keeps them: each name stands for an empty dict
             names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-            allowed += [(_Settings, name) for name in names if name not in {name for _, name in _NUMPY_NUMBERS}]
+            allowed += [(_StoredSettings, name) for name in names if name not in {name for _, name in _NUMPY_NUMBERS}]
         with torch.serialization.safe_globals(allowed):
             state = torch.load(file, map_location="cpu", weights_only=True)
     except ConfigError:
@@ -70,7 +70,7 @@ def _reason(error: Exception) -> str:
     return line[:200].rstrip(".") or type(error).__name__
 
 
-class _Settings:
+class _StoredSettings:
     """Any object that is no tensor while a checkpoint is read: its content is not used."""
 
     def __new__(cls, *_parts: object) -> Any:

@@ -58,10 +58,10 @@ def own_object(stored: h5py.File, key: str) -> Any:
     link = stored.get(key, getlink=True)
     if link is None:
         refuse(f"only {sorted(stored)[:20]}")
-    found: Any = stored[key] if isinstance(link, h5py.HardLink) else link
-    if found is link or (isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)):
-        refuse(f"a {type(found).__name__} whose numbers are not in this file itself")
-    return found
+    actual: Any = stored[key] if isinstance(link, h5py.HardLink) else link
+    if actual is link or (isinstance(actual, h5py.Dataset) and (actual.is_virtual or actual.external)):
+        refuse(f"a {type(actual).__name__} whose numbers are not in this file itself")
+    return actual
 
 
 def filters_of(dataset: h5py.Dataset) -> list[int]:

@@ -67,7 +67,7 @@ DECLARED: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class OrderFit:
     """How well a sequence fits one order; both numbers in diagonals of the persons' bounding boxes."""
 
     order: str
@@ -80,7 +80,7 @@ class Fit:
         return self.midpoint <= MIDPOINT and not self.bone > LONGEST
 
 
-def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequence[Fit]]:
+def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequence[OrderFit]]:
     """The joint order of one sequence, and how well each order of so many joints fits; None where none does.
 
     Args:
@@ -99,7 +99,7 @@ def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequ
     return (chosen.order if chosen.fits else None), fits
 
 
-def fit(order: str, persons: NDArray[np.float64]) -> Fit:
+def fit(order: str, persons: NDArray[np.float64]) -> OrderFit:
     """How well (N, J, 3) persons fit one order. Bones are of those who show most joints, midpoints of all."""
     names = joint_names(order)
     points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
@@ -115,7 +115,7 @@ def fit(order: str, persons: NDArray[np.float64]) -> Fit:
         for joint, (a, b) in MIDPOINTS.get(order, {}).items():
             middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
             apart.append(_median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal))
-    return Fit(order, bone, float(np.nanmax(apart)))
+    return OrderFit(order, bone, float(np.nanmax(apart)))
 
 
 def _median(values: NDArray[np.float64]) -> float:

@@ -166,8 +166,8 @@ def _read_arrays(file: Path) -> dict[str, Any]:
             content = np.load(stream, allow_pickle=False)
             return dict(content) if isinstance(content, NpzFile) else {file.name: content}
     except Exception as error:  # of a damaged file also MemoryError: its header may claim anything
-        found, do = f"{type(error).__name__}: {error}", "Download it again, or save it again without Python objects."
-        raise RawDataError(file, file.suffix, expected="plain NumPy arrays", found=found, do=do) from error
+        arrays, do = f"{type(error).__name__}: {error}", "Download it again, or save it again without Python objects."
+        raise RawDataError(file, file.suffix, expected="plain NumPy arrays", found=arrays, do=do) from error
 
 
 def _array(
@@ -183,15 +183,15 @@ def _array(
     # SciPy's sparse matrix; one of another shape might fill the memory.
     if value is not None and hasattr(value, "toarray") and value.shape == shape:
         value = value.toarray()
-    found = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
+    actual = f"{getattr(value, 'shape', '')} of {getattr(value, 'dtype', type(value).__name__)}"
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = value.reshape(-1) if flat else value
         if value.shape == shape and np.isfinite(value).all():
             return np.ascontiguousarray(value, dtype)
-        found += "" if value.shape != shape else " with nan or inf"
+        actual += "" if value.shape != shape else " with nan or inf"
     do = "Take the file as its authors distribute it (SMPL v1.0 or v1.1, 10 or 300 shape components)."
-    found = "nothing" if value is None else found
-    raise RawDataError(file, key, expected=f"finite numbers of shape {shape}", found=found, do=do)
+    actual = "nothing" if value is None else actual
+    raise RawDataError(file, key, expected=f"finite numbers of shape {shape}", found=actual, do=do)
 
 
 def _shapedirs(file: Path, model: Mapping[str, Any]) -> Floats:
@@ -214,6 +214,6 @@ def _parents(file: Path, model: Mapping[str, Any]) -> Ints:
 def _faces(file: Path, model: Mapping[str, Any]) -> Ints:
     faces: Ints = _array(file, model, "f", (N_FACES, 3)).astype(np.int64)
     if faces.min() < 0 or faces.max() >= N_VERTICES:
-        found, do = f"{faces.min()}..{faces.max()}", "Take the file as its authors distribute it."
-        raise RawDataError(file, "f", expected=f"vertex indices 0..{N_VERTICES - 1}", found=found, do=do)
+        actual, do = f"{faces.min()}..{faces.max()}", "Take the file as its authors distribute it."
+        raise RawDataError(file, "f", expected=f"vertex indices 0..{N_VERTICES - 1}", found=actual, do=do)
     return faces

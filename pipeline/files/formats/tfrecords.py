@@ -74,18 +74,18 @@ def spans(file: Path) -> list[Span]:
     Where that leads no further (a damaged length, a file that ends early, a file that is none or cannot be opened),
     the rest is the last span, and `read` reports what is wrong with it. There is at least one, of an empty file (0, 0).
     """
-    found: list[Span] = []
+    records: list[Span] = []
     start = size = 0
     # What goes wrong here is reported by `read` of the last span. A buffer would read 8 KiB for 12.
     with suppress(OSError, TFRecordError), open_unbuffered(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        while start < size and len(found) < MAX_RECORDS:
+        while start < size and len(records) < MAX_RECORDS:
             stop = _stop(stream, start, size)
-            found.append((start, stop))
+            records.append((start, stop))
             start = stop
-    if start < size or not found:
-        found.append((start, size))
-    return found
+    if start < size or not records:
+        records.append((start, size))
+    return records
 
 
 def read(file: Path, start: int, stop: int) -> bytes:
@@ -95,10 +95,10 @@ def read(file: Path, start: int, stop: int) -> bytes:
     """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        found = _stop(stream, start, size)
-        if found != stop:
+        actual = _stop(stream, start, size)
+        if actual != stop:
             why = f"the file was changed, or has over {MAX_RECORDS} records"
-            raise TFRecordError(f"the record at byte {start} ends at {found}, expected is {stop}: {why}")
+            raise TFRecordError(f"the record at byte {start} ends at {actual}, expected is {stop}: {why}")
         data = stream.read(stop - start - HEADER - FOOTER)
         footer = stream.read(FOOTER)
     if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:

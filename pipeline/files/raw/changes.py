@@ -73,8 +73,8 @@ def parse(text: Stamp) -> dict[str, Input]:
     """The inputs of a stamp, by path. Raises ValueError for any other text."""
     inputs = {}
     for line in text.split("\n") if text else ():
-        kind, _, rest = line.partition(" ")
-        *numbers, path = rest.split(" ", len(NUMBERS.get(kind, ())))
+        kind, _, numbers_and_path = line.partition(" ")
+        *numbers, path = numbers_and_path.split(" ", len(NUMBERS.get(kind, ())))
         if len(numbers) != len(NUMBERS.get(kind, (0,))):
             raise ValueError(f"no line of a stamp: {line!r}")
         inputs[path] = Input(kind, tuple(map(int, numbers)), path)
@@ -84,9 +84,9 @@ def parse(text: Stamp) -> dict[str, Input]:
 def bytes_of_labels(text: Stamp) -> int:
     """How many bytes a video's label and video files have; pictures are not counted, nor what is missing."""
     total = 0
-    for given in parse(text).values():
-        named = dict(zip(NUMBERS[given.kind], given.numbers, strict=True))
-        span = named["stop"] - named["start"] if given.kind == "span" else named.get("size", 0)
+    for file in parse(text).values():
+        named = dict(zip(NUMBERS[file.kind], file.numbers, strict=True))
+        span = named["stop"] - named["start"] if file.kind == "span" else named.get("size", 0)
         total += max(0, span)
     return total
 
@@ -141,9 +141,9 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
     Where it is not known how the video was, one that is not there now.
     """
     inputs = parse(now)
-    after = {path for path, given in inputs.items() if _there(given)}
+    after = {path for path, file in inputs.items() if _there(file)}
     try:
-        before = {path for path, given in parse(was).items() if _there(given)} if isinstance(was, str) else {*inputs}
+        before = {path for path, file in parse(was).items() if _there(file)} if isinstance(was, str) else {*inputs}
     except ValueError:
         before = {*inputs}
     return "" if after - before else min(before - after, default="")

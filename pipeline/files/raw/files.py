@@ -58,8 +58,8 @@ def cached(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         if (function, args) not in cache:
             cache[function, args] = function(*args)  # type: ignore[call-arg]  # kwargs are empty
-        found: R = cache[function, args]
-        return found
+        result: R = cache[function, args]
+        return result
 
     return call
 

@@ -30,11 +30,11 @@ def find(raw: Path, pattern: str, unreadable: Unreadable) -> Iterator[str]:
 
 
 def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unreadable) -> Iterator[str]:
-    name, rest = names[0], names[1:]
+    name, deeper_names = names[0], names[1:]
     if not WILD.search(name):
         path = os.path.join(folder, name)  # noqa: PTH118 - a quarter of a million of these
-        if rest:
-            yield from _find(path, rest, only_folders, unreadable)
+        if deeper_names:
+            yield from _find(path, deeper_names, only_folders, unreadable)
         elif _is_there(path, only_folders, unreadable):
             yield path
         return
@@ -42,9 +42,9 @@ def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unr
     for entry in listed(folder, unreadable):
         if not fits(entry.name) or (entry.name.startswith(".") and not name.startswith(".")):
             continue
-        if rest:
+        if deeper_names:
             if is_folder(entry):
-                yield from _find(entry.path, rest, only_folders, unreadable)
+                yield from _find(entry.path, deeper_names, only_folders, unreadable)
         elif not only_folders or is_folder(entry):
             yield entry.path
 
@@ -105,5 +105,7 @@ def deeper(raw: Path, patterns: Sequence[str], levels: int = 2) -> Path | None:
 
 def packed(raw: Path) -> list[Path]:
     """Archives in a folder and in the folders in it, by name."""
-    found = [Path(e.path) for folder in (raw, *folders_in(raw)) for e in listed(folder, {}) if ARCHIVE.search(e.name)]
-    return sorted(file for file in found if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise
+    archives = [
+        Path(e.path) for folder in (raw, *folders_in(raw)) for e in listed(folder, {}) if ARCHIVE.search(e.name)
+    ]
+    return sorted(file for file in archives if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.commands.maintenance.examine import Examination, examine, examine_body
-from pipeline.datasets.base import Dataset, Part, globs
+from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
@@ -196,7 +196,7 @@ def test_a_reader_that_fails_stops_no_other_examination(tmp_path: Path) -> None:
 
 def test_beside_a_complete_release_archives_may_stay(tmp_path: Path) -> None:
     class Small(Ninth):
-        parts: ClassVar[tuple[Part, ...]] = (Part("tables", ("train/*.csv",), "the lab", known=2),)
+        parts: ClassVar[tuple[ReleasePart, ...]] = (ReleasePart("tables", ("train/*.csv",), "the lab", known=2),)
 
     packed = []
     for file in ("x.zip", "train/a.csv", "train/b.csv"):

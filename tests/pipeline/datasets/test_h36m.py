@@ -324,9 +324,9 @@ def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(r
 @pytest.mark.parametrize(
     ("fits", "told"),
     [
-        ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected numbers of shape (10)"),
-        ({"2": {"1": {"zero": fit_of(0)}}}, "'2/1': expected a map with action, subaction and frame as numbers"),
-        ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "expected a JSON file of fits"),
+        ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected 10 numbers, found 0"),
+        ({"2": {"1": {"zero": fit_of(0)}}}, "'2/1/zero': expected action, subaction and frame as numbers"),
+        ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
 )
 def test_fits_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, fits: Any, told: str) -> None:

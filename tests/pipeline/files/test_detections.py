@@ -265,7 +265,7 @@ def test_the_page_declares_every_format_as_it_is_read() -> None:
     page = Path(__file__).parents[3] / "docs/datasets/videos.md"
     rows = {row[0]: row for line in page.read_text().splitlines() if len(row := line.strip("|").split("|")) == 6}
     modules = {**vars(box_lines), **vars(keypoints_json)}
-    for form in (form for form in modules.values() if type(form).__name__ == "Format"):
+    for form in (form for form in modules.values() if type(form).__name__ == "LabelFormat"):
         (row,) = (row for name, row in rows.items() if form.name in name)
         assert row[2].strip().startswith(str(form.first)), form
         if form.box:

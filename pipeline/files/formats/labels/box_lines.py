@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.json_files import whole
-from pipeline.files.formats.labels.found import DAMAGED, FORMATS, Content, Doubles, Format, Found
+from pipeline.files.formats.labels.found import DAMAGED, FORMATS, Doubles, FoundPerson, LabelContent, LabelFormat
 from pipeline.files.raw.files import read_regular
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
@@ -26,12 +26,12 @@ MOT_PEOPLE: Final = (-1, 1, 2, 7)  # classes of MOT16's truth: no class, pedestr
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
 
-CSV: Final = Format("CSV", first=0, box="x y w h")
-MOT: Final = Format("MOT", first=1, box="x y w h", pixel=1)
-YOLO: Final = Format("YOLO", first=1, box="cx cy w h", of_picture=True)
+CSV: Final = LabelFormat("CSV", first=0, box="x y w h")
+MOT: Final = LabelFormat("MOT", first=1, box="x y w h", pixel=1)
+YOLO: Final = LabelFormat("YOLO", first=1, box="cx cy w h", of_picture=True)
 
 
-def content_of(file: Path) -> Content:
+def content_of(file: Path) -> LabelContent:
     """A clip's boxes in one file: MOT where it begins with a number, else CSV. Raises RawDataError."""
     lines = _lines(file)
     if not lines:
@@ -50,7 +50,7 @@ def _lines(file: Path) -> list[tuple[str, str]]:
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
-def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
+def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     """Columns besides COLUMNS are ignored, and lines may come in any order."""
     with reading(file, "CSV", do=HEADER):
         header, *rows = csv.reader((line for _, line in lines), strict=True)
@@ -71,11 +71,11 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
             found = f"track {track!r} a second time in frame {frame}"
             raise RawDataError(file, key, expected="one box a frame", found=found, do=HEADER)
         seen.add((track, frame))
-        people.append(Found(frame, box=CSV.corners(file, key, _floats(file, key, box)), who=track))
-    return Content(people)
+        people.append(FoundPerson(frame, box=CSV.corners(file, key, _floats(file, key, box)), who=track))
+    return LabelContent(people)
 
 
-def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
+def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     """A confidence of 0 marks what is not to be used, and of 9 columns the eighth is a class, as in MOT16's truth."""
     people, passed_over = [], 0
     for key, line in lines:
@@ -88,11 +88,11 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
         if score == 0 or (len(values) == 9 and values[7] not in MOT_PEOPLE):
             passed_over += 1
             continue
-        people.append(Found(frame, box=box, score=score if 0 < score <= 1 else 1.0, who=None if who < 0 else who))
-    return Content(people, passed_over=passed_over)
+        people.append(FoundPerson(frame, box=box, score=score if 0 < score <= 1 else 1.0, who=None if who < 0 else who))
+    return LabelContent(people, passed_over=passed_over)
 
 
-def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> Content:
+def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
     """YOLO's files, (number, file) each. A class other than 0, COCO's person, is passed over. Raises RawDataError.
 
     What follows a box is known by how many numbers there are, over all lines: one more is an identity where it is a
@@ -113,13 +113,13 @@ def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> Con
                 continue
             n_keypoints.add(n)
             if len(n_keypoints) > 1:
-                found = "lines with them and lines without"
-                raise RawDataError(file, key, expected="keypoints in all lines", found=found, do=FORMATS)
+                actual = "lines with them and lines without"
+                raise RawDataError(file, key, expected="keypoints in all lines", found=actual, do=FORMATS)
             if len(values) == 7 + n:
                 whole(file, key, values[-1], do=FORMATS)
             box = YOLO.corners(file, key, values[1:5], size)
             rows.append((frame, box, _joints(values[5 : 5 + n], size), values[5 + n :]))
-    return Content(list(_people(rows)), passed_over=passed_over)
+    return LabelContent(list(_people(rows)), passed_over=passed_over)
 
 
 def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles | None:
@@ -127,19 +127,19 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles | None:
     if not values:
         return None
     joints = np.array(values).reshape(JOINTS, -1)
-    there = (joints[:, :2] != 0).any(axis=1)
-    score = np.where(there, joints[:, 2] if joints.shape[1] == 3 else 1, 0)
+    actual = (joints[:, :2] != 0).any(axis=1)
+    score = np.where(actual, joints[:, 2] if joints.shape[1] == 3 else 1, 0)
     return np.column_stack([joints[:, :2] * size, score])
 
 
-def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) -> Iterator[Found]:
+def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) -> Iterator[FoundPerson]:
     """What follows box and joints becomes a confidence and an identity."""
     single = [more[0] for *_, more in rows if len(more) == 1]
     identities = bool(single) and all(value >= 1 and value % 1 == 0 for value in single)
     for frame, box, joints, more in rows:
         conf = more[0] if len(more) == 2 or (more and not identities) else 1.0
         who = int(more[-1]) if len(more) == 2 or (more and identities) else None
-        yield Found(frame, joints, None if joints is not None else box, conf, who)
+        yield FoundPerson(frame, joints, None if joints is not None else box, conf, who)
 
 
 def _floats(file: Path, key: str, texts: Sequence[str]) -> list[float]:

@@ -20,7 +20,7 @@ from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
 from pipeline.files.formats.labels import box_lines, keypoints_json
-from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Content, Doubles, Found, Size
+from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Doubles, FoundPerson, LabelContent, Size
 from pipeline.files.formats.labels.keypoints_json import ONE_VIDEO
 from pipeline.files.raw.files import names_in, open_regular
 from pipeline.skeletons import Skeleton, joint_names
@@ -94,8 +94,8 @@ def read_results(file: Path, size: Size | None = None, notes: list[str] | None =
     `size` of the clip's pictures, to which people in pictures of another scale are scaled; that is noted.
     """
     if file.suffix.lower() in UNREAD:
-        expected, found = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
-        raise RawDataError(file, FOLDER, expected=expected, found=found, do=FORMATS)
+        expected, actual = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
+        raise RawDataError(file, FOLDER, expected=expected, found=actual, do=FORMATS)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     text = start not in (b"[", b"{") and file.suffix.lower() != ".json"
@@ -109,8 +109,8 @@ def read_frames(files: Sequence[tuple[int, Path]], size: Size) -> Detections:
     """(number, file) of each frame: YOLO's text, else OpenPose's JSON. Raises RawDataError for another file."""
     if files and files[0][1].suffix == ".txt":
         return _assembled(files[0][1].parent, box_lines.of_pictures(files, size()))
-    found = [person for number, file in files for person in keypoints_json.people_of(file, number)]
-    content = Content(found, [number for number, _ in files], by_number=True)
+    people = [person for number, file in files for person in keypoints_json.people_of(file, number)]
+    content = LabelContent(people, [number for number, _ in files], by_number=True)
     return _assembled(files[0][1].parent if files else Path(), content, dict(files))
 
 
@@ -150,9 +150,9 @@ def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def _assembled(place: Path, content: Content, file_of: dict[int, Path] | None = None) -> Detections:
+def _assembled(place: Path, content: LabelContent, file_of: dict[int, Path] | None = None) -> Detections:
     """People frame by frame, their joints in one order.  `file_of`: a frame's own file, for messages."""
-    by_frame: dict[int, list[Found]] = {}
+    by_frame: dict[int, list[FoundPerson]] = {}
     for one in content.found:
         by_frame.setdefault(one.frame, []).append(one)
     frames = sorted(by_frame)
@@ -184,7 +184,7 @@ def _assembled(place: Path, content: Content, file_of: dict[int, Path] | None = 
     )
 
 
-def _corners(person: Found) -> Doubles:
+def _corners(person: FoundPerson) -> Doubles:
     """(2, 3) a box as two joints."""
     assert person.box is not None
     return np.column_stack([person.box, np.full(2, person.score)])
@@ -199,8 +199,8 @@ def _ordered(place: Path, points: Sequence[Doubles], names: Sequence[str] | None
     used = [j for j, name in enumerate(ours) if name is not None and name not in ours[:j]]
     if len(used) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(DECLARED)}"
-        found = f"{len(used)} among {', '.join(names)[:200]}"
-        raise RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order")
+        actual = f"{len(used)} among {', '.join(names)[:200]}"
+        raise RawDataError(place, "joints", expected=expected, found=actual, do=EXPORT, reason="unknown_joint_order")
     skeleton = tuple(str(ours[j]) for j in used)
     return "coco" if skeleton == joint_names("coco") else skeleton, [persons[:, used] for persons in points]
 

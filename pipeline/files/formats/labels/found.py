@@ -36,7 +36,7 @@ BOXES: Final = {  # two points of a box as it is written -> its upper left and l
 LARGEST_SHARE: Final = 1.5  # of the picture; a box that is cut off may reach out a little, one in pixels is far larger
 
 
-class Found(NamedTuple):
+class FoundPerson(NamedTuple):
     """One person in one picture."""
 
     frame: int  # from 0; or a picture's number (`Content.by_number`)
@@ -47,10 +47,10 @@ class Found(NamedTuple):
 
 
 @dataclass(slots=True)
-class Content:
+class LabelContent:
     """What one file, or a folder of files, holds of one video."""
 
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundPerson] = field(default_factory=list)
     frames: list[int] | None = None  # those that the detector has looked at, if the format has them
     joints: Sequence[str] | None = None  # the names that the file declares
     by_number: bool = False  # frames are the numbers of pictures, which may begin anywhere
@@ -59,7 +59,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class LabelFormat:
     """How a format counts frames and writes boxes."""
 
     name: str

@@ -22,9 +22,10 @@ those of the last subject only: videos come subject by subject.
 from __future__ import annotations
 
 import functools
+from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 from xml.etree.ElementTree import Element, fromstring
 
 import ijson
@@ -44,6 +45,7 @@ MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # of CDF, versions 3 
 XML_AGAIN: Final = "Take metadata.xml from the release's software again."
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
+MAX_DEPTH: Final = 16  # maps and lists in each other; the format of fits has five
 FITS_AGAIN: Final = "Download the fits again."
 
 
@@ -77,10 +79,10 @@ def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
 
     def section(key: str) -> Element:
-        if (found := root.find(key)) is None:
-            there = sorted({child.tag for child in root})[:20]
-            raise RawDataError(file, key, expected="this element", found=f"only {there}", do=XML_AGAIN)
-        return found
+        if (element := root.find(key)) is None:
+            tags = sorted({child.tag for child in root})[:20]
+            raise RawDataError(file, key, expected="this element", found=f"only {tags}", do=XML_AGAIN)
+        return element
 
     cameras = [_text(cell) for cell in section("dbcameras/index2id")]
     if tuple(cameras) != CAMERAS:
@@ -110,7 +112,7 @@ def _text(cell: Element) -> str:
     return (cell.text or "").strip()
 
 
-class Fit(NamedTuple):
+class SmplFit(NamedTuple):
     """The fitted frames of one sequence, N of them."""
 
     frame_index: NDArray[np.int64]  # (N,) strictly increasing
@@ -118,49 +120,75 @@ class Fit(NamedTuple):
     betas: NDArray[np.float32]  # (N, 10)
 
 
-def load_fits(file: Path) -> Mapping[tuple[int, int], Fit]:
+def load_fits(file: Path) -> Mapping[tuple[int, int], SmplFit]:
     """(action, subaction) -> fit, of one subject. Raises RawDataError for a file that holds something else."""
-    found = _cached_fits(file, state_of(file))
-    if isinstance(found, RawDataError):
-        raise found
-    return found
-
-
-@functools.lru_cache(maxsize=1)
-def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int], Fit] | RawDataError:  # noqa: ARG001
-    """The fits, or why not: that is kept too, since a subject has 120 videos and a damaged file may be long."""
-    fits: dict[tuple[int, int], Fit] = {}
-    try:
-        with reading(file, "a JSON file of fits", do=FITS_AGAIN), open_regular(file) as stream:
-            for action, subactions in ijson.kvitems(stream, "", use_float=True):  # one action's in memory at a time
-                for subaction, frames in _entries(file, action, subactions):
-                    fits[int(action), int(subaction)] = _fit(file, f"{action}/{subaction}", frames)
-    except RawDataError as error:
-        return error
+    fits = _cached_fits(file, state_of(file))
+    if isinstance(fits, RawDataError):
+        raise fits
     return fits
 
 
-def _fit(file: Path, place: str, frames: object) -> Fit:
-    """The fit of one sequence, in the order of frames; of a frame that is there twice, the last."""
-    rows: dict[int, list[NDArray[np.float32]]] = {}
-    for frame, values in _entries(file, place, frames):
-        rows[int(frame)] = []
-        for name, n in LENGTHS.items():
-            key, stored = f"{place}/{frame}/{name}", values.get(name) if isinstance(values, dict) else None
-            with np.errstate(over="ignore"):  # beyond float32: infinite, and not used
-                rows[int(frame)].append(numbers(file, key, stored, (n,), do=FITS_AGAIN).astype(np.float32))
-    index = sorted(rows)
-    pose, betas = (np.reshape([rows[frame][k] for frame in index], (-1, n)) for k, n in enumerate(LENGTHS.values()))
-    return Fit(np.array(index, np.int64), pose, betas)
+@functools.lru_cache(maxsize=1)
+def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int], SmplFit] | RawDataError:  # noqa: ARG001
+    """The fits, or why not: that is kept too, since a subject has 120 videos and a damaged file may be long."""
+    rows: dict[tuple[int, int], tuple[array[int], array[float], array[float]]] = {}
+    try:
+        with reading(file, "a JSON file of fits", do=FITS_AGAIN), open_regular(file) as stream:
+            for action, subaction, frame, values in _frames(file, stream):
+                frames, poses, betas = rows.setdefault((action, subaction), (array("q"), array("f"), array("f")))
+                frames.append(frame)
+                poses.extend(values["pose"])
+                betas.extend(values["shape"])
+    except RawDataError as error:
+        return error
+    return {action: _fit(*arrays) for action, arrays in rows.items()}
 
 
-def _entries(file: Path, place: str, content: object) -> Iterator[tuple[str, Any]]:
-    """What a map of numbers holds: by action, by subaction, by frame."""
-    action_or_subaction = place.rpartition("/")[2]
-    if not isinstance(content, dict) or not all(map(is_number, (action_or_subaction, *content))):
-        expected = "a map with action, subaction and frame as numbers"
-        raise RawDataError(file, place, expected=expected, found="other keys", do=FITS_AGAIN)
-    yield from content.items()
+def _fit(frames: array[int], *values: array[float]) -> SmplFit:
+    """In the order of frames; of a frame that is there twice, the last."""
+    stored = np.frombuffer(frames, np.int64)
+    index, last = np.unique(stored[::-1], return_index=True)
+    row = len(stored) - 1 - last
+    return SmplFit(index, *(np.frombuffer(v, np.float32).reshape(len(stored), -1)[row] for v in values))
+
+
+def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict[str, list[float]]]]:
+    """action, subaction, frame, and the lists of LENGTHS, of every fitted frame, in the file's order."""
+    path: list[str] = []  # the key that each of the open maps is at
+    n_lists = 0  # open ones
+    values: dict[str, list[float]] = {name: [] for name in LENGTHS}
+    for event, value in ijson.basic_parse(stream, use_float=True):
+        if event == "number":
+            if len(path) == 4 and path[3] in values:
+                values[path[3]].append(value)
+                if len(values[path[3]]) > LENGTHS[path[3]]:
+                    _require_whole(file, path, values)
+        elif event == "map_key":
+            path[-1] = value
+        elif event == "start_map":
+            path.append("")
+        elif event == "end_map":
+            path.pop()
+            if len(path) == 3 and any(values.values()):
+                if not all(map(is_number, path)):
+                    expected = "action, subaction and frame as numbers"
+                    raise RawDataError(file, "/".join(path), expected=expected, found="other keys", do=FITS_AGAIN)
+                _require_whole(file, path, values)
+                action, subaction, frame = map(int, path)
+                yield action, subaction, frame, values
+                values = {name: [] for name in LENGTHS}
+        elif event in ("start_array", "end_array"):
+            n_lists += 1 if event == "start_array" else -1
+        if len(path) + n_lists > MAX_DEPTH or (n_lists and not path):
+            where = "/".join(path[:3])
+            raise RawDataError(file, where, expected="maps, and lists of numbers", found="other lists", do=FITS_AGAIN)
+
+
+def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]]) -> None:
+    for name, n in LENGTHS.items():
+        if len(values[name]) != n:
+            key, found = "/".join([*path[:3], name]), f"{len(values[name])}"
+            raise RawDataError(file, key, expected=f"{n} numbers", found=found, do=FITS_AGAIN)
 
 
 def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:

@@ -20,10 +20,10 @@ from pipeline.files.formats.labels.found import (
     EXPORT,
     FORMATS,
     NUMBERS,
-    Content,
     Doubles,
-    Format,
-    Found,
+    FoundPerson,
+    LabelContent,
+    LabelFormat,
     Size,
     joints_of,
 )
@@ -34,13 +34,13 @@ IN_PICTURE: Final = "Take the 2D detector's output, x and y in pixels: a pose li
 COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
-RESULTS: Final = Format("AlphaPose's and COCO's results", first=0, box="x y w h")
-COCO: Final = Format("COCO's JSON", first=0, box="x y w h")
-INFERENCER: Final = Format("MMPose's inferencer", first=0)  # enumerate() over the frames
-DEMO: Final = Format("MMPose's demo", first=1)  # counts a frame before it is looked at
+RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
+COCO: Final = LabelFormat("COCO's JSON", first=0, box="x y w h")
+INFERENCER: Final = LabelFormat("MMPose's inferencer", first=0)  # enumerate() over the frames
+DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it is looked at
 
 
-def content_of(file: Path, size: Size | None = None) -> Content:
+def content_of(file: Path, size: Size | None = None) -> LabelContent:
     """A clip's people in one file, in pixels of a picture of `size`. Raises RawDataError for any other file."""
     content = load_json(file, do=DAMAGED)
     if isinstance(content, dict) and "instance_info" in content:
@@ -60,20 +60,20 @@ def content_of(file: Path, size: Size | None = None) -> Content:
     return _results(file, content)
 
 
-def people_of(file: Path, frame: int) -> list[Found]:
+def people_of(file: Path, frame: int) -> list[FoundPerson]:
     """Everybody in one of OpenPose's `--write_json` files. Raises RawDataError for another file."""
     content = load_json(file, do=DAMAGED)
     people = content.get("people") if isinstance(content, dict) else None
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
         raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=FORMATS)
     keys = ["pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d" for person in people]  # 1.0's first
-    return [Found(frame, joints_of(file, key, p.get(key))) for key, p in zip(keys, people, strict=True)]
+    return [FoundPerson(frame, joints_of(file, key, p.get(key))) for key, p in zip(keys, people, strict=True)]
 
 
 # ---------------------------------------------------------------------------------- AlphaPose's list, COCO's results
 
 
-def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> Content:
+def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
     """One list of people, each with its picture; those of COCO's other categories are passed over."""
     people = [result for result in results if result.get("category_id", 1) == 1]
     found, before = [], ""
@@ -86,14 +86,14 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> Content:
             raise RawDataError(file, "image_id", expected=expected, found=both, do=ONE_VIDEO)
         if "keypoints" in result or "bbox" not in result:
             joints = joints_of(file, "keypoints", result.get("keypoints"))
-            found.append(Found(frame, joints, who=_identity(file, result)))
+            found.append(FoundPerson(frame, joints, who=_identity(file, result)))
         else:
             box = RESULTS.corners(file, "bbox", result["bbox"])
             score = _score(file, result)
-            found.append(Found(frame, box=box, score=score, who=_identity(file, result)))
+            found.append(FoundPerson(frame, box=box, score=score, who=_identity(file, result)))
     if not any(one.who for one in found):  # where it did not track, all are 0; its trackers count from 1
         found = [one._replace(who=None) for one in found]
-    return Content(found, by_number=True, passed_over=len(results) - len(people))
+    return LabelContent(found, by_number=True, passed_over=len(results) - len(people))
 
 
 def _score(file: Path, result: Mapping[str, Any]) -> float:
@@ -130,7 +130,7 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
 # --------------------------------------------------------------------------------------------------- COCO's object
 
 
-def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> Content:
+def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelContent:
     """`images`, `annotations`, and `categories`, of which the one with keypoints names the joints.
 
     A picture's frame is its `frame_index`, or else the number in which its `file_name` ends. A joint's score is its
@@ -156,8 +156,8 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> Content:
             raise RawDataError(
                 file, f"{key}.image_id", expected="the id of one of images", found=str(image_id), do=FORMATS
             )
-        other = persons and "category_id" in entry and entry["category_id"] not in persons
-        if other or entry.get("iscrowd") == 1:
+        annotation = persons and "category_id" in entry and entry["category_id"] not in persons
+        if annotation or entry.get("iscrowd") == 1:
             passed_over += 1
             continue
         scale = scale_of[image_id]
@@ -165,12 +165,12 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> Content:
         if "keypoints" in entry or "bbox" not in entry:
             joints = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
             joints = _scored(file, key, joints, entry.get("keypoint_scores")) * [*scale, 1]
-            found.append(Found(frame_of[image_id], joints, who=who))
+            found.append(FoundPerson(frame_of[image_id], joints, who=who))
         else:
             box = COCO.corners(file, f"{key}.bbox", entry["bbox"]) * scale
-            found.append(Found(frame_of[image_id], box=box, score=_score(file, entry), who=who))
+            found.append(FoundPerson(frame_of[image_id], box=box, score=_score(file, entry), who=who))
     numbered = not all("frame_index" in image for image in images)
-    people = Content(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
+    people = LabelContent(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
         shape = f"{scaled[0]['width']:.0f} x {scaled[0]['height']:.0f} px"
         people.notes.append(f"keypoints of {len(scaled)} frames are of pictures of {shape}: scaled to the clip's size")
@@ -225,7 +225,7 @@ def _scored(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
 # --------------------------------------------------------------------------------------------------------- MMPose's
 
 
-def _mmpose(form: Format, file: Path, key: str, frames: object, meta: object) -> Content:
+def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: object) -> LabelContent:
     """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose writes the same.
 
     The joints' names are in `keypoint_id2name`, where `meta` has them. Older inferencers list the instances alone.
@@ -245,10 +245,12 @@ def _mmpose(form: Format, file: Path, key: str, frames: object, meta: object) ->
         frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
         looked_at.append(frame)
         people = records(file, f"{where}.instances", entry if alone else entry["instances"], do=FORMATS)
-        found += [Found(frame, **_instance(file, f"{where}.instances[{k}]", p, names)) for k, p in enumerate(people)]
+        found += [
+            FoundPerson(frame, **_instance(file, f"{where}.instances[{k}]", p, names)) for k, p in enumerate(people)
+        ]
     if len(set(looked_at)) != len(looked_at):
         raise RawDataError(file, key, expected="each frame once", found="one twice", do=ONE_VIDEO)
-    return Content(found, sorted(looked_at), names)
+    return LabelContent(found, sorted(looked_at), names)
 
 
 def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
