@@ -83,11 +83,10 @@ class Split:
 
 
 class Shards:
-    """What extraction asks of `cache.StreamShards`; it has every row whose key a `had` is true of."""
+    """What extraction asks of `cache.StreamShards`; it has no row."""
 
-    def __init__(self, split: Split, stream: Any, had: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
-        self._split, self._stream, self._had = split, stream, had
-        self.opened: list[int] = []
+    def __init__(self, split: Split, stream: Any) -> None:
+        self._split, self._stream = split, stream
 
     @property
     def pending(self) -> list[int]:
@@ -100,7 +99,6 @@ class Shards:
         return self._split.manifest["geometry"]["rows_per_shard"]
 
     def rows(self, shard: int) -> range:
-        self.opened.append(shard)
         return range(shard * self._size, min((shard + 1) * self._size, self._split.n_rows))
 
     def live(self, shard: int) -> np.ndarray:
@@ -108,15 +106,12 @@ class Shards:
         return live
 
     def carried(self, keys: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
-        had = np.zeros(len(keys), bool) if self._had is None else self._had(keys)
-        if self._stream.dim == 0:
-            return had, [b"carried" * bool(one) for one in had], had.astype(np.uint8)
-        data = np.where(had[:, None], -1.0, np.nan).astype(self._stream.dtype)
-        return had, np.repeat(data, self._stream.dim, axis=1), had.astype(np.uint8)
+        return self.kept(0, keys)
 
     def kept(self, shard: int, keys: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
         n, dim = len(keys), self._stream.dim
-        return np.zeros(n, bool), np.zeros((n, dim) if dim else n), np.zeros(n, np.uint8)
+        values = np.full((n, dim), np.nan) if dim else np.array([b""] * n, object)
+        return np.zeros(n, bool), values, np.zeros(n, np.uint8)
 
     def checkpoint(self, *_: Any) -> None:
         """What is interrupted here is not gone on with."""

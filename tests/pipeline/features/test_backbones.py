@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features.networks import backbones
-from pipeline.features.weights import WeightsSpec
+from pipeline.features.weights import NetworkWeights, WeightsSpec
 
 pytestmark = pytest.mark.usefixtures("small_backbone")
 
@@ -62,6 +62,8 @@ def test_a_checkpoint_with_other_tensors_is_refused(network: torch.nn.Module, tm
 def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         load(text)
+    with pytest.raises(ConfigError, match=f"weights '{text}'"):
+        NetworkWeights.parse(text)
 
 
 def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

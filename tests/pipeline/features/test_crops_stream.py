@@ -45,15 +45,6 @@ def test_a_row_holds_its_own_crop(root: Path, penn: Any, into: Any) -> None:
     assert cache.verify(root).ok
 
 
-def test_quality_is_what_it_says_and_part_of_what_the_stream_is(penn: Any, root: Path, into: Any) -> None:
-    extract_crops(root, into)
-    extract_crops(root, into, quality=30, name="small")
-    fine, coarse = (sum(map(len, penn.split.blobs(name, np.arange(24)))) for name in ("crops", "small"))
-    assert coarse < fine / 2
-    with pytest.raises(PipelineError, match="quality was 95, is 30"):
-        extract_crops(root, into, quality=30)
-
-
 def test_a_picture_that_could_not_be_read_stays_so(root: Path, penn: Any, into: Any, network: Any) -> None:
     shutil.rmtree(root)
     picture = penn.frames("0003") / "000003.jpg"

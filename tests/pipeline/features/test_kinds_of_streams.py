@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import cache
 from cache import CropPolicy, Jitter
@@ -20,11 +19,9 @@ from pipeline import crops, homography
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract_together
-from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, PairStream
-from pipeline.features.streams.pr_vipe import EmbeddingWeights
 from tests.pipeline.features.conftest import write_split
 
 SPLIT = "toy/train"
@@ -287,25 +284,6 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
     of_crops = [done[name].computed for name in ("colour", "crops")]
     found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe"))]
     assert found == [expected[0], expected[0], *expected[1:]]
-
-
-def test_a_corrected_keypoint_recomputes_its_embedding_and_other_weights_all(toy: Toy, tmp_path: Path) -> None:
-    def spec(seed: int) -> StreamSpec:
-        torch.manual_seed(seed)
-        file = tmp_path / f"{seed}.pt"
-        torch.save({"pr_vipe_state_dict": PrVIPE(hidden=8).state_dict(), "stand_in": True}, file)
-        return StreamSpec("trained", streams.get("pr_vipe", weights=EmbeddingWeights("file", str(file))))
-
-    toy.extract(spec(0))
-    before = toy.rows("features/trained")
-    toy.convert(_label)
-    shutil.rmtree(toy.raw)  # there are no pixels to read
-    assert toy.extract(spec(0))["trained"].computed == 1
-    after = toy.rows("features/trained")
-    changed = [(name, row) for name in after for row in np.flatnonzero((after[name] != before[name]).any(1))]
-    assert changed == [("a/1", 4)]
-    others = extract_together([plan_extraction(toy.root, SPLIT, spec(1), replace=True)])
-    assert [done.computed for done in others] == [ROWS]
 
 
 def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -> None:

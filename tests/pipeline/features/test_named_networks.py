@@ -20,7 +20,6 @@ from torchvision import models
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import networks, streams
-from pipeline.features.networks import cpu
 from pipeline.features.streams import Machine, NumberStream, network
 from pipeline.features.weights import NetworkWeights
 
@@ -140,12 +139,6 @@ def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], w
         stream("torchvision", weights, **options).load(CPU, None)
 
 
-@pytest.mark.parametrize("text", ["best", "file:", "untrained:x", "spin:model.pt"])
-def test_weights_of_no_kind_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"weights '{text}'"):
-        NetworkWeights.parse(text)
-
-
 def test_offline_it_names_the_file_and_where_to_put_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def offline(*_: object, **__: object) -> None:
         raise URLError("no network")
@@ -230,12 +223,6 @@ def test_fast_features_point_where_exact_ones_do(monkeypatch: pytest.MonkeyPatch
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     assert np.abs(a - b).max() > 0
     np.testing.assert_array_equal(fast(crops[::-1].copy())[::-1], b)
-
-
-@pytest.mark.skipif(cpu.bf16_is_native(), reason="this CPU has bf16")
-def test_a_cpu_without_bf16_computes_fast_features_in_fp32() -> None:
-    found = stream("torchvision", network="resnet18", crop=CropPolicy(size=64), precision="fast", dim=512)
-    assert found.load(CPU, None).provenance["arithmetic"] == "fp32, layer by layer"
 
 
 # -------------------------------------------------------------------------------------------------- timm

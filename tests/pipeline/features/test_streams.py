@@ -65,13 +65,6 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
     assert streams.of_identity({**written, "shades": 3}) is None  # of another version of it
 
 
-def test_of_weights_in_a_file_only_their_user_can_say_where_they_are(tmp_path: Path) -> None:
-    (tmp_path / "r.pt").write_bytes(b"weights")
-    identity = ResNet50(weights=WeightsSpec("file", str(tmp_path / "r.pt"))).identity()
-    assert str(tmp_path) not in json.dumps(identity)
-    assert streams.of_identity(identity) is None
-
-
 @pytest.mark.parametrize(
     ("kind", "options", "told"),
     [
@@ -132,6 +125,7 @@ def test_a_crop_comes_back_as_it_looked(crop: np.ndarray) -> None:
         stream = Crops(quality=quality)
         back = stream.decode(stream.encode(crop))
         assert (back.shape, back.dtype) == ((224, 224, 3), np.uint8)
+        assert stream.encode(np.asfortranarray(crop)) == stream.encode(crop)
         errors.append(np.abs(back.astype(int) - crop).mean())
     assert errors[0] > errors[1] > errors[2]
     assert errors[1] < 2
@@ -145,11 +139,6 @@ def test_colours_keep_their_resolution_and_their_order() -> None:
     assert np.abs(back - stripes).max() < 20
     halved = cv2.imencode(".jpg", stripes[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     assert np.abs(Crops.decode(halved).astype(int) - stripes).max() > 100
-
-
-def test_the_same_crop_gives_the_same_bytes(crop: np.ndarray) -> None:
-    assert Crops().encode(crop) == Crops().encode(np.asfortranarray(crop)) == Crops(quality=95).encode(crop.copy())
-    assert Crops(quality=94).encode(crop) != Crops().encode(crop)
 
 
 def test_no_crop_takes_more_than_its_pixels_do() -> None:
