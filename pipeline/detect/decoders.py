@@ -79,9 +79,9 @@ class Decoders:
         self._env = {VIDEO_THREADS: str(threads)}
         self._waiting: dict[str, list[DecodedBatch]] = {}  # open clip -> received and not taken, in order
 
-    def batches(self, clips: Iterator[Task]) -> Generator[DecodedBatch]:
-        """All frames of (clip, first frame): of each clip in order; clips side by side, the earliest one preferred."""
-        jobs = (self._tasks(clip, start) for clip, start in clips)
+    def batches(self, clips: Iterator[str]) -> Generator[DecodedBatch]:
+        """All frames of clips: of each in order; clips side by side, the earliest one preferred."""
+        jobs = map(self._tasks, clips)
         works = [Decoding(self._raw, self._size)] * self._n
         with Pool[Task, DecodedBatch](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
@@ -100,9 +100,9 @@ class Decoders:
                         del self._waiting[batch.clip]
                     yield batch
 
-    def _tasks(self, clip: str, start: int) -> Iterator[Task | None]:
+    def _tasks(self, clip: str) -> Iterator[Task | None]:
         """Batches of one clip, none while one is waiting here, to its end."""
-        self._waiting[clip] = []
+        start, self._waiting[clip] = 0, []
         while (batches := self._waiting.get(clip)) is not None and not any(batch.ended for batch in batches):
             if batches:
                 yield None

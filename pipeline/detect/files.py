@@ -11,14 +11,13 @@ keypoints reads it; `pipeline.files.formats.labels.detections` does here.
 
 `.provenance` is how fast the run over the most frames was, when and where; `plan` forecasts by it.
 
-While a clip is being computed, its parts are in `.parts/<clip>.json/`: a part is the JSON text of some frames, and
-names the fingerprint that it belongs to. `failed.json` there is why a clip has no file.
+While a clip is being computed, the text of its people is in `.parts/<clip>.json/annotations`; a killed run begins with
+that clip again. `failed.json` there is why a clip has no file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import shutil
 import socket
@@ -26,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +38,7 @@ from pipeline.skeletons import bones, joint_names
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
 PARTS: Final = ".parts"
+ANNOTATIONS: Final = "annotations"
 FAILED: Final = "failed.json"
 PROVENANCE: Final = ".provenance"
 SEEN: Final = 0.3
@@ -47,23 +47,8 @@ END: Final = b"}]}\n"  # of a file, and of nothing that is cut off: all lines be
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Some frames in a row."""
-
-    start: int
-    n_frames: int  # of the clip, as far as this part goes
-    differences: list[float]  # of each frame from the one before: pipeline.files.pixels.cuts
-    last: list[float]  # colours of the last frame
-    undecoded: list[int]  # frames
-    n_persons: int
-    size: tuple[int, int]  # width, height px of its frames; (0, 0) where none was decoded
-    images: str  # JSON, without brackets
-    annotations: str
-
-
-@dataclass(frozen=True, slots=True)
 class ClipFiles:
-    """The file of one clip, and its parts."""
+    """The file of one clip, and its folder while it is computed."""
 
     out: Path
     clip: str  # path below the raw folder
@@ -109,26 +94,19 @@ class ClipFiles:
 
     def fail(self, why: str) -> None:
         """Remember why the clip has no file."""
+        (self.folder / ANNOTATIONS).unlink(missing_ok=True)
         write_atomic(self.folder / FAILED, json.dumps({"fingerprint": self.fingerprint, "why": why}).encode())
 
-    def parts(self) -> Iterator[Part]:
-        """Those that are finished, from frame 0 on without a gap. Parts of another fingerprint are none."""
-        start = 0
-        while (part := self._part(start)) is not None:
-            yield part
-            start = part.n_frames
+    def people(self) -> IO[bytes]:
+        """The empty file for the text of the clip's people, in the order of the frames, with a comma before each."""
+        make_folder(self.folder)
+        return (self.folder / ANNOTATIONS).open("w+b")
 
-    def write_part(self, part: Part) -> None:
-        """Keep some frames: a killed run goes on after them."""
-        values = {name: getattr(part, name) for name in Part.__slots__}
-        text = json.dumps({"fingerprint": self.fingerprint} | values, separators=(",", ":"))
-        write_atomic(self.folder / f"{part.start:09d}.json", text.encode())
-
-    def finish(self, info: dict[str, Any], last: Part) -> None:
-        """Make the clip's file of its parts, one part in memory at a time, and of the last one; remove them."""
+    def finish(self, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> None:
+        """Make the clip's file: its decoded frames, and the text of its people."""
         make_folder(self.file.parent)
         temporary = self.file.with_name(f".{self.file.name}.tmp")
-        write_synced(temporary, self._text(info, last))
+        write_synced(temporary, self._text(info, frames, people))
         publish(temporary, self.file)
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # other clips' parts are there
@@ -137,23 +115,21 @@ class ClipFiles:
                     break
                 folder.rmdir()
 
-    def _part(self, start: int) -> Part | None:
-        values = _object(self.folder / f"{start:09d}.json")
-        if values.pop("fingerprint", None) != self.fingerprint:
-            return None
-        width, height = values.pop("size")
-        return Part(**values, size=(width, height))
-
-    def _text(self, info: dict[str, Any], last: Part) -> Iterator[bytes]:
+    def _text(self, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> Iterator[bytes]:
         yield _first_line({"description": MADE_BY, "fingerprint": self.fingerprint} | info)
-        for key in ("images", "annotations"):
-            yield f'"{key}": ['.encode()
-            comma = ""
-            for part in itertools.chain(self.parts(), [last]):
-                if text := getattr(part, key):
-                    yield f"{comma}\n{text}".encode()
-                    comma = ","
-            yield b"\n],\n"
+        yield b'"images": ['
+        comma = b""
+        for t in frames:
+            image = {"id": t + 1, "frame_index": t, "file_name": f"{self.clip}/{t:09d}.jpg"}  # COCO's ids begin with 1
+            size = {"width": info["width"], "height": info["height"]}
+            yield comma + b"\n" + json.dumps(image | size).encode()
+            comma = b","
+        yield b'\n],\n"annotations": ['
+        people.seek(0)
+        people.read(1)  # the first comma
+        while text := people.read(1 << 20):
+            yield text
+        yield b"\n],\n"
         skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
         side = {"l": "left", "r": "right"}  # as COCO itself calls the joints: left_eye
         names = [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
@@ -225,23 +201,13 @@ def read_info(file: Path) -> dict[str, Any]:
     return info if isinstance(info, dict) else {}
 
 
-def images_text(clip: str, frames: Sequence[int], size: tuple[int, int]) -> str:
-    """JSON of pictures, without brackets. Their ids are COCO's, which begin with 1."""
-    return ",\n".join(
-        json.dumps(
-            {"id": t + 1, "frame_index": t, "file_name": f"{clip}/{t:09d}.jpg", "width": size[0], "height": size[1]}
-        )
-        for t in frames
+def people_text(frame: int, people: People, n_before: int) -> bytes:
+    """JSON of the people in a frame, with a comma before each; their ids count from those before."""
+    rows = zip(people.boxes, people.scores, people.keypoints, strict=True)
+    texts = (
+        _annotation(n_before + i, frame, box, float(score), joints) for i, (box, score, joints) in enumerate(rows, 1)
     )
-
-
-def annotations_text(frames: Sequence[int], found: Sequence[People], first_id: int) -> str:
-    """JSON of the people in these frames, without brackets; ids count from `first_id`."""
-    rows: list[dict[str, Any]] = []
-    for frame, people in zip(frames, found, strict=True):
-        for box, score, joints in zip(people.boxes, people.scores, people.keypoints, strict=True):
-            rows.append(_annotation(first_id + len(rows), frame, box, float(score), joints))
-    return ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return b"".join(b",\n" + json.dumps(text, separators=(",", ":")).encode() for text in texts)
 
 
 def _annotation(

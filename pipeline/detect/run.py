@@ -1,32 +1,123 @@
 """People in every frame of a folder of clips, one file a clip.  [pixels -> raw keypoints] -> tracks
 
-By this process, or by a Dask cluster or one process a device: their tasks are one clip, or a few short ones. A worker
-decodes, detects and writes as this process does, into the folder that all of them see: a lost worker's clip is
-continued by another from its last part.
+By this process with processes that decode, or by a Dask cluster or one process a device, whose tasks are one clip or a
+few short ones: each decodes, detects and writes as this process does, into the folder that all of them see.
+
+Pictures of equal size go to the detector together, of whatever clips. What was found is written as it comes, so memory
+does not grow with a clip's length. A killed run begins with the clips again that it was in; a clip that cannot be
+decoded costs itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from cache.storage.atomic import WriterLock
 from pipeline import cluster
+from pipeline.cli.console import rate
+from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import FEW, count
 from pipeline.detect import load
-from pipeline.detect.base import Detect, Detector
-from pipeline.detect.engine import Machine, Report, Run, n_frames_stated
-from pipeline.detect.files import PARTS, ClipFiles, note_speed
+from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect.decoders import DecodedBatch, Decoders
+from pipeline.detect.files import PARTS, ClipFiles, note_speed, people_text
 from pipeline.detect.plan import DetectionPlan, plan_detection
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.pixels.cuts import Histogram, cuts, difference
+from pipeline.files.pixels.frames import Image, Video
+from pipeline.files.raw.files import file_digest
+from pipeline.processes import TIMEOUT
 from pipeline.processes.devices import Devices
 
-__all__ = ["Machine", "Report", "detect_clips", "detect_planned"]
-
 MOST_CLIPS: Final = 16  # in a task
+WAITING: Final = 4  # batches of pictures of several sizes that may wait until there are enough of one size
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the clips."""
+
+    done: int = 0  # clips computed
+    up_to_date: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)  # clip -> what it was called when it was computed
+    orphans: list[str] = field(default_factory=list)  # files of clips that are gone
+    problems: dict[str, str] = field(default_factory=dict)  # clip -> why it has no file
+    frames: int = 0  # computed now
+    persons: int = 0
+    undecoded: int = 0  # frames within clips
+    decoding: float = 0.0  # s that the network waited for frames
+    seconds: float = 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """What most of the time went into: decode or model."""
+        return "decode" if self.decoding > self.seconds / 2 else "model"
+
+    def add(self, other: Report) -> None:
+        """Count what another process did."""
+        for name in ("done", "frames", "persons", "undecoded", "decoding"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.problems |= other.problems
+
+    @property
+    def doubts(self) -> list[str]:
+        """What should be looked at, besides `problems`."""
+        messages = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
+        if self.orphans:
+            first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
+            which = f"{count(len(self.orphans), 'file')} of clips that are gone: {first}"
+            messages.append(f"{which}. Put the clips back, or remove the files.")
+        return messages
+
+    def __str__(self) -> str:
+        """4 clips: 812 persons in 400 frames (31 frames/s, bottleneck: model)"""
+        speed = f"{rate(self.frames / max(self.seconds, 1e-3), 'frame')}, bottleneck: {self.bottleneck}"
+        people = f"{count(self.persons, 'person')} in {count(self.frames, 'frame')}"
+        renamed = f", {len(self.renamed):,} renamed" if self.renamed else ""
+        return f"{count(self.done, 'clip')}{renamed}: {people}" + (f" ({speed})" if self.frames else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        rate = round(self.frames / max(self.seconds, 1e-3), 2) if self.frames else 0.0
+        return asdict(self) | {"frames_a_second": rate, "bottleneck": self.bottleneck if self.frames else ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """With what it is done. None of it decides a result."""
+
+    device: str = "auto"
+    batch_size: int = 0  # pictures at once; 0: the detector's own
+    workers: int = 0  # processes that decode; 0: one a core
+    timeout: float = TIMEOUT  # s without progress after which decoding is given up
+    devices: tuple[str, ...] = ()  # a process for each, in the place of `device`
+
+    def on(self, device: str) -> Machine:
+        """What the process of one of `devices` may take: its share of the cores. All of it for ""."""
+        workers = max(1, cores(self.workers) // len(self.devices)) if device else 0
+        return replace(self, device=device, workers=workers, devices=()) if device else self
+
+
+def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
+    """How many frames the clips have by their headers."""
+    return sum(_stated(raw, files.clip) for files in todo)
+
+
+def _stated(raw: Path, clip: str) -> int:
+    try:
+        return Video(raw, clip).header().n_frames or 0
+    except PipelineError:
+        return 0
 
 
 def detect_clips(
@@ -62,7 +153,7 @@ def detect_planned(
             if not todo:
                 pass
             elif scheduler is None and not machine.devices:
-                Run(plan, machine, todo, report, load(plan.detector, machine.device), progress).over()
+                DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).over()
             else:
                 run_parallel(scheduler, plan, machine, todo, report, progress)
         finally:
@@ -102,10 +193,172 @@ def _on_worker(
 ) -> Report:
     report, machine = Report(), machine.on(device)
     detect = _loaded(plan.detector, machine.device)
-    Run(plan, machine, todo, report, detect, lambda done, total, message="": alive()).over()  # noqa: ARG005
+    DetectionRun(plan, machine, todo, report, detect, lambda done, total, message="": alive()).over()  # noqa: ARG005
     return report
 
 
 @functools.lru_cache(1)
 def _loaded(detector: Detector, device: str) -> Detect:
     return load(detector, device)
+
+
+class _OpenClip:
+    """A clip that is being worked on: what its frames gave so far."""
+
+    def __init__(self, files: ClipFiles) -> None:
+        self.files, self.has_ended, self.n_persons = files, False, 0
+        self.differences: list[float] = []  # of each frame from the one before: pipeline.files.pixels.cuts
+        self.undecoded: list[int] = []  # frames
+        self.decoded: list[int] = []
+        self.size = (0, 0)  # width, height px; (0, 0) where no frame was decoded
+        self.text = files.people()
+        self._before: Histogram | None = None
+        self._found: dict[int, People] = {}  # by frame: not written yet, since an earlier one is awaited
+        self._n_written = 0  # frames of `decoded`
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all frames have been looked at."""
+        return self.has_ended and self._n_written == len(self.decoded)
+
+    def take(self, batch: DecodedBatch) -> Iterator[_Picture]:
+        """Frames as they are decoded; those of them that are to be looked at."""
+        for frame in batch.frames:
+            before, colours = self._before, frame.colours
+            self.differences.append(0.0 if colours is None or before is None else difference(before, colours))
+            self._before = before if colours is None else colours
+            if frame.image is None:
+                self.undecoded.append(frame.number)
+            else:
+                self.size = self.size if self.decoded else (frame.image.shape[1], frame.image.shape[0])
+                self.decoded.append(frame.number)
+                yield _Picture(self, frame.number, frame.image)
+        self.has_ended |= batch.ended
+
+    def put(self, frame: int, people: People) -> None:
+        """Who is in a frame. People are written in the order of the frames."""
+        self._found[frame] = people
+        while self._n_written < len(self.decoded) and (number := self.decoded[self._n_written]) in self._found:
+            found = self._found.pop(number)
+            self.text.write(people_text(number, found, self.n_persons))
+            self.n_persons += len(found.boxes)
+            self._n_written += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A frame that waits for the detector."""
+
+    clip: _OpenClip
+    frame: int
+    image: Image
+
+
+class DetectionRun:
+    """The clips of `todo`, in this process and those that decode. What became of them is added to `report`."""
+
+    def __init__(
+        self,
+        plan: DetectionPlan,
+        machine: Machine,
+        todo: Sequence[ClipFiles],
+        report: Report,
+        detect: Detect,
+        progress: Progress,
+    ) -> None:
+        self.plan, self.todo, self.report, self.detect, self.progress = plan, todo, report, detect, progress
+        self.size = machine.batch_size or plan.detector.batch_size
+        n = max(1, min(cores(machine.workers), len(todo)))
+        self.decoders = Decoders(plan.raw, n, self.size, threads=max(1, cores(0) // n), timeout=machine.timeout)
+        self.open: dict[str, _OpenClip] = {}
+        self.waiting: dict[tuple[int, ...], list[_Picture]] = {}  # by the picture's shape
+        self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
+
+    def over(self) -> None:
+        """Do it. Raises what `detect` raises."""
+        with contextlib.closing(self.decoders.batches(self._next_clips())) as batches:
+            try:
+                self._over(batches)
+            finally:
+                for clip in self.open.values():
+                    clip.text.close()
+
+    def _over(self, batches: Iterator[DecodedBatch]) -> None:
+        while (batch := self._next(batches)) is not None:
+            clip = self.open[batch.clip]
+            for picture in clip.take(batch):  # until there are enough of its size, or too many of others
+                same = self.waiting.setdefault(picture.image.shape, [])
+                same.append(picture)
+                if len(same) == self.size:
+                    self._look(picture.image.shape)
+                elif sum(map(len, self.waiting.values())) > WAITING * self.size:
+                    self._look(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
+            self.report.undecoded += sum(frame.image is None for frame in batch.frames)
+            if batch.problem is not None:
+                self._give_up(clip, batch.problem)
+            else:
+                self._keep(clip)
+        for shape in list(self.waiting):
+            self._look(shape)
+
+    def _next_clips(self) -> Iterator[str]:
+        for files in self.todo:
+            self.open[files.clip] = _OpenClip(files)
+            yield files.clip
+
+    def _next(self, batches: Iterator[DecodedBatch]) -> DecodedBatch | None:
+        began = time.monotonic()
+        batch = next(batches, None)
+        self.report.decoding += time.monotonic() - began
+        self.report.seconds = time.monotonic() - self.began
+        return batch
+
+    def _look(self, shape: tuple[int, ...]) -> None:
+        """Detect people in the pictures of one size."""
+        pictures = [one for one in self.waiting.pop(shape) if one.clip.files.clip in self.open]
+        if not pictures:
+            return
+        found = self.detect([one.image for one in pictures])
+        for one, people in zip(pictures, found, strict=True):
+            one.clip.put(one.frame, people)
+            self.report.persons += len(people.boxes)
+        self.frames, self.report.frames = self.frames + len(pictures), self.report.frames + len(pictures)
+        message = f"{pictures[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
+        self.progress(self.frames, max(self.total, self.frames), message)
+        for clip in dict.fromkeys(one.clip for one in pictures):
+            self._keep(clip)
+
+    def _keep(self, clip: _OpenClip) -> None:
+        """Write the clip's file once all frames have been looked at."""
+        if not clip.is_complete:
+            return
+        if not clip.decoded:
+            expected, do = "frames that can be decoded", "Download it again, or remove it."
+            file, reason = self.plan.raw / clip.files.clip, "video_unreadable"
+            self._give_up(clip, RawDataError(file, "video", expected=expected, found="none", do=do, reason=reason))
+            return
+        clip.files.finish(self._info(clip), clip.decoded, clip.text)
+        self.open.pop(clip.files.clip).text.close()
+        self.report.done += 1
+
+    def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
+        """A corrupt clip costs itself."""
+        self.open.pop(clip.files.clip).text.close()
+        clip.files.fail(str(error))
+        self.report.problems[clip.files.clip] = str(error)
+        self.total -= max(0, _stated(self.plan.raw, clip.files.clip))
+
+    def _info(self, clip: _OpenClip) -> dict[str, Any]:
+        """What the file's first line has."""
+        fps = Video(self.plan.raw, clip.files.clip).header().fps
+        return dict(self.plan.about) | {
+            "clip": clip.files.clip,
+            "clip_digest": file_digest(self.plan.raw / clip.files.clip),
+            "frames": len(clip.differences),
+            "undecoded": clip.undecoded[:1000],
+            "persons": clip.n_persons,
+            "cuts": cuts(clip.differences),
+            "width": clip.size[0],
+            "height": clip.size[1],
+            "fps": fps if np.isfinite(fps) else None,
+        }

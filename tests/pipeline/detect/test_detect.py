@@ -127,7 +127,7 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     write_clip(raw / "z.mp4", 7)
 
     def run(out: str) -> Report:
-        return detect_clips(raw, tmp_path / out, Bright(), Machine(batch_size=2, part=8))
+        return detect_clips(raw, tmp_path / out, Bright(), Machine(batch_size=2))
 
     run("whole")
     monkeypatch.setattr(Bright, "calls", [])
@@ -137,20 +137,11 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     done = len(Bright.calls)
     monkeypatch.setattr(Bright, "most", 10**9)
     run("killed")
-    assert len(Bright.calls) <= 37 + 8 + 7, "at most the parts that were begun are computed again"
+    assert len(Bright.calls) <= 37 + 30, "at most the clips that were begun are computed again"
     assert done <= len(Bright.calls)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     info = json.loads((tmp_path / "killed/long.mp4.json").read_text())["info"]
     assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
-
-
-def test_clips_end_wherever_their_parts_do(tmp_path: Path) -> None:
-    for n in (7, 8, 9, 16):
-        write_clip(tmp_path / f"raw/{n}.mp4", n)
-    report = detect_clips(tmp_path / "raw", tmp_path / "out", Bright(), Machine(batch_size=2, part=8))
-    assert (report.frames, len(files(tmp_path / "out"))) == (40, 4)
-    for n in (7, 8, 9, 16):
-        assert list(read_results(tmp_path / f"out/{n}.mp4.json").frames) == list(range(n))
 
 
 def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
