@@ -80,10 +80,10 @@ class CropPolicy:
         Jitter(copy=2, trans_px=20.0, scale_log2=0.3, flip=0.5, seed=7)
         """
         words = [word.partition(":") for word in text.replace(",", " ").split()]
-        given = {name: value for name, _, value in words}
-        if len(given) < len(words) or given.keys() - _WORDS.keys():
+        values_by_word = {name: value for name, _, value in words}
+        if len(values_by_word) < len(words) or values_by_word.keys() - _WORDS.keys():
             raise ValueError(f"crop {text!r}: expected name:value, each once, of {', '.join(_WORDS)}")
-        values = {name: _WORDS[name](value) for name, value in given.items()}
+        values = {name: _WORDS[name](value) for name, value in values_by_word.items()}
         jitter = {name: values.pop(name) for name in _JITTER if name in values}
         if "jitter" in values:
             jitter["copy"] = values.pop("jitter")
@@ -93,32 +93,34 @@ class CropPolicy:
 
     def __str__(self) -> str:
         """As `parse` takes it: what differs from the default."""
-        found = self.as_dict() | self.as_dict().pop("jitter", {})
-        found["jitter"] = found.pop("copy", None)
+        words = self.as_dict() | self.as_dict().pop("jitter", {})
+        words["jitter"] = words.pop("copy", None)
         if self.region is not None:
-            found["region"] = f"{self.region[0]}x{self.region[1]}"
+            words["region"] = f"{self.region[0]}x{self.region[1]}"
         usual = {f.name: f.default for f in fields(Jitter)}
-        return " ".join(f"{name}:{found[name]}" for name in _WORDS if found.get(name) not in (None, usual.get(name)))
+        return " ".join(f"{name}:{words[name]}" for name in _WORDS if words.get(name) not in (None, usual.get(name)))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON of what differs from the default; {} for the default."""
         usual = CropPolicy()
-        found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)}
+        changed = {
+            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)
+        }
         if self.region is not None:
-            found["region"] = list(self.region)
+            changed["region"] = list(self.region)
         if self.jitter is not None:
-            found["jitter"] = asdict(self.jitter)
-        return found
+            changed["jitter"] = asdict(self.jitter)
+        return changed
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> CropPolicy:
+    def from_dict(cls, policy: Mapping[str, Any]) -> CropPolicy:
         """What `as_dict` gave."""
-        given = dict(found)
-        if given.get("region") is not None:
-            given["region"] = tuple(given["region"])
-        if given.get("jitter") is not None:
-            given["jitter"] = Jitter(**given["jitter"])
-        return cls(**given)
+        values = dict(policy)
+        if values.get("region") is not None:
+            values["region"] = tuple(values["region"])
+        if values.get("jitter") is not None:
+            values["jitter"] = Jitter(**values["jitter"])
+        return cls(**values)
 
     def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
         """Track names -> (N,) from what each track's jitter is drawn."""

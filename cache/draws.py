@@ -37,18 +37,18 @@ class Permutation:
     def __init__(self, n: int, *key: str | int) -> None:
         if n < 1:
             raise ValueError(f"expected something to permute, found {n} elements")
-        left = math.isqrt(n - 1) + 1
+        n_left = math.isqrt(n - 1) + 1
         self._n = np.uint64(n)
-        self._left, self._right = np.uint64(left), np.uint64(-(-n // left))
+        self._left, self._right = np.uint64(n_left), np.uint64(-(-n // n_left))
         digest = hashlib.shake_256(repr(key).encode()).digest(8 * _FEISTEL_ROUNDS)
         self._keys = np.frombuffer(digest, "<u8").astype(np.uint64)
 
     def __call__(self, places: Ints) -> Ints:
         """What is at each place, (N,) of 0 .. n - 1."""
-        found = self._shuffled(places.astype(np.uint64))
-        while (beyond := np.flatnonzero(found >= self._n)).size:
-            found[beyond] = self._shuffled(found[beyond])
-        return found.astype(np.int64)
+        elements = self._shuffled(places.astype(np.uint64))
+        while (beyond := np.flatnonzero(elements >= self._n)).size:
+            elements[beyond] = self._shuffled(elements[beyond])
+        return elements.astype(np.int64)
 
     def _shuffled(self, number: NDArray[np.uint64]) -> NDArray[np.uint64]:
         left, right = np.divmod(number, self._right)
@@ -137,12 +137,14 @@ class Draws:
         stops = np.cumsum(takes)
         mixed = Permutation(int(stops[-1]), *self._key, "round", round_)(places)
         split = np.searchsorted(stops, mixed, side="right").astype(np.int64)
-        own = mixed - (stops - takes)[split] + np.array(begins, np.int64)[split]  # number in the split's own sequence
-        window = np.empty_like(own)
+        number_in_split = (
+            mixed - (stops - takes)[split] + np.array(begins, np.int64)[split]
+        )  # number in the split's own sequence
+        window = np.empty_like(number_in_split)
         for number in np.unique(split).tolist():
-            here = np.flatnonzero(split == number)
-            turn, place = np.divmod(own[here], self._sizes[number])
+            draws = np.flatnonzero(split == number)
+            turn, position = np.divmod(number_in_split[draws], self._sizes[number])
             for time in np.unique(turn).tolist():
                 order = Permutation(self._sizes[number], *self._key, "split", self._names[number], time)
-                window[here[turn == time]] = order(place[turn == time])
+                window[draws[turn == time]] = order(position[turn == time])
         return split, window

@@ -126,10 +126,10 @@ class Mixture:
             picks[name], end = [], 0
             n_copies = len(part.alternatives)
             copy = self._copies(part, step)[self._first[name] :: self._world_size] if n_copies > 1 else None
-            for number, (of, starts) in enumerate(self._starts[name].items()):
+            for number, (split_name, starts) in enumerate(self._starts[name].items()):
                 for k in range(n_copies):
                     if len(mine := window[(split == number) if copy is None else (split == number) & (copy == k)]):
-                        picks[name].append(Pick(of, np.sort(starts[mine]), slice(end, end + len(mine)), k))
+                        picks[name].append(Pick(split_name, np.sort(starts[mine]), slice(end, end + len(mine)), k))
                         end += len(mine)
         return picks
 
@@ -165,16 +165,16 @@ class Mixture:
         starts: dict[str, list[Ints]] = {}
         for name, part in self.parts.items():
             if part.stream is not None or part.streams:
-                for split, found in self._starts[name].items():
-                    starts.setdefault(split, []).append(found)
-        return StreamRows({name: np.concatenate(found) for name, found in starts.items()}, self.seqlen)
+                for split, first_rows in self._starts[name].items():
+                    starts.setdefault(split, []).append(first_rows)
+        return StreamRows({name: np.concatenate(first_rows) for name, first_rows in starts.items()}, self.seqlen)
 
     def _fields_of(self, part: MixturePart) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """What the fields of a part look like, from one window of each of its splits."""
         found: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
-        one = {name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)}
-        for split, copy in itertools.product(one, range(len(part.alternatives))):
-            for name, array in _read(part, split, one[split], self.seqlen, copy, part.fields).items():
+        first_window = {name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)}
+        for split, copy in itertools.product(first_window, range(len(part.alternatives))):
+            for name, array in _read(part, split, first_window[split], self.seqlen, copy, part.fields).items():
                 first, shape, widest = found.setdefault(name, (split, array.shape[2:], array.dtype))
                 if shape != array.shape[2:]:
                     raise CacheError(
@@ -206,10 +206,10 @@ def _read(
 
     if not part.streams:
         stream = None if part.stream is None else names[part.stream]
-        kept = dtype(stream, "features") if stream is not None and "features" in fields else "float32"
-        return opened.read(windows, stream=stream, fields=tuple(fields), dtype=kept, out=out)
+        dtype_as_read = dtype(stream, "features") if stream is not None and "features" in fields else "float32"
+        return opened.read(windows, stream=stream, fields=tuple(fields), dtype=dtype_as_read, out=out)
     read_as = {f"{name}{part}": f"{stream}{part}" for name, stream in names.items() for part in ("", "_ok")}
-    found = opened.read(
+    batch = opened.read(
         windows,
         streams=tuple(names.values()),
         history={names[name]: n_rows for name, n_rows in part.history.items()},
@@ -217,12 +217,12 @@ def _read(
         dtype={stream: dtype(stream, name) for name, stream in names.items() if name in fields},
         out=None if out is None else {read_as.get(name, name): buffer for name, buffer in out.items()},
     )
-    return {name: found[read_as.get(name, name)] for name in fields}
+    return {name: batch[read_as.get(name, name)] for name in fields}
 
 
 def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
     """The first row of every window, by split."""
-    found = {}
+    starts = {}
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
         if part.streams or part.copies:
@@ -230,11 +230,11 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
             windows = split.windows(seqlen, stride, tail=part.tail, streams=every)
         else:
             windows = split.windows(seqlen, stride, part.stream, part.tail)
-        found[name] = np.ascontiguousarray(windows[:, 0])
-    if not any(map(len, found.values())):
+        starts[name] = np.ascontiguousarray(windows[:, 0])
+    if not any(map(len, starts.values())):
         raise CacheError(
-            f"{part.name}: expected windows of {seqlen} frames, found none in {', '.join(found) or 'no splits'} "
+            f"{part.name}: expected windows of {seqlen} frames, found none in {', '.join(starts) or 'no splits'} "
             f"(stream {part.stream or ', '.join(part.streams) or None}). Convert and extract these splits, or choose "
             "others."
         )
-    return found
+    return starts

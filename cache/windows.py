@@ -103,8 +103,8 @@ class StreamRows:
         self.seqlen = seqlen
         self._segments: dict[str, tuple[Ints, Ints, Ints]] = {}  # first row, last row + 1, place of the first row
         self.total = 0
-        for name, found in starts.items():
-            begins = np.unique(found)
+        for name, first_rows in starts.items():
+            begins = np.unique(first_rows)
             # Windows that share a row are of one run. Those that only touch may be of two tracks.
             new = np.diff(begins, prepend=-seqlen) >= seqlen
             first = begins[new]

@@ -203,10 +203,10 @@ def sharding(dtype: np.dtype[Any], chunk: Sequence[int]) -> dict[str, Any]:
 
 def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
     """zarr.json of a column of a split with `extent` rows."""
-    own = spec.cut(geometry)
-    length = extent if own == geometry else geometry.shards(extent) * own.rows_per_shard
-    codec = sharding(spec.dtype, (own.rows_per_chunk, *spec.trailing))
-    shard = (own.rows_per_shard, *spec.trailing)
+    column_geometry = spec.cut(geometry)
+    length = extent if column_geometry == geometry else geometry.shards(extent) * column_geometry.rows_per_shard
+    codec = sharding(spec.dtype, (column_geometry.rows_per_chunk, *spec.trailing))
+    shard = (column_geometry.rows_per_shard, *spec.trailing)
     return _metadata((length, *spec.trailing), shard, spec.dtype, spec.fill, [codec], {"about": spec.about})
 
 

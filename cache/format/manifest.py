@@ -138,8 +138,8 @@ def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=do) from error
     if written_as != FORMAT:  # first: another format may have another digest
-        found = f"format {written_as!r}"
-        raise CacheError.at(file, expected=f"format {FORMAT!r}", found=found, do="Use the version that wrote it.")
+        held_format = f"format {written_as!r}"
+        raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do="Use the version that wrote it.")
     if not intact:
         raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
     return dict(manifest)
@@ -154,12 +154,12 @@ def load(place: Place) -> Commit | None:
     before: str | None = None
     failures = 0
     while True:
-        found = read_manifest(place)
-        if found is None:
+        current = read_manifest(place)
+        if current is None:
             if place.stream is not None and (lost := lost_manifest(place)):
                 raise CacheError(lost)
             return None
-        manifest, etag = found
+        manifest, etag = current
         files = small_files(place, manifest)
         if files.keys() == manifest["files"].keys():
             return Commit(place, manifest, files, etag)
@@ -191,13 +191,13 @@ def lost_manifest(place: Place) -> str:
 def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
     """Every small file that has the digest in the manifest: in place, or staged."""
     digests: dict[str, str] = dict(manifest["files"])
-    found: dict[str, Bytes] = {}
+    files: dict[str, Bytes] = {}
     for folder in (place.base, place.staging(manifest["digest"])):
-        keys = {f"{folder}/{name}": name for name in digests if name not in found}
+        keys = {f"{folder}/{name}": name for name in digests if name not in files}
         for key, data in place.store.read_many(keys).items() if keys else ():
             if sha256(data) == digests[keys[key]]:
-                found[keys[key]] = data
-    return found
+                files[keys[key]] = data
+    return files
 
 
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
@@ -262,8 +262,8 @@ def publish(
 
 def recover(place: Place) -> None:
     """Finish the commit in force, and remove what killed ones have staged, for the holder of the writer's lock."""
-    found = read_manifest(place)
-    _put_in_place(place, None if found is None else found[0], keep_journal=False)
+    current = read_manifest(place)
+    _put_in_place(place, None if current is None else current[0], keep_journal=False)
 
 
 def has_unfinished_commit(place: Place) -> bool:
@@ -271,8 +271,8 @@ def has_unfinished_commit(place: Place) -> bool:
     store = place.store
     if store.exclusive:
         return STAGED in store.list_names(place.home) or any(name != "lock" for name in store.list_names(place.writing))
-    found = read_manifest(place)
-    return found is not None and is_staged(place, found[0])
+    current = read_manifest(place)
+    return current is not None and is_staged(place, current[0])
 
 
 def is_staged(place: Place, manifest: Mapping[str, Any]) -> bool:
@@ -294,10 +294,10 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
         # Other writers may have committed meanwhile, and these files are now in place over theirs. The last one to
         # look leaves the right ones. What others have staged stays: they may be about to commit it.
         store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
-        found = read_manifest(place)
-        if found is None or found[0]["digest"] == manifest["digest"]:
+        current = read_manifest(place)
+        if current is None or current[0]["digest"] == manifest["digest"]:
             break
-        manifest = found[0]
+        manifest = current[0]
         store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
     if store.exclusive and STAGED in store.list_names(place.home):
         store.remove([f"{place.home}/{STAGED}"])
@@ -341,8 +341,8 @@ def read_provenance(place: Place) -> dict[str, Any]:
 
 def note_of(commit: Commit) -> Mapping[str, Any]:
     """How a commit came about; empty when that is lost."""
-    found: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
-    return found
+    note: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
+    return note
 
 
 def provenance_problem(place: Place) -> str:

@@ -55,8 +55,8 @@ class TrackRows:
     @classmethod
     def of(cls, track: TrackRecord, columns: Mapping[str, NDArray[Any]]) -> TrackRows:
         """These columns of a committed track."""
-        others = [each.name for each in fields(cls) if each.name != "columns"]
-        return cls(**{name: getattr(track, name) for name in others}, columns=columns)
+        names = [column.name for column in fields(cls) if column.name != "columns"]
+        return cls(**{name: getattr(track, name) for name in names}, columns=columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +108,8 @@ class _Table(Sequence[_R], ABC):
     @overload
     def __getitem__(self, number: slice) -> Sequence[_R]: ...
     def __getitem__(self, number: int | slice) -> _R | Sequence[_R]:
-        found = range(len(self))[number]
-        return self._record(found) if isinstance(found, int) else list(map(self._record, found))
+        chosen = range(len(self))[number]
+        return self._record(chosen) if isinstance(chosen, int) else list(map(self._record, chosen))
 
 
 class TrackTable(_Table[TrackRecord]):
@@ -253,8 +253,8 @@ def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
         "video_account_stop": np.cumsum([len(account) for account in accounts]),
     }
     for kind, of_kind in (("track", tracks), ("video", videos)):
-        own = [name for name in (*TABLES, *TEXTS) if name.startswith(f"{kind}_") and name not in columns]
-        columns |= {name: [each[name.removeprefix(f"{kind}_")] for each in of_kind] for name in own}
+        names = [name for name in (*TABLES, *TEXTS) if name.startswith(f"{kind}_") and name not in columns]
+        columns |= {name: [record[name.removeprefix(f"{kind}_")] for record in of_kind] for name in names}
     tables = Tables({name: encode_texts(columns[name]) for name in TEXTS})
     for name, (dtype, trailing) in TABLES.items():
         tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)

@@ -52,9 +52,9 @@ def columns_of(manifest: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
 
 def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
     """The zarr.json, by its name in a manifest's `files`, that a column must have; None for all other small files."""
-    array, _, rest = name.partition("/")
+    array, _, file = name.partition("/")
     columns = columns_of(manifest)
-    if rest != "zarr.json" or array not in columns:
+    if file != "zarr.json" or array not in columns:
         return None
     return layout.column_metadata(columns[array], int(manifest["extent"]), Geometry(**manifest["geometry"]))
 
@@ -62,8 +62,8 @@ def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
 def split_folders(store: Store) -> list[str]:
     """All folders that may be splits, committed or not, by "<dataset>/<split>"."""
     datasets = (name for name in store.list_names("") if layout.is_name(name))
-    found = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(dataset))
-    return [name for name in found if layout.is_split_name(name) and store.list_names(name)]
+    folders = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(dataset))
+    return [name for name in folders if layout.is_split_name(name) and store.list_names(name)]
 
 
 def stream_folders(store: Store, split: str) -> list[str]:
@@ -115,9 +115,9 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
     if is_split:
         tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
         yield from (place.array(name) for name in names if name in TABLE_NAMES and name not in tables)
-    kept = "" if commit is None else commit.digest[:16]
+    committed = "" if commit is None else commit.digest[:16]
     digests = store.list_names(f"{place.home}/{STAGED}")
-    yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != kept)
+    yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != committed)
     yield from (f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
 
 
@@ -136,8 +136,8 @@ def _is_the_caches(path: list[str]) -> bool:
     """Whether a file is of an array, a group, a manifest, or in a folder of writers, named by a manifest or not."""
     of_array = path[0] in {*COLUMNS, *TABLE_NAMES}
     of_stream = path[0] == FEATURES and len(path) > 2
-    own = path[1:] if of_array else path[2:] if of_stream else path
-    if own == ["zarr.json"] or path == [FEATURES, "zarr.json"] or ((of_array or of_stream) and own[:1] == ["c"]):
+    inner = path[1:] if of_array else path[2:] if of_stream else path
+    if inner == ["zarr.json"] or path == [FEATURES, "zarr.json"] or ((of_array or of_stream) and inner[:1] == ["c"]):
         return True
-    temporary = len(own) == 1 and own[0].startswith(".") and own[0].endswith(".tmp")
-    return not of_array and (own[0] in (WRITING, STAGED) or own in ([MANIFEST], [PROVENANCE]) or temporary)
+    temporary = len(inner) == 1 and inner[0].startswith(".") and inner[0].endswith(".tmp")
+    return not of_array and (inner[0] in (WRITING, STAGED) or inner in ([MANIFEST], [PROVENANCE]) or temporary)

@@ -132,8 +132,8 @@ def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: i
 
     Raises CacheError where they cannot be: in a file of `size` bytes, with chunks of `chunk_bytes` (with checksum).
     """
-    body, found = packed[:-4], packed[-4:]
-    if len(packed) != index_bytes(chunks) or crc32c(body) != found:
+    body, checksum = packed[:-4], packed[-4:]
+    if len(packed) != index_bytes(chunks) or crc32c(body) != checksum:
         raise CacheError.at(file, expected="a shard index with its checksum", found="a damaged index", do=REPAIR)
     index = np.frombuffer(body, "<u8").reshape(chunks, 2)
     held = index[index[:, 0] != ABSENT]

@@ -71,13 +71,13 @@ class Tables(dict[str, Array]):
     @classmethod
     def from_files(cls, files: Mapping[str, Bytes]) -> Tables:
         """Views into the files that a manifest names by their digests."""
-        found = cls()
+        tables = cls()
         for name in (*TABLES, *TEXTS):
             meta = json.loads(bytes(files[f"{name}/zarr.json"]))
             shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"]).newbyteorder("<")
             data = files[shard_key(name, 0, shape[1:])]
-            found[name] = np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape)
-        return found
+            tables[name] = np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape)
+        return tables
 
     def to_files(self) -> dict[str, bytes]:
         """Small files by their path below the split: zarr.json and one chunk a table."""
@@ -98,31 +98,31 @@ class Tables(dict[str, Array]):
         keep_video = np.array([name not in gone for name in names], bool)
         keep_track = keep_video[self["track_video"]]
         keep_run = keep_track[np.searchsorted(self["track_start"], self["run_start"], side="right") - 1]
-        kept = Tables()
+        tables = Tables()
         for name, array in self.items():
             if not name.startswith("video_account"):
                 mask = {"video": keep_video, "track": keep_track, "run": keep_run}[name.split("_")[0]]
-                kept[name] = narrow(array[mask]) if name in TEXTS else array[mask]
-        kept["track_video"] = (np.cumsum(keep_video) - 1)[kept["track_video"]].astype("<i4")
+                tables[name] = narrow(array[mask]) if name in TEXTS else array[mask]
+        tables["track_video"] = (np.cumsum(keep_video) - 1)[tables["track_video"]].astype("<i4")
         stops = self["video_account_stop"]
         sizes = np.diff(stops, prepend=0)
-        kept["video_account"] = self["video_account"][np.repeat(keep_video, sizes)]
-        kept["video_account_stop"] = np.cumsum(sizes[keep_video]).astype("<i8")
-        return kept
+        tables["video_account"] = self["video_account"][np.repeat(keep_video, sizes)]
+        tables["video_account_stop"] = np.cumsum(sizes[keep_video]).astype("<i8")
+        return tables
 
     def plus(self, later: Tables) -> Tables:
         """These tables followed by later ones, whose video and account numbers count from 0."""
         joined = Tables()
         for name, array in self.items():
-            more = later[name]
+            appended = later[name]
             if name == "track_video":
-                more = more + np.int32(len(self["video_name"]))
+                appended = appended + np.int32(len(self["video_name"]))
             elif name == "video_account_stop":
-                more = more + np.int64(len(self["video_account"]))
+                appended = appended + np.int64(len(self["video_account"]))
             elif name in TEXTS:
-                width = max(array.shape[1], more.shape[1])
-                array, more = (np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (array, more))
-            joined[name] = np.concatenate([array, more])
+                width = max(array.shape[1], appended.shape[1])
+                array, appended = (np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in (array, appended))
+            joined[name] = np.concatenate([array, appended])
         return joined
 
 

@@ -64,12 +64,12 @@ class StreamFields(NamedTuple):
 def _float(dtype: DTypeLike) -> np.dtype[Any]:
     """Raises ValueError for a type that does not hold features."""
     try:
-        found = np.dtype(dtype)
+        checked = np.dtype(dtype)
     except TypeError:
-        found = None
-    if found is None or found.kind != "f":
+        checked = None
+    if checked is None or checked.kind != "f":
         raise ValueError(f"dtype is {dtype!r}, expected float16, float32 or float64")
-    return found
+    return checked
 
 
 class OpenSplit:
@@ -126,9 +126,9 @@ class OpenSplit:
             layout.check_names(self.name, stream)
             commit = manifest.load(Place(self.store, self.name, stream))
             if commit is None:
-                known = ", ".join(self.stream_names) or "none"
+                names = ", ".join(self.stream_names) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
-                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {known}. {do}")
+                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}")
             self._check_current()  # a stream of a split that was written again belongs to its rows
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]
@@ -136,21 +136,21 @@ class OpenSplit:
     def read(
         self,
         windows: Array,
-        of: StreamFields,
+        chosen: StreamFields,
         fields: Sequence[str] | None,
         dtype: DTypeLike | Mapping[str, DTypeLike],
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
         """As `Split.read` describes it."""
         starts, seqlen, track = self._checked_windows(windows)
-        wanted = self._checked_fields(fields, [*of.sources])
-        given = out or {}
-        if strange := sorted(given.keys() - set(wanted)):
-            raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
-        streams = self._stream_windows(of, wanted, starts, seqlen)
+        names = self._checked_fields(fields, [*chosen.sources])
+        buffers = out or {}
+        if strange := sorted(buffers.keys() - set(names)):
+            raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
+        streams = self._stream_windows(chosen, names, starts, seqlen)
         crop = None
-        if not labels.IN_CROP.isdisjoint(wanted):
-            crop = self._crop(next(iter(of.numbers.values()), None), track, unused=not streams)
+        if not labels.IN_CROP.isdisjoint(names):
+            crop = self._crop(next(iter(chosen.numbers.values()), None), track, unused=not streams)
         columns = self.manifest["shards"]
 
         @cache
@@ -160,43 +160,43 @@ class OpenSplit:
         def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
             """The caller's buffer when there is one, and it fits; a new array otherwise."""
             shape = (len(starts), n_before + seqlen, *trailing)
-            found = given[name] if name in given else np.empty(shape, dtype)
-            if found.shape != shape or found.dtype != dtype or not found.flags.writeable:
-                raise ValueError(f"out[{name!r}] is {found.dtype}{found.shape}, expected writable {dtype}{shape}")
-            return found
+            batch = buffers[name] if name in buffers else np.empty(shape, dtype)
+            if batch.shape != shape or batch.dtype != dtype or not batch.flags.writeable:
+                raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, expected writable {dtype}{shape}")
+            return batch
 
-        known = labels.LabelFields(raw, lambda: self.tables["track_crop_scale"][track], crop)
-        found: dict[str, Array] = {}
-        for name in wanted:
+        fields_of_labels = labels.LabelFields(raw, lambda: self.tables["track_crop_scale"][track], crop)
+        batch: dict[str, Array] = {}
+        for name in names:
             if name in labels.FIELDS:
                 shape = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
-                found[name] = buffer(name, shape, np.dtype(np.float32))
-                known.fill(name, found[name])
-            elif stream := of.numbers.get(name):
-                own: Any = dtype.get(stream, "float32") if isinstance(dtype, Mapping) else dtype
-                shape, before = streams[stream].trailing, of.history.get(stream, 0)
-                found[name] = buffer(name, shape, _float(own), before)
-                streams[stream].fill(found[name])
-            elif stream := of.flags.get(name):
-                found[name] = buffer(name, (), np.dtype(np.float32), of.history.get(stream, 0))
-                streams[stream].fill_flags(found[name])
+                batch[name] = buffer(name, shape, np.dtype(np.float32))
+                fields_of_labels.fill(name, batch[name])
+            elif stream := chosen.numbers.get(name):
+                dtype_as_read: Any = dtype.get(stream, "float32") if isinstance(dtype, Mapping) else dtype
+                shape, before = streams[stream].trailing, chosen.history.get(stream, 0)
+                batch[name] = buffer(name, shape, _float(dtype_as_read), before)
+                streams[stream].fill(batch[name])
+            elif stream := chosen.flags.get(name):
+                batch[name] = buffer(name, (), np.dtype(np.float32), chosen.history.get(stream, 0))
+                streams[stream].fill_flags(batch[name])
             else:
                 reader = self.reader(name)
-                found[name] = buffer(name, reader.trailing, reader.dtype)
-                reader.read(starts, seqlen, found[name])
-        return found
+                batch[name] = buffer(name, reader.trailing, reader.dtype)
+                reader.read(starts, seqlen, batch[name])
+        return batch
 
     def _stream_windows(
-        self, of: StreamFields, wanted: Sequence[str], starts: Ints, seqlen: int
+        self, chosen: StreamFields, names: Sequence[str], starts: Ints, seqlen: int
     ) -> dict[str, StreamWindows]:
         """The windows of each stream that a wanted field comes from."""
-        run_starts, sources = starts, of.sources
-        if of.history:  # the first row of the run that each window is in
+        run_starts, sources = starts, chosen.sources
+        if chosen.history:  # the first row of the run that each window is in
             first: Ints = self.tables["run_start"]
             run_starts = first[np.searchsorted(first, starts, side="right") - 1]
         return {
-            name: StreamWindows(self.stream(name), starts, seqlen, of.history.get(name, 0), run_starts)
-            for name in dict.fromkeys(sources[field] for field in wanted if field in sources)
+            name: StreamWindows(self.stream(name), starts, seqlen, chosen.history.get(name, 0), run_starts)
+            for name in dict.fromkeys(sources[field] for field in names if field in sources)
         }
 
     def _checked_windows(self, windows: Array) -> tuple[Ints, int, Ints]:
@@ -308,11 +308,11 @@ class StreamWindows:
             rows.read(self._starts, self._seqlen, out)
             return
         for n_before in np.unique(self._before).tolist():  # mostly one: windows are seldom at the start of a run
-            here = np.flatnonzero(self._before == n_before)
+            windows = np.flatnonzero(self._before == n_before)
             n_missing = self._history - n_before
-            whole = not n_missing and len(here) == len(out)
-            part = out if whole else np.empty((len(here), n_before + self._seqlen, *rows.trailing), out.dtype)
-            rows.read(self._starts[here] - n_before, n_before + self._seqlen, part)
+            whole = not n_missing and len(windows) == len(out)
+            part = out if whole else np.empty((len(windows), n_before + self._seqlen, *rows.trailing), out.dtype)
+            rows.read(self._starts[windows] - n_before, n_before + self._seqlen, part)
             if not whole:
-                out[here, :n_missing] = 0
-                out[here, n_missing:] = part
+                out[windows, :n_missing] = 0
+                out[windows, n_missing:] = part

@@ -75,8 +75,8 @@ class MappedShard:
         # From a cold disk all at once, instead of a part for every page that is missed.
         page = first // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
-        found = shards.crc32c(self.chunk(number))  # type: ignore[arg-type]  # takes a view of bytes, too
-        return found == self.data[stop : stop + 4]
+        checksum = shards.crc32c(self.chunk(number))  # type: ignore[arg-type]  # takes a view of bytes, too
+        return checksum == self.data[stop : stop + 4]
 
 
 class OpenFileLimit:
@@ -112,8 +112,8 @@ class OpenFileLimit:
         with self._lock:
             while self._opened and len(self._opened) >= limit:
                 opened, reader, shard = self._opened.popleft()
-                if (of := reader()) is not None and (held := opened()) is not None:
-                    of.close_shard(shard, held)
+                if (owner := reader()) is not None and (held := opened()) is not None:
+                    owner.close_shard(shard, held)
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it
@@ -163,19 +163,19 @@ class MappedRows:
             self.read(starts, seqlen, whole)
             out[...] = whole
             return
-        at = 0
+        filled = 0
         if out.dtype == self.dtype:  # the bytes of the windows, one after the other
             target = out.reshape(-1).view(np.uint8).data
             for data, first, stop in self._parts(starts, seqlen):
-                end = at + stop - first
-                target[at:end] = data[first:stop]
-                at = end
+                end = filled + stop - first
+                target[filled:end] = data[first:stop]
+                filled = end
             return
         rows = out.reshape(-1, *self.trailing)
         for data, first, stop in self._parts(starts, seqlen):
             n_rows = (stop - first) // self._layout.row_bytes
-            fill(rows[at : at + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, data, first))
-            at += n_rows
+            fill(rows[filled : filled + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, data, first))
+            filled += n_rows
 
     def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
         """Fill `out` without reading a file, where every window is in chunks that are known to be all 0 or all 1."""
@@ -194,13 +194,13 @@ class MappedRows:
         at_once = max(_allowed() // 8, 4)  # windows whose shards are open at the same time: one touches two or three
         while begin < len(starts):
             try:
-                found = self._located(starts[begin : begin + at_once], seqlen)
+                parts = self._located(starts[begin : begin + at_once], seqlen)
             except OSError as error:
                 if error.errno not in _TOO_MANY or at_once == 1:
                     raise
                 at_once = max(at_once // 4, 1)  # other code has files open, too
                 continue
-            yield from found
+            yield from parts
             begin += at_once
 
     def _located(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
@@ -214,7 +214,7 @@ class MappedRows:
                 self._check(opened[number], number, int(chunk[part]) - number * self._layout.chunks)
         first = self._offsets[chunk] + low * self._layout.row_bytes
         stop = first + n_rows * self._layout.row_bytes
-        data = {number: found.data for number, found in opened.items()}
+        data = {number: mapped.data for number, mapped in opened.items()}
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
 
     def _opened(self, shard: int) -> MappedShard:

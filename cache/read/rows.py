@@ -75,12 +75,12 @@ def recognise(metadata: Mapping[str, Any]) -> ArrayLayout | None:
     if metadata["data_type"] not in _TYPES or metadata.get("storage_transformers"):
         return None
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    ours = {
+    expected = {
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *trailing]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "codecs": [sharding(dtype, (chunk, *trailing))],
     }
-    if {key: metadata[key] for key in ours} != json.loads(json.dumps(ours)):
+    if {key: metadata[key] for key in expected} != json.loads(json.dumps(expected)):
         return None
     return ArrayLayout(n_rows, tuple(trailing), dtype, shard, chunk)
 

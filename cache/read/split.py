@@ -36,9 +36,9 @@ def require_cache(root: Root) -> Store:
     """The store of a cache that exists. Raises CacheError when there is none."""
     store = store_at(root)
     if not store.exists("zarr.json"):
-        found = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
+        reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
-        raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
+        raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
     if store.exists(MANIFEST):
         do = "Open the folder two levels up, and take the split by its name: cache.open(...)['<dataset>/<split>']."
         raise CacheError.at(store.location(""), expected="a feature cache", found="one split of it", do=do)
@@ -63,8 +63,8 @@ class FeatureCache(Mapping[str, "Split"]):
     def __getitem__(self, name: str) -> Split:
         commit = manifest.load(Place(self.store, name)) if layout.is_split_name(name) else None
         if commit is None:
-            known = ", ".join(self.splits) or "none"
-            raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {known}")
+            names = ", ".join(self.splits) or "none"
+            raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
         return Split(commit)
 
     def __iter__(self) -> Iterator[str]:
@@ -229,10 +229,10 @@ class Split:
         for a stream of numbers, and for shards that are missing, short or damaged; ValueError for other than (N,)
         whole numbers.
         """
-        wanted = np.asarray(rows)
-        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and len(wanted)):
-            raise ValueError(f"rows are {wanted.dtype}{wanted.shape}, expected integers (N,)")
-        return self._opened.stream(stream).blobs(wanted.astype(np.int64))
+        numbers = np.asarray(rows)
+        if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
+            raise ValueError(f"rows are {numbers.dtype}{numbers.shape}, expected integers (N,)")
+        return self._opened.stream(stream).blobs(numbers.astype(np.int64))
 
     def read(
         self,
@@ -278,8 +278,8 @@ class Split:
         shards that are missing, short or damaged; ValueError for windows, fields, streams, dtypes or buffers of the
         wrong form.
         """
-        of = StreamFields.of(stream, streams, history)
-        return self._opened.read(np.asarray(windows), of, fields, dtype, out)
+        chosen = StreamFields.of(stream, streams, history)
+        return self._opened.read(np.asarray(windows), chosen, fields, dtype, out)
 
 
 def _reopen(root: Root, name: str, digest: str) -> Split:

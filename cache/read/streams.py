@@ -116,13 +116,13 @@ class OpenStream:
     def crop(self) -> CropPolicy:
         """What its network saw of each row. Raises CacheError for a policy that this version does not know."""
         identity = self.commit.manifest.get("identity")
-        found = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
+        policy = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
         try:
-            return CropPolicy.from_dict(found)
+            return CropPolicy.from_dict(policy)
         except (TypeError, ValueError) as error:
             location = self.commit.place.store.location(self.commit.place.manifest)
             do = "Use a version that knows it, or read labels only (stream=None)."
-            raise CacheError.at(location, expected="a crop policy", found=f"{found} ({error})", do=do) from None
+            raise CacheError.at(location, expected="a crop policy", found=f"{policy} ({error})", do=do) from None
 
     @property
     def shards(self) -> list[int]:
@@ -148,14 +148,14 @@ class OpenStream:
         Reads the flags one shard at a time, and only where they are not all 1.
         """
         records = self.commit.manifest["shards"][f"{self._name}_ok"]
-        found = [np.zeros((0, 2), np.int64)]
+        ranges = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
             rows = shard_rows(self.commit.manifest, shard)
             if records[str(shard)] != _all_ok(len(rows), self._geometry):
-                found.append(ranges_where(np.isin(self._flags(shard), flags), rows.start))
+                ranges.append(ranges_where(np.isin(self._flags(shard), flags), rows.start))
             elif COMPUTED in flags:
-                found.append(np.array([[rows.start, rows.stop]]))
-        return join_adjacent(np.concatenate(found))
+                ranges.append(np.array([[rows.start, rows.stop]]))
+        return join_adjacent(np.concatenate(ranges))
 
     def _flags(self, shard: int) -> NDArray[np.uint8]:
         """(n,) the `ok` flags of a shard's rows."""
@@ -222,28 +222,28 @@ class OpenStream:
         # A checksum does not show who wrote the bytes: the numbers of a table must not decide how much is read.
         first, (starts, stops) = shard * size * ROOM, places.T
         if (bad := np.flatnonzero((starts < first) | (stops < starts) | (stops > first + size * ROOM))).size:
-            one = int(bad[0])
-            expected = f"bytes of row {rows[one]} within {first[one]} to {first[one] + size * ROOM}"
+            first_bad = int(bad[0])
+            expected = f"bytes of row {rows[first_bad]} within {first[first_bad]} to {first[first_bad] + size * ROOM}"
             location = self.commit.place.store.location(self.commit.place.array(f"{self._name}_at"))
             do = "Extract the stream again, with --replace."
-            raise CacheError.at(location, expected=expected, found=f"{starts[one]} to {stops[one]}", do=do)
+            raise CacheError.at(location, expected=expected, found=f"{starts[first_bad]} to {stops[first_bad]}", do=do)
         return _read_bytes(self.reader(), places)
 
 
 def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
     """The bytes at (N, 2) places, in this order; neighbours are read at once."""
-    found = [b""] * len(places)
+    blobs = [b""] * len(places)
     filled = np.flatnonzero(places[:, 1] > places[:, 0])
     order = filled[np.argsort(places[filled, 0], kind="stable")]
     if not len(order):
-        return found
+        return blobs
 
     def read(neighbours: NDArray[np.intp]) -> None:
         first, stop = int(places[neighbours[0], 0]), int(places[neighbours, 1].max())
         data = np.empty((1, stop - first), np.uint8)
         source.read(np.array([first]), stop - first, data)
         for row, (start, end) in zip(neighbours.tolist(), (places[neighbours] - first).tolist(), strict=True):
-            found[row] = data[0, start:end].tobytes()
+            blobs[row] = data[0, start:end].tobytes()
 
     # Cut where a chunk between two rows need not be read, and at every `_AT_ONCE` bytes.
     starts, stops = places[order].T
@@ -255,7 +255,7 @@ def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
     else:
         for group in groups:
             read(group)
-    return found
+    return blobs
 
 
 @functools.lru_cache(1024)

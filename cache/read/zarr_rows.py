@@ -64,9 +64,9 @@ class StrictStore(WrapperStore[Any]):
             self._check(key, data)
         return found
 
-    def _check(self, key: str, found: Buffer | None) -> None:
+    def _check(self, key: str, data: Buffer | None) -> None:
         self._check_current()  # first: a shard that is missing because its split was replaced is no damage
-        if found is None and key in self._named:
+        if data is None and key in self._named:
             raise shards.missing(f"{self._location}/{key}")
 
 
@@ -85,8 +85,8 @@ class ZarrRows:
         check_range(starts, seqlen, self._array.shape[0], location)
         first, last = starts // self._grid[0], (starts + seqlen - 1) // self._grid[0]
         touched = {shard for a, b in zip(first.tolist(), last.tolist(), strict=True) for shard in range(a, b + 1)}
-        others = [range(-(-size // step)) for size, step in zip(self.trailing, self._grid[1:], strict=True)]
-        for number in itertools.product(sorted(touched), *others):
+        chunks = [range(-(-size // step)) for size, step in zip(self.trailing, self._grid[1:], strict=True)]
+        for number in itertools.product(sorted(touched), *chunks):
             key = f"{self._key}/{self._array.metadata.encode_chunk_key(number)}"
             if not self._store.exists(key):
                 raise shards.missing(self._store.location(key))

@@ -17,11 +17,11 @@ def store_at(root: Root | Store) -> Store:
     """The store of a cache at a path, or at a URL of an object store. Raises CacheError for a URL of another kind."""
     if isinstance(root, Store):
         return root
-    scheme, separator, rest = str(root).partition("://")
+    scheme, separator, path = str(root).partition("://")
     if not separator:
         return LocalStore(Path(root))
     if scheme == "file":
-        return LocalStore(Path(rest))
+        return LocalStore(Path(path))
     if scheme not in SCHEMES:
         raise CacheError(f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}")
     return ObjectStore(str(root))

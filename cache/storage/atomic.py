@@ -59,9 +59,9 @@ def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
     try:
         with naming(file):
             for part in [data] if isinstance(data, bytes) else data:
-                left = memoryview(part)
-                while left:  # one call writes 2 GiB at most, and less where the disk is full
-                    left = left[os.write(fd, left) :]
+                unwritten = memoryview(part)
+                while unwritten:  # one call writes 2 GiB at most, and less where the disk is full
+                    unwritten = unwritten[os.write(fd, unwritten) :]
             os.fsync(fd)
     finally:
         os.close(fd)

@@ -48,43 +48,43 @@ class LocalStore(Store):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path(key))) from error
 
     def read_many(self, keys: Iterable[str]) -> dict[str, Bytes]:
-        found = {}
+        files = {}
         for key in keys:
             if (size := self.size(key)) is None:
                 continue
             try:
                 large = size >= _MAP_FROM
-                found[key] = np.memmap(self.path(key), np.uint8, "r") if large else np.frombuffer(self.read(key), "u1")
+                files[key] = np.memmap(self.path(key), np.uint8, "r") if large else np.frombuffer(self.read(key), "u1")
             except PermissionError:
                 raise
             except (OSError, ValueError):  # removed or emptied since, or unreadable: it counts as missing
                 continue
-        return found
+        return files
 
     def read_into(self, key: str, start: int, out: Bytes) -> None:
         fd = os.open(self.path(key), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            done = 0
-            while done < len(out):
-                if not (got := os.preadv(fd, [out[done:].data], start + done)):
+            filled = 0
+            while filled < len(out):
+                if not (got := os.preadv(fd, [out[filled:].data], start + filled)):
                     raise OSError(errno.EIO, "it ended early", str(self.path(key)))
-                done += got
+                filled += got
         finally:
             os.close(fd)
 
     def size(self, key: str) -> int | None:
         try:
-            found = self.path(key).stat()
+            status = self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def etag(self, key: str) -> Etag | None:
         try:
-            found = self.path(key).stat()
+            status = self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def list_names(self, folder: str) -> list[str]:
         try:
@@ -93,13 +93,13 @@ class LocalStore(Store):
             return []
 
     def files(self, folder: str) -> dict[str, int]:
-        found = {}
+        sizes = {}
         for top, _, names in os.walk(self.path(folder)):
             for name in names:
                 file = Path(top, name)
                 with contextlib.suppress(FileNotFoundError):  # a writer has removed it meanwhile
-                    found[file.relative_to(self.root).as_posix()] = file.stat().st_size
-        return found
+                    sizes[file.relative_to(self.root).as_posix()] = file.stat().st_size
+        return sizes
 
     def age(self, key: str) -> float:
         return time.time() - self.path(key).stat().st_mtime

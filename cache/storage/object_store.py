@@ -69,9 +69,9 @@ class ObjectStore(Store):
             except FileNotFoundError:
                 return None
 
-        wanted = list(keys)
-        found = zip(wanted, in_parallel(read, wanted), strict=True)
-        return {key: data for key, data in found if data is not None}
+        names = list(keys)
+        answers = zip(names, in_parallel(read, names), strict=True)
+        return {key: data for key, data in answers if data is not None}
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
         """Several byte ranges of one object, in one request. Raises FileNotFoundError."""
@@ -82,17 +82,17 @@ class ObjectStore(Store):
         out[:] = np.frombuffer(self.read_ranges(key, [start], [start + len(out)])[0], np.uint8)
 
     def size(self, key: str) -> int | None:
-        found = self._head(key)
-        return None if found is None else int(found["size"])
+        head = self._head(key)
+        return None if head is None else int(head["size"])
 
     def etag(self, key: str) -> Etag | None:
-        found = self._head(key)
-        return None if found is None else _etag_of(found)
+        head = self._head(key)
+        return None if head is None else _etag_of(head)
 
     def list_names(self, folder: str) -> list[str]:
         with self._errors(folder):
-            found = self._api.list_with_delimiter(self._objects, folder or None)
-        names = [*found["common_prefixes"], *(str(meta["path"]) for meta in found["objects"])]
+            listing = self._api.list_with_delimiter(self._objects, folder or None)
+        names = [*listing["common_prefixes"], *(str(meta["path"]) for meta in listing["objects"])]
         return sorted({name.rstrip("/").rpartition("/")[2] for name in names})
 
     def files(self, folder: str) -> dict[str, int]:
@@ -101,9 +101,9 @@ class ObjectStore(Store):
             return {str(meta["path"]): int(meta["size"]) for page in pages for meta in page}
 
     def age(self, key: str) -> float:
-        if (found := self._head(key)) is None:
+        if (head := self._head(key)) is None:
             raise FileNotFoundError(self.location(key))
-        return float((datetime.now(UTC) - found["last_modified"]).total_seconds())
+        return float((datetime.now(UTC) - head["last_modified"]).total_seconds())
 
     def put(
         self,
@@ -265,9 +265,9 @@ class ObjectJournal:
 
     def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         self.start(head)
-        found = self._store.read_many(self._store.files(self._home))
-        self._next = len(found)
-        return [json.loads(bytes(found[key])) for key in sorted(found)] or None
+        records = self._store.read_many(self._store.files(self._home))
+        self._next = len(records)
+        return [json.loads(bytes(records[key])) for key in sorted(records)] or None
 
     def start(self, head: Mapping[str, Any]) -> None:
         self._home = f"{self._folder}/journal/{fingerprint(head)[:16]}"

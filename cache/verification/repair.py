@@ -43,39 +43,39 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     in `refused`.
     """
     store = require_cache(root)
-    done = Repaired()
+    repaired = Repaired()
     small: set[tuple[str, str]] = set()
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in report.damaged:
-        of = damage.split, damage.stream or ""
+        home = damage.split, damage.stream or ""
         if damage.shard is not None:
-            shards.setdefault(of, set()).add(damage.shard)
+            shards.setdefault(home, set()).add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
             store.put_small({damage.key: layout.group_metadata()}, damage.key.rpartition("/")[0])
-            done.restored.append(damage.key)
+            repaired.restored.append(damage.key)
         else:
-            small.add(of)
+            small.add(home)
     for split, stream in sorted({*small, *shards}):  # a split first: a stream is of its split
         place = Place(store, split, stream or None)
         try:
             if (split, stream) in small:
-                _restore_small_files(place, done)
+                _restore_small_files(place, repaired)
             numbers = shards.get((split, stream), ())
             if not stream:
-                _remove_from_split(place, numbers, done)
+                _remove_from_split(place, numbers, repaired)
                 continue
             commit = _loaded(place)
             if still := sorted(_still_damaged(commit, numbers)):
                 files = _files(commit, still)
                 invalidate(store.root, split, stream, still)
-                done.streams[split, stream] = tuple(still)
-                done.removed += files
+                repaired.streams[split, stream] = tuple(still)
+                repaired.removed += files
         except CacheError as error:  # it must not keep other splits and streams from being repaired
-            done.refused.append(str(error))
-    return done
+            repaired.refused.append(str(error))
+    return repaired
 
 
-def _restore_small_files(place: Place, done: Repaired) -> None:
+def _restore_small_files(place: Place, repaired: Repaired) -> None:
     """Write the manifest in its own form, and small files that are intact elsewhere or follow from the manifest.
 
     Raises CacheError when there is a writer, and for a damaged manifest.
@@ -85,41 +85,47 @@ def _restore_small_files(place: Place, done: Repaired) -> None:
         read = manifest.read_manifest(place)
         if read is None:
             return
-        of, etag = read
-        if store.read(place.manifest) != json_file(of):
-            store.replace(place.manifest, json_file(of), expected=etag)
-            done.restored.append(place.manifest)
-        files = {name: bytes(data) for name, data in manifest.small_files(place, of).items()}
-        for name in of["files"].keys() - files.keys():
-            made = column_metadata_of(of, name)
-            if made is not None and manifest.sha256(made) == of["files"][name]:
-                files[name] = made
+        held, etag = read
+        if store.read(place.manifest) != json_file(held):
+            store.replace(place.manifest, json_file(held), expected=etag)
+            repaired.restored.append(place.manifest)
+        files = {name: bytes(data) for name, data in manifest.small_files(place, held).items()}
+        for name in held["files"].keys() - files.keys():
+            metadata = column_metadata_of(held, name)
+            if metadata is not None and manifest.sha256(metadata) == held["files"][name]:
+                files[name] = metadata
         keys = {place.array(name): data for name, data in files.items()}
         in_place = {key: bytes(data) for key, data in store.read_many(keys).items()}
         wrong = {key: data for key, data in keys.items() if in_place.get(key) != data}
         if wrong:
             store.put_small(wrong, place.base)
-        done.restored += sorted(wrong)
+        repaired.restored += sorted(wrong)
 
 
-def _remove_from_split(place: Place, numbers: Collection[int], done: Repaired) -> None:
+def _remove_from_split(place: Place, numbers: Collection[int], repaired: Repaired) -> None:
     """Remove the shards in which no track has a row; the others need the raw data."""
     commit = _loaded(place)
     live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
     still = _still_damaged(commit, numbers)
     if needed := tuple(sorted(still & live)):
-        done.rows[place.split] = needed
+        repaired.rows[place.split] = needed
     if free := sorted(still - live):
         columns = commit.manifest["shards"].keys() & COLUMNS.keys()
         notes = manifest.note_of(commit)
-        kept = {key: notes[key] for key in ("raw", "body") if key in notes}  # extraction needs to know where they are
+        provenance = {
+            key: notes[key] for key in ("raw", "body") if key in notes
+        }  # extraction needs to know where they are
         files = _files(commit, free)
         with SplitWriter(
-            place.store.root, place.split, columns=columns, plan="repair", provenance={**kept, "invalidated": free}
+            place.store.root,
+            place.split,
+            columns=columns,
+            plan="repair",
+            provenance={**provenance, "invalidated": free},
         ) as writer:
             writer.begin(invalidate=free)
             writer.commit(writer.entries)
-        done.removed += files
+        repaired.removed += files
 
 
 def _loaded(place: Place) -> Commit:
@@ -139,9 +145,9 @@ def _files(commit: Commit, numbers: Collection[int]) -> list[str]:
 
 def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
     """Those of the shards that are damaged now: the report may be old, and its shards restored since."""
-    found: set[int] = set()
+    damaged: set[int] = set()
     for name, spec in columns_of(commit.manifest).items():
         if name in commit.manifest["shards"]:
             files = (file for file in shards_of(commit, name, spec) if file.number in numbers)
-            found |= {file.number for file in files if check(commit.place.store, file, fast=False)}
-    return found
+            damaged |= {file.number for file in files if check(commit.place.store, file, fast=False)}
+    return damaged

@@ -85,8 +85,8 @@ class _Findings:
     damaged: list[Damage] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # of splits, shards, bytes
 
-    def damage(self, place: Place, key: str, what: str, array: str | None = None, shard: int | None = None) -> None:
-        self.damaged.append(Damage(place.split, place.stream, array, shard, key, what))
+    def damage(self, place: Place, key: str, message: str, array: str | None = None, shard: int | None = None) -> None:
+        self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
 
     def include(self, other: _Findings) -> None:
         self.notes += other.notes
@@ -111,26 +111,32 @@ def verify(
     OSError when files may not be read.
     """
     store = require_cache(root)
-    known = split_folders(store)
-    if strange := sorted(set(splits or ()) - set(known)):
-        raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(known) or 'none'}")
-    names = [name for name in known if splits is None or name in splits]
+    folders = split_folders(store)
+    if strange := sorted(set(splits or ()) - set(folders)):
+        raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(folders) or 'none'}")
+    names = [name for name in folders if splits is None or name in splits]
     places = {name: places_of(store, name) for name in names}
-    found = _Findings()
+    findings = _Findings()
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
         verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
         try:
             splits_of = [places[name][0] for name in names]
-            committed = [of.split for of in splits_of if store.exists(of.manifest) or manifest.lost_manifest(of)]
-            found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)])))
+            committed = [
+                split_place.split
+                for split_place in splits_of
+                if store.exists(split_place.manifest) or manifest.lost_manifest(split_place)
+            ]
+            findings.include(
+                verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)]))
+            )
             for name in names:
                 for place in places[name]:
-                    found.include(verification.place(place))
-                found.notes += verification.notes_on_other_files(name)
+                    findings.include(verification.place(place))
+                findings.notes += verification.notes_on_other_files(name)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    return VerifyReport(tuple(found.damaged), tuple(found.notes), fast=fast, **found.counts)
+    return VerifyReport(tuple(findings.damaged), tuple(findings.notes), fast=fast, **findings.counts)
 
 
 class _Verification:
@@ -144,111 +150,111 @@ class _Verification:
         self._started = time.monotonic()
         for place in places if progress else ():
             with suppress(CacheError):
-                if found := manifest.read_manifest(place):
-                    self._total += sum(map(len, found[0]["shards"].values()))
+                if current := manifest.read_manifest(place):
+                    self._total += sum(map(len, current[0]["shards"].values()))
 
     def groups(self, split: str, folders: Iterable[str]) -> _Findings:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
-        found = _Findings()
+        findings = _Findings()
         keys = [layout.group_key(folder) for folder in folders]
-        there = self._store.read_many(keys)
+        files = self._store.read_many(keys)
         for key in keys:
-            if key not in there or bytes(there[key]) != layout.group_metadata():
-                state = "other bytes" if key in there else "no file"
-                what = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                found.damaged.append(Damage(split, None, None, None, key, what))
-        return found
+            if key not in files or bytes(files[key]) != layout.group_metadata():
+                state = "other bytes" if key in files else "no file"
+                message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
+                findings.damaged.append(Damage(split, None, None, None, key, message))
+        return findings
 
     def place(self, place: Place) -> _Findings:
         """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
         for _ in range(_ATTEMPTS):
             before = self._store.etag(place.manifest)
-            found = _Findings()
-            commit = self._commit(place, found)
+            findings = _Findings()
+            commit = self._commit(place, findings)
             if commit is not None:
-                self._arrays(commit, found)
-            if not found.damaged or self._store.etag(place.manifest) == before:
+                self._arrays(commit, findings)
+            if not findings.damaged or self._store.etag(place.manifest) == before:
                 break
-        return found
+        return findings
 
-    def _arrays(self, commit: Commit, found: _Findings) -> None:
+    def _arrays(self, commit: Commit, findings: _Findings) -> None:
         """Check the shards of all arrays."""
         place = commit.place
         if place.stream is None:
-            found.counts["splits"] += 1
-            found.include(self.groups(place.split, groups_of(place.split)[2:]))
+            findings.counts["splits"] += 1
+            findings.include(self.groups(place.split, groups_of(place.split)[2:]))
         columns = columns_of(commit.manifest)
         if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
             state = f"columns that this version does not know: {unknown}"
-            what = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
-            found.damage(place, place.manifest, what)
+            message = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
+            findings.damage(place, place.manifest, message)
         for array in (name for name in columns if name in commit.manifest["shards"]):
             try:
                 files = shards_of(commit, array, columns[array])
             except CacheError as error:
-                what = f"{self._store.location(place.array(array))}: {error}"
-                found.damage(place, place.manifest, what, array)
+                message = f"{self._store.location(place.array(array))}: {error}"
+                findings.damage(place, place.manifest, message, array)
                 continue
             for first in range(0, len(files), _AHEAD):
                 some = files[first : first + _AHEAD]
                 checks = self._threads.map(partial(check, self._store, fast=self._fast), some)
                 for file, problem in zip(some, checks, strict=True):
                     if problem:
-                        found.damage(place, file.key, problem, array, file.number)
-                    found.counts.update(shards=1, bytes=file.size)
+                        findings.damage(place, file.key, problem, array, file.number)
+                    findings.counts.update(shards=1, bytes=file.size)
                     self._done += 1
                     self._bytes += file.size
                     if self._progress is not None:
                         rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
                         self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
-    def _commit(self, place: Place, found: _Findings) -> Commit | None:
+    def _commit(self, place: Place, findings: _Findings) -> Commit | None:
         """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
         store = self._store
         commit: Commit | None = None
         try:
             text, etag = store.read_with_etag(place.manifest)
-            of = manifest.parse_manifest(text, store.location(place.manifest), place.again)
-            commit = Commit(place, of, manifest.small_files(place, of), etag)
-            if text != json_file(of):
+            held = manifest.parse_manifest(text, store.location(place.manifest), place.again)
+            commit = Commit(place, held, manifest.small_files(place, held), etag)
+            if text != json_file(held):
                 expected = "the text that its content gives"
-                found.damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
+                findings.damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
         except FileNotFoundError:
             if lost := manifest.lost_manifest(place):
-                found.damage(place, place.manifest, lost)
+                findings.damage(place, place.manifest, lost)
             else:
-                found.notes.append(f"{store.location(place.home)}: nothing is committed yet")
+                findings.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
-            found.damage(place, place.manifest, str(error))
+            findings.damage(place, place.manifest, str(error))
         if problem := manifest.provenance_problem(place):
-            found.notes.append(problem)
+            findings.notes.append(problem)
         if journals := place.journals():
-            found.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
-        staged = commit is not None and manifest.is_staged(place, of)
+            findings.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
+        staged = commit is not None and manifest.is_staged(place, held)
         if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
             location = store.location(f"{place.home}/{STAGED}")
-            found.notes.append(f"{location}: left by a killed commit; the next writer removes it")
-        if found.damaged:
+            findings.notes.append(f"{location}: left by a killed commit; the next writer removes it")
+        if findings.damaged:
             return commit
-        if left := list(unreferenced(place, commit, unfinished=not journals)):
-            named = f"{len(left)} files or folders that no manifest names, first {left[0]}; `gc` removes them"
-            found.notes.append(f"{store.location(place.home)}: {named}")
+        if unnamed := list(unreferenced(place, commit, unfinished=not journals)):
+            named = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}; `gc` removes them"
+            findings.notes.append(f"{store.location(place.home)}: {named}")
         if commit is None:
             return None
-        names = {place.array(name): name for name in of["files"]}
+        names = {place.array(name): name for name in held["files"]}
         in_place = store.read_many(names)
         for key, name in names.items():
-            made, array = column_metadata_of(of, name), name.partition("/")[0]
-            intact = key in in_place and manifest.sha256(in_place[key]) == of["files"][name]
+            metadata, array = column_metadata_of(held, name), name.partition("/")[0]
+            intact = key in in_place and manifest.sha256(in_place[key]) == held["files"][name]
             if not intact and not (staged and name in commit.files):  # the next writer puts staged ones into place
                 state = "other bytes" if key in in_place else "no file"
-                do = shards.REPAIR if made is not None or name in commit.files else place.again
-                what = self._error(key, "the file that the manifest names by its digest", state, do)
-                found.damage(place, key, what, array)
-            elif made is not None and bytes(commit.files[name]) != made:
+                do = shards.REPAIR if metadata is not None or name in commit.files else place.again
+                message = self._error(key, "the file that the manifest names by its digest", state, do)
+                findings.damage(place, key, message, array)
+            elif metadata is not None and bytes(commit.files[name]) != metadata:
                 expected, state = "its column's shape, type and layout", "others, with the digest in the manifest"
                 do = "Convert or extract it again, with this version."
-                found.damage(place, key, self._error(key, expected, state, do), array)
+                findings.damage(place, key, self._error(key, expected, state, do), array)
         return commit
 
     def notes_on_other_files(self, split: str) -> list[str]:

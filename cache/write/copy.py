@@ -60,8 +60,8 @@ def copy_split(
     source, store = FeatureCache(root)[split], store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
     if unknown := [name for name in names if name not in source.streams]:
-        known = ", ".join(source.streams) or "none"
-        raise CacheError(f"{split}: no feature stream {unknown[0]!r}; there are: {known}")
+        there_are = ", ".join(source.streams) or "none"
+        raise CacheError(f"{split}: no feature stream {unknown[0]!r}; there are: {there_are}")
     opened = {name: _opened(source, name) for name in names}
     is_there = _is_copy(source, store)
     for name in names if is_there else ():
@@ -117,14 +117,14 @@ def _is_copy(source: Split, store: Store) -> bool:
 
 def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
     """Raise CacheError where the other cache has a stream of that name that was made of something else."""
-    there = FeatureCache(store.root)[source.name]
-    if name not in there.streams:
+    copied = FeatureCache(store.root)[source.name]
+    if name not in copied.streams:
         return
-    ours, theirs = (
+    source_form, copied_form = (
         (held["dim"], held["dtype"], callers_entries(held, StreamWriter.own_entries))
-        for held in (source.stream_manifest(name), there.stream_manifest(name))
+        for held in (source.stream_manifest(name), copied.stream_manifest(name))
     )
-    if ours != theirs:
+    if source_form != copied_form:
         raise CacheError.at(
             store.location(Place(store, source.name, name).home),
             expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
@@ -135,7 +135,7 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
 
 def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], progress: Progress) -> None:
     """Videos of which all streams have every row come first, so that what a stream has fills whole shards."""
-    held, done = source.manifest, 0
+    held, n_rows = source.manifest, 0
     digest = str(held["digest"])
     sizes: dict[str, int] = held["geometry"]
     incomplete = [_incomplete(source, stream) for stream in streams]
@@ -163,8 +163,8 @@ def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], pr
                     writer.begin_shard()
                 writer.append(entry, [_as_appended(source, track) for track in tracks])
             previous = number
-            done += sum(track.stop - track.start for track in tracks)
-            progress(done, int(held["rows"]), source.name)
+            n_rows += sum(track.stop - track.start for track in tracks)
+            progress(n_rows, int(held["rows"]), source.name)
         writer.commit(callers_entries(held, SplitWriter.own_entries))
 
 
@@ -246,8 +246,8 @@ def _write_stream(
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
     """How the source's commit came about, for the copy's own note, and of what it is the copy."""
-    kept = {key: value for key, value in note.items() if key != "invalidated"}
-    return {**kept, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
+    entries = {key: value for key, value in note.items() if key != "invalidated"}
+    return {**entries, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
 
 
 def _copy_other_files(source: Store, store: Store, split: str) -> None:

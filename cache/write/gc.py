@@ -129,6 +129,6 @@ class _Sweep:
 
     def _files(self, key: str) -> dict[str, int]:
         """Every file below a key, or itself, with its size."""
-        found = self._store.files(key)
-        size = None if found else self._store.size(key)
-        return found if size is None else {key: size}
+        files = self._store.files(key)
+        size = None if files else self._store.size(key)
+        return files if size is None else {key: size}

@@ -87,8 +87,8 @@ class SplitWriter(Writer):
 
     def accounts(self) -> Iterator[Mapping[str, Any]]:
         """The account of every video that the next commit will have: those that stay, and those of this commit."""
-        kept = VideoTable(self._kept)
-        yield from (kept.account(number) for number in range(len(kept)))
+        videos = VideoTable(self._kept)
+        yield from (videos.account(number) for number in range(len(videos)))
         yield from (video["account"] for video in self._new)
 
     def _open(self) -> None:
@@ -112,12 +112,12 @@ class SplitWriter(Writer):
 
         Its rows then come behind those that streams have, so that features are carried over by their keys.
         """
-        found: list[Mapping[str, Any]] = []
+        manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # of one whose manifest is damaged, nothing can be carried over
                 read = manifest.read_manifest(Place(self._store, self._split, stream))
-                found += [] if read is None else [read[0]]
-        return max(found, key=lambda held: int(held["extent"]), default={})
+                manifests += [] if read is None else [read[0]]
+        return max(manifests, key=lambda held: int(held["extent"]), default={})
 
     def _checked_geometry(self, earlier: Mapping[str, Any]) -> Geometry:
         rows_per_shard, rows_per_chunk = self._asked
@@ -258,16 +258,16 @@ class SplitWriter(Writer):
         self._next = self._start = row
 
     def _add_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
-        size, n_rows, done = self._geometry.rows_per_shard, len(rows["frame_index"]), 0
-        while done < n_rows:
-            at = self._next % size
-            take = min(size - at, n_rows - done)
+        size, n_rows, n_added = self._geometry.rows_per_shard, len(rows["frame_index"]), 0
+        while n_added < n_rows:
+            offset = self._next % size
+            take = min(size - offset, n_rows - n_added)
             for name, spec in self._columns.items():
-                part = rows[name][done : done + take] if name in rows else spec.fill
-                self._buffers[name][at : at + take] = part
-            done += take
+                part = rows[name][n_added : n_added + take] if name in rows else spec.fill
+                self._buffers[name][offset : offset + take] = part
+            n_added += take
             self._next += take
-            if at + take == size:
+            if offset + take == size:
                 self._write_shard(size)
 
     def _write_shard(self, filled: int) -> None:

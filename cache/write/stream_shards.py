@@ -99,11 +99,11 @@ class StreamShards:
         self.committed: dict[int, dict[str, str]] = {}  # shard -> the records of its arrays
         if self._commit is not None:
             held = self._commit.manifest
-            found = layout.form_of(held["dim"], held["dtype"])
-            if (found, held["geometry"]) != (self.form, split.manifest["geometry"]):
+            held_form = layout.form_of(held["dim"], held["dtype"])
+            if (held_form, held["geometry"]) != (self.form, split.manifest["geometry"]):
                 location = self._store.location(self.place.manifest)
                 do = "Choose another name for the stream, or replace it."
-                raise CacheError.at(location, expected=found, found=self.form, do=do)
+                raise CacheError.at(location, expected=held_form, found=self.form, do=do)
             self.foreign, by_array = foreign_shards(held, split.manifest), held["shards"]
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
             self.committed = {k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)}
@@ -222,18 +222,18 @@ class StreamShards:
         """The arrays of a shard in their own types, fill values elsewhere. Raises CacheError as `stage` does."""
         n_rows, title = len(self.rows(shard)), self.title(shard)
         if isinstance(data, np.ndarray):
-            given = str(data.shape)
+            data_form = str(data.shape)
         else:
-            given = f"{len(data)} times {' and '.join(sorted({type(row).__name__ for row in data}))}"
+            data_form = f"{len(data)} times {' and '.join(sorted({type(row).__name__ for row in data}))}"
         form = f"{n_rows} times bytes" if self._dtype == layout.BYTES else str((n_rows, self._dim))
-        found = (given, ok.shape, keys.shape, keys.dtype)
-        if found != (form, (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
+        forms = (data_form, ok.shape, keys.shape, keys.dtype)
+        if forms != (form, (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
             expected = f"features {form}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
-            raise CacheError(f"{title}: expected {expected}, found {found}")
+            raise CacheError(f"{title}: expected {expected}, found {forms}")
         allowed = (UNDECODABLE, COMPUTED) if self._dtype == layout.BYTES else (UNDECODABLE, *HAS_VALUE)
-        live, known = self.live(shard), np.isin(ok, allowed)
-        if not known[live].all():
-            found_flags = np.unique(ok[live & ~known]).tolist()
+        live, allowed_flags = self.live(shard), np.isin(ok, allowed)
+        if not allowed_flags[live].all():
+            found_flags = np.unique(ok[live & ~allowed_flags]).tolist()
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         good = live & (ok != UNDECODABLE)
 
@@ -316,12 +316,12 @@ class KeyIndex:
         rows, hashes = np.full(len(keys), -1, np.int64), _hashed(keys)
         for known, their_rows in self._sorted:
             if len(known):
-                at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-                hits = (known[at] == hashes) & (rows < 0)
-                rows[hits] = their_rows[at[hits]]
-        found = np.flatnonzero(rows >= 0)
-        other = (self.stream.read("_key", rows[found]) != keys[found, None]).any(axis=(1, 2))
-        rows[found[other]] = -1
+                position = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+                hits = (known[position] == hashes) & (rows < 0)
+                rows[hits] = their_rows[position[hits]]
+        hits_of_all = np.flatnonzero(rows >= 0)
+        differs = (self.stream.read("_key", rows[hits_of_all]) != keys[hits_of_all, None]).any(axis=(1, 2))
+        rows[hits_of_all[differs]] = -1
         return rows
 
     def _mapped(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -99,10 +99,10 @@ class StreamWriter(StreamShards, Writer):
         """
         self._require_pending(staged.shard)
         do = "Compute it again, with StreamShards opened again."
-        theirs, ours = (staged.rows, staged.form), (self.rows_record(staged.shard), self.form)
-        if theirs != ours or staged.keys.keys() != self.columns.keys():
+        staged_form, own_form = (staged.rows, staged.form), (self.rows_record(staged.shard), self.form)
+        if staged_form != own_form or staged.keys.keys() != self.columns.keys():
             title = self.title(staged.shard)
-            raise CacheError(f"{title}: expected what is staged to be of {ours}, found {theirs}. {do}")
+            raise CacheError(f"{title}: expected what is staged to be of {own_form}, found {staged_form}. {do}")
         for name, key in staged.keys.items():
             if not key.startswith(self.place.staged_shard) or not shards.has_size(
                 self._store, key, staged.records[name]
