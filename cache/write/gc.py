@@ -103,7 +103,8 @@ class _Sweep:
         """Remove files, and folders with their contents, unless they are too young."""
         for key in keys:
             files = self._files(key)
-            if not files and not self._store.list_names(key):
+            folder, _, name = key.rpartition("/")
+            if not files and name not in self._store.list_names(folder):  # an empty folder goes, too
                 continue
             if self._is_young([key]):
                 location = self._store.location(key)
@@ -113,7 +114,7 @@ class _Sweep:
             self.found.bytes += sum(files.values())
             if not self._dry_run:
                 self._store.remove([key])
-                self.prune(key.rpartition("/")[0])
+                self.prune(folder)
 
     def prune(self, folder: str) -> None:
         """Remove a folder that is empty, and those above it within the split."""
