@@ -1,4 +1,4 @@
-"""What reports of benchmarks begin with: the command, date and machine.  measurements -> [report]"""
+"""What reports of benchmarks share: tables, medians of rounds, and the command, date and machine to begin with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import argparse
 import datetime
 import os
 import platform
+import statistics
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
 
 
 def report(about: str, title: str, lines: Iterable[str], args: argparse.Namespace) -> None:
@@ -32,3 +37,43 @@ def gpu_of(args: argparse.Namespace) -> str:
     import torch
 
     return torch.cuda.get_device_name(args.device)
+
+
+def parser(about: str | None, *, at: str) -> argparse.ArgumentParser:
+    """One with what all of them have: --at, a folder for `at`, and --out."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--at", type=Path, help=f"folder for {at}; a temporary one by default")
+    made.add_argument("--out", type=Path, help="write the report here, for example benchmarks/<name>.md")
+    return made
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """A table of Markdown, a line at a time."""
+    yield f"| {' | '.join(header)} |"
+    yield "|---" * len(header) + "|"
+    yield from (f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def spread(values: Sequence[float], form: str = ",.2f") -> str:
+    """The median of the rounds, the lowest and the highest.
+
+    >>> spread([3, 1, 2.5])
+    '2.50 (1.00 - 3.00)'
+    """
+    return f"{statistics.median(values):{form}} ({min(values):{form}} - {max(values):{form}})"
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios within rounds."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def pipeline(*words: object) -> str:
+    """What a command of `python -m pipeline` prints. Ends the benchmark where it fails."""
+    command = [sys.executable, "-m", "pipeline", *map(str, words)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[2:])} ended with {done.returncode}")
+    return done.stdout

@@ -29,9 +29,8 @@ from pipeline import datasets, synthetic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import report
+from benchmarks.common import ROOT, parser, report, table
 
-ROOT: Final = Path(__file__).parents[1]
 SIZES: Final = {  # 4 N: videos of the split train; frames of each
     "penn_action": (400, 30),
     "posetrack": (80, 30),
@@ -44,10 +43,11 @@ SIZES: Final = {  # 4 N: videos of the split train; frames of each
 }
 EVERY: Final = 0.05  # s between two looks at the memory of a process
 WAYS: Final = ("one process", "two processes", "nothing to do")
+PLAINLY: Final = "plain script"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Measurement:
     """One process from its start to its end."""
 
     seconds: float
@@ -61,59 +61,56 @@ class Measured:
     name: str
     n_videos: int
     rows: int = 0
-    runs: dict[str, Run] = field(default_factory=dict)
-
-    def per_second(self, way: str) -> float:
-        """Person-frames a second, the start of the process included."""
-        return self.rows / self.runs[way].seconds
+    runs: dict[str, Measurement] = field(default_factory=dict)
 
 
 def main() -> None:
     """Measure, print, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", choices=list(SIZES), default=list(SIZES))
-    parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of videos")
-    parser.add_argument("--frames", type=int, help="of each video, instead of the usual number")
-    parser.add_argument("--work", type=Path, help="folder for raw data and caches; default: a temporary one")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/convert.md")
-    parser.add_argument("--plain", nargs=3, metavar=("DATASET", "RAW", "OUT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    options = parser(__doc__, at="raw data and caches")
+    options.add_argument("--datasets", nargs="+", choices=list(SIZES), default=list(SIZES))
+    options.add_argument("--scale", type=float, default=1.0, help="times the usual number of videos")
+    options.add_argument("--frames", type=int, help="of each video, instead of the usual number")
+    options.add_argument("--plain", nargs=3, metavar=("DATASET", "RAW", "OUT"), help=argparse.SUPPRESS)
+    args = options.parse_args()
     if args.plain:
         name, raw, out = args.plain
         PLAIN[name](Path(raw), Path(out))
         return
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
         synthetic.write_body(Path(folder) / "body")
-        measured = [
-            measure(Path(folder), name, share, args.scale, args.frames) for name in args.datasets for share in (1, 4)
+        pairs = [
+            tuple(measure(Path(folder), name, share, args.scale, args.frames) for share in (1, 4))
+            for name in args.datasets
         ]
     about = "Demo data in the official layouts: no result about the datasets."
-    report(about, "How fast is conversion, and does its memory stay flat?", tables(measured), args)
+    report(about, "How fast is conversion, and does its memory stay flat?", tables(pairs), args)
 
 
 def measure(work: Path, name: str, share: int, scale: float, frames: int | None) -> Measured:
     """A dataset at `share` times N videos."""
     n_videos, n_frames = SIZES[name]
-    found = Measured(name, max(1, round(n_videos * scale / 4)) * share)
+    measured = Measured(name, max(1, round(n_videos * scale / 4)) * share)
     raw, root, plain = work / "raw" / name, work / "cache", work / "plain.npz"
     synthetic.write_dataset(
-        name, raw, n_videos=found.n_videos, n_frames=frames or n_frames, workers=os.cpu_count() or 1
+        name, raw, n_videos=measured.n_videos, n_frames=frames or n_frames, workers=os.cpu_count() or 1
     )
     if name in PLAIN:
-        found.runs["plain script"] = run([sys.executable, __file__, "--plain", name, str(raw), str(plain)])
+        measured.runs[PLAINLY] = run([sys.executable, __file__, "--plain", name, str(raw), str(plain)])
     for way in WAYS:
-        found.runs[way] = convert(name, raw, root, work, way)
+        measured.runs[way] = convert(name, raw, root, work, way)
     split = cache.open(root)[f"{name}/train"]
-    found.rows = split.manifest["rows"]
+    measured.rows = split.manifest["rows"]
     if name in PLAIN:
         compare(plain, split)
     for folder in (root, raw):
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{name} {found.n_videos} videos: " + ", ".join(f"{w} {r.seconds:.1f} s" for w, r in found.runs.items()))
-    return found
+    print(
+        f"{name} {measured.n_videos} videos: " + ", ".join(f"{w} {r.seconds:.1f} s" for w, r in measured.runs.items())
+    )
+    return measured
 
 
-def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Run:
+def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Measurement:
     """The command, into an empty cache unless there is to be nothing to do."""
     if way != "nothing to do":
         shutil.rmtree(root, ignore_errors=True)
@@ -123,7 +120,7 @@ def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Run:
     return run(words)
 
 
-def run(words: Sequence[str]) -> Run:
+def run(words: Sequence[str]) -> Measurement:
     """Start a command, and look at its memory until it ends. Raises SystemExit when it fails."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began, peak = time.perf_counter(), 0.0
@@ -133,7 +130,7 @@ def run(words: Sequence[str]) -> Run:
         time.sleep(EVERY)
     if process.returncode:
         raise SystemExit(f"{' '.join(words[:6])} ended with {process.returncode}")
-    return Run(time.perf_counter() - began, peak)
+    return Measurement(time.perf_counter() - began, peak)
 
 
 def family(pid: int) -> Iterator[int]:
@@ -203,36 +200,30 @@ def compare(plain: Path, split: cache.Split) -> None:
 # --------------------------------------------------------------------------------------------------------- report
 
 
-def tables(measured: Sequence[Measured]) -> list[str]:
-    """What was measured."""
-    large = [found for found in measured if found.n_videos == max(m.n_videos for m in measured if m.name == found.name)]
-    small = {found.name: found for found in reversed(measured)}
-    lines = [
-        "One run each: wall time of the whole command, its start included; the files are in memory. Memory is the "
-        f"largest sum of proportional set sizes (PSS) of all its processes, looked at every {EVERY * 1000:.0f} ms.",
-        "",
-        "## Speed at 4 N videos",
-        "",
-        *table("dataset", "videos", "person-frames", "one process/s", "two/s", "plain script/s", "nothing to do"),
+def tables(pairs: Sequence[tuple[Measured, ...]]) -> Iterator[str]:
+    """What was measured, of N and of 4 N videos of each dataset."""
+    yield "One run each: wall time of the whole command, its start included; the files are in memory. Memory is the"
+    yield "largest sum of proportional set sizes (PSS) of all its processes, looked at every "
+    yield f"{EVERY * 1000:.0f} ms.\n\n## Speed at 4 N videos\n"
+    header = ("dataset", "videos", "person-frames", "one process/s", "two/s", "plain script/s", "nothing to do")
+    speeds = [
+        (
+            *(large.name, f"{large.n_videos:,}", f"{large.rows:,}"),
+            *(
+                f"{large.rows / large.runs[way].seconds:,.0f}" if way in large.runs else "-"
+                for way in (*WAYS[:2], PLAINLY)
+            ),
+            f"{large.runs[WAYS[2]].seconds:.1f} s",
+        )
+        for _, large in pairs
     ]
-    for found in large:
-        plain = f"{found.per_second('plain script'):,.0f}" if "plain script" in found.runs else "-"
-        speeds = [f"{found.per_second(way):,.0f}" for way in WAYS[:2]]
-        idle = f"{found.runs['nothing to do'].seconds:.1f} s"
-        lines.append(row(found.name, f"{found.n_videos:,}", f"{found.rows:,}", *speeds, plain, idle))
-    lines += ["", "## Memory from N to 4 N videos", "", *table("dataset", "one process MiB", "two processes MiB")]
-    for found in large:
-        pairs = [(small[found.name].runs[way].peak, found.runs[way].peak) for way in WAYS[:2]]
-        lines.append(row(found.name, *(f"{before:.0f} -> {after:.0f}" for before, after in pairs)))
-    return lines
-
-
-def table(*names: str) -> list[str]:
-    return [row(*names), "|---" * len(names) + "|"]
-
-
-def row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+    yield from table(header, speeds)
+    yield "\n## Memory from N to 4 N videos\n"
+    memory = [
+        (large.name, *(f"{small.runs[way].peak:.0f} -> {large.runs[way].peak:.0f}" for way in WAYS[:2]))
+        for small, large in pairs
+    ]
+    yield from table(("dataset", "one process MiB", "two processes MiB"), memory)
 
 
 if __name__ == "__main__":

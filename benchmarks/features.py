@@ -1,10 +1,11 @@
-"""How fast are features extracted? Against the usual way, and against what decoding and the model allow, in one run.
+"""How fast are features, detections and homographies computed? Beside the usual ways, in one run each.
 
     .venv/bin/python benchmarks/features.py --out benchmarks/features.md
     .venv/bin/python benchmarks/features.py homographies
+    .venv/bin/python benchmarks/features.py detection --clips FILE ...
 
-Pictures and videos of noise on all scales, whose files are as large as photographs', and a split of persons in them in
-a cache. In every case, round after round, each in a process of its own:
+extraction, the default: pictures and videos of noise on all scales, whose files are as large as photographs', and a
+split of persons in them in a cache. In every case, round after round, each in a process of its own:
 
 - usual: person by person cv2.imread (of a video: the video once more), crop, normalisation in NumPy in one thread, and
   torchvision's ResNet-50 in fp32 in batches of 200. Its first `--usual` crops are timed, without start-up.
@@ -13,16 +14,17 @@ a cache. In every case, round after round, each in a process of its own:
 - decode: the same extraction of a stream that costs nothing to compute; model: the network alone, on noise.
 
 Together these two allow 1 / (1/decode + 1/model) crops a second on a CPU, whose cores they share, and the smaller of
-both on a GPU. Memory is measured over two lengths, with the stream that costs nothing.
-
-Streams together: `resnet50` and `homography` in one pass over 1920 x 1080 pictures, beside one after the other; whole
-extractions, in turn. Alone: `--cases --memory`.
-
-Every picture is in the page cache. The weights are random unless `--weights` names others.
+both on a GPU. Memory is measured over two lengths, with the stream that costs nothing. Every picture is in the page
+cache. The weights are random unless `--weights` names others.
 
 homographies: a row of the stream `homography`, and how far off it is. Pairs of 224 px crops of noise on all scales with
 planted motions, without decoding, in one thread, each way in turn. The plain way: OpenCV row by row, the preset's flow
 forth and back, a loop over the points, and `findHomography` with RANSAC.
+
+detection: `detect` with Keypoint R-CNN on the CPU, beside the loop of torchvision's documentation: one picture at a
+time through `keypointrcnn_resnet50_fpn`, under `inference_mode`. The same clips, the same weights, the default size of
+800 px, one run. Without --weights the network is untrained, with the scores of its boxes stretched so that a few pass.
+What both find is compared: boxes in px and OKS of keypoints, of detections that both score `MIN_SCORE` or more.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -46,11 +49,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.models import resnet50
+from torchvision.models.detection import KeypointRCNN
 
 import cache
 from pipeline import crops, homography
+from pipeline.detect import get, rcnn
+from pipeline.detect.run import Machine as DetectionMachine
+from pipeline.detect.run import detect_clips
 from pipeline.features import networks
-from pipeline.features.extract import extract, extract_together
+from pipeline.features.extract import extract
 from pipeline.features.networks import backbones
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
@@ -61,12 +68,12 @@ from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Pictures
+from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.track import CROP_SCALE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import report
+from benchmarks.common import paired, parser, report, spread, table
 
 SECONDS: Final = 5.0  # of the model alone
 MIDDLE: Final = (0.2, 0.8)  # the part of the rows in which nothing starts or ends
@@ -330,24 +337,6 @@ def rate_of(computer: networks.Network, seconds: float) -> Found:
     return {"rate": sum(rates), "copied": sum(rates) * seconds * memory[0][0].nbytes / 1e9 / copying if copying else 0}
 
 
-def together(args: argparse.Namespace) -> Found:
-    """Two streams in one pass over the pixels, or one after the other; all of both, in turn by the number's parity."""
-    network = ResNet50(weights=WeightsSpec.parse(args.weights))
-    both = {"resnet50": network, "homography": Homography()}
-    resources = Resources(Machine(args.device), args.workers)
-    plans = [
-        plan_extraction(args.at / "cache", f"{args.case}/train", StreamSpec(f"{kind}-{args.turn}", it, "", resources))
-        for kind, it in both.items()
-    ]
-    network.load(Machine(args.device), None)  # once, for either way
-    began = time.perf_counter()
-    parts = [plans] if args.turn % 2 else [[plan] for plan in plans]
-    done = [one for part in parts for one in extract_together(part)]
-    spent = time.perf_counter() - began
-    assert all(not one.problems for one in done)
-    return {"s": spent}
-
-
 def opened(args: argparse.Namespace) -> cache.Split:
     return cache.open(args.at / "cache")[f"{args.case}/train"]
 
@@ -355,18 +344,19 @@ def opened(args: argparse.Namespace) -> cache.Split:
 # ---------------------------------------------------------------------------------------------------- homographies
 
 
-def homographies(n_rounds: int, n_pairs: int) -> Iterator[str]:
+def homographies(args: argparse.Namespace) -> Iterator[str]:
     """A line a way; ratios are within rounds."""
-    rounds = [errors_and_times(n_pairs, turn) for turn in range(n_rounds)]
-    yield f"{n_rounds} rounds of {n_pairs} pairs; CPU time of one thread, the median (lowest - highest).\n"
-    yield "| way | ms a row | rows a second of a core | plain way : it | mean error, px |\n|---|---|---|---|---|"
-    plain = [one["plain way"][0] for one in rounds]
-    for name in rounds[0]:
-        ms = [one[name][0] for one in rounds]
-        ratio = statistics.median(usual / of_it for usual, of_it in zip(plain, ms, strict=True))
-        error = statistics.median(one[name][1] for one in rounds)
-        cells = f"{statistics.median(ms):.1f} ({min(ms):.1f} - {max(ms):.1f}) | {1e3 / statistics.median(ms):,.0f}"
-        yield f"| {name} | {cells} | {ratio:.2f} | {error:.3f} |"
+    rounds = [errors_and_times(args.pairs, turn) for turn in range(args.rounds)]
+    yield f"{args.rounds} rounds of {args.pairs} pairs; CPU time of one thread, the median (lowest - highest).\n"
+    ms = {way: [times[way][0] for times in rounds] for way in rounds[0]}
+    rows = [
+        (
+            *(way, spread(of_way, ".1f"), f"{1e3 / statistics.median(of_way):,.0f}"),
+            *(f"{paired(ms['plain way'], of_way):.2f}", f"{statistics.median(r[way][1] for r in rounds):.3f}"),
+        )
+        for way, of_way in ms.items()
+    ]
+    yield from table(("way", "ms a row", "rows a second of a core", "plain way : it", "mean error, px"), rows)
 
 
 def errors_and_times(n_pairs: int, turn: int) -> dict[str, tuple[float, float]]:
@@ -423,9 +413,139 @@ def plain_homography(previous: Bytes, current: Bytes) -> NDArray[np.float32]:
     return np.asarray(found - np.eye(3), np.float32).ravel()
 
 
+# ------------------------------------------------------------------------------------------------------- detection
+
+MIN_SCORE: Final = 0.7
+# COCO's: standard deviations of annotators, times a person's scale. Lin et al.; cocodataset.org/#keypoints-eval.
+SIGMAS: Final = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+
+
+def oks(found: Floats, truth: Floats, area: float) -> float:
+    """Object keypoint similarity of (17, 3) joints: over those that both have; 0 where there are none."""
+    both = (found[:, 2] > 0) & (truth[:, 2] > 0)
+    squared = ((found[:, :2] - truth[:, :2]) ** 2).sum(axis=1)
+    similar = np.exp(-squared / (2 * max(area, 1.0) * (2 * SIGMAS) ** 2))
+    return float(similar[both].mean()) if both.any() else 0.0
+
+
+Person = tuple[Floats, Floats]  # (4,) box's corners, (17, 2) joints, px
+
+
+def untrained(file: Path, image: NDArray[np.uint8]) -> None:
+    """Seeded weights with which a few boxes of a picture pass: the spread of their scores is stretched."""
+    torch.manual_seed(0)
+    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
+    given: list[torch.Tensor] = []
+    predictor: Any = network.roi_heads.box_predictor
+    hook = predictor.register_forward_hook(lambda _, inputs, __: given.append(inputs[0].flatten(1)))
+    with torch.inference_mode():
+        network([torch.from_numpy(image).permute(2, 0, 1) / 255])
+    hook.remove()
+    score = predictor.cls_score
+    raw = given[0] @ (score.weight[1] - score.weight[0])
+    stretch = float(3 / raw.std())
+    score.weight.mul_(stretch)
+    score.bias.copy_(torch.tensor([float(torch.quantile(raw, 0.97)) * stretch, 1.0]))
+    torch.save(network.state_dict(), file)
+
+
+def torchvisions_loop(network: KeypointRCNN, clips: Sequence[Path]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """What it finds in each frame."""
+    for clip in clips:
+        capture = cv2.VideoCapture(str(clip))
+        while True:
+            there, bgr = capture.read()
+            if not there:
+                break
+            picture = torch.from_numpy(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).float() / 255
+            with torch.inference_mode():
+                (found,) = network([picture])
+            yield {key: value.numpy() for key, value in found.items()}
+
+
+def detection(args: argparse.Namespace) -> Iterator[str]:
+    """Both ways over the first frames of the clips, and how they agree."""
+    clips, n_frames, work = args.clips, args.clip_frames, args.at
+    raw, file = work / "raw", work / "w.pth"
+    shortened = [shorten(clip, raw / f"{k}.avi", n_frames) for k, clip in enumerate(clips)]
+    first = next(Video(raw, shortened[0].name).read([0])).image
+    assert first is not None
+    if not args.weights:
+        untrained(file, first)
+    detector: Any = get("keypoint_rcnn", weights=args.weights or str(file), min_score=MIN_SCORE, precision="exact")
+    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
+    network.load_state_dict(torch.load(detector.file(), weights_only=True))
+    next(torchvisions_loop(network, shortened[:1]))  # the first picture of a network takes longer
+    began, cpu = time.perf_counter(), sum(os.times()[:4])
+    theirs = list(torchvisions_loop(network, shortened))
+    plain = time.perf_counter() - began, sum(os.times()[:4]) - cpu
+    detector.load("cpu")([first])
+    began, cpu = time.perf_counter(), sum(os.times()[:4])
+    done = detect_clips(raw, work / "out", detector, DetectionMachine("cpu"))
+    ours = time.perf_counter() - began, sum(os.times()[:4]) - cpu
+    began = time.process_time()
+    for clip in shortened:
+        list(Video(raw, clip.name).read(range(n_frames)))
+    decoding = time.process_time() - began
+    both = (("torchvision's loop", plain, len(theirs)), ("`detect`", ours, done.frames))
+    rows = [(w, n, f"{worked / n:.2f}", f"{s / n:.2f}", f"{n / s:.2f}") for w, (s, worked), n in both]
+    yield from table(("", "frames", "CPU s a frame", "s a frame", "frames/s"), rows)
+    yield (
+        f"\n`detect` takes {plain[1] / ours[1]:.2f} times less CPU time and {plain[0] / ours[0]:.2f} times less time. "
+        f"Decoding: {decoding / done.frames * 1000:.1f} ms of a core a frame, "
+        f"{decoding / (decoding + ours[1]):.1%} of the work."
+    )
+    found = [frame for clip in shortened for frame in _people(work / "out" / f"{clip.name}.json", n_frames)]
+    yield agreement(found, [_sure(one) for one in theirs])
+
+
+def shorten(clip: Path, to: Path, n_frames: int) -> Path:
+    """The first frames of a clip, without loss, so that both decode the same."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    frames = list(Video(clip.parent, clip.name).read(range(n_frames)))
+    height, width = frames[0].image.shape[:2]  # type: ignore[union-attr]
+    writer = cv2.VideoWriter(str(to), cv2.VideoWriter.fourcc(*"FFV1"), 25, (width, height))
+    for frame in frames:
+        assert frame.image is not None, frame.problem
+        writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return to
+
+
+def _people(file: Path, n_frames: int) -> list[list[Person]]:
+    frames: list[list[Person]] = [[] for _ in range(n_frames)]
+    for one in json.loads(file.read_text())["annotations"]:
+        x, y, width, height = one["bbox"]
+        box = np.array([x, y, x + width, y + height])
+        frames[one["image_id"] - 1].append((box, np.array(one["keypoints"]).reshape(17, 3)[:, :2]))
+    return frames
+
+
+def _sure(found: dict[str, NDArray[np.float32]]) -> list[Person]:
+    sure = found["scores"] >= MIN_SCORE
+    return list(zip(found["boxes"][sure], found["keypoints"][sure, :, :2], strict=True))
+
+
+def agreement(found: Sequence[Sequence[Person]], theirs: Sequence[Sequence[Person]]) -> str:
+    """How far apart what both find is; frames in which they find different numbers of people are counted."""
+    pairs = [pair for a, b in zip(found, theirs, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]
+    apart = [float(np.abs(ours[0] - other[0]).max()) for ours, other in pairs]
+    seen = np.ones((17, 1))
+    similar = [
+        oks(np.hstack([a[1], seen]), np.hstack([b[1], seen]), float((b[0][2:] - b[0][:2]).prod())) for a, b in pairs
+    ]
+    differing = sum(len(a) != len(b) for a, b in zip(found, theirs, strict=True))
+    if not pairs:
+        return "Neither finds anyone."
+    return (
+        f"{len(pairs)} persons found by both; frames with another number of them: {differing}. Boxes at most "
+        f"{max(apart):.3f} px apart (files have two decimals); OKS {np.mean(similar):.4f}, lowest {min(similar):.4f}."
+    )
+
+
 # --------------------------------------------------------------------------------------------------------- report
 
-WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model, together)}
+WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model)}
 
 
 def in_a_process(args: argparse.Namespace, way: str, case: str, turn: int = 0) -> Found:
@@ -437,81 +557,75 @@ def in_a_process(args: argparse.Namespace, way: str, case: str, turn: int = 0) -
     return found
 
 
-def measured(args: argparse.Namespace, key: str) -> str:
-    """A line of the table: one case, all ways in turn in every round."""
+def measured(args: argparse.Namespace, key: str) -> tuple[str, ...]:
+    """A row of the table: one case, all ways in turn in every round."""
     make(args.at, key, CASES[key], args.frames)
-    ways = [way for way in ("usual", "ours", "decode", "model") if way != "usual" or key != CROPPED]
+    ways = [way for way in WAYS if way != "usual" or key != CROPPED]
     rounds = [{way: in_a_process(args, way, key, turn) for way in ways} for turn in range(args.rounds)]
-    for one in rounds:
-        decoding, network = one["decode"]["rate"], one["model"]["rate"]
-        shared = one["model"]["shares_cores"]
-        one["limit"] = {"rate": 1 / (1 / decoding + 1 / network) if shared else min(decoding, network)}
-        one["share"] = {"rate": one["ours"]["rate"] / one["limit"]["rate"]}
-        one["ratio"] = {"rate": one["ours"]["rate"] / one["usual"]["rate"] if "usual" in one else float("nan")}
+    rates = {way: [turn[way]["rate"] for turn in rounds] for way in ways}
+    shared = rounds[0]["model"]["shares_cores"]
+    both = list(zip(rates["decode"], rates["model"], strict=True))
+    rates["limit"] = [
+        1 / (1 / decoding + 1 / network) if shared else min(decoding, network) for decoding, network in both
+    ]
+    for name, other in (("share", "limit"), ("ratio", "usual")):
+        if other in rates:
+            rates[name] = [a / b for a, b in zip(rates["ours"], rates[other], strict=True)]
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in rounds[-1]["ours"]["busy"].items())
     columns = ("ratio", "usual", "ours", "decode", "model", "limit", "share")
-    rates = [[one[name]["rate"] for one in rounds if name in one] for name in columns]
-    cells = [f"{statistics.median(r):,.2f} ({min(r):,.2f} - {max(r):,.2f})" if r else "-" for r in rates]
-    return "| " + " | ".join([CASES[key].name, *cells, busy]) + " |"
-
-
-def main() -> None:
-    """Make the data, measure, print, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["extraction", "homographies"], default="extraction")
-    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
-    parser.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU 40000")
-    parser.add_argument("--usual", type=int, default=400, help="crops that the usual way computes of them")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
-    parser.add_argument("--pairs", type=int, default=200, help="of crops, a round of homographies")
-    parser.add_argument("--weights", default="", help="as of `extract`; by default random ones")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int, default=0, help="decoding processes; 0: one a core")
-    parser.add_argument("--at", type=Path, help="where to make the files (1 GB); a temporary folder by default")
-    parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/features.md")
-    for name in ("--way", "--case", "--turn"):  # of the processes that measure
-        parser.add_argument(name, type=int if name == "--turn" else str, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    args.device = str(networks.chosen_device(args.device))
-    if args.way:
-        print(json.dumps(WAYS[args.way](args)))
-        return
-    if args.part == "homographies":
-        about = "Made-up crops: how far off real motions are is not in it."
-        report(about, "What does a homography cost?", homographies(args.rounds, args.pairs), args)
-        return
-    with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        args.at = Path(folder)
-        if not args.weights:
-            torch.manual_seed(0)
-            torch.save(resnet50(weights=None).state_dict(), args.at / "random.pt")
-            args.weights = f"file:{args.at / 'random.pt'}"
-        report("Made-up pixels.", "How fast are features extracted?", extraction(args), args)
+    return (CASES[key].name, *(spread(rates[name]) if name in rates else "-" for name in columns), busy)
 
 
 def extraction(args: argparse.Namespace) -> Iterator[str]:
     """All tables."""
+    if not args.weights:
+        torch.manual_seed(0)
+        torch.save(resnet50(weights=None).state_dict(), args.at / "random.pt")
+        args.weights = f"file:{args.at / 'random.pt'}"
     yield f"{args.rounds} rounds of {args.frames:,} crops, the usual way {args.usual:,}."
     yield "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, 0.9 of the limit.\n"
-    yield "| pixels | ours : usual | usual | ours | decode | model | limit | ours : limit | busy |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    yield from (measured(args, key) for key in args.cases)
-    yield "\n| frames of a stream that costs nothing | peak memory of the extraction, MiB |\n|---|---|"
+    header = ("pixels", "ours : usual", "usual", "ours", "decode", "model", "limit", "ours : limit", "busy")
+    yield from table(header, (measured(args, key) for key in args.cases))
+    yield ""
     for n in args.memory:
         make(args.at, f"memory-{n}", TINY, n)
-        yield f"| {n:,} | {in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f} |"
-    yield from of_together(args)
+    peaks = ((f"{n:,}", f"{in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f}") for n in args.memory)
+    yield from table(("frames of a stream that costs nothing", "peak memory of the extraction, MiB"), peaks)
 
 
-def of_together(args: argparse.Namespace) -> Iterator[str]:
-    """Lines of a table: two streams in one pass beside one after the other."""
-    make(args.at, "both", CASES["hd1"], args.frames)
-    yield f"\n## Streams together\n\n`resnet50` and `homography` of {args.frames:,} rows, {CASES['hd1'].name}.\n"
-    yield "| round | one after the other, s | in one pass, s | ratio |\n|---|---|---|---|"
-    for turn in range(args.rounds):
-        apart, one_pass = (in_a_process(args, "together", "both", 2 * turn + way) for way in (0, 1))
-        yield f"| {turn + 1} | {apart['s']:.1f} | {one_pass['s']:.1f} | {apart['s'] / one_pass['s']:.2f} |"
+PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace], Iterator[str]]]]] = {
+    "extraction": ("How fast are features extracted?", extraction),
+    "homographies": ("What does a homography cost?", homographies),
+    "detection": ("How fast are people found?", detection),
+}
+
+
+def main() -> None:
+    """Make the data, measure, print, write the report."""
+    options = parser(__doc__, at="the files, 1 GB")
+    options.add_argument("part", nargs="?", choices=PARTS, default="extraction")
+    options.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
+    options.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU 40000")
+    options.add_argument("--usual", type=int, default=400, help="crops that the usual way computes of them")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
+    options.add_argument("--pairs", type=int, default=200, help="of crops, a round of homographies")
+    options.add_argument("--clips", nargs="*", default=[], type=Path, metavar="FILE", help="of detection")
+    options.add_argument("--clip-frames", type=int, default=4, help="of each clip")
+    options.add_argument("--weights", default="", help="as of `extract`, of detection a file; by default random ones")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--workers", type=int, default=0, help="decoding processes; 0: one a core")
+    for name in ("--way", "--case", "--turn"):  # of the processes that measure
+        options.add_argument(name, type=int if name == "--turn" else str, help=argparse.SUPPRESS)
+    args = options.parse_args()
+    args.device = str(networks.chosen_device(args.device))
+    if args.way:
+        print(json.dumps(WAYS[args.way](args)))
+        return
+    title, part = PARTS[args.part]
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+        args.at = Path(folder)
+        report("Made-up pixels.", title, part(args), args)
 
 
 if __name__ == "__main__":

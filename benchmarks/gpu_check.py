@@ -52,10 +52,9 @@ from vibe_model.training.video import VideoRun
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks import features
-from benchmarks.common import report
+from benchmarks.common import ROOT, parser, report
 from benchmarks.training import SPLITS, make_cache
 
-ROOT: Final = Path(__file__).parents[1]
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
 AGREE: Final = {"fp32": 0.01, "bf16": 0.05}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
 BESIDE: Final = {"pr_vipe": 64, "homography": 9}  # streams that models read beside their features: numbers a row
@@ -72,15 +71,13 @@ TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video
 
 def main() -> None:
     """Check and measure, print, write the page. Exits with what failed, and what to do, where something did."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu for a dry run")
-    parser.add_argument("--tiny", action="store_true", help="small sizes: to see that it works")
-    parser.add_argument("--rows", type=int, default=12_000, help="crops of each extraction")
-    parser.add_argument("--steps", type=int, default=30, help="of each training")
-    parser.add_argument("--at", type=Path, help="where to make the files (2 GB); a temporary folder by default")
-    parser.add_argument("--out", type=Path, help="write the page here, for example benchmarks/gpu_check.md")
-    parser.add_argument("--share", type=Path, help=argparse.SUPPRESS)  # of the processes that share a step
-    args = parser.parse_args()
+    options = parser(__doc__, at="the files, 2 GB")
+    options.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu for a dry run")
+    options.add_argument("--tiny", action="store_true", help="small sizes: to see that it works")
+    options.add_argument("--rows", type=int, default=12_000, help="crops of each extraction")
+    options.add_argument("--steps", type=int, default=30, help="of each training")
+    options.add_argument("--share", type=Path, help=argparse.SUPPRESS)  # of the processes that share a step
+    args = options.parse_args()
     if args.tiny:
         args.rows, args.steps = 16, 2
     if args.share:

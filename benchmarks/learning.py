@@ -51,22 +51,20 @@ from pipeline.body import Body
 from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.skeletons import keypoints_13
 from pipeline.synthetic.motion import perform, random_betas
-from vibe_model import TrainConfig, metrics, runs, training
+from vibe_model import TrainConfig, runs, training
 from vibe_model.checkpoints import read_checkpoint
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
 from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.pr_vipe.training import STATE
-from vibe_model.rotations import nearest_rotations
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe import mposer_training as mposer
 from vibe_model.vibe.mposer_config import MPoserConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import report
+from benchmarks.common import ROOT, parser, report, table
 
-ROOT: Final = Path(__file__).parents[1]
 Floats = NDArray[np.floating[Any]]
 TRAIN, VALIDATION, TEST, MOCAP = "planted/train", "planted/val", "planted/test", "planted/mocap"
 CLIPS: Final = "planted/clips"  # videos without labels, of which a detector found noisy 2D keypoints
@@ -74,8 +72,6 @@ MOTIONS: Final = {TRAIN: 1000, VALIDATION: 16, TEST: 32, MOCAP: 200, CLIPS: 900}
 FRAMES: Final = 64  # of each motion, 25 a second
 FEATURE: Final = 128  # numbers
 REACH: Final = 5  # frames
-AHEAD: Final = 5  # frames: what is called the future
-KNOWN_MOTIONS: Final = 500  # what `knowable` is fitted to
 FACING: Final = np.pi / 4  # rad to either side of the camera
 Y_DOWN: Final = Rotation.from_rotvec([np.pi, 0, 0])  # as pictures have it
 FEATURES, SMOOTHED = "planted", "smoothed"  # the streams
@@ -157,19 +153,17 @@ def models(place: Path, at: Path, **changes: Any) -> dict[str, VideoConfig]:
 
 def main() -> None:
     """Train, print, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=125, help="of an epoch, after which it is validated")
-    parser.add_argument("--noise", type=float, default=1.0, help="beside a signal of 1")
-    parser.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
-    parser.add_argument("--only", nargs="+", metavar="MODEL", help="the names of the table; all by default")
-    parser.add_argument("--mixture", action="store_true", help="all datasets and each alone, of what `make data` made")
-    parser.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="of --mixture")
-    parser.add_argument("--body", type=Path, default=ROOT / "data/embedded/body", help="of --mixture")
-    parser.add_argument("--at", type=Path, help="where to train: what is there is not made again")
-    parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/learning.md")
-    args = parser.parse_args()
+    options = parser(__doc__, at="what is trained, which is not trained again")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--epochs", type=int, default=8)
+    options.add_argument("--steps", type=int, default=125, help="of an epoch, after which it is validated")
+    options.add_argument("--noise", type=float, default=1.0, help="beside a signal of 1")
+    options.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
+    options.add_argument("--only", nargs="+", metavar="MODEL", help="the names of the table; all by default")
+    options.add_argument("--mixture", action="store_true", help="all datasets and each alone, of what `make data` made")
+    options.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="of --mixture")
+    options.add_argument("--body", type=Path, default=ROOT / "data/embedded/body", help="of --mixture")
+    args = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.at or Path(temporary)
         if args.mixture:
@@ -185,7 +179,6 @@ def main() -> None:
         for seed, (name, config) in itertools.product(args.seeds, models(place, folder, **epochs).items()):
             if not args.only or name in args.only:
                 found.setdefault(name, []).append(trained(name, replace(config, seed=seed)))
-        known = [*knowable(place)]
     facts = (
         f"At most {args.epochs} epochs of {args.steps} steps of {COMMON['batch_size']} windows of {COMMON['seqlen']} "
         f"frames; features of {FEATURE} numbers, noise {args.noise:g} beside a signal of 1; {args.motions} motions of "
@@ -193,103 +186,49 @@ def main() -> None:
         f"{MOTIONS[TEST]} other motions; mm, accelerations mm a frame²."
     )
     about = "DEMO DATA: made-up motions, planted features, the procedural body; no result about the models."
-    lines = [facts, "", *table(found), "", *curves(found), "", *past_and_future(found), "", *known]
+    lines = [facts, "", *errors(found), "", *curves(found), "", *past_and_future(found)]
     report(about, "Is a temporal model better than one of single frames?", lines, args)
 
 
-def table(found: Found) -> Iterator[str]:
+def errors(found: Found) -> Iterator[str]:
     """Errors of every model on the test split, of the per-frame ones smoothed as is best in validation, too."""
     rows = dict(found)
-    rows |= {f"{n}, smoothed": [one["smoothed"] for one in found[n]] for n in (PER_FRAME, SINGLE_VIEW) if n in found}
+    rows |= {f"{n}, smoothed": [run["smoothed"] for run in found[n]] for n in (PER_FRAME, SINGLE_VIEW) if n in found}
     bases = {name: SINGLE_VIEW if name.startswith("HMMR") else PER_FRAME for name in rows}
     rows["mean body"] = [next(iter(found.values()))[0]["baseline"]]
-    yield f"| | {' | '.join(ERRORS.values())} | PA-MPJPE beside one frame | acceleration error |"
-    yield "|---" * (3 + len(ERRORS)) + "|"
-    for name, of in rows.items():
-        cells = [mean_and_spread([one[error] for one in of]) for error in ERRORS]
-        base = found.get(bases.get(name, ""), of)
+    lines = []
+    for name, seeds in rows.items():
+        cells = [mean_and_spread([run[error] for run in seeds]) for error in ERRORS]
+        base = found.get(bases.get(name, ""), seeds)
         for error in ("pa_mpjpe", "accel_error"):
-            own, its = (statistics.mean(one[error] for one in those) for those in (of, base))
-            cells.append("" if base is of else f"{100 * (own / its - 1):+.0f} %")
-        yield f"| {name} | {' | '.join(cells)} |"
+            mean, usual = (statistics.mean(run[error] for run in runs) for runs in (seeds, base))
+            cells.append("" if base is seeds else f"{100 * (mean / usual - 1):+.0f} %")
+        lines.append((name, *cells))
+    yield from table(("", *ERRORS.values(), "PA-MPJPE beside one frame", "acceleration error"), lines)
 
 
 def curves(found: Found) -> Iterator[str]:
     """PA-MPJPE on the validation split after every epoch, the mean over seeds."""
-    n_epochs = max(len(one["curve"]) for of in found.values() for one in of)
+    n_epochs = max(len(run["curve"]) for seeds in found.values() for run in seeds)
     yield "Validation, PA-MPJPE after each epoch, and training's loss in the last one, of the frames themselves as VIBE"
-    yield "weighs it; means over seeds:"
-    yield ""
-    yield f"| | {' | '.join(str(epoch + 1) for epoch in range(n_epochs))} | loss |"
-    yield "|---" * (2 + n_epochs) + "|"
-    for name, of in found.items():
-        means = np.mean([[*one["curve"], one["loss"]] for one in of], axis=0)
-        yield f"| {name} | {' | '.join('' if np.isnan(mean) else f'{mean:.1f}' for mean in means)} |"
+    yield "weighs it; means over seeds:\n"
+    lines = []
+    for name, seeds in found.items():
+        means = np.mean([[*run["curve"], run["loss"]] for run in seeds], axis=0)
+        lines.append((name, *("" if np.isnan(mean) else f"{mean:.1f}" for mean in means)))
+    yield from table(("", *(str(epoch + 1) for epoch in range(n_epochs)), "loss"), lines)
 
 
 def past_and_future(found: Found) -> Iterator[str]:
     """PA-MPJPE 5 frames before and after, from one frame, beside models that know no motion."""
-    dynamics = [
-        (name, one["hmmr"]["dynamics"]["pa_mpjpe"])
-        for name, of in found.items()
-        for one in of[:1]
-        if "dynamics" in one["hmmr"]
+    lines = [
+        (f"{name}: {model}", *(f"{by_step[step]:.1f}" for step in ("-5", "0", "5")))
+        for name, (run, *_) in found.items()
+        for model, by_step in run["hmmr"].get("dynamics", {}).get("pa_mpjpe", {}).items()
     ]
-    if dynamics:
-        yield "Past and future from one frame, PA-MPJPE (the first seed):"
-        yield ""
-        yield "| | 5 frames before | now | 5 frames after |"
-        yield "|---|---|---|---|"
-    for name, errors in dynamics:
-        for model, by_step in errors.items():
-            yield f"| {name}: {model} | {' | '.join(f'{by_step[step]:.1f}' for step in ('-5', '0', '5'))} |"
-
-
-def knowable(place: Path) -> Iterator[str]:
-    """What one frame knows of the body AHEAD frames later: linear estimates by least squares, beside standing still."""
-    splits, body = cache.open(place), Body.stand_in()
-    n_rows = {name: min(KNOWN_MOTIONS, len(splits[name].tracks)) * FRAMES for name in (TRAIN, TEST)}
-    inputs: dict[str, dict[str, Floats]] = {}
-    later: dict[str, Floats] = {}
-    for name, n in n_rows.items():
-        pose, betas, feature = (splits[name].rows(c, 0, n) for c in ("pose", "betas", f"features/{FEATURES}"))
-        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, FRAMES, 216)
-        before, now, later[name] = rotmat[:, : -AHEAD - 1], rotmat[:, 1:-AHEAD], rotmat[:, AHEAD + 1 :]
-        inputs[name] = {
-            "the noisy feature": feature.reshape(-1, FRAMES, FEATURE)[:, 1:-AHEAD],
-            "the true pose": now,
-            "the true pose and the one before": np.concatenate([now, now - before], axis=2),
-        }
-    shape = betas.reshape(-1, FRAMES, 10)[:, AHEAD + 1 :]
-
-    def error(rotmat: Floats) -> float:
-        """PA-MPJPE of bodies AHEAD frames later, mm."""
-        rotations = nearest_rotations(rotmat.reshape(-1, 24, 3, 3).astype(np.float64))
-        both = [
-            body.joints(
-                betas=torch.tensor(shape.reshape(-1, 10)).float(), rotmat=torch.tensor(one).float(), order="common14"
-            )
-            for one in (rotations, later[TEST].reshape(-1, 24, 3, 3))
-        ]
-        return float(metrics.pa_mpjpe(*(one.numpy() for one in both)).mean())
-
-    yield f"What one frame knows of the body {AHEAD} frames later, of true shape; linear estimates, PA-MPJPE:"
-    yield ""
-    yield "| known | of now, taken for later | of later |"
-    yield "|---|---|---|"
-    for known, of_train in inputs[TRAIN].items():
-        cells = []
-        for target in (inputs[TRAIN]["the true pose"], later[TRAIN]):
-            given = with_one(of_train)
-            weights = np.linalg.lstsq(given, target.reshape(len(given), -1))[0]
-            cells.append(f"{error(with_one(inputs[TEST][known]) @ weights):.1f}")
-        yield f"| {known} | {' | '.join(cells)} |"
-
-
-def with_one(numbers: Floats) -> Floats:
-    """(n, T, F) -> (n T, F + 1): and a constant."""
-    flat = numbers.reshape(-1, numbers.shape[-1])
-    return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+    if lines:
+        yield "Past and future from one frame, PA-MPJPE (the first seed):\n"
+        yield from table(("", "5 frames before", "now", "5 frames after"), lines)
 
 
 def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
@@ -489,15 +428,13 @@ def mixture(root: Path, args: argparse.Namespace) -> list[str]:
             print(name, seed, *(f"{metrics[split]['pa_mpjpe']:.1f}" for split in EVALUATED), flush=True)
     first = next(iter(found.values()))[0]
     found["(the mean body)"] = [{split: first[split]["baseline"] for split in EVALUATED}]
-    lines = ["PA-MPJPE in mm on motions and cameras that training never saw: means over the seeds, ± their standard"]
-    lines += ["deviation.", "", f"| trained on | {' | '.join(EVALUATED)} | mean |", "|---" * (2 + len(EVALUATED)) + "|"]
-    for name, rows in found.items():
-        by_split = [[row[split]["pa_mpjpe"] for row in rows] for split in EVALUATED]
-        cells = [
-            mean_and_spread(values) for values in (*by_split, [statistics.mean(v) for v in zip(*by_split, strict=True)])
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+    rows = []
+    for name, seeds in found.items():
+        by_split = [[metrics[split]["pa_mpjpe"] for metrics in seeds] for split in EVALUATED]
+        means = [statistics.mean(values) for values in zip(*by_split, strict=True)]
+        rows.append((name, *map(mean_and_spread, (*by_split, means))))
+    about = "PA-MPJPE in mm on motions and cameras that training never saw: means over the seeds, ± their standard"
+    return [about, "deviation.", "", *table(("trained on", *EVALUATED, "mean"), rows)]
 
 
 def configurations(base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:

@@ -51,10 +51,9 @@ from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes as inputs
 from pipeline.files.raw.stand_in import MARKER
 
-ROOT: Final = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import report  # noqa: E402
+from benchmarks.common import ROOT, parser, pipeline, report, table
 
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
@@ -336,38 +335,30 @@ def verify_speeds(root: Path, times: int) -> dict[tuple[str, str], float]:
     return best
 
 
-def tracks(args: argparse.Namespace, work: Path) -> list[str]:
+def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
     """Measure every size, and `verify` beside `cat`."""
     sizes = [measure(work / str(n), n) for n in args.tracks]
     write_template(work / "verified", NAME, args.rows)
     speeds = verify_speeds(work / "verified", 3)
     slow = [call for call, figure in sizes[-1].figures.items() if figure.cpu > GOAL]
-    lines = [
-        "SIMULATED data: clips and shards are each one file under many names; names, sizes, digests, tables and",
-        "manifests are true. One run each, in a fresh process, with all files in memory. Seconds of a call are without",
-        "Python's start and imports, those of a command with them.",
-        "",
-        f"The goal, at most {GOAL:.0f} s of CPU time at {sizes[-1].n_tracks:,} tracks, is reached by "
-        f"{'all but ' + ', '.join(slow) if slow else 'all of it'}.",
-        "",
-        "Seconds by the clock; in brackets those of CPU time, which leaves out what else ran on the machine; MiB of "
-        "the largest resident set, mapped tables included.",
-        "",
-        f"| | {' | '.join(f'{size.n_tracks:,} tracks' for size in sizes)} | CPU time, times as much |",
-        f"|---|{'---|' * (len(sizes) + 1)}",
-        f"| | {' | '.join(size.made for size in sizes)} | |",
-    ]
+    yield "SIMULATED data: clips and shards are each one file under many names; names, sizes, digests, tables and"
+    yield "manifests are true. One run each, in a fresh process, with all files in memory. Seconds of a call are"
+    yield "without Python's start and imports, those of a command with them.\n"
+    yield f"The goal, at most {GOAL:.0f} s of CPU time at {sizes[-1].n_tracks:,} tracks, is reached by "
+    yield f"{'all but ' + ', '.join(slow) if slow else 'all of it'}.\n"
+    yield "Seconds by the clock; in brackets those of CPU time, which leaves out what else ran on the machine; MiB of "
+    yield "the largest resident set, mapped tables included.\n"
+    rows: list[tuple[str, ...]] = [("", *(size.made for size in sizes), "")]
     for call in (*CALLS, *COMMANDS):
-        found = [size.figures[call] for size in sizes]
-        growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(found))
-        cells = " | ".join(f"{f.seconds:.3g} ({f.cpu:.3g}), {f.peak:,.0f} MiB" for f in found)
-        lines.append(f"| `{call}` | {cells} | {growth} |")
-    lines += ["", "## Verify", "", f"{args.rows:,} rows.", "", "| files | cat MB/s | verify MB/s | verify : cat |"]
-    lines += ["|---|---|---|---|"]
-    for state in ("in memory", "on the disk"):
-        cat, verify = speeds["cat", state], speeds["verify", state]
-        lines.append(f"| {state} | {cat:,.0f} | {verify:,.0f} | **{verify / cat:.2f}** |")
-    return lines
+        figures = [size.figures[call] for size in sizes]
+        growth = ", ".join(f"{later.cpu / earlier.cpu:.1f}" for earlier, later in itertools.pairwise(figures))
+        cells = (f"{figure.seconds:.3g} ({figure.cpu:.3g}), {figure.peak:,.0f} MiB" for figure in figures)
+        rows.append((f"`{call}`", *cells, growth))
+    yield from table(("", *(f"{size.n_tracks:,} tracks" for size in sizes), "CPU time, times as much"), rows)
+    yield f"\n## Verify\n\n{args.rows:,} rows.\n"
+    beside = [(state, speeds["cat", state], speeds["verify", state]) for state in ("in memory", "on the disk")]
+    ratios = ((state, f"{cat:,.0f}", f"{ours:,.0f}", f"**{ours / cat:.2f}**") for state, cat, ours in beside)
+    yield from table(("files", "cat MB/s", "verify MB/s", "verify : cat"), ratios)
 
 
 # ------------------------------------------------------------------------------------------ forecast and measured
@@ -395,26 +386,26 @@ class Line(NamedTuple):
         return self.forecast / self.measured - 1
 
 
-def forecast(args: argparse.Namespace, work: Path) -> list[str]:
+def forecast(args: argparse.Namespace, work: Path) -> Iterator[str]:
     """Forecast, do, compare."""
-    found: list[Line] = []
+    lines: list[Line] = []
     rate = None
     for name in args.sets:
         folder = work / name.replace(" ", "_")
-        made = make_set(folder, {of: max(2, round(n * args.scale)) for of, n in SETS[name].items()})
-        lines, rate = compare(name, folder, made, args.sample, rate)
-        found += lines
-    exact = [line for line in found if not line.what.startswith("seconds")]
-    timed = [line for line in found if line not in exact]
-    return [
-        f"DEMO DATA in the official layouts. Samples of up to {args.sample} videos a split.",
-        "",
-        *(f"- {text}" for text in _verdicts(exact, timed)),
-        "",
-        "| data | what | forecast | measured | off |",
-        "|---|---|---|---|---|",
-        *(f"| {one.of} | {one.what} | {one.forecast:,.4g} | {one.measured:,.4g} | {one.off:+.1%} |" for one in found),
-    ]
+        made = make_set(folder, {dataset: max(2, round(n * args.scale)) for dataset, n in SETS[name].items()})
+        of_set, rate = compare(name, folder, made, args.sample, rate)
+        lines += of_set
+    yield f"DEMO DATA in the official layouts. Samples of up to {args.sample} videos a split.\n"
+    for what, is_time in (("person-frames and bytes", False), ("seconds", True)):
+        some = [line for line in lines if line.what.startswith("seconds") == is_time]
+        within, worst = sum(abs(line.off) <= WITHIN for line in some), max(some, key=lambda line: abs(line.off))
+        yield f"- Of {len(some)} forecasts of {what}, {within} were within {WITHIN:.0%}; the worst is"
+        yield f"  {worst.off:+.1%}, {worst.of}, {worst.what}."
+    yield ""
+    rows = (
+        (line.of, line.what, f"{line.forecast:,.4g}", f"{line.measured:,.4g}", f"{line.off:+.1%}") for line in lines
+    )
+    yield from table(("data", "what", "forecast", "measured", "off"), rows)
 
 
 def make_set(work: Path, n_videos: Mapping[str, int]) -> tuple[str, ...]:
@@ -476,23 +467,6 @@ def stored(root: Path, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return row, {name: note["measured"] for name, note in notes.items()}
 
 
-def pipeline(*words: str) -> str:
-    """A command of `python -m pipeline`. Ends the benchmark when it fails."""
-    command = [sys.executable, "-m", "pipeline", *words]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}")
-    return done.stdout
-
-
-def _verdicts(exact: list[Line], timed: list[Line]) -> Iterator[str]:
-    for what, of in (("person-frames and bytes", exact), ("seconds", timed)):
-        within = sum(abs(line.off) <= WITHIN for line in of)
-        worst = max(of, key=lambda line: abs(line.off))
-        many = f"Of {len(of)} forecasts of {what}, {within} were within {WITHIN:.0%}"
-        yield f"{many}; the worst is {worst.off:+.1%}, {worst.of}, {worst.what}."
-
-
 # ------------------------------------------------------------------------------------------- from a clone to the report
 
 STEPS: Final = (  # a command, and what it is to a new user
@@ -505,22 +479,22 @@ STEPS: Final = (  # a command, and what it is to a new user
 )
 
 
-def clone(_: argparse.Namespace, work: Path) -> list[str]:
+def clone(_: argparse.Namespace, work: Path) -> Iterator[str]:
     """Run each step in a clone. Raises CalledProcessError for one that fails."""
-    lines, after = ["| command | what | seconds |", "|---|---|---|"], 0.0
+    rows, after = list[tuple[str, str, str]](), 0.0
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "clone")], check=True)
     for command, what in STEPS:
         began = time.monotonic()
         subprocess.run(command.split(), cwd=work / "clone", check=True, stdout=sys.stderr)  # one sees how far it is
         seconds = time.monotonic() - began
-        lines.append(f"| `{command}` | {what} | {seconds:.0f} |")
+        rows.append((f"`{command}`", what, f"{seconds:.0f}"))
         after += 0 if command == "make setup" or "again" in what else seconds
+    yield from table(("command", "what", "seconds"), rows)
     size = (work / "clone/runs/report.html").stat().st_size / 1e6
-    done = f"From data to report, once the packages are there: {after / 60:.1f} minutes. The report has {size:.1f} MB."
-    return [*lines, "", done]
+    yield f"\nFrom data to report, once the packages are there: {after / 60:.1f} minutes. The report has {size:.1f} MB."
 
 
-PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], list[str]]]]] = {
+PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], Iterator[str]]]]] = {
     "tracks": ("How does the work grow, up to a million tracks?", tracks),
     "forecast": ("Is what `plan` forecasts what conversion and extraction then take?", forecast),
     "clone": ("How long does it take from a clone to the report?", clone),
@@ -529,25 +503,21 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], list[s
 
 def main() -> None:
     """Measure, print, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=list(PARTS), default="tracks")
-    parser.add_argument("--tracks", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--rows", type=int, default=262_144, help="of the cache that is verified")
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="of forecast")
-    parser.add_argument("--sample", type=int, default=16, help="videos that a forecast reads")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="times the usual number of a forecast's made-up videos"
-    )
-    parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
-    parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/scale.md")
-    parser.add_argument("--measure", nargs=3, metavar=("CALL", "ROOT", "RAW"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    options = parser(__doc__, at="raw data and caches")
+    options.add_argument("part", nargs="?", choices=list(PARTS), default="tracks")
+    options.add_argument("--tracks", type=int, nargs="+", default=list(SIZES))
+    options.add_argument("--rows", type=int, default=262_144, help="of the cache that is verified")
+    options.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="of forecast")
+    options.add_argument("--sample", type=int, default=16, help="videos that a forecast reads")
+    options.add_argument("--scale", type=float, default=1.0, help="times a forecast's usual number of made-up videos")
+    options.add_argument("--measure", nargs=3, metavar=("CALL", "ROOT", "RAW"), help=argparse.SUPPRESS)
+    args = options.parse_args()
     if args.measure:
         print(json.dumps(measured_here(*args.measure)))
         return
     title, part = PARTS[args.part]
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        report("DEMO or simulated data: no result about a dataset.", title, part(args, Path(folder)), args)
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+        report("DEMO or simulated data: no result about a dataset.", title, list(part(args, Path(folder))), args)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ from vibe_model.vibe.training import VIBETrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import report
+from benchmarks.common import parser, report, spread, table
 
 USUAL, FP32, BF16 = "usual", "ours, fp32", "ours, bf16"
 LOOPS: Final = "loops over regions"
@@ -95,17 +95,15 @@ Terms = Mapping[str, Any]  # losses by name
 
 def main() -> None:
     """Compare, measure, print, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(MODELS), default="vibe")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="of each way in each round; 8 of VIBE, 1 of others")
-    parser.add_argument("--agree", type=int, help="steps whose losses are compared; 10 of VIBE, 2 of others")
-    parser.add_argument("--tracks", type=int, default=128, help="of 128 frames, in each of three splits")
-    parser.add_argument("--small", action="store_true", help="small networks or short windows, 2 rounds")
-    parser.add_argument("--at", type=Path, help="where to make the cache; a temporary folder by default")
-    parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/training.md")
-    args = parser.parse_args()
+    options = parser(__doc__, at="the cache")
+    options.add_argument("--model", choices=list(MODELS), default="vibe")
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--steps", type=int, help="of each way in each round; 8 of VIBE, 1 of others")
+    options.add_argument("--agree", type=int, help="steps whose losses are compared; 10 of VIBE, 2 of others")
+    options.add_argument("--tracks", type=int, default=128, help="of 128 frames, in each of three splits")
+    options.add_argument("--small", action="store_true", help="small networks or short windows, 2 rounds")
+    args = options.parse_args()
     title, measure, steps, agree = MODELS[args.model]
     args.steps, args.agree = args.steps or steps, args.agree or agree
     if args.small:
@@ -143,11 +141,9 @@ def agreement(
     exact = {f"{way}, {name}": off for way, of in worst.items() if way != BF16 for name, off in of.items()}
     if wrong := {name: off for name, off in exact.items() if not off <= AGREEMENT}:
         raise SystemExit(f"other losses than the usual way's: {wrong}, relative; expected at most {AGREEMENT}")
-    lines = ["", f"The largest relative difference of a loss from the usual way's in {n_steps} steps:", ""]
-    lines += ["| | " + " | ".join(worst) + " |", "|---" * (1 + len(worst)) + "|"]
-    return lines + [
-        f"| {name} | " + " | ".join(f"{t[name]:.1e}" for t in worst.values()) + " |" for name in worst[FP32]
-    ]
+    rows = ((name, *(f"{by_name[name]:.1e}" for by_name in worst.values())) for name in worst[FP32])
+    about = f"The largest relative difference of a loss from the usual way's in {n_steps} steps:"
+    return ["", about, "", *table(("", *worst), rows)]
 
 
 def in_turns(turns: Mapping[str, Callable[[], float]], args: argparse.Namespace) -> list[str]:
@@ -164,12 +160,11 @@ def in_turns(turns: Mapping[str, Callable[[], float]], args: argparse.Namespace)
         elapsed = time.perf_counter() - began
         rates[way].append(args.steps / elapsed)
         waiting[way].append(waited / elapsed)
-    lines = ["| | steps/s | lowest - highest | times usual | lowest - highest | waits for data |", "|---" * 6 + "|"]
-    for way, found_rates in rates.items():
-        ratios = [ours / theirs for ours, theirs in zip(found_rates, rates[USUAL], strict=True)]
-        cells = [f"{statistics.median(r):.2f} | {min(r):.2f} - {max(r):.2f}" for r in (found_rates, ratios)]
-        lines.append(f"| {way} | {' | '.join(cells)} | {100 * statistics.median(waiting[way]):.2f}% |")
-    return lines
+    rows = []
+    for way, of_way in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(of_way, rates[USUAL], strict=True)]
+        rows.append((way, spread(of_way), spread(ratios), f"{100 * statistics.median(waiting[way]):.2f}%"))
+    return [*table(("", "steps/s", "times usual", "waits for data"), rows)]
 
 
 def timed(source: Iterator[Any], train_step: Callable[[Any], object]) -> float:

@@ -7,7 +7,7 @@ method, 1955). The cost of a pair is
 
 so 0 for the same detection and 1 for two people apart. Leaving two detections unpaired costs MAX_COST: no pair costs
 more. A person is expected to go on at the speed of the last VELOCITY detections, through frames in which he or she is
-missing, too. Nothing is linked over a cut to another scene. benchmarks/linking.md has what each of that is worth.
+missing, too. Nothing is linked over a cut to another scene.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -65,7 +66,7 @@ def test_what_scale_is_measured_on_is_a_cache_like_any_other(scale: Any, tmp_pat
 
 @pytest.mark.slow
 def test_one_command_measures_how_everything_grows(scale: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--tracks", "8", "240", "--rows", "1024", "--work", str(tmp_path), "--out", str(tmp_path / "scale.md")]
+    options = ["--tracks", "8", "240", "--rows", "1024", "--at", str(tmp_path), "--out", str(tmp_path / "scale.md")]
     monkeypatch.setattr(sys, "argv", ["scale.py", *options])
     scale.main()
     text = (tmp_path / "scale.md").read_text()
@@ -123,7 +124,7 @@ def cells(text: str, row: str) -> list[str]:
 
 @pytest.mark.slow
 def test_one_command_measures_conversion_and_writes_the_report(tmp_path: Path) -> None:
-    options = ["--datasets", "amass", "--scale", "0.02", "--frames", "400", "--work", tmp_path]
+    options = ["--datasets", "amass", "--scale", "0.02", "--frames", "400", "--at", tmp_path]
     sections = {part.partition("\n")[0]: part for part in ran("convert", tmp_path, *options).split("\n## ")}
     names = ["Speed at 4 N videos", "Memory from N to 4 N videos"]
     assert [*sections][1:] == names
@@ -134,10 +135,8 @@ def test_one_command_measures_conversion_and_writes_the_report(tmp_path: Path) -
 @pytest.mark.slow
 def test_one_command_measures_windows_and_writes_the_report(tmp_path: Path) -> None:
     text = ran("windows", tmp_path, "--small", "--at", tmp_path)
-    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
-    assert [*sections][1:] == ["Windows", "Whole training batches"]
     for way in ("cache, float16", "memmap, np.take into the buffer", "h5py, opened per window", "zarr-python"):
-        assert float(cells(sections["Windows"], way)[0].replace(",", "")) > 0
+        assert float(cells(text, way)[0].split(" (")[0].replace(",", "")) > 0
 
 
 @pytest.mark.slow
@@ -157,10 +156,24 @@ def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_one_command_measures_detection_and_finds_what_torchvision_finds(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"FFV1"), 25, (160, 120))
+    for seed in range(2):
+        writer.write(np.random.default_rng(seed).integers(0, 256, (120, 160, 3), np.uint8))
+    writer.release()
+    out = tmp_path / "out"
+    out.mkdir()
+    text = ran("features", out, "detection", "--clips", clip, "--clip-frames", 1, "--at", out)
+    assert float(cells(text, "`detect`")[1]) > 0
+    assert "frames with another number of them: 0" in text
+
+
+@pytest.mark.slow
 def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
     text = ran("training", tmp_path, "--small", "--at", tmp_path)
     assert "DEMO DATA" in text
-    assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32", "ours, bf16"))
+    assert all(float(cells(text, way)[0].split(" (")[0]) > 0 for way in ("usual", "ours, fp32", "ours, bf16"))
     assert float(cells(text, "kp_3d")[0]) <= 1e-4
 
 
@@ -168,7 +181,7 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
 @pytest.mark.parametrize("model", ["hmmr", "part_dynamics"])
 def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, model: str) -> None:
     text = ran("training", tmp_path, "--model", model, "--small", "--at", tmp_path)
-    assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32"))
+    assert all(float(cells(text, way)[0].split(" (")[0]) > 0 for way in ("usual", "ours, fp32"))
 
 
 @pytest.mark.slow
@@ -185,6 +198,7 @@ def test_one_command_shows_what_models_learn_from_planted_features(tmp_path: Pat
     assert float(cells(dynamics, "HMMR: true pose, still")[1]) == 0
 
 
+@pytest.mark.slow
 def test_the_smoother_of_planted_features_is_wieners() -> None:
     learning = importlib.import_module("learning")
     rng, signal = np.random.default_rng(0), np.empty((4000, learning.FRAMES, 2))
@@ -239,32 +253,8 @@ def test_the_check_of_a_gpu_stops_at_the_first_failure_with_what_to_do(
     assert "nothing after it was done" in page.read_text()
 
 
-def test_linking_is_scored_as_its_authors_define_it() -> None:
-    linking = importlib.import_module("linking")
-    truth = [np.array([0, 1])] * 10
-    perfect, exchanged = linking.Score(), linking.Score()
-    perfect.add(truth, [np.array([7, 3])] * 10)
-    assert (perfect.switches, perfect.idf1, perfect.hota) == (0, 1, 1)
-    exchanged.add(truth, [np.array([0, 1])] * 6 + [np.array([1, 0])] * 4)
-    # Each of two people is 6 frames one track and 4 frames the other: 6 of 10 are right at best; a right detection's
-    # association is 6 / 14 for 6 of them (6 shared, 4 + 4 not), 4 / 16 for 4.
-    assert (exchanged.switches, exchanged.idf1) == (2, pytest.approx(0.6))
-    assert exchanged.hota == pytest.approx(np.sqrt((6 * 6 / 14 + 4 * 4 / 16) / 10))
-
-
-@pytest.mark.slow
-def test_people_of_made_up_scenes_are_linked_better_than_by_sort() -> None:
-    linking = importlib.import_module("linking")
-    rows = [row.split("|") for row in linking.quality(6)]
-    switches = {(row[1].strip(), row[2].strip()): int(row[3]) for row in rows}
-    idf1 = {(row[1].strip(), row[2].strip()): float(row[4]) for row in rows}
-    for kind in linking.KINDS:
-        assert switches[kind, "`link`"] < switches[kind, "SORT, 12 frames"]
-        assert idf1[kind, "`link`"] > 0.85
-
-
 def test_oks_is_cocos() -> None:
-    oks = importlib.import_module("detection").oks
+    oks = importlib.import_module("features").oks
     truth = np.column_stack([np.arange(17.0), np.arange(17.0), np.ones(17)])
     assert oks(truth, truth, 100.0) == pytest.approx(1)
     away = truth + np.array([3.0, 4.0, 0.0])
@@ -313,7 +303,7 @@ def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_one_command_compares_forecasts_with_what_was_written(tmp_path: Path) -> None:
-    text = ran("scale", tmp_path, "forecast", "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
+    text = ran("scale", tmp_path, "forecast", "--sets", "made up", "--scale", 0.1, "--at", tmp_path)
     for what in ("person-frames", "bytes of columns", "bytes of resnet50"):  # of two videos, both are read
         (line,) = (line for line in text.splitlines() if f"made up: penn_action | {what} |" in line)
         assert line.endswith("| +0.0% |")

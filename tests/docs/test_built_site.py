@@ -50,14 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site."""
     out = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs"]
-    built = subprocess.run(
-        [*build, "--doctree-dir", str(out / "trees"), ".", str(out / "html")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
+    subprocess.run([*build, "--doctree-dir", str(out / "trees"), ".", str(out / "html")], cwd=ROOT, check=True)
     shutil.rmtree(out / "trees")
     return out / "html"
 
@@ -101,28 +94,18 @@ def test_every_public_name_is_in_the_api_reference(built: dict[Path, Page]) -> N
                 assert f"{module.__name__}.{public}" in documented or public in last, f"{module.__name__}.{public}"
 
 
-INTERFACE = {  # from the design, by hand: what other people's code may rely on
-    *("cache.open", "cache.FeatureCache.splits", "cache.Split.tracks", "cache.Split.windows", "cache.Split.column"),
-    *(
-        "cache.Split.read",
-        "cache.verify",
-        "cache.mixture.Mixture",
-        "pipeline.datasets.names",
-        "pipeline.datasets.get",
-    ),
-    *("pipeline.datasets.base.Dataset.tracks", "pipeline.track.Track", "pipeline.skeletons.convert"),
-    *("pipeline.crops.crop_person", "pipeline.crops.normalise_keypoints", "pipeline.boxes.smooth_boxes"),
-    *("pipeline.body.Body.load", "vibe_model.VIBE", "vibe_model.MotionDiscriminator", "vibe_model.load_published"),
-    *("vibe_model.losses.generator_losses", "vibe_model.losses.adversarial_generator"),
-    *(
-        "vibe_model.losses.adversarial_discriminator",
-        "vibe_model.vibe.steps.step_losses",
-        "vibe_model.training.run",
-    ),
-    *(f"vibe_model.metrics.{name}" for name in ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc")),
-    *("tasks.Data", "tasks.TrainVIBE", "tasks.EvaluateVIBE", "tasks.Report"),
-}
+INTERFACE = """
+cache.open cache.FeatureCache.splits cache.Split.tracks cache.Split.windows cache.Split.column cache.Split.read
+cache.verify cache.mixture.Mixture pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset.tracks
+pipeline.track.Track pipeline.skeletons.convert pipeline.crops.crop_person pipeline.crops.normalise_keypoints
+pipeline.boxes.smooth_boxes pipeline.body.Body.load vibe_model.VIBE vibe_model.MotionDiscriminator
+vibe_model.load_published vibe_model.losses.generator_losses vibe_model.losses.adversarial_generator
+vibe_model.losses.adversarial_discriminator vibe_model.vibe.steps.step_losses vibe_model.training.run
+vibe_model.metrics.mpjpe vibe_model.metrics.pa_mpjpe vibe_model.metrics.pve vibe_model.metrics.accel
+vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc
+tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
+"""  # from the design, by hand: what other people's code may rely on
 
 
 def test_the_public_interface_of_the_design_is_documented(built: dict[Path, Page]) -> None:
-    assert INTERFACE - {entry for page in built.values() for entry in page.ids} == set()
+    assert set(INTERFACE.split()) - {entry for page in built.values() for entry in page.ids} == set()

@@ -3,7 +3,7 @@
 Two neighbouring frames differ by the share of their pixels that fall into other bins of a colour histogram (hue,
 saturation, value). A cut is a difference that stands out of its surroundings: a camera that pans fast gives large ones
 for many frames in a row. Only the second largest around it counts, so that two cuts close together are both found.
-The constants are from joined and uncut pieces of real videos: benchmarks/linking.md. Files of `detect` hold cuts, not
+The constants are from joined and uncut pieces of real videos. Files of `detect` hold cuts, not
 differences: docs/architecture.md says which versions to raise when they change.
 """
 
