@@ -182,7 +182,7 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
         windows = of_split(run.worst_windows, split)[:MOST_WINDOWS]
         shown = "all" if len(tracks) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of"
         by_track = f"{run.name} on {split} by sequence, {shown} {len(tracks):,}; all are in sequences.csv of the run"
-        worst = f"{run.name} on {split}: the {len(windows)} worst windows; more are in worst_windows.csv of the run"
+        worst = f"{run.name} on {split}: its worst windows, {len(windows)}; more are in worst_windows.csv of the run"
         for caption, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
             if rows:
                 columns = [name for name in METRICS if any(name in row for row in rows)]

@@ -58,7 +58,11 @@ class Transcript:
         shown = self._capsys.readouterr()
         lines = [f"# {title}", f"$ {shlex.join(arguments)}", *shown.out.splitlines()]
         lines += [f"2> {line}" for line in shown.err.splitlines()]
-        self.text += self._plain("\n".join([*lines, f"[{code}]", "", ""]))
+        self.add("\n".join([*lines, f"[{code}]", "", ""]))
+
+    def add(self, text: str) -> None:
+        """A part of the file that is no command's."""
+        self.text += self._plain(text)
 
     def _plain(self, text: str) -> str:
         """Without what differs from run to run."""

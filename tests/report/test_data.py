@@ -25,16 +25,6 @@ def accounting(root: Path) -> Any:
     return accounting_section(open_splits(root)).data
 
 
-def test_splits_are_listed_with_sizes_and_streams(root: Path) -> None:
-    section = overview_section(open_splits(root))
-    listed = rows(section)
-    assert listed["penn_action/train"][:6] == ("demo", 2, 2, 40, "2 s", "resnet50 (untrained)")
-    assert listed["amass/train"] == ("demo", 1, 1, 12, "rate not known", "none", "nothing")
-    # 40 rows at 25 a second
-    assert listed["all"] == ("", 3, 3, 52, "2 s (of 2 tracks; no rate for the others)", "", "")
-    assert section.line == "2 splits of 2 datasets, 52 rows"
-
-
 def test_only_tracks_with_a_rate_count_as_hours(tmp_path: Path) -> None:
     columns = {"frame_index": np.arange(0, 7200, 2)}
     write_split(tmp_path, "a/train", {"a/0": columns, "b/0": columns}, fps={"a": 2.0, "b": np.nan}, step=2)
@@ -59,14 +49,6 @@ def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) ->
     assert (data["shared"], data["leaks"]) == (share, True)
 
 
-def test_what_was_left_out_is_listed_by_reason(root: Path) -> None:
-    listed = rows(overview_section(open_splits(root)))
-    # 7 videos of 3 person-frames each were rejected; one of the other two lost 5
-    reasons = "videos: 7 bad_labels; person-frames: 21 bad_labels, 5 no_box"
-    assert listed["penn_action/train"][-1] == reasons
-    assert accounting_section(open_splits(root)).line.startswith("5 person-frames left out by design, 21 because")
-
-
 def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
     account = VideoAccount("0", found=20)
     account.drop("resampled", 7)
@@ -79,14 +61,6 @@ def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
     section = accounting_section(open_splits(tmp_path))
     assert section.line == "0 person-frames left out by design, 3 because of errors"
     assert section.unfolded
-
-
-def test_the_first_rejected_videos_are_shown_with_messages_and_the_others_counted(root: Path) -> None:
-    data = accounting(root)
-    (rejected,) = data["rejected"]
-    assert (rejected["split"], rejected["n"], len(rejected["first"])) == ("penn_action/train", 7, 5)
-    assert rejected["first"][0] == "1000: bad_labels: labels/1000.mat: expected 13 joints, <found> 12."
-    assert data["command"].endswith(f"-m pipeline status --all --cache {root}")
 
 
 def test_real_data_alone_is_compared_with_what_the_release_has(root: Path, tmp_path: Path) -> None:
@@ -113,17 +87,6 @@ def test_a_split_of_another_program_has_no_accounting(tmp_path: Path) -> None:
     write_split(tmp_path, "a/train", {})
     assert accounting(tmp_path)["unrecorded"] == ["a/train"]
     assert rows(overview_section(open_splits(tmp_path)))["a/train"][-1] == "not recorded"
-
-
-def test_the_table_of_splits_has_what_each_is_used_for_and_names_those_that_are_gone(root: Path) -> None:
-    data = overview_section(open_splits(root), {"amass/train": "real motion", "gone/train": "training, 2D"}).data
-    assert data["header"][-2:] == ("used for", "left out, by reason")
-    assert {row[0]: row[-2] for row in data["rows"][:2]} == {
-        "amass/train": "real motion",
-        "penn_action/train": "nothing",
-    }
-    assert data["gone"] == [("gone/train", "training, 2D")]
-    assert {name for name, *_ in data["releases"]} == {"amass", "penn_action"}
 
 
 # ---------------------------------------------------------------------------------------------------- example tracks

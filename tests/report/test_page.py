@@ -15,11 +15,9 @@ from jinja2 import UndefinedError
 from report.assembly import ReportContent, summary, write_report
 from report.data import open_splits
 from report.page import PageSection, write_page
-from report.runs import read_run
 from report.statistics import stream_section
 from tests.html_pages import Page
 from tests.report.conftest import kept, moving, person, write_split, write_stream
-from tests.report.runs_by_hand import make_run
 
 SECTIONS = ("datasets", "accounting", "tracks", "distributions", "stream")
 
@@ -128,24 +126,6 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
 
 def first_lines(root: Path, *runs: Any, **health: str) -> dict[str, Any]:
     return summary(open_splits(root), runs, stream="resnet50", health=health)
-
-
-def test_the_first_lines_show_what_is_demo_what_is_wrong_and_what_there_is(root: Path, tmp_path: Path) -> None:
-    data = first_lines(root, read_run(make_run(tmp_path, stand_in=True), "VIBE"), penn_action="3 rows with ok = 0")
-    assert data["demo_parts"].startswith("The data of all splits are made by this project")
-    assert "the network of the features resnet50 is untrained" in data["demo_parts"]
-    assert data["line"].startswith("2 splits of 2 datasets; 52 rows")
-    assert "features resnet50 without a missing row; VIBE: finished, best epoch 2." in data["line"]
-    assert data["problems"] == [
-        "7 videos rejected (Left out)",
-        "21 person-frames left out because of errors (Left out)",
-        "penn_action: 3 rows with ok = 0 (Health of the feature stream)",
-    ]
-    write_page(tmp_path / "p.html", [], title="T", stand_in=True, facts={}, summary=data)
-    html = (tmp_path / "p.html").read_text()
-    places = [html.index(text) for text in ("DEMO DATA.", "made by this project", "7 videos rejected", "<main")]
-    assert places == sorted(places)
-    assert html.count("made by this project") == 1
 
 
 def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(tmp_path: Path) -> None:

@@ -85,22 +85,6 @@ def test_a_point_is_visible_at_either_of_its_places() -> None:
     assert {point for points in GROUPS.values() for point in points} <= names
 
 
-def test_lengths_boxes_joints_and_poses_are_those_of_the_cache(root: Path) -> None:
-    shown = plots(root)
-    length = row(shown["Track length"], "penn_action")
-    assert (length["values"], length["median"]) == (2, 20)  # 30 and 10
-    box = row(shown["Box size"], "penn_action")
-    assert (box["values"], box["5 %"], box["median"]) == (40, 50, 100)  # 10 rows of 50 px, 30 of 100
-    visible = row(shown["Visible joints in a frame"], "penn_action")
-    assert (visible["5 %"], visible["median"]) == (25, 49)
-    pose = row(shown["Pose variety"], "amass")
-    assert (pose["values"], pose["median"]) == (12, pytest.approx(10, abs=1e-4))
-    data = distributions_section(open_splits(root)).data
-    assert data["without"] == {"2D keypoints": ["amass"], "boxes": ["amass"], "SMPL poses": ["penn_action"]}
-    assert row(shown["Visible joints in a frame"], "amass")["values"] == 0
-    assert row(shown["Pose variety"], "penn_action")["values"] == 0
-
-
 def test_poses_that_are_not_known_do_not_count(tmp_path: Path) -> None:
     columns = moving(10, 12)
     columns["has_smpl"][:4] = 0

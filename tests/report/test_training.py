@@ -25,7 +25,7 @@ from report.page import write_page
 from report.provenance import provenance_section
 from report.results import as_csv, results_section, tables_of
 from report.runs import TrainingRun, read_events, read_run
-from tests.report.runs_by_hand import ERRORS, ITERATIONS, SPLIT, log, make_run, metrics
+from tests.report.runs_by_hand import ITERATIONS, SPLIT, log, make_run, metrics
 from vibe_model import models
 
 ROOT = Path(__file__).parents[2]
@@ -90,21 +90,6 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..
 # ---------------------------------------------------------------------------------------------------------- results
 
 
-def test_each_run_its_smoothed_self_and_the_mean_body_have_a_row(make: Callable[..., Path]) -> None:
-    one, other = make("vibe-1"), make("per-frame-2")
-    smoothed = metrics(pa_mpjpe=55.0)
-    smoothed[SPLIT]["smoothed"] = {**ERRORS, "pa_mpjpe": 54.0, "sigma": 2.0}
-    (other / "metrics.json").write_text(json.dumps(smoothed))
-    default, _ = tables_of(SPLIT, [read_run(one, "VIBE"), read_run(other, "per frame")])
-    found = [(row.model, row.errors["pa_mpjpe"], row.frames) for row in default.rows]
-    assert found == [
-        ("VIBE", 51.25, 1234),
-        ("per frame", 55.0, 1234),
-        ("per frame, smoothed", 54.0, 1234),
-        ("mean body", 110.0, 1234),
-    ]
-
-
 def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(
     make: Callable[..., Path],
 ) -> None:
@@ -120,33 +105,10 @@ def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_com
     }
 
 
-def test_beside_demo_data_published_figures_are_a_table_of_their_own(
-    root: Path, make: Callable[..., Path], tmp_path: Path
-) -> None:
-    run = read_run(make(stand_in=True), "VIBE")
-    default, by_protocol, published = tables_of(SPLIT, [run])
-    assert all(row.model in ("VIBE", "mean body") for table in (default, by_protocol) for row in table.rows)
-    assert published.rows[0].errors["pa_mpjpe"] == 56.5
-    shown = words(page(root, [run], tmp_path))
-    assert shown.index("Not comparable.") < shown.index("56.5")
-
-
 def test_the_joints_that_the_page_names_are_those_of_the_metric() -> None:
     pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
     assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]  # results.html names these
     assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
-
-
-def test_the_page_shows_numbers_sequences_and_worst_windows_and_no_name_becomes_markup(
-    root: Path, make: Callable[..., Path], tmp_path: Path
-) -> None:
-    html = page(root, [read_run(make(), "VIBE")], tmp_path)
-    shown = words(html)
-    assert "VIBE 51.2 82.5 20.0 21.0 80.0 1,234" in shown
-    assert "mean body 102.5 165.0 40.0 42.0 160.0 1,234" in shown
-    assert shown.index("worse/0 3 to 18 99.9") < shown.index("<b>bad</b>/0 3 to 18 51.2")
-    assert "<b>bad" not in html
-    assert f"show 3dpw test --cache {root} --track worse/0" in shown
 
 
 def test_the_table_is_written_as_csv(make: Callable[..., Path]) -> None:
@@ -207,18 +169,6 @@ def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(
     assert f"{bad / 'metrics.json'}: expected JSON" in shown
     assert "good 51.2 82.5" in shown
     assert "bad: PA-MPJPE" in shown, "its curves are there"
-
-
-def test_past_and_future_are_a_table_of_steps(root: Path, make: Callable[..., Path], tmp_path: Path) -> None:
-    folder = make()
-    found = json.loads((folder / "metrics.json").read_text())
-    by_model = {"from a still": {"-5": 71.5, "0": 61.5, "5": 81.5}, "constant": {"-5": 75.0, "0": 61.5, "5": 85.0}}
-    dynamics = {"frames": 90, "tracks": 3, "pa_mpjpe": by_model}
-    found[SPLIT]["hmmr"] = found[SPLIT]["published"] | {"dynamics": dynamics}
-    (folder / "metrics.json").write_text(json.dumps(found))
-    shown = words(page(root, [read_run(folder, "HMMR")], tmp_path))
-    assert f"Past and future from one frame: HMMR, {SPLIT}: 90 frames of 3 tracks" in shown
-    assert "model -5 frames now +5 frames from a still 71.5 61.5 81.5 constant 75.0 61.5 85.0" in shown
 
 
 def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
