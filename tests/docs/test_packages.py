@@ -15,10 +15,10 @@ import pytest
 
 from pipeline import datasets
 from pipeline.files.raw import stand_in
-from tasks import settings
 from tests.packages import DOCS, install_page
 from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from tests.tasks.conftest import GOOD, load
+from vibe_model import sections
 
 ELSEWHERE = {"dataset": 0, "stream": 1, "detector": 1, "model": 1}  # last pieces of a page that are no part of it
 ROOT = DOCS.parent
@@ -72,9 +72,9 @@ def test_luigi_cfg_names_it_as_the_page_does(kind: str, block: int, expected: st
     with (tmp_path / "new.cfg").open("w") as file:
         config.write(file)
     loaded = load(tmp_path, (tmp_path / "new.cfg").read_text())
-    trained = settings.model_settings(loaded, settings.VIBE)
+    trained = sections.model_settings(loaded, sections.VIBE)
     if block == 1:  # which says that it trains
-        settings.check_inputs(loaded, trained)
+        sections.check_inputs(loaded, trained)
     used = [*map(loaded.dataset, loaded.data.datasets), loaded.stream.stream, *trained.datasets_2d]
     assert expected in " ".join(map(repr, used))
 
