@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.accounting import VideoAccount
-from pipeline.cli.console import DOUBT, IDLE, WRONG, err, out, plain
+from pipeline.cli.console import DOUBT, IDLE, err
 from pipeline.cli.options import cores, shards_kept
 from pipeline.cli.progress import bar
+from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.commands.settings.arguments import check_own_folder, split_options
 from pipeline.commands.settings.commands import body_of, dataset_of, setting_options, value
@@ -52,28 +52,30 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     if args.strict:
         convert.refuse_committed_failures(plan)
+    result = CommandResult(None)
     if plan.up_to_date:
-        out.print(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
+        result.line(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
         if plan.moved:
             convert.record_folders(plan)
-            out.print(plain(f"  the raw folder has moved: {plan.raw} is recorded"))
+            result.line(f"  the raw folder has moved: {plan.raw} is recorded")
         if new_times := convert.record_times(plan):
-            out.print(f"  {new_times}")
+            result.line(f"  {new_times}")
         if plan.committed is not None:
-            _print_without_rows(plan, plan.committed.manifest["accounting"])
-        return _end(plan, plan.problems)
+            _add_without_rows(result, plan, plan.committed.manifest["accounting"])
+        return _end(result, plan, plan.problems)
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         done = convert.convert(
             plan, workers=cores(args.workers), strict=args.strict, scheduler=args.scheduler, progress=progress
         )
-    out.print(plain(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})"))
-    print_accounting(done.totals, done.uncounted)
-    _print_rejected(done.rejected, args.cache)
-    _print_without_rows(plan, done.totals)
-    _print_few([f"note {note}" for note in done.notes], args.cache)
-    for name, old in plan.renamed.items():
-        out.print(plain(f"  renamed {old} -> {name}"))
-    return _end(plan, done.problems) or int(args.retry and bool(done.rejected))
+    result.line(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})")
+    result.lines(accounting_lines(done.totals, done.uncounted), indent=2)
+    every = command("status", "--all", "--cache", str(args.cache))
+    result.lines(few([f"rejected {account.rejection}" for account in done.rejected], FEW, every), DOUBT, 2)
+    _add_without_rows(result, plan, done.totals)
+    result.lines(few([f"note {note}" for note in done.notes], FEW, every), DOUBT, 2)
+    result.lines((f"renamed {old} -> {name}" for name, old in plan.renamed.items()), indent=2)
+    result.exit_code = int(args.retry and bool(done.rejected))
+    return _end(result, plan, done.problems)
 
 
 def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
@@ -91,7 +93,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     return convert.plan_conversion(dataset, args.split, **where, drop_removed=drop)
 
 
-def print_accounting(totals: Any, uncounted: int = 0) -> None:
+def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:
     """found = kept + dropped by reason, in three lines. `uncounted`: videos that could not be read."""
     for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[what]
@@ -99,41 +101,30 @@ def print_accounting(totals: Any, uncounted: int = 0) -> None:
         unread = not_counted(uncounted) if what == "frames" else ""
         reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
         reasons += f", {n:,} without a track" if (n := counts.get("without_tracks")) else ""
-        out.print(f"  {what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}")
+        yield f"{what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}"
 
 
-def _print_rejected(accounts: Sequence[VideoAccount], root: cache.Root) -> None:
-    _print_few([f"rejected {account.rejection}" for account in accounts], root)
-
-
-def _print_few(lines: Sequence[str], root: cache.Root) -> None:
-    for text in few(lines, FEW, command("status", "--all", "--cache", str(root))):
-        out.print(f"  {DOUBT} {plain(text)}")
-
-
-def _print_without_rows(plan: convert.ConversionPlan, totals: Any) -> None:
+def _add_without_rows(result: CommandResult, plan: convert.ConversionPlan, totals: Any) -> None:
     """Rejected videos are not read again because the reader changed: only their files, or `--retry`, make it so.
 
     Before that, how many are without rows though nothing is wrong with them.
     """
-    for why in sorted(plan.dataset.harmless & totals["videos"]["set_aside"].keys()):
-        without = count(totals["videos"]["set_aside"][why], "video")
-        out.print(f"  {IDLE} {without} without rows: {why}, {reason(why).meaning}")
+    rejected = totals["videos"]["set_aside"]
+    for why in sorted(plan.dataset.harmless & rejected.keys()):
+        result.line(f"{count(rejected[why], 'video')} without rows: {why}, {reason(why).meaning}", IDLE, 2)
     automatic = {NOT_NOW, *plan.dataset.harmless}
-    failed = sum(n for reason, n in totals["videos"]["set_aside"].items() if reason not in automatic)
-    if failed:
+    if failed := sum(n for why, n in rejected.items() if why not in automatic):
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
-        how = f"read again when the files change, or by: {plain(again)}"
-        out.print(f"  {DOUBT} {count(failed, 'rejected video')}: {how}")
+        how = f"read again when the files change, or by: {again}"
+        result.line(f"{count(failed, 'rejected video')}: {how}", DOUBT, 2)
 
 
-def _end(plan: convert.ConversionPlan, problems: Sequence[str]) -> int:
-    """1 where there are problems, which are printed. Last, that 3D joints are missing."""
-    for problem in problems:
-        out.print(f"{WRONG} {plain(problem)}")
+def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence[str]) -> int:
+    """1 where there are problems, which are printed. Before them, that 3D joints are missing."""
+    result.problems += problems
     if plan.dataset.uses_body and plan.body is None:
         folder = f"{plan.root}/{plan.name}"
         again = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR")
         what = f"{plan.name}: converted without a body model: no 3D joints. They cannot be added later: before features"
-        out.print(f"{DOUBT} {plain(f'{what} are extracted, remove {folder}, then: {again}')}")
-    return 1 if problems else 0
+        result.line(f"{what} are extracted, remove {folder}, then: {again}", DOUBT)
+    return print_result(result)

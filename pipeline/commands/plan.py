@@ -16,7 +16,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.commands.maintenance.forecast import (
     EXTRACT,
     Forecast,
-    Rate,
+    StepRate,
     detection_rates,
     forecast_lines,
     forecast_of,
@@ -244,7 +244,7 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
     if args.rate is not None:
         on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
         steps = {work.key for result in forecasts.values() for work in result.works.values()}
-        given = Rate(args.rate * args.devices, on, devices=args.devices)
+        given = StepRate(args.rate * args.devices, on, devices=args.devices)
         rates |= {step: given for step in steps if step[0] == EXTRACT}
     timed(forecasts.values(), rates)
     return forecasts

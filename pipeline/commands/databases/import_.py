@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.convert import print_accounting
+from pipeline.commands.convert import accounting_lines
 from pipeline.commands.databases.export import FORMATS
 from pipeline.commands.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     streams = f"with the stream {done.stream}" if done.stream else "without features: the file has none"
     out.print(plain(f"{name}: imported {count(done.rows, 'row')} in {count(done.tracks, 'track')}, {streams}"))
-    print_accounting(done.totals)
+    for text in accounting_lines(done.totals):
+        out.print(f"  {text}")
     if done.ignored:
         out.print(f"  {DOUBT} not imported: {plain(', '.join(done.ignored))}")
     if done.without_features:

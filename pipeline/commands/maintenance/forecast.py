@@ -49,7 +49,7 @@ Step = tuple[str, str]  # DETECT, CONVERT or EXTRACT, and the name of the datase
 Form = tuple[int, str]  # numbers a row and their type; for compressed crops, `BYTES`
 
 
-class Rate(NamedTuple):
+class StepRate(NamedTuple):
     """How fast something goes here."""
 
     rows: float  # a second; of detection, frames
@@ -65,7 +65,7 @@ class Work(NamedTuple):
     name: str  # of the dataset or of the stream
     rows: float  # of detection, frames
     carried: float = 0.0  # at most so many of the rows are carried over and need not be computed
-    rate: Rate | None = None  # None: not known
+    rate: StepRate | None = None  # None: not known
 
     @property
     def key(self) -> Step:
@@ -85,7 +85,7 @@ class Expected(NamedTuple):
     rows: float | None  # None: not known
     source: str  # how they are known, or what to do to know them
     error: float = 0.0  # of the mean, as a share of it: two standard errors of a sample; 0: not known, or exact
-    rate: Rate | None = None  # of reading the sample
+    rate: StepRate | None = None  # of reading the sample
 
 
 @dataclass(slots=True)
@@ -152,9 +152,9 @@ def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Foreca
     return result
 
 
-def timed(forecasts: Iterable[Forecast], rates: Mapping[Step, Rate]) -> None:
+def timed(forecasts: Iterable[Forecast], rates: Mapping[Step, StepRate]) -> None:
     """Add the rates, by step and name. Of a dataset without one, the speed of a sample holds for all of its splits."""
-    every, of_samples = list(forecasts), dict[Step, Rate]()
+    every, of_samples = list(forecasts), dict[Step, StepRate]()
     for result in every:
         rate, work = result.expected.rate, result.works.get(CONVERT)
         if rate is not None and work is not None:
@@ -239,7 +239,7 @@ def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
     rate = None
     if later := sum(rows[1:]):  # processes start before the first video is read
         source = f"measured here now, over {count(later, 'row')}"
-        rate = Rate(later / max(times[-1] - times[1], 1e-6), source, later)
+        rate = StepRate(later / max(times[-1] - times[1], 1e-6), source, later)
     source = "all videos were read" if everyone else f"by a sample of {count(len(rows), 'video')}"
     error = 2 * spread / mean if mean else 0.0
     return Expected(mean * len(plan.append), source, error, rate)
@@ -259,9 +259,9 @@ def readable(root: cache.Root) -> list[cache.Split]:
     return splits
 
 
-def measured_rates(splits: Iterable[cache.Split]) -> dict[Step, Rate]:
+def measured_rates(splits: Iterable[cache.Split]) -> dict[Step, StepRate]:
     """How fast this machine did each step: of each, the run over the most rows."""
-    rates: dict[Step, Rate] = {}
+    rates: dict[Step, StepRate] = {}
     for split in splits:
         notes = [((CONVERT, split.name.partition("/")[0]), split.provenance)]
         with contextlib.suppress(cache.CacheError):
@@ -273,9 +273,9 @@ def measured_rates(splits: Iterable[cache.Split]) -> dict[Step, Rate]:
     return rates
 
 
-def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, Rate]:
+def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, StepRate]:
     """How fast this machine found people with the detectors that are to be used."""
-    rates: dict[Step, Rate] = {}
+    rates: dict[Step, StepRate] = {}
     for plan in plans:
         if plan.detection is not None:
             rate = _measured(read_speed(plan.detection.out, plan.detection.about), "frame")
@@ -283,7 +283,7 @@ def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, Rate]:
     return rates
 
 
-def _measured(note: Mapping[str, Any], unit: str = "row") -> Rate | None:
+def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
     """Of one run's note; None where it was made on another machine, or nothing was measured."""
     measured = note.get("measured")
     if note.get("host") != socket.gethostname() or not isinstance(measured, Mapping):
@@ -294,7 +294,7 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> Rate | None:
     except (KeyError, TypeError, ValueError):
         return None
     source = f"measured here {duration(max(age, 1))} ago, over {count(rows, unit)}"
-    return Rate(rate, source, rows) if rows and rate > 0 else None
+    return StepRate(rate, source, rows) if rows and rate > 0 else None
 
 
 # ------------------------------------------------------------------------------------------------------- as it reads

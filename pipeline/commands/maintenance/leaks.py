@@ -145,7 +145,7 @@ def summary(found: Sequence[Comparison]) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
+class SampledPictures:
     """Sampled pictures of a split."""
 
     hashes: Hashes  # (N,)
@@ -155,7 +155,7 @@ class Pictures:
 
 def sample_pictures(
     split: cache.Split, raw: Path | None, n: int, workers: int, progress: Progress = silent
-) -> Pictures:
+) -> SampledPictures:
     """Hashes of up to `n` pictures a video, evenly over its first track, decoded in supervised processes.
 
     raw: the dataset's own raw folder now; None: where it was at conversion.
@@ -171,9 +171,9 @@ def sample_pictures(
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
         wanted += [(video.name, video.source, frames)] if video.source else []
     if not wanted:
-        return Pictures(np.empty(0, np.uint64), (), "there are none")
+        return SampledPictures(np.empty(0, np.uint64), (), "there are none")
     if folder is None or not folder.is_dir():
-        return Pictures(np.empty(0, np.uint64), (), f"the raw folder {folder or ''} is not there: --raw")
+        return SampledPictures(np.empty(0, np.uint64), (), f"the raw folder {folder or ''} is not there: --raw")
     hashes, shown, unread = list[int](), list[str](), 0
     jobs = [(source, frames) for _, source, frames in wanted]
     for done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
@@ -183,7 +183,7 @@ def sample_pictures(
         unread += not found
         progress(done + 1, len(jobs), wanted[done][0])
     unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} cannot be read, or show nothing"
-    return Pictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
+    return SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
 
 
 def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
@@ -199,7 +199,7 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
     return found
 
 
-def compare_pictures(pictures: dict[str, Pictures]) -> list[Comparison]:
+def compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
     """Which pictures of test splits look like one of a training split: the same, or the same place without people."""
     found = []
     for first, second in _pairs([*pictures]):

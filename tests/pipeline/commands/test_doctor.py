@@ -232,25 +232,8 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
 
 
-def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, doctor: Any) -> None:
-    touch(tmp_path / "penn_action/\x1b]0;[red]x.zip")
-    assert "\x1b" not in doctor("penn_action", "--raw", tmp_path)
-
-
 def test_as_json_it_reports_the_same(embedded: Any, tmp_path: Path, doctor: Any) -> None:
     found = json.loads(doctor("3dpw", "--raw", tmp_path, "--body", embedded.body, "--json"))
     threedpw, body = found["examined"]
     assert (threedpw["dataset"], threedpw["usable"], body["dataset"]) == ("3dpw", [], "body")
     assert threedpw["parts"][0]["where"] == ["sequenceFiles/train/<sequence>.pkl"]
-
-
-def test_a_body_is_missing_only_where_a_dataset_uses_it(
-    embedded: Any, tmp_path: Path, doctor: Any, luigi_cfg: Any
-) -> None:
-    luigi_cfg("3dpw amass")
-    embedded.copy("amass", tmp_path / "raw/amass")
-    embedded.copy("3dpw", tmp_path / "raw/3dpw")
-    doctor()
-    doctor("amass", code=0)
-    shutil.copytree(embedded.body, tmp_path / "body")
-    doctor(code=0)

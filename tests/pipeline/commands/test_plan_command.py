@@ -216,14 +216,6 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
     assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
 
 
-def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_made(by_cfg: Any) -> None:
-    for made, code, text in (("true", 0, "once the demo data are made"), ("false", 2, "✗ ")):
-        shown = by_cfg(datasets="amass penn_action", more=f"[embedded]\nenabled = {made}", code=code)
-        amass, _, others = shown.out.partition("penn_action/train")
-        assert text in amass
-        assert "why    not converted before" in others
-
-
 LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=3), min_size=1, max_size=5)
 
 

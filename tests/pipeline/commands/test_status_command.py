@@ -17,26 +17,6 @@ def two(penn: Any) -> Path:
     return Path(penn.root)
 
 
-def test_a_damaged_manifest_hides_no_other_split(two: Path, ran: Any) -> None:
-    manifest = two / "penn_action/test/manifest.json"
-    manifest.write_bytes(manifest.read_bytes()[:-20])
-    shown = ran("status", "--cache", two, code=1).out
-    assert "penn_action/train (demo data)" in shown
-    (line,) = [line for line in shown.splitlines() if line.startswith("✗")]
-    assert f"{manifest}: expected a manifest in JSON" in line
-    assert "its features are carried over" in line
-    damaged, intact = json.loads(ran("status", "--cache", two, "--json", code=1).out)
-    assert (damaged["split"], len(damaged["problems"]), intact["tracks"], intact["problems"]) == (
-        "penn_action/test",
-        1,
-        3,
-        [],
-    )
-    for more in ("--sizes", "--csv"):
-        assert "penn_action/train" in ran("status", "--cache", two, more, code=1).out
-    assert "✗" not in ran("status", "penn_action/train", "--cache", two).out
-
-
 @pytest.mark.parametrize(
     ("words", "names"),
     [
