@@ -208,9 +208,10 @@ def _changed(todo: ConversionPlan) -> dict[str, list[str]]:
 
 
 def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
-    lacks, of = todo.lacks, plan.committed.manifest["rows"] if plan.committed is not None else 0
+    lacks, n_rows = todo.lacks, plan.committed.manifest["rows"] if plan.committed is not None else 0
     shards = count(len(lacks.shards), "shard")
-    yield f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(of, 'row')} in {shards}, {size(todo.n_bytes)}{more}"
+    line = f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(n_rows, 'row')} in {shards}, {size(todo.n_bytes)}"
+    yield line + more
     yield f"  why    {plain(todo.why)}"
     if lacks.carried_at_most:
         yield f"  at most {lacks.carried_at_most:,} of them are carried over from rows that were replaced"

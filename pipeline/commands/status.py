@@ -95,9 +95,9 @@ def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
     """Splits of which more per cent of the videos are rejected, as messages."""
     texts = []
     for row in rows:
-        n, of = sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]
-        if n > most / 100 * of:
-            texts.append(f"{row['split']}: {count(n, 'video')} of {of:,} rejected, more than {most:g}%")
+        n, n_videos = sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]
+        if n > most / 100 * n_videos:
+            texts.append(f"{row['split']}: {count(n, 'video')} of {n_videos:,} rejected, more than {most:g}%")
     return texts
 
 

@@ -52,9 +52,9 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Every problem of a cache, and what a killed run left; with --repair, what was done about it."""
     with_option = {"raw": ("repair", "recompute"), "body": ("repair",), "weights": ("recompute",)}
-    for name, others in with_option.items():
-        if getattr(args, name) and not any(getattr(args, other) for other in others):
-            raise PipelineError(f"--{name} goes with {' or '.join(f'--{other}' for other in others)}")
+    for name, options_ in with_option.items():
+        if getattr(args, name) and not any(getattr(args, option) for option in options_):
+            raise PipelineError(f"--{name} goes with {' or '.join(f'--{option}' for option in options_)}")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     workers = cores(args.workers)
     result, splits = CommandResult({}), _splits(args)

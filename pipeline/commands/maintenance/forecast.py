@@ -386,8 +386,8 @@ def _expected(result: Forecast) -> str:
     rows, source, error, _ = result.expected
     exactness = f" ± {error:.0%}" if error else ""
     new = f"about {_about(rows)} person-frames{exactness}, {source}" if rows else "no new person-frames"
-    others = (work for work in result.extractions.values() if work.rows > (rows or 0))
-    return "; ".join([new, *(f"extract {work.name}: {_about(work.rows)} rows" for work in others)])
+    streams = (work for work in result.extractions.values() if work.rows > (rows or 0))
+    return "; ".join([new, *(f"extract {work.name}: {_about(work.rows)} rows" for work in streams)])
 
 
 def _about(n: float) -> str:

@@ -83,11 +83,11 @@ class Origins(NamedTuple):
 
     def named(self, field: str) -> dict[str, list[str]]:
         """Subject or recording -> its videos."""
-        found: dict[str, list[str]] = defaultdict(list)
+        videos: dict[str, list[str]] = defaultdict(list)
         for video, origin in zip(self.videos, self.origins, strict=True):
             if (name := getattr(origin, field)) is not None:
-                found[name].append(video)
-        return found
+                videos[name].append(video)
+        return videos
 
     def nameless(self, field: str) -> str:
         """Where names are missing, as text; "" where there are none."""
@@ -98,14 +98,15 @@ class Origins(NamedTuple):
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     """What every training split shares with every test split by name, and what a split has twice."""
-    of = {split.name: Origins.of(split) for split in splits}
-    found = [one for first, second in _pairs(of) for one in _compared(of[first], of[second])]
-    for each in of.values():
+    by_split = {split.name: Origins.of(split) for split in splits}
+    pairs = _pairs(by_split)
+    compared = [result for first, second in pairs for result in _compared(by_split[first], by_split[second])]
+    for each in by_split.values():
         if each.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
             names = sorted(each.named("recording").items())
             twice = tuple(Common(name, tuple(videos[:1]), tuple(videos[1:])) for name, videos in names if videos[1:])
-            found += [Comparison(each.split, each.split, each.recording, twice, "")] if twice else []
-    return found
+            compared += [Comparison(each.split, each.split, each.recording, twice, "")] if twice else []
+    return compared
 
 
 def _pairs(names: Sequence[str] | dict[str, Origins]) -> list[tuple[str, str]]:
@@ -130,13 +131,13 @@ def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
         yield Comparison(first.split, second.split, what, tuple(common), unknown)
 
 
-def summary(found: Sequence[Comparison]) -> str:
+def summary(compared: Sequence[Comparison]) -> str:
     """What is shared, as one line; "" where there is no training split, or no test."""
-    pairs = [one for one in found if one.first != one.second]
+    pairs = [pair for pair in compared if pair.first != pair.second]
     if not pairs:
         return ""
-    shared = [f"{one.first} and {one.second} share {count(len(one.common), one.what)}" for one in pairs if one.leaks]
-    unknown = sum(bool(one.unknown) for one in pairs)
+    shared = [f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks]
+    unknown = sum(bool(pair.unknown) for pair in pairs)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
     return line + (f" ({unknown} of {len(pairs)} comparisons cannot be determined by names)" if unknown else "")
 
@@ -163,25 +164,25 @@ def sample_pictures(
     recorded = split.provenance.get("raw")
     folder = raw or (Path(str(recorded)) if recorded else None)
     videos, first = np.unique(split.tracks.video, return_index=True)
-    wanted: list[tuple[str, str, list[int]]] = []
+    samples: list[tuple[str, str, list[int]]] = []
     for number, track in zip(videos.tolist(), first.tolist(), strict=True):
         start, stop = int(split.tracks.start[track]), int(split.tracks.stop[track])
         rows = np.unique(np.linspace(start, stop - 1, n + 2)[1:-1].astype(np.int64)).tolist()
         video = split.videos[number]
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
-        wanted += [(video.name, video.source, frames)] if video.source else []
-    if not wanted:
+        samples += [(video.name, video.source, frames)] if video.source else []
+    if not samples:
         return SampledPictures(np.empty(0, np.uint64), (), "there are none")
     if folder is None or not folder.is_dir():
         return SampledPictures(np.empty(0, np.uint64), (), f"the raw folder {folder or ''} is not there: --raw")
     hashes, shown, unread = list[int](), list[str](), 0
-    jobs = [(source, frames) for _, source, frames in wanted]
+    jobs = [(source, frames) for _, source, frames in samples]
     for done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
-        found = {} if isinstance(result, Failed) else result
-        hashes += found.values()
-        shown += (f"frame {frame} of {wanted[done][0]}" for frame in found)
-        unread += not found
-        progress(done + 1, len(jobs), wanted[done][0])
+        by_frame = {} if isinstance(result, Failed) else result
+        hashes += by_frame.values()
+        shown += (f"frame {frame} of {samples[done][0]}" for frame in by_frame)
+        unread += not by_frame
+        progress(done + 1, len(jobs), samples[done][0])
     unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} cannot be read, or show nothing"
     return SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
 
@@ -189,29 +190,29 @@ def sample_pictures(
 def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
     """Frame -> hash, of those that can be read and show something."""
     source, frames = job
-    found: dict[int, int] = {}
+    by_frame: dict[int, int] = {}
     try:
         for frame in sources.parse(raw, source).read(frames, alive=alive):
-            if frame.image is not None and (of := picture_hash(frame.image)) is not None:
-                found[frame.index] = of
+            if frame.image is not None and (bits := picture_hash(frame.image)) is not None:
+                by_frame[frame.index] = bits
     except PipelineError:
         return {}
-    return found
+    return by_frame
 
 
 def compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
     """Which pictures of test splits look like one of a training split: the same, or the same place without people."""
-    found = []
+    compared = []
     for first, second in _pairs([*pictures]):
         ours, theirs = pictures[first], pictures[second]
-        at, bits = nearest(theirs.hashes, ours.hashes)
+        rows, bits = nearest(theirs.hashes, ours.hashes)
         common = tuple(
-            Common(f"{bits[i]} of 63 bits differ", (ours.shown[at[i]],), (theirs.shown[i],))
+            Common(f"{bits[i]} of 63 bits differ", (ours.shown[rows[i]],), (theirs.shown[i],))
             for i in np.flatnonzero(bits <= ALIKE).tolist()
         )
         unknown = "; ".join(dict.fromkeys(filter(None, (ours.unknown, theirs.unknown))))
-        found.append(Comparison(first, second, "picture", common, unknown))
-    return found
+        compared.append(Comparison(first, second, "picture", common, unknown))
+    return compared
 
 
 def picture_hash(image: NDArray[Any]) -> int | None:
@@ -228,12 +229,12 @@ def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[
 
     Without others, in 64 bits.
     """
-    at, bits = np.zeros(len(hashes), np.int64), np.full(len(hashes), 64)
+    rows, bits = np.zeros(len(hashes), np.int64), np.full(len(hashes), 64)
     for start, first in itertools.product(range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)):
         part = slice(start, start + AT_ONCE)
         differ = np.bitwise_count(hashes[part, None] ^ others[first : first + AT_ONCE])
         best = differ.argmin(axis=1)
         least = np.take_along_axis(differ, best[:, None], axis=1)[:, 0]
-        at[part] = np.where(least < bits[part], best + first, at[part])
+        rows[part] = np.where(least < bits[part], best + first, rows[part])
         bits[part] = np.minimum(least, bits[part])
-    return at, bits
+    return rows, bits

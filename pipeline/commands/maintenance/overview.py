@@ -185,15 +185,15 @@ def _planned(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Pat
     form = (spec.stream.dim, spec.stream.dtype)
     if spec.crops and spec.crops not in committed.streams:  # they are extracted first
         return StreamPlan(spec.name, "not extracted before", missing_rows(committed, None), form)
-    found = compare_stream(committed, spec.at(raw))
-    assert found.lacks is not None, "a split with boxes has pixels"
-    if found.differs:
+    compared = compare_stream(committed, spec.at(raw))
+    assert compared.lacks is not None, "a split with boxes has pixels"
+    if compared.differs:
         plan.problems.append(
-            f"{committed.name}: the stream {spec.name!r} was extracted differently: {found.otherwise}. Name another "
+            f"{committed.name}: the stream {spec.name!r} was extracted differently: {compared.otherwise}. Name another "
             "one ([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same "
             "all the same, accept the difference (`python -m pipeline accept`)."
         )
-    return StreamPlan(spec.name, found.why, found.lacks, form, found.differs)
+    return StreamPlan(spec.name, compared.why, compared.lacks, form, compared.differs)
 
 
 def array_bytes(rows: float, row_bytes: int) -> float:
@@ -222,14 +222,14 @@ def stored_bytes(split: cache.Split) -> dict[str, Any]:
 
     `tables`: all other files. `commits`: of "columns" and each stream, the time of the newest commit; None where lost.
     """
-    found: dict[str, Any] = {"columns": 0, "streams": dict.fromkeys(split.streams, 0), "tables": 0}
+    stored: dict[str, Any] = {"columns": 0, "streams": dict.fromkeys(split.streams, 0), "tables": 0}
     for key, n_bytes in split.store.files(split.name).items():
         top, *rest = key.removeprefix(f"{split.name}/").split("/")
         if top in split.columns and rest[:1] == ["c"]:
-            found["columns"] += n_bytes
-        elif top == FEATURES and rest[1:2] == ["c"] and stream_of(rest[0]) in found["streams"]:
-            found["streams"][stream_of(rest[0])] += n_bytes
+            stored["columns"] += n_bytes
+        elif top == FEATURES and rest[1:2] == ["c"] and stream_of(rest[0]) in stored["streams"]:
+            stored["streams"][stream_of(rest[0])] += n_bytes
         else:
-            found["tables"] += n_bytes
+            stored["tables"] += n_bytes
     times = {"columns": split.provenance} | {name: split.stream_provenance(name) for name in split.streams}
-    return found | {"commits": {what: note.get("finished") for what, note in times.items()}}
+    return stored | {"commits": {what: note.get("finished") for what, note in times.items()}}
