@@ -164,19 +164,19 @@ def check(s: Settings) -> None:
 
 
 def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
-    at = functools.partial(s.source.where, model.section)
-    known, broken = s.known_splits()
+    where = functools.partial(s.source.where, model.section)
+    splits, broken = s.known_splits()
     for key in ("strides", "tracks"):  # training would ignore other splits
         for name in getattr(config, key) if key in s.source.section(model.section) else ():
-            if name not in known and name.split("/")[0] not in broken:
-                raise ConfigError(f"{at(key)}: there is no split {name}; known: {', '.join(known)}")
+            if name not in splits and name.split("/")[0] not in broken:
+                raise ConfigError(f"{where(key)}: there is no split {name}; known: {', '.join(splits)}")
     # What torch would refuse only when training begins.
     if config.hold == "device" and config.device == "cpu":
-        raise ConfigError(f"{at('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
+        raise ConfigError(f"{where('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
     if config.processes > 1 and config.device.startswith("cuda:"):
         raise ConfigError(
-            f"{at('processes')} = {config.processes}: device is {config.device}, but each of several processes has a "
-            "GPU of its own. Take device = cuda."
+            f"{where('processes')} = {config.processes}: device is {config.device}, but each of several processes has "
+            "a GPU of its own. Take device = cuda."
         )
 
 
@@ -232,8 +232,8 @@ def _beside_preset(
     training: Training, config: RunConfig, preset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
 ) -> SectionValues:
     unset = training.presets[preset]()
-    own = ({name: getattr(made, name) for name in training.settable} for made in (config, unset))
-    return SectionValues(training.section, {**values, **next(own)}, {**usual, **next(own)})
+    own, default = ({name: getattr(source, name) for name in training.settable} for source in (config, unset))
+    return SectionValues(training.section, {**values, **own}, {**usual, **default})
 
 
 def _check_all_inputs(s: Settings) -> None:

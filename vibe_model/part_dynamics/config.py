@@ -70,12 +70,12 @@ class PartDynamicsConfig(VideoConfig):
 
     @property
     def beside(self) -> Mapping[str, Reading]:
-        found = {}
+        streams = {}
         if self.temporal and self.uses_pr_vipe:
-            found["pr_vipe"] = Reading(self.pr_vipe_stream, 64, of_keypoints=True)
+            streams["pr_vipe"] = Reading(self.pr_vipe_stream, 64, of_keypoints=True)
         if self.temporal and self.uses_homography:
-            found["homography"] = Reading(self.homography_stream, 9, HISTORY)
-        return found
+            streams["homography"] = Reading(self.homography_stream, 9, HISTORY)
+        return streams
 
     @property
     def per_frame(self) -> bool:

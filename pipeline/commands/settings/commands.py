@@ -16,7 +16,7 @@ from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import from_here
 from pipeline.commands.settings import sections
 from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file, value_of
-from pipeline.commands.settings.schema import TYPES, Detect, Features
+from pipeline.commands.settings.schema import TYPES, DetectSettings, Features
 from pipeline.commands.settings.sections import declared
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, expected
@@ -37,7 +37,7 @@ def effective(file: Path) -> SettingsFile:
         source.section(name).typed(spec)
     sections.streams_of(source, sections.dataclass_of(source.section("features"), Features))
     sections.readers_of(source)
-    detect = sections.dataclass_of(source.section("detect"), Detect)
+    detect = sections.dataclass_of(source.section("detect"), DetectSettings)
     sections.detector_named(source, detect)
     sections.devices_of(source, "detect", detect)
     return source
@@ -96,9 +96,9 @@ def complete(args: argparse.Namespace) -> None:
     args.source = effective(file)
     for name in absent:
         setattr(args, name, value(args.source, options[name]))
-    for given, other in (("device", "devices"), ("devices", "device")):  # each stands for both
-        if other in absent and given in options.keys() - absent:
-            setattr(args, other, "auto" if other == "device" else None)
+    for named, sibling in (("device", "devices"), ("devices", "device")):  # each stands for both
+        if sibling in absent and named in options.keys() - absent:
+            setattr(args, sibling, "auto" if sibling == "device" else None)
     reads = args.reads(args) if args.reads else ()
     _refuse_unread(args, None if reads is None else [*options.values(), *reads])
     if "cache" in absent:

@@ -35,7 +35,7 @@ class Paths:
 
 
 @dataclass(frozen=True, config=FROZEN)
-class Data:
+class DataSettings:
     """[data]: which datasets take part."""
 
     datasets: tuple[str, ...]
@@ -51,7 +51,7 @@ class Embedded:
 
 
 @dataclass(frozen=True, config=FROZEN)
-class Detect:
+class DetectSettings:
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
     detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
@@ -64,7 +64,7 @@ class Detect:
 
 
 @dataclass(frozen=True, config=FROZEN)
-class Convert:
+class ConvertSettings:
     """[convert]: raw -> tracks."""
 
     workers: Annotated[NonNegativeInt, Field(description="processes; 0: one for each core")] = 0
@@ -101,10 +101,10 @@ class Dask:
 
 TYPES: Final[dict[str, type[Any]]] = {
     "paths": Paths,
-    "data": Data,
+    "data": DataSettings,
     "embedded": Embedded,
-    "detect": Detect,
-    "convert": Convert,
+    "detect": DetectSettings,
+    "convert": ConvertSettings,
     "features": Features,
     "dask": Dask,
 }

@@ -20,7 +20,16 @@ from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
 from pipeline.cli.options import cores
 from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, did_you_mean, layered, read
-from pipeline.commands.settings.schema import TYPES, Convert, Dask, Data, Detect, Embedded, Features, Paths
+from pipeline.commands.settings.schema import (
+    TYPES,
+    ConvertSettings,
+    Dask,
+    DataSettings,
+    DetectSettings,
+    Embedded,
+    Features,
+    Paths,
+)
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError
@@ -45,10 +54,10 @@ class Settings:
 
     source: SettingsFile
     paths: Paths
-    data: Data
+    data: DataSettings
     embedded: Embedded
-    detect: Detect
-    convert: Convert
+    detect: DetectSettings
+    convert: ConvertSettings
     features: Features
     dask: Dask
     stream: StreamSpec  # [features], with the options of its kind
@@ -191,7 +200,7 @@ def streams_of(
 
     Raises ConfigError, which names the line, also for options of a stream that is not extracted.
     """
-    at = source.section("features").where
+    where = source.section("features").where
     for kind in streams.names():
         if (
             kind in source.sections
@@ -207,12 +216,12 @@ def streams_of(
         try:
             check_names("dataset/split", name or features.stream)
         except CacheError as error:
-            raise ConfigError(f"{at(key)}: {error}") from error
+            raise ConfigError(f"{where(key)}: {error}") from error
     if features.crops == features.stream:
-        raise ConfigError(f"{at('crops')}: stream {features.stream!r} cannot be computed from itself: name another")
+        raise ConfigError(f"{where('crops')}: stream {features.stream!r} cannot be computed from itself: name another")
     named = [features.stream, *filter(None, [features.crops]), *features.also]
     if twice := sorted({name for name in features.also if named.count(name) > 1}):
-        raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
+        raise ConfigError(f"{where('also')}: stream {twice[0]!r} is named twice")
     spec = functools.partial(StreamSpec, resources=_resources(source, features))
     stream = _stream(source, features)
     also = tuple(further_stream(source, features, name) for name in features.also)
@@ -236,15 +245,15 @@ def _resources(source: SettingsFile, features: Features) -> Resources:
 
 def _stream(source: SettingsFile, features: Features) -> Stream:
     """[features] kind, with the options of the section that has the kind's name. Raises ConfigError."""
-    given = source.section("features")
+    section = source.section("features")
     try:
         kind = streams.find(features.kind)
     except PipelineError as error:
-        raise ConfigError(f"{given.where('kind')}: {error}") from error
-    if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in given]):
+        raise ConfigError(f"{section.where('kind')}: {error}") from error
+    if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in section]):
         which, lines = ("are", "these lines") if len(strange) > 1 else ("is", "this line")
         raise ConfigError(
-            f"{' and '.join(map(given.where, strange))}: {which} for kind = {ResNet50.kind}, but kind is "
+            f"{' and '.join(map(section.where, strange))}: {which} for kind = {ResNet50.kind}, but kind is "
             f"{features.kind}, whose options are in [{features.kind}]. Delete {lines}."
         )
     return stream_of(source, features, features.kind, kind)
@@ -278,8 +287,7 @@ def stream_of(
 
     `options`, `given`: a command's, over them, as `options` and `more` of `configured`.
     """
-    own = source.section(name)
-    section = own.without(KIND)
+    section = source.section(name).without(KIND)
     more: dict[str, Any] = {}
     if issubclass(kind, ResNet50):
         try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
@@ -298,24 +306,26 @@ def detector_of(source: SettingsFile, name: str, options: Section | None = None,
     return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
 
 
-def detector_named(source: SettingsFile, given: Detect) -> Detector | None:
+def detector_named(source: SettingsFile, settings: DetectSettings) -> Detector | None:
     """[detect] detector, with the options of the section that has its name. Raises ConfigError."""
-    at = source.section("detect").where
-    for name in given.datasets:
+    where = source.section("detect").where
+    for name in settings.datasets:
         if name not in datasets.names():
-            raise ConfigError(f"{at('datasets')}: there is no dataset {name!r}{did_you_mean(name, datasets.names())}")
+            raise ConfigError(
+                f"{where('datasets')}: there is no dataset {name!r}{did_you_mean(name, datasets.names())}"
+            )
     for name in detect.names():
-        if name in source.sections and name != given.detector:
-            which = given.detector or "none"
+        if name in source.sections and name != settings.detector:
+            which = settings.detector or "none"
             do = f"set it to {name} (--set detect.detector={name}), or remove this"
             raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}: {do}")
-    if given.detector is None:
+    if settings.detector is None:
         return None
     try:
-        detect.find(given.detector)
+        detect.find(settings.detector)
     except PipelineError as error:
-        raise ConfigError(f"{at('detector')}: {error}") from error
-    return detector_of(source, given.detector)
+        raise ConfigError(f"{where('detector')}: {error}") from error
+    return detector_of(source, settings.detector)
 
 
 # -------------------------------------------------------------------------------------------------------- checks
@@ -340,14 +350,14 @@ def check_sections(source: SettingsFile) -> None:
 
 
 def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
-    at, known = source.where("data", "datasets"), datasets.names()
+    line, names = source.where("data", "datasets"), datasets.names()
     for name in enabled:
-        if name not in known:
-            close = did_you_mean(name, known)
-            raise ConfigError(f"{at}: there is no dataset {name!r}{close} known: {', '.join(known)}")
+        if name not in names:
+            close = did_you_mean(name, names)
+            raise ConfigError(f"{line}: there is no dataset {name!r}{close} known: {', '.join(names)}")
     if not enabled or len(set(enabled)) < len(enabled):
         found = f"one twice ({' '.join(enabled)})" if enabled else "none"
-        raise ConfigError(f"{at}: expected one or more of {', '.join(known)}, found {found}")
+        raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, found {found}")
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
@@ -359,26 +369,26 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
                 f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache, {paths.cache}, which must hold "
                 "nothing else: name another folder"
             )
-    for one, other in itertools.combinations(folders, 2):
-        if folders[one] == folders[other]:
-            own = f"{getattr(paths, other)} is {one}, too: name a folder of its own for each"
-            raise ConfigError(f"{source.where('paths', other)}: {own}")
+    for key, sibling in itertools.combinations(folders, 2):
+        if folders[key] == folders[sibling]:
+            message = f"{getattr(paths, sibling)} is {key}, too: name a folder of its own for each"
+            raise ConfigError(f"{source.where('paths', sibling)}: {message}")
 
 
-def devices_of(source: SettingsFile, name: str, given: Features | Detect) -> tuple[str, ...]:
+def devices_of(source: SettingsFile, name: str, settings: Features | DetectSettings) -> tuple[str, ...]:
     """What a section's `devices` names. Raises ConfigError."""
     try:
-        return device_names(given.devices or "", given.device)
+        return device_names(settings.devices or "", settings.device)
     except ConfigError as error:
         raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
 
 
-def _check_devices(of: Settings) -> None:
-    for name, given in (("features", of.features), ("detect", of.detect)):
-        key = "devices" if devices_of(of.source, name, given) else "device"
-        found = f"{of.source.where(name, key)} = {getattr(given, key)}"
-        if of.dask.scheduler is not None and (key == "devices" or given.device.startswith("cuda:")):
-            raise ConfigError(f"{found}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
-    if of.features.compile and of.features.device == "cpu":
-        at = of.source.where("features", "compile")
-        raise ConfigError(f"{at} = true: device is cpu, and only CUDA compiles. Delete one.")
+def _check_devices(s: Settings) -> None:
+    for name, settings in (("features", s.features), ("detect", s.detect)):
+        key = "devices" if devices_of(s.source, name, settings) else "device"
+        line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
+        if s.dask.scheduler is not None and (key == "devices" or settings.device.startswith("cuda:")):
+            raise ConfigError(f"{line}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
+    if s.features.compile and s.features.device == "cpu":
+        line = s.source.where("features", "compile")
+        raise ConfigError(f"{line} = true: device is cpu, and only CUDA compiles. Delete one.")

@@ -66,9 +66,9 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
     `root`: another cache than its own. Datasets whose package is broken are left out (`broken_in`), unless `names` has
     them. Raises ConfigError, PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
     """
-    found = load(file, NO_SETTINGS)
-    broken = datasets.broken(found.data.datasets)
-    enabled = {name: found.dataset(name) for name in found.data.datasets if name not in broken}
+    s = load(file, NO_SETTINGS)
+    broken = datasets.broken(s.data.datasets)
+    enabled = {name: s.dataset(name) for name in s.data.datasets if name not in broken}
     for name in names:
         dataset, _, split = name.partition("/")
         if dataset in broken:
@@ -82,16 +82,16 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
         Target(
             dataset,
             split,
-            found.raw(name),
-            found.paths.cache if root is None else root,
-            found.paths.body if dataset.uses_body else None,
-            found.stream if dataset.has_pixels else None,
-            found.crops if dataset.has_pixels else None,
-            found.also,
-            drop_removed=found.drops_removed(name),
-            not_made=found.embedded.enabled and _not_made(found, dataset),
-            detector=found.detector if name in found.detect.datasets else None,
-            weights=found.source.where("features", "weights"),
+            s.raw(name),
+            s.paths.cache if root is None else root,
+            s.paths.body if dataset.uses_body else None,
+            s.stream if dataset.has_pixels else None,
+            s.crops if dataset.has_pixels else None,
+            s.also,
+            drop_removed=s.drops_removed(name),
+            not_made=s.embedded.enabled and _not_made(s, dataset),
+            detector=s.detector if name in s.detect.datasets else None,
+            weights=s.source.where("features", "weights"),
         )
         for name, dataset in enabled.items()
         for split in dataset.splits
@@ -99,10 +99,10 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
     return [target for target in targets if not names or target.dataset.name in names or target.name in names]
 
 
-def _not_made(found: Settings, dataset: Dataset) -> bool:
+def _not_made(s: Settings, dataset: Dataset) -> bool:
     """Does `synthesize` make its raw files, or the body that it uses, and has not?"""
-    own = datasets.has_demo_data(dataset.name) and not found.raw(dataset.name).is_dir()
-    return own or (dataset.uses_body and not found.paths.body.is_dir())
+    without_raw = datasets.has_demo_data(dataset.name) and not s.raw(dataset.name).is_dir()
+    return without_raw or (dataset.uses_body and not s.paths.body.is_dir())
 
 
 def broken_in(file: Path) -> list[str]:
@@ -112,7 +112,7 @@ def broken_in(file: Path) -> list[str]:
 
 def absent(targets: Iterable[Target]) -> list[str]:
     """Messages: files of weights and of the body that targets name and that are not there. Each message once."""
-    found = []
+    messages = []
     for target in targets:
         needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
         if target.detector is not None and not target.detector.downloads:
@@ -123,8 +123,8 @@ def absent(targets: Iterable[Target]) -> list[str]:
             try:
                 digest()
             except MissingAssets as error:
-                found.append(str(error))
-    return list(dict.fromkeys(found))
+                messages.append(str(error))
+    return list(dict.fromkeys(messages))
 
 
 def stream_named(
@@ -140,16 +140,18 @@ def stream_named(
     `name`: whose section of luigi.cfg has its options; where there is none, its kind's. Raises ConfigError for options
     that the kind does not have.
     """
-    found, given = streams.find(kind), Section(BY_SET, kind, options)
+    of_kind, section = streams.find(kind), Section(BY_SET, kind, options)
     of_resnet = {"weights": weights, "precision": precision}
-    if not issubclass(found, ResNet50):
+    if not issubclass(of_kind, ResNet50):
         if named := [f"--{option}" for option, text in of_resnet.items() if text]:
             raise ConfigError(f"{named[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE")
     elif named := [option for option in of_resnet if option in options]:
         raise ConfigError(f"--set {named[0]}: is an option of its own: --{named[0]}")
     parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    more = {option: read for option, read in parsed.items() if read is not None}
+    by_options = {option: read for option, read in parsed.items() if read is not None}
     if not isinstance(over, SettingsFile):
-        return configured(Section(Path(), kind), found, lambda _, **all_: replace(over, **all_), given, **more)
+        return configured(
+            Section(Path(), kind), of_kind, lambda _, **all_: replace(over, **all_), section, **by_options
+        )
     features = dataclass_of(over.section("features"), Features)
-    return stream_of(over, features, name if name in over.sections else kind, found, given, **more)
+    return stream_of(over, features, name if name in over.sections else kind, of_kind, section, **by_options)
