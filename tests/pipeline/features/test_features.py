@@ -171,6 +171,19 @@ def test_after_a_conversion_only_rows_with_other_pixels_or_boxes_are_computed(
     assert cache.verify(root).ok
 
 
+def test_a_renamed_folder_of_pictures_keeps_its_features(
+    small_shards: None, penn: Any, root: Path, into: Any, network: Any
+) -> None:
+    into.extract(root)
+    before = penn.rows("features/resnet50")
+    penn.label("0003").rename(penn.label("0009"))
+    penn.frames("0003").rename(penn.frames("0009"))
+    penn.convert()
+    done = into.extract(root)
+    assert (done.computed, done.carried) == (0, 8)
+    np.testing.assert_array_equal(penn.rows("features/resnet50")["0009/0"], before["0003/0"])
+
+
 def test_videos_of_pictures_with_equal_names_and_sizes_differ(small_shards: None, penn: Any, into: Any) -> None:
     """As of uncompressed pictures. One is filled up behind its end, which no decoder reads."""
     penn.add("0007", "0009")
