@@ -17,7 +17,7 @@
 model=vibe   # of `python -m tasks train --help`
 restarts=20  # how often it is queued again at most
 # In place of settings of luigi.cfg, a line each. Of four GPUs on this node, extraction and training take all with:
-# export PIPELINE_SET=$'features.devices=0,1,2,3\ntrain.processes=4'
+# export PIPELINE_SET=$'features.devices=0,1,2,3\nvibe.processes=4'
 
 cd @folder@ || exit 2
 export LUIGI_CONFIG_PATH=$PWD/luigi.cfg
