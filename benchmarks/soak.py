@@ -202,10 +202,10 @@ class Soak:
 
     def _command(self, command: str) -> None:
         """A command in one of several ways, and then undisturbed."""
-        way = self.rng.choice(("calm", "killed", "killed", "ended", "two", "beside"))
+        way = self.rng.choice(("calm", "killed", "killed", "ended", "two", "extra_streams"))
         self.notes.append(f"-> {way}")
         expected = self.fresh(extracted=True)
-        if way == "beside":
+        if way == "extra_streams":
             before = seen(self.root)
             with reader_beside(self.root) as end:
                 self.end(self.words(command), (0, 1, 2))

@@ -557,7 +557,9 @@ class UsualParts(Loops):
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         weights, labels, embedding = self.config.weights, batch.labels, self.embedding
         assert embedding is not None
-        every = self.generator.regress_around(**{name: labels[name] for name in ("features", *self.config.beside)})
+        every = self.generator.regress_around(
+            **{name: labels[name] for name in ("features", *self.config.extra_streams)}
+        )
         current = self.generator.pose(every.pop(0))
         supervised = {name: weights[name] for name in SUPERVISED}
         terms = losses.generator_losses(current, labels, supervised)

@@ -136,7 +136,7 @@ class Train(TrainingTask):
             tasks.append(TrainMPoser(variant=self.variant, seed=self.seed))
         if "embedding" in config.lacks and embedding_in_settings() is None:
             tasks.append(TrainPrVIPE())
-        extra = {one.stream for one in config.beside.values()} - extracted_with_features()
+        extra = {one.stream for one in config.extra_streams.values()} - extracted_with_features()
         for split, read in config.streams.items():
             tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
         return tasks
@@ -145,7 +145,7 @@ class Train(TrainingTask):
         config = self.config()
         if note := not_small(settings(), self.record):
             warn(note)
-        if reason := runs.beside(config):
+        if reason := runs.what_differs(config):
             self.say(f"a new run beside {plain(reason)}", mark=console.IDLE)
         try:
             with self.progress() as progress:

@@ -105,7 +105,7 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
         for name, read in config.streams.items()
         for s in read
     }
-    extra = {one.stream: one for one in config.beside.values()}
+    extra = {one.stream: one for one in config.extra_streams.values()}
     for (name, s), stream in streams.items():
         size = extra[s].size if s in extra else config.feature_size
         if stream["dim"] != size:
@@ -183,7 +183,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
 
 
-def beside(config: VideoConfig) -> str:
+def what_differs(config: VideoConfig) -> str:
     """Why this is another run than the newest one of the same name: "laptop-1f2e...: epochs was 8, is 5".
 
     Empty where it has been started already, or is the first of its name.

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             model.generator,
             splits,
             stream=stream,
-            beside=model.config.beside,
+            extra_streams=model.config.extra_streams,
             seqlen=model.config.seqlen,
             tracks=model.config.tracks,
             batch_size=args.batch_size,

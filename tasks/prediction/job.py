@@ -100,8 +100,8 @@ def extra_streams(trained: Trained, embedding: Path | None, device: str) -> list
     Raises ConfigError where that is not there, DataError where the checkpoint does not record a stream.
     """
     specs = []
-    for name, reading in trained.config.beside.items():
-        identity = trained.beside.get(name)
+    for name, reading in trained.config.extra_streams.items():
+        identity = trained.extra_streams.get(name)
         if identity is None:
             raise DataError(
                 f"{trained.checkpoint}: expected what its stream {reading.stream!r} was computed by, found nothing. "
@@ -169,7 +169,7 @@ def make_features(job: PredictionJob, streams: Sequence[StreamSpec], progress: P
 
 def _argument(trained: Trained, features: str, stream: str) -> str | None:
     """What a stream is to the model; None where it is not read."""
-    arguments = {features: "features", **{one.stream: name for name, one in trained.config.beside.items()}}
+    arguments = {features: "features", **{one.stream: name for name, one in trained.config.extra_streams.items()}}
     return arguments.get(stream)
 
 

@@ -105,7 +105,7 @@ def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) 
         trained.generator,
         split,
         stream=job.stream,
-        beside=trained.config.beside,
+        extra_streams=trained.config.extra_streams,
         seqlen=trained.config.seqlen,
         tracks=options.tracks,
         around=True,

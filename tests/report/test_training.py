@@ -95,9 +95,9 @@ def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_com
 ) -> None:
     default, by_protocol = tables_of(SPLIT, [read_run(make(), "VIBE")])
     assert [row.model for row in default.rows] == ["VIBE", "mean body"]
-    beside = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
-    assert beside["VIBE, paper, with 3DPW train"][0] == 51.9
-    applies = {model: "as VIBE here" in about for model, (_, about) in beside.items()}
+    extra_streams = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
+    assert extra_streams["VIBE, paper, with 3DPW train"][0] == 51.9
+    applies = {model: "as VIBE here" in about for model, (_, about) in extra_streams.items()}
     assert applies == {
         "VIBE, paper, no 3DPW train": False,
         "VIBE, paper, with 3DPW train": True,

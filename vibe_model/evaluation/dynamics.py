@@ -72,7 +72,7 @@ def dynamics(
     split: Split,
     *,
     stream: str,
-    beside: Mapping[str, Reading] = NOTHING,
+    extra_streams: Mapping[str, Reading] = NOTHING,
     tracks: str = "*",
     known: KnownPoses | None = None,
 ) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def dynamics(
     mode = generator.training
     generator.eval()
     try:
-        for joints, frames, rows in labelled(split, steps, tracks, stream, beside):
+        for joints, frames, rows in labelled(split, steps, tracks, stream, extra_streams):
             truth = [joints[frames + step] for step in steps]
-            guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, beside)}
+            guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, extra_streams)}
             guesses[CONSTANT] = [guesses[FROM_A_STILL][0]] * len(steps)
             if known:
                 guesses[NEAREST] = known.nearest(truth[0], steps)
@@ -115,14 +115,14 @@ def labelled(
     steps: Sequence[int],
     tracks: str = "*",
     stream: str | None = None,
-    beside: Mapping[str, Reading] = NOTHING,
+    extra_streams: Mapping[str, Reading] = NOTHING,
 ) -> Iterator[tuple[Floats, Ints, Ints]]:
     """Of each track the joints (T, 14, 3) m, the frames (n,) in it that have labels now and at every step, and their
     rows (n,) in the split. Frames between must be there; with a stream, the frames themselves have features."""
     first, last = min(0, *steps), max(0, *steps)
     whole = split.windows(last - first + 1, 1)[:, 0] - first
     if stream is not None:
-        whole = np.intersect1d(whole, windows_with(split, 1, stream, beside)[:, 0])
+        whole = np.intersect1d(whole, windows_with(split, 1, stream, extra_streams)[:, 0])
     for track in select_tracks(split, tracks):
         frames = whole[(whole >= track.start) & (whole < track.stop)] - track.start
         if len(frames):
@@ -137,13 +137,13 @@ def labelled(
 
 @torch.no_grad()
 def _from_stills(
-    generator: VideoModel, split: Split, rows: Ints, stream: str, beside: Mapping[str, Reading]
+    generator: VideoModel, split: Split, rows: Ints, stream: str, extra_streams: Mapping[str, Reading]
 ) -> list[Floats]:
     """The joints (n, 14, 3) m, now and at every step of the model's, each from one row's feature."""
     joints = []
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
-        read = read_inputs(split, windows, stream, beside)  # (n, 1, F) each
+        read = read_inputs(split, windows, stream, extra_streams)  # (n, 1, F) each
         inputs = {name: torch.as_tensor(array, device=device_of(generator)) for name, array in read.items()}
         moments = generator.regress_stills(**inputs)
         together = Estimate(*(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True)))

@@ -47,7 +47,7 @@ class EvalOptions:
     """How a split is predicted and what is compared."""
 
     stream: str  # of features
-    beside: Mapping[str, Reading] = field(default_factory=dict)  # what the model reads beside them
+    extra_streams: Mapping[str, Reading] = field(default_factory=dict)  # what the model reads beside them
     seqlen: int = 16  # frames of a window
     tracks: str = "*"  # a pattern of track names
     batch_size: int = 16  # windows
@@ -124,13 +124,13 @@ def evaluate_all(
             generator,
             split,
             stream=chosen.stream,
-            beside=chosen.beside,
+            extra_streams=chosen.extra_streams,
             tracks=chosen.tracks,
             known=poses,
         ):
             by_protocol["hmmr"]["dynamics"] = table
         default, *others = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
-        if any(reading.of_keypoints for reading in chosen.beside.values()):
+        if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
             default[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
         by_split[name] = default | dict(zip(PROTOCOLS[1:], others, strict=True))
     if folder is not None:
@@ -221,7 +221,7 @@ def _means(
         drop_last: [Scorer(generator, split, protocols=names, smooth=sigma, **compared) for sigma in sigmas]
         for drop_last, names in by_cut.items()
     }
-    chosen = {name: getattr(options, name) for name in ("stream", "beside", "seqlen", "tracks", "batch_size")}
+    chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "seqlen", "tracks", "batch_size")}
     for of_cuts in predict_tracks(generator, split, drop_last=list(scorers), around=around, **chosen):
         for (drop_last, of_sigmas), bodies in zip(scorers.items(), of_cuts, strict=True):
             scored = [scorer.add(bodies) for scorer in of_sigmas]

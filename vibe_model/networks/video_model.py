@@ -37,8 +37,8 @@ class Estimate(NamedTuple):
 class VideoModel(nn.Module, ABC):
     """Video features -> one body a frame.
 
-    A model that reads more than features takes it by the names of its configuration's `beside`: (B, T, (history + 1) *
-    size) each, as `regress(features, pr_vipe)`.
+    A model that reads more than features takes it by the names of its configuration's `extra_streams`: (B, T,
+    (history + 1) * size) each, as `regress(features, pr_vipe)`.
 
     `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint holds any of it.
     """
@@ -54,13 +54,13 @@ class VideoModel(nn.Module, ABC):
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...). Windows of any length are taken."""
 
-    def regress_around(self, features: Tensor, *args: Any, **beside: Any) -> dict[int, Estimate]:
+    def regress_around(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
         """`regress` under 0, and under each of `steps` each frame's body so many frames later, with its own camera."""
-        return {0: self.regress(features, *args, **beside)}
+        return {0: self.regress(features, *args, **extra_streams)}
 
-    def regress_stills(self, features: Tensor, *args: Any, **beside: Any) -> dict[int, Estimate]:
+    def regress_stills(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
         """`regress_around` of still pictures, (B, 1, feature_size): no frame before or after them is known."""
-        return self.regress_around(features, *args, **beside)
+        return self.regress_around(features, *args, **extra_streams)
 
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
         """`posed`, by the model's camera."""

@@ -69,7 +69,7 @@ class PartDynamicsConfig(VideoConfig):
             raise ConfigError(f"regions: expected 5 or 1, found {self.regions}")
 
     @property
-    def beside(self) -> Mapping[str, Reading]:
+    def extra_streams(self) -> Mapping[str, Reading]:
         streams = {}
         if self.temporal and self.uses_pr_vipe:
             streams["pr_vipe"] = Reading(self.pr_vipe_stream, 64, of_keypoints=True)

@@ -196,4 +196,4 @@ def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
     if not config.temporal:
         return VIBE(body, n_layers=0, **sizes)
     options = {name: getattr(config, name) for name in ("regions", "recombine", "delta", "width")}
-    return PartDynamics(body, uses=tuple(config.beside), **options, **sizes)
+    return PartDynamics(body, uses=tuple(config.extra_streams), **options, **sizes)

@@ -49,25 +49,25 @@ class PartDynamicsTrainer(VideoTrainer):
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Set the unit of homographies. Raises DataError where the splits' embeddings are of other weights."""
-        config, beside = self.config, self.config.beside
-        if config.embedding is not None and "pr_vipe" in beside:
+        config, extra_streams = self.config, self.config.extra_streams
+        if config.embedding is not None and "pr_vipe" in extra_streams:
             digest = runs.file_digest(config.embedding)
             for name in config.training_splits:
-                identity = splits[name].stream_manifest(beside["pr_vipe"].stream).get("identity") or {}
+                identity = splits[name].stream_manifest(extra_streams["pr_vipe"].stream).get("identity") or {}
                 weights = identity.get("weights") or {}
                 if weights.get("file_sha256", digest) != digest:
                     raise DataError(
-                        f"{name}: stream {beside['pr_vipe'].stream}: expected the embedding {config.embedding}, found "
-                        "another. Extract it again with --set weights=file:FILE --replace, or set `embedding` to its "
-                        "file."
+                        f"{name}: stream {extra_streams['pr_vipe'].stream}: expected the embedding {config.embedding}, "
+                        "found another. Extract it again with --set weights=file:FILE --replace, or set `embedding` to "
+                        "its file."
                     )
-        if isinstance(self.generator, PartDynamics) and "homography" in beside:
+        if isinstance(self.generator, PartDynamics) and "homography" in extra_streams:
             self.generator.sigma.copy_(motion_deviations(config, splits))
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
         config, labels = self.config, batch.labels
         weights = config.weights
-        inputs = {name: labels[name].float() for name in ("features", *config.beside)}
+        inputs = {name: labels[name].float() for name in ("features", *config.extra_streams)}
         with torch.autocast(inputs["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             every = self.generator.regress_around(**inputs)
         current = self.generator.pose(every.pop(0), vertices=False)

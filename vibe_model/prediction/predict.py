@@ -91,7 +91,7 @@ def predict_tracks(
     split: Split,
     *,
     stream: str,
-    beside: Mapping[str, Reading] = NOTHING,
+    extra_streams: Mapping[str, Reading] = NOTHING,
     seqlen: int = 16,
     tracks: str = "*",
     batch_size: int = 16,
@@ -107,8 +107,8 @@ def predict_tracks(
     neighbours as still pictures. The generator is in evaluation mode meanwhile, and gets its mode back. Raises
     DataError for predictions that are not finite.
     """
-    present = Present.of(split, stream, beside)
-    read = functools.partial(read_inputs, split, stream=stream, beside=beside)
+    present = Present.of(split, stream, extra_streams)
+    read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
     margin, repeat_ends = generator.margin, generator.repeats_ends
     cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
     plans = ((track, [cut(track, drop_last=drop) for drop in drop_last]) for track in select_tracks(split, tracks))

@@ -31,7 +31,9 @@ class Trained:
     config: VideoConfig  # of a published one, the published one
     stand_in: bool  # trained on demo data?
     features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
-    beside: Mapping[str, Any] = field(default_factory=dict)  # likewise of what it reads beside, by the argument's name
+    extra_streams: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # likewise of what it reads beside, by the argument's name
 
     @property
     def about(self) -> dict[str, Any]:
@@ -43,7 +45,7 @@ class Trained:
 
         Raises DataError where the split lacks one, and as `check_features` does.
         """
-        streams = {"features": stream, **{name: one.stream for name, one in self.config.beside.items()}}
+        streams = {"features": stream, **{name: one.stream for name, one in self.config.extra_streams.items()}}
         if absent := [name for name in streams.values() if name not in split.streams]:
             has = ", ".join(split.streams) or "none"
             raise DataError(
@@ -62,13 +64,13 @@ class Trained:
 
         name: the stream's; of: the model's argument that it is for.
         """
-        size = self.config.feature_size if of == "features" else self.config.beside[of].size
+        size = self.config.feature_size if of == "features" else self.config.extra_streams[of].size
         if dim != size:
             raise DataError(
                 f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, found {dim}. Name the "
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
-        expected, actual = (self.features if of == "features" else self.beside.get(of)) or {}, identity or {}
+        expected, actual = (self.features if of == "features" else self.extra_streams.get(of)) or {}, identity or {}
         if (
             self.kind != "ours"
             or not expected
@@ -120,7 +122,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         config=config,
         stand_in=stand_in,
         features=content.get("features"),
-        beside=content.get("beside") or {},
+        extra_streams=content.get("extra_streams") or {},
     )
 
 

@@ -51,14 +51,14 @@ class Present(NamedTuple):
     followed: Bools  # (rows,) the next row is the next frame of the track, and has features too
 
     @classmethod
-    def of(cls, split: Split, stream: str, beside: Mapping[str, Reading] = NOTHING) -> Present:
+    def of(cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING) -> Present:
         """The flags of a whole split: rows with all streams. Raises DataError for a stream of jittered crops."""
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
                 f"the stream {stream!r} is of randomly moved and mirrored crops, which are for training alone. Name "
                 "the stream of plain crops."
             )
-        single, pairs = (windows_with(split, n, stream, beside)[:, 0] for n in (1, 2))
+        single, pairs = (windows_with(split, n, stream, extra_streams)[:, 0] for n in (1, 2))
         present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
         present.has_features[single] = True
         present.followed[pairs] = True
@@ -142,25 +142,25 @@ def with_history(rows: Array, history: int) -> Array:
     return np.array(np.moveaxis(every, -1, 2)).reshape(n_windows, n_frames, (history + 1) * size)
 
 
-def streams_of(stream: str, beside: Mapping[str, Reading]) -> tuple[str, ...]:
+def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
     """All that must be there of a frame: the stream of its features first."""
-    return (stream, *(one.stream for one in beside.values()))
+    return (stream, *(one.stream for one in extra_streams.values()))
 
 
-def windows_with(split: Split, seqlen: int, stream: str, beside: Mapping[str, Reading]) -> Array:
+def windows_with(split: Split, seqlen: int, stream: str, extra_streams: Mapping[str, Reading]) -> Array:
     """(W, 2) of [start, stop): the windows at every row that have all streams, as `Split.windows` has them."""
-    return split.windows(seqlen, 1, streams=streams_of(stream, beside))
+    return split.windows(seqlen, 1, streams=streams_of(stream, extra_streams))
 
 
-def read_inputs(split: Split, windows: Array, stream: str, beside: Mapping[str, Reading]) -> dict[str, Array]:
-    """(B, 2) windows -> the arguments of `VideoModel.regress`: `features` (B, T, dim), and those of `beside`, float32.
+def read_inputs(split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]) -> dict[str, Array]:
+    """(B, 2) windows -> the arguments of `VideoModel.regress`: `features` (B, T, dim), and those of `extra_streams`.
 
-    Raises as `Split.read` does.
+    All are float32. Raises as `Split.read` does.
     """
-    names = streams_of(stream, beside)
-    history = {one.stream: one.history for one in beside.values() if one.history}
+    names = streams_of(stream, extra_streams)
+    history = {one.stream: one.history for one in extra_streams.values() if one.history}
     arrays = split.read(windows, streams=names, history=history, fields=names)
     return {
         "features": arrays[stream],
-        **{name: with_history(arrays[one.stream], one.history) for name, one in beside.items()},
+        **{name: with_history(arrays[one.stream], one.history) for name, one in extra_streams.items()},
     }

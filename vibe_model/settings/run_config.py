@@ -121,7 +121,7 @@ class RunConfig:
         return ()
 
     @property
-    def beside(self) -> Mapping[str, Reading]:
+    def extra_streams(self) -> Mapping[str, Reading]:
         """What is read beside those streams, by the name of the model's argument."""
         return {}
 

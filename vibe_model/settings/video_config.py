@@ -184,8 +184,8 @@ class VideoConfig(RunConfig):
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
         for split, names in (*read, *((split, (self.stream,)) for split in (*self.validation, *self.evaluation))):
             if names:
-                beside = (one.stream for one in self.beside.values())
-                found[split] = tuple(dict.fromkeys((*found.get(split, ()), *names, *beside)))
+                extra_streams = (one.stream for one in self.extra_streams.values())
+                found[split] = tuple(dict.fromkeys((*found.get(split, ()), *names, *extra_streams)))
         return found
 
     @property

@@ -68,9 +68,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
             )
         parts = [_part(config, name, splits) for name in config.parts]
         mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
-        self._beside = config.beside
+        self._beside = config.extra_streams
         self._names = {
-            reading.stream + end: name + end for name, reading in config.beside.items() for end in ("", "_ok")
+            reading.stream + end: name + end for name, reading in config.extra_streams.items() for end in ("", "_ok")
         }
         self._names |= {part.streams[0]: "features" for part in parts if part.streams}
         self._mixture: Mixture | bytes = mixture
@@ -165,7 +165,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
     """What one part of every batch is made of, by the configuration."""
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
-    extra = list(config.beside.values()) if read else []
+    extra = list(config.extra_streams.values()) if read else []
     extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]
     return MixturePart(
         name=name,

@@ -99,7 +99,7 @@ class VideoRun(TrainingLoop):
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
-        self.facts["reads"] = [config.stream, *(reading.stream for reading in config.beside.values())]
+        self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]
         # Other processes and devices give the same settings other numbers.
         self.identity |= {"processes": group.size, "device": group.device.type}
         trainer.prepare(splits)
@@ -131,7 +131,7 @@ class VideoRun(TrainingLoop):
                 self.trainer.generator,
                 self.splits[name],
                 stream=config.stream,
-                beside=config.beside,
+                extra_streams=config.extra_streams,
                 seqlen=config.seqlen,
                 tracks=config.tracks.get(name, "*"),
                 batch_size=config.eval_batch,
@@ -151,14 +151,18 @@ class VideoRun(TrainingLoop):
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
         features = self._identity(self.config.stream)
         content = {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
-        identities = {name: self._identity(one.stream) for name, one in self.config.beside.items()}
-        return {**content, **({"beside": identities} if identities else {})}
+        identities = {name: self._identity(one.stream) for name, one in self.config.extra_streams.items()}
+        return {**content, **({"extra_streams": identities} if identities else {})}
 
     def results(self) -> dict[str, Any]:
         """The best epoch's metrics on the evaluation splits, by the default protocol; the others' below."""
         config, generator = self.config, self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
-        options: dict[str, Any] = {"stream": config.stream, "beside": config.beside, "tracks": config.tracks}
+        options: dict[str, Any] = {
+            "stream": config.stream,
+            "extra_streams": config.extra_streams,
+            "tracks": config.tracks,
+        }
         options |= {"seqlen": config.seqlen, "batch_size": config.eval_batch}
         sigma = 0.0
         if config.per_frame:  # smoothed as is best in validation, it is another baseline

@@ -34,7 +34,7 @@ def test_a_run_leaves_what_every_models_does(undisturbed, monkeypatch):
     assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "baseline", "published"}
     last, best = (torch.load(undisturbed / name, weights_only=True) for name in ("last.pt", "best.pt"))
     assert last["training"]["history"][0]["losses"].keys() == TERMS
-    assert best["beside"].keys() == {"pr_vipe", "homography"}
+    assert best["extra_streams"].keys() == {"pr_vipe", "homography"}
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
     trained = load_trained(undisturbed / "best.pt", None, "cpu")
     assert isinstance(trained.generator, PartDynamics)
@@ -76,7 +76,7 @@ def test_every_variant_trains_and_reads_what_it_needs(config, splits, variant):
     config = models.variant_of(config, variant)
     trainer, batch = first_batch(config, splits)
     reads = {"per-frame": set(), "no-u+no-d": set()}.get(variant, {"pr_vipe", "homography"})
-    assert config.beside.keys() == reads == batch.labels.keys() & {"pr_vipe", "homography"}
+    assert config.extra_streams.keys() == reads == batch.labels.keys() & {"pr_vipe", "homography"}
     step = trainer.train_step(batch)
     assert step.good
     without = {"per-frame": {"neighbours", "uncertainty"}, "no-dt+no-unc": {"neighbours", "uncertainty"}}
@@ -107,7 +107,7 @@ def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config,
     labels = batch.labels
     assert labels["pr_vipe"].any()
     with torch.no_grad():
-        given = {name: labels[name].float() for name in ("features", *config.beside)}
+        given = {name: labels[name].float() for name in ("features", *config.extra_streams)}
         current = trainer.generator.train().pose(trainer.generator.regress_around(**given)[0])
         normalised, known = PrVIPE.normalise(keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
         embedded = torch.cat(trainer.embedding(normalised.flatten(0, 1)), -1).view(*known.shape, -1)

@@ -125,7 +125,7 @@ def many(tmp_path_factory):
 
 class WithPairs(TrainConfig):
     @property
-    def beside(self):
+    def extra_streams(self):
         return {"motion_of": Reading("pairs", 3, history=3)}
 
 

@@ -70,11 +70,13 @@ def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits
     folder.mkdir(parents=True)
     content = {"config": config.as_dict(), "inputs": runs.inputs(config, splits)}
     (folder / "config.json").write_text(json.dumps(content))
-    assert runs.beside(config) == runs.beside(replace(config, name="first")) == ""  # begun already; the first
+    assert (
+        runs.what_differs(config) == runs.what_differs(replace(config, name="first")) == ""
+    )  # begun already; the first
     other = replace(config, epochs=9, bidirectional=True, processes=3)
-    assert runs.beside(other) == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
+    assert runs.what_differs(other) == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
     splits["m/train"].manifest["digest"] = "another commit"
-    assert runs.beside(config) == f"{folder.name}: other splits: m/train"
+    assert runs.what_differs(config) == f"{folder.name}: other splits: m/train"
 
 
 def test_a_new_commit_of_a_split_is_a_new_run(root, tmp_path):
