@@ -32,11 +32,13 @@ def test_a_torn_or_changed_journal_line_counts_as_never_written(tmp_path: Path, 
         assert toy.tree(root) == toy.tree(tmp_path / "calm")
 
 
-@pytest.mark.parametrize("damage", ["lost", "damaged"])
-def test_a_journalled_shard_that_is_lost_or_damaged_is_written_again(tmp_path: Path, toy: Any, damage: str) -> None:
+@pytest.mark.parametrize(("number", "damage"), [(0, "lost"), (1, "lost"), (1, "damaged")])
+def test_a_journalled_shard_that_is_lost_or_damaged_is_written_again(
+    tmp_path: Path, toy: Any, number: int, damage: str
+) -> None:
     toy.write(tmp_path / "calm", toy.videos())
     toy.unfinished(tmp_path / "killed", toy.videos()[:4], "plan")
-    shard = tmp_path / "killed/toy/train/bbox/c/1/0"
+    shard = tmp_path / f"killed/toy/train/bbox/c/{number}/0"
     data = bytearray(shard.read_bytes())
     data[3] ^= 1
     shard.unlink() if damage == "lost" else shard.write_bytes(data)
