@@ -91,6 +91,7 @@ _OURS: Final = {  # pydantic's words for a type: ours
     "a (valid|finite) number": "a number",
     "a valid boolean": "true or false",
     "a valid string": "text",
+    "Value error, ": "",
     "greater than or equal to (.*)": r"\1 or more",
     "greater than": "more than",
 }

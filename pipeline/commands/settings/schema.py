@@ -5,17 +5,24 @@ What a field is described as is what `--help` says of the option that stands for
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
 
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
+    return text
+
+
 Device = Annotated[
-    str,
-    Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto (cuda when there is one), cpu, cuda, cuda:1, ..."),
+    str, AfterValidator(_device), Field(description="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
 ]
 Devices = Annotated[
     str | None,
