@@ -267,11 +267,10 @@ def ours(args: argparse.Namespace, stream: NumberStream | None = None) -> Found:
     """An extraction, as `python -m pipeline extract` does it."""
     stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     from_crops = "crops" if args.case == CROPPED else ""
-    resources = Resources(Machine(args.device), args.workers)
     if from_crops and from_crops not in opened(args).streams:
-        run_extraction(args, StreamSpec("crops", Crops(), resources=resources))
+        run_extraction(args, StreamSpec("crops", Crops()))
     seen: list[tuple[float, int]] = []
-    spec = StreamSpec(f"{stream.kind}-{args.turn}", stream, from_crops, resources=resources)
+    spec = StreamSpec(f"{stream.kind}-{args.turn}", stream, from_crops)
     done = run_extraction(args, spec, lambda rows, *_: seen.append((time.perf_counter(), rows)))
     (began, first), (ended, last) = middle(seen, done.computed)
     status = Path("/proc/self/status").read_text().splitlines()
@@ -285,7 +284,8 @@ def ours(args: argparse.Namespace, stream: NumberStream | None = None) -> Found:
 
 def run_extraction(args: argparse.Namespace, spec: StreamSpec, progress: Any = lambda *_: None) -> Any:
     """An extraction without problems."""
-    done = extract(plan_extraction(args.at / "cache", f"{args.case}/train", spec), progress=progress)
+    resources = Resources(device=args.device, workers=args.workers)
+    done = extract(plan_extraction(args.at / "cache", f"{args.case}/train", spec), resources, progress=progress)
     if done.problems:
         raise SystemExit(f"{args.case}: {done.problems}: {done.examples}")
     return done

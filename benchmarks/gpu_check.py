@@ -166,12 +166,12 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
         features.make(root, key, case, args.rows)
         source = ""
         if key == features.CROPPED:
-            run(root, key, StreamSpec("crops", Crops(), resources=resources(args)))
+            run(root, key, resources(args), StreamSpec("crops", Crops()))
             source = "crops"
         forget_peak(args)
         made = {"decode": features.MeanColours(), "fast": weights(root, "fast"), "exact": weights(root, "exact")}
-        specs = {name: StreamSpec(name, stream, source, resources(args)) for name, stream in made.items()}
-        meters = {name: run(root, key, spec) for name, spec in specs.items()}
+        specs = {name: StreamSpec(name, stream, source) for name, stream in made.items()}
+        meters = {name: run(root, key, resources(args), spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
         fast, exact = (np.asarray(split.column(f"features/{name}"), np.float64) for name in ("fast", "exact"))
         lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(exact, axis=1)
@@ -181,10 +181,10 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
         rates = {name: f"{meter.rows / meter.elapsed:,.0f}" for name, meter in meters.items()}
         cells = [rates["decode"], str(meters["fast"]), rates["exact"], f"{least:.6f}", peak(args)]
         yield f"| {case.name} | {' | '.join(cells)} |"
-    key = next(iter(cases(args)))
-    both = [StreamSpec("one", weights(root, "fast"), "", resources(args))]
-    both.append(StreamSpec("pairs", Homography(), "", resources(args)))
-    yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {run(root, key, *both)}."
+    key, on = next(iter(cases(args))), resources(args)
+    both = [StreamSpec("one", weights(root, "fast"))]
+    both.append(StreamSpec("pairs", Homography()))
+    yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {run(root, key, on, *both)}."
 
 
 def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
@@ -194,8 +194,8 @@ def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
         yield "Not run: there is one GPU."
         return
     key = next(iter(cases(args)))
-    two = Resources(devices=("cuda:0", "cuda:1") if on_gpu else ("cpu", "cpu"))
-    meter = run(root, key, StreamSpec("two", weights(root, "exact"), "", two))
+    two = Resources(devices="0,1" if on_gpu else "cpu,cpu")
+    meter = run(root, key, two, StreamSpec("two", weights(root, "exact")))
     split = cache.open(root / "cache")[f"{key}/train"]
     one, shared = (np.asarray(split.column(f"features/{name}")) for name in ("exact", "two"))
     if one.tobytes() != shared.tobytes():
@@ -219,12 +219,13 @@ def machine(args: argparse.Namespace) -> Machine:
 
 
 def resources(args: argparse.Namespace) -> Resources:
-    return Resources(machine(args))
+    return Resources(device=machine(args).device)
 
 
-def run(root: Path, key: str, *specs: StreamSpec) -> Meter:
+def run(root: Path, key: str, resources: Resources, *specs: StreamSpec) -> Meter:
     """An extraction without problems. Returns its meter."""
-    done = extract_together([plan_extraction(root / "cache", f"{key}/train", spec) for spec in specs])
+    plans = [plan_extraction(root / "cache", f"{key}/train", spec) for spec in specs]
+    done = extract_together(plans, resources)
     if done[0].problems:
         raise RuntimeError(f"{key}: {done[0].problems}: {done[0].examples}")
     return done[0].meter

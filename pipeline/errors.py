@@ -93,6 +93,7 @@ _OURS: Final = {  # pydantic's words for a type: ours
     "a valid string": "text",
     "Value error, ": "",
     "greater than or equal to (.*)": r"\1 or more",
+    "less than or equal to": "at most",
     "greater than": "more than",
 }
 

@@ -223,7 +223,8 @@ class Extract(PipelineTask):
     def work(self) -> None:
         plans = self.plans()
         with self.progress() as progress:
-            every = extract.extract_together(plans, scheduler=settings().dask.scheduler, progress=progress)
+            s = settings()
+            every = extract.extract_together(plans, s.features, scheduler=s.dask.scheduler, progress=progress)
         for extraction in every:
             which = f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if len(settings().also) else ""
             self.say(which + extracted(extraction))

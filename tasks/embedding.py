@@ -105,7 +105,8 @@ class ExtractBeside(PipelineTask):
 
     def work(self) -> None:
         with self.progress() as progress:
-            extraction = extract.extract(self.plan(), scheduler=settings().dask.scheduler, progress=progress)
+            s = settings()
+            extraction = extract.extract(self.plan(), s.features, scheduler=s.dask.scheduler, progress=progress)
         self.say(extracted(extraction))
 
     def _spec(self) -> StreamSpec:

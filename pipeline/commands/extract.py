@@ -24,13 +24,13 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine, Stream
+from pipeline.features.streams.base import Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS, WeightsSpec
-from pipeline.processes.devices import device_names
 
 HELP: Final = "Compute feature streams for the rows that lack them."
+TAKES: Final = [field.name for field in fields(Resources)]  # settings that are options, too
 QUALITY: Final = "quality=95"  # an example of an option
 KEPT: Final = "computed rows are kept; the same command continues from there"
 KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
@@ -55,7 +55,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         "crop=jitter:1,seed:0'; a resnet50 has --weights and --precision",
     )
     add("--crops", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
-    setting_options(sub, "features", "device", "devices", "batch_size", "compile", "workers", "timeout")
+    setting_options(sub, "features", *TAKES)
     setting_options(sub, "dask", "scheduler")
     add("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
     add("--replace", action="store_true", help="delete the stream of that name and extract it again")
@@ -84,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
     todo = [plan for plan in plans if not plan.up_to_date]
     if not todo:
         return 0
+    resources = Resources(**{key: getattr(args, key) for key in TAKES})
     with bar(f"extract {name}", err) as progress:
-        every = extract.extract_together(todo, scheduler=args.scheduler, progress=progress)
+        every = extract.extract_together(todo, resources, scheduler=args.scheduler, progress=progress)
     for done in every:
         stream = f"{done.plan.spec.name} " if len(specs) > 1 else ""
         did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
@@ -124,15 +125,13 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     if len(names := [stream.name for stream in asked]) > len(set(names)):
         raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
     has_resnet = ResNet50.kind in [stream.kind for stream in asked]
-    machine = Machine(args.device, args.batch_size, compile=args.compile)
-    resources = Resources(machine, args.workers, args.timeout, device_names(args.devices or "", args.device))
     specs = []
     for number, stream in enumerate(asked):
         takes_weights = stream.kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
         spec = _spec(args, committed, stream, *(_of_resnet(args) if takes_weights else (None, None)))
         if args.crops is not None:
             spec = replace(spec, crops=args.crops if spec.stream.reads.crops or not number else "")
-        specs.append(replace(spec, resources=resources, raw=args.raw))
+        specs.append(spec.at(args.raw))
     return specs
 
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import cache
 from cache import Split
@@ -21,6 +21,9 @@ from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
+from pipeline.features.spec import Resources
+
+HERE: Final = Resources()  # all of this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +43,33 @@ class Extraction:
         return self.meter.elapsed
 
 
-def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Progress = silent) -> Extraction:
+def extract(
+    plan: ExtractionPlan, resources: Resources = HERE, *, scheduler: str | None = None, progress: Progress = silent
+) -> Extraction:
     """`extract_together` of one stream."""
-    (done,) = extract_together([plan], scheduler=scheduler, progress=progress)
+    (done,) = extract_together([plan], resources, scheduler=scheduler, progress=progress)
     return done
 
 
 def extract_together(
-    plans: Sequence[ExtractionPlan], *, scheduler: str | None = None, progress: Progress = silent
+    plans: Sequence[ExtractionPlan],
+    resources: Resources = HERE,
+    *,
+    scheduler: str | None = None,
+    progress: Progress = silent,
 ) -> list[Extraction]:
     """Compute the rows that streams of one split lack, and commit. Killed, it goes on from half a minute before.
 
     Streams with the same source of pixels share one pass over them: every frame is decoded once.
 
     `scheduler`: of a Dask cluster, whose workers compute; None: this machine does, by a process for each of the
-    streams' `devices`, or by itself.
+    `devices` of `resources`, or by itself.
 
     A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
     Raises PipelineError when the raw folder is not where it was at conversion, lacks a committed video's pictures, or
     has others than those that were converted; ConfigError for both a scheduler and devices.
     """
-    if scheduler is not None and (devices := plans[0].spec.resources.devices):
+    if (devices := resources.processes) and scheduler is not None:
         raise ConfigError(
             f"devices {','.join(devices)}: each of a cluster's workers has its own. Leave out one of both"
         )
@@ -70,16 +79,18 @@ def extract_together(
         together.setdefault((spec.crops, spec.raw) if spec.stream.reads.crops else i, []).append(i)
     done: dict[int, Extraction] = {}
     for numbers in together.values():
-        done |= dict(zip(numbers, _extract([plans[i] for i in numbers], scheduler, progress), strict=True))
+        done |= dict(zip(numbers, _extract([plans[i] for i in numbers], resources, scheduler, progress), strict=True))
     return [done[i] for i in range(len(plans))]
 
 
-def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: Progress) -> list[Extraction]:
+def _extract(
+    plans: Sequence[ExtractionPlan], resources: Resources, scheduler: str | None, progress: Progress
+) -> list[Extraction]:
     """Streams that share their pixels, or one stream of labels."""
     first = plans[0]
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
-        parts = [_StreamExtraction(plan, split, scheduler) for plan in plans]
+        parts = [_StreamExtraction(plan, split, resources, scheduler) for plan in plans]
         missing = sorted({shard for part in parts for shard in part.missing})
         pixels_of = None
         if first.spec.stream.reads.crops:
@@ -94,11 +105,12 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
             progress(done, total, str(meter))
 
         run: Run[Counts] | LabelRun[Counts] | ParallelRun
-        if scheduler is None and not first.spec.resources.devices:
-            run = run_of(split, outputs, pixels_of=pixels_of, resources=first.spec.resources, progress=report)
+        if scheduler is None and not resources.processes:
+            run = run_of(split, outputs, pixels_of=pixels_of, resources=resources, progress=report)
         else:
             specs = [(plan.spec, output) for plan, output in zip(plans, outputs, strict=True)]
-            run = ParallelRun(scheduler, split, [part.writer for part in parts], specs, progress=report)
+            writers = [part.writer for part in parts]
+            run = ParallelRun(scheduler, split, writers, specs, resources=resources, progress=report)
         for output, counts in run.results():
             parts[output].counts.add(counts)
         for part, provenance in zip(parts, run.provenance, strict=True):
@@ -115,8 +127,8 @@ class _StreamExtraction:
 
     writer: cache.StreamWriter
 
-    def __init__(self, plan: ExtractionPlan, split: Split, scheduler: str | None) -> None:
-        self.plan, self._split, self._scheduler = plan, split, scheduler
+    def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, scheduler: str | None) -> None:
+        self.plan, self._split, self._resources, self._scheduler = plan, split, resources, scheduler
         extends = plan.spec.name in split.streams and not plan.replace
         self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
@@ -124,9 +136,9 @@ class _StreamExtraction:
 
     def _provenance(self) -> Mapping[str, Any]:
         spec = self.plan.spec
-        if self._scheduler is not None or spec.resources.devices:
-            return provenance_of_worker(self._scheduler, self._split, spec)
-        return load(spec.stream, spec.resources.machine, None)[1]
+        if self._scheduler is not None or self._resources.processes:
+            return provenance_of_worker(self._scheduler, self._split, spec, self._resources)
+        return load(spec.stream, self._resources.machine(), None)[1]
 
     def opened(self) -> cache.StreamWriter:
         plan, stream = self.plan, self.plan.spec.stream

@@ -25,7 +25,7 @@ from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import run_of
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
-from pipeline.features.spec import StreamSpec
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.processes.devices import Devices
 
 MOST_SHARDS: Final = 4  # in a task of a cluster's, 32,768 rows: all that a lost worker costs
@@ -36,7 +36,7 @@ Workers = cluster.Workers | Devices
 
 class ParallelRun:
     """An extraction of some of a split's shards by the Dask cluster at `scheduler`, or else by a process for each of
-    the streams' devices; as `engine.run.Run` in one process.
+    the devices of `resources`; as `engine.run.Run` in one process.
 
     Args:
         writers: by output; they accept what workers have staged. They are opened before these begin.
@@ -51,6 +51,7 @@ class ParallelRun:
         writers: Sequence[cache.StreamWriter],
         specs: Sequence[tuple[StreamSpec, Output[Any]]],
         *,
+        resources: Resources,
         progress: Callable[[int, Meter], None],
     ) -> None:
         self._scheduler, self._split, self._writers, self._progress = scheduler, split, writers, progress
@@ -58,7 +59,8 @@ class ParallelRun:
         recorded = tuple(output.recorded for _, output in specs)
         digest = str(split.manifest["digest"])
         marks = tuple(writer.plan for writer in writers)
-        self._share = Share(split.root, split.name, digest, tuple(spec for spec, _ in specs), marks, recorded)
+        streams = tuple(spec for spec, _ in specs)
+        self._share = Share(split.root, split.name, digest, streams, resources, marks, recorded)
         self.meter = Meter()
         self.provenance: list[Mapping[str, Any] | None] = [None] * len(specs)
 
@@ -71,7 +73,7 @@ class ParallelRun:
         if not target:
             return
         rows, done = self._split.rows_by_shard(), 0
-        with _workers(self._scheduler, self._split, self._share.specs[0]) as workers:
+        with _workers(self._scheduler, self._split, self._share.specs[0], self._share.resources) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
             most = MOST_OF_DEVICE if self._scheduler is None else MOST_SHARDS
@@ -94,21 +96,27 @@ class ParallelRun:
         self.meter.stop()
 
 
-def provenance_of_worker(scheduler: str | None, split: Split, spec: StreamSpec) -> Mapping[str, Any]:
+def provenance_of_worker(
+    scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources
+) -> Mapping[str, Any]:
     """Where a stream's numbers come from, of a worker that can compute them: this machine may have no GPU."""
-    with _workers(scheduler, split, spec) as workers:
-        return workers.run_one(functools.partial(_provenance, spec, None))
+    with _workers(scheduler, split, spec, resources) as workers:
+        return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
 
-def _workers(scheduler: str | None, split: Split, spec: StreamSpec) -> AbstractContextManager[Workers]:
+def _workers(
+    scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources
+) -> AbstractContextManager[Workers]:
     if scheduler is None:
-        return Devices(spec.resources.devices)
+        return Devices(resources.processes)
     without_raw = spec.crops or not spec.stream.reads.crops
     return cluster.connected(scheduler, None if without_raw else raw_folder(split, spec.raw))
 
 
-def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None, device: str = "") -> Mapping[str, Any]:
-    return load(spec.stream, spec.resources.on(device).machine, recorded)[1]
+def _provenance(
+    spec: StreamSpec, resources: Resources, recorded: Mapping[str, Any] | None, device: str = ""
+) -> Mapping[str, Any]:
+    return load(spec.stream, resources.machine(device), recorded)[1]
 
 
 class Extracted(NamedTuple):
@@ -121,19 +129,21 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What every worker needs to do its share. `device`: the worker's, where it is one of the streams' devices."""
+    """What every worker needs to do its share. `device`: the worker's, where it is one of those of `resources`."""
 
     root: cache.Root
     split: str
     digest: str  # of the split's manifest
     specs: tuple[StreamSpec, ...]  # that share their pixels, or one of labels
+    resources: Resources
     plans: tuple[str, ...]  # of the streams' writers
     recorded: tuple[Mapping[str, Any] | None, ...]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction: the next one opens all again
 
     def provenance(self, device: str = "") -> list[Mapping[str, Any]]:
         """Where the numbers come from, an untrained network's standardisation included: the same for all workers."""
-        return [_provenance(spec, recorded, device) for spec, recorded in zip(self.specs, self.recorded, strict=True)]
+        streams = zip(self.specs, self.recorded, strict=True)
+        return [_provenance(spec, self.resources, recorded, device) for spec, recorded in streams]
 
     def extract(
         self,
@@ -147,7 +157,7 @@ class Share:
         `agreed`: the provenance of all workers. Raises PipelineError where this one would compute differently.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
-            found = _provenance(spec, expected, device)
+            found = _provenance(spec, self.resources, expected, device)
             if others := [one for one in differing(expected, found) if one.part != "device"]:
                 raise PipelineError(
                     f"{self.split}: this worker would compute differently from the others: "
@@ -165,7 +175,8 @@ class Share:
             split,
             [output(i) for i in range(len(self.specs))],
             pixels_of=pixels_of,
-            resources=self.specs[0].resources.on(device),
+            resources=self.resources,
+            process=device,
             progress=lambda rows, meter: alive(),  # noqa: ARG005
         )
         extracted = [found for _, found in run.results()]

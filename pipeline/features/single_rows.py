@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
 from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, labels_in, pixels
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import Labels, Stream
+from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
@@ -64,7 +64,7 @@ class SingleRows:
 
     def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
         self._split, self._spec, self._stream, self._workers = split, spec, spec.stream, workers
-        self._computer = load(spec.stream, spec.resources.machine, split.stream_manifest(spec.name)["backbone"])[0]
+        self._computer = load(spec.stream, Machine(), split.stream_manifest(spec.name)["backbone"])[0]
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.crops, spec.raw)
 

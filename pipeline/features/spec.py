@@ -1,47 +1,57 @@
-"""A stream by its name, what it is, and how it is computed here.  tracks -> [features] -> windows"""
+"""A stream by its name and what it is; what extracting may take of this machine.  tracks -> [features] -> windows"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
 
 from cache import CropPolicy, Split
 from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import BYTES, Machine, Stream
+from pipeline.features.streams.base import BYTES, MOST_CROPS, Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 
-@dataclass(frozen=True, slots=True)
+@validated(frozen=True, config={"extra": "forbid"})
 class Resources:
-    """What an extraction may take of this machine."""
+    """What an extraction may take of this machine: keys of [features], whose model it is the base of."""
 
-    machine: Machine = field(default_factory=Machine)
-    workers: int = 0  # decoding processes; 0: one a core
-    timeout: float = 60.0  # s without progress after which one is ended
-    devices: tuple[str, ...] = ()  # a process for each, in the place of the machine's device; see `device_names`
+    device: DeviceName = "auto"
+    devices: DeviceNames = None  # in the place of `device`
+    batch_size: Annotated[int, Field(ge=0, le=MOST_CROPS, description="crops at once; 0: the best for the device")] = 0
+    compile: Annotated[bool, Field(description="torch.compile, on CUDA")] = False
+    workers: Annotated[NonNegativeInt, Field(description="processes that decode pictures; 0: one for each core")] = 0
+    timeout: Annotated[PositiveFloat, Field(description="seconds without progress until a decoder is ended")] = 60
 
-    def on(self, device: str) -> Resources:
-        """What the process of one of `devices` may take: its share of the cores. All of it for ""."""
-        if not device:
-            return self
-        n = len(self.devices)
-        threads = self.machine.threads or (max(1, cores(0) // n) if device == "cpu" else 0)
-        workers = max(1, cores(self.workers) // n)
-        return Resources(replace(self.machine, device=device, threads=threads), workers, self.timeout)
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The devices that have a process each; (): this one computes. Raises ConfigError."""
+        return device_names(self.devices or "", self.device)
+
+    def machine(self, process: str = "") -> Machine:
+        """What streams compute on; `process`: in the process of that device, with its share of the cores."""
+        threads = max(1, cores(0) // len(self.processes)) if process == "cpu" else 0
+        return Machine(process or self.device, self.batch_size, threads, self.compile)
+
+    def decoders(self, process: str = "") -> int:
+        """Decoding processes; likewise."""
+        return max(1, cores(self.workers) // len(self.processes)) if process else cores(self.workers)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream by its name, what it is, and how it is computed here."""
+    """A stream by its name, what it is, and what it is computed from."""
 
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
     crops: str = ""  # compute from this stream of crops in the cache, instead of the raw pictures
-    resources: Resources = field(default_factory=Resources)
     raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
 
     def __post_init__(self) -> None:
@@ -53,7 +63,7 @@ class StreamSpec:
     def __str__(self) -> str:
         return f"{self.stream}, from the stream {self.crops!r}" if self.crops else str(self.stream)
 
-    def at(self, raw: Path) -> StreamSpec:
+    def at(self, raw: Path | None) -> StreamSpec:
         """The same stream, with the raw folder where it is now."""
         return replace(self, raw=raw)
 

@@ -10,13 +10,30 @@ import math
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import TRIALS, Pool
 
 R = TypeVar("R")
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
+    return text
+
+
+DeviceName = Annotated[
+    str, AfterValidator(_device), Field(description="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+]
+DeviceNames = Annotated[
+    str | None,
+    Field(description="several GPUs of this machine, as 0,1,2,3: a process for each; none: device alone"),
+]
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:

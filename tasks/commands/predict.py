@@ -173,10 +173,8 @@ def _prepared(args: argparse.Namespace, model: Trained, out: Path, steps: _Steps
     from tasks.prediction import job as jobs
     from tasks.prediction import sources
 
-    streams = (
-        *jobs.extra_streams(model, args.pose_embedding, args.device),
-        *jobs.feature_streams(args.weights, args.device),
-    )
+    streams = (*jobs.extra_streams(model, args.pose_embedding), *jobs.feature_streams(args.weights))
+    resources = jobs.resources(args.weights, args.device)
     named = [Path(name) for name in args.named]
     source = sources.of_clips(named, out, keypoints=args.keypoints, min_frames=args.min_frames, max_gap=args.max_gap)
     jobs.of_source(source, model, streams, out)  # what does not fit is reported before any work
@@ -194,7 +192,7 @@ def _prepared(args: argparse.Namespace, model: Trained, out: Path, steps: _Steps
     for text in jobs.warnings(job, streams):
         warn(text)
     with steps.bar("extract") as progress:
-        features = jobs.make_features(job, streams, progress)
+        features = jobs.make_features(job, streams, resources, progress)
     steps.done("extract", None if features is None else extracted(features))
     for example in features.examples if features else ():
         warn(example)

@@ -23,7 +23,6 @@ from pipeline.features import streams as kinds
 from pipeline.features.extract import Extraction
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
 from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import is_stand_in
@@ -82,18 +81,22 @@ def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Pa
     return PredictionJob(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
 
 
-def feature_streams(weights: str | None, device: str) -> tuple[StreamSpec, ...]:
+def feature_streams(weights: str | None) -> tuple[StreamSpec, ...]:
     """The network by its option, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
     if weights is not None:
-        stream = stream_named(ResNet50.kind, weights, None, {})
-        return (StreamSpec(stream=stream, resources=Resources(Machine(device))),)
-    specs = [spec for spec in (settings().crops, settings().stream) if spec is not None]
-    own = specs[-1].resources  # one video needs no more than one device
-    machine = own.machine if device == "auto" else replace(own.machine, device=device)
-    return tuple(replace(spec, resources=replace(own, machine=machine, devices=())) for spec in specs)
+        return (StreamSpec(stream=stream_named(ResNet50.kind, weights, None, {})),)
+    return tuple(spec for spec in (settings().crops, settings().stream) if spec is not None)
 
 
-def extra_streams(trained: Trained, embedding: Path | None, device: str) -> list[StreamSpec]:
+def resources(weights: str | None, device: str) -> Resources:
+    """What computing them takes of this machine: one video needs no more than one device. Raises ConfigError."""
+    if weights is not None:
+        return Resources(device=device)
+    own = settings().features
+    return replace(own, devices=None, device=own.device if device == "auto" else device)
+
+
+def extra_streams(trained: Trained, embedding: Path | None) -> list[StreamSpec]:
     """What the model reads beside its features, as it was trained on: computed as its checkpoint records.
 
     embedding: of 2D poses, of which the checkpoint records the digest alone; None: the file that it was trained with.
@@ -113,7 +116,7 @@ def extra_streams(trained: Trained, embedding: Path | None, device: str) -> list
             if file is None:
                 raise ConfigError(f"{trained.checkpoint}: name the embedding of 2D poses: --pose-embedding FILE")
             stream = PrVipe(weights=EmbeddingWeights("file", str(file)))
-        specs.append(StreamSpec(reading.stream, stream, resources=Resources(Machine(device))))
+        specs.append(StreamSpec(reading.stream, stream))
     return specs
 
 
@@ -145,7 +148,9 @@ def without_people(source: ClipsToPredict, split: cache.Split) -> Iterator[str]:
         yield f"{video.name}: no person is left to predict: {why}. Look at the detections{shorter}."
 
 
-def make_features(job: PredictionJob, streams: Sequence[StreamSpec], progress: Progress) -> Extraction | None:
+def make_features(
+    job: PredictionJob, streams: Sequence[StreamSpec], resources: Resources, progress: Progress
+) -> Extraction | None:
     """Tracks -> features; None where they are up to date.
 
     Raises DataError for features of another network than the model was trained on.
@@ -163,7 +168,7 @@ def make_features(job: PredictionJob, streams: Sequence[StreamSpec], progress: P
                 "keypoints: --keypoints PATH, or have people detected."
             )
         if not plan.up_to_date:
-            done = extract.extract(plan, progress=progress)
+            done = extract.extract(plan, resources, progress=progress)
     return done
 
 

@@ -224,18 +224,16 @@ class Into:
 
     @staticmethod
     def spec(**given: Any) -> StreamSpec:
-        """A StreamSpec by all that can be said of one, wherever it belongs: weights, batch_size, timeout, ..."""
+        """A StreamSpec by all that can be said of one, wherever it belongs: weights, name, ..."""
         stream = {key: given.pop(key) for key in ("weights", "precision") if key in given}
-        machine = {key: given.pop(key) for key in ("device", "batch_size", "threads") if key in given}
-        resources = {key: given.pop(key) for key in ("workers", "timeout") if key in given}
-        made = given.pop("stream", None) or ResNet50(**stream)
-        return StreamSpec(stream=made, resources=Resources(Machine(**machine), **resources), **given)
+        return StreamSpec(stream=given.pop("stream", None) or ResNet50(**stream), **given)
 
     @classmethod
     def extract(
         cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
     ) -> features.Extraction:
-        return features.extract(plan_extraction(root, split, cls.spec(**spec), replace=replace))
+        resources = {key: spec.pop(key) for key in ("device", "batch_size", "workers", "timeout") if key in spec}
+        return features.extract(plan_extraction(root, split, cls.spec(**spec), replace=replace), Resources(**resources))
 
     @staticmethod
     def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:

@@ -10,7 +10,6 @@ from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.errors import ConfigError
 from pipeline.features import streams
-from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
@@ -31,7 +30,8 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     own = "[features]\ncrops = small\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
     loaded = load(tmp_path, GOOD + own + "[dask]\nscheduler = tcp://node:8786\n")
     assert loaded.stream.crops == "small"
-    assert loaded.stream.resources == Resources(Machine("cuda", 64, compile=True), workers=5, timeout=9)
+    assert loaded.features.machine() == Machine("cuda", 64, compile=True)
+    assert (loaded.features.decoders(), loaded.features.timeout) == (5, 9)
     assert loaded.dask.scheduler == "tcp://node:8786"
     own = "[features]\nweights = untrained:2\nalso = homography j1\n[homography]\ncrop = size:256\n"
     loaded = load(tmp_path, GOOD + own + "[j1]\nkind = resnet50\ncrop = jitter:1 seed:4\n")
@@ -92,6 +92,7 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[embedded]\nseed = -1\n", r"line 18 \[embedded\] seed = -1: expected 0 or more"),
         ("[features]\nprecision = quick\n", r"line 18 .* precision = quick: expected 'exact' or 'fast'"),
         ("[features]\nbatch_size = -1\n", r"line 18 .* batch_size = -1: expected 0 or more"),
+        ("[features]\nbatch_size = 10000\n", r"line 18 .* batch_size = 10000: expected at most 8192"),
         ("[features]\ntimeout = 0\n", r"line 18 .* timeout = 0: expected more than 0"),
         ("[features]\nkind = resnet5\n", r"line 18 .* kind: no stream is called 'resnet5'; known: resnet50"),
         ("[features]\ncrops = resnet50\n", r"line 18 .* crops: stream 'resnet50' cannot be computed from itself"),

@@ -35,10 +35,12 @@ def effective(file: Path) -> SettingsFile:
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
         source.section(name).typed(spec)
-    sections.streams_of(source, sections.dataclass_of(source.section("features"), Features))
-    sections.readers_of(source)
+    features = sections.dataclass_of(source.section("features"), Features)
     detect = sections.dataclass_of(source.section("detect"), DetectSettings)
+    sections.streams_of(source, features)
+    sections.readers_of(source)
     sections.detector_named(source, detect)
+    sections.devices_of(source, "features", features)
     sections.devices_of(source, "detect", detect)
     return source
 

@@ -5,29 +5,16 @@ What a field is described as is what `--help` says of the option that stands for
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
+from pipeline.features.spec import Resources
+from pipeline.processes.devices import DeviceName, DeviceNames
 
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
-    return text
-
-
-Device = Annotated[
-    str, AfterValidator(_device), Field(description="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
-]
-Devices = Annotated[
-    str | None,
-    Field(description="several GPUs of this machine, as 0,1,2,3: a process for each; none: device alone"),
-]
 FROZEN: Final[Any] = {"extra": "forbid"}
 
 
@@ -63,8 +50,8 @@ class DetectSettings:
 
     detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
     datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
-    device: Device = "auto"
-    devices: Devices = None
+    device: DeviceName = "auto"
+    devices: DeviceNames = None
     batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
     workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
     timeout: Annotated[PositiveInt, Field(description="seconds without progress after which a clip is given up")] = 600
@@ -80,8 +67,11 @@ class ConvertSettings:
 
 
 @dataclass(frozen=True, config=FROZEN)
-class Features:
-    """[features]: tracks -> a feature stream. Options of kinds other than resnet50 are in a section of their own."""
+class Features(Resources):
+    """[features]: tracks -> a feature stream, and what extracting takes of this machine.
+
+    Options of kinds other than resnet50 are in a section of their own.
+    """
 
     stream: str = "resnet50"  # its name in the cache
     kind: str = "resnet50"  # what it is: resnet50, crops, or a plug-in's
@@ -89,12 +79,6 @@ class Features:
     precision: Literal["exact", "fast"] = "fast"  # of resnet50. exact: plain fp32, the same bits at every run
     crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
     also: tuple[str, ...] = ()  # names of further streams: kinds, or sections that name theirs (kind = resnet50)
-    device: Device = "auto"
-    devices: Devices = None
-    batch_size: Annotated[NonNegativeInt, Field(description="crops at once; 0: the best for the device")] = 0
-    compile: Annotated[bool, Field(description="torch.compile, on CUDA")] = False
-    workers: Annotated[NonNegativeInt, Field(description="processes that decode pictures; 0: one for each core")] = 0
-    timeout: Annotated[PositiveInt, Field(description="seconds without progress until a decoder is ended")] = 60
 
 
 @dataclass(frozen=True, config=FROZEN)

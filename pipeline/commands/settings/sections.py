@@ -5,7 +5,6 @@ The packages above declare sections of their own, which are found by the registr
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,8 +33,8 @@ from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine, Stream
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -222,25 +221,18 @@ def streams_of(
     named = [features.stream, *filter(None, [features.crops]), *features.also]
     if twice := sorted({name for name in features.also if named.count(name) > 1}):
         raise ConfigError(f"{where('also')}: stream {twice[0]!r} is named twice")
-    spec = functools.partial(StreamSpec, resources=_resources(source, features))
     stream = _stream(source, features)
     also = tuple(further_stream(source, features, name) for name in features.also)
     if features.crops is None:
-        return spec(features.stream, stream), None, also
+        return StreamSpec(features.stream, stream), None, also
     crops = configured(source.section(Crops.kind), Crops, streams.get)
-    return spec(features.stream, stream, features.crops), spec(features.crops, crops), also
+    return StreamSpec(features.stream, stream, features.crops), StreamSpec(features.crops, crops), also
 
 
 def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
     """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
     stream = _further(source, features, name)
-    crops = (features.crops or "") if stream.reads.crops else ""
-    return StreamSpec(name, stream, crops, _resources(source, features))
-
-
-def _resources(source: SettingsFile, features: Features) -> Resources:
-    machine = Machine(features.device, features.batch_size, compile=features.compile)
-    return Resources(machine, features.workers, features.timeout, devices_of(source, "features", features))
+    return StreamSpec(name, stream, (features.crops or "") if stream.reads.crops else "")
 
 
 def _stream(source: SettingsFile, features: Features) -> Stream:

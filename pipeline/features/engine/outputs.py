@@ -16,8 +16,7 @@ from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShards, PendingShard
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches
 from pipeline.features.engine.worker import AHEAD, Filling, SharedSlots
-from pipeline.features.spec import Resources
-from pipeline.features.streams.base import BYTES, Computer, Copies, Stream
+from pipeline.features.streams.base import BYTES, Computer, Copies, Machine, Stream
 
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
@@ -57,10 +56,10 @@ class Output(Generic[T]):
         self._memory: SharedSlots
         self._crops: NDArray[np.uint8]
 
-    def load(self, resources: Resources, workers: int) -> Filling:
+    def load(self, machine: Machine, workers: int) -> Filling:
         """Load the network, if there is one. Returns what the decoding processes, `workers` of them, fill."""
         stream, size = self.stream, AT_ONCE
-        self._computer, self.provenance = load(stream, resources.machine, self.recorded)
+        self._computer, self.provenance = load(stream, machine, self.recorded)
         if self._computer is not None:
             size, self.threads = self._computer.batch_size, self._computer.lanes
         if stream.dtype != BYTES:

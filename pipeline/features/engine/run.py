@@ -28,7 +28,7 @@ from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import AHEAD, Decoding, Done, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import LabelComputer, Stream
+from pipeline.features.streams.base import LabelComputer, Machine, Stream
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -46,6 +46,7 @@ class Run(Generic[T]):
 
     Args:
         pixels_of: number of a video -> where its crops come from.
+        process: of which of several devices this is, as in `Resources.machine`.
         progress: called with rows done, of all streams, a few times a second.
     """
 
@@ -57,9 +58,10 @@ class Run(Generic[T]):
         pixels_of: Callable[[int], Pixels],
         resources: Resources,
         progress: Callable[[int, Meter], None],
+        process: str = "",
     ) -> None:
         self._split, self._pixels_of, self._resources, self._progress = split, pixels_of, resources, progress
-        self._outputs = outputs
+        self._outputs, self._process = outputs, process
         self.meter = Meter()
         self._tasks: Tasks
         self._pool: Pool[Task, Done]
@@ -97,12 +99,12 @@ class Run(Generic[T]):
                 self._report()
 
     def _computed(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
-        workers = cores(self._resources.workers)
+        workers = self._resources.decoders(self._process)
         if workers > MOST_WORKERS * cores(0):
             raise ConfigError(
                 f"workers {workers}: this machine has {cores(0)} cores; at most {MOST_WORKERS} for each are allowed"
             )
-        fillings = [out.load(self._resources, workers) for out in self._outputs]
+        fillings = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
         lanes = max(out.threads for out in self._outputs)
         self.meter = Meter(decoders=workers, lanes=lanes, device=device_of(self.provenance))
         self._tasks = Tasks([out.batches for out in self._outputs])
@@ -228,21 +230,22 @@ def run_of(
     pixels_of: Callable[[int], Pixels] | None,
     resources: Resources,
     progress: Callable[[int, Meter], None],
+    process: str = "",
 ) -> Run[T] | LabelRun[T]:
     """The extraction of streams of crops together, or, without `pixels_of`, of one stream of labels."""
     if pixels_of is None:
         (output,) = outputs
-        return LabelRun(split, output, resources=resources, progress=progress)
-    return Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=progress)
+        return LabelRun(split, output, machine=resources.machine(process), progress=progress)
+    return Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=progress, process=process)
 
 
 class LabelRun(Generic[T]):
     """As `Run`, of one stream of labels: no pixels are read."""
 
     def __init__(
-        self, split: Split, output: Output[T], *, resources: Resources, progress: Callable[[int, Meter], None]
+        self, split: Split, output: Output[T], *, machine: Machine, progress: Callable[[int, Meter], None]
     ) -> None:
-        self._split, self._output, self._resources, self._progress = split, output, resources, progress
+        self._split, self._output, self._machine, self._progress = split, output, machine, progress
         self.meter = Meter(decoders=0)
         self.provenance: list[Mapping[str, Any] | None] = [None]
 
@@ -263,7 +266,7 @@ class LabelRun(Generic[T]):
             shard = shards.open(number)
             todo = np.flatnonzero(shard.todo)
             if len(todo) and computer is None:
-                computer, self.provenance[0] = load(stream, self._resources.machine, self._output.recorded)
+                computer, self.provenance[0] = load(stream, self._machine, self._output.recorded)
                 self.meter.device = device_of(self.provenance)
             for rows in np.split(todo + shard.start, range(AT_ONCE, len(todo), AT_ONCE)):
                 if computer is None or not len(rows):

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError
 from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
 
@@ -45,13 +44,6 @@ class Machine:
     batch_size: int = 0  # crops in a batch; 0: what the device does best
     threads: int = 0  # batches at a time on a CPU; 0: one a core
     compile: bool = False  # torch.compile on CUDA
-
-    def __post_init__(self) -> None:
-        for name, found in (("threads", self.threads), ("batch size", self.batch_size)):
-            if found < 0:
-                raise ConfigError(f"{name} {found}: expected 0 (the device's own) or more")
-        if self.batch_size > MOST_CROPS:
-            raise ConfigError(f"batch size {self.batch_size}: expected at most {MOST_CROPS} crops")
 
 
 class Computer(Protocol):

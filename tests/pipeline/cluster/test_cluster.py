@@ -167,7 +167,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     jittered = made_up.Colour(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
     made = {"colour": made_up.Colour(), "colour.j1": jittered, "crops": Crops()}
     made |= {kind: streams.get(kind) for kind in ("homography", "pr_vipe")}
-    specs = [StreamSpec(name, stream, resources=resources) for name, stream in made.items()]
+    specs = [StreamSpec(name, stream) for name, stream in made.items()]
     reported: list[tuple[int, int]] = []
 
     def kill_one(done: int, total: int, message: str = "") -> None:
@@ -178,9 +178,9 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     for root in (alone, shared):
         into.convert(root, raw)
     for spec in specs:
-        extract(plan_extraction(alone, PENN, spec))
+        extract(plan_extraction(alone, PENN, spec), resources)
     plans = [plan_extraction(shared, PENN, spec) for spec in specs]
-    done = extract_together(plans, scheduler=two.address, progress=kill_one)
+    done = extract_together(plans, resources, scheduler=two.address, progress=kill_one)
     assert len(two.workers) == 1
     assert into.tree(shared) == into.tree(alone)
     assert [(one.computed, one.carried, one.problems) for one in done] == [(48, 0, {})] * 5
@@ -193,13 +193,13 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     savemat(raw / "labels/0003.mat", label)
     for root, options in ((alone, {}), (shared, {"scheduler": two.address})):
         into.convert(root, raw)
-        again = extract(plan_extraction(root, PENN, specs[0]), **options)
+        again = extract(plan_extraction(root, PENN, specs[0]), resources, **options)
         assert (again.computed, again.carried) == (3, 5)
     assert into.tree(shared) == into.tree(alone)
 
 
 def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(made_up: Any, tmp_path: Path) -> None:
-    share = Share(tmp_path, PENN, "0", (StreamSpec("colour", made_up.Colour()),), ("",), (None,))
+    share = Share(tmp_path, PENN, "0", (StreamSpec("colour", made_up.Colour()),), Resources(), ("",), (None,))
     (agreed,) = share.provenance()
     with pytest.raises(PipelineError, match="arithmetic was fp8"):
         share.extract([{**agreed, "arithmetic": "fp8"}], [[0]], lambda: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -139,11 +139,12 @@ class Toy:
     def split(self) -> cache.Split:
         return cache.open(self.root)[SPLIT]
 
-    def extract(self, *specs: StreamSpec) -> dict[str, Extraction]:
+    def extract(self, *specs: StreamSpec, workers: int = 1) -> dict[str, Extraction]:
         done: list[Extraction] = []
         for source in sorted({spec.crops for spec in specs}):
             done += extract_together(
-                [plan_extraction(self.root, SPLIT, spec) for spec in specs if spec.crops == source]
+                [plan_extraction(self.root, SPLIT, spec) for spec in specs if spec.crops == source],
+                Resources(workers=workers),
             )
         return {of_stream.plan.spec.name: of_stream for of_stream in done}
 
@@ -183,8 +184,7 @@ def specs(*names: str) -> list[StreamSpec]:
         "pr_vipe": streams.get("pr_vipe"),
         "motion": Followed(),  # from the stored crops, and labels
     }
-    resources = Resources(Machine(), 1)
-    return [StreamSpec(name, every[name], "crops" if name == "motion" else "", resources) for name in names or every]
+    return [StreamSpec(name, every[name], "crops" if name == "motion" else "") for name in names or every]
 
 
 def found(done: Recomputed) -> dict[str, dict[tuple[str, int], Misaligned]]:
@@ -259,8 +259,7 @@ def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decod
 ) -> None:
     """With gaps, steps, shards that several videos share, videos of several shards; by any number of processes."""
     toy = Toy(tmp_path, videos=4, frames=25, persons=3, side=96, layout=layout)
-    resources = Resources(Machine(), layout)
-    done = toy.extract(*(replace(spec, resources=resources) for spec in specs()))
+    done = toy.extract(*specs(), workers=layout)
     assert {name for name, rows in found(recompute(toy.root, 10**4)).items() if rows} == set()
     split = toy.split
     rows = {name: split.rows(f"features/{name}_ok", 0, int(split.manifest["extent"])) for name in split.streams}
@@ -339,7 +338,7 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
     file.write_bytes(b"some weights")
     weights = WeightsSpec("file", str(file))
     toy.keep()
-    toy.extract(StreamSpec("own", streams.get("resnet50", weights=weights), resources=Resources(Machine(), 1)))
+    toy.extract(StreamSpec("own", streams.get("resnet50", weights=weights)))
     assert "own" in found(recompute(toy.root, 5))  # they are where they were
     moved = file.rename(tmp_path / "moved.pt")
     (skipped,) = recompute(toy.root, 5).skipped

@@ -25,7 +25,6 @@ from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import Run
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Machine
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 2.0  # s after which a process counts as hung here
@@ -54,7 +53,6 @@ class Extract:
         workers: int = 2,
         timeout: float = 60,
         batch_size: int = 4,
-        threads: int = 1,
         stream: Any = None,
         also: Sequence[Any] = (),
         rows_per_shard: int = 16,
@@ -79,7 +77,7 @@ class Extract:
             split,
             [output(one) for one in streams],
             pixels_of=lambda video: Frames(sources[video], split.name, f"video {video}", digest or sources[video].name),
-            resources=Resources(Machine(batch_size=batch_size, threads=threads), workers, timeout),
+            resources=Resources(batch_size=batch_size, workers=workers, timeout=timeout),
             progress=lambda rows, meter: reported.append(rows),
         )
         self.found: list[dict[int, dict[int, Any]]] = [{i: {} for i in range(len(sources))} for _ in streams]
@@ -125,7 +123,9 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
     monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
     sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
     for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
-        found, meter, problems = extract(*sources, workers=workers, batch_size=batch_size, threads=threads)
+        network = extract.made_up._Mean(batch_size, threads)
+        monkeypatch.setattr(extract.made_up.Colour, "load", lambda *_, network=network: network)
+        found, meter, problems = extract(*sources, workers=workers)
         assert (found, problems) == (extract.whole(3), {})
         assert (meter.frames, meter.rows, meter.decoders) == (120, 120, workers)
     assert sorted((tmp_path / "digests").read_text().split()) == sorted(["0", "1", "2"] * 3)  # compared once a video
@@ -337,7 +337,6 @@ from pipeline.features.engine.outputs import Output
 from pipeline.features.engine.run import Run
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import Machine
 
 def main(folder, n_rows, deed):
     split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
@@ -345,7 +344,7 @@ def main(folder, n_rows, deed):
     source = made_up.Source(folder, deeds=((40, deed),))
     output = Output(split, made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
     run = Run(split, [output], pixels_of=lambda video: Frames(source, "", str(video), ""),
-              resources=Resources(Machine(batch_size=16), 2, 60.0), progress=lambda rows, meter: None)
+              resources=Resources(batch_size=16, workers=2), progress=lambda rows, meter: None)
     rows = 0
     for _, n in run.results():
         rows += n

@@ -20,7 +20,7 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.processes.devices import Devices, device_names
 
 PENN = "penn_action/train"
-TWO = Resources(workers=2, devices=("cpu", "cpu"))
+TWO = Resources(workers=2, devices="cpu,cpu")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
 
@@ -43,13 +43,13 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
     for log in logs:
         log.mkdir()
     specs = [
-        StreamSpec("means", made_up.Logged(folder=str(logs[0])), resources=Resources(workers=1)),
-        StreamSpec("means", made_up.Logged(folder=str(logs[1]), dies=dies), resources=TWO),
+        StreamSpec("means", made_up.Logged(folder=str(logs[0]))),
+        StreamSpec("means", made_up.Logged(folder=str(logs[1]), dies=dies)),
     ]
     reported: list[tuple[int, int]] = []
     done = [
-        extract(plan_extraction(root, PENN, spec), progress=lambda n, total, _: reported.append((n, total)))
-        for root, spec in zip((alone, shared), specs, strict=True)
+        extract(plan_extraction(root, PENN, spec), resources, progress=lambda n, total, _: reported.append((n, total)))
+        for root, spec, resources in zip((alone, shared), specs, (Resources(workers=1), TWO), strict=True)
     ]
     assert into.tree(shared) == into.tree(alone)
     assert [(one.computed, one.problems) for one in done] == [(24, {})] * 2
@@ -63,15 +63,15 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
 def test_two_processes_that_die_at_the_same_shards_end_it(
     roots: tuple[Path, Path], made_up: ModuleType, tmp_path: Path
 ) -> None:
-    spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"), resources=TWO)
+    spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
     with pytest.raises(PipelineError, match=r"2 processes ended at the same task, the last one was killed"):
-        extract(plan_extraction(roots[0], PENN, spec))
+        extract(plan_extraction(roots[0], PENN, spec), TWO)
 
 
 @pytest.mark.slow
 def test_a_network_on_two_devices_gives_the_same_bytes_as_on_one(roots: tuple[Path, Path], into: Any) -> None:
-    for root, resources in zip(roots, (Resources(Machine("cpu")), TWO), strict=True):
-        extract(plan_extraction(root, PENN, StreamSpec(stream=ResNet50(precision="exact"), resources=resources)))
+    for root, resources in zip(roots, (Resources(device="cpu"), TWO), strict=True):
+        extract(plan_extraction(root, PENN, StreamSpec(stream=ResNet50(precision="exact"))), resources)
     assert into.tree(roots[0]) == into.tree(roots[1])
 
 
@@ -79,9 +79,9 @@ def test_a_network_on_two_devices_gives_the_same_bytes_as_on_one(roots: tuple[Pa
 @without_gpu
 def test_a_gpu_that_there_is_not_is_an_error_and_no_cpu_takes_its_place(penn: Any) -> None:
     penn.converted()
-    spec = StreamSpec(resources=Resources(workers=1, devices=("cuda:0", "cuda:1")))
+    two = Resources(workers=1, devices="0,1")
     with pytest.raises(ConfigError, match=r"device 'cuda:0': torch .* finds no CUDA device here"):
-        extract(plan_extraction(penn.root, PENN, spec))
+        extract(plan_extraction(penn.root, PENN, StreamSpec()), two)
 
 
 def test_what_a_job_raises_comes_with_its_device() -> None:
@@ -109,12 +109,13 @@ def test_devices_beside_a_device_or_a_cluster_are_refused(penn: Any) -> None:
         device_names("0,1", "cuda")
     penn.converted()
     with pytest.raises(ConfigError, match="devices cpu,cpu: each of a cluster's workers has its own"):
-        extract_together([plan_extraction(penn.root, PENN, StreamSpec(resources=TWO))], scheduler="tcp://a:1")
+        extract_together([plan_extraction(penn.root, PENN, StreamSpec())], TWO, scheduler="tcp://a:1")
 
 
 def test_a_process_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    resources = Resources(Machine(batch_size=8), devices=("cuda:0", "cuda:1", "cpu"))
-    assert resources.on("cuda:1") == Resources(Machine("cuda:1", 8), workers=5)
-    assert replace(resources, workers=9).on("cpu") == Resources(Machine("cpu", 8, threads=5), workers=3)
-    assert resources.on("") is resources
+    resources = Resources(batch_size=8, devices="0,1,cpu")
+    assert (resources.machine("cuda:1"), resources.decoders("cuda:1")) == (Machine("cuda:1", 8), 5)
+    resources = replace(resources, workers=9)
+    assert (resources.machine("cpu"), resources.decoders("cpu")) == (Machine("cpu", 8, threads=5), 3)
+    assert (resources.machine(), resources.decoders()) == (Machine(batch_size=8), 9)

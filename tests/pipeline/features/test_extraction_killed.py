@@ -27,7 +27,6 @@ from pipeline.features import extract as features
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
 from tests.pipeline.features.conftest import write_split
 
 ROOT = Path(__file__).parents[3]
@@ -46,14 +45,13 @@ from pipeline.features import extract as features
 from pipeline.features.engine import run
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
 
 def slowly(self, crops):
     time.sleep(0.02)
     return mean(self, crops)
 
 mean, made_up._Mean.__call__ = made_up._Mean.__call__, slowly
-resources = Resources(Machine(batch_size=4), int(sys.argv[2]), 60.0)
+resources = Resources(batch_size=4, workers=int(sys.argv[2]))
 streams = {"colour": made_up.Colour()}
 if sys.argv[3:4] == ["dies"]:  # when three checkpoints are written
     run.CHECKPOINT_EVERY, write, written = 0.0, cache.StreamShards.checkpoint, []
@@ -66,10 +64,10 @@ elif sys.argv[3:]:
     from cache import CropPolicy, Jitter
     jittered = made_up.Colour(crop=CropPolicy(jitter=Jitter(copy=1)))
     streams |= {"colour.j1": jittered, "size": made_up.Size(), "steps": made_up.Steps()}
-specs = [StreamSpec(name, stream, resources=resources) for name, stream in streams.items()]
+specs = [StreamSpec(name, stream) for name, stream in streams.items()]
 plans = [plan_extraction(Path(sys.argv[1]), "penn_action/train", spec) for spec in specs]
 report = lambda rows, total, message="": print(rows, total, flush=True)
-done = features.extract_together(plans, progress=report)[0]
+done = features.extract_together(plans, resources, progress=report)[0]
 print("computed", done.computed, done.carried, sum(done.problems.values()))
 """
 
@@ -220,8 +218,8 @@ def colours(small: Path, made_up: Any, tmp_path: Path) -> Callable[[str], featur
     def extract(name: str) -> features.Extraction:
         if not (tmp_path / name).exists():
             shutil.copytree(small, tmp_path / name)
-        spec = StreamSpec("colour", made_up.Colour(), resources=Resources(Machine(batch_size=4), 1, 60.0))
-        return features.extract(plan_extraction(tmp_path / name, SPLIT, spec))
+        spec = StreamSpec("colour", made_up.Colour())
+        return features.extract(plan_extraction(tmp_path / name, SPLIT, spec), Resources(batch_size=4, workers=1))
 
     return extract
 

@@ -257,7 +257,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn: Any, root: Pat
         with pytest.raises(PipelineError, match=r"'resnet50' was extracted differently: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
-    assert plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
+    assert plan_extraction(root, PENN, into.spec()).up_to_date
 
     into.extract(root, weights=other, name="other")
     split = penn.split
@@ -365,10 +365,6 @@ def test_a_stream_of_another_program_is_left_alone_and_told(penn: Any, root: Pat
 def test_settings_that_cannot_be_are_refused(penn: Any, into: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="precision 'half': expected exact or fast"):
         into.spec(precision="half")
-    with pytest.raises(ConfigError, match=r"batch size -1: expected 0 .* or more"):
-        into.spec(batch_size=-1)
-    with pytest.raises(ConfigError, match="batch size 10000: expected at most 8192"):
-        into.spec(batch_size=10_000)
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
         plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     penn.convert()

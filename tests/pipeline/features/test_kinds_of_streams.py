@@ -78,17 +78,17 @@ class Toy:
         runs = dict(video=video, step=1, fps=30.0, crop_scale=float(scale))  # noqa: C408
         return cache.TrackRows(name=name, columns=about, **runs)  # type: ignore[arg-type]
 
-    def extract(self, *specs: StreamSpec, **options: Any) -> dict[str, Extraction]:
+    def extract(self, *specs: StreamSpec, workers: int = 2, batch_size: int = 4) -> dict[str, Extraction]:
         plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
-        return {done.plan.spec.name: done for done in extract_together(plans, **options)}
+        done = extract_together(plans, Resources(workers=workers, batch_size=batch_size))
+        return {extraction.plan.spec.name: extraction for extraction in done}
 
     def rows(self, name: str) -> dict[str, np.ndarray]:
         split = cache.open(self.root)[SPLIT]
         return {track.name: split.rows(name, track.start, track.stop) for track in split.tracks}
 
 
-def every_kind(made_up: ModuleType, workers: int = 2, batch_size: int = 4) -> list[StreamSpec]:
-    resources = Resources(Machine(batch_size=batch_size), workers)
+def every_kind(made_up: ModuleType) -> list[StreamSpec]:
     kinds = {
         "colour": made_up.Colour(),
         "colour.j1": made_up.Colour(crop=JITTERED),
@@ -97,7 +97,7 @@ def every_kind(made_up: ModuleType, workers: int = 2, batch_size: int = 4) -> li
         "person.j1": made_up.Followed(crop=MIRRORED),
         "pr_vipe": streams.get("pr_vipe"),
     }
-    return [StreamSpec(name, stream, resources=resources) for name, stream in kinds.items()]
+    return [StreamSpec(name, stream) for name, stream in kinds.items()]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,8 +197,8 @@ def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
     converted: Toy, extracted: Toy, made_up: ModuleType, into: Any, tmp_path: Path
 ) -> None:
     alone = converted.copy(tmp_path)
-    for spec in every_kind(made_up, workers=1, batch_size=3)[::-1]:
-        alone.extract(spec)
+    for spec in every_kind(made_up)[::-1]:
+        alone.extract(spec, workers=1, batch_size=3)
     assert into.tree(alone.root) == into.tree(extracted.root)
 
 
@@ -305,23 +305,18 @@ def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -
 
 def test_streams_from_stored_crops_of_the_same_policy(toy: Toy, made_up: ModuleType) -> None:
     toy.extract(StreamSpec("crops.j1", streams.get("crops", quality=100, crop=JITTERED)))
-    resources = Resources(Machine(batch_size=4), 1)
-
-    def stored(name: str, stream: Any, crops: str) -> StreamSpec:
-        return StreamSpec(name, stream, crops, resources)
-
     shutil.rmtree(toy.raw)  # the pictures are gone
-    toy.extract(stored("copy", made_up.Colour(crop=JITTERED), "crops.j1"))
+    toy.extract(StreamSpec("copy", made_up.Colour(crop=JITTERED), "crops.j1"))
     near, exact = toy.rows("features/copy"), toy.rows("features/colour.j1")
     assert max(np.abs(near[name] - exact[name]).max() for name in exact) <= 12  # JPEG
-    toy.extract(stored("pairs", streams.get("homography"), "crops"))
+    toy.extract(StreamSpec("pairs", streams.get("homography"), "crops"))
     again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
     for name, values in pixels.items():  # the boxes stand still, so that nothing beyond the borders is missing
         np.testing.assert_allclose(again[name], values, atol=0.02)
     with pytest.raises(PipelineError, match="needs crops of the policy"):
-        plan_extraction(toy.root, SPLIT, stored("other", made_up.Colour(crop=JITTERED), "crops"))
+        plan_extraction(toy.root, SPLIT, StreamSpec("other", made_up.Colour(crop=JITTERED), "crops"))
     with pytest.raises(ConfigError, match="computed from labels"):
-        stored("labels", streams.get("pr_vipe"), "crops")
+        StreamSpec("labels", streams.get("pr_vipe"), "crops")
 
 
 def test_a_pair_from_stored_crops_sees_the_earlier_one_through_the_later_box(toy: Toy, made_up: ModuleType) -> None:
@@ -330,7 +325,7 @@ def test_a_pair_from_stored_crops_sees_the_earlier_one_through_the_later_box(toy
 
     toy.convert(moving)
     toy.extract(*[spec for spec in every_kind(made_up) if spec.name in ("crops", "homography")])
-    toy.extract(StreamSpec("pairs", streams.get("homography"), "crops", Resources(workers=1)))
+    toy.extract(StreamSpec("pairs", streams.get("homography"), "crops"))
     again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
     for name, values in pixels.items():
         assert np.median(np.abs(again[name] - values)[:, [2, 5]]) < 0.01  # a box that moved would be 0.1

@@ -17,7 +17,6 @@ from pipeline.body import Body
 from pipeline.cli.progress import silent
 from pipeline.conversion.convert import Conversion
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import job as jobs
 from tasks.prediction import predict, sources
@@ -60,7 +59,7 @@ class World:
     def predicted(self, out: Path, *, overlay: bool = False, **labels: Any) -> PredictionJob:
         """All steps."""
         _, job = self.tracks(out, **labels)
-        jobs.make_features(job, streams(), silent)
+        jobs.make_features(job, streams(), CPU, silent)
         predict.predict_videos(job, predict.PredictionOptions(overlay=overlay), silent)
         return job
 
@@ -70,8 +69,11 @@ class World:
         return {i: len(json.loads(file.read_text())["people"]) for i, file in enumerate(files)}
 
 
+CPU = Resources(device="cpu", workers=1)
+
+
 def streams() -> tuple[StreamSpec, ...]:
-    return (StreamSpec(stream=ResNet50(), resources=Resources(Machine("cpu"), workers=1)),)
+    return (StreamSpec(stream=ResNet50()),)
 
 
 def small_config(**changes: Any) -> TrainConfig:

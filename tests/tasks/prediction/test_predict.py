@@ -17,6 +17,7 @@ import torch
 import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
+from pipeline.features.spec import Resources
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.pixels.frames import Video
 from tasks.__main__ import main
@@ -25,7 +26,7 @@ from tasks.prediction import overlay, video_file
 from tasks.prediction.drawing import STAND_IN, BodyDrawing, PredictedBodies, caption, record_type, seen
 from tasks.prediction.job import PredictionJob
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import SEQLEN, SPLIT, save_checkpoint, small_config, streams, the_body
+from tests.tasks.prediction.conftest import CPU, SEQLEN, SPLIT, save_checkpoint, small_config, streams, the_body
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
@@ -281,9 +282,9 @@ def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained
     save_checkpoint(tmp_path / "same.pt", features=identity)
     _, job = world.tracks(tmp_path / "out", trained=load_trained(tmp_path / "7.pt", None, "cpu"))
     with pytest.raises(DataError, match=r"trained on, weights untrained:7; found weights untrained:0\. Name"):
-        jobs.make_features(job, streams(), silent)
+        jobs.make_features(job, streams(), CPU, silent)
     _, job = world.prepare(tmp_path / "out", load_trained(tmp_path / "same.pt", None, "cpu"))
-    assert jobs.make_features(job, streams(), silent) is not None
+    assert jobs.make_features(job, streams(), CPU, silent) is not None
 
 
 @pytest.mark.parametrize("facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"])
@@ -364,7 +365,8 @@ def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
 
 
 def test_streams_named_by_options_need_no_settings_file() -> None:
-    (spec,) = jobs.feature_streams("untrained:3", "cpu")
+    (spec,) = jobs.feature_streams("untrained:3")
+    assert jobs.resources("untrained:3", "cpu") == Resources(device="cpu")
     assert str(spec.stream) == "untrained:3, fast"
     assert spec.name == streams()[0].name
 
