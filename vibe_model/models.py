@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from pydantic.dataclasses import is_pydantic_dataclass
+
 from pipeline import plug_ins
 from pipeline.plug_ins import Registry
 from vibe_model.errors import ConfigError
@@ -38,6 +40,12 @@ class Training:
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
             raise ConfigError(f"preset: expected one of {', '.join(self.presets) or 'none'}, found {self.preset!r}")
+        for of_config in self.config.__mro__:
+            if "__dataclass_fields__" in vars(of_config) and not is_pydantic_dataclass(of_config):
+                raise ConfigError(
+                    f"config: expected a pydantic dataclass, found {of_config.__name__} of the standard library, whose "
+                    "values nobody would check: write `from pydantic.dataclasses import dataclass`"
+                )
 
     @property
     def settable(self) -> tuple[str, ...]:

@@ -94,6 +94,18 @@ def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package
             use()
 
 
+def test_a_configuration_that_nobody_would_check_is_refused(package, tasks_command, bare) -> None:
+    file = package.parent / "smoothing_model" / "config.py"
+    checked = file.read_text()
+    file.write_text(checked.replace("from pydantic.dataclasses import", "from dataclasses import"))
+    assert file.read_text() != checked
+    code, shown = tasks_command(bare, "train", "--model", "smoothing")
+    assert code == 2
+    assert "model 'smoothing' of package smoothing-model" in shown
+    assert "found SmoothingConfig of the standard library" in shown
+    assert "from pydantic.dataclasses import dataclass" in shown
+
+
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])
 def test_an_unknown_variant_of_the_command_line_is_not_blamed_on_luigi_cfg(bare, tasks_command, variant) -> None:
     bare.configure({"hmmr": {"variant": "no-const"}})
