@@ -481,7 +481,7 @@ def detection(args: argparse.Namespace) -> Iterator[str]:
     plain = time.perf_counter() - began, sum(os.times()[:4]) - cpu
     detector.load("cpu")([first])
     began, cpu = time.perf_counter(), sum(os.times()[:4])
-    done = detect_clips(raw, work / "out", detector, DetectionMachine("cpu"))
+    done = detect_clips(raw, work / "out", detector, DetectionMachine(device="cpu"))
     ours = time.perf_counter() - began, sum(os.times()[:4]) - cpu
     began = time.process_time()
     for clip in shortened:

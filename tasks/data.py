@@ -15,14 +15,13 @@ from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection
-from pipeline.detect.run import Machine, detect_planned
+from pipeline.detect.run import detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.exchange.show.tracks import rejected
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
-from pipeline.processes.devices import device_names
 from tasks.base import PipelineTask
 from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn
@@ -99,11 +98,8 @@ class Detect(PipelineTask):
 
     def work(self) -> None:
         s, plan = settings(), self.plan()
-        options = s.detect
-        devices = device_names(options.devices or "", options.device)
-        machine = Machine(options.device, options.batch_size, options.workers, timeout=options.timeout, devices=devices)
         with self.progress() as progress:
-            report = detect_planned(plan, machine, scheduler=s.dask.scheduler, progress=progress)
+            report = detect_planned(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
         self.say(plain(str(report)), mark=DONE if report.done or report.renamed else DOUBT)
         for text in report.doubts:
             warn(text)

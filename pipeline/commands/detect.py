@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,11 @@ from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
 from pipeline.commands.settings.targets import NOTHING
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import pictures_in
+from pipeline.detect.run import Machine, detect_planned
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.processes.devices import device_names
 
 HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
+TAKES: Final = [field.name for field in fields(Machine)]  # settings that are options, too
 KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"
 
 
@@ -33,7 +35,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--detector", help=f"{known}; where nothing names one, keypoint_rcnn, and for demo data demo")
     add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the detector, as min_score=0.5")
-    setting_options(sub, "detect", "device", "devices", "batch_size", "workers", "timeout")
+    setting_options(sub, "detect", *TAKES)
     setting_options(sub, "dask", "scheduler")
     from_settings(sub, detector="detect.detector")
     json_option(sub)
@@ -52,11 +54,9 @@ def kept(_: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> int:
     """Clips -> one file of COCO's JSON each. 1 where a clip has none."""
     from pipeline.detect.plan import plan_detection
-    from pipeline.detect.run import Machine, detect_planned
 
     detector = detector_of(_detector_name(args), args.weights, args.set, args.source)
-    devices = device_names(args.devices or "", args.device)
-    machine = Machine(args.device, args.batch_size, args.workers, timeout=args.timeout, devices=devices)
+    machine = Machine(**{key: getattr(args, key) for key in TAKES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, machine, scheduler=args.scheduler, progress=progress)

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
 
 from cache.storage.atomic import WriterLock
 from pipeline import cluster
@@ -37,7 +39,7 @@ from pipeline.files.pixels.cuts import Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes import TIMEOUT
-from pipeline.processes.devices import Devices
+from pipeline.processes.devices import DeviceName, DeviceNames, Devices, device_names
 
 MOST_CLIPS: Final = 16  # in a task
 WAITING: Final = 4  # batches of pictures of several sizes that may wait until there are enough of one size
@@ -92,20 +94,29 @@ class Report:
         return asdict(self) | {"frames_a_second": rate, "bottleneck": self.bottleneck if self.frames else ""}
 
 
-@dataclass(frozen=True, slots=True)
+@validated(frozen=True, config={"extra": "forbid"})
 class Machine:
-    """With what it is done. None of it decides a result."""
+    """With what it is done: keys of [detect], whose model it is the base of. None of it decides a result."""
 
-    device: str = "auto"
-    batch_size: int = 0  # pictures at once; 0: the detector's own
-    workers: int = 0  # processes that decode; 0: one a core
-    timeout: float = TIMEOUT  # s without progress after which decoding is given up
-    devices: tuple[str, ...] = ()  # a process for each, in the place of `device`
+    device: DeviceName = "auto"
+    devices: DeviceNames = None  # in the place of `device`
+    batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
+    workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
+    timeout: Annotated[PositiveFloat, Field(description="seconds without progress after which a clip is given up")] = (
+        TIMEOUT
+    )
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The devices that have a process each; (): this one detects. Raises ConfigError."""
+        return device_names(self.devices or "", self.device)
 
     def on(self, device: str) -> Machine:
         """What the process of one of `devices` may take: its share of the cores. All of it for ""."""
-        workers = max(1, cores(self.workers) // len(self.devices)) if device else 0
-        return replace(self, device=device, workers=workers, devices=()) if device else self
+        if not device:
+            return self
+        workers = max(1, cores(self.workers) // len(self.processes))
+        return replace(self, device=device, workers=workers, devices=None)
 
 
 def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
@@ -152,7 +163,7 @@ def detect_planned(
                 report.renamed[files.clip] = before.clip
             if not todo:
                 pass
-            elif scheduler is None and not machine.devices:
+            elif scheduler is None and not machine.processes:
                 DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).over()
             else:
                 run_parallel(scheduler, plan, machine, todo, report, progress)
@@ -176,7 +187,7 @@ def run_parallel(
     Raises what `cluster.connected` and `Devices` raise.
     """
     total, done = n_frames_stated(plan.raw, todo), 0
-    connected: AbstractContextManager[cluster.Workers | Devices] = Devices(machine.devices)
+    connected: AbstractContextManager[cluster.Workers | Devices] = Devices(machine.processes)
     if scheduler is not None:
         connected = cluster.connected(scheduler, plan.raw)
     with connected as workers:

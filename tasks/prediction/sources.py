@@ -107,7 +107,7 @@ def detected(
     source: ClipsToPredict, detector: Detector, *, device: str, progress: Progress
 ) -> tuple[ClipsToPredict, Report]:
     """The clips with the people that are found in them. Raises what `detect_clips` does."""
-    report = detect_clips(source.raw, source.raw / KEYPOINTS, detector, Machine(device), progress=progress)
+    report = detect_clips(source.raw, source.raw / KEYPOINTS, detector, Machine(device=device), progress=progress)
     people = {"from": f"detector {detector.name}", "named": KEYPOINTS}
     return replace(source, people=people, problems={**source.problems, **report.problems}), report
 

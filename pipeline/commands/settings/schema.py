@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
+from pipeline.detect.run import Machine
 from pipeline.features.spec import Resources
-from pipeline.processes.devices import DeviceName, DeviceNames
 
 FROZEN: Final[Any] = {"extra": "forbid"}
 
@@ -45,16 +45,11 @@ class Embedded:
 
 
 @dataclass(frozen=True, config=FROZEN)
-class DetectSettings:
+class DetectSettings(Machine):
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
     detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
     datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
-    device: DeviceName = "auto"
-    devices: DeviceNames = None
-    batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
-    workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
-    timeout: Annotated[PositiveInt, Field(description="seconds without progress after which a clip is given up")] = 600
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -38,7 +38,6 @@ from pipeline.features.streams.base import Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.processes.devices import device_names
 
 T = TypeVar("T")
 
@@ -370,7 +369,7 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
 def devices_of(source: SettingsFile, name: str, settings: Features | DetectSettings) -> tuple[str, ...]:
     """What a section's `devices` names. Raises ConfigError."""
     try:
-        return device_names(settings.devices or "", settings.device)
+        return settings.processes
     except ConfigError as error:
         raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
 

@@ -108,10 +108,10 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
             writer.write(frame.image[..., ::-1])
     clip.with_name("broken.mp4").write_bytes(b"none")
     found = {}
-    devices = ("cpu", "cpu")
+    devices = "cpu,cpu"
     for name, options in (("alone", {}), ("devices", {}), ("cluster", {"scheduler": two.address})):
         plan = plan_detection(tmp_path / "raw", tmp_path / name, detect.get("demo"))
-        machine = Machine(workers=1, devices=devices if name == "devices" else ())
+        machine = Machine(workers=1, devices=devices if name == "devices" else None)
         report = detect_planned(plan, machine, **options)
         assert [Path(clip).name for clip in report.problems] == ["broken.mp4"]
         (file,) = (path for path in (tmp_path / name).rglob("*.mp4.json") if path.is_file())
