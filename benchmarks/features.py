@@ -54,8 +54,7 @@ from torchvision.models.detection import KeypointRCNN
 import cache
 from pipeline import crops, homography
 from pipeline.detect import get, rcnn
-from pipeline.detect.run import Machine as DetectionMachine
-from pipeline.detect.run import detect_clips
+from pipeline.detect.run import DetectionResources, detect_clips
 from pipeline.features import networks
 from pipeline.features.extract import extract
 from pipeline.features.networks import backbones
@@ -481,7 +480,7 @@ def detection(args: argparse.Namespace) -> Iterator[str]:
     plain = time.perf_counter() - began, sum(os.times()[:4]) - cpu
     detector.load("cpu")([first])
     began, cpu = time.perf_counter(), sum(os.times()[:4])
-    done = detect_clips(raw, work / "out", detector, DetectionMachine(device="cpu"))
+    done = detect_clips(raw, work / "out", detector, DetectionResources(device="cpu"))
     ours = time.perf_counter() - began, sum(os.times()[:4]) - cpu
     began = time.process_time()
     for clip in shortened:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may have no worker
-LOOK_EVERY: Final = 0.5  # s between looks at which workers there are
+LOOK_EVERY: Final = 0.5  # s between polls of the number of workers
 TOGETHER: Final = 8  # items in a task, at most: handing one over costs as much as reading a short video
 WINDOW: Final = 4  # tasks for each worker that are submitted and whose results are not taken, at most
 LIBRARIES: Final = ("vibe-pipeline", "numpy", "opencv-python", "torch")  # that the numbers in the cache depend on
@@ -104,7 +104,7 @@ def _gone(address: str) -> PipelineError:
 
 
 def _address(scheduler: str) -> Mapping[str, str]:
-    """What a client takes: an address, or a scheduler file, which the scheduler may still have to write."""
+    """Return a client's arguments: an address, or a scheduler file. Waits for a file that is not written yet."""
     if "://" in scheduler or not scheduler.endswith(".json"):
         return {"address": scheduler if "://" in scheduler else f"tcp://{scheduler}"}
     latest = time.monotonic() + PATIENCE
@@ -121,7 +121,7 @@ class Workers:
 
     def __init__(self, client: Client, shared: Path | None) -> None:
         self._client = client
-        self._origin = _Origin(_versions(), Path.cwd(), shared)
+        self._submitter = _Submitter(_versions(), Path.cwd(), shared)
         self._address = str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
         self._last_seen = time.monotonic()  # when there was a worker
         while not self.number():
@@ -130,7 +130,7 @@ class Workers:
         self._gpu = {"resources": {"GPU": 1}} if any(worker["resources"].get("GPU") for worker in workers) else {}
 
     def number(self) -> int:
-        """How many there are now. Raises PipelineError when there has been none for PATIENCE seconds."""
+        """Return the number of workers now. Raises PipelineError after PATIENCE seconds without any."""
         try:
             n = len(self._client.nthreads())
         except OSError as error:
@@ -146,7 +146,7 @@ class Workers:
         return n
 
     def run_one(self, job: Callable[[], R]) -> R:
-        """What a job returns that any one worker does, one with a GPU where there are such. Raises what it raises."""
+        """Run a job on one worker, with a GPU where there are such, and return its result. Raises what it raises."""
         (future,) = futures = self._submit([job], **self._gpu)
         try:
             result: R = self._result(future)
@@ -192,7 +192,7 @@ class Workers:
             self._cancel(window)
 
     def _submit(self, tasks: Sequence[Callable[[], Any]], **options: Any) -> list[Future[Any]]:
-        return self._client.map(functools.partial(_on_worker, self._origin), tasks, pure=False, **options)
+        return self._client.map(functools.partial(_on_worker, self._submitter), tasks, pure=False, **options)
 
     def _result(self, future: Future[Any]) -> Any:
         """What a task returned, waited for as long as there are workers. Raises what it raised."""
@@ -226,7 +226,7 @@ _one_task: Final = threading.Lock()  # a worker's threads share its folder, and 
 
 
 @dataclass(frozen=True)
-class _Origin:
+class _Submitter:
     """The process that submits tasks."""
 
     versions: tuple[str, ...]
@@ -239,24 +239,24 @@ def _versions() -> tuple[str, ...]:
     return (f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in LIBRARIES))
 
 
-def _on_worker(origin: _Origin, task: Callable[[], R]) -> R:
-    """A task in the folder of the process that has submitted it."""
-    with _one_task, contextlib.chdir(origin.folder) if origin.folder.is_dir() else contextlib.nullcontext():
-        _require(origin)
+def _on_worker(submitter: _Submitter, task: Callable[[], R]) -> R:
+    """Run a task in the folder of the process that submitted it."""
+    with _one_task, contextlib.chdir(submitter.folder) if submitter.folder.is_dir() else contextlib.nullcontext():
+        _require(submitter)
         return task()
 
 
 @functools.cache  # of a worker that has all: what another one is missing may be repaired
-def _require(origin: _Origin) -> None:
+def _require(submitter: _Submitter) -> None:
     """Raise PipelineError where this worker has other libraries, or does not see the shared file."""
     from distributed import get_worker
 
     at = f"Dask worker at {get_worker().address}"
-    for expected, version in zip(origin.versions, _versions(), strict=True):
+    for expected, version in zip(submitter.versions, _versions(), strict=True):
         if version != expected:
             raise PipelineError(f"{at}: expected {expected}, as here, found {version}. Give it the same environment.")
-    if origin.shared is not None and not origin.shared.exists():
-        raise PipelineError(f"{at}: {origin.shared}: not found. It must be shared, under the same path.")
+    if submitter.shared is not None and not submitter.shared.exists():
+        raise PipelineError(f"{at}: {submitter.shared}: not found. It must be shared, under the same path.")
 
 
 def _each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -272,7 +272,7 @@ def _interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
 
 
 def _alive() -> Callable[[], None]:
-    """What raises InterruptedError when the result of this worker's task is no longer needed."""
+    """Return a function that raises InterruptedError when this task's result is no longer needed."""
     from distributed import get_worker
 
     worker: Any = get_worker()

@@ -19,11 +19,11 @@ from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
 from pipeline.commands.settings.targets import NOTHING
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import pictures_in
-from pipeline.detect.run import Machine, detect_planned
+from pipeline.detect.run import DetectionResources, detect_planned
 from pipeline.files.raw.stand_in import is_stand_in
 
 HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
-TAKES: Final = [field.name for field in fields(Machine)]  # settings that are options, too
+TAKES: Final = [field.name for field in fields(DetectionResources)]  # settings that are options, too
 KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.detect.plan import plan_detection
 
     detector = detector_of(_detector_name(args), args.weights, args.set, args.source)
-    machine = Machine(**{key: getattr(args, key) for key in TAKES})
+    machine = DetectionResources(**{key: getattr(args, key) for key in TAKES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, machine, scheduler=args.scheduler, progress=progress)

@@ -39,7 +39,7 @@ class DecodedBatch(NamedTuple):
 Task = tuple[str, int]  # a clip, and the first frame of a batch
 
 
-class Decoding:
+class ClipDecoding:
     """The work of a process: batches of up to `size` frames, going on where it is in a clip."""
 
     def __init__(self, raw: Path, size: int) -> None:
@@ -82,7 +82,7 @@ class Decoders:
     def batches(self, clips: Iterator[str]) -> Generator[DecodedBatch]:
         """All frames of clips: of each in order; clips side by side, the earliest one preferred."""
         jobs = map(self._tasks, clips)
-        works = [Decoding(self._raw, self._size)] * self._n
+        works = [ClipDecoding(self._raw, self._size)] * self._n
         with Pool[Task, DecodedBatch](works, jobs, timeout=self._timeout, env=self._env) as pool:
             while pool.has_more or not pool.is_idle or self._waiting:
                 ready = next((batches for batches in self._waiting.values() if batches), None)

@@ -139,7 +139,7 @@ def faster(network: KeypointRCNN) -> KeypointRCNN:
             if isinstance(layer, nn.Conv2d) and _suits(layer):
                 setattr(parent, name, _Winograd(layer, layer.weight, layer.bias))
     heads: Any = network.roi_heads
-    heads.box_roi_pool = _Pool()
+    heads.box_roi_pool = _RoIAlign()
     weight = heads.box_head.fc6.weight  # (1024, channels * bins) -> (1024, bins * channels)
     weight.data = weight.unflatten(1, (-1, BINS * BINS)).transpose(1, 2).flatten(1).contiguous()
     return network.to(memory_format=torch.channels_last)
@@ -224,7 +224,7 @@ class _Winograd(nn.Module):
         return whole.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
-class _Pool(nn.Module):
+class _RoIAlign(nn.Module):
     """Features of R boxes of one picture: (R, 49 * channels), from the level of the pyramid that suits a box's size."""
 
     def __init__(self) -> None:

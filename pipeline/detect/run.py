@@ -46,8 +46,8 @@ WAITING: Final = 4  # batches of pictures of several sizes that may wait until t
 
 
 @dataclass(slots=True)
-class Report:
-    """What became of the clips."""
+class DetectionReport:
+    """Counts and problems of a detection over clips."""
 
     done: int = 0  # clips computed
     up_to_date: int = 0
@@ -62,18 +62,18 @@ class Report:
 
     @property
     def bottleneck(self) -> str:
-        """What most of the time went into: decode or model."""
+        """The slower step: decode or model."""
         return "decode" if self.decoding > self.seconds / 2 else "model"
 
-    def add(self, other: Report) -> None:
-        """Count what another process did."""
+    def add(self, other: DetectionReport) -> None:
+        """Add the counts of another process."""
         for name in ("done", "frames", "persons", "undecoded", "decoding"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems |= other.problems
 
     @property
     def doubts(self) -> list[str]:
-        """What should be looked at, besides `problems`."""
+        """Messages for the user, besides `problems`."""
         messages = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
         if self.orphans:
             first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
@@ -95,8 +95,8 @@ class Report:
 
 
 @validated(frozen=True, config={"extra": "forbid"})
-class Machine:
-    """With what it is done: keys of [detect], whose model it is the base of. None of it decides a result."""
+class DetectionResources:
+    """The resources of a detection: keys of [detect], whose model inherits from this one. None changes a result."""
 
     device: DeviceName = "auto"
     devices: DeviceNames = None  # in the place of `device`
@@ -108,11 +108,11 @@ class Machine:
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """The devices that have a process each; (): this one detects. Raises ConfigError."""
+        """The devices with a process each; (): the calling process detects. Raises ConfigError."""
         return device_names(self.devices or "", self.device)
 
-    def on(self, device: str) -> Machine:
-        """What the process of one of `devices` may take: its share of the cores. All of it for ""."""
+    def on(self, device: str) -> DetectionResources:
+        """Return the resources of one device's process, with its share of the cores; all resources for ""."""
         if not device:
             return self
         workers = max(1, cores(self.workers) // len(self.processes))
@@ -132,28 +132,31 @@ def _stated(raw: Path, clip: str) -> int:
 
 
 def detect_clips(
-    raw: Path, out: Path, detector: Detector, machine: Machine | None = None, *, progress: Progress = silent
-) -> Report:
+    raw: Path, out: Path, detector: Detector, machine: DetectionResources | None = None, *, progress: Progress = silent
+) -> DetectionReport:
     """Write `out/<clip>.json` for every clip below `raw` that has none of these pixels, weights and settings.
 
     `progress` counts frames, as far as the clips' headers state them. Raises what `plan_detection` and `detect` raise.
     """
-    return detect_planned(plan_detection(raw, out, detector), machine or Machine(), progress=progress)
+    return detect_planned(plan_detection(raw, out, detector), machine or DetectionResources(), progress=progress)
 
 
 def detect_planned(
     plan: DetectionPlan,
-    machine: Machine,
+    machine: DetectionResources,
     *,
     scheduler: str | None = None,
     progress: Progress = silent,
-) -> Report:
-    """Do what the plan names, and try clips once more that were given up.
+) -> DetectionReport:
+    """Carry out a plan. Clips that were given up before are tried once more.
 
     scheduler: of a Dask cluster, whose workers do it. Raises what loading the detector raises, CacheError where another
     process writes into the same folder, and what the cluster raises.
     """
-    report, began = Report(up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused)), time.monotonic()
+    report, began = (
+        DetectionReport(up_to_date=plan.done, orphans=[*plan.orphans], problems=dict(plan.refused)),
+        time.monotonic(),
+    )
     todo = [*plan.missing, *plan.failed]
     if todo or plan.renamed:
         lock = WriterLock(plan.out / PARTS / "lock")
@@ -164,7 +167,7 @@ def detect_planned(
             if not todo:
                 pass
             elif scheduler is None and not machine.processes:
-                DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).over()
+                DetectionRun(plan, machine, todo, report, load(plan.detector, machine.device), progress).run()
             else:
                 run_parallel(scheduler, plan, machine, todo, report, progress)
         finally:
@@ -177,9 +180,9 @@ def detect_planned(
 def run_parallel(
     scheduler: str | None,
     plan: DetectionPlan,
-    machine: Machine,
+    machine: DetectionResources,
     todo: Sequence[ClipFiles],
-    report: Report,
+    report: DetectionReport,
     progress: Progress,
 ) -> None:
     """The clips of `todo`, by the cluster at `scheduler` or else by the machine's devices. Adds to `report`.
@@ -200,11 +203,15 @@ def run_parallel(
 
 
 def _on_worker(
-    plan: DetectionPlan, machine: Machine, todo: Sequence[ClipFiles], alive: Callable[[], None], device: str = ""
-) -> Report:
-    report, machine = Report(), machine.on(device)
+    plan: DetectionPlan,
+    machine: DetectionResources,
+    todo: Sequence[ClipFiles],
+    alive: Callable[[], None],
+    device: str = "",
+) -> DetectionReport:
+    report, machine = DetectionReport(), machine.on(device)
     detect = _loaded(plan.detector, machine.device)
-    DetectionRun(plan, machine, todo, report, detect, lambda done, total, message="": alive()).over()  # noqa: ARG005
+    DetectionRun(plan, machine, todo, report, detect, lambda done, total, message="": alive()).run()  # noqa: ARG005
     return report
 
 
@@ -229,7 +236,7 @@ class _OpenClip:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all frames have been looked at."""
+        """Whether the detector has seen all frames."""
         return self.has_ended and self._n_written == len(self.decoded)
 
     def take(self, batch: DecodedBatch) -> Iterator[_Picture]:
@@ -271,9 +278,9 @@ class DetectionRun:
     def __init__(
         self,
         plan: DetectionPlan,
-        machine: Machine,
+        machine: DetectionResources,
         todo: Sequence[ClipFiles],
-        report: Report,
+        report: DetectionReport,
         detect: Detect,
         progress: Progress,
     ) -> None:
@@ -285,32 +292,32 @@ class DetectionRun:
         self.waiting: dict[tuple[int, ...], list[_Picture]] = {}  # by the picture's shape
         self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
 
-    def over(self) -> None:
-        """Do it. Raises what `detect` raises."""
+    def run(self) -> None:
+        """Detect people in all clips. Raises what `detect` raises."""
         with contextlib.closing(self.decoders.batches(self._next_clips())) as batches:
             try:
-                self._over(batches)
+                self._detect_all(batches)
             finally:
                 for clip in self.open.values():
                     clip.text.close()
 
-    def _over(self, batches: Iterator[DecodedBatch]) -> None:
+    def _detect_all(self, batches: Iterator[DecodedBatch]) -> None:
         while (batch := self._next(batches)) is not None:
             clip = self.open[batch.clip]
             for picture in clip.take(batch):  # until there are enough of its size, or too many of others
                 same = self.waiting.setdefault(picture.image.shape, [])
                 same.append(picture)
                 if len(same) == self.size:
-                    self._look(picture.image.shape)
+                    self._detect(picture.image.shape)
                 elif sum(map(len, self.waiting.values())) > WAITING * self.size:
-                    self._look(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
+                    self._detect(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
             self.report.undecoded += sum(frame.image is None for frame in batch.frames)
             if batch.problem is not None:
                 self._give_up(clip, batch.problem)
             else:
                 self._keep(clip)
         for shape in list(self.waiting):
-            self._look(shape)
+            self._detect(shape)
 
     def _next_clips(self) -> Iterator[str]:
         for files in self.todo:
@@ -324,7 +331,7 @@ class DetectionRun:
         self.report.seconds = time.monotonic() - self.began
         return batch
 
-    def _look(self, shape: tuple[int, ...]) -> None:
+    def _detect(self, shape: tuple[int, ...]) -> None:
         """Detect people in the pictures of one size."""
         pictures = [one for one in self.waiting.pop(shape) if one.clip.files.clip in self.open]
         if not pictures:
@@ -353,14 +360,14 @@ class DetectionRun:
         self.report.done += 1
 
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
-        """A corrupt clip costs itself."""
+        """Record why a clip has no result; the others go on."""
         self.open.pop(clip.files.clip).text.close()
         clip.files.fail(str(error))
         self.report.problems[clip.files.clip] = str(error)
         self.total -= max(0, _stated(self.plan.raw, clip.files.clip))
 
     def _info(self, clip: _OpenClip) -> dict[str, Any]:
-        """What the file's first line has."""
+        """Return the first line of the clip's file."""
         fps = Video(self.plan.raw, clip.files.clip).header().fps
         return dict(self.plan.about) | {
             "clip": clip.files.clip,

@@ -1,4 +1,4 @@
-"""A stream's own code is called here, and what it gives is checked: it may be a plug-in's.  crops -> [features]"""
+"""Call a stream's own code, which may be a plug-in's, and check what it returns.  crops -> [features]"""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.files.pixels.frames import Image
 
 
 def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
-    """What computes a stream in batches, None where decoding processes do, and where its numbers come from.
+    """Return the computer of a stream's batches, None where decoding processes compute it, and its provenance.
 
-    Raises what loading raises, PlugInError for another package's failure.
+    Raises what loading raises, and PlugInError where another package's code fails.
     """
     with streams.calling(stream.kind, "load"):
         computer = stream.load(machine, recorded)
@@ -28,19 +28,19 @@ def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -
 
 
 def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
-    """What the networks of several streams are on: what `auto` took. "" without one."""
+    """Return the device of several streams' networks, which `auto` may have chosen; "" without a network."""
     return next((str(of_stream["device"]) for of_stream in provenance if of_stream and "device" in of_stream), "")
 
 
 def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
-    """Rows and columns of a crop that a network sees."""
+    """Return the rows and columns of a crop that a network takes as its input."""
     height, width = region_of(policy)
     top, left = (policy.size - height) // 2, (policy.size - width) // 2
     return slice(top, top + height), slice(left, left + width)
 
 
 def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a computer makes of a batch. Raises PlugInError for another package's failure, PipelineError for numbers of
+    """Compute a batch of crops. Raises PlugInError where another package's code fails, PipelineError for numbers of
     another shape than the stream declares."""
     with streams.calling(stream.kind, "the function that load returned"):
         computed = computer(crops)
@@ -51,7 +51,7 @@ def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> 
 def labelled(
     stream: Stream, computer: LabelComputer, labels: Labels, n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """What a computer makes of n rows' labels. Raises as `numbers_of`."""
+    """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as `numbers_of`."""
     with streams.calling(stream.kind, "the function that load returned"):
         computed, known = computer(labels)
         _require_shape(stream, computed, (n, stream.dim))
@@ -60,10 +60,10 @@ def labelled(
 
 
 def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> bytes | NDArray[np.float32] | None:
-    """What a stream without a computer makes of one row; None: nothing is known of it. `where`: for messages.
+    """Compute one row of a stream without a computer; None: its value is not known. `where`: for messages.
 
-    Raises PipelineError where it fails, and for anything else than `dim` finite numbers, or 1 to as many bytes as the
-    crop has.
+    Raises PipelineError where the stream's code fails, and for any other result than `dim` finite numbers,
+    or 1 to as many bytes as the crop has.
     """
     try:
         computed = stream.computed(crops, labels)

@@ -23,17 +23,17 @@ from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.spec import Resources
 
-HERE: Final = Resources()  # all of this machine
+HERE: Final = Resources()  # the whole machine
 
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What an extraction did, in rows."""
+    """The result of an extraction, in rows."""
 
     plan: ExtractionPlan
     computed: int
     carried: int  # rows whose pixels, frame and box the stream already had
-    kept: int  # rows that an interrupted extraction had computed
+    kept: int  # rows that an interrupted extraction computed
     problems: Mapping[str, int]  # why rows have no feature -> how many
     examples: tuple[str, ...]  # messages of the first few problems
     meter: Meter  # where the time went
@@ -46,9 +46,9 @@ class Extraction:
 def extract(
     plan: ExtractionPlan, resources: Resources = HERE, *, scheduler: str | None = None, progress: Progress = silent
 ) -> Extraction:
-    """`extract_together` of one stream."""
-    (done,) = extract_together([plan], resources, scheduler=scheduler, progress=progress)
-    return done
+    """Extract one stream: as `extract_together`."""
+    (extraction,) = extract_together([plan], resources, scheduler=scheduler, progress=progress)
+    return extraction
 
 
 def extract_together(
@@ -58,16 +58,16 @@ def extract_together(
     scheduler: str | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Compute the rows that streams of one split lack, and commit. Killed, it goes on from half a minute before.
+    """Compute the missing rows of streams of one split, and commit. Killed and started again, it repeats half a minute.
 
     Streams with the same source of pixels share one pass over them: every frame is decoded once.
 
-    `scheduler`: of a Dask cluster, whose workers compute; None: this machine does, by a process for each of the
-    `devices` of `resources`, or by itself.
+    `scheduler`: the address of a Dask cluster, whose workers compute; None: this machine computes, in one process for
+    each of the `devices` of `resources`, or in this process.
 
     A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
-    Raises PipelineError when the raw folder is not where it was at conversion, lacks a committed video's pictures, or
-    has others than those that were converted; ConfigError for both a scheduler and devices.
+    Raises PipelineError when the raw folder has moved since the conversion, is missing a committed video's pictures, or
+    has other pictures than those that were converted; ConfigError for both a scheduler and devices.
     """
     if (devices := resources.processes) and scheduler is not None:
         raise ConfigError(
@@ -123,7 +123,7 @@ def _extract(
 
 
 class _StreamExtraction:
-    """One stream of an extraction: what it lacks, its writer, and its commit."""
+    """One stream of an extraction: its missing shards, its writer, and its commit."""
 
     writer: cache.StreamWriter
 
@@ -143,7 +143,7 @@ class _StreamExtraction:
     def opened(self) -> cache.StreamWriter:
         plan, stream = self.plan, self.plan.spec.stream
         if plan.replace:
-            self._provenance()  # what cannot be loaded must not cost the existing stream
+            self._provenance()  # before the delete: a stream whose weights cannot be loaded stays
             cache.delete_stream(plan.root, plan.split, plan.spec.name)
         form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype}
         mark = cache.fingerprint(dict(plan.identity))
@@ -164,7 +164,7 @@ class _StreamExtraction:
         return Output(self._split, self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
 
     def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
-        """`provenance`: of what computed rows; None: nothing had to be loaded."""
+        """Commit. `provenance`: of the network that computed rows; None: no network was loaded."""
         pending = self.writer.pending
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or self.recorded or self._provenance())
@@ -173,7 +173,7 @@ class _StreamExtraction:
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         file = self.plan.spec.stream.weights_file
         named = {} if file is None else {"weights_file": str(file.resolve())}
-        # How long it took is no part of the manifest, which is the same however long it took.
+        # Times go into the note: the manifest is the same for every run.
         self.writer.commit(
             {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
             note={"measured": meter.as_dict(), "computed_with": software, **named},

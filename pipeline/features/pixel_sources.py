@@ -1,4 +1,4 @@
-"""Where the crops of rows come from: raw pictures and videos, or a stream of crops.  [pixels] -> crops -> features"""
+"""Sources of crops: raw pictures and videos, or a stream of stored crops.  [pixels] -> crops -> features"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Labels = Mapping[str, NDArray[Any]]  # of one row, by column
 
 
 class Cut(NamedTuple):
-    """What a crop shows of a picture."""
+    """The box that a crop shows of a picture."""
 
     bbox: tuple[float, float, float, float]  # cxcywh px
     scale: float
@@ -51,15 +51,15 @@ def labels_in(labels: Labels, cut: Cut) -> Labels:
     return {**labels, "kp_2d": found}
 
 
-class Rows(Protocol):
-    """What has rows of columns: a split, and what holds some of them open."""
+class RowSource(Protocol):
+    """A source of columns' rows: a split, or its open shards."""
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """As `Split.rows`."""
         ...
 
 
-def column(split: Rows, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+def column(split: RowSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """(n, ...) of a column as stored, of any rows."""
     if not len(rows):
         return split.rows(name, 0, 0)
@@ -226,7 +226,7 @@ def _opened(root: cache.Root, name: str, stream: str, digest: str) -> Split:
 
 
 def _digests(split: Split, stream: str) -> str:
-    """Which state of a split, and of a stream of crops, is open."""
+    """Return the digests of a split and of a stream of crops."""
     return f"{split.manifest['digest']} {split.stream_manifest(stream)['digest']}"
 
 

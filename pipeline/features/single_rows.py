@@ -1,8 +1,8 @@
-"""A stream's numbers of single rows, computed apart from the engine: what stored ones are compared with.
+"""Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
-Which rows, frames, crops and neighbours belong together is decided apart from the engine, and videos are decoded by
+This module has its own code for which rows, frames, crops and neighbours belong together, and decodes videos by
 another library (`pipeline.files.pixels.by_pyav`). Loading a stream, its computation, and reading a column of labels are
-shared with it. So a row in the wrong place there is found here.
+shared with it. So it finds a row that the engine put in the wrong place.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Requests(NamedTuple):
     box: Rows  # (n,) whose box is cut out
 
 
-class Result(NamedTuple):
-    """What was computed of one request."""
+class RowResult(NamedTuple):
+    """The result of one request."""
 
-    number: int  # which
+    number: int  # of the request
     numbers: Numbers | None  # as `Stream.numbers` for bytes; None: nothing is known of it, or `problem`
     decoder: str  # of its frame
-    problem: str = ""  # why it could not be
+    problem: str = ""  # why it could not be computed
 
 
 class _Chunk(NamedTuple):
@@ -68,7 +68,7 @@ class SingleRows:
         if spec.stream.reads.crops:
             self._pixels = pixels(split, spec.crops, spec.raw)
 
-    def numbers(self, requests: Requests) -> Iterator[Result]:
+    def numbers(self, requests: Requests) -> Iterator[RowResult]:
         """Of each request, in an order that suits their videos."""
         if not self._stream.reads.crops:
             yield from self._of_labels(requests)
@@ -77,14 +77,14 @@ class SingleRows:
         else:
             yield from self._through_network(self._of_crops(requests))
 
-    def _of_labels(self, requests: Requests) -> Iterator[Result]:
+    def _of_labels(self, requests: Requests) -> Iterator[RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
             rows = requests.source[start : start + MOST_ROWS]
             computed, known = labelled(self._stream, self._computer, self._labels(rows), len(rows))
             for i in range(len(rows)):
-                yield Result(start + i, computed[i] if known[i] else None, "labels")
+                yield RowResult(start + i, computed[i] if known[i] else None, "labels")
 
-    def _through_network(self, crops: Iterator[Result]) -> Iterator[Result]:
+    def _through_network(self, crops: Iterator[RowResult]) -> Iterator[RowResult]:
         """The numbers of crops, in batches of the network's size."""
         size, lanes, policy = self._computer.batch_size, self._computer.lanes, self._stream.policy
         memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
@@ -105,7 +105,7 @@ class SingleRows:
         finally:
             self._computer.release()
 
-    def _of_crops(self, requests: Requests) -> Iterator[Result]:
+    def _of_crops(self, requests: Requests) -> Iterator[RowResult]:
         """Crops, or what the stream computes where pictures are decoded."""
         chunks = list(self._chunks(requests))
         by_worker = self._stream if self._computer is None else None
@@ -115,7 +115,7 @@ class SingleRows:
                 rows = [f"a process that decoded it {rows.message}"] * len(chunk.numbers)
             for number, row in zip(chunk.numbers.tolist(), rows, strict=True):
                 numbers, problem = (None, row) if isinstance(row, str) else (row, "")
-                yield Result(number, numbers, chunk.pixels.decoder, problem)
+                yield RowResult(number, numbers, chunk.pixels.decoder, problem)
 
     def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
         video = self._split.tracks.video[self._split.track_of(requests.row)]

@@ -1,4 +1,4 @@
-"""A stream by its name and what it is; what extracting may take of this machine.  tracks -> [features] -> windows"""
+"""Which stream to extract, from which crops, with which resources of this machine.  tracks -> [features] -> windows"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 @validated(frozen=True, config={"extra": "forbid"})
 class Resources:
-    """What an extraction may take of this machine: keys of [features], whose model it is the base of."""
+    """The resources of an extraction on this machine: keys of [features], whose model inherits from this one."""
 
     device: DeviceName = "auto"
     devices: DeviceNames = None  # in the place of `device`
@@ -32,22 +32,22 @@ class Resources:
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """The devices that have a process each; (): this one computes. Raises ConfigError."""
+        """The devices with a process each; (): the calling process computes. Raises ConfigError."""
         return device_names(self.devices or "", self.device)
 
     def machine(self, process: str = "") -> Machine:
-        """What streams compute on; `process`: in the process of that device, with its share of the cores."""
+        """Return the device and its options. `process`: its process's device, which has a share of the cores."""
         threads = max(1, cores(0) // len(self.processes)) if process == "cpu" else 0
         return Machine(process or self.device, self.batch_size, threads, self.compile)
 
     def decoders(self, process: str = "") -> int:
-        """Decoding processes; likewise."""
+        """Return the number of decoding processes. `process`: as for `machine`."""
         return max(1, cores(self.workers) // len(self.processes)) if process else cores(self.workers)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream by its name, what it is, and what it is computed from."""
+    """A stream's name, its definition, and the source of its crops."""
 
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
@@ -68,17 +68,17 @@ class StreamSpec:
         return replace(self, raw=raw)
 
     def identity(self, split: Split | None = None) -> dict[str, Any]:
-        """The stream's fingerprint beside its rows' own keys (pixels, frame, box, crop scale).
+        """Return the identity of the whole stream. Its rows have their own keys (pixels, frame, box, crop scale).
 
-        `split`: where stored crops are, which are part of it. Raises PipelineError where there are none.
+        `split`: has the stored crops, whose identity is included. Raises PipelineError where it has none.
         """
-        found = self.stream.identity()
+        identity = self.stream.identity()
         if self.crops:
-            found["crops"] = {} if split is None else self._stored(split)
-        return found
+            identity["crops"] = {} if split is None else self._stored(split)
+        return identity
 
     def _stored(self, split: Split) -> Mapping[str, Any]:
-        """The identity of the stored crops. Raises PipelineError where they are of another crop policy."""
+        """Return the identity of the stored crops. Raises PipelineError where their crop policy is another."""
         identity: Mapping[str, Any] = stored_crops(split, self.crops)["identity"]
         stored, policy = CropPolicy.from_dict(identity.get("crop", {})), self.stream.policy
         if stored != policy:
@@ -91,11 +91,11 @@ class StreamSpec:
 
 
 def stored_crops(split: Split, name: str) -> Mapping[str, Any]:
-    """The manifest of a stream of crops. Raises PipelineError where there is none of that name."""
+    """Return the manifest of a stream of crops. Raises PipelineError where no such stream exists."""
     extract = f"Extract it first: --stream {name} --kind {Crops.kind}"
     if name not in split.streams:
         raise PipelineError(f"{split.name}: there is no stream of crops {name!r}. {extract}")
-    found = split.stream_manifest(name)
-    if found["dtype"] != BYTES or found.get("identity", {}).get("kind") != Crops.kind:
+    manifest = split.stream_manifest(name)
+    if manifest["dtype"] != BYTES or manifest.get("identity", {}).get("kind") != Crops.kind:
         raise PipelineError(f"{split.name}: the stream {name!r} holds no crops. {extract}")
-    return found
+    return manifest

@@ -1,6 +1,6 @@
-"""`map` by a pool of supervised processes, in order.  raw -> [tracks]
+"""`map` by a pool of supervised processes, results in order.  raw -> [tracks]
 
-An item whose process crashes, hangs or needs too much memory costs itself alone.
+An item at which processes crash, hang or need too much memory fails alone; the others get their results.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 from pipeline.processes import LOOK, MEMORY, TIMEOUT, Failed
-from pipeline.processes.pool import Pool, Result
+from pipeline.processes.pool import Pool, TaskResult
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD: Final = 16  # items that a process is given at once, at most
-AHEAD_TIME: Final = 0.1  # s that they should take
+AHEAD: Final = 16  # most items that are sent to a process ahead
+AHEAD_TIME: Final = 0.1  # s: the run time of these items that is aimed at
 POLL_EVERY: Final = 0.01  # s
-WAITING: Final = 1 << 26  # bytes of results for each process that may wait for an earlier one
+WAITING: Final = 1 << 26  # most bytes of results for each process that wait for an earlier result
 
 
 def ordered_map(
@@ -34,16 +34,16 @@ def ordered_map(
 ) -> Iterator[R | Failed]:
     """`map` by up to `workers` supervised processes, never by this one. `job`, items and results must be picklable.
 
-    Results come in the order of the items; no item is begun while more than `WAITING` bytes a process wait for an
-    earlier one. An item at which two processes, the second of which has done nothing before, crash, show no progress
-    for `timeout` s, or need more than `memory` bytes, becomes `Failed`. What the job raises is raised here, in its
-    turn, with its traceback there as a note.
+    Results come in the order of the items. No item is begun while more than `WAITING` bytes a process wait for an
+    earlier result. An item becomes `Failed` when two processes, the second one fresh, crash at it, show no progress for
+    `timeout` s, or need more than `memory` bytes. An exception of the job is raised here, in the order of the items,
+    with the process's traceback as a note.
 
-    `same_group`: should one process do both of two neighbouring items, since they share something that takes long to
-    load? `preload` is called before processes are forked (`Process`). They are started one after the other
-    while there is more to do than they can take: none for no items. All of them have ended when the last result has
-    been taken, after an error, after Ctrl-C, and when no more results are taken. Raises PipelineError when processes
-    cannot even start.
+    `same_group`: whether one process should do both of two neighbouring items, which share a file or another thing that
+    takes long to load. `preload` is called before processes are forked (`Process`). Processes are started one after
+    the other, while there are more items than they can take; without items, none is started. All processes have ended
+    after the last result, after an error or Ctrl-C, and when the iterator is closed. Raises PipelineError when
+    processes cannot start.
     """
     ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
     works = [functools.partial(_of_item, job)] * workers
@@ -63,18 +63,18 @@ def _of_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
 
 
 class _Ordered(Generic[T, R]):
-    """Items as tasks, and results in their order."""
+    """Items as tasks of a pool, and their results in the order of the items."""
 
     def __init__(self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int) -> None:
         self._items, self._same_group, self._most_waiting = items, same_group, most_waiting
-        self._results: dict[int, Result[tuple[int, T], R]] = {}
-        self._waiting = 0  # bytes of them
-        self._awaited = 0  # the item whose result is taken next
+        self._results: dict[int, TaskResult[tuple[int, T], R]] = {}
+        self._waiting = 0  # bytes of `_results`
+        self._awaited = 0  # the item whose result is returned next
         self._polled = 0.0
         self.next = 0  # the first item of the next group
 
     def jobs(self) -> Iterator[Iterator[tuple[int, T] | None] | None]:
-        """Groups of items that one process does."""
+        """Yield groups of items; one process does all items of a group."""
         items = self._items
         while self.next < len(items):
             start = self.next
@@ -94,11 +94,11 @@ class _Ordered(Generic[T, R]):
     def _has_to_wait(self, index: int) -> bool:
         return index > self._awaited and self._waiting > self._most_waiting
 
-    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> Result[tuple[int, T], R]:
-        """Of one item. They must be requested in order."""
+    def result(self, index: int, pool: Pool[tuple[int, T], R]) -> TaskResult[tuple[int, T], R]:
+        """Return the result of one item. Items must be requested in order."""
         self._awaited = index
         if time.monotonic() - self._polled > POLL_EVERY:
-            self._poll(pool, 0)  # also when the result is there: processes wait for something to do
+            self._poll(pool, 0)  # also when the result has been received: processes wait for tasks
         while index not in self._results:
             self._poll(pool, LOOK)
         result = self._results.pop(index)

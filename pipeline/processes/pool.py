@@ -1,8 +1,8 @@
-"""The pool: tasks for supervised processes, and what became of them.  raw -> [tracks, crops] -> features
+"""A pool of supervised processes: it runs tasks and returns their results.  raw -> [tracks, crops] -> features
 
-A job is an iterator of tasks. One process does all tasks of a job, in order, so it may keep what they share: the video
-that is open, a file of labels, a network. Tasks are taken from their job as its process has room for them, a few
-ahead; results are received by `Pool.poll`, which any loop can call beside what else it does.
+A job is an iterator of tasks. One process runs all tasks of a job, in order, so it can keep what they share: an open
+video, a file of labels, a network. Tasks are taken from their job a few ahead, as its process has room for them. The
+caller's loop receives results by `Pool.poll`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from pipeline.processes.server import Process
 T = TypeVar("T")
 R = TypeVar("R")
 
-START: Final = 300.0  # s that a process may take to start, or a task to prepare
-ROOM: Final = 1 << 16  # bytes that a pipe takes while its reader is busy
-TRIALS: Final = 2  # processes that may end at the same place of a task; the last has done nothing before
-FRUITLESS: Final = 4  # processes in a row that may end without having begun with anything
+START: Final = 300.0  # s: the limit for the start of a process, or the preparation of a task
+ROOM: Final = 1 << 16  # bytes: a pipe's buffer, which fills while its reader is busy
+TRIALS: Final = 2  # failures at one place of a task before it is given up; the last one in a fresh process
+FRUITLESS: Final = 4  # processes in a row that end before they begin a task: then the pool gives up
 VIDEO_THREADS: Final = "OPENCV_FFMPEG_THREADS"  # environment: threads of one video's decoder
 
 _NO_MORE: Final = object()
 
 
-class Result(NamedTuple, Generic[T, R]):
-    """What became of a task."""
+class TaskResult(NamedTuple, Generic[T, R]):
+    """The result of a task."""
 
     task: T
-    outcome: bytes | Failed  # pickled, or why processes ended at it
-    seconds: float = 0.0  # that it took
+    outcome: bytes | Failed  # the pickled return value or exception, or why processes ended at the task
+    seconds: float = 0.0  # the run time of the task
 
     def get(self) -> R | Failed:
-        """What the work returned. Raises what it raised, with its traceback there as a note."""
+        """Return what the task returned. Raise what it raised, with the process's traceback as a note."""
         if isinstance(self.outcome, Failed):
             return self.outcome
         value, error = pickle.loads(self.outcome)  # noqa: S301 - of our own process
@@ -52,51 +52,53 @@ class Result(NamedTuple, Generic[T, R]):
 
 
 @dataclass(slots=True, eq=False)
-class _Job(Generic[T]):
+class _OpenJob(Generic[T]):
+    """A job with tasks left, or with tasks that have no result yet."""
+
     tasks: Iterator[T | None]
-    skipped: dict[int, Failed] = field(default_factory=dict)  # places at which processes ended
+    skipped: dict[int, Failed] = field(default_factory=dict)  # places at which TRIALS processes ended
 
 
 @dataclass(slots=True, eq=False)
 class _Submitted(Generic[T]):
     """A task that has been taken from its job."""
 
-    job: _Job[T]
+    job: _OpenJob[T]
     task: T
-    ended: Counter[int] = field(default_factory=Counter)  # place -> processes
+    ended: Counter[int] = field(default_factory=Counter)  # place -> number of processes that ended there
 
 
 class _Worker(Generic[T]):
-    """What one process does, the one after it when it ends, and so on."""
+    """One seat of the pool: a process, its job and its tasks. A process that ends is replaced by another."""
 
     def __init__(self, work: Callable[..., Any]) -> None:
         self.work = work
         self.process: Process | None = None  # started with its first task
-        self.job: _Job[T] | None = None  # that has more tasks
-        self.again: deque[_Submitted[T]] = deque()  # submitted to a process that has ended
-        self.given: deque[_Submitted[T]] = deque()  # without a result
-        self.sent = 0  # bytes of them
+        self.job: _OpenJob[T] | None = None  # the job whose next task is taken; None: the next job's
+        self.pending: deque[_Submitted[T]] = deque()  # taken from the job, to be sent: their process ended, or was busy
+        self.running: deque[_Submitted[T]] = deque()  # sent to the process, without a result yet
+        self.n_sent = 0  # bytes of `running`, pickled
 
 
 class Pool(Generic[T, R]):
-    """Supervised processes, one for each of `works`, in a `with` block, after which none of them is left.
+    """Supervised processes, one for each of `works`. Used in a `with` block, whose end ends all of them.
 
     Args:
-        works: what a process does: `work(task)` of each task. It is pickled once a process, so it may keep a state;
-            tasks and results are pickled, too.
-        jobs: iterators of tasks. An iterator, or `jobs`, gives None for: not now, ask again.
-        ahead: tasks that a process is given at once: one to do, others to go on with.
+        works: one function for each process, called as `work(task)`. It is pickled once for its process, and may keep
+            a state. Tasks and results are pickled, too.
+        jobs: iterators of tasks. None, from a job or from `jobs`, means: nothing now, try again later.
+        ahead: most tasks that are sent to a process and have no result: one that runs, others that wait.
         timeout: s without progress after which a process is ended.
-        memory: bytes that a process may take beyond what it starts with; None: no limit.
-        skips: call `work(task, skipped)`. A task is done again without the places (`alive`) at which processes ended.
-        shared: sizes in bytes of memory that this process, as `Pool.shared`, and all others map. It is given to
-            `work.share(*memory)` before the first task, and is gone with its last user.
+        memory: limit in bytes beyond what a process starts with; None: no limit.
+        skips: call `work(task, skipped)`. A task is run again without the places (`alive`) at which processes ended.
+        shared: sizes in bytes of memory that all processes map, this one as `Pool.shared`. `work.share(*memory)` is
+            called before the first task. The memory is freed with the last process that maps it.
         env: environment variables of the processes.
         preload: see `Process`.
 
-    A task at which TRIALS processes ended, one after the other, at the same place, becomes `Failed`; the one that a
-    process was doing when it ended is done again by a fresh one, and so are those that it had not begun. Processes are
-    started one after the other, while there is more to do than they can take.
+    When a process ends, a fresh one runs its unfinished tasks again. A task at which TRIALS processes ended, at the
+    same place, becomes `Failed`. Processes are started one after the other, while there are more tasks than they can
+    take.
     """
 
     def __init__(
@@ -136,8 +138,8 @@ class Pool(Generic[T, R]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether all tasks that were taken from their jobs have their result."""
-        return not any(worker.given or worker.again for worker in self._workers)
+        """Whether every task that was taken from a job has its result."""
+        return not any(worker.running or worker.pending for worker in self._workers)
 
     @property
     def has_more(self) -> bool:
@@ -145,17 +147,17 @@ class Pool(Generic[T, R]):
         return self._has_more_jobs or any(worker.job is not None for worker in self._workers)
 
     def submit(self) -> None:
-        """Take tasks from jobs while processes have room."""
+        """Send tasks to the processes that have room."""
         while sum(self._submit(worker) for worker in self._workers):
             pass
 
-    def poll(self, patience: float = LOOK) -> list[Result[T, R]]:
-        """Results, waited for `patience` s at most. Processes that have ended or hang are replaced.
+    def poll(self, patience: float = LOOK) -> list[TaskResult[T, R]]:
+        """Wait at most `patience` s, and return the new results. Replace processes that have ended or hang.
 
-        Raises PipelineError when FRUITLESS processes, one after the other, end before they have begun with anything.
+        Raises PipelineError when FRUITLESS processes, one after the other, end before they begin a task.
         """
         self.submit()
-        busy = [(worker, worker.process) for worker in self._workers if worker.process is not None and worker.given]
+        busy = [(worker, worker.process) for worker in self._workers if worker.process is not None and worker.running]
         is_starting = len(busy) < len(self._workers) and not all(process.has_begun for _, process in busy)
         ready = wait([process.pipe for _, process in busy], min(patience, 0.01) if is_starting else patience)
         results = [result for worker, process in busy for result in self._received(worker, process, ready)]
@@ -163,66 +165,66 @@ class Pool(Generic[T, R]):
         return results
 
     def _submit(self, worker: _Worker[T]) -> bool:
-        """Give a worker one task more. Whether it has room, and there is one."""
-        if len(worker.given) >= self.ahead:
+        """Send one more task to a worker's process. Return False where it has no room, or there is no task."""
+        if len(worker.running) >= self.ahead:
             return False
         if worker.process is None and not all(w.process.has_begun for w in self._workers if w.process is not None):
             return False
-        submitted = worker.again.popleft() if worker.again else self._next(worker)
+        submitted = worker.pending.popleft() if worker.pending else self._next(worker)
         if submitted is None:
             return False
         arguments = (submitted.task, submitted.job.skipped) if self._skips else (submitted.task,)
         message = pickle.dumps(arguments, pickle.HIGHEST_PROTOCOL)
-        if worker.given and worker.sent + len(message) > ROOM:  # it may be sending, too: both would wait for ever
-            worker.again.appendleft(submitted)
+        if worker.running and worker.n_sent + len(message) > ROOM:  # it may be sending, too: a deadlock
+            worker.pending.appendleft(submitted)
             return False
         if worker.process is None:
             worker.process = Process(_serve, worker.work, fds=self._fds, **self._options)
-        if not worker.given:
-            worker.process.heard()
-            worker.sent = 0
-        worker.given.append(submitted)
-        worker.sent += len(message)
-        with contextlib.suppress(ConnectionError):  # it has ended, which `poll` finds
+        if not worker.running:
+            worker.process.reset_silence()
+            worker.n_sent = 0
+        worker.running.append(submitted)
+        worker.n_sent += len(message)
+        with contextlib.suppress(ConnectionError):  # it has ended: `poll` replaces it
             worker.process.pipe.send_bytes(message)
         return True
 
     def _next(self, worker: _Worker[T]) -> _Submitted[T] | None:
-        """The next task of a worker's job, or of the next job."""
+        """Return the next task of a worker's job, or of the next job; None: there is none now."""
         while True:
             if worker.job is None:
                 tasks = next(self._jobs, _NO_MORE) if self._has_more_jobs else _NO_MORE
                 self._has_more_jobs = tasks is not _NO_MORE
                 if tasks is None or tasks is _NO_MORE:
                     return None
-                worker.job = _Job(iter(tasks))  # type: ignore[call-overload]
+                worker.job = _OpenJob(iter(tasks))  # type: ignore[call-overload]
             task = next(worker.job.tasks, _NO_MORE)
             if task is not _NO_MORE:
                 return None if task is None else _Submitted(worker.job, task)  # type: ignore[arg-type]
             worker.job = None
 
-    def _received(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[Result[T, R]]:
-        """What a process has sent; where it has ended or hangs, what becomes of its tasks."""
+    def _received(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[TaskResult[T, R]]:
+        """Return the results that a process has sent. Replace it where it has ended or hangs."""
         if process.pipe not in ready:
             patience = self._timeout if process.place >= 0 else max(self._timeout, START)
             if process.silence() > patience:
                 yield from self._ended(worker, process, how_it_ended(process.kill(), timeout=patience))
             return
         try:
-            while worker.given:
+            while worker.running:
                 seconds, outcome = process.pipe.recv()
-                process.heard()
+                process.reset_silence()
                 self._fruitless = 0
-                yield Result(worker.given.popleft().task, outcome, seconds)
+                yield TaskResult(worker.running.popleft().task, outcome, seconds)
                 if not process.pipe.poll():
                     return
-        except (EOFError, OSError):  # also in the midst of a result
+        except (EOFError, OSError):  # also in the middle of a result
             yield from self._ended(worker, process, how_it_ended(process.kill()))
 
-    def _ended(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[Result[T, R]]:
-        """Let the next process go on with what one has not done, but for what processes end at."""
-        worker.again.extendleft(reversed(worker.given))
-        worker.given.clear()
+    def _ended(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[TaskResult[T, R]]:
+        """Keep the tasks of an ended process for the next one. Give up what TRIALS processes ended at."""
+        worker.pending.extendleft(reversed(worker.running))
+        worker.running.clear()
         worker.process = None
         place = process.place
         if place == IDLE:
@@ -233,19 +235,19 @@ class Pool(Generic[T, R]):
                     "What is finished is kept: run it again when that is repaired."
                 )
             return
-        current = worker.again[0]
+        current = worker.pending[0]
         where = place if self._skips else 0
         current.ended[where] += 1
         if current.ended[where] == TRIALS:
             if self._skips and place >= 0:
                 current.job.skipped[place] = failed
             else:
-                worker.again.popleft()
-                yield Result(current.task, failed)
+                worker.pending.popleft()
+                yield TaskResult(current.task, failed)
 
 
 def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., Any]) -> None:
-    """A process of a pool: send each task's result, until the parent closes the pipe."""
+    """Run tasks in a process of a pool, and send their results, until the parent closes the pipe."""
     if fds:
         work.share(*(mmap.mmap(fd, os.fstat(fd).st_size) for fd in fds))  # type: ignore[attr-defined]
     with contextlib.suppress(EOFError, ConnectionError):

@@ -1,7 +1,7 @@
-"""The server that forks processes, from both sides, and a process as its parent sees it.  raw -> [tracks, crops]
+"""A server that forks supervised processes, and the parent's handles of both.  raw -> [tracks, crops]
 
-The server is a fresh interpreter with one thread. The parent sends it requests through its standard input: a number
-and what to start, or the number of a process to end.
+The server is a fresh interpreter with one thread. The parent sends requests to its standard input: a number and the
+function to start in a new process, or the number of a process to end.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from typing import Any, Final
 from pipeline import processes
 from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG
 
-SERVER_IDLE: Final = 60.0  # s that the server waits to be asked for another process: the next split often comes at once
-END_TIME: Final = 5.0  # s that a killed process is waited for
-# The processes are the parallelism: threads of their libraries would only be in each other's way.
+SERVER_IDLE: Final = 60.0  # s without a request after which the server ends: often, the next split follows at once
+END_TIME: Final = 5.0  # s: how long to wait for the end of a killed process
+# One thread a process: processes already use all cores.
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
@@ -41,7 +41,7 @@ class Process:
     """`main(pipe, fds, *args)` in a process of its own. It ends when that returns, is killed, or with its parent.
 
     `main`, `args` and `preload` must be picklable. The server calls `preload` before it forks, once: to import, or to
-    load what all processes share. File descriptors `fds` are handed over, under other numbers. `env` is set in the
+    load what all processes share. File descriptors `fds` are passed on, under other numbers. `env` is set in the
     process; `memory` limits it, in bytes beyond what it starts with. Ctrl-C is for the parent: processes are in another
     group.
     """
@@ -60,7 +60,7 @@ class Process:
         os.ftruncate(pulse, 16)
         self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
         self._pulse[1] = IDLE
-        self.heard()
+        self.reset_silence()
         options = str(Path.cwd()), dict(env or {}), memory
         request = list(sys.path), pickle.dumps(preload), pickle.dumps((main, args)), options
         self._server, self._number = _start(request, [remote.fileno(), pulse, *fds])
@@ -74,28 +74,28 @@ class Process:
 
     @property
     def place(self) -> int:
-        """Where it was when it called `alive` last; IDLE at first."""
+        """The place that it gave to `alive` last; IDLE at first."""
         return self._pulse[1]
 
-    def heard(self) -> None:
-        """From now on, `silence` counts anew."""
-        self._seen, self._looked, self._silence = self._pulse[0], time.monotonic(), 0.0
+    def reset_silence(self) -> None:
+        """Let `silence` count from now on."""
+        self._seen, self._polled, self._silence = self._pulse[0], time.monotonic(), 0.0
 
     def silence(self) -> float:
-        """Seconds without a sign of life. At most `LOOK` counts between two calls: the parent may have been busy."""
+        """Return s without a sign of life. Between two calls at most `LOOK` count: the parent may have been busy."""
         now, signs = time.monotonic(), self._pulse[0]
-        self._silence = 0.0 if signs != self._seen else self._silence + min(LOOK, now - self._looked)
-        self._seen, self._looked = signs, now
+        self._silence = 0.0 if signs != self._seen else self._silence + min(LOOK, now - self._polled)
+        self._seen, self._polled = signs, now
         return self._silence
 
     def kill(self) -> int | None:
-        """End it, where it has not ended, and wait for that. Its exit code or minus a signal; None: not known."""
+        """End the process and wait for its end. Return its exit code or minus its signal; None: not known."""
         self.pipe.close()
         return self._server.end(self._number)
 
 
 class _Server:
-    """The server as the parent sees it."""
+    """The parent's handle of the server."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -111,7 +111,7 @@ class _Server:
         remote.close()
 
     def start(self, request: tuple[object, ...], fds: list[int]) -> int:
-        """The number of a process that will be there soon. Raises OSError when the server has ended."""
+        """Request a process and return its number, without a wait. Raises OSError when the server has ended."""
         with self._lock:
             self._n += 1
             self._pipe.send((self._n, len(fds), request))
@@ -124,7 +124,7 @@ class _Server:
             self._pipe.send(number)
             if self._pipe.poll(END_TIME):
                 code = self._pipe.recv()
-            else:  # it does not answer: it is ended, and with it all of its processes
+            else:  # no reply: end the server, and with it all of its processes
                 self._process.kill()
         return code
 
@@ -134,7 +134,7 @@ class _Server:
         if self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        else:  # this process was forked from the one that owns the server
+        else:  # a fork of the process that owns the server
             self._process.returncode = 0
 
 
@@ -148,7 +148,7 @@ def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
             with contextlib.suppress(OSError):
                 if server.owner == os.getpid():
                     return server, server.start(request, fds)
-        _close()  # it was idle for so long that it has ended, or is another process's
+        _close()  # it ended when idle, or belongs to the process that this one was forked from
         _servers.append(_Server())
         return _servers[0], _servers[0].start(request, fds)
 
@@ -163,7 +163,7 @@ def _close() -> None:
 
 
 def serve() -> None:
-    """The server: start and end processes as the parent asks, until that has ended or asks for nothing any more."""
+    """Start and end processes by the parent's requests. Return when the parent has ended, or is idle."""
     control = socket.socket(fileno=os.dup(0))
     pipe: Connection[Any, Any] = Connection(os.dup(0))
     with Path(os.devnull).open() as null:
@@ -186,7 +186,7 @@ def serve() -> None:
         except (EOFError, OSError):
             return
         sys.path[:] = path  # the parent's may have grown since the server began
-        with contextlib.suppress(Exception):  # the process meets it again, and reports it
+        with contextlib.suppress(Exception):  # it fails again in the process, which reports it
             if preload not in preloaded and (function := pickle.loads(preload)):  # noqa: S301 - the parent's
                 preloaded.add(preload)
                 function()
@@ -203,7 +203,7 @@ def serve() -> None:
 
 
 def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None) -> None:
-    """What is done in a forked process, to its end."""
+    """Run the function in a forked process, and exit."""
     code, pipe = 1, Connection(fds[0])  # open to the very end: once it is closed, the parent kills
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -231,7 +231,7 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
 
 
 def _end(child: int) -> int | None:
-    """Kill a process that has not ended. None where it cannot be ended now, as in a read that hangs."""
+    """Kill a process and return its exit code; None where it does not end, as in a read that hangs."""
     os.kill(child, signal.SIGKILL)  # never another process: its number is free only when it has been waited for
     latest = time.monotonic() + END_TIME / 2
     while time.monotonic() < latest:

@@ -26,7 +26,7 @@ from pipeline.datasets.videos import FOLDERS, OwnVideos
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.run import Machine, Report, detect_clips
+from pipeline.detect.run import DetectionReport, DetectionResources, detect_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.stand_in import MARKER, is_stand_in
@@ -105,9 +105,11 @@ def of_clips(
 
 def detected(
     source: ClipsToPredict, detector: Detector, *, device: str, progress: Progress
-) -> tuple[ClipsToPredict, Report]:
+) -> tuple[ClipsToPredict, DetectionReport]:
     """The clips with the people that are found in them. Raises what `detect_clips` does."""
-    report = detect_clips(source.raw, source.raw / KEYPOINTS, detector, Machine(device=device), progress=progress)
+    report = detect_clips(
+        source.raw, source.raw / KEYPOINTS, detector, DetectionResources(device=device), progress=progress
+    )
     people = {"from": f"detector {detector.name}", "named": KEYPOINTS}
     return replace(source, people=people, problems={**source.problems, **report.problems}), report
 

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
-from pipeline.detect.run import Machine
+from pipeline.detect.run import DetectionResources
 from pipeline.features.spec import Resources
 
 FROZEN: Final[Any] = {"extra": "forbid"}
@@ -45,7 +45,7 @@ class Embedded:
 
 
 @dataclass(frozen=True, config=FROZEN)
-class DetectSettings(Machine):
+class DetectSettings(DetectionResources):
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
     detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made

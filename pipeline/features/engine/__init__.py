@@ -10,7 +10,7 @@ run.py       the loop that keeps all of them busy; streams of labels need none o
 By example: `resnet50` and `homography` lack rows 100 to 139, two persons in frames 0 to 19 of one video.
 
     output     0 is resnet50, 1 is homography; both have the shard of these rows open (PendingShard)
-    Job        all 40 rows, by frame: 100, 120, 101, 121, ... with a CropRequest for each row and output
+    DecodingJob  all 40 rows, by frame: 100, 120, 101, 121, ... with a CropRequest for each row and output
     Task       at most 16 rows of it, whole frames: 0 to 7, then 8 to 15, then 16 to 19. Slots are given out here
     FrameTarget  one frame of a task with its CropRequests: of frame 1 four, rows 101 and 121 for both outputs
     CropRequest  where one row's crop goes: output, slot, the box to cut (Cut), and for homography the previous frame, 0

@@ -24,8 +24,8 @@ from pipeline.features.computing import device_of, labelled, load
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import MOST_PERSONS, Computed, Output
 from pipeline.features.engine.shards import PendingShard
-from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
-from pipeline.features.engine.worker import AHEAD, Decoding, Done, SharedSlots, Task
+from pipeline.features.engine.tasks import Batch, DecodingJob, Tasks, jobs
+from pipeline.features.engine.worker import AHEAD, CropDecoding, Done, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import LabelComputer, Machine, Stream
@@ -33,7 +33,7 @@ from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
-LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
+LOOK_EVERY: Final = 0.02  # s between polls of the threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of a stream of labels
@@ -65,7 +65,7 @@ class Run(Generic[T]):
         self.meter = Meter()
         self._tasks: Tasks
         self._pool: Pool[Task, Done]
-        self._comparing: dict[int, Job] = {}  # by number: shards wait until its pixels have been compared
+        self._comparing: dict[int, DecodingJob] = {}  # by number: shards wait until its pixels have been compared
         self._computing: dict[Future[Computed], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
         self._saving: deque[Future[None]] = deque()
@@ -98,7 +98,7 @@ class Run(Generic[T]):
                 yield output, out.write(shard)
                 self._report()
 
-    def _computed(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[tuple[int, T]]:
+    def _computed(self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]) -> Iterator[tuple[int, T]]:
         workers = self._resources.decoders(self._process)
         if workers > MOST_WORKERS * cores(0):
             raise ConfigError(
@@ -110,7 +110,7 @@ class Run(Generic[T]):
         self._tasks = Tasks([out.batches for out in self._outputs])
         self._report()
         self._pool = Pool(
-            [Decoding(fillings)] * workers,
+            [CropDecoding(fillings)] * workers,
             self._upcoming(first, videos),
             ahead=AHEAD,
             timeout=self._resources.timeout,
@@ -123,7 +123,9 @@ class Run(Generic[T]):
                 stack.enter_context(out.using(SharedSlots(memory, filling)))
             yield from self._loop()
 
-    def _upcoming(self, first: list[Job], videos: Iterator[list[Job]]) -> Iterator[Iterator[Task | None] | None]:
+    def _upcoming(
+        self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]
+    ) -> Iterator[Iterator[Task | None] | None]:
         """The tasks of each job; None while the next one would open more shards than may be."""
         for of_video in itertools.chain([first], videos):
             for job in of_video:
@@ -154,7 +156,7 @@ class Run(Generic[T]):
                     self._begin_to_save(writer)
                     waits = not self._pool.is_idle or self._computing or self._writing or self._full
                     assert waits or not any(len(out.open) for out in self._outputs), "nothing is done about open shards"
-                    self._listen()
+                    self._receive()
                     while self._writing and self._writing[0][1].done():
                         output, written = self._writing.popleft()
                         self._outputs[output].writing -= 1
@@ -189,15 +191,15 @@ class Run(Generic[T]):
             return out.write(shard)
 
     def _submit(self) -> None:
-        """Give tasks to processes that have room; close a batch that cannot be filled."""
+        """Send tasks to processes that have room. Close a batch that cannot be filled."""
         self._pool.submit()
         has_more = self._pool.has_more  # once the batches that are being computed have made room
         if self._pool.is_idle and not self._full and not (has_more and self._computing):
             for out in self._outputs:
                 out.batches.close_batch()
 
-    def _listen(self) -> None:
-        """Wait for any of the parts, and take what it has."""
+    def _receive(self) -> None:
+        """Wait for decoded tasks, and record decoded tasks and computed batches."""
         for result in self._pool.poll(LOOK_EVERY):
             done = result.get()
             if isinstance(done, Failed):

@@ -23,7 +23,7 @@ EXAMPLES: Final = 5  # problems that are reported with their message; the others
 
 @dataclass(slots=True)
 class Counts:
-    """What became of rows."""
+    """Counts of rows: computed, carried over, kept, and with problems."""
 
     computed: int = 0
     carried: int = 0  # whose pixels, frame and box the stream already had
@@ -32,7 +32,7 @@ class Counts:
     examples: list[str] = field(default_factory=list)  # messages of the first few problems
 
     def add(self, other: Counts) -> None:
-        """Of other rows, too."""
+        """Add the counts of other rows."""
         self.computed += other.computed
         self.carried += other.carried
         self.kept += other.kept
@@ -106,7 +106,7 @@ class OpenShards:
             yield Cut(tuple(box), *of)
 
     def labels(self, rows: NDArray[np.int64]) -> Iterator[Labels | None]:
-        """What the stream needs of (n,) rows beside pixels, as stored; None where that is nothing."""
+        """Return the labels that the stream reads of (n,) rows, as stored; None where it reads none."""
         if not self._columns:
             return itertools.repeat(None, len(rows))
         values = zip(*(column(self._split, name, rows) for name in self._columns), strict=True)

@@ -1,6 +1,6 @@
-"""What is decoded, and where it goes: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
+"""Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
-A video's tracks are stored one after the other, often across the end of a shard. So work goes by videos, each frame is
+A video's tracks are stored one after the other, often across the end of a shard. So jobs go by videos, each frame is
 decoded once for all its persons and for all streams that are extracted together, and shards are open from the first
 video that reaches into them to the last.
 
@@ -29,7 +29,7 @@ RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any orde
 MOST_ROWS: Final = 16  # of a task: enough that handing it over costs little, few enough that a batch is soon full
 
 
-class Job(NamedTuple):
+class DecodingJob(NamedTuple):
     """Rows of one video, in the order of its frames. n rows; a frame with several persons has several.
 
     Rows that no stream lacks are among them where their frame is the previous one of another row.
@@ -51,7 +51,7 @@ def jobs(
     open_shards: Sequence[OpenShards],
     pixels_of: Callable[[int], Pixels],
     most_rows: int,
-) -> Iterator[list[Job]]:
+) -> Iterator[list[DecodingJob]]:
     """The rows to compute of all streams' target shards, which are opened on the way: of a video's next few shards.
 
     `pixels_of`: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
@@ -93,8 +93,8 @@ def _job(
     lacks: Sequence[NDArray[np.int64]],
     shards: tuple[tuple[int, int], ...],
     video: range,
-) -> Job:
-    """The job of some rows, and of those one step before them where these have to be compared."""
+) -> DecodingJob:
+    """Make a job of some rows, and of the rows one step before them that a stream of pairs needs."""
     paired = [rows[np.isin(rows, lack)] for lack, one in zip(lacks, open_shards, strict=True) if one.pairs]
     compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
     wanted = rows
@@ -114,7 +114,7 @@ def _job(
         requests.append({i: CropRequest(output, -1, *of_row) for i, *of_row in parts})
     frames = np.unique(frame)
     n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
-    return Job(number, pixels, rows, frame, todo, tuple(requests), shards, video, n_kept)
+    return DecodingJob(number, pixels, rows, frame, todo, tuple(requests), shards, video, n_kept)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -132,7 +132,7 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
 
 
 def _todo(open_shards: OpenShards, shards: Sequence[int], start: int, stop: int) -> NDArray[np.int64]:
-    """The rows in [start, stop) of these shards that are to be computed."""
+    """Return the rows in [start, stop) of these shards that have to be computed."""
     found = [np.zeros(0, np.int64)]
     for number in shards:
         shard = open_shards.open(number)
@@ -166,7 +166,7 @@ class Batch:
 
     first: int
     rows: NDArray[np.int64]  # (size,); -1: empty
-    taken: int = 0  # slots that have been given out
+    taken: int = 0  # slots that are assigned to tasks
     waits_for: int = 0  # tasks with slots in it that are being decoded
 
     @property
@@ -175,7 +175,7 @@ class Batch:
 
 
 class Batches:
-    """One stream's slots as batches: given out, filled, computed, free again."""
+    """One stream's slots as batches: assigned to tasks, filled, computed, and free again."""
 
     def __init__(self, n_slots: int, size: int) -> None:
         self._size = size
@@ -185,12 +185,12 @@ class Batches:
 
     @property
     def capacity(self) -> int:
-        """Slots that can be given out now."""
+        """The number of free slots."""
         partly = 0 if self._filling is None else self._size - self._filling.taken
         return partly + len(self._free) * self._size
 
     def take(self, n: int) -> tuple[NDArray[np.int64], list[Batch]]:
-        """(n,) slots, at most the capacity, and the batches that they are in."""
+        """Assign (n,) slots, at most the capacity. Return them and their batches."""
         slots, batches = [np.zeros(0, np.int64)], []
         while n:
             batch = self._filling = self._filling or self._free.popleft()
@@ -230,10 +230,10 @@ class Batches:
             self.full.append(batch)
 
 
-class _Given(NamedTuple):
-    """A task that is being decoded, and by output: rows, their slots, and the batches that these are in."""
+class _Running(NamedTuple):
+    """A task that is being decoded, and by output: rows, their slots, and the batches of these slots."""
 
-    job: Job
+    job: DecodingJob
     places: list[tuple[NDArray[np.int64], NDArray[np.int64], list[Batch]]]
 
 
@@ -242,17 +242,17 @@ class Tasks:
 
     def __init__(self, batches: Sequence[Batches]) -> None:
         self._batches = batches
-        self._given: dict[int, _Given] = {}
+        self._running: dict[int, _Running] = {}
         self._next = 0
 
-    def of(self, job: Job) -> Iterator[Task | None]:
+    def of(self, job: DecodingJob) -> Iterator[Task | None]:
         """The tasks of a job; None while no slots are free."""
         start = 0
         while start < len(job.rows):
             task, start = self._next_of(job, start)
             yield task
 
-    def _next_of(self, job: Job, start: int) -> tuple[Task | None, int]:
+    def _next_of(self, job: DecodingJob, start: int) -> tuple[Task | None, int]:
         """The next task of a job from its row `start`, and where the one after it starts."""
         stop = min(start + MOST_ROWS, len(job.frame))
         stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
@@ -270,23 +270,23 @@ class Tasks:
         targets, before = _targets(job, start, requests), tuple(map(FrameTarget, _frames_before(job, start)))
         first = start == 0 and bool(job.shards)
         task = Task(self._next, job.number, job.pixels, targets, job.n_kept, before, first)
-        self._given[task.number] = _Given(job, places)
+        self._running[task.number] = _Running(job, places)
         self._next += 1
         return task, stop
 
-    def fill(self, done: Done) -> tuple[Job, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
-        """A task has been decoded. Returns its job, and (output, rows, problem) of those that had one."""
-        given, lost = self._given.pop(done.task), []
-        for output, (rows, slots, batches) in enumerate(given.places):
+    def fill(self, done: Done) -> tuple[DecodingJob, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
+        """Record a decoded task. Return its job, and (output, rows, problem) of the rows that have a problem."""
+        running, lost = self._running.pop(done.task), []
+        for output, (rows, slots, batches) in enumerate(running.places):
             problems = [done.problems.get((output, slot)) for slot in slots.tolist()]
             failed = np.array([problem is not None for problem in problems], bool)
             self._batches[output].fill(slots, batches, np.where(failed, -1, rows))
             different = dict.fromkeys(filter(None, problems))
-            lost += [(output, rows[[one == problem for one in problems]], problem) for problem in different]
-        return given.job, lost
+            lost += [(output, rows[[of_row == problem for of_row in problems]], problem) for problem in different]
+        return running.job, lost
 
 
-def _targets(job: Job, start: int, requests: Sequence[Sequence[CropRequest]]) -> tuple[FrameTarget, ...]:
+def _targets(job: DecodingJob, start: int, requests: Sequence[Sequence[CropRequest]]) -> tuple[FrameTarget, ...]:
     """The frames of a job's rows from `start` on, as many as there are lists of requests."""
     by_frame: dict[int, list[CropRequest]] = {}
     for frame, of_row in zip(job.frame[start : start + len(requests)].tolist(), requests, strict=True):
@@ -294,7 +294,7 @@ def _targets(job: Job, start: int, requests: Sequence[Sequence[CropRequest]]) ->
     return tuple(FrameTarget(frame, tuple(of_frame)) for frame, of_frame in by_frame.items())
 
 
-def _frames_before(job: Job, start: int) -> list[int]:
+def _frames_before(job: DecodingJob, start: int) -> list[int]:
     """The frames that are kept when a job's row `start` is begun with."""
     frames: list[int] = []
     while start and len(frames) < job.n_kept:

@@ -1,7 +1,7 @@
-"""What a decoding process does: fill slots of the shared memory with crops.  pixels -> [crops] -> features
+"""Decode frames in a process, and write crops into slots of the shared memory.  pixels -> [crops] -> features
 
-It is a process of its own, not a thread: a decoder that hangs or crashes costs a frame, not the extraction; and every
-picture takes some Python, for which threads would wait for each other.
+Decoders are processes, not threads: one that hangs or crashes costs a frame, not the extraction; and every picture
+takes some Python code, for which threads would wait for each other.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive
 from pipeline.processes.pool import TRIALS
 
-AHEAD: Final = 2  # tasks that a process has been given: one to do, and one to go on with
-KINDS: Final = {  # of `pipeline.processes.Failed` -> of a frame's problem
+AHEAD: Final = 2  # tasks of a process: one that runs, and one that waits
+KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's problem
     "reader_timeout": "decoder_hung",
     "reader_crashed": "decoder_crashed",
     "reader_memory": "decoder_memory",
     "machine_memory": "decoder_memory",
 }
-AFTER: Final = "after_decoder_failure"  # frames of a video after one at which decoding fails
+AFTER: Final = "after_decoder_failure"  # kind of the problem of later frames of that video
 
 
 class Filling(NamedTuple):
-    """What a decoding process fills a stream's slots with."""
+    """The contents of a stream's slots: crops, or rows computed from crops."""
 
     size: int  # px, of the crop
-    stream: Stream | None  # what computes a row of its crops; None: the crop itself is the filling
+    stream: Stream | None  # computes the row of a slot from its crops; None: the slot holds the crop
     n_slots: int
     slot_bytes: int
 
     @property
     def n_bytes(self) -> int:
-        """Of the memory that has the slots."""
+        """The size of the slots' memory."""
         return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
 
 
 class SharedSlots:
     """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
 
-    A slot holds a crop; or what a stream makes of crops where these are decoded, float32 numbers or as many bytes as
-    its size, which is 0 where nothing is known.
+    A slot holds a crop, or a row that a decoding process has computed: float32 numbers, or as many bytes as its size.
+    The size is 0 where the row's value is not known.
     """
 
     def __init__(self, memory: mmap.mmap, filling: Filling) -> None:
@@ -63,17 +63,17 @@ class SharedSlots:
 
 
 class CropRequest(NamedTuple):
-    """One row of one stream: where its crop, or what is computed of it, goes."""
+    """One row of one stream: the box to crop, and the slot for the crop or for the row computed from it."""
 
     output: int  # which of the streams that are extracted together
     slot: int
     cut: Cut
     previous: int  # the frame one step before, for a stream of pairs
-    labels: Labels | None = None  # what it reads of them, as stored
+    labels: Labels | None = None  # the columns that the stream reads, as stored
 
 
 class FrameTarget(NamedTuple):
-    """One frame, and what is cropped from it. Of stored crops, the frame is a row."""
+    """One frame, and the crops to cut from it. For stored crops, `frame` is a row number."""
 
     frame: int
     requests: tuple[CropRequest, ...] = ()
@@ -81,40 +81,40 @@ class FrameTarget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A few frames of one job. Tasks of a job go to one process, in order; another one can go on at any of them."""
+    """A few frames of one job. One process runs a job's tasks in order; another one can continue from any task."""
 
     number: int
     job: int
     pixels: Pixels
     targets: tuple[FrameTarget, ...]
-    n_kept: int  # decoded frames that are kept: previous ones of rows
-    before: tuple[FrameTarget, ...] = ()  # as many earlier frames, for a process that begins here
-    first: bool = False  # its pixels are compared with those that were converted
+    n_kept: int  # decoded frames to keep: later rows need them as their previous frame
+    before: tuple[FrameTarget, ...] = ()  # the last `n_kept` frames before, for a process that begins with this task
+    first: bool = False  # compare the pixels with those that were converted
 
 
 @dataclass(slots=True)
 class Done:
-    """A task's slots are filled, but for those with a problem."""
+    """The result of a task: its slots are filled, but for those with a problem."""
 
     task: int
     problems: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # (output, slot) -> (kind, message)
-    frames: int = 0  # decoded
+    frames: int = 0  # decoded frames
     decoding: float = 0.0  # s
     cropping: float = 0.0  # s
     pairing: float = 0.0  # s
 
 
-class Decoding:
-    """The work of a decoding process: the slots of each `Task` are filled, by output as `fillings`.
+class CropDecoding:
+    """The function of a decoding process: it fills the slots of each `Task`. `fillings`: by output.
 
-    A frame at which processes end is skipped: it costs its rows, and those of the rest of its video where that can only
-    be decoded in order.
+    A frame at which processes end is skipped. Its rows are lost, and the rows of all later frames where the video can
+    only be decoded in order.
     """
 
     def __init__(self, fillings: Sequence[Filling]) -> None:
         self._fillings = fillings
-        self._job = -1  # whose pixels are open
-        self._kept: dict[int, Frame] = {}  # the last few that were decoded, by their number
+        self._job = -1  # the number of the job whose pixels are open
+        self._kept: dict[int, Frame] = {}  # frame number -> one of the last few decoded frames
         self._upcoming = deque[int]()
         self._memories: list[SharedSlots]
         self._frames: Iterator[Frame]
@@ -122,9 +122,11 @@ class Decoding:
         self._task: Task
 
     def share(self, *memories: mmap.mmap) -> None:
-        """The memory of the slots, by output."""
-        cv2.setNumThreads(1)  # the processes are the parallelism
-        self._memories = [SharedSlots(memory, one) for memory, one in zip(memories, self._fillings, strict=True)]
+        """Map the memory of the slots, by output."""
+        cv2.setNumThreads(1)  # processes already use all cores
+        self._memories = [
+            SharedSlots(memory, filling) for memory, filling in zip(memories, self._fillings, strict=True)
+        ]
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Done:
         """Fill the task's slots. `skipped`: frames at which processes ended."""
@@ -135,7 +137,7 @@ class Decoding:
         for target in targets:
             alive(target.frame)  # opening a video may hang, too
             began = time.perf_counter()
-            frame = next(self._frames)  # which takes its number, and no other one
+            frame = next(self._frames)  # takes one number from `_upcoming`
             self._done.decoding += time.perf_counter() - began
             for request in target.requests:
                 self._fill(request, frame)
@@ -147,7 +149,7 @@ class Decoding:
         return self._done
 
     def _begin(self, task: Task) -> tuple[FrameTarget, ...]:
-        """Open the pixels of another job than before. Returns all frames that are to be decoded for its task."""
+        """Open the pixels of the task's job. Return all frames to decode for the task."""
         if task.first:
             alive(-1)
             task.pixels.check()
@@ -157,7 +159,7 @@ class Decoding:
         return task.before + task.targets
 
     def _is_skipped(self, target: FrameTarget, pixels: Pixels, skipped: Mapping[int, Failed]) -> bool:
-        """Whether a frame is given up; then, its rows have a problem."""
+        """Return whether a frame is given up, and record the problem of its rows."""
         frame = min((f for f in skipped if f == target.frame or (pixels.in_order and f < target.frame)), default=None)
         if frame is None:
             return False
@@ -168,11 +170,11 @@ class Decoding:
         return True
 
     def _fill(self, request: CropRequest, frame: Frame) -> None:
-        """Fill a row's slot, or say why not."""
+        """Fill a row's slot, or record the row's problem."""
         size, stream, *_ = self._fillings[request.output]
-        place = request.output, request.slot
+        output_slot = request.output, request.slot
         if frame.image is None:
-            self._done.problems[place] = (frame.kind, str(frame.problem))
+            self._done.problems[output_slot] = (frame.kind, str(frame.problem))
             return
         began, crops = time.perf_counter(), list[Image]()
         if stream is not None and stream.reads.crops > 1:
@@ -180,7 +182,7 @@ class Decoding:
             if previous is None or previous.image is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
                 message = f"frame {frame.index} is not compared with {request.previous}: {why}"
-                self._done.problems[place] = ("previous_undecodable", message)
+                self._done.problems[output_slot] = ("previous_undecodable", message)
                 return
             crops.append(self._task.pixels.crop(previous, request.cut, size, is_own=False))
         crops.append(self._task.pixels.crop(frame, request.cut, size, is_own=True))

@@ -20,7 +20,7 @@ from scipy.io import loadmat, savemat
 import cache
 from pipeline import cluster, detect
 from pipeline.detect.plan import plan_detection
-from pipeline.detect.run import Machine, detect_planned
+from pipeline.detect.run import DetectionResources, detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together
@@ -111,7 +111,7 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
     devices = "cpu,cpu"
     for name, options in (("alone", {}), ("devices", {}), ("cluster", {"scheduler": two.address})):
         plan = plan_detection(tmp_path / "raw", tmp_path / name, detect.get("demo"))
-        machine = Machine(workers=1, devices=devices if name == "devices" else None)
+        machine = DetectionResources(workers=1, devices=devices if name == "devices" else None)
         report = detect_planned(plan, machine, **options)
         assert [Path(clip).name for clip in report.problems] == ["broken.mp4"]
         (file,) = (path for path in (tmp_path / name).rglob("*.mp4.json") if path.is_file())

@@ -19,7 +19,7 @@ from pipeline.__main__ import main
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.detect.clips import clips_in
 from pipeline.detect.files import PROVENANCE
-from pipeline.detect.run import Machine, Report, detect_clips
+from pipeline.detect.run import DetectionReport, DetectionResources, detect_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.labels.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
@@ -126,8 +126,8 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     write_clip(raw / "long.mp4", 30, cut=21)
     write_clip(raw / "z.mp4", 7)
 
-    def run(out: str) -> Report:
-        return detect_clips(raw, tmp_path / out, Bright(), Machine(batch_size=2))
+    def run(out: str) -> DetectionReport:
+        return detect_clips(raw, tmp_path / out, Bright(), DetectionResources(batch_size=2))
 
     run("whole")
     monkeypatch.setattr(Bright, "calls", [])
@@ -302,7 +302,7 @@ def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None
 
     for k in range(12):
         write_clip(tmp_path / f"raw/{k}.mp4", 2, width=96 + 32 * (k % 2))
-    report = detect_clips(tmp_path / "raw", tmp_path / "out", Batches(), Machine(batch_size=8, workers=2))
+    report = detect_clips(tmp_path / "raw", tmp_path / "out", Batches(), DetectionResources(batch_size=8, workers=2))
     assert (report.done, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
     for k in range(12):
         found = read_results(tmp_path / f"out/{k}.mp4.json")
