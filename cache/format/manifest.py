@@ -1,12 +1,13 @@
 """The commit: one small file that names everything that exists, replaced atomically.  [cache]
 
-Shards are written once and only named by the manifest. The small files that a commit changes (tables, `zarr.json` of
-the arrays) are staged first; replacing the manifest, which holds their digests, is the commit; then they are copied
-into place. A reader that opens in between finds by its digest which of the two, staged or in place, belongs to the
-manifest. In an object store, where a slower writer may put older files into place, the staged ones stay.
+Shards are written once; the manifest names them. The small files that a commit changes (tables, `zarr.json` of the
+arrays) are staged first. Replacing the manifest, which holds their digests, is the commit. Then they are copied into
+place. A reader that opens in between compares digests, and takes each file from where it matches the manifest. In an
+object store, where a slower writer may copy older files into place, the staged ones are kept.
 
-Beside it are notes on when, where and with what each commit was made, outside what is the same to the byte. They are
-only for people, so a damaged file of them stops no work: `verify` reports it, and the next commit replaces it.
+`provenance.json`, next to the manifest, notes when, where and with what software each commit was made. It is the one
+file that differs between equal caches. Only people read it: `verify` reports a damaged one, and the next commit
+replaces it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from cache.format.layout import FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
 from cache.storage.base import Bytes, Etag, Store
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
-_ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
+_ATTEMPTS: Final = 5  # reads of an unchanged manifest whose files do not match it, before this is reported as damage
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one commit is: of a split without its streams, or of a stream."""
+    """The location of a split's or of a stream's commit in a store, and the keys of its files."""
 
     store: Store
     split: str
@@ -44,12 +45,12 @@ class Place:
 
     @property
     def base(self) -> str:
-        """The files that a manifest names are below it."""
+        """The folder that the manifest's file names are relative to."""
         return self.split if self.stream is None else f"{self.split}/{layout.FEATURES}"
 
     @property
     def home(self) -> str:
-        """The folder of the manifest, of what is staged, and of the journal."""
+        """The folder of the manifest, the staged files, and the journal."""
         return self.split if self.stream is None else f"{self.base}/{self.stream}"
 
     @property
@@ -67,17 +68,17 @@ class Place:
 
     @property
     def staged_shard(self) -> str:
-        """How the keys begin of shards that a writer has not accepted yet."""
+        """The prefix of the keys of staged shards, which no writer has accepted yet."""
         return f"{self.writing}/{layout.STAGED_SHARD}"
 
     def checkpoint(self, shard: int) -> str:
-        """The key of work on a shard that is not accepted yet."""
+        """The key of the checkpoint of a shard that is not accepted yet."""
         return f"{self.writing}/{layout.CHECKPOINT}{shard}"
 
     def journals(self) -> list[str]:
-        """Names in `writing` of journals and checkpoints: what the next writer goes on from."""
-        begins = ("journal", layout.CHECKPOINT)
-        return [name for name in self.store.list_names(self.writing) if name.startswith(begins)]
+        """Names of journals and checkpoints in `writing`, from which the next writer continues."""
+        prefixes = ("journal", layout.CHECKPOINT)
+        return [name for name in self.store.list_names(self.writing) if name.startswith(prefixes)]
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -111,17 +112,17 @@ class Commit:
 
 
 def sha256(data: bytes | Bytes) -> str:
-    """In hex."""
+    """The SHA-256 of bytes, in hex."""
     return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
 
 
 def callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """What the caller of `commit` has put into the manifest, without the cache's `own` entries."""
+    """The entries of a manifest that the caller of `commit` has added: all but the cache's `own`."""
     return {key: value for key, value in manifest.items() if key not in own}
 
 
 def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
-    """The manifest, checked against its own digest, and its file's etag; None when there is none."""
+    """Read the manifest, check its own digest, and return it with its file's etag; None when there is none."""
     try:
         text, etag = place.store.read_with_etag(place.manifest)
     except FileNotFoundError:
@@ -130,14 +131,14 @@ def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
 
 
 def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
-    """The manifest in a file's bytes. Raises CacheError for other formats and changed content."""
+    """Parse a manifest. Raises CacheError for another format, and for content that does not match its digest."""
     try:
         manifest = json.loads(text)
         written_as = manifest["format"]
         intact = manifest["digest"] == sha256(canonical({key: manifest[key] for key in manifest if key != "digest"}))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=do) from error
-    if written_as != FORMAT:  # first: another format may have another digest
+    if written_as != FORMAT:  # before the digest, which another format may define otherwise
         held_format = f"format {written_as!r}"
         raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do="Use the version that wrote it.")
     if not intact:
@@ -163,7 +164,7 @@ def load(place: Place) -> Commit | None:
         files = small_files(place, manifest)
         if files.keys() == manifest["files"].keys():
             return Commit(place, manifest, files, etag)
-        # There may have been a commit between reading the manifest and the file: then the manifest has changed by now.
+        # Another process may have committed after the manifest was read. Then the manifest has changed: read it again.
         failures = failures + 1 if manifest["digest"] == before else 0
         before = manifest["digest"]
         if failures >= _ATTEMPTS:
@@ -179,7 +180,7 @@ def load(place: Place) -> Commit | None:
 
 
 def lost_manifest(place: Place) -> str:
-    """The message for a manifest that does not exist, though what it committed does; "" where it was never there."""
+    """The error message when committed arrays exist without their manifest; "" when nothing was committed."""
     array = place.array("frame_index") if place.stream is None else place.home
     if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
         return ""
@@ -189,7 +190,7 @@ def lost_manifest(place: Place) -> str:
 
 
 def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
-    """Every small file that has the digest in the manifest: in place, or staged."""
+    """Read the small files whose digests match the manifest, in place or staged."""
     digests: dict[str, str] = dict(manifest["files"])
     files: dict[str, Bytes] = {}
     for folder in (place.base, place.staging(manifest["digest"])):
@@ -201,22 +202,22 @@ def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
 
 
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
-    """Which rows a shard of a split has: 16 hex digits over the records of all its columns there; "": it has none."""
+    """The identity of a shard's rows: 16 hex digits over the records of all its columns; "" without rows."""
     records = {name: of_column[str(shard)] for name, of_column in split["shards"].items() if str(shard) in of_column}
     return sha256(canonical(records))[:16] if records else ""
 
 
 def foreign_shards(stream: Mapping[str, Any], split: Mapping[str, Any]) -> list[int]:
-    """The shards whose features a stream has for other rows than the split has there now, ascending.
+    """Shards whose features a stream computed for other rows than the split now has in them, ascending.
 
-    A split that was restored from a backup may have other rows under the same numbers.
+    A split that was restored from a backup may have other rows in the same shards.
     """
     records: Mapping[str, str] = stream["rows"]
     return [int(shard) for shard, record in records.items() if rows_record(split, int(shard)) not in (record, "")]
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
-    """The rows of one shard of a split or stream, without padding. Raises CacheError for a shard of no commit."""
+    """The rows of a shard of a split or stream, without padding. Raises CacheError when no commit has the shard."""
     size = manifest["geometry"]["rows_per_shard"]
     start = shard * size
     for first, end in manifest["commits"]:
@@ -235,19 +236,19 @@ def publish(
     started: float,
     keep_journal: bool = False,
 ) -> dict[str, Any]:
-    """Commit, unless it is what is in force: stage the small files, replace the manifest, copy the files into place.
+    """Commit: stage the small files, replace the manifest, copy the files into place. Does nothing without a change.
 
-    Killed before the manifest is replaced, nothing has happened; killed after it, the next writer finishes the rest.
+    A kill before the manifest is replaced changes nothing. After a later kill, the next writer copies the files.
 
     Args:
-        place: where.
-        entries: what the manifest has beside its format and digests.
+        place: the split or stream.
+        entries: the manifest without its format and digests.
         files: the small files by name.
-        before: the commit in force.
-        note: for `provenance.json`, with the time since `started`.
-        keep_journal: it is another writer's, not of this commit.
+        before: the current commit.
+        note: goes to `provenance.json`, with the time since `started`.
+        keep_journal: do not delete the journal, which belongs to another writer.
 
-    Returns the manifest. Raises CacheError when the one in force is not that of `before` any more.
+    Returns the manifest. Raises CacheError when another process has committed since `before`.
     """
     body = {"format": FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
     manifest = {**body, "digest": sha256(canonical(body))}
@@ -261,13 +262,13 @@ def publish(
 
 
 def recover(place: Place) -> None:
-    """Finish the commit in force, and remove what killed ones have staged, for the holder of the writer's lock."""
+    """Finish the current commit, and remove files staged by killed writers. The caller holds the writer's lock."""
     current = read_manifest(place)
     _put_in_place(place, None if current is None else current[0], keep_journal=False)
 
 
 def has_unfinished_commit(place: Place) -> bool:
-    """Whether the next writer has something to finish or to remove, even if there is nothing new to write."""
+    """Whether a killed writer has left files that the next one finishes or removes, even without new rows."""
     store = place.store
     if store.exclusive:
         return STAGED in store.list_names(place.home) or any(name != "lock" for name in store.list_names(place.writing))
@@ -284,15 +285,15 @@ def is_staged(place: Place, manifest: Mapping[str, Any]) -> bool:
 def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_journal: bool) -> None:
     store = place.store
     while manifest is not None and is_staged(place, manifest):
-        files = small_files(place, manifest)  # by their digests: a staged file may be damaged by now
+        files = small_files(place, manifest)  # those whose digests match: a staged file may be damaged
         store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
         if store.exclusive:
             if not keep_journal:
-                store.journal(place.writing).remove()  # of the writer of this commit: killed, it has left it
+                store.journal(place.writing).remove()  # left by the writer of this commit when it was killed
             store.remove([place.staging(manifest["digest"])])
             break
-        # Other writers may have committed meanwhile, and these files are now in place over theirs. The last one to
-        # look leaves the right ones. What others have staged stays: they may be about to commit it.
+        # Another writer may have committed meanwhile, and these files have overwritten its own. Read the manifest
+        # again: the last writer to do so leaves the right files. Keep what other writers have staged.
         store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
         current = read_manifest(place)
         if current is None or current[0]["digest"] == manifest["digest"]:
@@ -306,14 +307,14 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
-def add_provenance(place: Place, digest: str, given: Mapping[str, Any], started: float) -> None:
-    """Note how the commit `digest` came about, before it is made: a note without its commit does no harm."""
+def add_provenance(place: Place, digest: str, facts: Mapping[str, Any], started: float) -> None:
+    """Note how the commit `digest` is made. Called before the commit: a note without its commit does no harm."""
     software = {}
     for name in _SOFTWARE:
         with suppress(metadata.PackageNotFoundError):
             software[name] = metadata.version(name)
     note = {
-        **given,
+        **facts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         "host": socket.gethostname(),
@@ -331,7 +332,7 @@ def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:
 
 
 def read_provenance(place: Place) -> dict[str, Any]:
-    """How each commit came about, by its manifest's digest; {} where there is no such file, or a damaged one."""
+    """Read the notes of all commits, by their manifests' digests; {} when the file is missing or damaged."""
     try:
         notes: dict[str, Any] = json.loads(place.store.read(f"{place.home}/{PROVENANCE}"))["commits"]
         return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
@@ -340,13 +341,13 @@ def read_provenance(place: Place) -> dict[str, Any]:
 
 
 def note_of(commit: Commit) -> Mapping[str, Any]:
-    """How a commit came about; empty when that is lost."""
+    """Read the note of a commit; {} when it is missing."""
     note: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
     return note
 
 
 def provenance_problem(place: Place) -> str:
-    """The message for a damaged file; "" for an intact one, or none."""
+    """The error message for a damaged `provenance.json`; "" when it is intact or missing."""
     key = f"{place.home}/{PROVENANCE}"
     if read_provenance(place) or not place.store.exists(key):
         return ""

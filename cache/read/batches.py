@@ -1,4 +1,4 @@
-"""Batches of windows: the fields of one, from columns and streams, labels in the crop.  features -> [windows]"""
+"""Read a batch of windows: fields from columns and streams, with labels in crop coordinates.  features -> [windows]"""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from cache.read.streams import OpenStream, StalenessCheck, open_column
 Array = NDArray[Any]
 
 
-class _Unnamed(str):
-    """A stream that the caller has not named."""
+class _DefaultStream(str):
+    """The default of `stream`, which can be told from the same name passed by the caller."""
 
 
-USUAL: Final = _Unnamed("resnet50")
+USUAL: Final = _DefaultStream("resnet50")
 
 
 class StreamFields(NamedTuple):
-    """Which streams a batch has, by the names of their fields."""
+    """The fields of a batch that come from streams."""
 
-    numbers: Mapping[str, str]  # field -> the stream whose numbers it has
-    flags: Mapping[str, str]  # field -> the stream whose flags it has
+    numbers: Mapping[str, str]  # field of features -> its stream
+    flags: Mapping[str, str]  # field of flags -> its stream
     history: Mapping[str, int]  # stream -> rows before each window
 
     @classmethod
     def of(
         cls, stream: str | None, streams: Sequence[str] | None = None, history: Mapping[str, int] | None = None
     ) -> StreamFields:
-        """By the arguments of `Split.read`. Raises ValueError and TypeError for a choice of streams that is none."""
+        """From the arguments of `Split.read`. Raises ValueError and TypeError when they do not fit together."""
         history = history or {}
         if streams is None and not history:
             return cls({} if stream is None else {"features": stream}, {}, {})
         if streams is None or isinstance(streams, str):
             raise TypeError(f"streams must be a sequence of names, also for history; found {streams!r}")
-        if not (stream is None or isinstance(stream, _Unnamed)):
+        if not (stream is None or isinstance(stream, _DefaultStream)):
             raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
         if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
             raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
@@ -57,12 +57,12 @@ class StreamFields(NamedTuple):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Field -> the stream that it comes from."""
+        """Field -> its stream, of numbers and flags."""
         return {**self.numbers, **self.flags}
 
 
 def _float(dtype: DTypeLike) -> np.dtype[Any]:
-    """Raises ValueError for a type that does not hold features."""
+    """The dtype of features. Raises ValueError unless it is a float."""
     try:
         checked = np.dtype(dtype)
     except TypeError:
@@ -73,7 +73,7 @@ def _float(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 class OpenSplit:
-    """One commit of a split: its tables, and the columns and streams that have been read of it so far."""
+    """One commit of a split: its tables, and the readers of columns and streams, opened when they are first used."""
 
     def __init__(self, commit: Commit) -> None:
         self.store, self.name, self.commit = commit.place.store, commit.place.split, commit
@@ -97,20 +97,20 @@ class OpenSplit:
         return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
 
     def read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
-        """(B, seqlen, ...) of one array as stored."""
+        """Read (B, seqlen, ...) of one array, as stored."""
         reader = self.reader(name)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
         reader.read(starts, seqlen, out)
         return out
 
     def reader(self, name: str) -> Rows:
-        """The reader of a column, or of an array of a stream. Raises CacheError for one that is not there."""
+        """The reader of a column, or of a stream's array. Raises CacheError when there is none of that name."""
         if name not in self._rows:
             self._rows[name] = open_column(*self.array(name))
         return self._rows[name]
 
     def array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
-        """The commit that names a column's array, the array's name there, and what notices when it is replaced."""
+        """A column's or stream's array: the commit that has it, its name there, and the commit's staleness check."""
         array = name.removeprefix(f"{FEATURES}/")
         if array != name:
             stream = self.stream(layout.stream_of(array))
@@ -129,7 +129,7 @@ class OpenSplit:
                 names = ", ".join(self.stream_names) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
                 raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}")
-            self._check_current()  # a stream of a split that was written again belongs to its rows
+            self._check_current()  # when the split was replaced, the stream belongs to its new rows
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]
 
@@ -141,7 +141,7 @@ class OpenSplit:
         dtype: DTypeLike | Mapping[str, DTypeLike],
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
-        """As `Split.read` describes it."""
+        """Read a batch: see `Split.read`."""
         starts, seqlen, track = self._checked_windows(windows)
         names = self._checked_fields(fields, [*chosen.sources])
         buffers = out or {}
@@ -158,7 +158,7 @@ class OpenSplit:
             return self.read_rows(name, starts, seqlen) if name in columns else None
 
         def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
-            """The caller's buffer when there is one, and it fits; a new array otherwise."""
+            """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or type."""
             shape = (len(starts), n_before + seqlen, *trailing)
             batch = buffers[name] if name in buffers else np.empty(shape, dtype)
             if batch.shape != shape or batch.dtype != dtype or not batch.flags.writeable:
@@ -189,9 +189,9 @@ class OpenSplit:
     def _stream_windows(
         self, chosen: StreamFields, names: Sequence[str], starts: Ints, seqlen: int
     ) -> dict[str, StreamWindows]:
-        """The windows of each stream that a wanted field comes from."""
+        """The windows of each stream that has a requested field."""
         run_starts, sources = starts, chosen.sources
-        if chosen.history:  # the first row of the run that each window is in
+        if chosen.history:  # the first row of each window's run
             first: Ints = self.tables["run_start"]
             run_starts = first[np.searchsorted(first, starts, side="right") - 1]
         return {
@@ -200,7 +200,10 @@ class OpenSplit:
         }
 
     def _checked_windows(self, windows: Array) -> tuple[Ints, int, Ints]:
-        """(starts (B,), T, number of each window's track (B,)) of windows that are what they must be."""
+        """Check (B, 2) windows. Returns their starts (B,), their length T, and the number of each one's track (B,).
+
+        Raises ValueError for windows of a wrong form, CacheError for a window outside of the committed tracks.
+        """
         if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
             raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
         starts, stops = windows.astype(np.int64).T
@@ -218,15 +221,15 @@ class OpenSplit:
 
     @cached_property
     def _ends(self) -> Ints:
-        """Where each track stops; before them, a row before all rows."""
+        """Stop rows of all tracks, behind one entry that is smaller than any row."""
         return np.concatenate([[np.iinfo(np.int64).min], self.tables["track_stop"]])
 
     def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
-        """What a stream's network saw instead of the boxes of (B,) tracks; None: the boxes themselves.
+        """The crops that a stream's network saw, for windows of (B,) tracks; None when they are the boxes themselves.
 
-        `unused`: none of the stream's own fields is read; it need not exist then, unless the caller has named it.
+        `unused`: no field of the stream is read. The stream need not exist then, unless the caller has named it.
         """
-        if stream is None or (unused and isinstance(stream, _Unnamed) and not self._has_usual_stream):
+        if stream is None or (unused and isinstance(stream, _DefaultStream) and not self._has_usual_stream):
             return None
         policy = self.stream(stream).crop
         if policy.follows_box:
@@ -240,7 +243,7 @@ class OpenSplit:
         return self.store.exists(Place(self.store, self.name, USUAL).manifest)
 
     def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
-        """(tracks,) from what each track's jitter is drawn: hashed once."""
+        """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""
         tracks = TrackTable(self.tables)
         if policy.jitter is None:
             return np.zeros(len(tracks), np.uint64)
@@ -248,29 +251,33 @@ class OpenSplit:
             self._keys[policy] = policy.keys(tracks.names)
         return self._keys[policy]
 
-    def _checked_fields(self, fields: Sequence[str] | None, of_streams: Sequence[str]) -> list[str]:
+    def _checked_fields(self, fields: Sequence[str] | None, stream_fields: Sequence[str]) -> list[str]:
         if fields is None:
-            return [*of_streams, *labels.FIELDS]
+            return [*stream_fields, *labels.FIELDS]
         if isinstance(fields, str):
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
-            if name == "features" and name not in of_streams:
-                named = f"`streams` gives {', '.join(of_streams)}" if of_streams else f"there are: {self.stream_names}"
+            if name == "features" and name not in stream_fields:
+                named = (
+                    f"`streams` gives {', '.join(stream_fields)}"
+                    if stream_fields
+                    else f"there are: {self.stream_names}"
+                )
                 raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
-            if name not in (*of_streams, *labels.FIELDS, *self.columns):
+            if name not in (*stream_fields, *labels.FIELDS, *self.columns):
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
         return list(fields)
 
 
 class StreamWindows:
-    """B windows of `seqlen` rows, and `history` rows before each: so many of these as its run has, then 0.
+    """B windows of `seqlen` rows of a stream, each with `history` rows before it: zeros before the start of its run.
 
     Args:
-        stream: where they are.
+        stream: the stream to read.
         starts: (B,) first rows of the windows.
-        run_starts: (B,) first rows of the runs that these are in; not used without history.
+        run_starts: (B,) first rows of the windows' runs; not used without history.
 
-    Raises CacheError unless the stream has numbers for the windows, and the shards before them within their runs.
+    Raises CacheError when the stream has no numbers for a window's rows, or lacks a shard with rows of its history.
     """
 
     def __init__(self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints) -> None:
@@ -282,11 +289,11 @@ class StreamWindows:
 
     @property
     def trailing(self) -> tuple[int, ...]:
-        """What follows the rows."""
+        """The shape of one row."""
         return self._stream.reader().trailing
 
     def fill(self, out: NDArray[Any]) -> None:
-        """Fill `out` with the numbers; 0 where there is no row, and in rows of the history that have no value."""
+        """Fill (B, history + T, ...) with the numbers; 0 before the run, and in rows of the history without a value."""
         self._read(self._stream.reader(), out)
         if self._history:
             out[self._flags == UNDECODABLE] = 0
@@ -297,13 +304,13 @@ class StreamWindows:
 
     @cached_property
     def _flags(self) -> NDArray[np.uint8]:
-        """(B, history + T) as stored; UNDECODABLE where there is no row."""
+        """(B, history + T) flags as stored; UNDECODABLE before the run."""
         flags = np.empty((len(self._starts), self._history + self._seqlen), np.uint8)
         self._read(self._stream.reader("_ok"), flags)
         return flags
 
     def _read(self, rows: Rows, out: NDArray[Any]) -> None:
-        """Fill (B, history + T, ...) with rows; 0 where there is none."""
+        """Fill (B, history + T, ...) with rows as stored; 0 before the run."""
         if not self._history:
             rows.read(self._starts, self._seqlen, out)
             return

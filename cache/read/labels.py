@@ -1,9 +1,9 @@
-"""LabelFields as training takes them, from the columns as they are stored.  tracks -> features -> [windows] -> training
+"""Compute the label fields of a batch from the stored columns.  tracks -> features -> [windows] -> training
 
-What is not known is 0 with weight 0, never NaN: a NaN times weight 0 is still NaN.
+Unknown labels are 0 with weight 0, never NaN: NaN times weight 0 is still NaN.
 
-NumPy is slow where the last axis is short, as that of coordinates is: so each coordinate is computed by itself, with
-the joints as the last axis. What is not known is cleared by its bits, which removes NaN and the sign of a zero too.
+NumPy is slow on a short last axis, such as (x, y, z): each coordinate is computed by itself, with the joints as the
+last axis. Unknown values are cleared by a bit mask, which removes NaN and the sign of a zero, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 # column name -> (B, T, *trailing) as stored, None when the split has no such column
 Raw = Callable[[str], Array | None]
-# boxes (B, T, 4) and frame numbers (B, T) -> the boxes (B, T, 4) that are cut out instead; (B, T) whether mirrored
+# boxes (B, T, 4), frame numbers (B, T) -> the boxes (B, T, 4) that were cropped instead, whether mirrored (B, T)
 Crop = Callable[[Floats, Array], tuple[Floats, Bools]]
 
 N_JOINTS: Final = 49
@@ -30,9 +30,9 @@ N_THETA: Final = 85  # camera 3, pose 72, betas 10
 POSE: Final = slice(3, 75)  # in theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
-IN_CROP: Final = frozenset({"kp_2d", "kp_3d", "theta"})  # fields that depend on the crop, or on its being mirrored
+IN_CROP: Final = frozenset({"kp_2d", "kp_3d", "theta"})  # fields that depend on the crop, or on mirroring
 
-# In a mirrored picture: of each joint, which one is seen in its place.
+# Left-right permutations: joint i of a mirrored picture is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
 MIRRORED_49: Final = (
     *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21),  # BODY_25
@@ -43,7 +43,7 @@ MIRRORED_SMPL: Final = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17
 
 
 def field_shape(name: str, *, evaluation: bool) -> tuple[int, ...]:
-    """What follows (B, T) in a field; `evaluation`: the split has kp_3d_eval."""
+    """The shape of a field behind (B, T). `evaluation`: the split has kp_3d_eval."""
     n_3d = N_EVAL_JOINTS if evaluation else N_JOINTS
     return {"kp_2d": (N_JOINTS, 3), "kp_3d": (n_3d, 3), "theta": (N_THETA,)}.get(name, ())
 
@@ -52,9 +52,9 @@ class LabelFields:
     """The fields of one batch of B windows of T frames.
 
     Args:
-        raw: gives the columns. It may be asked for the same one again.
-        crop_scale: gives (B,) of each window's track.
-        crop: what is cut out in the place of each row's box; None: the box.
+        raw: returns a column by name. May be called several times for the same column.
+        crop_scale: returns the (B,) crop scales of the windows' tracks.
+        crop: the crops that the network saw in place of the boxes; None: the boxes.
     """
 
     def __init__(self, raw: Raw, crop_scale: Callable[[], NDArray[np.float64]], crop: Crop | None = None) -> None:
@@ -89,7 +89,7 @@ class LabelFields:
 
     @cached_property
     def _cut_out(self) -> tuple[Floats | None, Bools]:
-        """(B, T, 4) boxes, None when the split has none; (B, T) whether mirrored."""
+        """The (B, T, 4) boxes of the crops, None when the split has no boxes; (B, T) whether mirrored."""
         bbox, frame = self._raw("bbox"), None if self._crop is None else self._raw("frame_index")
         if self._crop is None or bbox is None or frame is None:
             return bbox, np.zeros((), bool)
@@ -110,7 +110,7 @@ class LabelFields:
                 _keep(kp_3d[..., axis], keep, out[..., axis])
 
     def _theta(self, out: Floats) -> None:
-        """(1, 0, 0) as camera, then pose and betas where both are known."""
+        """Fill (B, T, 85): camera (1, 0, 0), then pose and betas; 0 unless both are known."""
         pose, betas = self._raw("pose"), self._raw("betas")
         out[..., 0] = 1
         if pose is None or betas is None:
@@ -151,10 +151,10 @@ class LabelFields:
 
 
 def mirrored(name: str, values: Floats) -> Floats:
-    """kp_2d, kp_3d or theta of N rows -> the same of the mirrored picture: left and right have changed places.
+    """Mirror kp_2d, kp_3d or theta of N rows: swap left and right joints, and reflect at x = 0.
 
-    Points get the other x; a rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c) becomes
-    (a, -b, -c). Camera and betas stay: a mirrored body has the same shape.
+    Points change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c) becomes
+    (a, -b, -c). Camera and betas do not change: a mirrored body has the same shape.
     """
     if name == "theta":
         pose = values[:, POSE].reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
@@ -168,22 +168,23 @@ def mirrored(name: str, values: Floats) -> Floats:
 
 
 def in_crop(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats) -> None:
-    """Fill out (B, T, J, 3) from px: x and y in [-1, 1] across the crop, confidence kept; zeros without a keypoint.
+    """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is copied.
 
     The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) / (side * crop_scale).
+    Keypoints without confidence are 0.
     """
     side = bbox[..., 2:] * crop_scale.astype(np.float32)[:, None, None]
     known: Bools = np.greater(kp_2d[..., 2], 0)
-    places = []
+    coordinates = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for axis in range(2):
-            place = kp_2d[..., axis] - bbox[..., axis, None]
-            place *= 2
-            place /= side[..., axis, None]
-            known &= np.isfinite(place)
-            places.append(place)
+            coordinate = kp_2d[..., axis] - bbox[..., axis, None]
+            coordinate *= 2
+            coordinate /= side[..., axis, None]
+            known &= np.isfinite(coordinate)
+            coordinates.append(coordinate)
     keep = _bits_to_keep(known)
-    for axis, values in enumerate((*places, kp_2d[..., 2])):
+    for axis, values in enumerate((*coordinates, kp_2d[..., 2])):
         _keep(values, keep, out[..., axis])
 
 
@@ -196,10 +197,10 @@ def _finite_rows(values: Floats) -> Bools:
 
 
 def _bits_to_keep(known: Bools | bool) -> NDArray[np.int32]:
-    """All bits where something is known, none elsewhere."""
+    """A bit mask: all bits set where a label is known, none elsewhere."""
     return np.negative(known, dtype=np.int32)
 
 
 def _keep(values: Floats, keep: NDArray[np.int32], out: Floats) -> None:
-    """out = values where `keep` has all bits, 0 elsewhere."""
+    """Copy values to `out` where the mask is set; 0 elsewhere."""
     np.bitwise_and(values.view(np.int32), keep, out=out.view(np.int32))

@@ -1,11 +1,11 @@
-"""Windows straight out of mapped shards.  tracks -> features -> [windows] -> training
+"""Read windows from memory-mapped shards.  tracks -> features -> [windows] -> training
 
-An uncompressed shard is the rows themselves at offsets that its index gives: map the file, read the index once, slice.
-zarr-python does about a thousand small windows a second; this does a hundred times that.
+An uncompressed shard holds its rows at the offsets of its index: map the file, read the index once, slice. zarr-python
+reads about a thousand small windows a second; this reader a hundred times that.
 
-A window takes a few microseconds, so what is done once a window counts: the loop over parts of windows is plain Python
-on plain integers, takes no lock, and asks the system once a batch and shard. One thread does it all: copying is as fast
-as memory already, and a second thread would wait for the interpreter (measured: slower on two cores).
+A window takes a few microseconds, so work per window counts: the loop over parts of windows is plain Python on plain
+integers, takes no lock, and makes one system call per batch and shard. It runs in one thread: copying is bound by
+memory already, and a second thread would wait for the interpreter (measured: slower on two cores).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from cache.format.layout import shard_key
 from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
 
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
-_ALL: Final = 2  # checked, and all its flags are 0; one more: all are 1
+_ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
 _NOT_HELD: Final = sys.maxsize  # offset of a chunk that the shard does not hold: slices from there are empty
 _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
-_MOST: Final = 16384  # shards: a quarter of the maps that Linux gives a process
+_MOST: Final = 16384  # shards: a quarter of the maps that Linux allows a process
 
 ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
 
@@ -56,13 +56,13 @@ class MappedShard:
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
-        # A file that is shorter than its map must not be touched, or the process ends: compare these before.
+        # Reading a map behind the end of its file kills the process (SIGBUS): compare both sizes before reading.
         self.size, self.file_size = size, self._map.size
         self._chunk_bytes = layout.chunk_bytes
         index = shards.parse_index(self._map[size - tail :], layout.chunks, size, str(file), self._chunk_bytes + 4)
         self.data = memoryview(self._map)  # read-only, as the map is
         offsets = np.where(index[:, 0] == shards.ABSENT, _NOT_HELD, index[:, 0].astype(np.int64))
-        self.offsets = offsets.data  # compact, and gives plain integers
+        self.offsets = offsets.data  # a memoryview: compact, and its items are plain integers
 
     def chunk(self, number: int) -> NDArray[np.uint8]:
         """The bytes of a chunk that is held, a view of the file."""
@@ -72,7 +72,7 @@ class MappedShard:
         """Whether a chunk's bytes match the checksum behind them."""
         first = self.offsets[number]
         stop = first + self._chunk_bytes
-        # From a cold disk all at once, instead of a part for every page that is missed.
+        # On a cold disk, read the whole chunk at once, not page by page.
         page = first // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
         checksum = shards.crc32c(self.chunk(number))  # type: ignore[arg-type]  # takes a view of bytes, too
@@ -80,10 +80,10 @@ class MappedShard:
 
 
 class OpenFileLimit:
-    """Keeps the shards that this process holds mapped within half of the files that it may have open: each takes one.
+    """Limits the mapped shards of this process to half of its open-file limit: each takes one file descriptor.
 
-    Readers hold their shards; this knows them weakly, in the order in which they were opened, and makes room by closing
-    the oldest. So reading a shard that is open takes no lock.
+    Readers own their shards. This has weak references to them, in the order of opening, and closes the oldest to make
+    room. Reading an open shard takes no lock.
     """
 
     def __init__(self) -> None:
@@ -91,22 +91,22 @@ class OpenFileLimit:
         self._opened: deque[tuple[weakref.ref[MappedShard], weakref.ref[MappedRows], int]] = deque()
 
     def open(self, make: Callable[[], MappedShard]) -> MappedShard:
-        """What `make` opens, once there is room for it."""
+        """Make room, then return `make()`. Without a free descriptor, close every shard and try again."""
         self._make_room(_allowed())
         try:
             return make()
         except OSError as error:
             if error.errno not in _TOO_MANY:
                 raise
-        self._make_room(0)  # other code has files open that were counted on: close every shard
+        self._make_room(0)  # other code uses the remaining descriptors: close every shard
         return make()
 
     def remember(self, reader: MappedRows, shard: int, opened: MappedShard) -> None:
-        """Count a shard that a reader holds from now on."""
+        """Count a shard that a reader has opened."""
         self._opened.append((weakref.ref(opened), weakref.ref(reader), shard))
 
     def _make_room(self, limit: int) -> None:
-        """Close shards until fewer than `limit` are held, or none."""
+        """Close the oldest shards until fewer than `limit` are open, or none is."""
         if len(self._opened) < limit:
             return
         with self._lock:
@@ -120,7 +120,7 @@ class OpenFileLimit:
 
 
 def _allowed() -> int:
-    """How many shards may be open. Looked up each time: the limit may be lowered at any time."""
+    """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
 
@@ -130,13 +130,13 @@ os.register_at_fork(after_in_child=_OPEN_FILES.after_fork)
 
 
 class MappedRows:
-    """Rows of one array, read from mapped shards. Any number of threads may read at once, and forked children.
+    """Rows of one array, read from mapped shards. Threads and forked processes may read at the same time.
 
     Args:
         array: the array's folder.
         layout: from `recognise`.
-        records: the manifest's record of each shard by its number as text: its size is compared.
-        check_current: called when a shard has been opened, to raise when the array has been replaced since.
+        records: the manifest's record of each shard, by its number as text: the file must have the record's size.
+        check_current: called after opening a shard; raises when the array has been replaced.
     """
 
     def __init__(
@@ -144,10 +144,10 @@ class MappedRows:
     ) -> None:
         self._array, self._layout, self._records, self._check_current = array, layout, records, check_current
         self.trailing, self.dtype = layout.trailing, layout.dtype
-        # Maps are not shared between readers: a split that is opened again sees the files that are there now.
+        # Readers do not share maps: a split that is opened again reads the files that exist now.
         self._held: dict[int, MappedShard] = {}
         n_shards = -(-layout.n_rows // layout.rows_per_shard)
-        # Of each chunk: has this process checked its checksum, and are all its flags the same?
+        # State of each chunk: not checked, _CHECKED, or all its flags equal.
         self._checked = bytearray(n_shards * layout.chunks)
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
         self._offsets = np.zeros(len(self._checked), np.int64)  # of checked chunks, in their shards
@@ -178,7 +178,7 @@ class MappedRows:
             filled += n_rows
 
     def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
-        """Fill `out` without reading a file, where every window is in chunks that are known to be all 0 or all 1."""
+        """Fill `out` without reading, when all windows lie in chunks whose flags are known to be all 0 or all 1."""
         if self.dtype != np.uint8 or self.trailing or seqlen > self._layout.rows_per_chunk:
             return False
         first = self._states[starts // self._layout.rows_per_chunk]
@@ -189,22 +189,22 @@ class MappedRows:
         return True
 
     def _parts(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
-        """The parts of the windows in order, checked; several of a window where chunks end."""
+        """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has several."""
         begin = 0
-        at_once = max(_allowed() // 8, 4)  # windows whose shards are open at the same time: one touches two or three
+        n_windows = max(_allowed() // 8, 4)  # windows whose shards are open together: each touches two or three shards
         while begin < len(starts):
             try:
-                parts = self._located(starts[begin : begin + at_once], seqlen)
+                parts = self._located(starts[begin : begin + n_windows], seqlen)
             except OSError as error:
-                if error.errno not in _TOO_MANY or at_once == 1:
+                if error.errno not in _TOO_MANY or n_windows == 1:
                     raise
-                at_once = max(at_once // 4, 1)  # other code has files open, too
+                n_windows = max(n_windows // 4, 1)  # other code has files open, too
                 continue
             yield from parts
-            begin += at_once
+            begin += n_windows
 
     def _located(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
-        """The same, of windows whose shards are all open at once."""
+        """The byte ranges of a few windows, whose shards are all opened together."""
         chunk, low, n_rows = chunk_parts(starts, seqlen, self._layout.rows_per_chunk)
         shard = chunk // self._layout.chunks
         opened = {number: self._opened(number) for number in set(shard.tolist())}
@@ -218,33 +218,33 @@ class MappedRows:
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
 
     def _opened(self, shard: int) -> MappedShard:
-        """A shard that is open, of the length that it had then: behind its end, a map must not be touched."""
+        """Return the open shard, or open it. A file whose size has changed is opened again."""
         opened = self._held.get(shard)
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
                 opened = _OPEN_FILES.open(lambda: MappedShard(self._file(shard), self._layout, record))
             finally:
-                # Afterwards: what is open now is of the state that was checked. A shard that is missing because its
-                # split was replaced is no damage.
+                # After opening: then the shard belongs to the checked state. Also after an error: a shard that is
+                # missing because the split was replaced is not reported as damage.
                 self._check_current()
             self._held[shard] = opened
             _OPEN_FILES.remember(self, shard, opened)
         return opened
 
     def close_shard(self, shard: int, opened: MappedShard) -> None:
-        """Hold a shard open no longer; it is unmapped when the last view of it is gone."""
+        """Drop the reference to a shard. It is unmapped when the last view of it is deleted."""
         if self._held.get(shard) is opened:
             self._held.pop(shard, None)
 
     def _check(self, opened: MappedShard, shard: int, number: int) -> None:
-        """Raise CacheError unless the shard holds this chunk, with bytes that match the checksum behind them."""
+        """Check a chunk's checksum, and record its state. Raises CacheError when the chunk is missing or damaged."""
         file = str(self._file(shard))
         if opened.offsets[number] == _NOT_HELD:
             expected = f"chunk {number} of the shard"
             raise CacheError.at(file, expected=expected, found="a shard without it", do=shards.REPAIR)
         if not opened.intact(number):
-            self._held.clear()  # so that repaired files are read at the next attempt
+            self._held.clear()  # the next read opens the repaired files
             raise shards.damaged_chunk(file, number, number * self._layout.rows_per_chunk)
         state = _CHECKED
         if self.dtype == np.uint8 and not self.trailing:
@@ -252,7 +252,9 @@ class MappedRows:
             flag = int(flags[0])
             state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
         chunk = shard * self._layout.chunks + number
-        self._offsets[chunk] = opened.offsets[number]  # before the state, which other threads go by
+        self._offsets[chunk] = opened.offsets[
+            number
+        ]  # before the state: other threads read the offset once the state is set
         self._checked[chunk] = state
 
     def _file(self, shard: int) -> Path:

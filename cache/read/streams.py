@@ -1,4 +1,4 @@
-"""What is open of one committed state of a split and its streams, and whether that is still the one on the disk.
+"""Readers of one committed state of a split's streams, and the check that this state is still the one on disk.
 
 tracks -> features -> [windows]
 """
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     import zarr
 
 
-_AT_ONCE: Final = 32 * ROOM  # bytes that are read at once, at most, and one row more
+_AT_ONCE: Final = 32 * ROOM  # bytes: one read takes at most so many, and one row more
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StalenessCheck:
-    """Raises CacheChanged when the shards of an open commit have been replaced since; ordinary commits only add some.
+    """Raises CacheChanged when shards of an open commit have been replaced. Ordinary commits only add shards.
 
-    To be called after a shard has been opened: what was opened before the answer is of the state that it is about.
+    Call it after opening a shard: when it does not raise, the shard belongs to the open commit.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -68,26 +68,29 @@ class StalenessCheck:
 def open_rows(
     store: Store, array: str, metadata: bytes, records: Mapping[str, str], check_current: Callable[[], None]
 ) -> Rows:
-    """The fastest reader there is for an array with this zarr.json; other arguments as for MappedRows."""
+    """Open the fastest reader for an array with this zarr.json. Other arguments as for MappedRows."""
     meta = json.loads(metadata)
     layout = recognise(meta)
     if layout is not None and isinstance(store, LocalStore):
         return MappedRows(store.path(array), layout, records, check_current)
     if layout is not None and isinstance(store, ObjectStore):
         return RangedRows(store, array, layout, records, check_current)
-    from cache.read.zarr_rows import ZarrRows  # here: zarr takes its time to import
+    from cache.read.zarr_rows import ZarrRows  # here: importing zarr is slow
 
     return ZarrRows(store, array, meta)
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
-    """The reader of one array that a commit names."""
+    """Open the reader of one array of a commit."""
     metadata, records = bytes(commit.files[f"{array}/zarr.json"]), commit.manifest["shards"][array]
     return open_rows(commit.place.store, commit.place.array(array), metadata, records, check_current)
 
 
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
-    """One array that a commit names, as zarr's. It raises CacheError for a missing shard, CacheChanged for another."""
+    """Open one array of a commit as a `zarr.Array`, which raises CacheError when a shard of the commit is missing.
+
+    It raises CacheChanged when the commit's shards have been replaced.
+    """
     from cache.read.zarr_rows import StrictStore, zarr_array
 
     metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
@@ -98,7 +101,7 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
 
 
 class OpenStream:
-    """One committed state of a feature stream, and where it has rows. `rows`: manifest of the split it is read for."""
+    """One committed state of a feature stream, and the shards that it has. `rows`: the manifest of its split."""
 
     def __init__(self, commit: Commit, rows: Mapping[str, Any]) -> None:
         self.commit, self._name = commit, str(commit.place.stream)
@@ -109,12 +112,12 @@ class OpenStream:
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has[[int(shard) for shard in commit.manifest["shards"][self._name]]] = True
-        self._has[foreign_shards(commit.manifest, rows)] = False  # of other rows
+        self._has[foreign_shards(commit.manifest, rows)] = False  # computed for other rows
         self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
 
     @cached_property
     def crop(self) -> CropPolicy:
-        """What its network saw of each row. Raises CacheError for a policy that this version does not know."""
+        """The crop that its network saw. Raises CacheError for a crop policy that this version does not know."""
         identity = self.commit.manifest.get("identity")
         policy = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
         try:
@@ -126,26 +129,26 @@ class OpenStream:
 
     @property
     def shards(self) -> list[int]:
-        """Those that it has, ascending."""
+        """Numbers of the shards that it has, ascending."""
         return list(map(int, np.flatnonzero(self._has)))
 
     def reader(self, part: str = "") -> Rows:
-        """Of its features, or of the array with `part` behind its name."""
+        """The reader of the features, or with `part` ("_ok", "_key", "_at") of that array."""
         if part not in self._readers:
             self._readers[part] = open_column(self.commit, f"{self._name}{part}", self.check_current)
         return self._readers[part]
 
     def read(self, part: str, starts: Ints, seqlen: int = 1) -> NDArray[Any]:
-        """(B, seqlen, ...) of one array as stored, without a look at `_ok`."""
+        """Read (B, seqlen, ...) of one array as stored. `_ok` is not checked."""
         reader = self.reader(part)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
         reader.read(starts, seqlen, out)
         return out
 
     def rows_with_flag(self, *flags: int) -> Ranges:
-        """Row ranges with ok = one of `flags`, ascending; of replaced tracks, too.
+        """Find the row ranges whose `ok` is one of `flags`, ascending; rows of replaced tracks included.
 
-        Reads the flags one shard at a time, and only where they are not all 1.
+        Reads one shard of flags at a time, and only those that are not all 1.
         """
         records = self.commit.manifest["shards"][f"{self._name}_ok"]
         ranges = [np.zeros((0, 2), np.int64)]
@@ -176,7 +179,7 @@ class OpenStream:
         size = self._geometry.rows_per_shard
         first, last = starts // size, (starts + (seqlen - 1)) // size
         if last.max() < len(self._complete):
-            before = np.concatenate([[0], np.cumsum(~self._complete)])  # shards before each one not known complete
+            before = np.concatenate([[0], np.cumsum(~self._complete)])  # how many shards before each may be incomplete
             if np.array_equal(before[first], before[last + 1]):
                 return
         reached = set(zip(first.tolist(), last.tolist(), strict=True))
@@ -191,18 +194,18 @@ class OpenStream:
             self._complete[shard] = self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
-        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be none.
+        """Raise CacheError unless the stream has the shards of all rows [start, stop). Ranges may be empty.
 
-        To be called for rows before those that `require` has taken.
+        For rows of the history: these must end where rows begin that `require` has checked.
         """
         size = self._geometry.rows_per_shard
-        lacking = np.concatenate([[0], np.cumsum(~self._has)])  # shards before each one that it does not have
-        if (bad := np.flatnonzero(lacking[-(-stops // size)] > lacking[starts // size])).size:
+        missing = np.concatenate([[0], np.cumsum(~self._has)])  # how many shards before each are missing
+        if (bad := np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])).size:
             first, stop = int(starts[bad[0]]), int(stops[bad[0]])
             raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
 
     def blobs(self, rows: Ints) -> list[bytes]:
-        """The bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""
+        """Read the bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""
         if not self._of_bytes:
             raise CacheError(f"{self._title} holds numbers, not bytes: Split.read reads them.")
         size = self._geometry.rows_per_shard
@@ -219,7 +222,7 @@ class OpenStream:
             why = "its picture was not readable, or it is of no track"
         if not has.all():
             raise CacheError(f"{self._title} has no bytes for row {rows[np.argmin(has)]}: {why}. {_DO}")
-        # A checksum does not show who wrote the bytes: the numbers of a table must not decide how much is read.
+        # A checksum does not prove who wrote the table: check its byte ranges, which decide how much memory is used.
         first, (starts, stops) = shard * size * ROOM, places.T
         if (bad := np.flatnonzero((starts < first) | (stops < starts) | (stops > first + size * ROOM))).size:
             first_bad = int(bad[0])
@@ -231,7 +234,7 @@ class OpenStream:
 
 
 def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
-    """The bytes at (N, 2) places, in this order; neighbours are read at once."""
+    """Read the bytes of (N, 2) ranges, in their order. Neighbouring ranges are read together."""
     blobs = [b""] * len(places)
     filled = np.flatnonzero(places[:, 1] > places[:, 0])
     order = filled[np.argsort(places[filled, 0], kind="stable")]
@@ -245,7 +248,7 @@ def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
         for row, (start, end) in zip(neighbours.tolist(), (places[neighbours] - first).tolist(), strict=True):
             blobs[row] = data[0, start:end].tobytes()
 
-    # Cut where a chunk between two rows need not be read, and at every `_AT_ONCE` bytes.
+    # Cut where no row needs the chunks between, and at every `_AT_ONCE` bytes.
     starts, stops = places[order].T
     apart = starts[1:] // ROOM > stops[:-1] // ROOM
     far = np.diff(starts // _AT_ONCE) > 0
@@ -260,6 +263,6 @@ def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
 
 @functools.lru_cache(1024)
 def _all_ok(n_rows: int, geometry: Geometry) -> str:
-    """The record of a shard of flags that are all 1: known without reading them."""
+    """The manifest's record of a shard whose flags are all 1, to compare without reading the shard."""
     spec = stream_columns("any", 1, "float16")["any_ok"]
     return shards.encode(np.ones(n_rows, np.uint8), spec, geometry)[1]

@@ -1,4 +1,4 @@
-"""What writers have in common: the lock, the journal to go on from; and streams or shards that are deleted.  [cache]"""
+"""The base of both writers, with lock and journal; deleting streams and their shards.  [cache]"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cache.storage.base import Journal, Lock, Root
 
 
 class Writer(ABC):
-    """Holds the lock of a split or stream between `with` and its end."""
+    """A context manager that holds the writer's lock of a split or stream."""
 
     own_entries: ClassVar[frozenset[str]]
     """Keys of the manifest that are the cache's own."""
@@ -41,34 +41,34 @@ class Writer(ABC):
 
     @property
     def entries(self) -> dict[str, Any]:
-        """The caller's own part of the manifest in force; empty when there is none."""
+        """The caller's own entries of the current manifest; empty when there is none."""
         return {} if self._commit is None else callers_entries(self._commit.manifest, self.own_entries)
 
     @abstractmethod
     def _open(self) -> None:
-        """Read what is committed now, under the lock. Called after each commit, too."""
+        """Read the committed state, under the lock. Called on entry and after each commit."""
 
     def _refuse(self, entries: Mapping[str, Any]) -> None:
-        """Raise CacheError where a key of the caller's is one of the cache's own."""
-        if taken := sorted(entries.keys() & self.own_entries):
-            raise CacheError(f"{self.place.home}: {taken} in the manifest are the cache's own; choose other keys")
+        """Raise CacheError when a key of the caller's entries is one of the cache's own."""
+        if reserved := sorted(entries.keys() & self.own_entries):
+            raise CacheError(f"{self.place.home}: {reserved} in the manifest are the cache's own; choose other keys")
 
     def note_again(self) -> None:
-        """Record `provenance` of the commit in force as it is now: what it names has moved. No other file changes."""
+        """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
         assert self._commit is not None, "nothing is committed yet"
         notes, digest = manifest.read_provenance(self.place), self._commit.digest
         self._lock.require()
         manifest.write_provenance(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
 
     def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
-        """Commit, unless the lock was lost."""
+        """Commit. Raises CacheError when the lock was lost."""
         self._lock.require()
         noted = {**self._provenance, **(note or {})}
         manifest.publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
-    """Remove a stream, committed or not. Nothing happens when there is none.
+    """Delete a stream, committed or not. Does nothing when there is none.
 
     Raises CacheError when it has a writer.
     """
@@ -78,15 +78,15 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     if not store.list_names(place.home):
         return
     with store.lock(place.writing):
-        store.remove([place.manifest])  # from here on, no reader takes the rest for a stream
-        # The folder with the lock last: without it, the next writer could begin while its arrays are removed.
+        store.remove([place.manifest])  # without its manifest, no reader finds the stream
+        # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
 
 
 def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) -> None:
-    """Remove shards from a committed stream, from its manifest first: they are pending again.
+    """Remove shards from a committed stream, which makes them pending again. The manifest is changed first.
 
-    Raises CacheError when there is no such stream, or it has a writer.
+    Raises CacheError when there is no such stream, or when it has a writer.
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
@@ -99,16 +99,16 @@ def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) ->
 
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
-    """The same, for the holder of the lock, of a commit whose files are in place."""
-    gone = {str(shard) for shard in numbers}
+    """Remove shards as `invalidate` does. The caller holds the writer's lock, and the commit's files are in place."""
+    removed = {str(shard) for shard in numbers}
     shards = {
-        array: {shard: record for shard, record in records.items() if shard not in gone}
+        array: {shard: record for shard, record in records.items() if shard not in removed}
         for array, records in commit.manifest["shards"].items()
     }
-    rows = {shard: record for shard, record in commit.manifest["rows"].items() if shard not in gone}
+    rows = {shard: record for shard, record in commit.manifest["rows"].items() if shard not in removed}
     body = {**commit.manifest, "split_digest": "", "shards": shards, "rows": rows}
     files = {name: bytes(data) for name, data in commit.files.items()}
     note = {"invalidated": sorted(numbers)}
     del body["digest"]
     manifest.publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
-    place.store.remove([f"{place.array(array)}/c/{shard}" for array in shards for shard in sorted(gone)])
+    place.store.remove([f"{place.array(array)}/c/{shard}" for array in shards for shard in sorted(removed)])

@@ -1,8 +1,8 @@
 """Rows into a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
 Rows are buffered one shard at a time, so memory does not grow with the dataset. A full shard is written, synced and
-journalled; a writer that was killed goes on after the last video whose rows are all in journalled shards: the rest of
-that shard is read back into the buffer, and written again with what follows, to the same bytes.
+journalled. After a kill, the next writer resumes behind the last video whose rows are all in journalled shards. It
+reads the filled part of the last shard back into the buffer, and writes the shard again, with the same bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer
 
-# A label without the flag that marks where it is known would be read as unknown everywhere.
+# Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 GENDERS: Final = ("neutral", "male", "female")
 
@@ -37,8 +37,8 @@ GENDERS: Final = ("neutral", "male", "female")
 class SplitWriter(Writer):
     """The one writer of a split. Use as a context manager: begin, append every new or changed video, commit.
 
-    Leaving without `commit` leaves the old state in force; shards finished by then are kept for the next writer with
-    the same `plan`, and removed by one with another.
+    Leaving without `commit` changes nothing that readers see. The next writer continues with the finished shards when
+    it has the same `plan`, and removes them otherwise.
 
     Args:
         root: the cache, created when missing: a folder, or a URL as s3://bucket/prefix.
@@ -73,20 +73,20 @@ class SplitWriter(Writer):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
         self._plan = plan
-        self._asked = (rows_per_shard, rows_per_chunk)
+        self._requested_geometry = (rows_per_shard, rows_per_chunk)
         self._began = False
         self.journalled: tuple[str, ...] = ()
-        """Videos taken over from a killed writer with the same plan, in order: they need not be appended again."""
+        """Videos that a killed writer with the same plan has finished, in order. Do not append them again."""
         self.committed_videos: Mapping[str, VideoEntry] = {}
-        """The videos of the commit in force, by name; empty when there is none."""
+        """The videos of the current commit, by name; empty when there is none."""
 
     @property
     def digest(self) -> str:
-        """Of the commit in force; "" when there is none."""
+        """Digest of the current commit; "" when there is none."""
         return "" if self._commit is None else self._commit.digest
 
     def accounts(self) -> Iterator[Mapping[str, Any]]:
-        """The account of every video that the next commit will have: those that stay, and those of this commit."""
+        """Yield the account of every video of the next commit: of the videos that are kept, then of the new ones."""
         videos = VideoTable(self._kept)
         yield from (videos.account(number) for number in range(len(videos)))
         yield from (video["account"] for video in self._new)
@@ -101,37 +101,37 @@ class SplitWriter(Writer):
             create_groups(self.place)
         self._tables = tables_of([]) if self._commit is None else Tables.from_files(self._commit.files)
         self.committed_videos = VideosByName(self._tables)
-        earlier = self._of_streams() if self._commit is None else self._commit.manifest
+        earlier = self._longest_stream() if self._commit is None else self._commit.manifest
         self._geometry = self._checked_geometry(earlier)
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.boundary(self._extent)
 
-    def _of_streams(self) -> Mapping[str, Any]:
-        """The manifest of the stream that reaches furthest, where the split itself has none: it is converted again.
+    def _longest_stream(self) -> Mapping[str, Any]:
+        """Return the manifest of the stream with the largest extent; {} when no stream has one.
 
-        Its rows then come behind those that streams have, so that features are carried over by their keys.
+        For a split that lost its manifest and is converted again: its new rows begin behind all rows of its streams,
+        so that features are carried over by their keys.
         """
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
-            with suppress(CacheError):  # of one whose manifest is damaged, nothing can be carried over
+            with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
                 read = manifest.read_manifest(Place(self._store, self._split, stream))
                 manifests += [] if read is None else [read[0]]
-        return max(manifests, key=lambda held: int(held["extent"]), default={})
+        return max(manifests, key=lambda stream: int(stream["extent"]), default={})
 
     def _checked_geometry(self, earlier: Mapping[str, Any]) -> Geometry:
-        rows_per_shard, rows_per_chunk = self._asked
+        rows_per_shard, rows_per_chunk = self._requested_geometry
         if "geometry" not in earlier:
             return Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
         location, do = self._store.location(self.place.manifest), "or remove the split and convert it again."
-        if self._commit is not None and (held := self._commit.manifest["shards"].keys()) != self._columns.keys():
-            expected, found = f"columns {sorted(held)}", str(sorted(self._columns))
+        if self._commit is not None and (names := self._commit.manifest["shards"].keys()) != self._columns.keys():
             do = f"Columns are the same over all commits of a split: leave them, {do}"
-            raise CacheError.at(location, expected=expected, found=found, do=do)
+            raise CacheError.at(location, expected=f"columns {sorted(names)}", found=str(sorted(self._columns)), do=do)
         geometry = Geometry(**earlier["geometry"])
         if geometry != Geometry(rows_per_shard or geometry.rows_per_shard, rows_per_chunk or geometry.rows_per_chunk):
             do = f"A split keeps its geometry: leave it out, {do}"
-            raise CacheError.at(location, expected=f"{geometry}", found=f"{self._asked}", do=do)
+            raise CacheError.at(location, expected=f"{geometry}", found=f"{self._requested_geometry}", do=do)
         return geometry
 
     def begin(self, drop: Collection[str] = (), *, invalidate: Collection[int] = ()) -> None:
@@ -139,9 +139,9 @@ class SplitWriter(Writer):
 
         Args:
             drop: names of committed videos.
-            invalidate: shards to remove, of all columns: no committed track may need their rows.
+            invalidate: numbers of shards to remove from all columns. No track that is kept may have rows in them.
 
-        Raises CacheError when a name is not that of a committed video, and for a shard with rows of a track that stays.
+        Raises CacheError for a name of no committed video, and for a shard with rows of a track that is kept.
         """
         if self._began:
             raise CacheError(f"{self._split}: begin was called before: commit first")
@@ -156,25 +156,25 @@ class SplitWriter(Writer):
         self._videos = set(self.committed_videos) - self._drop
         self._track_names = set(decode_texts(self._kept["track_name"]))
         self._records: dict[str, dict[int, str]] = {name: {} for name in self._columns}
-        self._next = self._start = self._first  # the row that comes next; where the rows without padding begin
-        self._ranges: list[list[int]] = []  # [start, stop) rows of this commit before that
+        self._next = self._start = self._first  # the next row; the first row since the last padding
+        self._ranges: list[list[int]] = []  # [start, stop) rows of this commit before the last padding
         self._unwritten: list[dict[str, Any]] = []  # videos since the last journalled shard
         self._buffers = {
             name: np.full((self._geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
             for name, spec in self._columns.items()
         }
-        self._take_over()
+        self._resume()
 
     def keep(self, name: str) -> None:
-        """Keep a committed video that was named in `drop`, as it is. It must not be appended."""
+        """Keep a committed video that `begin` was to drop. Do not append it."""
         self._drop -= {name}
         self._kept = self._tables.without(self._drop)
         self._videos.add(name)
 
     def append(self, entry: VideoEntry, tracks: Sequence[WrittenTrack]) -> None:
-        """Add one video with its tracks, or with none: what became of it is in its account.
+        """Add one video and its tracks, which may be none: its account says why.
 
-        Raises CacheError for a video or track that is there already, and as `check_track`.
+        Raises CacheError for a video or track that exists already, and as `check_track`.
         """
         if not self._began:
             raise CacheError(f"{self._split}: append before begin")
@@ -193,18 +193,18 @@ class SplitWriter(Writer):
         self._unwritten.append(video)
 
     def begin_shard(self) -> None:
-        """Have the next video's rows begin a shard, so that they share none with the rows of this commit so far."""
+        """Close the current shard: the next video shares no shard with those of this commit so far."""
         size = self._geometry.rows_per_shard
         if filled := self._next % size:
             self._write_shard(filled)
         self._continue_at(self._next + -self._next % size)
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
-        """Make everything appended visible, and everything dropped invisible, at one instant.
+        """Commit atomically: readers see all that was appended, and nothing of what was dropped.
 
         Args:
-            entries: the caller's own part of the manifest, under its own keys. Anything that JSON holds.
-            note: goes to `provenance.json` beside `provenance`: how long it took.
+            entries: the caller's own entries of the manifest, as JSON values.
+            note: goes to `provenance.json` in addition to `provenance`, as how long it took.
 
         Raises CacheError when a key is one of the manifest's own.
         """
@@ -252,7 +252,7 @@ class SplitWriter(Writer):
         self._track_names.update(track["name"] for track in video["tracks"])
 
     def _continue_at(self, row: int) -> None:
-        """Rows without padding end here; the next ones begin at `row`."""
+        """Close the current range of rows without padding. The next row is `row`."""
         if self._next > self._start:
             self._ranges.append([self._start, self._next])
         self._next = self._start = row
@@ -271,7 +271,7 @@ class SplitWriter(Writer):
                 self._write_shard(size)
 
     def _write_shard(self, filled: int) -> None:
-        """The buffer, as the shard that ends at the next row -> disk and journal."""
+        """Write the buffer's first `filled` rows as the shard that ends at the next row, and journal it."""
         shard = (self._next - 1) // self._geometry.rows_per_shard
         self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
@@ -281,8 +281,8 @@ class SplitWriter(Writer):
         self._journal.add({"shard": shard, "files": written, "videos": self._unwritten})
         self._unwritten = []
 
-    def _take_over(self) -> None:
-        """Go on from the journal of a killed writer with the same plan; remove what one with another has left."""
+    def _resume(self) -> None:
+        """Continue from the journal of a killed writer with the same plan; remove what any other writer has left."""
         head = {
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
@@ -307,7 +307,7 @@ class SplitWriter(Writer):
         ):
             end += 1
         size = self._geometry.rows_per_shard
-        while True:  # the next row is behind the last video within these shards, the buffer as it was then
+        while True:  # continue behind the last video that ends within these shards, with the buffer as it was then
             self._next = max((v["stop"] for v in videos.values() if v["stop"] <= end * size), default=self._first)
             shard, filled = divmod(self._next, size)
             try:
@@ -336,9 +336,9 @@ class SplitWriter(Writer):
 
 
 def check_track(track: WrittenTrack, video: str, columns: Collection[str]) -> None:
-    """Raise CacheError unless a track of `video` can be rows of a split with these columns, in the columns' own types.
+    """Raise CacheError unless a track of `video` fits a split with these columns: names, shapes, types and values.
 
-    Floats are rounded to theirs; frame indices and flags are exact.
+    Floats are rounded to the column's type; integers and flags are never rounded.
     """
 
     def refuse(problem: str) -> NoReturn:

@@ -1,10 +1,10 @@
 """Shards of a stream, written by any process, on any machine.  raw -> tracks -> [features] -> windows
 
 `StreamShards` takes no lock and changes nothing that is committed. Any number of threads, processes and machines may
-stage shards by it; the one `StreamWriter` of the stream accepts them. What is not accepted is removed later.
+stage shards with it; the one `StreamWriter` of the stream accepts them. Shards that are not accepted are removed later.
 
-When a label is corrected, its video is written again, in other rows, with the same pictures and boxes: the same keys.
-Their features are then copied instead of computed.
+When a label is corrected, its video is written again, in new rows. Pictures and boxes are the same, and so are the
+rows' keys: their features are copied, not computed again.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Flags = NDArray[np.uint8]  # (n,)
 Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features or bytes, ok: see `StreamShards.carried`
 
 
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word alone maps one to one
-_SORTED_ROWS: Final = 1 << 22  # that are held in memory: 64 MiB
+_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word is mapped one to one
+_SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class Staged:
     """A complete shard in the cache, under temporary names. Small; `Staged(**dataclasses.asdict(s)) == s`."""
 
     shard: int
-    rows: str  # which rows it is of: `manifest.rows_record`
-    form: str  # what its rows are: `layout.form_of`
-    keys: dict[str, str]  # array -> the key of its file
-    records: dict[str, str]  # array -> what the manifest is to keep of it
+    rows: str  # identity of the split's rows: `manifest.rows_record`
+    form: str  # size and type of a row: `layout.form_of`
+    keys: dict[str, str]  # array -> the key of its file in the store
+    records: dict[str, str]  # array -> the manifest's record of the file: size and checksum
 
 
 class StreamShards:
@@ -61,15 +61,15 @@ class StreamShards:
         stream: name of the stream, which need not exist yet.
         dim: numbers per row; 0 of bytes.
         dtype: "float16", "float32" or "bytes".
-        plan: that of the `StreamWriter`, which takes up checkpoints with the same plan; "": of none.
+        plan: the `StreamWriter`'s, which continues from checkpoints with the same plan; "": write no checkpoints.
 
     Raises CacheError when the split does not exist, or the stream has another `dim` or `dtype`.
     """
 
     split_digest: str
-    """Of the split's manifest that this goes by."""
+    """Digest of the split's manifest when this was opened."""
     rows_per_shard: int
-    """Of the split, and so of the stream."""
+    """Rows in a shard, of the split and the stream."""
 
     def __init__(
         self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16", plan: str = ""
@@ -83,9 +83,9 @@ class StreamShards:
         self._read_state()
 
     def _read_state(self) -> None:
-        """Go by what is committed now."""
+        """Read the committed state of split and stream."""
         self._commit = manifest.load(self.place)
-        split = manifest.load(Place(self._store, self.place.split))  # second: never older than what the stream has
+        split = manifest.load(Place(self._store, self.place.split))  # after the stream's: never older than it
         if split is None:
             where = f"{self._store.root}: no committed split {self.place.split!r}"
             raise MissingSplit(f"{where}: convert it before its features")
@@ -98,16 +98,16 @@ class StreamShards:
         self.foreign: list[int] = []  # shards that the stream has for other rows
         self.committed: dict[int, dict[str, str]] = {}  # shard -> the records of its arrays
         if self._commit is not None:
-            held = self._commit.manifest
-            held_form = layout.form_of(held["dim"], held["dtype"])
-            if (held_form, held["geometry"]) != (self.form, split.manifest["geometry"]):
+            stream = self._commit.manifest
+            committed_form = layout.form_of(stream["dim"], stream["dtype"])
+            if (committed_form, stream["geometry"]) != (self.form, split.manifest["geometry"]):
                 location = self._store.location(self.place.manifest)
                 do = "Choose another name for the stream, or replace it."
-                raise CacheError.at(location, expected=held_form, found=self.form, do=do)
-            self.foreign, by_array = foreign_shards(held, split.manifest), held["shards"]
+                raise CacheError.at(location, expected=committed_form, found=self.form, do=do)
+            self.foreign, by_array = foreign_shards(stream, split.manifest), stream["shards"]
             numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
             self.committed = {k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)}
-        # Without rows of tracks that were replaced or removed, there is nothing to carry over.
+        # Only rows of replaced or removed tracks can be carried over.
         self._has_replaced_rows = any(
             shard >= len(live) or not self.rows_record(shard) or live[shard] < len(self.rows(shard))
             for shard in self.committed
@@ -116,20 +116,22 @@ class StreamShards:
         self._index_lock = threading.Lock()
 
     def rows(self, shard: int) -> range:
-        """The split's rows that `stage` takes for a shard: without padding, with rows of replaced tracks."""
+        """The rows of a shard, all of which `stage` expects: without padding, with rows of replaced tracks."""
         return shard_rows(self.split.manifest, shard)
 
     def live(self, shard: int) -> NDArray[np.bool_]:
-        """(n,) whether each of the shard's `rows` belongs to a committed track. The others need no features."""
+        """(n,) whether each of the shard's `rows` belongs to a committed track. Other rows need no features."""
         rows = self.rows(shard)
         return np.asarray(track_of(self._tables, np.arange(rows.start, rows.stop)) >= 0)
 
     def rows_record(self, shard: int) -> str:
-        """Which rows a shard is of."""
+        """The identity of a shard's rows: `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
     def carried(self, keys: NDArray[np.uint64]) -> Carried:
-        """What the stream has already for rows with these keys, once tracks have been replaced: nothing before that.
+        """Find features that the stream has already for rows with these keys.
+
+        Nothing is found unless tracks have been replaced or removed since the stream was written.
 
         Args:
             keys: (n, 2) uint64.
@@ -159,26 +161,26 @@ class StreamShards:
         return mask, data, ok
 
     def checkpoint(self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys) -> None:
-        """Keep some rows of a shard that is not complete, durably, in place of its checkpoint before.
+        """Store some rows of an incomplete shard durably. Replaces the shard's last checkpoint.
 
         Args:
-            rows: (n,) within the shard.
-            data, ok, keys: of those rows, as for `StreamWriter.write`; bytes as an array of objects.
+            rows: (n,) indices within the shard.
+            data, ok, keys: these rows, as for `StreamWriter.write`; bytes as an array of objects.
         """
         self._put_checkpoint(shard, {"rows": rows, "ok": ok, "keys": keys, **checkpoints.joined(data)})
 
     def kept(self, shard: int, keys: Keys) -> Carried:
-        """What a checkpoint with the same plan has of a shard's rows, where their keys are these. As `carried`."""
+        """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns the same as `carried`."""
         spec, n = self.columns[self._stream], len(keys)
         data: Any = np.zeros((n, *spec.trailing), object if self._dtype == layout.BYTES else spec.dtype)
-        mask, ok, held = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
-        if "rows" in held:
-            rows, values = held["rows"], checkpoints.divided(held)
-            same = (rows < n) & (held["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
-            if values.dtype != object:  # what a shard refuses is computed again
+        mask, ok, saved = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
+        if "rows" in saved:
+            rows, values = saved["rows"], checkpoints.divided(saved)
+            same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
+            if values.dtype != object:  # a shard accepts finite values only: compute the others again
                 same &= np.isfinite(values).all(axis=1)
             mask[rows[same]] = True
-            data[rows[same]], ok[rows[same]] = values[same], held["ok"][same]
+            data[rows[same]], ok[rows[same]] = values[same], saved["ok"][same]
         return mask, data, ok
 
     def _put_checkpoint(self, shard: int, arrays: Mapping[str, NDArray[Any] | str]) -> None:
@@ -186,20 +188,20 @@ class StreamShards:
         self._store.put_small({self.place.checkpoint(shard): file}, self.place.writing)
 
     def _checkpoint(self, shard: int) -> dict[str, NDArray[Any]]:
-        """The arrays of a shard's checkpoint; {} where there is none with this plan."""
+        """Read the arrays of a shard's checkpoint; {} when there is none with this plan and form."""
         try:
-            held = checkpoints.unpack(self._store.read(self.place.checkpoint(shard))) or {}
+            saved = checkpoints.unpack(self._store.read(self.place.checkpoint(shard))) or {}
         except FileNotFoundError:
             return {}
-        fits = all(str(held.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
-        return held if fits else {}
+        fits = all(str(saved.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
+        return saved if fits else {}
 
     def stage(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
     ) -> Staged:
-        """Write one shard into the cache, durably, for a `StreamWriter` to accept. Arguments as for its `write`.
+        """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments as for its `write`.
 
-        Raises CacheError for a shard that has no rows, or is committed already, and for data that do not fit.
+        Raises CacheError for a shard that has no rows or is committed already, and for data of a wrong shape or value.
         """
         if shard not in self.live_shards or shard in self.committed:
             raise CacheError(f"{self.title(shard)}: is not pending")
@@ -219,7 +221,10 @@ class StreamShards:
     def checked(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
     ) -> Arrays:
-        """The arrays of a shard in their own types, fill values elsewhere. Raises CacheError as `stage` does."""
+        """Check a shard's data, and convert them to the stored arrays: stored types, fill values where a row has none.
+
+        Raises CacheError as `stage` does.
+        """
         n_rows, title = len(self.rows(shard)), self.title(shard)
         if isinstance(data, np.ndarray):
             data_form = str(data.shape)
@@ -267,7 +272,7 @@ class StreamShards:
         return arrays
 
     def put(self, arrays: Arrays, key: Callable[[str], str], temporary: Callable[[str], str]) -> dict[str, str]:
-        """Write the files of a shard's arrays, each under the key that it has by its name. Returns their records."""
+        """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of each file."""
         records = {}
         for name, spec in self.columns.items():
             geometry, array = spec.cut(self.geometry), arrays[name]
@@ -281,19 +286,20 @@ class StreamShards:
         return records
 
     def _key(self, name: str, shard: int) -> str:
-        """The key of a shard of an array, once it is accepted."""
+        """The key of an accepted shard of an array."""
         return layout.shard_key(self.place.array(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:
-        """A shard's name in messages."""
+        """The shard's name in error messages."""
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
 
 
 class KeyIndex:
-    """All keys of some of a stream's shards, by a 64-bit hash.
+    """Finds rows of a stream by their keys, with a sorted table of 64-bit hashes.
 
     Every `_SORTED_ROWS` rows are sorted and written to an unnamed temporary file, which is mapped: memory does not grow
-    with the stream. Where two keys share a hash (one pair in 10^19), only one is found; the other's row is computed.
+    with the stream. When two keys share a hash (one pair in 10^19), `find` returns only one;
+    the other is computed again.
     """
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
@@ -303,8 +309,8 @@ class KeyIndex:
         for shard in sorted(shards):
             rows = np.asarray(shard_rows(stream.commit.manifest, shard))
             keys = stream.read("_key", rows[:1], len(rows))[0]
-            held = (keys != NO_KEY).any(axis=1)
-            parts.append(np.stack([_hashed(keys[held]), rows[held].astype(np.uint64)]))
+            has_key = (keys != NO_KEY).any(axis=1)
+            parts.append(np.stack([_hashed(keys[has_key]), rows[has_key].astype(np.uint64)]))
             if sum(part.shape[1] for part in parts) >= _SORTED_ROWS:
                 self._sorted.append(self._mapped(_merged(parts)))
                 parts = []
@@ -314,32 +320,34 @@ class KeyIndex:
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """(n, 2) keys -> (n,) rows; -1 for keys that the stream does not have."""
         rows, hashes = np.full(len(keys), -1, np.int64), _hashed(keys)
-        for known, their_rows in self._sorted:
-            if len(known):
-                position = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-                hits = (known[position] == hashes) & (rows < 0)
-                rows[hits] = their_rows[position[hits]]
-        hits_of_all = np.flatnonzero(rows >= 0)
-        differs = (self.stream.read("_key", rows[hits_of_all]) != keys[hits_of_all, None]).any(axis=(1, 2))
-        rows[hits_of_all[differs]] = -1
+        for sorted_hashes, sorted_rows in self._sorted:
+            if len(sorted_hashes):
+                position = np.minimum(np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1)
+                hits = (sorted_hashes[position] == hashes) & (rows < 0)
+                rows[hits] = sorted_rows[position[hits]]
+        candidates = np.flatnonzero(rows >= 0)
+        differs = (self.stream.read("_key", rows[candidates]) != keys[candidates, None]).any(axis=(1, 2))
+        rows[candidates[differs]] = -1
         return rows
 
     def _mapped(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """The same in a mapped file without a name: it is gone with the map, or with the process."""
+        """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or the process."""
         place = self.stream.commit.place
-        folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None  # None: the system's own
+        folder = (
+            place.store.path(place.home) if isinstance(place.store, LocalStore) else None
+        )  # None: the system's temporary folder
         with tempfile.TemporaryFile(dir=folder) as file:
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 
 
 def _hashed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One 64-bit number for two: good for finding, not for telling keys apart."""
+    """(n, 2) keys -> (n,) 64-bit hashes. Different keys may share a hash: compare the keys, too."""
     mixed: NDArray[np.uint64] = (keys * _MIX).sum(axis=1, dtype=np.uint64)
     return mixed
 
 
 def _merged(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """(2, n) entries, sorted by hash. Stable: of equal keys, the earliest row is found."""
+    """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the earliest row."""
     entries = np.concatenate(parts, axis=1)
     return entries[:, np.argsort(entries[0], kind="stable")]

@@ -1,8 +1,8 @@
 """Features of a split's rows, added without touching the rest.  raw -> tracks -> [features] -> windows
 
-A stream is a few arrays (features, `_ok`, `_key`; of bytes `_at` too) and a manifest of its own, which names the shards
-of the split for which it has them. Shards never change, so a stream stays good for as long as its shards are; it may
-lag behind the tracks.
+A stream is a few arrays (features, `_ok`, `_key`; a stream of bytes also has `_at`) and a manifest of its own, which
+names the shards of the split that it covers. The rows of a shard never change: a new commit of the split leaves the
+stream valid, only incomplete until the new shards are extracted.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from cache.write.stream_shards import Staged, StreamShards
 class StreamWriter(StreamShards, Writer):
     """The one writer of a stream. Use as a context manager: write every pending shard, in any order, commit.
 
-    Leaving without `commit` leaves the old state in force; shards written by then are kept for the next writer with the
-    same `plan`, and removed by one with another. It is a `StreamShards` of the state that it began with.
+    Leaving without `commit` changes nothing that readers see. The next writer continues with the written shards when it
+    has the same `plan`, and removes them otherwise. As a `StreamShards`, it shows the state at entry or last commit.
 
     Args:
         root, split: a committed split of a cache.
         stream: name of the stream.
-        dim: numbers per row; 0 of bytes.
+        dim: numbers per row; 0 for bytes.
         dtype: "float16", "float32" or "bytes".
         plan: names everything that the numbers depend on.
         provenance: goes to the stream's `provenance.json`, with time, host and versions.
@@ -66,7 +66,7 @@ class StreamWriter(StreamShards, Writer):
 
     @property
     def pending(self) -> list[int]:
-        """Shards with committed rows that the stream does not have, without those of a killed writer with this plan."""
+        """Shards with committed rows that are not written yet, by this writer or a killed one with the same plan."""
         return [shard for shard in self.live_shards if shard not in self._records]
 
     def write(
@@ -74,28 +74,29 @@ class StreamWriter(StreamShards, Writer):
     ) -> None:
         """Write and journal the features of one pending shard. n is the number of its `rows`.
 
-        What is given for rows of no committed track is not kept, nor are features where `ok` is UNDECODABLE.
+        Rows of no committed track are not stored, nor are features where `ok` is UNDECODABLE.
 
         Args:
-            data: (n, dim), rounded to the stream's dtype; of a stream of bytes, n times `bytes`.
+            data: (n, dim), rounded to the stream's dtype; for a stream of bytes, n `bytes`.
             ok: (n,) COMPUTED (1, or True) where there are features, UNDECODABLE (0) where the picture could not be
-                decoded, UNDEFINED (2) where there was nothing to compute from: what `data` has is stored then, too. A
-                stream of bytes has no such rows.
+                decoded, UNDEFINED (2) where there was nothing to compute from: `data` is stored then, too. A stream of
+                bytes has no UNDEFINED rows.
             keys: (n, 2) uint64, a hash of all that the row's features depend on.
 
-        Raises CacheError for a shard that is not pending, for other shapes or types, for other flags, for features
-        that are not finite, or not within the dtype, where they are kept, and for bytes that do not fit into a shard.
+        Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, for stored features that
+        are not finite or exceed the dtype's range, and for bytes that do not fit into a shard.
         """
         self._require_pending(shard)
         arrays = self.checked(shard, data, ok, keys)
         self._lock.require()  # without it, this may be a shard that another writer has committed
         temporary = self.place.temporary
-        self._keep(shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary))
+        self._add_to_journal(shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary))
 
     def accept(self, staged: Staged) -> None:
-        """Take over and journal a shard that `StreamShards.stage` has written, in this process or in another.
+        """Rename and journal a shard that `StreamShards.stage` has written, in this process or in another.
 
-        Raises CacheError when it is not pending, of other rows than the split has there now, of another form, or gone.
+        Raises CacheError when the shard is not pending, when the split has other rows there now, when size or type of a
+        row differ, and when a file is missing.
         """
         self._require_pending(staged.shard)
         do = "Compute it again, with StreamShards opened again."
@@ -112,14 +113,16 @@ class StreamWriter(StreamShards, Writer):
         self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self._key(name, staged.shard))
-        self._keep(staged.shard, staged.records)
+        self._add_to_journal(staged.shard, staged.records)
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
-        """Make every shard written so far visible. A stream with shards still pending is committed as what it is.
+        """Commit every shard written so far. Shards may still be pending: the stream is then incomplete.
 
         Args:
-            entries: the caller's own part of the stream's manifest, under its own keys.
-            note: goes to `provenance.json` beside `provenance`: how it went, how long it took.
+            entries: the caller's own entries of the stream's manifest.
+            note: goes to `provenance.json` in addition to `provenance`, as how long it took.
+
+        Raises CacheError when a key is one of the manifest's own.
         """
         self._refuse(entries)
         extent = int(self.split.manifest["extent"])
@@ -127,7 +130,7 @@ class StreamWriter(StreamShards, Writer):
             f"{name}/zarr.json": layout.column_metadata(spec, extent, self.geometry)
             for name, spec in self.columns.items()
         }
-        # Which rows each shard is of, also where the split names it no longer: it may still be carried over.
+        # The identity of each shard's rows, also of shards that the split dropped: their features may be carried over.
         rows = {} if self._commit is None else dict(self._commit.manifest["rows"])
         new_shards = sorted(self._records.keys() - self.committed.keys())
         rows |= {str(shard): self.rows_record(shard) for shard in new_shards}
@@ -137,7 +140,7 @@ class StreamWriter(StreamShards, Writer):
             "dim": self._dim,
             "dtype": self._dtype,
             "extent": extent,
-            # With shards pending, the stream is not what belongs to any state of the split.
+            # "" while shards are pending: the stream does not match any state of the split.
             "split_digest": "" if self.pending else self.split_digest,
             "commits": self.split.manifest["commits"],
             "geometry": self.split.manifest["geometry"],
@@ -166,7 +169,7 @@ class StreamWriter(StreamShards, Writer):
             for name in self.columns:
                 remove_shards(self._store, self.place.array(name), keep=self.committed)
             self._journal.start(head)
-        for record in journal or ():  # a shard's rows never change: whatever was committed since, they are good
+        for record in journal or ():  # valid after any later commit of the split: a shard's rows never change
             shard, files = record["shard"], record["files"]
             if shard not in self.committed and record["rows"] == self.rows_record(shard):
                 keys = {self._key(name, shard): text for name, text in files.items()}
@@ -177,22 +180,22 @@ class StreamWriter(StreamShards, Writer):
             self._remove_temporary(layout.STAGED_SHARD, layout.TEMPORARY_SHARD, ".")
 
     def _accept_staged(self) -> None:
-        """Take over what a killed writer with this plan was about to accept."""
+        """Accept shards that were staged for a killed writer with the same plan."""
         for shard in self.pending:
-            if "staged" in (held := self._checkpoint(shard)):
-                with suppress(CacheError):  # it is computed again
-                    self.accept(Staged(**json.loads(str(held["staged"]))))
+            if "staged" in (saved := self._checkpoint(shard)):
+                with suppress(CacheError):  # the shard stays pending, and is computed again
+                    self.accept(Staged(**json.loads(str(saved["staged"]))))
 
-    def _remove_temporary(self, *begins: str) -> None:
-        names = [name for name in self._store.list_names(self.place.writing) if name.startswith(begins)]
+    def _remove_temporary(self, *prefixes: str) -> None:
+        names = [name for name in self._store.list_names(self.place.writing) if name.startswith(prefixes)]
         self._store.remove([f"{self.place.writing}/{name}" for name in names])
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.live_shards:
             raise CacheError(f"{self.title(shard)}: is not pending; pending are {self.pending[:5]}...")
 
-    def _keep(self, shard: int, records: Mapping[str, str]) -> None:
-        """Journal the records of a shard whose files are in place."""
+    def _add_to_journal(self, shard: int, records: Mapping[str, str]) -> None:
+        """Journal the records of a shard whose files have their final names, and delete its checkpoint."""
         self._journal.add({"shard": shard, "rows": self.rows_record(shard), "files": dict(records)})
         self._records[shard] = dict(records)
         self._store.remove([self.place.checkpoint(shard)])
