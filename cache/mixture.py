@@ -1,4 +1,4 @@
-"""Windows of several splits, mixed into batches by their step alone.  tracks -> features -> [windows] -> training
+"""Mix windows of several splits into batches.  tracks -> features -> [windows] -> training
 
 Which windows step k takes is arithmetic on the seed and k (`cache.draws`). So training goes on in the middle of a
 round, any process can make any step, and all make the same.
@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class MixturePart:
-    """What one part of every batch is made of."""
+    """One part of every batch: its splits, fields, weights, and number of windows."""
 
     name: str
     splits: Mapping[str, Split]  # open, by name
@@ -69,7 +69,7 @@ class MixturePart:
 
 
 class Pick(NamedTuple):
-    """The windows of one split in one part of a batch, and where streams have copies, of one of these."""
+    """The windows of one split (and one copy of its streams) in one part of a batch."""
 
     split: str
     starts: Ints  # (b,) first rows, ascending
@@ -114,7 +114,7 @@ class Mixture:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many windows each split gives, by part."""
+        """The number of windows of each split, by part."""
         return {part: {name: len(rows) for name, rows in splits.items()} for part, splits in self._starts.items()}
 
     def draw(self, step: int) -> dict[str, list[Pick]]:
@@ -170,7 +170,7 @@ class Mixture:
         return StreamRows({name: np.concatenate(first_rows) for name, first_rows in starts.items()}, self.seqlen)
 
     def _fields_of(self, part: MixturePart) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """What the fields of a part look like, from one window of each of its splits."""
+        """Shape and dtype of each field of a part, read from one window of each of its splits."""
         found: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
         first_window = {name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)}
         for split, copy in itertools.product(first_window, range(len(part.alternatives))):

@@ -86,7 +86,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
     @property
     def mixture(self) -> Mixture:
-        """What the batches are drawn from."""
+        """The mixture of windows that batches are drawn from."""
         if isinstance(self._mixture, bytes):
             self._mixture = pickle.loads(self._mixture)  # noqa: S301  our own bytes, of `__getstate__`
         assert isinstance(self._mixture, Mixture)
@@ -98,7 +98,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many windows each split gives, by part."""
+        """The number of windows of each split, by part."""
         return self.mixture.counts
 
     def load_features(
@@ -122,7 +122,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return self.at(step)
 
     def at(self, step: int) -> TrainingBatch:
-        """The batch of step `step`, from 0; steps after the last epoch are given, too."""
+        """Read the batch of step `step`, from 0. Steps after the last epoch are valid, too."""
         mixture = self.mixture
         picks = mixture.draw(step)
         sizes = {part: size for part, size in mixture.sizes.items() if part != "motion"}  # of windows of videos
@@ -145,7 +145,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return TrainingBatch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
     def _empty(self, n_windows: int) -> Arrays:
-        """Labels to fill: 0 where a part does not."""
+        """Allocate the labels of a batch: 0 where a part has none."""
         shape = (n_windows, self.mixture.seqlen)
         labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
         for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
@@ -163,7 +163,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
 
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
-    """What one part of every batch is made of, by the configuration."""
+    """One part of every batch, from the configuration."""
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
     extra = list(config.extra_streams.values()) if read else []
     extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]

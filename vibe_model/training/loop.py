@@ -47,7 +47,7 @@ class TrainingProgress:
 
 
 def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare) -> Path:
-    """Train, or resume that, or find it done. Returns the run's folder.
+    """Train, or resume training, unless the run is finished. Returns the run's folder.
 
     joined: this process's place among those that train together. prepare: of the open splits, raises for what cannot
     be trained on before anything is written, and returns what makes the run.
@@ -56,7 +56,7 @@ def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], pr
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
-    # Several processes decide together, below: they must come to one answer.
+    # Several processes decide together, below: they must reach the same decision.
     if runs.is_finished(folder) and launched_processes() == 1:
         return folder
     make = prepare(splits)
@@ -184,7 +184,7 @@ class TrainingLoop(ABC):
         self._notify(epoch, validation=validation)
 
     def _finish(self) -> None:
-        """The best epoch's results, written last: the mark of a finished run."""
+        """Write the best epoch's results, which mark a finished run."""
         state, best = self.trainer.state, self.folder / runs.BEST
         if state.best_epoch is None:
             raise TrainingDiverged(f"{self.folder}: no step had a finite loss. Look at the labels of the motion.")
@@ -200,7 +200,7 @@ class TrainingLoop(ABC):
         runs.write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
 
     def _save_last(self, curves: Curves) -> None:
-        """The whole state, by the process that leads."""
+        """Save the whole state, in the leading process."""
         if self.group.leads:
             curves.flush()  # first: a resumed run does not log again the steps before its state
             save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
@@ -224,7 +224,7 @@ class TrainingLoop(ABC):
 
 
 def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What last.pt holds. Raises CheckpointError for a damaged one, and for that of another run."""
+    """Read last.pt. Raises CheckpointError when it is damaged, or belongs to another run."""
     try:
         saved = read_checkpoint(last)
     except CheckpointError as error:
