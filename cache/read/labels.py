@@ -171,7 +171,7 @@ def in_crop(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: F
     """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is copied.
 
     The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) / (side * crop_scale).
-    Keypoints without confidence are 0.
+    Keypoints without confidence, or without a finite position, are 0.
     """
     side = bbox[..., 2:] * crop_scale.astype(np.float32)[:, None, None]
     known: Bools = np.greater(kp_2d[..., 2], 0)

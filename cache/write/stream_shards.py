@@ -61,7 +61,7 @@ class StreamShards:
         stream: name of the stream, which need not exist yet.
         dim: numbers per row; 0 of bytes.
         dtype: "float16", "float32" or "bytes".
-        plan: the `StreamWriter`'s, which continues from checkpoints with the same plan; "": write no checkpoints.
+        plan: the `StreamWriter`'s, which continues from checkpoints with the same plan; "": from none.
 
     Raises CacheError when the split does not exist, or the stream has another `dim` or `dtype`.
     """
