@@ -23,11 +23,11 @@ from cache.read.streams import OpenStream, StalenessCheck, open_column
 Array = NDArray[Any]
 
 
-class _DefaultStream(str):
+class _DefaultName(str):
     """The default of `stream`, which can be told from the same name passed by the caller."""
 
 
-USUAL: Final = _DefaultStream("resnet50")
+USUAL: Final = _DefaultName("resnet50")
 
 
 class StreamFields(NamedTuple):
@@ -47,7 +47,7 @@ class StreamFields(NamedTuple):
             return cls({} if stream is None else {"features": stream}, {}, {})
         if streams is None or isinstance(streams, str):
             raise TypeError(f"streams must be a sequence of names, also for history; found {streams!r}")
-        if not (stream is None or isinstance(stream, _DefaultStream)):
+        if not (stream is None or isinstance(stream, _DefaultName)):
             raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
         if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
             raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
@@ -229,7 +229,7 @@ class OpenSplit:
 
         `unused`: no field of the stream is read. The stream need not exist then, unless the caller has named it.
         """
-        if stream is None or (unused and isinstance(stream, _DefaultStream) and not self._has_usual_stream):
+        if stream is None or (unused and isinstance(stream, _DefaultName) and not self._has_usual_stream):
             return None
         policy = self.stream(stream).crop
         if policy.follows_box:
