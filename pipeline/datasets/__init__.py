@@ -13,7 +13,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "installed", "names"]
+__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
