@@ -156,7 +156,7 @@ def pipeline_commands(work: Path) -> list[Command]:
     for folder, what in ((raw, ""), (changed, " of changes")):
         place = ["penn_action", "train", "--raw", str(folder)]
         for verb, options in (
-            ("convert", ["--workers", "2"]),
+            ("convert", ["--workers", "2", "--drop-removed"]),
             ("extract", ["--precision", "exact", "--device", "cpu"]),
         ):
             arguments = ["-m", "pipeline", verb, *place, *options, "--cache"]
