@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 
 class _DefaultName(str):
-    """The default of `stream`, which can be told from the same name passed by the caller."""
+    """The default of `stream`, distinct from the same name passed by the caller."""
 
 
 USUAL: Final = _DefaultName("resnet50")

@@ -265,7 +265,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.state.there)
     @rule()
     def open(self) -> None:
-        """A reader that stays open reads what it was opened with, or is told that it has been replaced."""
+        """A reader that stays open reads what it was opened with, or raises that it has been replaced."""
         self.opened = [*self.opened[-1:], (cache.open(self.root)[SPLIT], self.state)]
 
     def _held_are_true(self) -> None:

@@ -137,7 +137,7 @@ def a_new_name(terminal: Terminal) -> None:
 
 
 def gone_and_back(terminal: Terminal) -> None:
-    """A clip goes away: nothing of it does, until told."""
+    """A clip goes away: its rows stay until they are dropped."""
     types = terminal.types
     clips = terminal.folder / "clips"
     folder = terminal.folder

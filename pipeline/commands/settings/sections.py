@@ -100,7 +100,7 @@ class SectionValues(NamedTuple):
 
     section: str
     values: Mapping[str, Any]  # by key
-    unset: Mapping[str, Any]  # likewise: what they would be if nobody set them
+    unset: Mapping[str, Any]  # likewise: their values where they are not set
 
 
 class Declared(NamedTuple):
