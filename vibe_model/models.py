@@ -44,7 +44,7 @@ class Training:
             if "__dataclass_fields__" in vars(of_config) and not is_pydantic_dataclass(of_config):
                 raise ConfigError(
                     f"config: expected a pydantic dataclass, found {of_config.__name__} of the standard library, whose "
-                    "values nobody would check: write `from pydantic.dataclasses import dataclass`"
+                    "values would not be checked: write `from pydantic.dataclasses import dataclass`"
                 )
 
     @property
