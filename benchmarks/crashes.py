@@ -145,13 +145,18 @@ def pipeline_commands(work: Path) -> list[Command]:
     """First conversion, extraction, and both again once raw videos have changed."""
     from pipeline import synthetic  # here: the processes of the tiny runs start in no time without it
 
-    raw = work / "raw/penn_action"
-    synthetic.write_dataset("penn_action", raw, n_videos=3, n_frames=8)
-    changed = Path(shutil.copytree(raw, work / "changed/penn_action"))
-    labels = sorted(path.stem for path in (changed / "labels").glob("*.mat"))
-    (changed / "labels" / f"{labels[0]}.mat").unlink()
-    shutil.rmtree(changed / "frames" / labels[0])
-    max((changed / "frames" / labels[1]).glob("*.jpg")).unlink()
+    changed = work / "changed/penn_action"
+    synthetic.write_dataset("penn_action", changed, n_videos=5, n_frames=8)
+    raw = Path(shutil.copytree(changed, work / "raw/penn_action"))
+    train = sorted(path.stem for path in (raw / "labels").glob("*.mat"))[::2]
+    gone, recomputed, shorter, _, new = train
+    for folder, name in ((changed, gone), (raw, new)):
+        (folder / "labels" / f"{name}.mat").unlink()
+        shutil.rmtree(folder / "frames" / name)
+    max((changed / "frames" / shorter).glob("*.jpg")).unlink()
+    picture, other = sorted((changed / "frames" / recomputed).glob("*.jpg"))[:2]
+    picture.unlink()  # so that its folder has another time
+    shutil.copyfile(other, picture)
     jobs = []
     for folder, what in ((raw, ""), (changed, " of changes")):
         place = ["penn_action", "train", "--raw", str(folder)]
