@@ -7,47 +7,76 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import cache
 from pipeline.cli import command_line
-from pipeline.commands import (
-    accept,
-    config,
-    convert,
-    copy,
-    detect,
-    doctor,
-    extract,
-    gc,
-    init,
-    leaks,
-    plan,
-    show,
-    status,
-    synthesize,
-    verify,
-)
-from pipeline.commands.databases import export, import_
-from pipeline.commands.settings.commands import complete
+from pipeline.cli.command_line import CommandEntry
 from pipeline.errors import PipelineError
 
-COMMANDS: Final[Mapping[str, command_line.Command]] = {
-    "init": init,
-    "config": config,
-    "doctor": doctor,
-    "synthesize": synthesize,
-    "detect": detect,
-    "plan": plan,
-    "accept": accept,
-    "convert": convert,
-    "extract": extract,
-    "export": export,
-    "import": import_,
-    "show": show,
-    "verify": verify,
-    "status": status,
-    "leaks": leaks,
-    "gc": gc,
-    "copy": copy,
+COMMANDS: Final[Mapping[str, CommandEntry]] = {
+    "init": CommandEntry(
+        "pipeline.commands.init",
+        "Write a luigi.cfg: for the demo data, or with --real for downloads of your own.",
+    ),
+    "config": CommandEntry("pipeline.commands.config", "The settings that differ from the defaults; or all of them."),
+    "doctor": CommandEntry(
+        "pipeline.commands.doctor",
+        "Examine the raw folders: what is found, what is missing, what to do. Exit code 1 when something is missing.",
+    ),
+    "synthesize": CommandEntry(
+        "pipeline.commands.synthesize",
+        "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
+    ),
+    "detect": CommandEntry(
+        "pipeline.commands.detect",
+        "Find people and their keypoints in every frame of a folder of clips.",
+    ),
+    "plan": CommandEntry(
+        "pipeline.commands.plan",
+        "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one "
+        "split with --raw and --cache. Training is not included.",
+    ),
+    "accept": CommandEntry(
+        "pipeline.commands.accept",
+        "Accept that what `plan` shows as different of a split's stream, as another file of the same "
+        "weights, does not matter: the reason is recorded, nothing is extracted again.",
+    ),
+    "convert": CommandEntry(
+        "pipeline.commands.convert",
+        "Convert one split of a raw dataset into committed rows of the cache.",
+    ),
+    "extract": CommandEntry("pipeline.commands.extract", "Compute feature streams for the rows that lack them."),
+    "export": CommandEntry(
+        "pipeline.commands.databases.export",
+        "Write one split as the database file that VIBE's and TCMR's code reads.",
+    ),
+    "import": CommandEntry(
+        "pipeline.commands.databases.import_",
+        "Make a split, with its features, from a database file of VIBE's or TCMR's scripts.",
+    ),
+    "show": CommandEntry(
+        "pipeline.commands.show",
+        "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files.",
+    ),
+    "verify": CommandEntry(
+        "pipeline.commands.verify",
+        "Check every byte of a cache against its manifests; exit code 1 when something is damaged.",
+    ),
+    "status": CommandEntry(
+        "pipeline.commands.status",
+        "Show what is in a cache: videos, tracks, frames kept and dropped, streams.",
+    ),
+    "leaks": CommandEntry(
+        "pipeline.commands.leaks",
+        "Show which people, recordings and pictures training splits (called train) share with all others; "
+        "exit code 1 when they share any.",
+    ),
+    "gc": CommandEntry(
+        "pipeline.commands.gc",
+        "Remove the files that killed runs and replaced data left, and that no manifest refers to.",
+    ),
+    "copy": CommandEntry(
+        "pipeline.commands.copy",
+        "Copy splits and their streams into another cache, without the rows of replaced and removed videos.",
+    ),
 }
 SEE: Final = (
     "With a trained model: python -m tasks --help (predict, evaluate, report). All at once, by luigi.cfg: make help."
@@ -60,9 +89,23 @@ def parser() -> argparse.ArgumentParser:
     return command_line.parser_of(COMMANDS, "python -m pipeline", description, SEE, complete=complete)
 
 
+def complete(args: argparse.Namespace) -> None:
+    """As `pipeline.commands.settings.commands.complete`, which --help does not wait for."""
+    from pipeline.commands.settings import commands
+
+    commands.complete(args)
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Those whose messages are meant for users."""
+    import cache
+
+    return PipelineError, cache.CacheError, OSError
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
-    return command_line.run(parser, argv, (PipelineError, cache.CacheError, OSError), "pipeline")
+    return command_line.run(parser, argv, user_errors, "pipeline")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def _check_settings(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
-    return command_line.run(parser, argv, USER_ERRORS, "tasks")
+    return command_line.run(parser, argv, lambda: USER_ERRORS, "tasks")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
@@ -31,13 +32,18 @@ class Command(Protocol):
     luigi.cfg that it reads besides those of its options, None for all that is not training's.
     """
 
-    HELP: str
-
     def options(self, sub: argparse.ArgumentParser, /) -> None:
         """Add the command's arguments to its parser."""
 
     def run(self, args: argparse.Namespace, /) -> int:
         """Do it, print the results, and return the exit code."""
+
+
+class CommandEntry(NamedTuple):
+    """A command that is imported when it is used."""
+
+    module: str
+    help: str
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,8 +53,37 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
 
 
+class _CommandParser(_Parser):
+    """Of one command, whose module is imported when arguments are parsed or help is printed: others take their time."""
+
+    def __init__(self, *, module: str, complete: Callable[[argparse.Namespace], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._module, self._complete = module, complete
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As argparse's."""
+        self._load()
+        return super().parse_known_args(*args, **kwargs)
+
+    def format_help(self) -> str:
+        """As argparse's."""
+        self._load()
+        return super().format_help()
+
+    def _load(self) -> None:
+        module, self._module = self._module, ""
+        if not module:
+            return
+        command: Command = importlib.import_module(module)
+        of_command = {name: getattr(command, name, None) for name in ("kept", "reads")}
+        self.set_defaults(run=command.run, complete=self._complete, **of_command)
+        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        command.options(self)
+        set_option(self)
+
+
 def parser_of(
-    commands: Mapping[str, Command],
+    commands: Mapping[str, CommandEntry],
     prog: str,
     description: str,
     see: str = "",
@@ -62,26 +97,21 @@ def parser_of(
     """
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    known = top.add_subparsers(dest="command", required=True)
-    for name, command in commands.items():
-        sub = known.add_parser(name, help=command.HELP, description=command.HELP, epilog=EXIT_CODES)
-        of_command = {name: getattr(command, name, None) for name in ("kept", "reads")}
-        sub.set_defaults(run=command.run, complete=complete, **of_command)
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        command.options(sub)
-        set_option(sub)
+    known = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
+    for name, (module, help_) in commands.items():
+        known.add_parser(name, help=help_, description=help_, epilog=EXIT_CODES, module=module, complete=complete)
     return top
 
 
 def run(
     parser: Callable[[], argparse.ArgumentParser],
     argv: Sequence[str] | None,
-    expected: tuple[type[Exception], ...],
+    user_errors: Callable[[], tuple[type[Exception], ...]],
     module: str,
 ) -> int:
     """One command of a command line, and its exit code: see EXIT_CODES.
 
-    expected: errors whose messages are meant for users; any other is reported as a defect of this program.
+    user_errors: returns those whose messages are meant for users; others are reported as defects of this program.
     """
     show_any_symbol()
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -103,7 +133,7 @@ def run(
             if "--debug" in arguments:
                 traceback.print_exc()
             message = f"{type(error).__name__}: {error}. This is a defect of the program: --debug shows where it is."
-            if isinstance(error, expected):
+            if isinstance(error, user_errors()):
                 places = (getattr(args, key, None) for key in ("cache", "out"))
                 message = text.error_text(error, [place for place in places if place is not None])
             err.print(f"{ERROR} {plain(message)}")

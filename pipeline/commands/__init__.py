@@ -1,1 +1,1 @@
-"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`."""
+"""The commands of `python -m pipeline`: a file each, with `options(parser)` and `run(args) -> exit code`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Final
 
 import cache
 from pipeline.cli.options import json_option
@@ -18,11 +17,6 @@ from pipeline.conversion.identity import accepted
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
-
-HELP: Final = (
-    "Accept that what `plan` shows as different of a split's stream, as another file of the same weights, does not "
-    "matter: the reason is recorded, nothing is extracted again."
-)
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -20,7 +20,6 @@ from pipeline.commands.settings.targets import absent, by_settings
 from pipeline.errors import ConfigError
 
 REQUIRED: Final = "(required)"
-HELP: Final = "The settings that differ from the defaults; or all of them."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

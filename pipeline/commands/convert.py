@@ -22,7 +22,6 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import NOT_NOW, reason
 
-HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 REMOVED: Final = "convert.removed"
 kept = shards_kept
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
 
 import cache
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
@@ -12,8 +11,6 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.commands.settings.arguments import CACHE, cache_option, chosen, splits_argument
 from pipeline.errors import PipelineError
-
-HELP: Final = "Copy splits and their streams into another cache, without the rows of replaced and removed videos."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

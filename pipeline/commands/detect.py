@@ -22,7 +22,6 @@ from pipeline.detect.clips import pictures_in
 from pipeline.detect.run import DetectionResources, detect_planned
 from pipeline.files.raw.stand_in import is_stand_in
 
-HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
 TAKES: Final = [field.name for field in fields(DetectionResources)]  # settings that are options, too
 KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"
 

@@ -22,9 +22,6 @@ from pipeline.commands.settings.sections import Settings, load
 from pipeline.errors import PipelineError
 from pipeline.files.raw import listing
 
-HELP: Final = (
-    "Examine the raw folders: what is found, what is missing, what to do. Exit code 1 when something is missing."
-)
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
 TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of what is missing, and need not be got
 MARKS: Final = {

@@ -29,7 +29,6 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS, WeightsSpec
 
-HELP: Final = "Compute feature streams for the rows that lack them."
 TAKES: Final = [field.name for field in fields(Resources)]  # settings that are options, too
 QUALITY: Final = "quality=95"  # an example of an option
 KEPT: Final = "computed rows are kept; the same command continues from there"

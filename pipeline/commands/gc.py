@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
 
 import cache
 from pipeline.cli.console import DOUBT, size
@@ -11,8 +10,6 @@ from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import count
 from pipeline.commands.settings.arguments import cache_option
-
-HELP: Final = "Remove the files that killed runs and replaced data left, and that no manifest refers to."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

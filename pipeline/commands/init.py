@@ -15,7 +15,6 @@ from pipeline import datasets
 from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 
-HELP: Final = "Write a luigi.cfg: for the demo data, or with --real for downloads of your own."
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
 JOB_TEMPLATE: Final = TEMPLATE.with_name("job.sh")
 ABOUT_REAL: Final = """\

@@ -6,7 +6,6 @@ import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import cache
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err
@@ -23,11 +22,6 @@ from pipeline.commands.maintenance.leaks import (
 )
 from pipeline.commands.settings.arguments import cache_option
 from pipeline.errors import PipelineError
-
-HELP: Final = (
-    "Show which people, recordings and pictures training splits (called train) share with all others; exit code 1 "
-    "when they share any."
-)
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import cache
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, plain, size
@@ -37,11 +37,6 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.files.raw.changes import what_differs
 from pipeline.files.raw.stand_in import is_stand_in
-
-HELP: Final = (
-    "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with "
-    "--raw and --cache. Training is not included."
-)
 
 
 def options(sub: argparse.ArgumentParser) -> None:

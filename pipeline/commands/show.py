@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
 
 import cache
 from pipeline import datasets
@@ -18,8 +17,6 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.exchange import show
 from pipeline.files.raw.stand_in import is_stand_in
-
-HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

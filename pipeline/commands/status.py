@@ -27,8 +27,6 @@ from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.reasons import reason
 
-HELP: Final = "Show what is in a cache: videos, tracks, frames kept and dropped, streams."
-
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
 
 

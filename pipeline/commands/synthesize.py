@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
 
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.options import cores, whole, workers_option
 from pipeline.cli.progress import bar
-
-HELP: Final = "Write demo data: small synthetic datasets in the official layouts, and a demo body."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

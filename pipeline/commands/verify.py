@@ -23,8 +23,6 @@ from pipeline.commands.settings.arguments import cache_option, chosen, joined
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
 
-HELP: Final = "Check every byte of a cache against its manifests; exit code 1 when something is damaged."
-
 MOST_ROWS: Final = 20  # that are named on the terminal
 
 

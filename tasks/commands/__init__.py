@@ -1,16 +1,27 @@
-"""The commands of `python -m tasks`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`."""
+"""The commands of `python -m tasks`: a file each, with `options(parser)` and `run(args) -> exit code`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.cli.command_line import Command
-from tasks.commands import evaluate, predict, report, train
+from pipeline.cli.command_line import CommandEntry
 
-COMMANDS: Final[Mapping[str, Command]] = {
-    "evaluate": evaluate,
-    "predict": predict,
-    "report": report,
-    "train": train,
+COMMANDS: Final[Mapping[str, CommandEntry]] = {
+    "evaluate": CommandEntry(
+        "tasks.commands.evaluate",
+        "Evaluate a checkpoint on splits of the cache, by all protocols, beside the published figures.",
+    ),
+    "predict": CommandEntry(
+        "tasks.commands.predict",
+        "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies.",
+    ),
+    "report": CommandEntry(
+        "tasks.commands.report",
+        "Write one page about the data, training and results that are there now; nothing is converted or trained.",
+    ),
+    "train": CommandEntry(
+        "tasks.commands.train",
+        "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one.",
+    ),
 }

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.prediction.trained import Trained
 
-HELP: Final = "Evaluate a checkpoint on splits of the cache, by all protocols, beside the published figures."
 WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
 NOTE: Final = "figures of papers are beside the protocol that they are by; by hmmr, means are over tracks"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import cache
 from pipeline.cli import console
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from tasks.prediction.job import PredictionJob
     from tasks.prediction.sources import ClipsToPredict
     from vibe_model.prediction.trained import Trained
-
-HELP: Final = (
-    "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies."
-)
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from pipeline.cli import console
 from pipeline.cli.progress import bar
@@ -13,8 +12,6 @@ from pipeline.commands.show import check_page
 from pipeline.errors import PipelineError
 from tasks import report
 from tasks.terminal import say
-
-HELP: Final = "Write one page about the data, training and results that are there now; nothing is converted or trained."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Final
 
 from pipeline.cli import console
 from pipeline.cli.progress import bar
@@ -18,8 +17,6 @@ from tasks.terminal import fact, shortened, warn
 from tasks.training import model_config
 from vibe_model import models
 from vibe_model.sections import model_settings, not_small
-
-HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one."
 
 
 def options(sub: argparse.ArgumentParser) -> None:

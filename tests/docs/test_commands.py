@@ -134,7 +134,10 @@ def of_script(words: list[str]) -> str:
 def choices(module: str) -> Mapping[str, argparse.ArgumentParser]:
     """The commands of `python -m` a module."""
     parser: Any = PARSERS[module]()
-    return next(action.choices for action in parser._actions if action.choices)
+    known: Mapping[str, argparse.ArgumentParser] = next(action.choices for action in parser._actions if action.choices)
+    for command in known.values():
+        command.format_help()  # which imports it
+    return known
 
 
 def of_parser(module: str, words: list[str], *, whole: bool) -> str:

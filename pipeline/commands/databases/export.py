@@ -11,7 +11,6 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.settings.arguments import split_options
 
-HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
 FORMATS: Final = ("vibe",)
 
 

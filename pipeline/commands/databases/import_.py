@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
 
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
@@ -13,8 +12,6 @@ from pipeline.commands.convert import accounting_lines
 from pipeline.commands.databases.export import FORMATS
 from pipeline.commands.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
-
-HELP: Final = "Make a split, with its features, from a database file of VIBE's or TCMR's scripts."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
