@@ -54,7 +54,8 @@ from torchvision.models.detection import KeypointRCNN
 import cache
 from pipeline import crops, homography
 from pipeline.detect import get, rcnn
-from pipeline.detect.run import DetectionResources, detect_clips
+from pipeline.detect.base import DetectionResources
+from pipeline.detect.run import detect_clips
 from pipeline.features import networks
 from pipeline.features.extract import extract
 from pipeline.features.networks import backbones

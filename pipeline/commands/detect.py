@@ -17,9 +17,9 @@ from pipeline.commands.settings import sections
 from pipeline.commands.settings.commands import from_settings, setting_options
 from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
 from pipeline.commands.settings.targets import NOTHING
-from pipeline.detect.base import Detector
+from pipeline.detect.base import DetectionResources, Detector
 from pipeline.detect.clips import pictures_in
-from pipeline.detect.run import DetectionResources, detect_planned
+from pipeline.detect.run import detect_planned
 from pipeline.files.raw.stand_in import is_stand_in
 
 TAKES: Final = [field.name for field in fields(DetectionResources)]  # settings that are options, too

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
 
+from pipeline.cli.options import cores
 from pipeline.files.pixels.frames import Image
+from pipeline.processes import TIMEOUT
+from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 
 class People(NamedTuple):
@@ -58,3 +63,28 @@ class Detector(ABC):
     @abstractmethod
     def load(self, device: str) -> Detect:
         """The function that detects. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what loading does."""
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class DetectionResources:
+    """The resources of a detection: keys of [detect], whose model inherits from this one. None changes a result."""
+
+    device: DeviceName = "auto"
+    devices: DeviceNames = None  # in the place of `device`
+    batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
+    workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
+    timeout: Annotated[PositiveFloat, Field(description="seconds without progress after which a clip is given up")] = (
+        TIMEOUT
+    )
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The devices with a process each; (): the calling process detects. Raises ConfigError."""
+        return device_names(self.devices or "", self.device)
+
+    def on(self, device: str) -> DetectionResources:
+        """Return the resources of one device's process, with its share of the cores; all resources for ""."""
+        if not device:
+            return self
+        workers = max(1, cores(self.workers) // len(self.processes))
+        return replace(self, device=device, workers=workers, devices=None)

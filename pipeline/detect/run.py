@@ -15,13 +15,11 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat
-from pydantic.dataclasses import dataclass as validated
 
 from cache.storage.atomic import WriterLock
 from pipeline import cluster
@@ -30,7 +28,7 @@ from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, count
 from pipeline.detect import load
-from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect.base import Detect, DetectionResources, Detector, People
 from pipeline.detect.decoders import DecodedBatch, Decoders
 from pipeline.detect.files import PARTS, ClipFiles, note_speed, people_text
 from pipeline.detect.plan import DetectionPlan, plan_detection
@@ -38,8 +36,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
-from pipeline.processes import TIMEOUT
-from pipeline.processes.devices import DeviceName, DeviceNames, Devices, device_names
+from pipeline.processes.devices import Devices
 
 MOST_CLIPS: Final = 16  # in a task
 WAITING: Final = 4  # batches of pictures of several sizes that may wait until there are enough of one size
@@ -92,31 +89,6 @@ class DetectionReport:
         """For --json."""
         rate = round(self.frames / max(self.seconds, 1e-3), 2) if self.frames else 0.0
         return asdict(self) | {"frames_a_second": rate, "bottleneck": self.bottleneck if self.frames else ""}
-
-
-@validated(frozen=True, config={"extra": "forbid"})
-class DetectionResources:
-    """The resources of a detection: keys of [detect], whose model inherits from this one. None changes a result."""
-
-    device: DeviceName = "auto"
-    devices: DeviceNames = None  # in the place of `device`
-    batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
-    workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
-    timeout: Annotated[PositiveFloat, Field(description="seconds without progress after which a clip is given up")] = (
-        TIMEOUT
-    )
-
-    @property
-    def processes(self) -> tuple[str, ...]:
-        """The devices with a process each; (): the calling process detects. Raises ConfigError."""
-        return device_names(self.devices or "", self.device)
-
-    def on(self, device: str) -> DetectionResources:
-        """Return the resources of one device's process, with its share of the cores; all resources for ""."""
-        if not device:
-            return self
-        workers = max(1, cores(self.workers) // len(self.processes))
-        return replace(self, device=device, workers=workers, devices=None)
 
 
 def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:

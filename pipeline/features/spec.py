@@ -19,7 +19,7 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 
-@validated(frozen=True, config={"extra": "forbid"})
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class Resources:
     """The resources of an extraction on this machine: keys of [features], whose model inherits from this one."""
 

@@ -23,10 +23,10 @@ import numpy as np
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.datasets.videos import FOLDERS, OwnVideos
-from pipeline.detect.base import Detector
+from pipeline.detect.base import DetectionResources, Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.run import DetectionReport, DetectionResources, detect_clips
+from pipeline.detect.run import DetectionReport, detect_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.stand_in import MARKER, is_stand_in

@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     of_keypoints: bool = False  # is it computed from the 2D keypoints, which may be projections of the truth?
 
 
-@dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False})
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False, "defer_build": True})
 class RunConfig:
     """The settings of every training; its subclasses are those of one model's.
 

@@ -12,10 +12,10 @@ from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from cache import Root
-from pipeline.detect.run import DetectionResources
+from pipeline.detect.base import DetectionResources
 from pipeline.features.spec import Resources
 
-FROZEN: Final[Any] = {"extra": "forbid"}
+FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built where a command reads it: that takes a ms each
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -19,8 +19,9 @@ from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import cluster, detect
+from pipeline.detect.base import DetectionResources
 from pipeline.detect.plan import plan_detection
-from pipeline.detect.run import DetectionResources, detect_planned
+from pipeline.detect.run import detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together

@@ -16,10 +16,10 @@ import pytest
 
 from cache import CacheError
 from pipeline.__main__ import main
-from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect.base import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import clips_in
 from pipeline.detect.files import PROVENANCE
-from pipeline.detect.run import DetectionReport, DetectionResources, detect_clips
+from pipeline.detect.run import DetectionReport, detect_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.labels.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
