@@ -6,7 +6,8 @@ raw -> tracks -> features -> windows -> training: the pipeline writes it, the mo
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.fingerprint import fingerprint
-from cache.format.layout import COLUMNS, COMPUTED, ROWS_PER_CHUNK, ROWS_PER_SHARD, UNDECODABLE, UNDEFINED
+from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
+from cache.format.layout import COLUMNS, COMPUTED, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, UNDECODABLE, UNDEFINED
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at
@@ -23,6 +24,7 @@ from cache.write.stream_writer import StreamWriter
 __all__ = [
     "COLUMNS",
     "COMPUTED",
+    "GENDERS",
     "ROWS_PER_CHUNK",
     "ROWS_PER_SHARD",
     "UNDECODABLE",
@@ -33,8 +35,10 @@ __all__ = [
     "Copied",
     "CropPolicy",
     "Damage",
+    "ExtraColumn",
     "FeatureCache",
     "Jitter",
+    "Mirror",
     "MissingSplit",
     "Repaired",
     "Root",
@@ -50,6 +54,7 @@ __all__ = [
     "check_track",
     "copy_split",
     "delete_stream",
+    "find_mirrors_by",
     "fingerprint",
     "gc",
     "invalidate",

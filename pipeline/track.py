@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -62,6 +62,7 @@ class Track:
     crop_scale: float = CROP_SCALE
     intrinsics: Floats | None = None  # (3, 3) px, where known
     frames: FrameSource | None = None  # where the pixels are; None without pictures
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # `Dataset.extra_columns`: (T, ...), or the track's
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:

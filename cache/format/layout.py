@@ -27,6 +27,7 @@ UNDECODABLE: Final = 0  # no value: the row's picture could not be decoded
 COMPUTED: Final = 1
 UNDEFINED: Final = 2  # a value that the stream defines, as zeros: there was nothing to compute it from
 HAS_VALUE: Final = (COMPUTED, UNDEFINED)
+GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch has their numbers, from 0
 STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # suffixes of a stream's name: `_at` only for bytes
 
 MANIFEST: Final = "manifest.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.fingerprint import canonical
+from cache.format.extra import ExtraColumn
 from cache.format.tables import TABLES, TEXTS, Tables, decode_text, decode_texts, encode_texts
 
 _R = TypeVar("_R")
@@ -37,6 +38,8 @@ class WrittenTrack(Protocol):
     def intrinsics(self) -> NDArray[Any] | None: ...
     @property
     def columns(self) -> Mapping[str, NDArray[Any]]: ...
+    @property
+    def extra(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -51,12 +54,17 @@ class TrackRows:
     gender: str = "neutral"
     intrinsics: NDArray[Any] | None = None  # (3, 3) px
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
+    extra: Mapping[str, NDArray[Any]] = field(
+        default_factory=dict
+    )  # of a declared column: (T, *shape), or of the track
 
     @classmethod
-    def of(cls, track: TrackRecord, columns: Mapping[str, NDArray[Any]]) -> TrackRows:
+    def of(
+        cls, track: TrackRecord, columns: Mapping[str, NDArray[Any]], extra: Mapping[str, NDArray[Any]] | None = None
+    ) -> TrackRows:
         """These columns of a committed track."""
-        names = [column.name for column in fields(cls) if column.name != "columns"]
-        return cls(**{name: getattr(track, name) for name in names}, columns=columns)
+        names = [column.name for column in fields(cls) if column.name not in ("columns", "extra")]
+        return cls(**{name: getattr(track, name) for name in names}, columns=columns, extra=extra or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +93,14 @@ class _TrackFields(NamedTuple):
 class TrackRecord(_TrackFields):
     """One committed track: rows [start, stop) of its split.
 
-    As a tuple it is (name, video, start, stop, fps, step, crop_scale), which compares; `gender` and `intrinsics`
-    ((3, 3) float64 px, or None where not known) come beside it, since an array in a tuple does not compare.
+    As a tuple it is (name, video, start, stop, fps, step, crop_scale), which compares; `gender`, `intrinsics` ((3, 3)
+    float64 px, or None where not known) and `extra` (what its dataset's own columns of tracks hold, by name) come
+    beside it, since an array in a tuple does not compare.
     """
 
     gender: str
     intrinsics: NDArray[np.float64] | None
+    extra: Mapping[str, NDArray[Any]]
 
 
 class _Table(Sequence[_R], ABC):
@@ -123,6 +133,9 @@ class TrackTable(_Table[TrackRecord]):
         self.fps: NDArray[np.float64] = tables["track_fps"]  # (N,) frames a second of the video, NaN where not known
         self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]  # (N,) crop side / box side
         self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
+        extra = [name for name in tables if name.startswith("track_") and name not in {*TABLES, *TEXTS}]
+        self.extra = {name.removeprefix("track_"): tables[name] for name in extra}
+        """Columns of tracks that the dataset's reader brings, by name: (N, ...)."""
 
     def __len__(self) -> int:
         return len(self.tables["track_start"])
@@ -141,6 +154,7 @@ class TrackTable(_Table[TrackRecord]):
         )
         record.gender = decode_text(tables["track_gender"][number])
         record.intrinsics = None if np.isnan(intrinsics).all() else intrinsics.copy()
+        record.extra = {name: values[number].copy() for name, values in self.extra.items()}
         return record
 
     @property
@@ -213,8 +227,11 @@ def find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tupl
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-def video_record(entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int) -> dict[str, Any]:
+def video_record(
+    entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int, extra: Collection[ExtraColumn] = ()
+) -> dict[str, Any]:
     """What the journal and the tables keep of a video whose tracks take the rows from `start` on. JSON holds it."""
+    of_tracks = [column.name for column in extra if column.per == "track"]
     rows, stop = [], start
     for track in tracks:
         frame_index = np.asarray(track.columns["frame_index"])
@@ -231,6 +248,7 @@ def video_record(entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int) 
                 "gender": track.gender,
                 "intrinsics": None if track.intrinsics is None else np.asarray(track.intrinsics, np.float64).tolist(),
                 "runs": runs,
+                **{f"track_{name}": track.extra[name].tolist() for name in of_tracks if name in track.extra},
             }
         )
     texts = {key: getattr(entry, key) for key in ("name", "source", "pixels", "fingerprint")}
@@ -238,8 +256,8 @@ def video_record(entry: VideoEntry, tracks: Sequence[WrittenTrack], start: int) 
     return {**texts, **sizes, "account": json.loads(canonical(dict(entry.account))), "tracks": rows, "stop": stop}
 
 
-def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
-    """The tables of videos that `video_record` has described."""
+def tables_of(videos: Sequence[Mapping[str, Any]], extra: Collection[ExtraColumn] = ()) -> Tables:
+    """The tables of videos that `video_record` has described, with those of a dataset's own columns of tracks."""
     tracks = [track for video in videos for track in video["tracks"]]
     accounts = [canonical(video["account"]) for video in videos]
     runs = [run for track in tracks for run in track["runs"]]
@@ -258,4 +276,8 @@ def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
     tables = Tables({name: encode_texts(columns[name]) for name in TEXTS})
     for name, (dtype, trailing) in TABLES.items():
         tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
+    for spec, array in ((column.spec, column.array) for column in extra if column.per == "track"):
+        tables[array] = np.full((len(tracks), *spec.trailing), spec.fill, spec.dtype)
+        for number, track in enumerate(tracks):
+            tables[array][number] = track.get(array, spec.fill)
     return tables

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
+from cache.errors import CacheError
 from cache.format import layout
+from cache.format.extra import extras_of
 from cache.format.layout import (
     CHECKPOINT,
     COLUMNS,
@@ -25,7 +28,7 @@ from cache.format.layout import (
     stream_columns,
     stream_of,
 )
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit, Place, read_manifest
 from cache.format.tables import TABLES, TEXTS
 from cache.storage.base import Store
 
@@ -46,8 +49,9 @@ def create_groups(place: Place) -> None:
 
 def columns_of(manifest: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
     """The columns that a manifest's arrays may be: a split's, or a stream's."""
-    stream = "stream" in manifest
-    return stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"]) if stream else COLUMNS
+    if "stream" in manifest:
+        return stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
+    return {**COLUMNS, **{c.name: c.spec for c in extras_of(manifest).values() if c.per == "row"}}
 
 
 def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
@@ -105,7 +109,7 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
             yield f"{place.home}/{PROVENANCE}"
         yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
         named = {} if commit is None else commit.manifest["shards"]
-        for name in COLUMNS if place.stream is None else stream_arrays(place.stream):
+        for name in _columns_on_disk(place, commit) if place.stream is None else stream_arrays(place.stream):
             array = place.array(name)
             if name in named:
                 shards = shards_on_disk(store, array)
@@ -121,6 +125,14 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
     yield from (f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
 
 
+def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
+    """The columns that a split may have, and folders of nothing but shards: a killed writer's extra columns."""
+    store, known = place.store, {*COLUMNS, *TABLE_NAMES, *({} if commit is None else columns_of(commit.manifest))}
+    strange = [name for name in store.list_names(place.home) if name not in known]
+    shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]
+    return [name for name in known if name not in TABLE_NAMES] + shards_alone
+
+
 def arrays_without_stream(store: Store, split: str) -> list[str]:
     """Keys of `_ok`, `_key` and `_at` arrays whose stream's folder does not exist."""
     names = store.list_names(f"{split}/{FEATURES}")
@@ -129,12 +141,17 @@ def arrays_without_stream(store: Store, split: str) -> list[str]:
 
 def other_files(store: Store, split: str) -> list[str]:
     """Keys of the files below a split that are of no kind that the cache writes: the user's notes, and what else."""
-    return sorted(key for key in store.files(split) if not _is_the_caches(key.removeprefix(f"{split}/").split("/")))
+    arrays = {*COLUMNS, *TABLE_NAMES}
+    with suppress(CacheError):  # of a damaged manifest nothing is known
+        if current := read_manifest(Place(store, split)):
+            arrays |= {column.array for column in extras_of(current[0]).values()}
+    paths = {key: key.removeprefix(f"{split}/").split("/") for key in store.files(split)}
+    return sorted(key for key, path in paths.items() if not _is_the_caches(path, arrays))
 
 
-def _is_the_caches(path: list[str]) -> bool:
+def _is_the_caches(path: list[str], arrays: Collection[str]) -> bool:
     """Whether a file is of an array, a group, a manifest, or in a folder of writers, named by a manifest or not."""
-    of_array = path[0] in {*COLUMNS, *TABLE_NAMES}
+    of_array = path[0] in arrays
     of_stream = path[0] == FEATURES and len(path) > 2
     inner = path[1:] if of_array else path[2:] if of_stream else path
     if inner == ["zarr.json"] or path == [FEATURES, "zarr.json"] or ((of_array or of_stream) and inner[:1] == ["c"]):

@@ -66,13 +66,14 @@ def decode_texts(rows: Array) -> list[str]:
 
 
 class Tables(dict[str, Array]):
-    """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES."""
+    """All tables of one commit by name: texts (N, L) uint8, the others as in TABLES, and extra ones of tracks."""
 
     @classmethod
     def from_files(cls, files: Mapping[str, Bytes]) -> Tables:
         """Views into the files that a manifest names by their digests."""
         tables = cls()
-        for name in (*TABLES, *TEXTS):
+        extra = [key.partition("/")[0] for key in files if key.startswith("track_") and key.endswith("/zarr.json")]
+        for name in dict.fromkeys((*TABLES, *TEXTS, *extra)):
             meta = json.loads(bytes(files[f"{name}/zarr.json"]))
             shape, dtype = tuple(meta["shape"]), np.dtype(meta["data_type"]).newbyteorder("<")
             data = files[shard_key(name, 0, shape[1:])]

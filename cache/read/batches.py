@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
 
@@ -12,15 +13,19 @@ from numpy.typing import DTypeLike, NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS, COMPUTED, FEATURES, MANIFEST, UNDECODABLE
+from cache.format.extra import EXTRA, ExtraColumn, extras_of
+from cache.format.layout import COLUMNS, COMPUTED, FEATURES, GENDERS, MANIFEST, UNDECODABLE
 from cache.format.manifest import Commit, Place
 from cache.format.records import TrackTable
-from cache.format.tables import Tables
+from cache.format.references import split_folders
+from cache.format.tables import Tables, decode_texts
 from cache.read import labels
 from cache.read.rows import Ints, Rows
 from cache.read.streams import OpenStream, StalenessCheck, open_column
 
 Array = NDArray[Any]
+
+OF_TRACKS: Final = ("gender", "intrinsics")  # fields that every split has: of a window's track, in each of its rows
 
 
 class _DefaultName(str):
@@ -87,7 +92,27 @@ class OpenSplit:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that the split has."""
-        return tuple(name for name in COLUMNS if name in self.manifest["shards"])
+        return (
+            *(name for name in COLUMNS if name in self.manifest["shards"]),
+            *(name for name, column in self.extra.items() if column.per == "row"),
+        )
+
+    @cached_property
+    def extra(self) -> dict[str, ExtraColumn]:
+        """The columns that the dataset's reader brought, by name."""
+        return extras_of(self.manifest)
+
+    def _of_tracks(self, name: str) -> Array | None:
+        """(N, ...) what a field is of each track; None where it is a column of rows, or there is none."""
+        if name in self.columns:
+            return None
+        if name in self.extra:
+            return self.tables[self.extra[name].array]
+        return self._genders if name == "gender" else self.tables["track_intrinsics"] if name == "intrinsics" else None
+
+    @cached_property
+    def _genders(self) -> NDArray[np.uint8]:
+        return np.array([GENDERS.index(name) for name in decode_texts(self.tables["track_gender"])], np.uint8)
 
     @property
     def stream_names(self) -> tuple[str, ...]:
@@ -118,7 +143,7 @@ class OpenSplit:
                 return stream.commit, array, stream.check_current
         elif name in self.columns:
             return self.commit, name, self._check_current
-        raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
+        raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {', '.join(self.columns)}")
 
     def stream(self, stream: str) -> OpenStream:
         """A committed stream. Raises CacheError when there is none of that name."""
@@ -149,7 +174,8 @@ class OpenSplit:
             raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
         streams = self._stream_windows(chosen, names, starts, seqlen)
         crop = None
-        if not labels.IN_CROP.isdisjoint(names):
+        mirrors = {name: self.extra[name] for name in names if name in self.extra and self.extra[name].mirror}
+        if mirrors or not labels.IN_CROP.isdisjoint(names):
             crop = self._crop(next(iter(chosen.numbers.values()), None), track, unused=not streams)
         columns = self.manifest["shards"]
 
@@ -180,10 +206,15 @@ class OpenSplit:
             elif stream := chosen.flags.get(name):
                 batch[name] = buffer(name, (), np.dtype(np.float32), chosen.history.get(stream, 0))
                 streams[stream].fill_flags(batch[name])
+            elif (of_tracks := self._of_tracks(name)) is not None:
+                batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
+                batch[name][...] = of_tracks[track][:, None]
             else:
                 reader = self.reader(name)
                 batch[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, batch[name])
+            if name in mirrors and (rows := fields_of_labels.mirrored_rows).any():
+                batch[name][rows] = mirrors[name].mirrored(batch[name][rows], self.name)
         return batch
 
     def _stream_windows(
@@ -252,6 +283,8 @@ class OpenSplit:
         return self._keys[policy]
 
     def _checked_fields(self, fields: Sequence[str] | None, stream_fields: Sequence[str]) -> list[str]:
+        if unclear := sorted(self.extra.keys() & {*stream_fields}):
+            raise ValueError(f"{self.name}: {unclear} are names of columns, too; read these streams by stream=NAME")
         if fields is None:
             return [*stream_fields, *labels.FIELDS]
         if isinstance(fields, str):
@@ -264,9 +297,23 @@ class OpenSplit:
                     else f"there are: {self.stream_names}"
                 )
                 raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
-            if name not in (*stream_fields, *labels.FIELDS, *self.columns):
-                raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
+            if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
+                raise CacheError(self._no_field(name))
         return list(fields)
+
+    def _no_field(self, name: str) -> str:
+        """The error message for a field that the split does not have: what it has, and which other splits have it."""
+        has_it = []
+        for split in split_folders(self.store):
+            with suppress(CacheError):
+                if (read := manifest.read_manifest(Place(self.store, split))) and name in (
+                    read[0]["shards"].keys() | read[0].get(EXTRA, {}).keys()
+                ):
+                    has_it.append(split)
+        elsewhere = f" These have it: {', '.join(has_it)}." if has_it else ""
+        return (
+            f"{self.name}: no field or column {name!r}; columns: {', '.join((*self.columns, *self.extra))}.{elsewhere}"
+        )
 
 
 class StreamWindows:

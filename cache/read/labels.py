@@ -76,9 +76,14 @@ class LabelFields:
             valid = self._raw("valid")
             out[...] = 1 if valid is None else valid != 0
         if self._crop is not None and name in IN_CROP:
-            _, rows = self._cut_out
+            rows = self.mirrored_rows
             if rows.any():
                 out[rows] = mirrored(name, out[rows])
+
+    @property
+    def mirrored_rows(self) -> Bools:
+        """(B, T), or () for none, whether the crop of a row was mirrored."""
+        return self._cut_out[1]
 
     def _kp_2d(self, out: Floats) -> None:
         kp_2d, bbox = self._raw("kp_2d"), self._cut_out[0]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
+from cache.format.extra import FUNCTION, ExtraColumn, FindMirror, find_mirrors_by, mirror_finders
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place
 from cache.format.records import TrackTable, VideoTable
@@ -93,7 +94,8 @@ class Split:
         self._tables = self._opened.tables
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.root, self.name, self._opened.commit.digest)
+        finders = mirror_finders() if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
+        return _reopen, (self.root, self.name, self._opened.commit.digest, finders)
 
     def __repr__(self) -> str:
         return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
@@ -110,8 +112,13 @@ class Split:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that this split has."""
+        """Names of the columns that this split has in every row, its dataset's own among them."""
         return self._opened.columns
+
+    @property
+    def extra(self) -> Mapping[str, ExtraColumn]:
+        """The columns that the dataset's reader brought, of rows and of tracks, by name."""
+        return self._opened.extra
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -251,9 +258,9 @@ class Split:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
             stream: where `features` come from; None: labels only. One that is named must exist where labels are read,
                 even when `fields` leaves features out.
-            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
-                other column, as stored. None: all of the seven. With `streams`: their names, and these with `_ok`, in
-                the place of `features`.
+            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`; the name of any other
+                column, as stored: `bbox`, `frame_index`, or one in `extra`; `gender` or `intrinsics`. None: all of the
+                seven. With `streams`: their names, and these with `_ok`, in the place of `features`.
             dtype: of the features, or of each stream's by its name, float32 where that is not there: float16, float32
                 or float64. Labels and flags are float32.
             out: buffers to fill, by field, of the right shape and type; they are in the answer.
@@ -261,8 +268,8 @@ class Split:
             history: of a stream of `streams`, how many rows before each window are read, too.
 
         Labels are expressed in the crop that the network of `stream`, or of the first of `streams`, saw: its box, and
-        where that was mirrored, the mirrored person. Without a stream, they are of the usual crop. Other columns are as
-        they are stored.
+        where that was mirrored, the mirrored person, also in `extra` columns. Without a stream, they are of the usual
+        crop. Other columns are as they are stored.
 
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `theta`
@@ -272,7 +279,9 @@ class Split:
             dim) with a history of h rows, and its flags (B, h + T), named `<stream>_ok`: 1 where its numbers were
             computed from something, 0 elsewhere. The history of a window has the rows before it in the run of
             consecutive frames that it begins in, each one step after the other: 0 with flag 0 before that run, and in
-            rows whose picture could not be decoded.
+            rows whose picture could not be decoded. What a track has once is repeated in each row: `gender` (B, T)
+            uint8, its number in `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN where not known, or the
+            dataset's own column of that name; `extra` columns of tracks (B, T, ...).
 
         Raises CacheError for rows outside a committed track, rows that a stream does not have, before a window too, and
         shards that are missing, short or damaged; ValueError for windows, fields, streams, dtypes or buffers of the
@@ -282,7 +291,9 @@ class Split:
         return self._opened.read(np.asarray(windows), chosen, fields, dtype, out)
 
 
-def _reopen(root: Root, name: str, digest: str) -> Split:
+def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror] = ()) -> Split:
+    for find in finders:
+        find_mirrors_by(find)
     split = FeatureCache(root)[name]
     if split.manifest["digest"] != digest:
         raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")

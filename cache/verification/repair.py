@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS, Geometry, json_file
+from cache.format.extra import extras_of
+from cache.format.layout import Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
@@ -110,7 +111,7 @@ def _remove_from_split(place: Place, numbers: Collection[int], repaired: Repaire
     if needed := tuple(sorted(still & live)):
         repaired.rows[place.split] = needed
     if free := sorted(still - live):
-        columns = commit.manifest["shards"].keys() & COLUMNS.keys()
+        columns, extra = commit.manifest["shards"].keys(), extras_of(commit.manifest).values()
         notes = manifest.note_of(commit)
         provenance = {
             key: notes[key] for key in ("raw", "body") if key in notes
@@ -120,6 +121,7 @@ def _remove_from_split(place: Place, numbers: Collection[int], repaired: Repaire
             place.store.root,
             place.split,
             columns=columns,
+            extra=extra,
             plan="repair",
             provenance={**provenance, "invalidated": free},
         ) as writer:

@@ -150,6 +150,7 @@ def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], pr
         store.root,
         source.name,
         columns=source.columns,
+        extra=source.extra.values(),
         plan=f"copy {digest} {mark}",
         provenance=_note(source.store, source.name, digest, source.provenance),
         **sizes,
@@ -189,15 +190,17 @@ def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRe
 
 def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
     """A track as it was appended once: columns that it does not have hold fill values, and are left out."""
-    columns = {name: source.rows(name, track.start, track.stop) for name in source.columns}
-    for name, rows in list(columns.items()):
-        fill = COLUMNS[name].fill
-        if np.isnan(rows).all() if isinstance(fill, float) else (rows == fill).all():
-            del columns[name]
+    arrays = {name: source.rows(name, track.start, track.stop) for name in source.columns} | dict(track.extra)
+    specs = {**COLUMNS, **{name: column.spec for name, column in source.extra.items()}}
+    for name, values in list(arrays.items()):
+        fill = specs[name].fill
+        if np.isnan(values).all() if isinstance(fill, float) and np.isnan(fill) else (values == fill).all():
+            del arrays[name]
     for label, flag in NEEDS_FLAG.items():
-        if flag not in columns:
-            columns.pop(label, None)
-    return TrackRows.of(track, columns)
+        if flag not in arrays:
+            arrays.pop(label, None)
+    columns = {name: values for name, values in arrays.items() if name in COLUMNS}
+    return TrackRows.of(track, columns, {name: arrays[name] for name in source.extra if name in arrays})
 
 
 def _write_stream(

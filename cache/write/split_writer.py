@@ -8,7 +8,7 @@ reads the filled part of the last shard back into the buffer, and writes the sha
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final, NoReturn
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
+from cache.format.extra import EXTRA, ExtraColumn, array_problem, by_name, extras_of
+from cache.format.layout import COLUMNS, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.format.manifest import Place
 from cache.format.records import VideoEntry, VideosByName, VideoTable, WrittenTrack, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
@@ -31,7 +32,6 @@ from cache.write.base import Writer
 
 # Label -> the flag that marks its known rows. Without its flag, a label would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
-GENDERS: Final = ("neutral", "male", "female")
 
 
 class SplitWriter(Writer):
@@ -43,16 +43,19 @@ class SplitWriter(Writer):
     Args:
         root: the cache, created when missing: a folder, or a URL as s3://bucket/prefix.
         split: "<dataset>/<split>".
-        columns: names in `COLUMNS`, the same for all commits of a split; `frame_index` is always one of them.
+        columns: names in `COLUMNS`, the same for all commits of a split; `frame_index` is always one of them. Names of
+            extra columns may be among them.
         plan: names everything that decides the rows of this commit, and their order.
         provenance: goes to `provenance.json`, with time, host and versions.
         rows_per_shard, rows_per_chunk: for a new split; an existing one keeps its own.
+        extra: columns that a dataset's reader brings. A commit may have others than the one before, or other shapes,
+            when it drops all videos of that one: its shards are deleted, and features are carried over by their keys.
 
     Raises CacheError when there is another writer, or when columns or geometry differ from the committed ones.
     """
 
     own_entries = frozenset(
-        {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files"}
+        {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files", EXTRA}
     )
 
     def __init__(
@@ -65,13 +68,15 @@ class SplitWriter(Writer):
         provenance: Mapping[str, Any] | None = None,
         rows_per_shard: int | None = None,
         rows_per_chunk: int | None = None,
+        extra: Iterable[ExtraColumn] = (),
     ) -> None:
         layout.check_names(split)
         super().__init__(Place(store_at(root), split), provenance)
-        self._split = split
-        if unknown := sorted(set(columns) - COLUMNS.keys()):
-            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
+        self._split, self._extra = split, by_name(extra)
+        if unknown := sorted(set(columns) - COLUMNS.keys() - self._extra.keys()):
+            raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted({*COLUMNS, *self._extra})}")
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
+        self._columns |= {column.name: column.spec for column in self._extra.values() if column.per == "row"}
         self._plan = plan
         self._requested_geometry = (rows_per_shard, rows_per_chunk)
         self._began = False
@@ -99,10 +104,14 @@ class SplitWriter(Writer):
         self._commit = manifest.load(self.place)
         if self._commit is None:
             create_groups(self.place)
-        self._tables = tables_of([]) if self._commit is None else Tables.from_files(self._commit.files)
+        none = tables_of([], self._extra.values())
+        self._tables = none if self._commit is None else Tables.from_files(self._commit.files)
         self.committed_videos = VideosByName(self._tables)
         earlier = self._longest_stream() if self._commit is None else self._commit.manifest
         self._geometry = self._checked_geometry(earlier)
+        committed = {} if self._commit is None else extras_of(self._commit.manifest)
+        stored, target = ({c.name: c.stored_as for c in columns.values()} for columns in (committed, self._extra))
+        self._other_columns = self._commit is not None and stored != target
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.boundary(self._extent)
@@ -125,9 +134,11 @@ class SplitWriter(Writer):
         if "geometry" not in earlier:
             return Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
         location, do = self._store.location(self.place.manifest), "or remove the split and convert it again."
-        if self._commit is not None and (names := self._commit.manifest["shards"].keys()) != self._columns.keys():
+        committed = {} if self._commit is None else self._commit.manifest["shards"]
+        names, target = ({*columns} & COLUMNS.keys() for columns in (committed, self._columns))
+        if self._commit is not None and names != target:
             do = f"Columns are the same over all commits of a split: leave them, {do}"
-            raise CacheError.at(location, expected=f"columns {sorted(names)}", found=str(sorted(self._columns)), do=do)
+            raise CacheError.at(location, expected=f"columns {sorted(names)}", found=str(sorted(target)), do=do)
         geometry = Geometry(**earlier["geometry"])
         if geometry != Geometry(rows_per_shard or geometry.rows_per_shard, rows_per_chunk or geometry.rows_per_chunk):
             do = f"A split keeps its geometry: leave it out, {do}"
@@ -148,6 +159,11 @@ class SplitWriter(Writer):
         if strange := sorted({*drop} - self.committed_videos.keys()):
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
         self._drop, self._invalid = frozenset(drop), frozenset(invalidate)
+        if self._other_columns:
+            assert self._commit is not None
+            if self.committed_videos.keys() - self._drop:
+                raise CacheError(f"{self._split}: its extra columns are others by now: drop all of its videos")
+            self._invalid = frozenset(int(shard) for of in self._commit.manifest["shards"].values() for shard in of)
         self._kept = self._tables.without(self._drop)
         if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
             raise CacheError(f"{self._split}: shards {needed[:5]} have rows of tracks that stay: drop their videos too")
@@ -166,7 +182,9 @@ class SplitWriter(Writer):
         self._resume()
 
     def keep(self, name: str) -> None:
-        """Keep a committed video that `begin` was to drop. Do not append it."""
+        """Keep a committed video that `begin` was to drop. Do not append it. Raises CacheError with other columns."""
+        if self._other_columns:
+            raise CacheError(f"{self._split}: its extra columns are others by now: video {name!r} cannot stay")
         self._drop -= {name}
         self._kept = self._tables.without(self._drop)
         self._videos.add(name)
@@ -182,14 +200,14 @@ class SplitWriter(Writer):
             do = "drop it in begin to replace it" if entry.name in self.committed_videos else "append each video once"
             raise CacheError(f"{self._split}: video {entry.name!r} is there already: {do}")
         for track in tracks:
-            check_track(track, entry.name, self._columns)
-        video = video_record(entry, tracks, self._next)
+            check_track(track, entry.name, self._columns, self._extra.values())
+        video = video_record(entry, tracks, self._next, self._extra.values())
         names = [track.name for track in tracks]
         if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
             raise CacheError(f"{self._split}: video {entry.name!r}: a track of that name is there already: {names}")
         self._remember(video)
         for track in tracks:
-            self._add_rows(track.columns)
+            self._add_rows({**track.columns, **track.extra})
         self._unwritten.append(video)
 
     def begin_shard(self) -> None:
@@ -216,11 +234,15 @@ class SplitWriter(Writer):
         self._continue_at(self._next)
         if self._ranges:
             self._commits, self._extent = [*self._commits, *self._ranges], self._ranges[-1][1]
-        tables = self._kept.plus(tables_of(self._new))
+        new_tables = tables_of(self._new, self._extra.values())
+        tables = new_tables if self._other_columns else self._kept.plus(new_tables)
         files = tables.to_files()
         for name, spec in self._columns.items():
             files[f"{name}/zarr.json"] = layout.column_metadata(spec, self._extent, self._geometry)
+        files_before = () if self._commit is None else self._commit.files
         self._publish({**entries, **self._own_entries(tables)}, files, note)
+        gone = {name.partition("/")[0] for name in files_before} - {name.partition("/")[0] for name in files}
+        self._store.remove([self.place.array(name) for name in sorted(gone)])
         arrays = [self.place.array(name) for name in self._columns]
         self._store.remove([f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)])
         self._journal.remove()
@@ -244,6 +266,7 @@ class SplitWriter(Writer):
             "commits": self._commits,
             "geometry": asdict(self._geometry),
             "shards": records,
+            **({EXTRA: {name: column.as_json() for name, column in self._extra.items()}} if self._extra else {}),
         }
 
     def _remember(self, video: Mapping[str, Any]) -> None:
@@ -290,12 +313,13 @@ class SplitWriter(Writer):
             "invalidate": sorted(self._invalid),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
+            **({EXTRA: [column.stored_as for column in self._extra.values()]} if self._extra else {}),
         }
         journal = self._journal.resume(head)
         first = self._first // self._geometry.rows_per_shard
         if journal is None:
             keep = range(0 if self._commit is None else first)
-            for name in COLUMNS:
+            for name in (*COLUMNS, *(name for name in self._columns if name not in COLUMNS)):
                 remove_shards(self._store, self.place.array(name), keep)
             self._journal.start(head)
             return
@@ -332,14 +356,16 @@ class SplitWriter(Writer):
         self.journalled = tuple(video["name"] for video in self._new)
 
     def _shard_key(self, name: str, shard: int) -> str:
-        return layout.shard_key(self.place.array(name), shard, COLUMNS[name].trailing)
+        return layout.shard_key(self.place.array(name), shard, self._columns[name].trailing)
 
 
-def check_track(track: WrittenTrack, video: str, columns: Collection[str]) -> None:
+def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()) -> None:
     """Raise CacheError unless a track of `video` fits a split with these columns: names, shapes, types and values.
 
-    Floats are rounded to the column's type; integers and flags are never rounded.
+    Floats are rounded to the column's type; integers and flags are never rounded. What `extra` columns declare as fill
+    value is no datum.
     """
+    extras = by_name(extra)
 
     def refuse(problem: str) -> NoReturn:
         raise CacheError(f"track {track.name!r} of video {video!r}: {problem}")
@@ -348,8 +374,10 @@ def check_track(track: WrittenTrack, video: str, columns: Collection[str]) -> No
         refuse(f"belongs to video {track.video!r}")
     if track.gender not in GENDERS:
         refuse(f"gender is {track.gender!r}, expected one of {', '.join(GENDERS)}")
-    if strange := sorted(track.columns.keys() - set(columns)):
+    if strange := sorted(track.columns.keys() - (set(columns) & COLUMNS.keys())):
         refuse(f"columns {strange} are not among this split's: {sorted(columns)}")
+    if strange := sorted(track.extra.keys() - extras.keys()):
+        refuse(f"extra columns {strange} are not declared; those that are: {sorted(extras)}")
     if "frame_index" not in track.columns:
         refuse("has no frame_index")
     for label, flag in NEEDS_FLAG.items():
@@ -357,13 +385,11 @@ def check_track(track: WrittenTrack, video: str, columns: Collection[str]) -> No
             refuse(f"{label} comes without {flag}, which marks where it is known")
     n_rows = len(track.columns["frame_index"])
     for name, array in track.columns.items():
-        spec = COLUMNS[name]
-        if array.shape != (n_rows, *spec.trailing):
-            refuse(f"{name} is {array.shape}, expected {(n_rows, *spec.trailing)}")
-        if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:
-            refuse(f"{name} is {array.dtype}, expected {spec.dtype}")
-        if spec.dtype.kind == "u" and (array > 1).any():
-            refuse(f"{name} holds {int(array.max())}, expected 0 or 1")
+        if problem := array_problem(array, COLUMNS[name], (n_rows, *COLUMNS[name].trailing)):
+            refuse(f"{name} {problem}")
+    for name, array in track.extra.items():
+        if problem := extras[name].problem(array, n_rows):
+            refuse(f"{name} {problem}")
     frames = track.columns["frame_index"].astype(np.int64)
     if n_rows == 0 or frames[0] < 0 or (np.diff(frames) <= 0).any() or track.step < 1:
         refuse("frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")

@@ -89,11 +89,12 @@ def convert(
     """
     if strict:
         refuse_committed_failures(plan)
-    columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
+    has_body = plan.reader["body"] is not None
+    target: dict[str, Any] = {"plan": plan.identity, "provenance": plan.provenance}
+    target["columns"] = plan.dataset.columns(plan.split, body=has_body)
+    target["extra"] = plan.dataset.extra_columns(plan.split, body=has_body)
     read = functools.partial(read_videos, plan, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory)
-    with cache.SplitWriter(
-        plan.root, plan.name, columns=columns, plan=plan.identity, provenance=plan.provenance
-    ) as writer:
+    with cache.SplitWriter(plan.root, plan.name, **target) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made: run it again")
         writer.begin(drop=plan.drop, invalidate=plan.invalidate)
@@ -126,10 +127,8 @@ def convert(
 def record_folders(plan: ConversionPlan) -> None:
     """Record where the raw folder and the body are now, of a split with nothing to convert."""
     assert plan.committed is not None, "nothing is committed yet"
-    columns = plan.committed.columns
-    with cache.SplitWriter(
-        plan.root, plan.name, columns=columns, plan=plan.identity, provenance=plan.provenance
-    ) as writer:
+    held: dict[str, Any] = {"columns": plan.committed.columns, "extra": plan.committed.extra.values()}
+    with cache.SplitWriter(plan.root, plan.name, **held, plan=plan.identity, provenance=plan.provenance) as writer:
         writer.note_again()
 
 

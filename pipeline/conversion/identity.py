@@ -41,6 +41,8 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         parts["body"] = " ".join(digest for digest, _ in digests.values())
         if dataset.genders != ("neutral",):  # evaluation compares vertices with those of the same bodies
             parts["genders"] = list(dataset.genders)
+    if extra := dataset.extra_columns(split, body=parts["body"] is not None):
+        parts["extra"] = {column.name: column.stored_as for column in extra}
     plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest returns it: a tuple becomes a list
     return plain
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import ChainMap
 from typing import Final
 
+import cache
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
@@ -32,6 +33,17 @@ OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideo
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
+
+
+def mirror_of(name: str, column: str) -> cache.Mirror | None:
+    """The function by which a dataset's reader mirrors an extra column; None where it is not installed, or has none."""
+    reader = installed(name)
+    declared = [c for s in reader.splits for c in reader.extra_columns(s, body=True)] if reader is not None else []
+    mirrors = (c.mirror for c in declared if c.name == column)
+    return next((mirror for mirror in mirrors if callable(mirror)), None)
+
+
+cache.find_mirrors_by(mirror_of)
 
 
 def has_demo_data(name: str) -> bool:

@@ -126,6 +126,13 @@ class Dataset(ABC):
         """
         return ("frame_index", "bbox", "kp_2d")
 
+    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
+        """Columns of the dataset's own, which every track of the split has in `extra`, as `foot_contact`.
+
+        Where a declaration changes, in more than its words, all of the split is read again.
+        """
+        return ()
+
     @abstractmethod
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         """The tracks of one video; everything found, kept and dropped is counted in `account`.
@@ -156,9 +163,10 @@ class Dataset(ABC):
         if not (isinstance(tracks, Sequence) and all(isinstance(track, Track) for track in tracks)):
             raise TypeError(f"{type(self).__name__}.read: expected a list of Track, found {str(tracks)[:80]}")
         columns = self.columns(split, body=body is not None)
+        extra = self.extra_columns(split, body=body is not None)
         for track in tracks:
-            cache.check_track(track, video.name, columns)
-            if missing := sorted(set(columns) - track.columns.keys()):
+            cache.check_track(track, video.name, columns, extra)
+            if missing := sorted({*columns, *(c.name for c in extra)} - track.columns.keys() - track.extra.keys()):
                 raise cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]

@@ -138,7 +138,8 @@ def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Foreca
         frames, body = frames_stated(target.raw, plan.undetected), todo.reader["body"] is not None
         expected = _with_detection(plan, todo, frames, sample, workers)
     new, columns = expected.rows or 0, target.dataset.columns(target.split, body=body)
-    result = Forecast(plan.name, expected, {"columns": columns_bytes(new, columns)})
+    extra = target.dataset.extra_columns(target.split, body=body)
+    result = Forecast(plan.name, expected, {"columns": columns_bytes(new, columns, extra)})
     specs = [spec for spec in target.streams if target.dataset.has_pixels and {*spec.stream.needs} <= {*columns}]
     forms: dict[str, Form] = {spec.name: (spec.stream.dim, spec.stream.dtype) for spec in specs}
     forms |= {stream.stream: stream.form for stream in plan.extractions}

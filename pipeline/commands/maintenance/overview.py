@@ -8,7 +8,7 @@ stream, and rows will take.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -203,9 +203,9 @@ def array_bytes(rows: float, row_bytes: int) -> float:
     return chunks * (ROWS_PER_CHUNK * row_bytes + CHECKSUM) + index
 
 
-def columns_bytes(rows: float, columns: tuple[str, ...]) -> float:
+def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn] = ()) -> float:
     """Of the shards of a split's columns."""
-    specs = (COLUMNS[name] for name in columns)
+    specs = [*(COLUMNS[name] for name in columns), *(column.spec for column in extra if column.per == "row")]
     return sum(array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
 
 

@@ -1,0 +1,209 @@
+"""Columns that a dataset's reader brings: declared, as a manifest records them, and mirrored.  [cache]
+
+Arrays of rows are stored like the columns of `cache.format.layout`, numbers of tracks like the tables of tracks. The
+declarations are in the split's manifest, under `extra`; a cache without them has no such key.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import CacheError
+from cache.format.layout import COLUMNS, FEATURES, ColumnSpec, stream_of
+from cache.format.tables import TABLES, TEXTS
+
+Array = NDArray[Any]
+Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), as the mirrored picture has them
+Pairs = tuple[tuple[int, int], ...]  # of entries along the first axis, which a mirrored picture exchanges
+FindMirror = Callable[[str, str], Mirror | None]  # dataset, column -> its function; None where it is not installed
+
+EXTRA: Final = "extra"  # of a split's manifest
+FUNCTION: Final = "function"  # of a manifest, in the place of a function: a file names no code
+FILLS: Final[Mapping[str, float | int]] = {  # by dtype; uint8 is a flag, 0 or 1
+    **dict.fromkeys(("float32", "float64"), math.nan),
+    **dict.fromkeys(("int8", "int16", "int32", "int64"), -1),
+    "uint8": 255,
+}
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+_READ: Final = ("theta", "w_3d", "w_smpl", "gender")  # fields of a batch that are no columns
+_RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
+_PREFIXES: Final = ("track_", "run_", "video_")  # of tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtraColumn:
+    """A column that a dataset's reader brings, as `foot_contact`: what it holds in every row, or for every track.
+
+    Raises ValueError for a name that is taken, and for what is not as said below.
+    """
+
+    name: str  # a lower-case letter, then these, digits and _
+    about: str  # its meaning, in one line
+    unit: str = ""
+    shape: tuple[int, ...] = ()  # of one row's, or of one track's
+    dtype: str = "float32"  # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
+    fill: float | int | None = None  # a value that no datum has; None: NaN of floats, -1 of integers, 255 of flags
+    per: Literal["row", "track"] = "row"
+    mirror: Pairs | Mirror | Literal["function"] | None = None  # in a mirrored picture. None: as it is
+
+    def __post_init__(self) -> None:
+        if self.fill is None:
+            object.__setattr__(self, "fill", FILLS.get(self.dtype, 0))
+        if problem := next(self._problems(), ""):
+            raise ValueError(f"extra column {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        taken = self.name in _RESERVED or (self.array in _RESERVED and self.per == "track")
+        if not _NAME.fullmatch(self.name) or self.name.startswith(_PREFIXES) or stream_of(self.name) != self.name:
+            yield (
+                f"expected lower-case letters, digits and _, not beginning with {', '.join(_PREFIXES)}, and not ending "
+                "in _ok, _key or _at"
+            )
+        if taken or (self.name == "intrinsics" and self.shape != (3, 3)):
+            yield "the name stands for something else in a cache already: choose another"
+        if not self.about.strip() or "\n" in self.about + self.unit:
+            yield "expected its meaning in one line (about)"
+        if self.dtype not in FILLS:
+            yield f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
+            return
+        if not all(isinstance(n, int) and n > 0 for n in self.shape):
+            yield f"shape {self.shape}, expected whole numbers from 1"
+        if self.per not in ("row", "track"):
+            yield f"per {self.per!r}, expected row or track"
+        if not self._fill_is_representable() or (self.dtype == "uint8" and self.fill in (0, 1)):
+            yield f"fill {self.fill!r} is no {self.dtype} that no datum has"
+        if isinstance(self.mirror, tuple):
+            entries = [entry for pair in self.mirror for entry in pair]
+            length = self.shape[0] if self.shape else 0
+            if len(set(entries)) < len(entries) or not set(entries) <= set(range(length)):
+                yield f"mirror {self.mirror}: expected pairs of the first axis' {length} entries, each in one pair"
+        elif self.mirror not in (None, FUNCTION) and not callable(self.mirror):
+            yield f"mirror {self.mirror!r}: expected pairs, a function or None"
+
+    def _fill_is_representable(self) -> bool:
+        if isinstance(self.fill, float) and self.dtype.startswith("float"):
+            exact = math.isfinite(self.fill) and float(np.dtype(self.dtype).type(self.fill)) == self.fill
+            return math.isnan(self.fill) or exact
+        bounds = np.iinfo(self.dtype) if not self.dtype.startswith("float") else None
+        return bounds is not None and isinstance(self.fill, int) and bounds.min <= self.fill <= bounds.max
+
+    @property
+    def spec(self) -> ColumnSpec:
+        """How its rows are stored."""
+        about = f"{self.about} [{self.unit}]" if self.unit else self.about
+        assert self.fill is not None
+        return ColumnSpec(self.shape, np.dtype(self.dtype).newbyteorder("<"), self.fill, about)
+
+    @property
+    def array(self) -> str:
+        """The folder of its array below the split: the name, of tracks with `track_` before it."""
+        return self.name if self.per == "row" else f"track_{self.name}"
+
+    def as_json(self) -> dict[str, Any]:
+        """As the manifest has it: all but the name."""
+        no_number = isinstance(self.fill, float) and math.isnan(self.fill)
+        mirror = [list(pair) for pair in self.mirror] if isinstance(self.mirror, tuple) else self.mirror and FUNCTION
+        entries = {**asdict(self), "shape": list(self.shape), "fill": "NaN" if no_number else self.fill}
+        del entries["name"]
+        return entries | {"mirror": mirror}
+
+    @property
+    def stored_as(self) -> dict[str, Any]:
+        """What decides its bytes, and how they are read: all but its words."""
+        return {key: value for key, value in self.as_json().items() if key not in ("about", "unit")}
+
+    def problem(self, array: Any, n_rows: int) -> str:
+        """Why this cannot be the column of a track of `n_rows` rows; "" where it can."""
+        shape = (n_rows, *self.shape) if self.per == "row" else self.shape
+        if problem := array_problem(array, self.spec, shape):
+            return problem
+        if not np.isfinite(array).all() or (array == np.array(self.fill)).any():
+            return f"holds its fill value {self.fill}, NaN or infinity, which no datum is"
+        return ""
+
+    def mirrored(self, values: Array, split: str) -> Array:
+        """(N, *shape) of a split as the mirrored picture has them. Raises CacheError where the function is not here."""
+        if self.mirror is None:
+            return values
+        if isinstance(self.mirror, tuple):
+            order = np.arange(self.shape[0])
+            for one, other in self.mirror:
+                order[[one, other]] = other, one
+            return values[:, order]
+        function = self.mirror if callable(self.mirror) else _find_mirror(split.partition("/")[0], self.name)
+        if function is None:
+            raise CacheError(
+                f"{split}: column {self.name!r} is mirrored by a function of the package that reads the dataset, which "
+                "is not loaded here. Install it and `import pipeline.datasets`, or read the column of a stream without "
+                "mirrored crops."
+            )
+        out = np.asarray(function(values))
+        if out.shape != values.shape:
+            raise CacheError(f"{split}: column {self.name!r}: mirror gave {out.shape}, expected {values.shape}")
+        return out
+
+
+def array_problem(array: Any, spec: ColumnSpec, shape: tuple[int, ...]) -> str:
+    """Why an array cannot be rows of a column: its shape, type or values; "" where it can. Only floats are rounded."""
+    if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
+        return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
+    if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:
+        return f"is {array.dtype}, expected {spec.dtype}"
+    if spec.dtype.kind == "u" and np.greater(array, 1).any():
+        return f"holds {int(array.max())}, expected 0 or 1"
+    if spec.dtype.kind == "i" and array.dtype != spec.dtype and array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < np.iinfo(spec.dtype).min or high > np.iinfo(spec.dtype).max:
+            return f"holds {low} to {high}, more than {spec.dtype} has room for"
+    return ""
+
+
+def extras_of(manifest: Mapping[str, Any]) -> dict[str, ExtraColumn]:
+    """The extra columns of a split's manifest, by name. Raises CacheError where they are none."""
+    extras = {}
+    for name, entries in manifest.get(EXTRA, {}).items():
+        try:
+            pairs = entries["mirror"]
+            mirror = tuple((int(a), int(b)) for a, b in pairs) if isinstance(pairs, list) else pairs
+            fill = math.nan if entries["fill"] == "NaN" else entries["fill"]
+            fields = {**entries, "shape": tuple(entries["shape"]), "fill": fill, "mirror": mirror}
+            extras[name] = ExtraColumn(name=name, **fields)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            problem = f"the manifest's extra column {name!r} is none: {error}. Use the version that wrote it."
+            raise CacheError(problem) from error
+    return extras
+
+
+def by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
+    """Declarations by their names. Raises ValueError where two of them have one."""
+    declared = list(columns)
+    names = {column.name: column for column in declared}
+    if len(names) < len(declared):
+        raise ValueError(f"extra columns {[column.name for column in declared]}: expected each name once")
+    return names
+
+
+_FINDERS: Final[list[FindMirror]] = []
+
+
+def find_mirrors_by(find: FindMirror) -> None:
+    """Have functions that mirror extra columns looked up by `find`: as readers of datasets declare them."""
+    if find not in _FINDERS:
+        _FINDERS.append(find)
+
+
+def mirror_finders() -> tuple[FindMirror, ...]:
+    """By what they are looked up; a process that reads for another needs the same."""
+    return tuple(_FINDERS)
+
+
+def _find_mirror(dataset: str, column: str) -> Mirror | None:
+    found = (find(dataset, column) for find in _FINDERS)
+    return next((function for function in found if function is not None), None)

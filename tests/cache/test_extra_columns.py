@@ -1,0 +1,312 @@
+"""Columns that a dataset's reader brings: written, committed twice, copied, verified, read, mirrored."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cache
+from cache import CacheError, CropPolicy, ExtraColumn, Jitter
+from cache.format import extra
+from cache.mixture import Mixture, MixturePart
+from tests.cache import toy
+from tests.cache.format.documented import open_manifest, read_column, read_table
+
+CONTACT = ExtraColumn(name="contact", about="feet on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3)))
+UP = ExtraColumn(name="up", about="up in the camera", unit="m", shape=(3,), per="track", mirror=((0, 1),))
+CLASS = ExtraColumn(name="action", about="what is done", dtype="int16", per="track", fill=-9)
+DECLARED = (CONTACT, UP, CLASS)
+FLIPPED = CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=1))
+SPLIT = toy.SPLIT
+
+
+def values(column: ExtraColumn, name: str, n_rows: int) -> np.ndarray[Any, Any]:
+    """What a track of this name has of a column: the same each time."""
+    rng = np.random.default_rng([n_rows, *column.name.encode(), *name.encode()])
+    shape = (n_rows, *column.shape) if column.per == "row" else column.shape
+    high = 2 if column.dtype == "uint8" else 100
+    return np.asarray(rng.integers(0, high, shape).astype(column.dtype))
+
+
+def video(name: str, lengths: list[int], columns: tuple[ExtraColumn, ...] = DECLARED) -> toy.Video:
+    entry, tracks = toy.video(name, lengths)
+    return entry, [
+        replace(track, extra={c.name: values(c, track.name, len(track.columns["bbox"])) for c in columns})
+        for track in tracks
+    ]
+
+
+def write(root: Path, videos: list[toy.Video], columns: tuple[ExtraColumn, ...] = DECLARED, **drop: Any) -> None:
+    with toy.writer(root, "plan", extra=columns) as writer:
+        writer.begin(**drop)
+        for entry, tracks in videos:
+            if entry.name not in writer.journalled:
+                writer.append(entry, tracks)
+        writer.commit({})
+
+
+def require(root: Path, columns: tuple[ExtraColumn, ...] = DECLARED) -> cache.Split:
+    """The split, whose every track has what `values` gives, by each door."""
+    split = cache.open(root)[SPLIT]
+    assert {*split.columns} - {*cache.COLUMNS} == {c.name for c in columns if c.per == "row"}
+    for number, track in enumerate(split.tracks):
+        windows = [[track.start, track.stop]]
+        batch = split.read(windows, None, fields=[c.name for c in columns])
+        for column in columns:
+            expected = values(column, track.name, track.stop - track.start)
+            assert batch[column.name].dtype == column.dtype
+            if column.per == "row":
+                np.testing.assert_array_equal(split.rows(column.name, track.start, track.stop), expected)
+                np.testing.assert_array_equal(split.column(column.name)[track.start : track.stop], expected)
+                np.testing.assert_array_equal(batch[column.name][0], expected)
+            else:
+                np.testing.assert_array_equal(track.extra[column.name], expected)
+                np.testing.assert_array_equal(split.tracks.extra[column.name][number], expected)
+                assert (batch[column.name][0] == expected).all()
+                assert batch[column.name].shape == (1, track.stop - track.start, *column.shape)
+    return split
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path / "cache", [video("a", [10, 40]), video("b", [7])])
+    return tmp_path / "cache"
+
+
+columns = st.tuples(
+    st.lists(st.integers(1, 3), max_size=3).map(tuple),
+    st.sampled_from([*extra.FILLS]),
+    st.sampled_from(["row", "track"]),
+)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.lists(columns, min_size=1, max_size=4))
+def test_what_is_written_is_read_over_commits_and_in_a_copy(
+    drawn: list[tuple[tuple[int, ...], str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    declared = tuple(
+        ExtraColumn(name=f"c{number}", about="drawn", shape=shape, dtype=dtype, per=per)
+        for number, (shape, dtype, per) in enumerate(drawn)
+    )
+    root = tmp_path_factory.mktemp("drawn")
+    write(root / "a", [video("a", [10, 40], declared), video("b", [7], declared)], declared)
+    write(root / "a", [video("b", [9], declared), video("c", [70], declared)], declared, drop=["b"])
+    require(root / "a", declared)
+    cache.copy_split(root / "a", SPLIT, root / "b")
+    copied = require(root / "b", declared)
+    assert copied.extra == cache.open(root / "a")[SPLIT].extra == {c.name: c for c in declared}
+    assert cache.verify(root / "a").problems == cache.verify(root / "b").problems == ()
+    assert not cache.verify(root / "b").notes
+
+
+def test_a_killed_writer_goes_on_and_gc_removes_what_it_left(tmp_path: Path) -> None:
+    videos = [video("a", [70]), video("b", [50])]
+    for root in (tmp_path / "killed", tmp_path / "left"):
+        with toy.writer(root, "plan", extra=DECLARED) as writer:
+            writer.begin()
+            writer.append(*videos[0])
+            writer.append(*videos[1])
+    write(tmp_path / "killed", videos)
+    require(tmp_path / "killed")
+    write(tmp_path / "whole", videos)
+    assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "whole")
+    assert (tmp_path / "left" / SPLIT / "contact").is_dir()
+    cache.gc(tmp_path / "left", unfinished=True)
+    assert not (tmp_path / "left" / SPLIT / "contact").exists()
+
+
+def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root: Path, tmp_path: Path) -> None:
+    write(tmp_path / "plain", [toy.video("a", [10, 40]), toy.video("b", [7])], ())
+    plain, own = (toy.tree(folder) for folder in (tmp_path / "plain", root))
+    more = {key.split("/")[2] for key in own.keys() - plain.keys()}
+    assert more == {"contact", "track_up", "track_action"}
+    assert {key for key in plain if plain[key] != own[key]} == {f"{SPLIT}/manifest.json"}
+    assert "extra" not in json.loads(plain[f"{SPLIT}/manifest.json"])
+    home = root / SPLIT
+    manifest, files = open_manifest(home, home)  # what cache-format.md says
+    assert manifest["extra"]["contact"] == {
+        "about": "feet on the ground", "unit": "", "shape": [4], "dtype": "uint8", "fill": 255, "per": "row",
+        "mirror": [[0, 2], [1, 3]],
+    }  # fmt: skip
+    assert read_column(home, "contact", manifest, files)[3] == tuple(values(CONTACT, "a/0", 10)[3])
+    assert read_table("track_up", files)[1] == tuple(values(UP, "a/1", 40))
+
+
+def test_damage_is_found_and_named(root: Path) -> None:
+    def damaged(key: str, at: int) -> tuple[cache.Damage, ...]:
+        file = root / SPLIT / key
+        data = bytearray(file.read_bytes())
+        data[at] ^= 1
+        file.write_bytes(data)
+        report = cache.verify(root)
+        data[at] ^= 1
+        file.write_bytes(data)
+        return report.damaged
+
+    assert [(d.array, d.shard) for d in damaged("contact/c/0/0", 5)] == [("contact", 0)]
+    assert [d.array for d in damaged("track_up/c/0/0", 3)] == ["track_up"]
+    assert [d.array for d in damaged("contact/zarr.json", 9)] == ["contact"]
+    assert cache.verify(root).ok
+
+
+def test_fields_of_other_splits_are_missed_by_name(root: Path) -> None:
+    with cache.SplitWriter(root, "toy/val", columns=(), plan="p") as writer:
+        writer.begin()
+        rows = {"frame_index": np.arange(9)}
+        camera = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1.0]])
+        about: Any = {"video": "a", "step": 1, "fps": 25, "crop_scale": 1.3, "columns": rows}
+        writer.append(
+            cache.VideoEntry(name="a"),
+            [
+                cache.TrackRows(name="a/0", gender="female", intrinsics=camera, **about),
+                cache.TrackRows(name="a/1", **about),
+            ],
+        )
+        writer.commit({})
+    split = cache.open(root)["toy/val"]
+    for name in ("contact", "up"):
+        with pytest.raises(CacheError, match=rf"'{name}'.*These have it: {SPLIT}\."):
+            split.read([[0, 4]], None, fields=[name])
+    batch = split.read([[2, 6], [9, 13]], None, fields=["gender", "intrinsics", "frame_index"])
+    assert [cache.GENDERS[number] for number in batch["gender"][:, 0]] == ["female", "neutral"]
+    assert (batch["intrinsics"][0] == camera).all()
+    assert np.isnan(batch["intrinsics"][1]).all()
+    assert batch["intrinsics"].shape == (2, 4, 3, 3)
+    assert batch["frame_index"].tolist() == [[2, 3, 4, 5], [0, 1, 2, 3]]
+    assert (split.tracks[0].gender, split.tracks[1].intrinsics, split.tracks[0].extra) == ("female", None, {})
+
+
+def test_mixtures_read_them_and_streams_may_not_have_their_names(root: Path) -> None:
+    split = cache.open(root)[SPLIT]
+    part = MixturePart(name="p", splits={SPLIT: split}, count=3, fields=("contact", "up"), stride=2)
+    mixture = Mixture([part], seqlen=4)
+    assert mixture.fields["p"] == {"contact": ((4,), np.dtype("u1")), "up": ((3,), np.dtype("f4"))}
+    (pick,) = mixture.draw(0)["p"]
+    batch = mixture.read(mixture.draw(0))["p"]
+    for start, contact, up in zip(pick.starts.tolist(), batch["contact"], batch["up"], strict=True):
+        np.testing.assert_array_equal(contact, split.rows("contact", start, start + 4))
+        np.testing.assert_array_equal(up[2], split.tracks[int(split.track_of(np.array(start)))].extra["up"])
+    toy.write_stream(root, stream="contact", dim=4)
+    with pytest.raises(ValueError, match=r"contact.*columns, too"):
+        split.read([[0, 4]], streams=["contact"])
+
+
+def negated(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return rows * np.array([-1, 1, 1], rows.dtype)
+
+
+def find_negated(dataset: str, column: str) -> Any:
+    return {("toy", "up"): negated}.get((dataset, column))
+
+
+@pytest.fixture
+def no_finders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(extra, "_FINDERS", [])
+    yield
+
+
+@pytest.mark.usefixtures("no_finders")
+def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_missed(tmp_path: Path) -> None:
+    declared = (CONTACT, replace(UP, mirror=negated))
+    write(tmp_path, [video("a", [10, 40], declared)], declared)
+    for stream, policy in (("j", FLIPPED), ("plain", CropPolicy())):
+        toy.write_stream(tmp_path, stream=stream, identity={"crop": policy.as_dict()})
+    split = cache.open(tmp_path)[SPLIT]
+    windows = split.windows(5, 5)
+    plain = split.read(windows, "plain", fields=["contact", "up", "bbox"])
+    with pytest.raises(CacheError, match="'up' is mirrored by a function of the package"):
+        split.read(windows, "j", fields=["up"])
+    cache.find_mirrors_by(find_negated)
+    for opened in (split, pickle.loads(pickle.dumps(split))):
+        flipped = opened.read(windows, "j", fields=["contact", "up", "bbox"])
+        np.testing.assert_array_equal(flipped["contact"], plain["contact"][..., [2, 3, 0, 1]])
+        np.testing.assert_array_equal(flipped["up"], plain["up"] * [-1, 1, 1])
+        np.testing.assert_array_equal(flipped["bbox"], plain["bbox"])
+
+
+def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path) -> None:
+    toy.write_stream(root)
+    wider = (replace(CONTACT, shape=(6,)), replace(UP, about="another word"))
+    videos = [video("a", [10, 40], wider), video("b", [7], wider)]
+    with pytest.raises(CacheError, match="drop all"):
+        write(root, videos[:1], wider, drop=["a"])
+    require(root)
+    write(root, videos, wider, drop=["a", "b"])
+    split = require(root, wider)
+    assert cache.verify(root).problems == () == cache.verify(root).notes
+    assert not (root / SPLIT / "track_action").exists()
+    assert split.stream_shards("resnet50") == [0, 1]  # by whose keys new rows take their features over
+    live = cache.StreamShards(root, SPLIT, "resnet50", dim=4, dtype="float16")
+    assert live.live_shards == [2, 3]
+    write(root, [video("c", [3], wider)], (*wider[:1], replace(wider[1], about="a third")))
+    require(root, (*wider[:1], replace(wider[1], about="a third")))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"name": "kp_2d"}, "stands for something else"),
+        ({"name": "theta"}, "stands for something else"),
+        ({"name": "features"}, "stands for something else"),
+        ({"name": "gender"}, "stands for something else"),
+        ({"name": "fps", "per": "track"}, "stands for something else"),
+        ({"name": "intrinsics"}, "stands for something else"),
+        ({"name": "track_contact"}, "not beginning"),
+        ({"name": "contact_ok"}, "not ending"),
+        ({"name": "../up"}, "letters"),
+        ({"about": " "}, "meaning"),
+        ({"shape": (0,)}, "shape"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"fill": 1}, "fill"),
+        ({"fill": 256}, "fill"),
+        ({"dtype": "float32", "fill": math.inf}, "fill"),
+        ({"per": "video"}, "per"),
+        ({"mirror": ((0, 4),)}, "mirror"),
+        ({"mirror": ((0, 1), (1, 2))}, "mirror"),
+        ({"mirror": "os:system"}, "mirror"),
+    ],
+    ids=str,
+)
+def test_a_declaration_that_cannot_be_is_refused(change: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        replace(CONTACT, **({"fill": None} | change))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "match"),
+    [
+        ("contact", np.zeros((10, 3), np.uint8), "expected"),
+        ("contact", np.zeros((9, 4), np.uint8), "expected"),
+        ("contact", np.zeros((10, 4), np.float32), "float32, expected uint8"),
+        ("contact", np.full((10, 4), 255, np.uint8), "expected 0 or 1"),
+        ("up", np.zeros((10, 3), np.float32), "expected"),  # rows of a column of tracks
+        ("up", np.array([0, np.nan, 0]), "fill value"),
+        ("up", np.array([0, np.inf, 0]), "fill value"),
+        ("up", [0, 1, 0], "list"),
+        ("action", np.array(-9), "fill value"),
+        ("action", np.array(40_000), "room"),
+        ("cadence", np.zeros(10, np.float32), "not declared"),
+    ],
+)
+def test_a_track_that_does_not_fit_is_refused(name: str, array: Any, match: str) -> None:
+    _, (track,) = video("a", [10])
+    cache.check_track(track, "a", toy.columns, DECLARED)
+    with pytest.raises(CacheError, match=rf"{name}.*{match}"):
+        cache.check_track(replace(track, extra={**track.extra, name: array}), "a", toy.columns, DECLARED)
+
+
+def test_a_manifest_whose_declaration_is_none_is_refused(root: Path) -> None:
+    for change in ({"mirror": "os:system"}, {"dtype": "object"}, {"shape": [-4]}, {"strange": 1}):
+        with pytest.raises(CacheError, match="'contact' is none"):
+            extra.extras_of({"extra": {"contact": CONTACT.as_json() | change}})
