@@ -16,7 +16,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.pixels.cuts import Histogram, histogram
 from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.processes import Failed, alive
-from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
+from pipeline.processes.pool import VIDEO_THREADS, Pool
 
 
 class ClipFrame(NamedTuple):
@@ -90,7 +90,7 @@ class Decoders:
                     clip, start = result.task
                     batch = result.get()
                     if isinstance(batch, Failed):
-                        found = f"after frame {start}: {TRIALS} processes ended, the last one {batch.message}"
+                        found = f"after frame {start}: the process that decodes it {batch.message}"
                         batch = DecodedBatch(clip, [], True, unreadable(self._raw / clip, found))
                     if clip in self._waiting:  # else beyond the end of the clip
                         self._waiting[clip].append(batch)

@@ -59,12 +59,12 @@ def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
 class Devices:
     """Processes that are started when there is something to do, and ended with the `with` block.
 
-    A job gets `device=`, one of `names`. Raises what a job raises, and PipelineError when two processes, one after the
-    other, end at the same task; that of a process that has ended is done again.
+    A job gets `device=`, one of `names`. Raises what a job raises, with the device in its message, and PipelineError
+    when two processes, one after the other, end at the same task; that of a process that has ended is done again.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._n = len(names)
+        self._names = names
         self._calls: deque[Callable[..., Any]] = deque()
         works = [functools.partial(_call, device=name) for name in names]
         self._pool = Pool[Callable[..., Any], Any](works, self._jobs(), ahead=1, timeout=math.inf, memory=None)
@@ -77,7 +77,7 @@ class Devices:
 
     def number(self) -> int:
         """How many there are."""
-        return self._n
+        return len(self._names)
 
     def run_one(self, job: Callable[..., R]) -> R:
         """job(device=...), on one of the devices."""
@@ -96,11 +96,17 @@ class Devices:
         self._calls += calls
         while self._calls or not self._pool.is_idle:
             for result in self._pool.poll():
-                outcome = result.get()
+                device = self._names[result.worker]
+                try:
+                    outcome = result.get()
+                except Exception as error:
+                    if device not in str(error) and not isinstance(error, OSError):
+                        error.args = (f"{device}: {error}",)
+                    raise
                 if isinstance(outcome, Failed):
                     raise PipelineError(
-                        f"{TRIALS} processes ended at the same task, the last one {outcome.message}: what they wrote "
-                        "is above. What is finished is kept: run it again, without a device that fails."
+                        f"{device}: {TRIALS} processes ended at the same task, the last one {outcome.message}: what "
+                        "they wrote is above. What is finished is kept: run it again, without a device that fails."
                     )
                 yield outcome
 

@@ -35,9 +35,9 @@ def ordered_map(
     """`map` by up to `workers` supervised processes, never by this one. `job`, items and results must be picklable.
 
     Results come in the order of the items. No item is begun while more than `WAITING` bytes a process wait for an
-    earlier result. An item becomes `Failed` when two processes, the second one fresh, crash at it, show no progress for
-    `timeout` s, or need more than `memory` bytes. An exception of the job is raised here, in the order of the items,
-    with the process's traceback as a note.
+    earlier result. An item becomes `Failed` when a process shows no progress at it for `timeout` s, or two, the second
+    one fresh, crash at it or need more than `memory` bytes. An exception of the job is raised here, in the order of
+    the items, with the process's traceback as a note.
 
     `same_group`: whether one process should do both of two neighbouring items, which share a file or another thing that
     takes long to load. `preload` is called before processes are forked (`Process`). Processes are started one after

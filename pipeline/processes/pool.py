@@ -40,6 +40,7 @@ class TaskResult(NamedTuple, Generic[T, R]):
     task: T
     outcome: bytes | Failed  # the pickled return value or exception, or why processes ended at the task
     seconds: float = 0.0  # the run time of the task
+    worker: int = 0  # which of the pool's `works` ran it
 
     def get(self) -> R | Failed:
         """Return what the task returned. Raise what it raised, with the process's traceback as a note."""
@@ -71,8 +72,8 @@ class _Submitted(Generic[T]):
 class _Worker(Generic[T]):
     """One seat of the pool: a process, its job and its tasks. A process that ends is replaced by another."""
 
-    def __init__(self, work: Callable[..., Any]) -> None:
-        self.work = work
+    def __init__(self, number: int, work: Callable[..., Any]) -> None:
+        self.number, self.work = number, work
         self.process: Process | None = None  # started with its first task
         self.job: _OpenJob[T] | None = None  # the job whose next task is taken; None: the next job's
         self.pending: deque[_Submitted[T]] = deque()  # taken from the job, to be sent: their process ended, or was busy
@@ -97,8 +98,8 @@ class Pool(Generic[T, R]):
         preload: see `Process`.
 
     When a process ends, a fresh one runs its unfinished tasks again. A task at which TRIALS processes ended, at the
-    same place, becomes `Failed`. Processes are started one after the other, while there are more tasks than they can
-    take.
+    same place, becomes `Failed`; without `skips`, one that hangs does so at once. Processes are started one after the
+    other, while there are more tasks than they can take.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Pool(Generic[T, R]):
     ) -> None:
         self.ahead, self._jobs, self._timeout, self._skips = ahead, jobs, timeout, skips
         self._options: Mapping[str, Any] = {"memory": memory, "env": env, "preload": preload}
-        self._workers: list[_Worker[T]] = [_Worker(work) for work in works]
+        self._workers: list[_Worker[T]] = [_Worker(number, work) for number, work in enumerate(works)]
         self._has_more_jobs, self._fruitless = True, 0
         self._fds = [os.memfd_create("shared") for _ in shared]
         for fd, size in zip(self._fds, shared, strict=True):
@@ -215,7 +216,7 @@ class Pool(Generic[T, R]):
                 seconds, outcome = process.pipe.recv()
                 process.reset_silence()
                 self._fruitless = 0
-                yield TaskResult(worker.running.popleft().task, outcome, seconds)
+                yield TaskResult(worker.running.popleft().task, outcome, seconds, worker.number)
                 if not process.pipe.poll():
                     return
         except (EOFError, OSError):  # also in the middle of a result
@@ -238,12 +239,13 @@ class Pool(Generic[T, R]):
         current = worker.pending[0]
         where = place if self._skips else 0
         current.ended[where] += 1
-        if current.ended[where] == TRIALS:
+        hangs = failed.reason == "reader_timeout" and not self._skips  # it would take its whole time limit once more
+        if hangs or current.ended[where] == TRIALS:
             if self._skips and place >= 0:
                 current.job.skipped[place] = failed
             else:
                 worker.pending.popleft()
-                yield TaskResult(current.task, failed)
+                yield TaskResult(current.task, failed, worker=worker.number)
 
 
 def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., Any]) -> None:

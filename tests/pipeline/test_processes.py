@@ -152,6 +152,19 @@ def test_what_crashes_only_once_is_given_a_second_chance(tmp_path: Path) -> None
     assert [*ordered_map(crash_after_another, items, 1)] == items
 
 
+def hang_once(file: Path) -> str:
+    if not file.exists():
+        file.touch()
+        sleep()
+    return "read"
+
+
+def test_what_hangs_is_not_tried_again(tmp_path: Path) -> None:
+    (failed,) = ordered_map(hang_once, [tmp_path / "file"], 1, timeout=0.3)
+    assert isinstance(failed, Failed)
+    assert failed.reason == "reader_timeout"
+
+
 def read_mapped(file: Path) -> float:
     mapped = np.memmap(file, np.uint8, "r")
     return float(mapped[:: 1 << 30].sum()) + mapped[: 100 * MIB].sum()

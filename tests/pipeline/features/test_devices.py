@@ -64,7 +64,7 @@ def test_two_processes_that_die_at_the_same_shards_end_it(
     roots: tuple[Path, Path], made_up: ModuleType, tmp_path: Path
 ) -> None:
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
-    with pytest.raises(PipelineError, match=r"2 processes ended at the same task, the last one was killed"):
+    with pytest.raises(PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"):
         extract(plan_extraction(roots[0], PENN, spec), TWO)
 
 
@@ -87,6 +87,7 @@ def test_a_gpu_that_there_is_not_is_an_error_and_no_cpu_takes_its_place(penn: An
 def test_what_a_job_raises_comes_with_its_device() -> None:
     with Devices(("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
         list(devices.as_completed(sys.intern, ["one", "two"]))
+    assert str(caught.value).startswith("cpu: ")
     assert "In a process of its own" in caught.value.__notes__[0]
 
 
