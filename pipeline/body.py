@@ -122,8 +122,9 @@ def _points(arrays: SmplArrays, regressors: Floats, by_depth: NDArray[np.int64],
         point[..., : rest.shape[-1]] -= share[:, None, None] * rest  # a bone turns about its own joint
         points.append(point)
         shares.append(share)
-    stacked = np.stack(points, axis=-1)  # (24, 3, 218, K)
-    return np.moveaxis(stacked, 2, 0).reshape(stacked.shape[2], -1), np.stack(shares)
+    n_numbers = arrays.posedirs.shape[-1] + rest.shape[-1]
+    stacked = np.stack(points, axis=-1) if points else np.zeros((N_JOINTS, 3, n_numbers, 0))  # (24, 3, 218, K)
+    return np.moveaxis(stacked, 2, 0).reshape(n_numbers, -1), np.reshape(shares, (len(points), N_JOINTS))
 
 
 class BodyOutput(NamedTuple):
@@ -176,6 +177,7 @@ class Body(nn.Module):
         self._spin49 = PosedJoints(arrays, *_regressed(np.concatenate([picked, arrays.J_regressor_extra]), take))
         h36m = [smpl_files.N_JOINTS + row for row in correspondence("h36m", "common14")[0]]
         self._common14 = PosedJoints(arrays, *_regressed(arrays.J_regressor_h36m, h36m))
+        self._smpl = PosedJoints(arrays, arrays.J_regressor_h36m[:0], range(smpl_files.N_JOINTS))
 
     @classmethod
     def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
@@ -231,12 +233,14 @@ class Body(nn.Module):
         joints54 = torch.cat([joints45, self._regress(self.J_regressor_extra, verts)], dim=1)
         return BodyOutput(verts, joints54[:, self.spin49_index])
 
-    def joints(self, *, betas: Tensor, rotmat: Tensor, order: Literal["spin49", "common14"] = "spin49") -> Tensor:
+    def joints(
+        self, *, betas: Tensor, rotmat: Tensor, order: Literal["spin49", "common14", "smpl"] = "spin49"
+    ) -> Tensor:
         """The joints that `forward`, or `common14` of its vertices, would give, for a hundredth of the work.
 
-        betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m.
+        betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; by "smpl" the model's own 24.
         """
-        joints: Tensor = (self._spin49 if order == "spin49" else self._common14)(betas, rotmat)
+        joints: Tensor = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}[order](betas, rotmat)
         return joints
 
     def posed_joints(

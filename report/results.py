@@ -10,19 +10,13 @@ from pipeline.cli.text import command, count
 from report.page import PageSection
 from report.runs import TrainingRun, badness, of_split
 from vibe_model.evaluation import published
-from vibe_model.metrics import METRICS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
+from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, metrics_in
+from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, UNITS
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-PROTOCOL: Final = {
-    "default": "Every frame that is valid, labelled and has features counts once.",
-    "published": "As the published figures were made: each track's last frames are dropped, accelerations cross from "
-    "one track into the next, frames that are not valid count too, labels are rounded to float16.",
-    "hmmr": "As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
-    "track's mean.",
-}
 Errors = Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
 
 
@@ -48,7 +42,8 @@ class ResultsTable(NamedTuple):
     @property
     def columns(self) -> list[str]:
         """The errors that any of the rows has."""
-        return [name for name in METRICS if any(name in row.errors for row in self.rows)]
+        measured = {name for row in self.rows for name in row.errors}
+        return [name for name in metrics_in(row.errors for row in self.rows) if name in measured]
 
     @property
     def counted(self) -> bool:
@@ -60,15 +55,18 @@ def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *,
     """What every finished run reached. ablation: the content of ablation.json, empty where there is none."""
     evaluated = [run for run in runs if run.splits]
     splits = dict.fromkeys(split for run in evaluated for split in run.splits)
+    tables = {split: tables_of(split, evaluated) for split in splits}
+    ablated = list(_ablation(ablation))
+    every = (row for of_split in (*tables.values(), ablated) for table in of_split for row in table.rows)
     data = {
-        "metrics": METRICS,
+        "metrics": metrics_in(row.errors for row in every),
         "units": UNITS,
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
-        "splits": {split: tables_of(split, evaluated) for split in splits},
+        "splits": tables,
         "dynamics": [table for run in evaluated for table in _dynamics(run)],
-        "ablation": list(_ablation(ablation)),
+        "ablation": ablated,
         "ablation_stand_in": bool(ablation.get("stand_in")),
         "listings": [listing for run in evaluated for listing in _listings(run, cache)],
     }
@@ -79,12 +77,12 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[ResultsTable]:
     """A table a protocol. Beside demo data, the published figures are a table of their own: they do not compare."""
     runs = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in runs)
-    figures, tables = _published(split, runs), []
-    for protocol in PROTOCOLS:
-        if rows := list(_rows(split, protocol, runs)):
-            rows += [row for its_protocol, row in figures if its_protocol == protocol and not stand_in]
-            meaning = f"{PROTOCOL[protocol]} {_labels(split, runs)}".strip()
-            tables.append(ResultsTable(protocol, f"Protocol “{protocol}”", split, rows, meaning))
+    figures, tables = _published(split, runs), list[ResultsTable]()
+    for protocol in dict.fromkeys(name for run in runs for name in by_protocol(run.splits[split])):
+        rows = list(_rows(split, protocol, runs))
+        rows += [row for its_protocol, row in figures if its_protocol == protocol and not stand_in]
+        about = (meaning(protocol), _labels(split, protocol, runs), "" if tables else _left_out(split, runs))
+        tables.append(ResultsTable(protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))))
     if stand_in and figures:
         note = "These are of the real data, the tables above of demo data: they cannot be compared."
         rows = [row for _, row in figures]
@@ -92,9 +90,16 @@ def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[ResultsTable]:
     return tables
 
 
-def _labels(split: str, runs: Sequence[TrainingRun]) -> str:
+def _left_out(split: str, runs: Sequence[TrainingRun]) -> str:
+    """By which protocols it could not be evaluated, and why."""
+    reasons = {p: why for run in runs for p, why in run.splits[split].get(LEFT_OUT, {}).items()}
+    return " ".join(f"Not by “{protocol}”: {why}." for protocol, why in reasons.items())
+
+
+def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
     """By which bodies the labels are, where it is not the neutral one."""
-    genders = runs[0].splits[split].get(LABEL_BODY, NEUTRAL_BODY)
+    numbers = (by_protocol(run.splits[split]).get(protocol) for run in runs)
+    genders = next(filter(None, numbers), {}).get(LABEL_BODY, NEUTRAL_BODY)
     return (
         "" if genders == NEUTRAL_BODY else f"Labels are by gendered bodies ({genders}), predictions by the neutral one."
     )
@@ -103,8 +108,8 @@ def _labels(split: str, runs: Sequence[TrainingRun]) -> str:
 def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
     """PA-MPJPE of past, present and future bodies that are known from one frame: `vibe_model.evaluation.dynamics`."""
     for split, errors in run.splits.items():
-        hmmr = errors.get("hmmr")
-        if isinstance(hmmr, Mapping) and isinstance(table := hmmr.get("dynamics"), Mapping):
+        tables = [numbers["dynamics"] for numbers in by_protocol(errors).values() if "dynamics" in numbers]
+        for table in tables[:1]:
             by_model = table["pa_mpjpe"]
             steps = [int(step) for step in next(iter(by_model.values()))]
             rows = {model: [by_step[str(step)] for step in steps] for model, by_step in by_model.items()}
@@ -116,10 +121,11 @@ def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[Mo
     """Each run, the same smoothed in time where it has that, and the mean body, which is the same for all."""
     errors: Mapping[str, Any] = {}
     for run in runs:
-        errors = run.splits[split] if protocol == "default" else run.splits[split].get(protocol, {})
-        if not errors:  # evaluated before there was this protocol
+        of_run = by_protocol(run.splits[split])
+        if protocol not in of_run:
             continue
-        about = _about(run, split) if protocol == "default" else ""
+        errors = of_run[protocol]
+        about = _about(run, split) if protocol == next(iter(of_run)) else ""
         yield ModelErrors(run.name, _known(errors), _frames(errors), about)
         if isinstance(smoothed := errors.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")
@@ -154,7 +160,7 @@ def _published(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, Model
 
 
 def _known(errors: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(errors[name]) for name in METRICS if name in errors}
+    return {name: float(errors[name]) for name in metrics_in([errors]) if name in errors}
 
 
 def _frames(errors: Mapping[str, Any]) -> int:
@@ -165,7 +171,7 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[ResultsTable]:
     """The ablation's rows as tables."""
     tables: dict[tuple[str, str], list[ModelErrors]] = {}
     for row in content.get("rows", []):
-        means = {name: value["mean"] for name, value in row["errors"].items() if name in METRICS}
+        means = {name: value["mean"] for name, value in row["errors"].items()}
         name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] != 1 else "")
         tables.setdefault((row["split"], row["protocol"]), []).append(ModelErrors(name, means, row["frames"]))
     for (split, protocol), rows in tables.items():
@@ -185,7 +191,7 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
         worst = f"{run.name} on {split}: its worst windows, {len(windows)}; more are in worst_windows.csv of the run"
         for caption, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
             if rows:
-                columns = [name for name in METRICS if any(name in row for row in rows)]
+                columns = [name for name in metrics_in(rows) if any(name in row for row in rows)]
                 track = str(rows[0].get("track"))
                 look = command("show", *split.split("/", 1), "--cache", cache, "--track", track, "--out", "track.html")
                 yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}
@@ -193,9 +199,10 @@ def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
 
 def as_csv(splits: Mapping[str, Sequence[ResultsTable]]) -> str:
     """A line of names, then a line a row of every table; an error that is not known is left empty."""
-    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *METRICS, "frames")]
+    measured = metrics_in(row.errors for tables in splits.values() for table in tables for row in table.rows)
+    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]
     for split, tables in splits.items():
         for key, row in ((table.key, row) for table in tables for row in table.rows):
-            errors = (f"{row.errors[name]:.2f}" if name in row.errors else "" for name in METRICS)
+            errors = (f"{row.errors[name]:.2f}" if name in row.errors else "" for name in measured)
             lines.append((split, key, row.model, *errors, "" if row.frames is None else row.frames))
     return csv_text(lines)

@@ -19,13 +19,13 @@ from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from tasks.base import PipelineTask
 from tasks.data import Data
-from tasks.evaluation import of_protocol
 from tasks.run import read_metrics
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import Train, train_config
 from vibe_model import runs
-from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
+from vibe_model.evaluation.protocols import by_protocol, metrics_in
+from vibe_model.metrics import UNITS
 from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
@@ -85,16 +85,18 @@ class Ablation(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """The default protocol's rows, and the files that hold the rest."""
+        """The first protocol's rows, and the files that hold the rest."""
         by_variant, folder = self._runs(), settings().paths.runs
         rows = table(by_variant)
         for split in dict.fromkeys(row.split for row in rows):
-            of_split = [row for row in rows if (row.split, row.protocol) == (split, "default")]
+            every = [row for row in rows if row.split == split]
+            of_split = [row for row in every if row.protocol == every[0].protocol]
             console.out.print(f"\n{split}, {of_split[0].frames:,} frames")
             # The paper's errors, and others only where there are none of these.
-            measured = [name for name in METRICS if any(name in row.errors for row in of_split)]
+            metrics = metrics_in(row.means for row in of_split)
+            measured = [name for name in metrics if any(name in row.errors for row in of_split)]
             names = [name for name in measured if name in OF_PAPER] or measured
-            shown = console.table("", *(METRICS[name].title for name in names))
+            shown = console.table("", *(metrics[name].title for name in names))
             for row in of_split:
                 shown.add_row(row.model, *(row.text(name) for name in names))
             console.show(shown)
@@ -185,7 +187,12 @@ class AblationRow:
     model: str
     seeds: int  # how many runs were averaged
     frames: int
-    errors: Mapping[str, MeanError]  # by the names of METRICS; those that no frame has a label for are absent
+    errors: Mapping[str, MeanError]  # by the metrics' names; those that no frame has a label for are absent
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Over the seeds, by error."""
+        return {name: error.mean for name, error in self.errors.items()}
 
     def text(self, name: str) -> str:
         """An error as people read it: `51.9 ± 0.3`, `51.9` of one seed, `-` where there is none."""
@@ -199,17 +206,20 @@ def table(by_variant: Runs) -> list[AblationRow]:
     """Every model of the runs on every split that they were evaluated on, the baselines first."""
     first = next(iter(next(iter(by_variant.values())).values()))
     splits = [name for name in first if "/" in name]  # the others are facts of the run
-    return [row for split in splits for protocol in PROTOCOLS for row in _rows(by_variant, split, protocol)]
+    return [row for s in splits for protocol in by_protocol(first[s]) for row in _rows(by_variant, s, protocol)]
 
 
 def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
-    results = {v: [of_protocol(m[split], protocol) for m in by_seed.values()] for v, by_seed in by_variant.items()}
+    results = {
+        variant: [by_protocol(metrics[split]).get(protocol, {}) for metrics in by_seed.values()]
+        for variant, by_seed in by_variant.items()
+    }
     first = next(iter(results.values()))[0]
     if not all(result for by_seed in results.values() for result in by_seed):
         return  # not evaluated by this protocol
 
     def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
-        measured = (name for name in METRICS if all(name in metrics for metrics in by_seed))
+        measured = (name for name in metrics_in(by_seed) if all(name in metrics for metrics in by_seed))
         numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
         errors = {name: MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
         return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
@@ -223,10 +233,11 @@ def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
 
 def as_csv(rows: Sequence[AblationRow]) -> str:
     """A line a row; of each error its mean and its spread, empty where there is none."""
-    errors = [column for name in METRICS for column in (name, f"{name}_spread")]
+    measured = metrics_in(row.means for row in rows)
+    errors = [column for name in measured for column in (name, f"{name}_spread")]
     lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
     for row in rows:
-        values = [number for name in METRICS for number in row.errors.get(name, (None, None))]
+        values = [number for name in measured for number in row.errors.get(name, (None, None))]
         rounded = ["" if number is None else round(number, 2) for number in values]
         lines.append([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
     return runs.csv_text(lines)

@@ -14,17 +14,17 @@ from pipeline.cli.text import command, count
 from tasks.base import PipelineTask
 from tasks.run import read_metrics
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, fact, shortened
+from tasks.terminal import DEMO_DATA, fact, plain, shortened
 from tasks.training import MODEL_NAMES, Train, model_config
 from vibe_model import models, runs
 from vibe_model.evaluation import published
-from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
+from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, metrics_in
+from vibe_model.metrics import METRICS, UNITS
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, which_runs
 from vibe_model.settings.video_config import VideoConfig
 
 RESULTS: Final = "results.csv"
-COLUMNS: Final = ("split", "protocol", "model", *METRICS, "frames")  # of results.csv
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -63,13 +63,14 @@ class Evaluate(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """The default protocol's rows, a table a split, and the files that hold the rest."""
+        """The first protocol's rows, a table a split, and the files that hold the rest."""
         folder, rows = self._folder(), _all_rows(self.record)
         for split in dict.fromkeys(row["split"] for row in rows):
-            chosen = [row for row in rows if (row["split"], row["protocol"]) == (split, "default")]
+            of_split = [row for row in rows if row["split"] == split]
             console.out.print()
-            console.out.print(table_of(split, chosen))
+            console.out.print(table_of(split, [row for row in of_split if row["protocol"] == of_split[0]["protocol"]]))
         metrics = read_metrics(folder)
+        show_left_out(metrics)
         show_label_bodies(metrics)
         show_dynamics(metrics)
         console.out.print(f"[dim]{UNITS}[/dim]\n")
@@ -129,31 +130,26 @@ def result_rows(
     metrics.json; the mean body.
     """
     rows = []
-    for split, protocol in ((s, p) for s in metrics if "/" in s for p in PROTOCOLS):  # other keys are facts of the run
-        own = of_protocol(metrics[split], protocol)
-        if not own:
-            continue
-        keypoints = metrics[split].get(runs.KEYPOINTS)
-        models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
-        if per_frame is not None:
-            per_frame_result = of_protocol(per_frame[split], protocol)
-            models |= {"per frame": per_frame_result, "per frame, smoothed": per_frame_result.get("smoothed", {})}
-        models["mean body"] = own["baseline"]
-        for model, numbers in models.items():
-            errors = {name: round(numbers[name], 2) if name in numbers else "" for name in METRICS}
-            frames = own["frames"] or own.get("frames_2d", 0)
-            rows.append({"split": split, "protocol": protocol, "model": model, **errors, "frames": frames})
+    for split, results in ((s, by_protocol(metrics[s])) for s in metrics if "/" in s):  # others: of the run
+        for protocol, own in results.items():
+            keypoints = metrics[split].get(runs.KEYPOINTS)
+            models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
+            if per_frame is not None:
+                per_frame_result = by_protocol(per_frame[split]).get(protocol, {})
+                models |= {"per frame": per_frame_result, "per frame, smoothed": per_frame_result.get("smoothed", {})}
+            models["mean body"] = own["baseline"]
+            measured = metrics_in(models.values())
+            for model, numbers in models.items():
+                errors = {name: round(numbers[name], 2) if name in numbers else "" for name in measured}
+                frames = own["frames"] or own.get("frames_2d", 0)
+                rows.append({"split": split, "protocol": protocol, "model": model, **errors, "frames": frames})
     return rows
-
-
-def of_protocol(result: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
-    """A split's numbers in metrics.json, by one protocol; empty in files of before there was that protocol."""
-    return result if protocol == "default" else result.get(protocol, {})
 
 
 def as_csv(rows: Rows) -> str:
     """`result_rows` with a line of names; an error that no frame has a label for is left empty."""
-    return runs.csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
+    columns = ("split", "protocol", "model", *metrics_in(rows), "frames")
+    return runs.csv_text([columns, *([row.get(name, "") for name in columns] for row in rows)])
 
 
 def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
@@ -161,31 +157,45 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
 
     protocols: with a column that names each row's.
     """
-    measured = [name for name in METRICS if any(row[name] != "" for row in rows)]
+    metrics = metrics_in(rows)
+    measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
     minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
     shown = [name for name in measured if name not in minor]
     table = Table(split, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in (*(METRICS[name].title for name in shown), "frames"):
+    for name in (*(metrics[name].title for name in shown), "frames"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        numbers = [f"{row[name]:.1f}" if row[name] != "" else "-" for name in shown]
+        numbers = [f"{row[name]:.1f}" if row.get(name, "") != "" else "-" for name in shown]
         frames = f"{row['frames']:,}" if row["frames"] else "-"
         table.add_row(row["model"], *([row["protocol"]] if protocols else []), *numbers, frames)
     return table
 
 
+def show_left_out(metrics: Mapping[str, Any]) -> None:
+    """Print by which protocols a split could not be evaluated, and why."""
+    for split in (name for name in metrics if "/" in name):
+        for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
+            console.out.print(f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: {plain(reason)}")
+
+
 def show_label_bodies(metrics: Mapping[str, Any]) -> None:
     """Print of which bodies a split's labels are, where that is not the neutral one."""
     for split in (name for name in metrics if "/" in name):
-        if (genders := metrics[split].get(runs.LABEL_BODY, runs.NEUTRAL_BODY)) != runs.NEUTRAL_BODY:
-            labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
-            console.out.print(f"[dim]{split}: {labels}[/dim]")
+        by_genders: dict[str, list[str]] = {}
+        for protocol, numbers in by_protocol(metrics[split]).items():
+            by_genders.setdefault(numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY), []).append(protocol)
+        for genders, names in by_genders.items():
+            if genders != runs.NEUTRAL_BODY:
+                labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
+                of = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
+                console.out.print(f"[dim]{split}{of}: {labels}[/dim]")
 
 
 def show_dynamics(metrics: Mapping[str, Any]) -> None:
     """Print what a model hallucinates of past and future, where it does; beside published figures on real data."""
     for split in (name for name in metrics if "/" in name):
-        dynamics = of_protocol(metrics[split], "hmmr").get("dynamics")
+        by_name = by_protocol(metrics[split])
+        dynamics = next((numbers["dynamics"] for numbers in by_name.values() if "dynamics" in numbers), None)
         if not dynamics:
             continue
         published_rows = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})

@@ -7,40 +7,51 @@ or percent, in float64.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, KEYPOINTS_13
+from vibe_model.errors import ConfigError
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 
 
-class Metric(NamedTuple):
-    """How a metric is shown."""
+Reads = Literal["joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """How one number of a protocol is taken, and how it is shown.
+
+    `of` is given what `reads` names, of N frames that count, predicted and true, as NumPy arrays in m, and returns (N -
+    span + 1,) numbers in `unit`; NaN: this frame has none.
+
+    "joints": (N, J, 3) about the protocol's root; "placed joints": as they are. "vertices": (N, 6890, 3) float32, in
+    pieces of a track; "vertices at rest": of the shapes alone. "keypoints": (N, 49, 2) and, with the confidence, (N,
+    49, 3) over the crop, of frames with 2D labels that count. "prediction": (N, 25, 3) OpenPose's joints of the
+    predicted body, twice, of the same frames: for what needs no 3D label.
+    """
 
     title: str
     unit: str
     lower_is_better: bool | None  # None: neither is better
+    of: Callable[[Floats, Floats], Floats]
+    reads: Reads = "joints"
+    span: int = 1  # successive frames that a number is of: 3 for an acceleration
+    by_keypoint: bool = False  # its mean is over labelled keypoints, not over frames
+
+    def __post_init__(self) -> None:
+        if self.span > 1 and self.reads.startswith("vertices"):
+            raise ConfigError(f"{self.title}: expected a span of 1 for {self.reads}, found {self.span}")
 
 
 MM_PER_FRAME2: Final = "mm per frame²"
-METRICS: Final = {  # by their names in metrics.json, in the order of tables
-    "pa_mpjpe": Metric("PA-MPJPE", "mm", lower_is_better=True),
-    "mpjpe": Metric("MPJPE", "mm", lower_is_better=True),
-    "pve": Metric("PVE", "mm", lower_is_better=True),
-    "pve_unposed": Metric("PVE unposed", "mm", lower_is_better=True),
-    "accel": Metric("accel", MM_PER_FRAME2, lower_is_better=None),  # is to be near that of the labels
-    "accel_error": Metric("accel error", MM_PER_FRAME2, lower_is_better=True),
-    "pck": Metric("PCK", "%", lower_is_better=False),
-    "auc": Metric("AUC", "%", lower_is_better=False),
-    "pck_2d": Metric("PCK 2D", "%", lower_is_better=False),
-    "pck_aligned": Metric("PCK aligned", "%", lower_is_better=False),
-}
 UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
-PROTOCOLS: Final = ("default", "published", "hmmr")  # of evaluation
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
@@ -53,7 +64,12 @@ _MM: Final = 1000.0
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
-    return _mean(_joint_errors(centre_on_hips(pred), centre_on_hips(target)))
+    return position_error(centre_on_hips(pred), centre_on_hips(target))
+
+
+def position_error(pred: Floats, target: Floats) -> Float64s:
+    """Mean distance of joints, as they are. (N, J, 3) m -> (N,) mm."""
+    return _mean(_joint_errors(pred, target))
 
 
 def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
@@ -84,49 +100,55 @@ def normalise_13(pose: Floats) -> Float64s:
 
 
 def pve(pred: Floats, target: Floats) -> Float64s:
-    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm."""
-    return _mean(_joint_errors(pred, target))
+    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm. Distances have the arrays' own precision."""
+    apart = pred - target
+    errors: Float64s = _MM * np.sqrt(np.einsum("...c,...c->...", apart, apart)).mean(-1, dtype=np.float64)
+    return errors
 
 
 def accel(pred: Floats, target: Floats | None = None) -> Float64s:
-    """Mean acceleration of the prediction: norms of second differences. (N, 14, 3) m -> (N - 2,) mm per frame^2.
+    """Mean acceleration of the prediction, about the hips: norms of second differences. (N, 14, 3) m -> (N - 2,) mm
+    per frame^2.
 
     `target` is not read: it is there so that all metrics are called alike. Frames must be neighbours.
     """
-    del target
-    second = _second_difference(pred)
-    return _mean(_joint_errors(second, np.zeros_like(second)))
+    return accel_in_place(centre_on_hips(pred), target)
 
 
 def accel_error(pred: Floats, target: Floats) -> Float64s:
-    """Mean distance of predicted and true acceleration. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
+    """Mean distance of predicted and true acceleration, about the hips. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
+    return acceleration_error(centre_on_hips(pred), centre_on_hips(target))
+
+
+def accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
+    """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,) mm per frame^2."""
+    del target
+    return _mean(_MM * np.linalg.norm(_second_difference(joints), axis=-1))
+
+
+def acceleration_error(pred: Floats, target: Floats) -> Float64s:
+    """Mean distance of second differences, not centred. (N, J, 3) m -> (N - 2,) mm per frame^2."""
     return _mean(_joint_errors(_second_difference(pred), _second_difference(target)))
 
 
-def accel_in_place(joints: Floats) -> Float64s:
-    """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,) mm per frame^2."""
-    return _mean(_MM * np.linalg.norm(np.diff(joints.astype(np.float64), n=2, axis=0), axis=-1))
-
-
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
-    """Share of joints with an error below the threshold, in %. (N, 14, 3) m; nan for N = 0."""
-    return _mean_or_nan(pck_by_frame(pred, target, threshold_mm))
+    """Share of joints with an error below the threshold, about the hips, in %. (N, 14, 3) m; nan for N = 0."""
+    return _mean_or_nan(pck_by_frame(centre_on_hips(pred), centre_on_hips(target), threshold_mm))
 
 
 def auc(pred: Floats, target: Floats) -> float:
     """Mean PCK over thresholds of 0, 5, ..., 150 mm, in %. (N, 14, 3) m; nan for N = 0."""
-    return _mean_or_nan(auc_by_frame(pred, target))
+    return _mean_or_nan(auc_by_frame(centre_on_hips(pred), centre_on_hips(target)))
 
 
 def pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
-    """Each frame's share of joints with an error below the threshold. (N, 14, 3) m -> (N,) %."""
-    errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
-    return 100 * _mean(errors < threshold_mm)
+    """Each frame's share of joints with an error below the threshold, not centred. (N, J, 3) m -> (N,) %."""
+    return 100 * _mean(_joint_errors(pred, target) < threshold_mm)
 
 
 def auc_by_frame(pred: Floats, target: Floats) -> Float64s:
-    """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm. (N, 14, 3) m -> (N,) %."""
-    errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
+    """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm, not centred. (N, J, 3) m -> (N,) %."""
+    errors = _joint_errors(pred, target)
     shares: Float64s = np.mean([100 * _mean(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0)
     return shares
 
@@ -144,6 +166,13 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
     right = labelled & (distance <= share * side[:, None])
     return right.sum(-1).astype(np.float64), labelled.sum(-1).astype(np.float64)
+
+
+def pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
+    """Each frame's share of correct keypoints, as `hits_2d` has them: (N, J, 2), (N, J, 3) -> (N,) %; nan for none."""
+    hits, counted = hits_2d(pred, target)
+    share: Float64s = np.divide(100 * hits, counted, out=np.full(len(hits), np.nan), where=counted > 0)
+    return share
 
 
 def pck_aligned(
@@ -186,6 +215,12 @@ def pck_aligned_by_frame(
     return share
 
 
+def pck_aligned_to_person(pred: Floats, target: Floats) -> Float64s:
+    """`pck_aligned_by_frame` within 7.5 % of each person's own diagonal: (N, J, 2), (N, J, 3) -> (N,) %."""
+    place, visible = target[..., :2], target[..., 2] > 0
+    return pck_aligned_by_frame(pred, place, visible, PCK_ALIGNED_SHARE, diagonals(place, visible))
+
+
 def centre_on_hips(joints: Floats) -> Float64s:
     """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips. Raises ValueError for other joints."""
     if joints.shape[-2:] != (14, 3):
@@ -223,8 +258,8 @@ def _extents(points: Float64s, known: NDArray[np.bool_]) -> Float64s:
 
 
 def _second_difference(joints: Floats) -> Float64s:
-    """(N, 14, 3) -> (N - 2, 14, 3), of bodies centred on their hips; (0, 14, 3) for fewer than 3 frames."""
-    return np.diff(centre_on_hips(joints), n=2, axis=0)
+    """(N, J, 3) -> (N - 2, J, 3); (0, J, 3) for fewer than 3 frames."""
+    return np.diff(joints.astype(np.float64), n=2, axis=0)
 
 
 def _joint_errors(pred: Floats, target: Floats) -> Float64s:
@@ -241,3 +276,22 @@ def _mean(values: Float64s | NDArray[np.bool_]) -> Float64s:
 
 def _mean_or_nan(values: Float64s) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+METRICS: Final[Mapping[str, Metric]] = {  # by their names in metrics.json, in the order of tables
+    "pa_mpjpe": Metric(title="PA-MPJPE", unit="mm", lower_is_better=True, of=pa_mpjpe, reads="placed joints"),
+    "mpjpe": Metric(title="MPJPE", unit="mm", lower_is_better=True, of=position_error),
+    "pve": Metric(title="PVE", unit="mm", lower_is_better=True, of=pve, reads="vertices"),
+    "pve_unposed": Metric(title="PVE unposed", unit="mm", lower_is_better=True, of=pve, reads="vertices at rest"),
+    # Is to be near that of the labels.
+    "accel": Metric(title="accel", unit=MM_PER_FRAME2, lower_is_better=None, of=accel_in_place, span=3),
+    "accel_error": Metric(title="accel error", unit=MM_PER_FRAME2, lower_is_better=True, of=acceleration_error, span=3),
+    "pck": Metric(title="PCK", unit="%", lower_is_better=False, of=pck_by_frame),
+    "auc": Metric(title="AUC", unit="%", lower_is_better=False, of=auc_by_frame),
+    "pck_2d": Metric(
+        title="PCK 2D", unit="%", lower_is_better=False, of=pck_2d_by_frame, reads="keypoints", by_keypoint=True
+    ),
+    "pck_aligned": Metric(
+        title="PCK aligned", unit="%", lower_is_better=False, of=pck_aligned_to_person, reads="keypoints"
+    ),
+}

@@ -64,6 +64,8 @@ class Model(Training):
     baseline: str  # the variant that regresses each frame from its own feature
     load_trainer: Callable[[], Any]  # the VideoTrainer's class: imported when it is called
     build_generator: Callable[[Any, Body], VideoModel]  # of (config, body), with fresh parameters: likewise
+    # By which it is evaluated, the one that its tables begin with first; None: all that there are for a split.
+    protocols: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

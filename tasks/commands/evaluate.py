@@ -17,6 +17,7 @@ from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, plain, shortened
 from vibe_model import models, runs
+from vibe_model.evaluation import protocols
 from vibe_model.metrics import UNITS
 
 if TYPE_CHECKING:
@@ -40,6 +41,15 @@ def options(sub: argparse.ArgumentParser) -> None:
         help="as 3dpw/test; may be repeated; default: the evaluation splits that the model was configured with",
     )
     splits.add_argument("--stream", help="of features; default: the model's own, else [features] stream")
+    splits.add_argument(
+        "--protocol",
+        action="append",
+        metavar="NAME",
+        help="as default, published, hmmr or a package's; may be repeated; default: all that are for a split",
+    )
+    splits.add_argument(
+        "--seqlen", type=whole(0), metavar="N", help="frames of a window; 0: whole tracks; default: the model's own"
+    )
     splits.add_argument("--smooth", type=positive, metavar="SIGMA", help="smooth predictions over time, in frames")
     splits.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="windows at once (default 16)")
     sub.add_argument(
@@ -56,7 +66,16 @@ def run(args: argparse.Namespace) -> int:
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
     stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
     opened = cache.open(args.cache or settings().paths.cache)
-    splits = chosen_splits(model, opened, args.split, stream)
+    named = args.protocol or models.of(model.config).protocols
+    splits: dict[str, Split] = {}
+    for name, split in chosen_splits(model, opened, args.split, stream).items():
+        records, reasons = protocols.chosen(split, named)
+        if records:
+            splits[name] = split
+        else:
+            console.err.print(f"{console.DOUBT} {plain(name)} is left out: {plain('; '.join(reasons.values()))}")
+    if not splits:
+        raise PipelineError(f"expected a split that {', '.join(named or ())} can evaluate, found none: name others")
     out: Path | None = args.out
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -64,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
         by_split = evaluate_all(
             model.generator,
             splits,
+            named=named,
             stream=stream,
             extra_streams=model.config.extra_streams,
-            seqlen=model.config.seqlen,
+            seqlen=model.config.seqlen if args.seqlen is None else args.seqlen,
             tracks=model.config.tracks,
             batch_size=args.batch_size,
             training={name: opened[name] for name in model.config.part("datasets_3d") if name in opened.splits},
@@ -87,9 +107,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.show_json(metrics)
         return 0
-    for split, rows in evaluation.rows_beside_published(metrics, title).items():
-        console.show(evaluation.table_of(split, rows, protocols=True), least=WIDE)
+    for name, rows in evaluation.rows_beside_published(metrics, title).items():
+        console.show(evaluation.table_of(name, rows, protocols=True), least=WIDE)
         console.out.print()
+    evaluation.show_left_out(metrics)
     evaluation.show_label_bodies(metrics)
     evaluation.show_dynamics(metrics)
     console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")

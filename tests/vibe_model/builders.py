@@ -68,6 +68,8 @@ class Tracks(list):
 class MemorySplit:
     """As cache.Split. Arrays are by row; `lengths` of tracks, `gaps` rows before which frames are missing."""
 
+    name, columns = "memory/test", ("kp_2d", "pose", "betas", "has_smpl")
+
     def __init__(self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()):
         random = np.random.default_rng(seed)
         n = sum(lengths)

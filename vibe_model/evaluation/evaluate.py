@@ -1,12 +1,7 @@
 """How good a model is on a split, and by which protocol.  features -> windows -> training -> [evaluation]
 
-Protocol "default" predicts every frame that has features once, counts the frames that are valid and labelled, and takes
-accelerations over neighbouring frames of one track. Protocol "published" does what the published figures were made
-with, its four defects included: windows drop each track's last frames, accelerations are taken across track borders,
-`valid` is ignored, and labels are rounded to float16. Protocol "hmmr" is that of Kanazawa et al., CVPR 2019: the frames
-of the default one of which enough joints can be seen, and means over tracks of each track's mean. In all of them PVE
-compares with the body that the split's 3D joints are of: neutral, or where its reader declares genders, of the person's
-own gender; then about the midpoint of the hips. Predictions are of the neutral body.
+By which rules, protocols say: `protocols`. Predictions are of the neutral body; each frame that has features is
+predicted once. A split may be evaluated in windows, or, with `seqlen` 0, in whole stretches without a gap.
 
 Two stages, a track at a time: windows -> estimates (`predictions`), estimates -> bodies -> errors (`frame_errors`).
 Smoothing is done between the two.
@@ -23,10 +18,11 @@ import numpy as np
 
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.evaluation import results
+from vibe_model.evaluation import protocols, results
 from vibe_model.evaluation.dynamics import KnownPoses, dynamics
-from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors, label_genders
-from vibe_model.metrics import PROTOCOLS
+from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
+from vibe_model.evaluation.meshes import genders_of
+from vibe_model.evaluation.protocols import Protocol
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
@@ -39,6 +35,7 @@ Metrics = dict[str, Any]
 Collect = Callable[[TrackBodies, TrackErrors], None]
 
 PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it one npz a track
+SCORED_BY: Final = protocols.DEFAULT  # in validation
 SIGMAS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)  # frames
 
 
@@ -48,7 +45,7 @@ class EvalOptions:
 
     stream: str  # of features
     extra_streams: Mapping[str, Reading] = field(default_factory=dict)  # what the model reads beside them
-    seqlen: int = 16  # frames of a window
+    seqlen: int = 16  # frames of a window; 0: whole stretches of a track without a gap, each at once
     tracks: str = "*"  # a pattern of track names
     batch_size: int = 16  # windows
     vertices: bool = True  # measure PVE, which costs a second body
@@ -60,20 +57,20 @@ class EvalOptions:
 def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they are means of.
 
-    mpjpe, pa_mpjpe, pve in mm, accel, accel_error in mm per frame^2, pck, auc in %: means over the counted frames;
-    pck_2d in %: over the labelled keypoints of valid frames. By protocol "hmmr", means over tracks instead, and
-    pve_unposed in mm: of the shape alone; accel: of 25 joints, not centred; pck_aligned in %: of each frame's visible
-    keypoints after 2D alignment, within 7.5 % of their box's diagonal. A metric for which no frame has a label is
+    The metrics that the protocol names, as `metrics.METRICS` has ours: means over the counted frames, of some protocols
+    over tracks; pck_2d: over the labelled keypoints of valid frames. A metric for which no frame has a label is
     absent. frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks;
     frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but without 3D labels or not
     valid. label_body: "neutral", or the genders of the bodies that joints and vertices of the labels are of.
 
-    options: the fields of `EvalOptions`. Raises ConfigError for an unknown protocol and a bad sigma, DataError for
-    predictions that are not finite, MissingAssets without the body of a gender whose vertices are compared.
+    options: the fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for a bad sigma,
+    DataError for predictions that are not finite and a split without what the protocol compares, MissingAssets without
+    the body of a gender whose vertices are compared.
     """
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
-    return _metrics(generator, split, EvalOptions(**options), (protocol,))[protocol]
+    records, left_out = protocols.chosen(split, [protocol])
+    if left_out:
+        raise DataError(f"{split.name}: {left_out[protocol]}")
+    return _metrics(generator, split, EvalOptions(**options), records)[protocol]
 
 
 def evaluate_all(
@@ -86,19 +83,24 @@ def evaluate_all(
     predictions: bool = False,
     stand_in: bool = False,
     about: Mapping[str, Any] | None = None,
+    named: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """All protocols of every split, by one pass of the network: the default one's metrics; below, "published", "hmmr".
+    """All protocols of every split, by one pass of the network: the first one's metrics; below, the others' by name.
+
+    named: those protocols, in that order; None: all that there are and that are for the split, "default" first. Why a
+    split is not evaluated by one is under "left_out".
 
     Of a model that reads what is computed from 2D keypoints, "keypoints": whether the split's are labels, which may be
-    projections of the truth, or detected. Of a model of past and future, "hmmr" has "dynamics" (`dynamics.dynamics`),
-    with the nearest poses of the `training` splits with 3D labels.
+    projections of the truth, or detected. Of a model of past and future, protocols that say so ("hmmr") have
+    "dynamics" (`dynamics.dynamics`), with the nearest poses of the `training` splits with 3D labels.
     tracks: by split, a pattern of track names; options: the other fields of `EvalOptions`. `smoothed_too` only adds an
     entry "smoothed" to the metrics of all protocols: its sigma, and its errors.
-    Into `folder`, if there is one: results by track and the worst windows by the default protocol (`results.write`),
+    Into `folder`, if there is one: results by track and the worst windows by the first protocol (`results.write`),
     and with `predictions` one npz a track below `folder`/predictions/<split>/. about: what those files record of where
     they come from, as the run's fingerprint. stand_in: features are an untrained network's, even if splits and
-    body are real. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does.
+    body are real. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does;
+    DataError for a split that no protocol can evaluate.
     """
     stand_in = runs.check_stand_in(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
@@ -117,22 +119,31 @@ def evaluate_all(
                 facts["predictions"] = path.relative_to(folder).as_posix()
             of_split.add(bodies, errors, **facts)
 
+        records, left_out = protocols.chosen(split, named)
+        if not records:
+            raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
         by_protocol = _metrics(
-            generator, split, chosen, PROTOCOLS, None if folder is None else collect, around=predictions
+            generator, split, chosen, records, None if folder is None else collect, around=predictions
         )
-        if table := dynamics(
-            generator,
-            split,
-            stream=chosen.stream,
-            extra_streams=chosen.extra_streams,
-            tracks=chosen.tracks,
-            known=poses,
+        with_dynamics = [record.name for record in records if record.dynamics]
+        if with_dynamics and (
+            table := dynamics(
+                generator,
+                split,
+                stream=chosen.stream,
+                extra_streams=chosen.extra_streams,
+                tracks=chosen.tracks,
+                known=poses,
+            )
         ):
-            by_protocol["hmmr"]["dynamics"] = table
-        default, *others = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
+            for protocol in with_dynamics:
+                by_protocol[protocol]["dynamics"] = table
+        first, *others = (by_protocol[record.name] | {"stand_in": stand_in} for record in records)
         if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
-            default[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
-        by_split[name] = default | dict(zip(PROTOCOLS[1:], others, strict=True))
+            first[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
+        if left_out:
+            first[protocols.LEFT_OUT] = left_out
+        by_split[name] = first | {metrics["protocol"]: metrics for metrics in others}
     if folder is not None:
         results.write(folder, collected, stand_in=stand_in, about=about)
     return by_split
@@ -158,7 +169,7 @@ def choose_sigma(
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
         for sigma, means in zip(
-            candidates, _means(generator, split, chosen, ("default",), candidates)["default"], strict=True
+            candidates, _means(generator, split, chosen, [SCORED_BY], candidates)[SCORED_BY.name], strict=True
         ):
             if not means.counted:
                 raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
@@ -171,22 +182,22 @@ def _metrics(
     generator: VideoModel,
     split: Split,
     options: EvalOptions,
-    protocols: Sequence[str],
+    records: Sequence[Protocol],
     collect: Collect | None = None,
     *,
     around: bool = False,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol. `collect` is called with every track, as the first protocol has it; `around`: with past and
-    future bodies, where the model has them."""
+    """Metrics by protocol's name. `collect` is called with every track, as the first protocol has it; `around`: with
+    past and future bodies, where the model has them."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     by_protocol = {}
-    for protocol, (means, *of_other_sigmas) in _means(
-        generator, split, options, protocols, sigmas, collect, around=around
-    ).items():
+    by_name = _means(generator, split, options, records, sigmas, collect, around=around)
+    for record in records:
+        protocol, (means, *of_other_sigmas) = record.name, by_name[record.name]
         by_protocol[protocol] = {
             "protocol": protocol,
-            runs.LABEL_BODY: ", ".join(label_genders(split)),
+            runs.LABEL_BODY: ", ".join(genders_of(record, split)),
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,
             "frames": means.counted,
@@ -206,7 +217,7 @@ def _means(
     generator: VideoModel,
     split: Split,
     options: EvalOptions,
-    protocols: Sequence[str],
+    records: Sequence[Protocol],
     sigmas: Sequence[float],
     collect: Collect | None = None,
     *,
@@ -214,17 +225,21 @@ def _means(
 ) -> dict[str, list[Means]]:
     """Mean errors by protocol, for each sigma, by one pass of the network."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
-    by_cut: dict[bool, list[str]] = {}  # does a protocol drop each track's last frames? -> those that do
-    for protocol in protocols:
-        by_cut.setdefault(protocol == "published", []).append(protocol)
+    by_cut: dict[bool, list[Protocol]] = {}  # is what does not fill a window left out? -> of those protocols
+    for record in records:
+        by_cut.setdefault(record.drop_last, []).append(record)
     scorers = {
-        drop_last: [Scorer(generator, split, protocols=names, smooth=sigma, **compared) for sigma in sigmas]
-        for drop_last, names in by_cut.items()
+        drop_last: [Scorer(generator, split, protocols=of_cut, smooth=sigma, **compared) for sigma in sigmas]
+        for drop_last, of_cut in by_cut.items()
     }
     chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "seqlen", "tracks", "batch_size")}
     for of_cuts in predict_tracks(generator, split, drop_last=list(scorers), around=around, **chosen):
         for (drop_last, of_sigmas), bodies in zip(scorers.items(), of_cuts, strict=True):
             scored = [scorer.add(bodies) for scorer in of_sigmas]
-            if collect is not None and protocols[0] in by_cut[drop_last]:
+            if collect is not None and drop_last == records[0].drop_last:
                 collect(*scored[0])
-    return {name: [scorer.means[name] for scorer in scorers[cut]] for cut, names in by_cut.items() for name in names}
+    return {
+        record.name: [scorer.means[record.name] for scorer in scorers[cut]]
+        for cut, of_cut in by_cut.items()
+        for record in of_cut
+    }

@@ -13,22 +13,20 @@ from typing import Any, Final
 
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
-from vibe_model.metrics import METRICS
+from vibe_model.evaluation.protocols import metrics_in
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.prediction.smoothing import segments
 from vibe_model.prediction.windows import cover
 
 KEPT_WINDOWS: Final = 100  # of a split
 UNITS: Final = {
-    **{name: metric.unit for name, metric in METRICS.items()},
     "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
     "first_row, last_row": "rows of the split in the cache, the last one included",
     "frames": "with 3D labels that count",
     "frames_2d": "with 2D labels that count",
 }
-_PLACE: Final = ("split", "track", "video", "first_frame", "last_frame", "first_row", "last_row")
-_COUNTS: Final = ("frames_predicted", "frames", "frames_2d")
-COLUMNS: Final = (*_PLACE, *METRICS, *_COUNTS, "stand_in")  # of both CSV files; sequences have `predictions` too
+PLACE: Final = ("split", "track", "video", "first_frame", "last_frame", "first_row", "last_row")
+COUNTS: Final = ("frames_predicted", "frames", "frames_2d")
 
 Row = dict[str, Any]
 
@@ -38,7 +36,7 @@ class SplitResults:
     """Collects one split's tracks. Memory: a row a track, and KEPT_WINDOWS windows."""
 
     name: str  # of the split
-    seqlen: int  # frames of a window
+    seqlen: int  # frames of a window; 0: whole stretches
     sequences: list[Row] = field(default_factory=list)
     _worst: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the least bad window first
 
@@ -48,7 +46,9 @@ class SplitResults:
             return
         self.sequences.append({**self._row(bodies, errors, slice(0, len(bodies))), **facts})
         for start, stop in segments(bodies.run):
-            for window in cover(start, stop, self.seqlen):  # a segment's last one is moved back to end with it
+            for window in cover(
+                start, stop, self.seqlen or stop - start
+            ):  # a segment's last one is moved back to end with it
                 row = self._row(bodies, errors, slice(window.start, window.stop))
                 if "pa_mpjpe" in row or "pck_2d" in row:
                     badness = row["pa_mpjpe"] if "pa_mpjpe" in row else -row["pck_2d"]
@@ -90,8 +90,11 @@ def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, abou
     }
     for name, table_rows in tables.items():
         rows = [{**row, "stand_in": stand_in} for row in table_rows]
-        columns = (*COLUMNS, "predictions") if any("predictions" in row for row in rows) else COLUMNS
-        runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": UNITS, name: rows})
+        measured = metrics_in(rows)
+        predictions = ("predictions",) if any("predictions" in row for row in rows) else ()
+        columns = (*PLACE, *measured, *COUNTS, "stand_in", *predictions)
+        units = {**{metric: measured[metric].unit for metric in measured}, **UNITS}
+        runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": units, name: rows})
         cells = ((row.get(column, "") for column in columns) for row in rows)  # errors with two decimals
         lines = ([f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in cells)
         runs.write_text(folder / f"{name}.csv", runs.csv_text([columns, *lines]))

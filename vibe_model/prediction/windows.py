@@ -70,21 +70,23 @@ class Present(NamedTuple):
         """Windows over all frames of one track that have features, in row order.
 
         A segment without gaps is cut into windows of `seqlen`; the last one is moved back to end with the segment, or
-        is shorter where the whole segment is. With a margin, windows overlap as `cover_with_margin` has them, unless
+        is shorter where the whole segment is. With `seqlen` 0 each segment is one window, of any length, and nothing is
+        dropped. With a margin, windows overlap as `cover_with_margin` has them, unless
         they are too short for it. With `drop_last` (the published protocol) the track is cut at every `seqlen` rows,
         gaps or not, and what remains at its end is dropped.
         """
-        if drop_last:
+        if drop_last and seqlen:
             starts = range(track.start, track.stop - seqlen + 1, seqlen)
             whole = (start for start in starts if self.has_features[start : start + seqlen].sum() == seqlen)
             return [EvalWindow(start, start + seqlen, start) for start in whole]
-        segments = self._segments(track)
-        if seqlen <= 2 * margin or not margin:
-            return [window for start, stop in segments for window in cover(start, stop, seqlen)]
-        of_segments = (
-            cover_with_margin(start, stop, seqlen, margin, repeat_ends=repeat_ends) for start, stop in segments
-        )
-        return [window for of_segment in of_segments for window in of_segment]
+        windows: list[EvalWindow] = []
+        for start, stop in self._segments(track):
+            length = seqlen or stop - start + 2 * margin
+            if margin and length > 2 * margin:
+                windows += cover_with_margin(start, stop, length, margin, repeat_ends=repeat_ends)
+            else:
+                windows += cover(start, stop, length)
+        return windows
 
     def runs(self, rows: Ints) -> Ints:
         """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""

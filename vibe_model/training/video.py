@@ -155,7 +155,7 @@ class VideoRun(TrainingLoop):
         return {**content, **({"extra_streams": identities} if identities else {})}
 
     def results(self) -> dict[str, Any]:
-        """The best epoch's metrics on the evaluation splits, by the default protocol; the others' below."""
+        """The best epoch's metrics on the evaluation splits, by all protocols of the model."""
         config, generator = self.config, self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
         options: dict[str, Any] = {
@@ -172,6 +172,7 @@ class VideoRun(TrainingLoop):
             generator,
             {name: self.splits[name] for name in config.evaluation},
             **options,
+            named=models.of(config).protocols,
             training={name: self.splits[name] for name in config.part("datasets_3d")},
             smoothed_too=sigma,
             folder=self.folder,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import cache
+from pipeline.errors import PipelineError
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import metrics
 from vibe_model.errors import ConfigError, DataError, StandInMixed
@@ -216,8 +217,8 @@ def test_demo_data_are_marked_and_never_meet_real_data():
 
 
 def test_what_cannot_be_evaluated_is_refused(world):
-    with pytest.raises(ConfigError, match="default, published, hmmr"):
-        evaluate(world, protocol="reference")
+    with pytest.raises(PipelineError, match=r"default, published, hmmr; did you mean 'published'\?"):
+        evaluate(world, protocol="publsihed")
     world[0].rows["features"][11, 0] = np.nan
     with pytest.raises(DataError, match="v1/0"):
         evaluate(world)

@@ -1,0 +1,100 @@
+"""Bodies as evaluation compares them, and the genders of labels' bodies.  features -> windows -> [evaluation]"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import MissingAssets
+from vibe_model.evaluation.protocols import Protocol
+from vibe_model.networks.video_model import VideoModel
+from vibe_model.prediction.predict import device_of
+from vibe_model.rotations import axis_angle_to_matrix
+from vibe_model.runs import NEUTRAL_BODY
+
+if TYPE_CHECKING:
+    from cache import Split, TrackRecord
+    from pipeline.body import Body
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+Order = Literal["common14", "spin49", "smpl"]  # of joints
+
+
+class Mesh(NamedTuple):
+    """N bodies of one gender, on the model's device."""
+
+    body: Body
+    betas: Tensor  # (N, 10)
+    rotmat: Tensor  # (N, 24, 3, 3) relative to parents
+    verts: Tensor | None = None  # (N, 6890, 3) m
+
+    @classmethod
+    def of_theta(cls, body: Body, theta: Floats, like: Tensor) -> Mesh:
+        """Labels (N, 85), where and as precise as `like`."""
+        label = torch.as_tensor(theta).to(like)
+        return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
+
+    def take(self, rows: Bools) -> Mesh:
+        """Some of them."""
+        some = torch.as_tensor(rows)
+        verts = None if self.verts is None else self.verts[some]
+        return Mesh(self.body, self.betas[some], self.rotmat[some], verts)
+
+    def posed(self) -> Mesh:
+        """With vertices."""
+        return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
+
+    def at_rest(self) -> Mesh:
+        """Unposed, with vertices: those are linear in the shape, so that 11 bodies give all."""
+        device = self.betas.device
+        rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
+        units: Tensor = self.body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts  # the last of shape 0
+        verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
+        return Mesh(self.body, self.betas, rest[:1].expand(len(self.betas), 24, 3, 3), verts)
+
+    def joints(self, order: Order) -> Tensor:
+        """(N, J, 3) m."""
+        if order == "common14" and self.verts is not None:
+            return self.body.common14(self.verts)
+        return self.body.joints(betas=self.betas, rotmat=self.rotmat, order=order)
+
+    def vertices(self, about: Protocol | None) -> Tensor:
+        """(N, 6890, 3) m, about the root of a protocol."""
+        assert self.verts is not None
+        if about is None or not about.root:
+            return self.verts
+        return self.verts - self.joints(about.joints)[:, about.root_places].mean(dim=1, keepdim=True)
+
+
+def label_genders(split: Split) -> tuple[str, ...]:
+    """Genders of the bodies that a split's 3D labels were derived through, as its reader declares them."""
+    return tuple(split.manifest.get("reader", {}).get("genders", (NEUTRAL_BODY,)))
+
+
+def genders_of(protocol: Protocol, split: Split) -> tuple[str, ...]:
+    """Genders of the bodies that a protocol compares with."""
+    if protocol.body == "own":
+        return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
+    return label_genders(split) if protocol.body == "declared" else (NEUTRAL_BODY,)
+
+
+def label_gender(track: TrackRecord, genders: Sequence[str]) -> str:
+    """Of `genders_of`, the one whose body a track's labels are of: its own, or the first."""
+    return track.gender if track.gender in genders else genders[0]
+
+
+def label_bodies(generator: VideoModel, split: Split, genders: Iterable[str]) -> dict[str, Body]:
+    """By gender, on the generator's device. Raises MissingAssets, which names the split, without a gender's files."""
+    try:
+        of_genders = {
+            gender: generator.body.of(gender).to(device_of(generator)) for gender in genders if gender != NEUTRAL_BODY
+        }
+    except MissingAssets as error:
+        raise MissingAssets(f"{split.name}: PVE compares with the gendered bodies of its labels: {error}") from None
+    return {NEUTRAL_BODY: generator.body, **of_genders}

@@ -1,0 +1,235 @@
+"""By which rules a model is compared with labels: ours, and those of other packages.  training -> [evaluation]
+
+A protocol is one record: which joints, of which body, about which root, which rows, which metrics. A package adds one
+by an entry point of the group "vibe_pipeline.protocols" that leads to its record: docs/adding-a-protocol.md. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError
+from pipeline.plug_ins import Registry
+from pipeline.skeletons import JOINTS, correspondence
+from vibe_model import metrics
+from vibe_model.errors import ConfigError, DataError
+from vibe_model.metrics import METRICS, Metric
+
+if TYPE_CHECKING:
+    from cache import Split
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
+
+_COMMON_14: Final = correspondence("spin49", "common14")[0]
+# OpenPose's joints in the place of common14's, -1 for the top of the head, which it has not.
+_OPENPOSE_14: Final = np.array(
+    [JOINTS["spin49"].index(f"OP {name[:2].upper()}{name[2:]}") for name in JOINTS["common14"][:12]]
+    + [JOINTS["spin49"].index("OP Neck"), -1]
+)
+
+
+LEFT_OUT: Final = "left_out"  # of a split's metrics: the protocols that it lacks something for, and what
+
+
+class Labels(NamedTuple):
+    """Labels of F predicted frames of one track, in row order."""
+
+    joints: Floats  # (F, 14, 3) m common14, the split's 3D joints; 0 where there are none
+    kp_2d: Floats  # (F, 49, 3) in the crop, [-1, 1], with confidence
+    theta: Floats  # (F, 85): camera 3, pose 72 (axis times angle, rad), betas 10
+    has_3d: Bools  # (F,)
+    has_smpl: Bools  # (F,)
+    valid: Bools  # (F,)
+
+
+def valid(labels: Labels) -> Bools:
+    """(F,) the frames that the dataset calls fit for evaluation."""
+    return labels.valid
+
+
+def every(labels: Labels) -> Bools:
+    """(F,) all frames, valid or not."""
+    return np.ones_like(labels.valid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How predictions are compared with labels.
+
+    Predictions are of the neutral body. Raises ConfigError for joints that contradict one another.
+    """
+
+    name: str
+    meaning: str  # in a sentence, as the report's tables have it
+    metrics: Mapping[str, Metric]  # by their names in metrics.json
+    # Which joints are compared, an order of `Body.joints`; and what they are of: of the split's 3D labels, which have
+    # common14 alone, or of the body that the labels' SMPL parameters make.
+    joints: Literal["common14", "spin49", "smpl"] = "common14"
+    truth: Literal["joints", "body"] = "joints"
+    # The gender of that body and of its vertices: as the split's reader declares, the track's own, or neutral.
+    body: Literal["declared", "own", "neutral"] = "declared"
+    root: tuple[str, ...] = ("rhip", "lhip")  # the joints whose middle is at 0; none: positions are compared
+    root_vertices: bool = False  # of vertices, too; else only where the label's body has another origin: another gender
+    rows: Callable[[Labels], Bools] = valid  # the frames whose 3D labels count, where there are any
+    rows_2d: Callable[[Labels], Bools] = valid  # likewise of keypoints
+    # Which frames follow one another, for metrics with a span: neighbours in time, one step apart; all that count of a
+    # track, closed up; or of the split, across tracks.
+    successive: Literal["neighbours", "track", "split"] = "neighbours"
+    mean: Literal["frames", "tracks"] = "frames"  # tracks: each weighs the same, however many frames it has
+    drop_last: bool = False  # is what does not fill a window at a track's end left out?
+    round_labels: bool = False  # to float16
+    dynamics: bool = False  # of a model of past and future: those bodies, too, as `dynamics.dynamics` compares them
+    splits: str = "*"  # a pattern of the splits that it is for, unless it is named
+
+    def __post_init__(self) -> None:
+        if absent := [name for name in self.root if name not in JOINTS[self.joints]]:
+            raise ConfigError(f"{self.name}: root: expected joints of {self.joints}, found {', '.join(absent)}")
+        if self.truth == "joints" and self.joints != "common14":
+            raise ConfigError(
+                f"{self.name}: joints: expected common14, which a split's 3D labels have, found {self.joints}. "
+                'Of bodies: truth = "body".'
+            )
+
+    @property
+    def root_places(self) -> list[int]:
+        """Where the root's joints are among the compared ones."""
+        return [JOINTS[self.joints].index(name) for name in self.root]
+
+    def rooted(self, joints: Floats) -> Floats:
+        """(N, J, 3) m -> the same in float64 about the root."""
+        joints = joints.astype(np.float64)
+        return joints - joints[..., self.root_places, :].mean(axis=-2, keepdims=True) if self.root else joints
+
+    def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
+        """One of its metrics, (N - span + 1,); none for fewer frames than its span.
+
+        Raises PlugInError for one of another package's that fails, DataError for one that returns other numbers.
+        """
+        metric, shape = self.metrics[name], (max(len(pred) - self.metrics[name].span + 1, 0),)
+        if not shape[0]:
+            return np.zeros(0)
+        with REGISTRY.calling(self.name, f"metric {name}"):
+            values = np.asarray(metric.of(pred, target), np.float64)
+        if values.shape != shape or np.isinf(values).any():
+            found = "infinite ones" if values.shape == shape else f"an array of {values.shape}"
+            raise DataError(f"{REGISTRY.label(self.name)}: metric {name}: expected {shape[0]} numbers, found {found}")
+        return values
+
+    def lacking(self, split: Split) -> str:
+        """Why a split cannot be evaluated by it, in words; empty where it can."""
+        needed = ("pose", "betas", "has_smpl") if self.truth == "body" else ()
+        absent = [name for name in needed if name not in split.columns]
+        return f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of" if absent else ""
+
+
+def _enough_seen(labels: Labels) -> Bools:
+    """(F,) more than 6 of the 14 joints can be seen. A track without any 2D label counts as seen."""
+    visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
+    limbs = (visible[:, _COMMON_14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
+    counted: Bools = labels.valid & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
+    return counted
+
+
+def _enough_keypoints(labels: Labels) -> Bools:
+    """(F,) at least 6 keypoints can be seen."""
+    counted: Bools = labels.valid & ((labels.kp_2d[..., 2] > 0).sum(-1) >= metrics.FEWEST_VISIBLE)
+    return counted
+
+
+_OF_VIBE: Final = {
+    name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
+}
+_OF_HMMR: Final = {name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")} | {
+    "accel": replace(METRICS["accel"], reads="prediction"),
+    "pck_aligned": METRICS["pck_aligned"],
+}
+DEFAULT: Final = Protocol(
+    name="default",
+    meaning="Every frame that is valid, labelled and has features counts once.",
+    metrics=_OF_VIBE,
+)
+PUBLISHED: Final = replace(
+    DEFAULT,
+    name="published",
+    meaning="As the published figures were made: each track's last frames are dropped, accelerations cross from one "
+    "track into the next, frames that are not valid count too, labels are rounded to float16.",
+    rows=every,
+    rows_2d=every,
+    successive="split",
+    drop_last=True,
+    round_labels=True,
+)
+HMMR: Final = replace(
+    DEFAULT,
+    name="hmmr",
+    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
+    "track's mean.",
+    metrics=_OF_HMMR,
+    rows=_enough_seen,
+    rows_2d=_enough_keypoints,
+    mean="tracks",
+    dynamics=True,
+)
+
+_OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published", "hmmr")}
+REGISTRY: Final[Registry[Protocol]] = Registry(
+    "protocol", "vibe_pipeline.protocols", _OURS, Protocol, "name", records=True
+)
+names = REGISTRY.names
+
+
+def find(name: str) -> Protocol:
+    """The protocol of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
+    if name not in names():
+        close = get_close_matches(name, names(), 1)
+        mean = f"; did you mean {close[0]!r}?" if close else ""
+        raise PipelineError(f"no protocol is called {name!r}; known: {', '.join(names())}{mean}")
+    return cast("Protocol", REGISTRY.find(name))
+
+
+def chosen(split: Split, named: Sequence[str] | None = None) -> tuple[list[Protocol], dict[str, str]]:
+    """The protocols that a split is evaluated by, and of the others why not: name -> reason.
+
+    named: those; None: all that there are and that are for this split. Raises as `find` does for those that are named.
+    """
+    left_out = {} if named is not None else REGISTRY.broken(names())
+    records = [find(name) for name in (names() if named is None else dict.fromkeys(named)) if name not in left_out]
+    if named is None:
+        records = [record for record in records if fnmatchcase(split.name, record.splits)]
+    left_out |= {record.name: reason for record in records if (reason := record.lacking(split))}
+    return [record for record in records if record.name not in left_out], left_out
+
+
+def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """A split's numbers in metrics.json by each protocol that it was evaluated by; the first one's hold the others'."""
+    nested = {
+        name: numbers for name, numbers in result.items() if isinstance(numbers, Mapping) and "baseline" in numbers
+    }
+    order = [name for name in names() if name in nested]
+    order += sorted(nested.keys() - {*order})
+    return {str(result.get("protocol", DEFAULT.name)): result, **{name: nested[name] for name in order}}
+
+
+def metrics_in(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
+    """By name, in the order of tables: ours, then those of packages that any of the rows has a number of."""
+    numbers = {name for row in rows for name, value in row.items() if name not in METRICS and isinstance(value, float)}
+    broken = REGISTRY.broken(names()) if numbers else {}
+    records = [find(name) for name in names() if name not in broken] if numbers else []
+    of_packages = {name: metric for record in records for name, metric in record.metrics.items() if name in numbers}
+    return {**METRICS, **of_packages}
+
+
+def meaning(name: str) -> str:
+    """What a protocol does, in a sentence; of one that is not there, or does not load, that."""
+    if name not in names():
+        return "The package of this protocol is not installed here."
+    return REGISTRY.broken([name]).get(name) or find(name).meaning
