@@ -1,6 +1,7 @@
 """A package's protocol of 24 joints against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,20 @@ from scipy.spatial.transform import Rotation
 from pipeline import plug_ins
 from pipeline.errors import PipelineError
 from pipeline.synthetic.body import procedural
+from tasks.evaluation import as_csv, result_rows
 from tests.packages import install, install_page
 from tests.pipeline.test_body import smpl_paper
-from tests.vibe_model.builders import MemorySplit, small_vibe
+from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
-from vibe_model.errors import DataError
+from vibe_model import HMMR
+from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
+from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
+from vibe_model.prediction.predict import predict_tracks
 from vibe_model.rotations import axis_angle_to_matrix
 
 
@@ -52,7 +57,7 @@ def world():
 
 
 def by_hand(split, theta):
-    """Errors of each row by SMPL's equations, the bodies about their pelvis: mpjpe and pve (18,), joints (18, 24, 3)."""
+    """By SMPL's equations, about the pelvis: each row's mpjpe and pve (18,), and both bodies' joints (18, 24, 3)."""
     posed = {"pred": [], "true": []}
     for track in split.tracks:
         for row in range(track.start, track.stop):
@@ -82,3 +87,129 @@ def test_a_packages_protocol_of_24_joints_is_that_of_smpls_equations(world, site
     assert found["jerk_error"] == pytest.approx(jerk, rel=1e-5)
     assert found["label_body"] == "female, male, neutral"
     assert 0 < found["pa_mpjpe"] < found["mpjpe"] < found["baseline"]["mpjpe"]
+
+
+def test_which_frames_follow_one_another_is_the_protocols(world):
+    """On a line whose frames are 1, 2, 3, ... mm apart, an acceleration is 1 mm, and more across missing frames."""
+    split = world[0]
+    split.rows |= {"w_3d": np.ones(18, np.float32), "kp_3d": np.zeros((18, 14, 3), np.float32)}
+    body, along = TinyBody(), np.zeros((18, 30, 3))
+    along[..., 0] = (0.0005 * np.arange(18.0) ** 2)[:, None]
+    oracle = Oracle(body, along, split.rows["kp_2d"][..., :2])
+    for successive, stretches in (
+        ("neighbours", [[0, 1], [3, 4, 5], [6, 7], [9, 10], [11, 12, 13], [14, 15, 16, 17]]),
+        ("track", [[0, 1, 3, 4, 5], [6, 7, 9, 10], [*range(11, 18)]]),
+        ("split", [[row for row in range(18) if row not in (2, 8)]]),
+    ):
+        metrics = {"accel_error": METRICS["accel_error"]}
+        record = replace(protocols.DEFAULT, name="line", root=(), successive=successive, metrics=metrics)
+        scorer = Scorer(oracle, split, protocols=[record], keypoints=False)
+        for (bodies,) in predict_tracks(oracle, split, stream="resnet50"):
+            scorer.add(bodies)
+        values = np.concatenate([np.abs(np.diff(along[rows, 0, 0], n=2)) for rows in stretches])
+        assert scorer.means["line"].of()["accel_error"] == pytest.approx(1000 * values.mean(), rel=1e-5), successive
+
+
+def test_whole_tracks_are_evaluated_beside_windows(world):
+    """A stretch without a gap is one window, of any length: each frame is predicted once, and none is dropped."""
+    split, _ = world
+    windows = {}
+    for seqlen in (4, 0):
+        oracle = Oracle(TinyBody(), np.zeros((18, 30, 3)), split.rows["kp_2d"][..., :2])
+        found = evaluate_all(oracle, {"a/test": split}, stream="resnet50", seqlen=seqlen)["a/test"]
+        windows[seqlen] = sorted(set(oracle.windows))
+        assert found["frames_not_predicted"] == 0
+        assert found["published"]["frames_not_predicted"] == (0 if seqlen == 0 else 6)
+    assert windows[0] == [(0, 5), (6, 10), (11, 13), (14, 17)]
+    assert max(last - first for first, last in windows[4]) == 3
+    model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32)  # which repeats a track's ends
+    assert model.margin
+    assert evaluate_split(model, MemorySplit(0, [150]), stream="resnet50", seqlen=0)["frames"] == 150
+
+
+BROKEN = """
+from dataclasses import replace
+from vibe_model.evaluation.protocols import DEFAULT
+from vibe_model.metrics import METRICS
+
+def raising(pred, target):
+    return {}["missing"]
+
+def short(pred, target):
+    return pred[:-1, 0, 0]
+
+of = lambda name, function: replace(DEFAULT, name=name, metrics={"mpjpe": replace(METRICS["mpjpe"], of=function)})
+RAISING, SHORT, TEXT = of("raising", raising), of("short", short), "a text"
+"""
+
+
+def test_what_a_package_gets_wrong_is_named_with_the_package(site):
+    named = {name: f"broken:{name.upper()}" for name in ("raising", "short", "text")}
+    install(site, "broken-protocols", {"vibe_pipeline.protocols": named}, broken=BROKEN)
+    split, model = MemorySplit(0, [9], joints=14), small_vibe()
+    with pytest.raises(
+        plug_ins.PlugInError, match="'raising' of package broken-protocols failed in metric mpjpe: KeyErr"
+    ):
+        evaluate_split(model, split, **STREAM, protocol="raising")
+    with pytest.raises(
+        DataError, match=r"broken-protocols: metric mpjpe: expected 9 numbers, found an array of \(8,\)"
+    ):
+        evaluate_split(model, split, **STREAM, protocol="short")
+    with pytest.raises(plug_ins.PlugInError, match="package broken-protocols: broken:TEXT is not a Protocol"):
+        evaluate_split(model, split, **STREAM, protocol="text")
+    records, left_out = protocols.chosen(split)
+    assert [record.name for record in records] == ["default", "published", "hmmr", "raising", "short"]
+    assert list(left_out) == ["text"]
+    with pytest.raises(PipelineError, match="raising, short, text; did you mean 'raising'"):
+        protocols.find("rasing")
+
+
+def test_a_protocol_is_left_out_by_name_where_a_split_lacks_what_it_compares(world, site, tmp_path):
+    install_page(site, "protocol")
+    split, model = world
+    split.columns = ("kp_2d",)
+    found = evaluate_all(model, {"a/test": split}, **STREAM, folder=tmp_path)["a/test"]
+    assert found["left_out"] == {"smpl24": "it has no pose, betas, has_smpl, which protocol smpl24 makes its joints of"}
+    assert list(protocols.by_protocol(found)) == ["default", "published", "hmmr"]
+    for call in (lambda: evaluate_all(model, {"a/test": split}, **STREAM, named=["smpl24"]),
+                 lambda: evaluate_split(model, split, **STREAM, protocol="smpl24")):  # fmt: skip
+        with pytest.raises(DataError, match="no pose, betas, has_smpl"):
+            call()
+
+
+def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packages_a_column(world, site, tmp_path):
+    install_page(site, "protocol")
+    split, model = world
+    found = evaluate_all(model, {"a/test": split}, **STREAM, folder=tmp_path, named=["smpl24", "hmmr"])["a/test"]
+    assert (found["protocol"], list(protocols.by_protocol(found))) == ("smpl24", ["smpl24", "hmmr"])
+    sequences = json.loads((tmp_path / "sequences.json").read_text())
+    assert sequences["units"]["jerk_error"] == "mm per frame³"
+    assert ["jerk_error" in row for row in sequences["sequences"]] == [False, False, True]
+    assert "auc,pck_2d,pck_aligned,jerk_error,frames_predicted" in (tmp_path / "sequences.csv").read_text()
+    rows = result_rows({"a/test": found}, title="Bodies")
+    assert [(row["protocol"], row["model"]) for row in rows] == [
+        (protocol, name) for protocol in ("smpl24", "hmmr") for name in ("Bodies", "mean body")
+    ]
+    assert rows[0]["jerk_error"] == round(found["jerk_error"], 2)
+    assert as_csv(rows).splitlines()[0].endswith("pck_aligned,jerk_error,frames")
+
+
+def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
+    split = MemorySplit(0, [9], joints=14)
+    monkeypatch.setattr(protocols, "HMMR", replace(protocols.HMMR, splits="emdb/*"))
+    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published"]
+    assert [record.name for record in protocols.chosen(split, ["hmmr"])[0]] == ["hmmr"]
+    split.name = "emdb/emdb1"
+    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published", "hmmr"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"root": ("smpl_pelvis",)}, "root: expected joints of common14, found smpl_pelvis"),
+        ({"joints": "smpl", "root": ()}, "joints: expected common14"),
+    ],
+)
+def test_a_protocol_that_contradicts_itself_is_refused(changes, reason):
+    with pytest.raises(ConfigError, match=reason):
+        replace(protocols.DEFAULT, **changes)
