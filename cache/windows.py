@@ -42,7 +42,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     Raises ValueError unless seqlen and stride are whole numbers of at least 1 and tail is one of the two.
     """
     if not all(isinstance(number, int | np.integer) for number in (seqlen, stride)):
-        raise ValueError(f"seqlen {seqlen!r} and stride {stride!r} must be whole numbers")
+        raise ValueError(f"expected whole numbers, found seqlen={seqlen!r} and stride={stride!r}")
     if seqlen < 1 or stride < 1:
         raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
     if tail not in ("drop", "cover"):

@@ -33,6 +33,7 @@ class _DefaultName(str):
 
 
 USUAL: Final = _DefaultName("resnet50")
+_FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # what features are read as
 
 
 class StreamFields(NamedTuple):
@@ -48,6 +49,8 @@ class StreamFields(NamedTuple):
     ) -> StreamFields:
         """From the arguments of `Split.read`. Raises ValueError and TypeError when they do not fit together."""
         history = history or {}
+        if nameless := [name for name in (stream, *(streams or ())) if not isinstance(name, str | None)]:
+            raise TypeError(f"a stream is a name or None; found {nameless}")
         if streams is None and not history:
             return cls({} if stream is None else {"features": stream}, {}, {})
         if streams is None or isinstance(streams, str):
@@ -56,7 +59,11 @@ class StreamFields(NamedTuple):
             raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
         if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
             raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
-        if strange := [f"{name}: {rows}" for name, rows in history.items() if name not in streams or rows < 0]:
+        if strange := [
+            f"{name}: {rows!r}"
+            for name, rows in history.items()
+            if name not in streams or not isinstance(rows, int | np.integer) or rows < 0
+        ]:
             raise ValueError(f"history: expected 0 or more rows of some of {list(streams)}, found {strange}")
         return cls({name: name for name in streams}, {f"{name}_ok": name for name in streams}, history)
 
@@ -66,15 +73,19 @@ class StreamFields(NamedTuple):
         return {**self.numbers, **self.flags}
 
 
-def _float(dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype of features. Raises ValueError unless it is a float."""
-    try:
-        checked = np.dtype(dtype)
-    except TypeError:
-        checked = None
-    if checked is None or checked.kind != "f":
-        raise ValueError(f"dtype is {dtype!r}, expected float16, float32 or float64")
-    return checked
+def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) -> dict[str, np.dtype[Any]]:
+    """The dtype of each stream's numbers. Raises ValueError for one that is no float, and for one of another stream."""
+    by_stream = dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
+    if strange := sorted(by_stream.keys() - set(streams)):
+        raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
+    for given in by_stream.values() if isinstance(dtype, Mapping) else [dtype]:
+        try:
+            refused = np.dtype(given) not in _FLOATS
+        except TypeError:
+            refused = True
+        if refused:
+            raise ValueError(f"dtype is {given!r}, expected float16, float32 or float64")
+    return {name: np.dtype(by_stream.get(name, "float32")) for name in streams}
 
 
 class OpenSplit:
@@ -169,6 +180,7 @@ class OpenSplit:
         """Read a batch: see `Split.read`."""
         starts, seqlen, track = self._checked_windows(windows)
         names = self._checked_fields(fields, [*chosen.sources])
+        dtypes = _dtypes(dtype, [*chosen.numbers.values()])
         buffers = out or {}
         if strange := sorted(buffers.keys() - set(names)):
             raise ValueError(f"buffers for {strange}, which are not among the fields {names}")
@@ -194,14 +206,15 @@ class OpenSplit:
         fields_of_labels = labels.LabelFields(raw, lambda: self.tables["track_crop_scale"][track], crop)
         batch: dict[str, Array] = {}
         for name in names:
-            if name in labels.FIELDS:
-                shape = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
+            if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
+                batch[name] = batch["kp_3d"]
+            elif name in (*labels.FIELDS, labels.EVAL_JOINTS):
+                shape = labels.field_shape(name, evaluation=labels.EVAL_JOINTS in columns)
                 batch[name] = buffer(name, shape, np.dtype(np.float32))
                 fields_of_labels.fill(name, batch[name])
             elif stream := chosen.numbers.get(name):
-                dtype_as_read: Any = dtype.get(stream, "float32") if isinstance(dtype, Mapping) else dtype
                 shape, before = streams[stream].trailing, chosen.history.get(stream, 0)
-                batch[name] = buffer(name, shape, _float(dtype_as_read), before)
+                batch[name] = buffer(name, shape, dtypes[stream], before)
                 streams[stream].fill(batch[name])
             elif stream := chosen.flags.get(name):
                 batch[name] = buffer(name, (), np.dtype(np.float32), chosen.history.get(stream, 0))
@@ -286,7 +299,8 @@ class OpenSplit:
         if unclear := sorted(self.extra.keys() & {*stream_fields}):
             raise ValueError(f"{self.name}: {unclear} are names of columns, too; read these streams by stream=NAME")
         if fields is None:
-            return [*stream_fields, *labels.FIELDS]
+            evaluation = [labels.EVAL_JOINTS] if labels.EVAL_JOINTS in self.columns else []
+            return [*stream_fields, *labels.FIELDS, *evaluation]
         if isinstance(fields, str):
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:

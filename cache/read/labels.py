@@ -30,7 +30,8 @@ N_THETA: Final = 85  # camera 3, pose 72, betas 10
 POSE: Final = slice(3, 75)  # in theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
-IN_CROP: Final = frozenset({"kp_2d", "kp_3d", "theta"})  # fields that depend on the crop, or on mirroring
+EVAL_JOINTS: Final = "kp_3d_eval"  # a field, too, of splits that have the column: what `kp_3d` is there
+IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta"})  # fields that depend on the crop, or on mirroring
 
 # Left-right permutations: joint i of a mirrored picture is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
@@ -45,7 +46,8 @@ MIRRORED_SMPL: Final = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17
 def field_shape(name: str, *, evaluation: bool) -> tuple[int, ...]:
     """The shape of a field behind (B, T). `evaluation`: the split has kp_3d_eval."""
     n_3d = N_EVAL_JOINTS if evaluation else N_JOINTS
-    return {"kp_2d": (N_JOINTS, 3), "kp_3d": (n_3d, 3), "theta": (N_THETA,)}.get(name, ())
+    shapes = {"kp_2d": (N_JOINTS, 3), "kp_3d": (n_3d, 3), EVAL_JOINTS: (N_EVAL_JOINTS, 3), "theta": (N_THETA,)}
+    return shapes.get(name, ())
 
 
 class LabelFields:
@@ -61,10 +63,10 @@ class LabelFields:
         self._raw, self._crop_scale, self._crop = raw, crop_scale, crop
 
     def fill(self, name: str, out: Floats) -> None:
-        """Fill out (B, T, *field_shape(name)) with one of FIELDS."""
+        """Fill out (B, T, *field_shape(name)) with one of FIELDS, or EVAL_JOINTS."""
         if name == "kp_2d":
             self._kp_2d(out)
-        elif name == "kp_3d":
+        elif name in ("kp_3d", EVAL_JOINTS):
             self._kp_3d(out)
         elif name == "theta":
             self._theta(out)
@@ -101,7 +103,7 @@ class LabelFields:
         return self._crop(bbox, frame)
 
     def _kp_3d(self, out: Floats) -> None:
-        evaluation, kp_3d = self._raw("kp_3d_eval"), self._raw("kp_3d")
+        evaluation, kp_3d = self._raw(EVAL_JOINTS), self._raw("kp_3d")
         if evaluation is not None:
             out[...] = evaluation
             finite = np.isfinite(evaluation)
@@ -138,7 +140,7 @@ class LabelFields:
 
     def _known_3d(self) -> Bools | bool:
         """(B, T) where all 14 joints that a 3D loss compares are known."""
-        evaluation, flag = self._raw("kp_3d_eval"), self._raw("has_3d")
+        evaluation, flag = self._raw(EVAL_JOINTS), self._raw("has_3d")
         if evaluation is not None:
             complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
             return complete if flag is None else complete & np.not_equal(flag, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from cache.read.batches import USUAL, OpenSplit, StreamFields
 from cache.read.streams import open_lazily
 from cache.storage import store_at
 from cache.storage.base import Root, Store
+from cache.storage.local import LocalStore
 from cache.windows import Ranges, Tail, intersect, windows_of
 
 if TYPE_CHECKING:
@@ -34,16 +36,32 @@ def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
 
 
 def require_cache(root: Root) -> Store:
-    """The store of a cache that exists. Raises CacheError when there is none."""
+    """The store of a cache that exists. Raises CacheError when there is none, and for a folder within a cache."""
     store = store_at(root)
     if not store.exists("zarr.json"):
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
-    if store.exists(MANIFEST):
-        do = "Open the folder two levels up, and take the split by its name: cache.open(...)['<dataset>/<split>']."
-        raise CacheError.at(store.location(""), expected="a feature cache", found="one split of it", do=do)
+    has_commit = store.exists(MANIFEST)
+    if has_commit or isinstance(store, LocalStore):  # in an object store, looking around would cost requests
+        top, path = _outermost_group(store)
+        if has_commit or (path and not FeatureCache(root)):
+            split = f"[{'/'.join(path[:2])!r}]" if len(path) > 1 else "['<dataset>/<split>']"
+            found = f"{'/'.join(path) or 'one split'} of one"
+            do = f"Open the whole: cache.open({str(top) if path else '...'!r}){split}."
+            raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
     return store
+
+
+def _outermost_group(store: Store) -> tuple[Root, list[str]]:
+    """The root of the outermost Zarr group that a folder lies in, and the names from there to the folder."""
+    root = store.root if isinstance(store.root, str) else str(store.root.resolve())
+    names: list[str] = []
+    while True:
+        parent, _, name = root.rpartition("/")
+        if not parent or parent.endswith(":/") or not store_at(parent).exists("zarr.json"):
+            return root, names
+        root, names = parent, [name, *names]
 
 
 class FeatureCache(Mapping[str, "Split"]):
@@ -62,7 +80,8 @@ class FeatureCache(Mapping[str, "Split"]):
         )
 
     def __getitem__(self, name: str) -> Split:
-        commit = manifest.load(Place(self.store, name)) if layout.is_split_name(name) else None
+        known = isinstance(name, str) and layout.is_split_name(name)
+        commit = manifest.load(Place(self.store, name)) if known else None
         if commit is None:
             names = ", ".join(self.splits) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
@@ -179,16 +198,27 @@ class Split:
         Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
         only rows that it has count; with several `streams`, those that all of them have. The last frames of a run,
         fewer than `stride`, are in none of them; `tail="cover"` adds the window that ends where the run ends, in all
-        runs that hold a window at all. Runs shorter than `seqlen` have none: where all are, the result is (0, 2), which
-        `read` takes for a batch without windows.
+        runs that hold a window at all. Runs shorter than `seqlen` have none: where all are, a warning names the longest
+        one, and the result is (0, 2), which `read` takes for a batch without windows.
 
         Raises ValueError unless seqlen and stride are whole numbers of at least 1 and tail is "drop" or "cover", and
         for both `stream` and `streams`.
         """
+        names = [*StreamFields.of(stream, streams).numbers.values()]
+        runs = self.runs_with(names)
+        windows = windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
+        if not len(windows) and len(self.runs):
+            longest = f"the longest run of consecutive frames{' with ' * bool(names)}{', '.join(names)}"
+            n_rows = np.diff(runs).max(initial=0)
+            warnings.warn(f"{self.name}: no windows of {seqlen} frames: {longest} has {n_rows}", stacklevel=2)
+        return windows
+
+    def runs_with(self, streams: Sequence[str]) -> Ranges:
+        """(R, 2) int64 of [start, stop) rows: the `runs`, cut where one of the streams has no numbers."""
         runs = self.runs
-        for name in StreamFields.of(stream, streams).numbers.values():
+        for name in streams:
             runs = intersect(runs, self._opened.stream(name).rows_with_flag(*HAS_VALUE))
-        return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
+        return runs
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
@@ -258,9 +288,10 @@ class Split:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
             stream: where `features` come from; None: labels only. One that is named must exist where labels are read,
                 even when `fields` leaves features out.
-            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`; the name of any other
-                column, as stored: `bbox`, `frame_index`, or one in `extra`; `gender` or `intrinsics`. None: all of the
-                seven. With `streams`: their names, and these with `_ok`, in the place of `features`.
+            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, `kp_3d_eval`; the name
+                of any other column, as stored: `bbox`, `frame_index`, or one in `extra`; `gender` or `intrinsics`.
+                None: the seven, and `kp_3d_eval` in splits that have it. With `streams`: their names, and these with
+                `_ok`, in the place of `features`.
             dtype: of the features, or of each stream's by its name, float32 where that is not there: float16, float32
                 or float64. Labels and flags are float32.
             out: buffers to fill, by field, of the right shape and type; they are in the answer.
@@ -274,7 +305,8 @@ class Split:
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `theta`
             (B, T, 85) = (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about the pelvis, in the order spin49 - but in
-            splits with `kp_3d_eval` (B, T, 14, 3) m about no joint, in the order common14;
+            evaluation splits (B, T, 14, 3) m about no joint, in the order common14, and there `kp_3d_eval`, too: the
+            same numbers (without a buffer of its own, the same array);
             `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0. With `streams`: of each (B, h + T,
             dim) with a history of h rows, and its flags (B, h + T), named `<stream>_ok`: 1 where its numbers were
             computed from something, 0 elsewhere. The history of a window has the rows before it in the run of

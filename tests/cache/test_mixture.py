@@ -255,7 +255,8 @@ def test_a_pickled_mixture_goes_on_the_same(splits):
 
 
 def test_a_part_without_a_window_is_refused_by_name(splits):
-    with pytest.raises(CacheError, match=r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"):
+    expected = r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"
+    with pytest.warns(UserWarning, match="no windows of 90"), pytest.raises(CacheError, match=expected):
         Mixture(parts_of(splits), seqlen=90)
 
 

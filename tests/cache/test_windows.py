@@ -72,6 +72,7 @@ def test_ranges_found_shard_by_shard_are_those_found_at_once(flags: list[bool], 
     assert joined.tolist() == ranges_where(array).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:.*no windows of")
 @settings(max_examples=5, deadline=None)
 @given(st.lists(frame_lists, min_size=1, max_size=4), st.sets(st.integers(0, 100), max_size=5), st.booleans())
 def test_a_split_gives_the_same_windows(
@@ -117,6 +118,16 @@ def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path
 def test_windows_of_nothing_and_other_tails_are_refused(options: Any) -> None:
     with pytest.raises(ValueError, match=r"at least 1|tail|whole numbers"):
         windows_of(np.array([[0, 5]]), **{"seqlen": 2, "stride": 1, **options})
+
+
+def test_windows_longer_than_all_tracks_are_none_and_the_longest_run_is_named(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [9, 12])])
+    toy.write_stream(tmp_path, bad_rows=[16])
+    split = cache.open(tmp_path)["toy/train"]
+    with pytest.warns(UserWarning, match=r"toy/train: no windows of 13 frames: .* has 12"):
+        assert split.windows(13).shape == (0, 2)
+    with pytest.warns(UserWarning, match=r"no windows of 10 frames: .* has 9"):  # the stream cuts the longer one
+        assert split.windows(10, stream="resnet50").shape == (0, 2)
 
 
 def test_a_hundred_thousand_runs_give_as_many_windows_as_their_lengths_say() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import cache
+from cache.windows import windows_of
 from vibe_model import VIBE, TrainConfig
 
 FEATURE_SIZE = 6
@@ -111,7 +112,15 @@ class MemorySplit:
 
     @property
     def runs(self):
-        return np.array([(track.start, track.stop) for track in self.tracks])
+        return self.runs_with(())
+
+    def runs_with(self, streams):
+        rows = np.arange(len(self.frame_index))
+        there = ~(np.isin(rows, list(self.lacking)) & bool(streams))
+        starts = np.isin(rows, [track.start for track in self.tracks]) | (np.diff(self.frame_index, prepend=0) != 1)
+        edges = np.flatnonzero(starts | (np.diff(there, prepend=True) != 0))
+        runs = zip(edges, [*edges[1:], len(rows)], strict=True)
+        return np.array([run for run in runs if there[run[0]]], np.int64).reshape(-1, 2)
 
     def stream_manifest(self, stream):
         digest = f"{stream} of {self.manifest['digest']}"
@@ -125,20 +134,13 @@ class MemorySplit:
 
     def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"
-        found = []
-        for track in self.tracks:
-            for start in range(track.start, track.stop - seqlen + 1, stride):
-                rows = np.arange(start, start + seqlen)
-                together = (np.diff(self.frame_index[rows]) == track.step).all()
-                if together and not ((stream or streams) and self.lacking & set(rows.tolist())):
-                    found.append((start, start + seqlen))
-        return np.array(found, np.int64).reshape(-1, 2)
+        return windows_of(self.runs_with(streams or [name for name in [stream] if name]), seqlen=seqlen, stride=stride)
 
     def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None, streams=(), history=None):
         """`stream` gives "features"; of `streams`, those that are no rows here have its numbers."""
         columns = self.rows | {"frame_index": self.frame_index, "bbox": self.bbox}
         columns |= {name: self.rows["features"] for name in streams if name not in self.rows}
-        firsts = self.runs[self.track_of(np.asarray(windows)[:, 0]), 0]
+        firsts = np.array([track.start for track in self.tracks])[self.track_of(np.asarray(windows)[:, 0])]
         found = {}
         for name in fields or self.rows:
             before = (history or {}).get(name.removesuffix("_ok"), 0)

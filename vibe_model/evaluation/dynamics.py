@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.windows import windows_of
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
@@ -120,7 +121,7 @@ def labelled(
     """Of each track the joints (T, 14, 3) m, the frames (n,) in it that have labels now and at every step, and their
     rows (n,) in the split. Frames between must be there; with a stream, the frames themselves have features."""
     first, last = min(0, *steps), max(0, *steps)
-    whole = split.windows(last - first + 1, 1)[:, 0] - first
+    whole = windows_of(split.runs, seqlen=last - first + 1, stride=1)[:, 0] - first
     if stream is not None:
         whole = np.intersect1d(whole, windows_with(split, 1, stream, extra_streams)[:, 0])
     for track in select_tracks(split, tracks):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.windows import windows_of
 from vibe_model.errors import DataError
 from vibe_model.settings.run_config import Reading
 
@@ -151,7 +152,7 @@ def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, 
 
 def windows_with(split: Split, seqlen: int, stream: str, extra_streams: Mapping[str, Reading]) -> Array:
     """(W, 2) of [start, stop): the windows at every row that have all streams, as `Split.windows` has them."""
-    return split.windows(seqlen, 1, streams=streams_of(stream, extra_streams))
+    return windows_of(split.runs_with(streams_of(stream, extra_streams)), seqlen=seqlen, stride=1)
 
 
 def read_inputs(split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]) -> dict[str, Array]:

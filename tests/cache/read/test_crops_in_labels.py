@@ -106,6 +106,8 @@ def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy
     left, right = names.index("lwrist"), names.index("rwrist")
     np.testing.assert_array_equal(batch["kp_3d"][0, :, left], joints[:, right] * [-1, 1, 1])
     assert batch["w_3d"][0].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
+    alone = split.read([[0, 8]], "j1", fields=["kp_3d_eval"])["kp_3d_eval"]
+    assert alone.tobytes() == batch["kp_3d"].tobytes()
     assert not np.signbit(batch["kp_3d"][0, 2, names.index("lankle")] + batch["kp_3d"][0, 2, 0]).any()
 
 

@@ -114,3 +114,9 @@ def test_labels_are_to_the_bit_what_their_definition_says(
         assert batch[name].tobytes() == expected.tobytes(), name
         alone = split.read(windows, stream=None, fields=[name])[name]
         assert alone.tobytes() == expected.tobytes(), name
+    assert ("kp_3d_eval" in batch) is ("kp_3d_eval" in names)
+    if "kp_3d_eval" in names:
+        assert batch["kp_3d_eval"].tobytes() == batch["kp_3d"].tobytes()
+        own = {"kp_3d_eval": np.full((4, 9, 14, 3), np.nan, "f4")}
+        split.read(windows, stream=None, fields=["kp_3d_eval"], out=own)
+        assert own["kp_3d_eval"].tobytes() == batch["kp_3d"].tobytes()

@@ -37,6 +37,20 @@ class TestBatches:
     def test_a_dtype_that_does_not_hold_features_is_refused_by_name(self, split: cache.Split, dtype: Any) -> None:
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
             split.read([(40, 48)], dtype=dtype)
+        with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):
+            split.read([(40, 48)], stream=None, dtype=dtype)
+
+    def test_what_is_of_the_wrong_type_is_refused_by_name(self, split: cache.Split) -> None:
+        tracks: Any = split.tracks
+        with pytest.raises(TypeError, match=r"number or a slice of 7 records, found 'a/0'\. By name: \[names\.index"):
+            tracks["a/0"]
+        assert tracks[tracks.names.index("b/1")].name == tracks[np.int64(2)].name == "b/1"
+        with pytest.raises(TypeError, match="stream is a name or None"):
+            split.windows(stream=3)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"history: .*'3'"):
+            split.read([(40, 48)], streams=["resnet50"], history={"resnet50": "3"})  # type: ignore[dict-item]
+        with pytest.raises(ValueError, match=r"\['resnet'\], which are not among the streams"):
+            split.read([(40, 48)], streams=["resnet50"], dtype={"resnet": "float16"})
 
     def test_buffers_that_do_not_fit_are_refused(self, split: cache.Split) -> None:
         for buffer in (np.zeros((1, 4), "f4"), np.zeros((1, 8), "f8")):
@@ -141,10 +155,21 @@ class TestOpening:
         with pytest.raises(CacheError, match=r"no zarr\.json"):
             cache.open(tmp_path)
 
-    def test_a_split_s_own_folder_is_no_cache(self, tmp_path: Path, toy: Any) -> None:
-        toy.write(tmp_path, [toy.video("a", [3])])
-        with pytest.raises(CacheError, match=r"found one split of it\. Open the folder two levels up"):
-            cache.open(tmp_path / "toy/train")
+    @pytest.mark.parametrize("folder", ["toy", "toy/train", "toy/train/kp_2d", "toy/train/features"])
+    def test_a_folder_within_a_cache_is_refused_with_what_to_open(
+        self, folder: str, tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        toy.write(tmp_path / "cache", [toy.video("a", [3])])
+        monkeypatch.chdir(tmp_path / "cache")  # what is above shows only in the whole path
+        with pytest.raises(CacheError, match=f"found {folder} of one") as error:
+            cache.open(folder)
+        assert f"cache.open('{tmp_path / 'cache'}')" in str(error.value)
+        assert ("['toy/train']" in str(error.value)) is folder.startswith("toy/train")
+
+    def test_a_cache_that_lies_in_a_group_of_another_is_one(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path / "cache", [toy.video("a", [3])])
+        shutil.copy(tmp_path / "cache/zarr.json", tmp_path)
+        assert cache.open(tmp_path / "cache").splits == ("toy/train",)
 
     def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path, [toy.video("a", [3])])
