@@ -33,7 +33,7 @@ class _DefaultName(str):
 
 
 USUAL: Final = _DefaultName("resnet50")
-_FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # what features are read as
+_FLOATS: Final = (np.dtype("float16"), np.dtype("float32"), np.dtype("float64"))  # what features are read as
 
 
 class StreamFields(NamedTuple):
@@ -75,7 +75,7 @@ class StreamFields(NamedTuple):
 
 def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) -> dict[str, np.dtype[Any]]:
     """The dtype of each stream's numbers. Raises ValueError for one that is no float, and for one of another stream."""
-    by_stream = dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
+    by_stream: Mapping[str, Any] = dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
     if strange := sorted(by_stream.keys() - set(streams)):
         raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
     for given in by_stream.values() if isinstance(dtype, Mapping) else [dtype]:
