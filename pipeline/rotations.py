@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.skeletons import LARGEST
 
@@ -24,11 +24,20 @@ def in_camera(pose: NDArray[np.floating[Any]], to_camera: NDArray[np.floating[An
 
     Only the global orientation, SMPL's joint 0, is in the world's axes: the other joints turn against their parents.
     """
+    in_view = np.array(pose, np.float64)
+    in_view[:, :3] = turned(to_camera, in_view[:, :3])
+    return in_view
+
+
+def turned(rotation: NDArray[np.floating[Any]], vectors: ArrayLike) -> Doubles:
+    """Axis-angle (..., 3) rad turned further by (..., 3, 3): what comes of `vectors` first, then `rotation`."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
-    turned = np.array(pose, np.float64)
-    turned[:, :3] = (Rotation.from_matrix(to_camera) * Rotation.from_rotvec(turned[:, :3])).as_rotvec()
-    return turned
+    first = np.asarray(vectors, np.float64)
+    shape = np.broadcast_shapes(first.shape[:-1], rotation.shape[:-2])
+    then = Rotation.from_matrix(np.broadcast_to(rotation, (*shape, 3, 3)).reshape(-1, 3, 3))
+    both = then * Rotation.from_rotvec(np.array(np.broadcast_to(first, (*shape, 3))).reshape(-1, 3))
+    return np.asarray(both.as_rotvec().reshape(*shape, 3))
 
 
 def slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:

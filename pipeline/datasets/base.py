@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import cache
+from pipeline import cameras
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.errors import PipelineError, RawDataError, refuse
@@ -263,13 +264,8 @@ def smpl_labels(
     }
     if body is None:
         return labels
-    from scipy.spatial.transform import Rotation  # 0.4 s, which commands that read no pose need not wait for
-
     joints, common14 = body.posed_joints(pose, betas)
-    # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
-    pelvis = joints[:, PELVIS]
-    turned = Rotation.from_matrix(camera[:, :3, :3]).apply(pelvis + np.asarray(trans))
-    in_view = turned + camera[:, :3, 3] - pelvis
+    in_view = cameras.to_camera(np.zeros(3), trans, camera, joints[:, PELVIS])[1]
     labels |= {"trans": in_view.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
     if evaluation:
         return labels | {"kp_3d_eval": common14.astype(np.float32)}

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from pipeline import cameras
+from pipeline.synthetic.body import procedural, rest_joints, skin
+
+K = np.array([[900.0, 0, 500], [0, 880, 400], [0, 0, 1]])
+
+
+def moving_cameras(n, seed=0):
+    """A person at the origin is 4 to 6 m in front of each of them."""
+    random = np.random.default_rng(seed)
+    extrinsics = np.tile(np.eye(4), (n, 1, 1))
+    extrinsics[:, :3, :3] = Rotation.from_rotvec(random.normal(size=(n, 3)) * 0.5).as_matrix()
+    extrinsics[:, :3, 3] = random.normal(size=(n, 3)) * 0.2 + (0, 0, 5)
+    return extrinsics
+
+
+def turning(n, vector):
+    """(n, 4, 4): by `vector` rad from each frame to the next, about the camera's own axes."""
+    extrinsics = np.tile(np.eye(4), (n, 1, 1))
+    extrinsics[:, :3, :3] = Rotation.from_rotvec(np.arange(n)[:, None] * vector).as_matrix()
+    return extrinsics
+
+
+@given(st.integers(0, 10_000), st.sampled_from([(), (5,), (2, 3)]))
+def test_the_way_into_the_camera_and_back_is_none(seed, shape):
+    random = np.random.default_rng(seed)
+    root, trans, pelvis = random.normal(size=(3, *shape, 3))
+    extrinsics = moving_cameras(int(np.prod(shape)), seed).reshape(*shape, 4, 4)
+    back = cameras.to_world(*cameras.to_camera(root, trans, extrinsics, pelvis), extrinsics, pelvis)
+    same = Rotation.from_rotvec(root.reshape(-1, 3)).as_matrix()
+    np.testing.assert_allclose(Rotation.from_rotvec(back[0].reshape(-1, 3)).as_matrix(), same, atol=1e-12)
+    np.testing.assert_allclose(back[1], trans, atol=1e-12)
+
+
+def test_one_camera_and_one_shape_serve_all_frames():
+    root, trans = np.random.default_rng(0).normal(size=(2, 6, 3))
+    camera, pelvis = moving_cameras(1)[0], np.array([0.0, -0.2, 0.03])
+    of_all = cameras.to_camera(root, trans, camera, pelvis)
+    for frame in range(6):
+        alone = cameras.to_camera(root[frame], trans[frame], camera, pelvis)
+        np.testing.assert_allclose([part[frame] for part in of_all], alone, atol=1e-14)
+
+
+def test_a_still_persons_joints_in_the_world_do_not_move_while_the_camera_does():
+    """Through the body: its joints in the camera, brought into the world by the extrinsics, are where they were."""
+    random, body, extrinsics = np.random.default_rng(1), procedural(), moving_cameras(7)
+    betas, pose, trans = random.normal(size=10), random.normal(size=72) * 0.3, np.array([0.4, 1.1, -0.3])
+    in_world = skin(body, betas, pose[None], trans[None]).joints[0]
+    pelvis = rest_joints(body, betas)[0]
+    assert np.linalg.norm(pelvis) > 0.1  # else nobody would notice a forgotten one
+    root, shift = cameras.to_camera(pose[:3], trans, extrinsics, pelvis)
+    poses = np.concatenate([root, np.tile(pose[3:], (7, 1))], axis=1)
+    in_camera = skin(body, betas, poses, shift).joints  # (7, 24, 3)
+    assert np.ptp(in_camera, axis=0).max() > 0.3
+    rotation, t = extrinsics[:, None, :3, :3], extrinsics[:, None, :3, 3]
+    back = np.einsum("fjba,fjb->fja", np.broadcast_to(rotation, (7, 24, 3, 3)), in_camera - t)
+    np.testing.assert_allclose(back, np.broadcast_to(in_world, back.shape), atol=1e-9)
+
+
+def test_a_projection_by_hand_and_nothing_behind_the_camera():
+    points = np.array([[1.0, -0.5, 2], [0, 0, 0], [1, 1, -2]])
+    np.testing.assert_allclose(cameras.project(points, K), [[950, 180], [np.nan] * 2, [np.nan] * 2])
+    by_frame = cameras.project(np.tile(points[0], (2, 4, 1)), np.stack([K, K * (2, 2, 1)])[:, None])
+    np.testing.assert_allclose(by_frame[:, 3], [[950, 180], [1400, -40]])
+
+
+@given(st.integers(0, 10_000))
+def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed):
+    extrinsics, points = moving_cameras(4, seed), np.random.default_rng(seed).normal(size=(4, 3)) * 0.5
+
+    def seen(camera, world):
+        return np.einsum("fij,fj->fi", camera[:, :3, :3], world) + camera[:, :3, 3]
+
+    flipped = cameras.mirrored(extrinsics)
+    assert cameras.is_rigid(flipped).all()
+    np.testing.assert_allclose(seen(flipped, points * (-1, 1, 1)), seen(extrinsics, points) * (-1, 1, 1), atol=1e-12)
+    centred = K.copy()
+    centred[0, 2] = 0  # the picture is mirrored about its principal point
+    there, mirror = cameras.project(seen(extrinsics, points), centred), np.array([-1, 1])
+    np.testing.assert_allclose(cameras.project(seen(flipped, points * (-1, 1, 1)), centred), there * mirror, atol=1e-9)
+    np.testing.assert_array_equal(cameras.mirrored(flipped), extrinsics)
+    assert cameras.mirrored(extrinsics.astype(np.float32)).dtype == np.float32
+
+
+def test_a_camera_that_turns_about_its_vertical_at_a_constant_rate():
+    angle = 0.02  # rad a frame about y: [[c, 0, s], [0, 1, 0], [-s, 0, c]]
+    by_frame = np.array([np.cos(angle), 0, np.sin(angle), 0, 1, 0])
+    six = cameras.angular_velocity(turning(5, (0, angle, 0)))
+    np.testing.assert_allclose(six, np.tile(by_frame, (5, 1)), atol=1e-12)
+    wham = cameras.angular_velocity(turning(5, (0, angle, 0)), "wham")
+    np.testing.assert_allclose(wham, np.tile(30 * (by_frame - (1, 0, 0, 0, 1, 0)), (5, 1)), atol=1e-12)
+
+
+def test_the_step_is_after_the_camera_of_before_and_the_last_row_is_repeated():
+    """In the camera's axes: R[i + 1] R[i]^T is the same whatever the world is turned by; the other order is not."""
+    world = Rotation.from_rotvec((0.3, -0.8, 0.4)).as_matrix()
+    extrinsics = turning(4, (0.1, 0.2, 0))
+    extrinsics[3] = extrinsics[2]
+    other = extrinsics.copy()
+    other[:, :3, :3] = extrinsics[:, :3, :3] @ world
+    six = cameras.angular_velocity(extrinsics)
+    np.testing.assert_allclose(cameras.angular_velocity(other), six, atol=1e-12)
+    np.testing.assert_allclose(six[2:], [[1, 0, 0, 0, 1, 0]] * 2, atol=1e-12)
+    step = Rotation.from_rotvec((0.1, 0.2, 0)).as_matrix()
+    np.testing.assert_allclose(six[:2], [step[:2].ravel()] * 2, atol=1e-12)  # rows, not columns: sines differ in sign
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_what_has_no_successor_does_not_turn(n):
+    np.testing.assert_array_equal(cameras.angular_velocity(turning(n, (0, 1, 0))), np.tile([1, 0, 0, 0, 1, 0], (n, 1)))
+    np.testing.assert_array_equal(cameras.angular_velocity(turning(n, (0, 1, 0)), "wham"), np.zeros((n, 6)))
+
+
+def test_a_convention_that_nobody_has_is_refused():
+    with pytest.raises(ValueError, match="gvhmr, wham"):
+        cameras.angular_velocity(turning(2, (0, 1, 0)), "degrees")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda e: e * 1.5, lambda e: e * np.array([-1, 1, 1, 1]), lambda e: e * np.nan, lambda e: e + np.eye(4)[3]],
+    ids=["scaled", "a mirror", "not finite", "last row"],
+)
+def test_matrices_that_are_no_camera(spoil):
+    extrinsics = moving_cameras(3)
+    extrinsics[1] = spoil(extrinsics[1])
+    assert cameras.is_rigid(extrinsics).tolist() == [True, False, True]
