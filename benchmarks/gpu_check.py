@@ -296,7 +296,7 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
 def trained(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
     """A training run, ready for its first step."""
     splits, model = cache.open(config.cache), models.of(config)
-    trainer = model.trainer(config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device)))
+    trainer = model.load_trainer()(config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device)))
     read = {name: splits[name] for name in config.splits}
     return VideoRun(config, trainer, read, stand_in=True, report=None)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -107,3 +108,14 @@ def expected(error: ValueError) -> str:
     for pydantics, ours in _OURS.items():
         text = re.sub(pydantics, ours, text)
     return f"expected {text}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What may be meant, for a message that goes on after it.
+
+    >>> did_you_mean("precison", ["weights", "precision"]), did_you_mean("x", ["weights"])
+    ("; did you mean 'precision'?", ';')
+    """
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), lower, n=1)
+    return f"; did you mean {lower[close[0]]!r}?" if close else ";"

@@ -14,7 +14,7 @@ from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, Final, Generic, TypeVar
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
             ours: type[T] = load(self.ours[name])
             return ours
         if name not in plug_ins:
-            raise PipelineError(f"no {self.what} is called {name!r}; known: {', '.join(self.names())}")
+            raise PipelineError(self.unknown(name))
         entry, which = plug_ins[name], self.label(name)
         try:
             found: type[T] = entry.load()
@@ -74,6 +74,17 @@ class Registry(Generic[T]):
             expected = f"a {which_class} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
         return found
+
+    def unknown(self, name: str) -> str:
+        """Why there is none of that name, and what to do; "" where there is one."""
+        if name in (names := self.names()):
+            return ""
+        known = f"known: {', '.join(names)}. If a package adds it, install that package."
+        return f"no {self.what} is called {name!r}{did_you_mean(name, names)} {known}"
+
+    def not_installed(self, name: str) -> str:
+        """What a message calls one that made what is stored, where its package is missing; "" where it is not."""
+        return "" if name in self.names() else f"{self.what} {name!r}, whose package is not installed"
 
     def label(self, name: str) -> str:
         """What messages call it: "detector 'my_pose'", of another package with that package's name."""

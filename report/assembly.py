@@ -33,7 +33,7 @@ from report.provenance import provenance_section, report_facts
 from report.results import as_csv, results_section
 from report.runs import PATTERN, TrainingRun, read_json, read_run
 from report.statistics import distributions_section, stream_section
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
 VERSION: Final = 6  # raised when the page shows the same things otherwise
@@ -237,9 +237,11 @@ def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
     if not hidden:
         return []
     names = ", ".join(folder.name for folder in hidden[:5]) + (", ..." if len(hidden) > 5 else "")
+    of_models = {str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden}
     return [
         f"{count(len(hidden), 'run')} with other settings not shown here: {names}. To show one: python -m tasks report "
-        f"--run {from_here(hidden[0])}. --run may be repeated."
+        f"--run {from_here(hidden[0])}. --run may be repeated.",
+        *(f"Among them are some of {text}." for name in sorted(of_models) if (text := models.not_installed(name))),
     ]
 
 

@@ -19,7 +19,7 @@ from pipeline.commands.maintenance import leaks
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.show.page import Portrait, portrait
 from pipeline.exchange.show.tracks import Choice, from_cache, rejected
-from pipeline.features.plan import missing_rows
+from pipeline.features.plan import is_installed, missing_rows
 from pipeline.files.formats import smpl_files
 from pipeline.reasons import SAMPLED, reason
 from report.page import Cell, PageSection
@@ -106,6 +106,9 @@ def open_splits(root: cache.Root) -> OpenedCache:
             n_rows(split)  # reads the tables
             opened.missing |= {(name, stream): missing_rows(split, stream).rows for stream in split.streams}
             opened.splits.append(split)
+            if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
+                not_installed = datasets.not_installed(name.partition("/")[0])
+                opened.problems += [f"{name}: split of {not_installed}"] if not_installed else []
         except UNREADABLE as error:
             opened.problems.append(problem(name, error))
     return opened
@@ -182,6 +185,7 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
 def _stream(split: cache.Split, name: str, missing: int) -> str:
     """resnet50 (untrained, 8,192 rows missing)"""
     marks = ["untrained"] * is_untrained(split, name) + [f"{count(missing, 'row')} missing"] * bool(missing)
+    marks += ["package not installed"] * (not is_installed(split, name))
     return f"{name} ({', '.join(marks)})" if marks else name
 
 

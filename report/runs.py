@@ -175,6 +175,8 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
         problems.append(f"{folder / runs.METRICS}: {wrong[0]}: expected metrics and a baseline, found others. {AGAIN}")
         metrics = {}
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
+    if not_installed := models.not_installed(about.get("of_model", "vibe")):
+        problems.append(f"{folder}: run of {not_installed}: its settings cannot be shown.")
     again = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
     sequences, worst_windows = (
         read_json(folder / f"{table}.json", problems, again).get(table, []) for table in (SEQUENCES, WORST_WINDOWS)

@@ -62,8 +62,10 @@ class Model(Training):
     presets: Mapping[str, Callable[..., VideoConfig]]
     variants: Mapping[str, Mapping[str, Any]]  # what each changes of a configuration
     baseline: str  # the variant that regresses each frame from its own feature
-    load_trainer: Callable[[], Any]  # the VideoTrainer's class: imported when it is called
-    build_generator: Callable[[Any, Body], VideoModel]  # of (config, body), with fresh parameters: likewise
+    # "module:name" of what is imported when it is first used: the VideoTrainer's class, and what builds a VideoModel of
+    # (config, body), with fresh parameters: its class, or a function.
+    trainer: str
+    generator: str
     # By which it is evaluated, the one that its tables begin with first; None: all that there are for a split.
     protocols: tuple[str, ...] | None = None
 
@@ -75,26 +77,25 @@ class Model(Training):
         if self.section != self.config.MODEL:
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 
-    @property
-    def trainer(self) -> Any:
-        """Of (config, body, group): a VideoTrainer."""
-        with _REGISTRY.calling(self.section, "load_trainer"):
-            return self.load_trainer()
+    def load_trainer(self) -> Any:
+        """The VideoTrainer's class. Raises PlugInError where another package's cannot be imported."""
+        with _REGISTRY.calling(self.section, f"importing {self.trainer}"):
+            return plug_ins.load(self.trainer)
 
     @property
     def several_processes(self) -> bool:
         """Can several processes train it as one?"""
-        return bool(self.trainer.several_processes)
+        return bool(self.load_trainer().several_processes)
 
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
-        """A generator by its configuration, with fresh parameters."""
-        with _REGISTRY.calling(self.section, "build_generator"):
-            return self.build_generator(config, body)
+        """A generator by its configuration, with fresh parameters. Raises PlugInError for another package's failure."""
+        with _REGISTRY.calling(self.section, self.generator):
+            return cast("VideoModel", plug_ins.load(self.generator)(config, body))
 
 
 _OURS: Final = {name: f"vibe_model.{name}:MODEL" for name in ("vibe", "hmmr", "part_dynamics")}
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
-names = _REGISTRY.names
+names, unknown, not_installed = _REGISTRY.names, _REGISTRY.unknown, _REGISTRY.not_installed
 
 
 def find(name: str) -> Model:

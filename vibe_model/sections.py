@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
-from pipeline.commands.settings.file import Section, did_you_mean
+from pipeline.commands.settings.file import Section
 from pipeline.commands.settings.sections import Declared, SectionValues, Settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 from vibe_model import models
 from vibe_model.errors import VibeModelError
 from vibe_model.models import Model, Training
@@ -238,7 +238,8 @@ def _beside_preset(
 
 def _check_all_inputs(s: Settings) -> None:
     for model in models.every():
-        if model is VIBE or model.section in s.source.sections:
+        section = s.source.section(model.section)
+        if model is VIBE or section.keys() - {"report"} or (section and which_runs(s, model).report):
             check_inputs(s, model_settings(s, model))
 
 

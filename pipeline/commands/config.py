@@ -13,11 +13,11 @@ from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.options import json_option
 from pipeline.commands.settings import sections
-from pipeline.commands.settings.file import LUIGI, did_you_mean, settings_file
+from pipeline.commands.settings.file import LUIGI, settings_file
 from pipeline.commands.settings.schema import TYPES, Features
 from pipeline.commands.settings.sections import SectionValues, Settings
 from pipeline.commands.settings.targets import absent, by_settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 
 REQUIRED: Final = "(required)"
 

@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises PipelineError for an unknown dataset, PlugInError for one that is named and cannot be loaded, ConfigError.
     """
-    if unknown := sorted(set(args.datasets) - set(datasets.names())):
-        raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(datasets.names())}")
+    if unknown := next(filter(None, map(datasets.unknown, args.datasets)), ""):
+        raise PipelineError(unknown)
     settings = load(settings_file(), NO_SETTINGS) if args.raw is None else None
     enabled = _all_of(args.raw) if settings is None else settings.data.datasets
     raw, body_folder = args.raw, args.body

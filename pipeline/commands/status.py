@@ -24,7 +24,7 @@ from pipeline.commands.settings.arguments import cache_option, chosen, splits_ar
 from pipeline.conversion.committed import missing_names, missing_now, recorded_raw, why_empty
 from pipeline.datasets import installed
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current
+from pipeline.features.plan import is_current, is_installed
 from pipeline.reasons import reason
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
@@ -273,6 +273,7 @@ def stream_status(split: cache.Split, name: str) -> str:
     # A stream that another program wrote need not have an entry for this.
     untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
     marks = ["untrained"] * untrained + ["lacks rows"] * (not is_current(split, name))
+    marks += ["package not installed"] * (not is_installed(split, name))
     return f"{name} ({', '.join(marks)})" if marks else name
 
 

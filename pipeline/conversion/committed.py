@@ -161,7 +161,9 @@ def _recorded_dataset(split: cache.Split) -> Dataset:
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     # JSON has no tuples; an option of many values is one.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    return datasets.get(split.name.partition("/")[0], **options)
+    if not_installed := datasets.not_installed(name := split.name.partition("/")[0]):
+        raise PipelineError(f"split of {not_installed}")
+    return datasets.get(name, **options)
 
 
 def missing_now(split: cache.Split) -> dict[str, str]:

@@ -14,7 +14,18 @@ from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = [
+    "DATASETS",
+    "ENTRY_POINTS",
+    "OWN_CLIPS",
+    "Dataset",
+    "RawVideo",
+    "broken",
+    "get",
+    "names",
+    "not_installed",
+    "unknown",
+]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
@@ -33,6 +44,7 @@ OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideo
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
+unknown, not_installed = _REGISTRY.unknown, _REGISTRY.not_installed
 
 
 def mirror_of(name: str, column: str) -> cache.Mirror | None:

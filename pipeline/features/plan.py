@@ -130,6 +130,12 @@ def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
     return identity
 
 
+def is_installed(committed: Split, stream: str) -> bool:
+    """Is the package of a stream's kind here? Also where no kind is recorded, and where the features were imported."""
+    kind = (committed.stream_manifest(stream).get("identity") or {}).get("kind")
+    return kind in (None, "imported") or not streams.not_installed(str(kind))
+
+
 def recorded_spec(
     committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
 ) -> StreamSpec | None:

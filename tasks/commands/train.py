@@ -21,12 +21,20 @@ from vibe_model.sections import model_settings, not_small
 
 def options(sub: argparse.ArgumentParser) -> None:
     """Which run."""
-    sub.add_argument("--model", choices=models.names(), default=models.names()[0], help="default: %(default)s")
+    first, *others = models.names()
+    help_ = f"default: {first}; or {', '.join(others)}"
+    sub.add_argument("--model", type=_model, default=first, metavar="NAME", help=help_)
     names = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
     sub.add_argument(
         "--variant", default="", metavar="NAME", help=f"or some joined by +; default: luigi.cfg's. Of {names}"
     )
     sub.add_argument("--seed", type=int, default=-1, help="default: luigi.cfg's")
+
+
+def _model(name: str) -> str:
+    if unknown := models.unknown(name):
+        raise argparse.ArgumentTypeError(unknown)
+    return name
 
 
 def kept(_: argparse.Namespace) -> str:

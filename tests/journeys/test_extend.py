@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 
@@ -40,13 +41,14 @@ epochs = 1
 hidden_size = 8
 regressor_size = 8
 
-[smoothing]
+[former]
 datasets_3d = 3dpw/train
 seqlen = 6
 batch_size = 2
 iterations = 3
 epochs = 1
-regressor_size = 8
+n_layers = 1
+hidden_size = 8
 report = true
 
 [hmmr]
@@ -62,7 +64,7 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     docs = ROOT / "docs"
     terminal.install_by_pip(KIT, docs / "adding-a-dataset", docs / "adding-a-stream", docs / "adding-a-model")
     types("pipeline init")
-    settings = (folder / "luigi.cfg").read_text()
+    plain = settings = (folder / "luigi.cfg").read_text()
     for old, new in CHANGES.items():
         assert old in settings, old
         settings = settings.replace(old, new)
@@ -95,20 +97,30 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     terminal.is_intact("data/cache")
 
     # A model.
-    types("luigi --module tasks Report", r"train +Smoothing", r"train +VIBE", r"report +page")
+    types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
     page = (folder / "runs/report.html").read_text()
-    assert re.search(r"<t[dh][^>]*>\s*Smoothing", page)
-    types("tasks train --model smoothing", r"run +runs/smoothing-")
-    (best,) = (folder / "runs").glob("smoothing-*/best.pt")
-    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Smoothing")
+    assert re.search(r"<t[dh][^>]*>\s*Former", page)
+    types("tasks train --model former", r"run +runs/former-")
+    (best,) = (folder / "runs").glob("former-*/best.pt")
+    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former")
     types(
         f"tasks predict videos/train --cache data/cache --checkpoint {best} --no-overlay --out bodies",
         r"30 body-frames",
     )
 
-    # Its package is not here: the message says so, and the cache can be read.
-    shutil.rmtree(next(terminal.site.glob("smoothing_model-*.dist-info")))
-    text = (folder / "luigi.cfg").read_text()
-    (folder / "luigi.cfg").write_text(text.replace("[smoothing]", "[mposer]\n[unused]").partition("[mposer]")[0])
-    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"smoothing.*[Ii]nstall", code=2)
-    terminal.is_intact("data/cache")
+    # The packages are not here: messages name what is missing, and the cache can be read.
+    for about in terminal.site.glob("*.dist-info"):
+        shutil.rmtree(about)
+    types("pipeline config --check", r"\[lab_recordings\]: unknown section.*install that package", code=2)
+    (folder / "luigi.cfg").write_text(settings.replace("datasets = 3dpw lab_recordings", "datasets = lab_recordings"))
+    types("pipeline plan", r"no dataset is called 'lab_recordings'.*install that package", code=2)
+    (folder / "luigi.cfg").write_text(plain)
+    missing = "whose package is not installed"
+    of_dataset = rf"lab_recordings/train: split of dataset 'lab_recordings', {missing}"
+    types("pipeline status", of_dataset, r"means \(package not installed\)", code=1)
+    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", rf"checkpoint of model 'former', {missing}", code=2)
+    types("tasks report --out without.html")
+    page = html.unescape((folder / "without.html").read_text())
+    for pattern in (of_dataset, r"means \(package not installed\)", rf"model 'former', {missing}"):
+        assert re.search(pattern, page), pattern
+    types("pipeline verify --cache data/cache", r"intact")

@@ -14,10 +14,10 @@ from tests.packages import install_page
 from tests.tasks.conftest import Project
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
-from vibe_model import models, training
+from vibe_model import losses, models, training
 from vibe_model.prediction.trained import load_trained
 
-TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "regressor_size": "8"}
+TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hidden_size": "8"}
 
 
 @pytest.fixture
@@ -27,40 +27,53 @@ def package(site: Path) -> Path:
 
 
 def test_it_trains_is_killed_resumed_evaluated_and_loaded(package, tmp_path, monkeypatch) -> None:
-    model = models.find("smoothing")
+    model = models.find("former")
     in_memory(monkeypatch, "vibe")
-    undisturbed = training.run(like_vibe(model.config, tmp_path / "whole", regressor_size=7))
-    killed = like_vibe(model.config, tmp_path / "killed", regressor_size=7)
+    undisturbed = training.run(like_vibe(model.config, tmp_path / "whole", hidden_size=8))
+    killed = like_vibe(model.config, tmp_path / "killed", hidden_size=8)
     folder = killed_at(training.run, killed, 3, tmp_path / "left")
     assert training.run(killed) == folder
     assert_same_run(folder, undisturbed)
-    assert {"train/kp_2d", "gradient/generator", "validation/b/validation/pa_mpjpe"} < {
+    assert {"train/kp_2d", "train/velocity", "gradient/generator", "validation/b/validation/pa_mpjpe"} < {
         tag for tag, _ in scalars(folder)
     }
 
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
     trained = load_trained(folder / "best.pt", None, "cpu")
-    assert type(trained.generator).__name__ == "Smoothing"
+    assert type(trained.generator).__name__ == "Former"
     assert models.variant_of(killed, "single-frame").per_frame
-    assert torch.load(folder / "last.pt", weights_only=True)["gen_state_dict"]["kernel"].abs().sum() > 0
+    assert torch.load(folder / "last.pt", weights_only=True)["gen_state_dict"]["layers.0.linear1.bias"].abs().sum() > 0
+
+
+def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(package) -> None:
+    from former.network import velocity
+
+    target, weight = torch.randn(2, 5, 49, 3), torch.ones(2, 5)
+    pred = target + torch.tensor([3.0, 0.0, 1.0])
+    assert velocity(pred, target, weight) < 1e-10, "where the body is does not matter"
+    pred[1, :, losses.COMMON14[0], 1] += 0.1 * torch.arange(5)  # an ankle, 0.1 m a frame
+    expected = 0.1**2 / (14 * 3)
+    assert velocity(pred, target, weight).item() == pytest.approx(expected / 2, rel=1e-3)
+    weight[0, 1], weight[0, 3] = 0, 0
+    assert velocity(pred, target, weight).item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_takes(
     package, project: Project, build, tasks_command, within, monkeypatch
 ) -> None:
-    monkeypatch.delitem(models.find("smoothing").presets, "embedded")
+    monkeypatch.delitem(models.find("former").presets, "embedded")
     within(project)
     assert [task.model for task in Report().requires()] == ["vibe"], "not trained for hours unless luigi.cfg wants that"
-    project.configure({"smoothing": {**TINY, "report": "true"}})
+    project.configure({"former": {**TINY, "report": "true"}})
     within(project)
-    assert [task.model for task in Report().requires()] == ["vibe", "smoothing"]
-    trained = build(project, "Train", model="smoothing")
-    assert trained.done == ["train Smoothing, smoothing"], trained.shown
-    assert "Smoothing has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in trained.words
-    project.configure({"smoothing": {"preset": "embedded"}})
-    code, shown = tasks_command(project, "train", "--model", "smoothing")
+    assert [task.model for task in Report().requires()] == ["vibe", "former"]
+    trained = build(project, "Train", model="former")
+    assert trained.done == ["train Former, former"], trained.shown
+    assert "Former has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in trained.words
+    project.configure({"former": {"preset": "embedded"}})
+    code, shown = tasks_command(project, "train", "--model", "former")
     assert code == 2
-    assert "[smoothing] preset = embedded: expected one of usual" in shown
+    assert "[former] preset = embedded: expected one of usual" in shown
 
 
 def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone(
@@ -68,41 +81,41 @@ def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone
 ) -> None:
     entries = package / "entry_points.txt"
     for entry, flaw in (
-        ("smoothing = smoothing_model:GONE", "cannot be loaded: AttributeError"),
-        ("smoothing = smoothing_model.config:SmoothingConfig", "is not a Model whose section is 'smoothing'"),
-        ("smoother = smoothing_model:MODEL", "is not a Model whose section is 'smoother'"),
+        ("former = former:GONE", "cannot be loaded: AttributeError"),
+        ("former = former:FormerConfig", "is not a Model whose section is 'former'"),
+        ("formerly = former:MODEL", "is not a Model whose section is 'formerly'"),
     ):
         entries.write_text(f"[vibe_pipeline.models]\n{entry}\n")
         plug_ins.entry_points.cache_clear()
         name = entry.split()[0]
         code, shown = tasks_command(project, "train", "--model", name)
         assert code == 2
-        assert f"model '{name}' of package smoothing-model" in shown
+        assert f"model '{name}' of package former" in shown
         assert flaw in shown
     assert build(project, "Report").code == 0
-    project.configure({"smoother": {"epochs": "3"}})
+    project.configure({"formerly": {"epochs": "3"}})
     code, shown = tasks_command(project, "train", "--model", "hmmr")
     assert code == 2
-    assert "[smoother]: model 'smoother' of package smoothing-model" in shown
+    assert "[formerly]: model 'formerly' of package former" in shown
 
 
 def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package, monkeypatch) -> None:
-    model = models.find("smoothing")
-    for module, use in (("training", lambda: model.trainer), ("generator", lambda: model.build(model.config(), None))):
-        monkeypatch.setitem(sys.modules, f"smoothing_model.{module}", None)  # its import fails
-        with pytest.raises(plug_ins.PlugInError, match=r"model 'smoothing' of package smoothing-model failed in"):
+    model = models.find("former")
+    monkeypatch.setitem(sys.modules, "former.network", None)  # its import fails
+    for use in (model.load_trainer, lambda: model.build(model.config(), None)):
+        with pytest.raises(plug_ins.PlugInError, match=r"model 'former' of package former failed in"):
             use()
 
 
 def test_a_configuration_that_nobody_would_check_is_refused(package, tasks_command, bare) -> None:
-    file = package.parent / "smoothing_model" / "config.py"
+    file = package.parent / "former" / "__init__.py"
     checked = file.read_text()
     file.write_text(checked.replace("from pydantic.dataclasses import", "from dataclasses import"))
     assert file.read_text() != checked
-    code, shown = tasks_command(bare, "train", "--model", "smoothing")
+    code, shown = tasks_command(bare, "train", "--model", "former")
     assert code == 2
-    assert "model 'smoothing' of package smoothing-model" in shown
-    assert "found SmoothingConfig of the standard library" in shown
+    assert "model 'former' of package former" in shown
+    assert "found FormerConfig of the standard library" in shown
     assert "from pydantic.dataclasses import dataclass" in shown
 
 

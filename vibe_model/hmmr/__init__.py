@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vibe_model.hmmr.config import PRESETS, VARIANTS, HMMRConfig
 from vibe_model.models import Model
-
-if TYPE_CHECKING:
-    from pipeline.body import Body
-    from vibe_model.hmmr.training import HMMRTrainer
-    from vibe_model.networks.video_model import VideoModel
-
-
-def _trainer() -> type[HMMRTrainer]:
-    from vibe_model.hmmr.training import HMMRTrainer
-
-    return HMMRTrainer
-
-
-def _generator(config: HMMRConfig, body: Body) -> VideoModel:
-    from vibe_model.hmmr.generator import build_generator
-
-    return build_generator(config, body)
-
 
 MODEL: Final = Model(
     title="HMMR",
@@ -33,6 +15,6 @@ MODEL: Final = Model(
     preset="hmmr",
     variants=VARIANTS,
     baseline="single-view",
-    load_trainer=_trainer,
-    build_generator=_generator,
+    trainer="vibe_model.hmmr.training:HMMRTrainer",
+    generator="vibe_model.hmmr.generator:build_generator",
 )

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vibe_model.models import Model
 from vibe_model.part_dynamics.config import PRESETS, VARIANTS, PartDynamicsConfig
-
-if TYPE_CHECKING:
-    from pipeline.body import Body
-    from vibe_model.networks.video_model import VideoModel
-    from vibe_model.part_dynamics.training import PartDynamicsTrainer
-
-
-def _trainer() -> type[PartDynamicsTrainer]:
-    from vibe_model.part_dynamics.training import PartDynamicsTrainer
-
-    return PartDynamicsTrainer
-
-
-def _generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
-    from vibe_model.part_dynamics.generator import build_generator
-
-    return build_generator(config, body)
-
 
 MODEL: Final = Model(
     title="Part dynamics",
@@ -33,6 +15,6 @@ MODEL: Final = Model(
     preset="partdyn",
     variants=VARIANTS,
     baseline="per-frame",
-    load_trainer=_trainer,
-    build_generator=_generator,
+    trainer="vibe_model.part_dynamics.training:PartDynamicsTrainer",
+    generator="vibe_model.part_dynamics.generator:build_generator",
 )

@@ -131,10 +131,13 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
     settings = content.get("config")
     if settings is None:
         return None
+    name = content.get("of_model", "vibe")
+    if not_installed := models.not_installed(name):
+        raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install the one that it was trained with.")
     try:
-        return models.find(content.get("of_model", "vibe")).config.from_dict(settings)
+        return models.find(name).config.from_dict(settings)
     except PipelineError as error:
-        raise CheckpointError(f"{checkpoint}: {error}. Install the package that it was trained with.") from error
+        raise CheckpointError(f"{checkpoint}: {error}") from error
     except (AttributeError, ConfigError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."

@@ -78,7 +78,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
-        body, trainer = load_body(config.body), models.of(config).trainer
+        body, trainer = load_body(config.body), models.of(config).load_trainer()
         stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
         return lambda group: VideoRun(config, trainer(config, body, group), splits, stand_in=stand_in, report=progress)
 

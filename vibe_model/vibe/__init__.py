@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vibe_model.models import Model
 from vibe_model.vibe.config import PER_FRAME, PRESETS, VARIANTS, TrainConfig
-
-if TYPE_CHECKING:
-    from pipeline.body import Body
-    from vibe_model.networks.video_model import VideoModel
-    from vibe_model.vibe.training import VIBETrainer
-
-
-def _trainer() -> type[VIBETrainer]:
-    from vibe_model.vibe.training import VIBETrainer
-
-    return VIBETrainer
-
-
-def _generator(config: TrainConfig, body: Body) -> VideoModel:
-    from vibe_model.vibe.generator import build_generator
-
-    return build_generator(config, body)
-
 
 MODEL: Final = Model(
     title="VIBE",
@@ -33,6 +15,6 @@ MODEL: Final = Model(
     preset="published",
     variants=VARIANTS,
     baseline=PER_FRAME,
-    load_trainer=_trainer,
-    build_generator=_generator,
+    trainer="vibe_model.vibe.training:VIBETrainer",
+    generator="vibe_model.vibe.generator:build_generator",
 )

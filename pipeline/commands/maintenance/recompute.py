@@ -157,8 +157,8 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
     before = recorded_identity(split, stream)
     if (kind := before.get("kind")) == "imported":
         return IMPORTED
-    if kind not in streams.names():
-        return f"streams of the kind {kind!r} are of a package that is not installed here"
+    if not_installed := streams.not_installed(str(kind)):
+        return f"of the {not_installed}"
     if spec is None:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
         file = f" (sha256 {digest})" if digest else ""

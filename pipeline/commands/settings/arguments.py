@@ -31,9 +31,8 @@ class _SplitName(argparse.Action):
             args.split = value
             return
         args.dataset, slash, split = value.partition("/")
-        if args.dataset not in datasets.names():
-            known = ", ".join(datasets.names())
-            raise argparse.ArgumentError(self, f"no dataset is called {args.dataset!r}; known: {known}")
+        if unknown := datasets.unknown(args.dataset):
+            raise argparse.ArgumentError(self, unknown)
         if slash:
             args.split = split
             next(action for action in parser._actions if action.dest == "split").required = False

@@ -15,7 +15,6 @@ crop = size:256 region:256x192                  CropPolicy: name:value; empty: t
 
 from __future__ import annotations
 
-import difflib
 import functools
 import io
 import os
@@ -38,7 +37,7 @@ from pydantic import TypeAdapter
 import cache
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.options import SET
-from pipeline.errors import ConfigError, expected
+from pipeline.errors import ConfigError, did_you_mean, expected
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
@@ -251,13 +250,3 @@ def _located(
         form = "a section, as [paths], before anything else" if isinstance(error, MissingSectionHeaderError) else ""
         what = f": expected {form or 'key = value, or [section]'}, found {lines[number - 1].strip()[:60]!r}"
     return ConfigError(f"{file}, line {number}{what}")
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """
-    >>> did_you_mean("precison", ["weights", "precision"]), did_you_mean("x", ["weights"])
-    ("; did you mean 'precision'?", ';')
-    """
-    lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), lower, n=1)
-    return f"; did you mean {lower[close[0]]!r}?" if close else ";"

@@ -18,7 +18,7 @@ from cache import CacheError
 from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
 from pipeline.cli.options import cores
-from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, did_you_mean, layered, read
+from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, layered, read
 from pipeline.commands.settings.schema import (
     TYPES,
     ConvertSettings,
@@ -31,7 +31,7 @@ from pipeline.commands.settings.schema import (
 )
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Stream
@@ -301,10 +301,8 @@ def detector_named(source: SettingsFile, settings: DetectSettings) -> Detector |
     """[detect] detector, with the options of the section that has its name. Raises ConfigError."""
     where = source.section("detect").where
     for name in settings.datasets:
-        if name not in datasets.names():
-            raise ConfigError(
-                f"{where('datasets')}: there is no dataset {name!r}{did_you_mean(name, datasets.names())}"
-            )
+        if unknown := datasets.unknown(name):
+            raise ConfigError(f"{where('datasets')}: {unknown}")
     for name in detect.names():
         if name in source.sections and name != settings.detector:
             which = settings.detector or "none"
@@ -335,17 +333,16 @@ def check_sections(source: SettingsFile) -> None:
         if name not in known and name not in LUIGI:
             close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))
             raise ConfigError(
-                f"{section.where()}: unknown section{close} known: {', '.join(known)}, and Luigi's own: {luigi}. "
-                "Of a package that adds a dataset, stream, detector or model: install it, or remove the section."
+                f"{section.where()}: unknown section{close} if a package adds a dataset, stream, detector or model of "
+                f"this name, install that package; known: {', '.join(known)}, and Luigi's own: {luigi}"
             )
 
 
 def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
     line, names = source.where("data", "datasets"), datasets.names()
     for name in enabled:
-        if name not in names:
-            close = did_you_mean(name, names)
-            raise ConfigError(f"{line}: there is no dataset {name!r}{close} known: {', '.join(names)}")
+        if unknown := datasets.unknown(name):
+            raise ConfigError(f"{line}: {unknown}")
     if not enabled or len(set(enabled)) < len(enabled):
         found = f"one twice ({' '.join(enabled)})" if enabled else "none"
         raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, found {found}")

@@ -74,8 +74,10 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
         if dataset in broken:
             raise PlugInError(broken[dataset])
         if dataset not in enabled:
-            do = "Enable it there." if dataset in datasets.names() else f"Known: {', '.join(datasets.names())}."
-            raise PipelineError(f"{file} [data] datasets does not enable {dataset!r}, only {', '.join(enabled)}. {do}")
+            if unknown := datasets.unknown(dataset):
+                raise PipelineError(unknown)
+            only = f"only {', '.join(enabled)}. Enable it there."
+            raise PipelineError(f"{file} [data] datasets does not enable {dataset!r}, {only}")
         if split:
             enabled[dataset].check_split(split)
     targets = [

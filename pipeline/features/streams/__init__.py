@@ -37,6 +37,7 @@ __all__ = [
     "find",
     "get",
     "names",
+    "not_installed",
     "of_identity",
 ]
 
@@ -54,6 +55,7 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
+not_installed = _REGISTRY.not_installed
 label, calling = _REGISTRY.label, _REGISTRY.calling  # of a kind: what messages call it; while its functions run
 
 

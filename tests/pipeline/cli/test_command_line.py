@@ -139,7 +139,7 @@ MISTAKES = (  # words, and what the message names
     ("plan --weights untrained:0", "--weights goes with --raw DIR"),
     ("plan penn_action train --raw r --cache c --config absent.cfg", "absent.cfg: there is no such file"),
     ("plan amass --config {cfg}", "Enable it there"),
-    ("plan pen --config {cfg}", "Known: penn_action"),
+    ("plan pen --config {cfg}", "known: penn_action"),
 )
 
 

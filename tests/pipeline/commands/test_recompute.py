@@ -351,7 +351,7 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
     assert "extracted differently" in skipped.why
     assert "✗ toy/train, own: not compared: " in verify(code=1).out
     monkeypatch.delitem(streams.STREAMS, "resnet50")  # type: ignore[misc]
-    assert "the kind 'resnet50' are of a package that is not installed" in recompute(toy.root, 5).skipped[0].why
+    assert "stream 'resnet50', whose package is not installed" in recompute(toy.root, 5).skipped[0].why
 
 
 def test_what_could_not_be_compared_is_not_ok(penn: Any, into: Any, network: Any, ran: Any) -> None:
