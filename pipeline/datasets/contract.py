@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
 from cache import COLUMNS
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
@@ -87,6 +88,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
         for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
+            problems += extra_problems(track, dataset.extra_columns(split, body=body is not None))
             problems += [
                 f"{track.name}: {name} differs when it is read again" for name in _differences(track, repeated)
             ]
@@ -163,6 +165,26 @@ def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
         if (flag in columns) != any(name in columns for name in labels):
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
+
+
+def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
+    """What is wrong with a track's extra columns beyond what reading refuses: types, and mirrors that are none."""
+    for column in declared:
+        values, about = track.extra[column.name], f"{track.name}: {column.name}"
+        flags = column.dtype == "uint8" and values.dtype == np.bool_
+        if not flags and values.dtype != column.dtype:
+            yield f"{about} is {values.dtype}, not {column.dtype}"
+        rows = np.asarray(values if column.per == "row" else values[None], column.dtype)
+        try:
+            once = column.mirrored(rows.copy(), track.dataset)
+            again = column.mirrored(once.copy(), track.dataset)
+        except Exception as error:  # of the reader's own function
+            yield f"{about} cannot be mirrored: {unexpected(error)}"
+            continue
+        if once.dtype != rows.dtype or column.problem(once if column.per == "row" else once[0], len(rows)):
+            yield f"{about} is no such column when it is mirrored"
+        elif not np.allclose(again, rows, rtol=1e-4, atol=1e-4 * float(np.abs(rows).max(initial=1))):
+            yield f"{about}: mirrored twice, it is not what it was"
 
 
 def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> dict[str, tuple[Array, Array]]:
@@ -346,6 +368,7 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
             first is not None and not np.array_equal(first, second, equal_nan=True)
         ):
             yield name
+    yield from (name for name, values in track.extra.items() if not np.array_equal(values, again.extra.get(name)))
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
 

@@ -1,0 +1,200 @@
+"""A reader's own columns: what the contract finds, and from the raw files through two commits into a copy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import cache
+from cache import ExtraColumn
+from pipeline import datasets
+from pipeline.accounting import VideoAccount
+from pipeline.conversion import convert, plan
+from pipeline.datasets import contract
+from pipeline.datasets.base import Dataset
+from pipeline.files.raw import RawVideo
+from pipeline.track import Track
+
+
+def reflected(poses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """World to camera (N, 4, 4), where the picture is mirrored: S E S with S = diag(-1, 1, 1, 1)."""
+    sign = np.array([-1, 1, 1, 1], poses.dtype)
+    return np.asarray(poses * sign * sign[:, None])
+
+
+CONTACT = ExtraColumn(name="contact", about="on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3)))
+EXTRINSICS = ExtraColumn(name="extrinsics", about="world to camera", unit="m", shape=(4, 4), mirror=reflected)
+UP = ExtraColumn(
+    name="up", about="up in the world", shape=(3,), per="track", mirror=lambda up: up * np.float32([-1, 1, 1])
+)
+
+
+@dataclass(frozen=True)
+class Steps(Dataset):
+    """<video>.txt: a line a frame, of four flags."""
+
+    name: ClassVar[str] = "steps"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://example.org"
+    has_pixels: ClassVar[bool] = False
+    declared: ClassVar[tuple[ExtraColumn, ...]] = (CONTACT, EXTRINSICS, UP)
+    spoil: ClassVar[Callable[[Any], dict[str, Any]]] = lambda extra: extra
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return ("frame_index",)
+
+    def extra_columns(self, split: str, *, body: bool) -> tuple[ExtraColumn, ...]:
+        return self.declared
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return [RawVideo(file.stem, files=(Path(file.name),)) for file in sorted(raw.glob("*.txt"))]
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+        contact = np.loadtxt(raw / video.files[0], np.uint8, ndmin=2)
+        account.found = len(contact)
+        account.keep_track(len(contact))
+        camera = np.tile(np.eye(4, dtype=np.float32), (len(contact), 1, 1))
+        camera[:, :3, 3] = np.arange(len(contact))[:, None]
+        camera[:, 0, 1] = 0.5
+        extra = {"contact": contact, "extrinsics": camera, "up": np.float32([0.6, 0.8, 0])}
+        return [self.track(split, video, fps=25.0, frame_index=np.arange(len(contact)), extra=type(self).spoil(extra))]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "a.txt").write_text("0 0 0 1\n0 1 0 1\n1 1 0 0\n")
+    (folder / "b.txt").write_text("1 0 0 0\n")
+    return folder
+
+
+def variant(**changes: Any) -> Dataset:
+    changes = {key: staticmethod(value) if key == "spoil" else value for key, value in changes.items()}
+    return type("Steps", (Steps,), changes)()
+
+
+def spoilt(**arrays: Any) -> dict[str, Any]:
+    """Delivers others in the place of these columns; None: not at all."""
+
+    def spoil(extra: dict[str, Any]) -> dict[str, Any]:
+        changed = {k: array(extra[k]) if callable(array) and k in extra else array for k, array in arrays.items()}
+        return {name: array for name, array in {**extra, **changed}.items() if array is not None}
+
+    return {"spoil": spoil}
+
+
+def declared(name: str, **change: Any) -> dict[str, Any]:
+    return {"declared": tuple(replace(c, **change) if c.name == name else c for c in Steps.declared)}
+
+
+FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a wrong shape": (r"contact is \(3, 3\), expected \(3, 4\)", spoilt(contact=lambda c: c[:, :3])),
+    "rows missing": (r"contact is \(2, 4\), expected", spoilt(contact=lambda c: c[:-1])),
+    "a column of rows without rows": (r"extrinsics is \(4, 4\), expected", spoilt(extrinsics=lambda e: e[0])),
+    "a column of tracks with rows": (r"up is \(3, 3\), expected \(3,\)", spoilt(up=lambda u: np.tile(u, (3, 1)))),
+    "a wrong type": ("contact is float32, expected uint8", spoilt(contact=lambda c: c.astype(np.float32))),
+    "a wider type": ("extrinsics is float64, not float32", spoilt(extrinsics=lambda e: e.astype(np.float64))),
+    "a list": ("contact is list", spoilt(contact=lambda c: c.tolist())),
+    "the fill value as a datum": ("up holds its fill value", spoilt(up=np.float32([0, np.nan, 1]))),
+    "infinity": ("extrinsics holds its fill value", spoilt(extrinsics=lambda e: e + np.inf)),
+    "flags that are none": ("contact holds 7, expected 0 or 1", spoilt(contact=lambda c: c * 0 + 7)),
+    "a column that is not declared": (r"\['speed'\] are not declared", spoilt(speed=np.zeros(3, np.float32))),
+    "a declared column that is missing": ("has no contact, which its reader declares", spoilt(contact=None)),
+    "numbers beyond the type": (
+        "contact holds 0 to 1000, more than int8",
+        {**declared("contact", dtype="int8", fill=None), **spoilt(contact=lambda c: c.astype(np.int64) * 1000)},
+    ),
+    "mirrored twice is another": (
+        "extrinsics: mirrored twice",
+        declared("extrinsics", mirror=lambda e: np.roll(e, 1, axis=-1)),
+    ),
+    "mirrored into another shape": ("extrinsics cannot be mirrored", declared("extrinsics", mirror=lambda e: e[:, :3])),
+    "mirrored into another type": (
+        "extrinsics is no such column when it is mirrored",
+        declared("extrinsics", mirror=lambda e: e.astype(np.float64)),
+    ),
+    "a mirror that fails": ("up cannot be mirrored: ZeroDivisionError", declared("up", mirror=lambda _: 1 // 0)),
+    "two columns of one name": ("each name once", {"declared": (CONTACT, CONTACT, EXTRINSICS, UP)}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_contract_names_a_fault(fault: str, raw: Path) -> None:
+    expected, changes = FAULTS[fault]
+    problems = contract.reader_problems(variant(**changes), raw, "train")
+    assert any(re.search(expected, problem) for problem in problems), problems
+
+
+def test_the_contract_names_what_is_read_otherwise_the_second_time(raw: Path) -> None:
+    rng = np.random.default_rng(0)
+    reader = variant(**spoilt(up=lambda up: up + np.float32(rng.uniform())))
+    assert "a/0: up differs when it is read again" in contract.reader_problems(reader, raw, "train")
+
+
+def test_a_sound_reader_has_no_problem(raw: Path) -> None:
+    assert contract.reader_problems(Steps(), raw, "train") == []
+
+
+def converted(reader: Dataset, raw: Path, root: Path) -> str:
+    """Why it was converted."""
+    planned = plan.plan_conversion(reader, "train", raw=raw, root=root)
+    if planned.why:
+        convert.convert(planned)
+    assert plan.plan_conversion(reader, "train", raw=raw, root=root).up_to_date
+    return planned.why
+
+
+def require(root: Path, expected: dict[str, list[list[int]]]) -> None:
+    split = cache.open(root)["steps/train"]
+    assert {track.video for track in split.tracks} == expected.keys()
+    for track in split.tracks:
+        batch = split.read([[track.start, track.stop]], None, fields=["contact", "extrinsics", "up"])
+        assert batch["contact"][0].tolist() == expected[track.video]
+        assert batch["extrinsics"][0, :, 1, 3].tolist() == list(range(track.stop - track.start))
+        assert track.extra["up"] == pytest.approx([0.6, 0.8, 0])
+    assert cache.verify(root).problems == ()
+
+
+def test_columns_go_through_two_commits_and_a_copy(raw: Path, tmp_path: Path) -> None:
+    root, other = tmp_path / "cache", tmp_path / "copy"
+    assert converted(Steps(), raw, root) == "not converted before"
+    (raw / "b.txt").write_text("1 1 1 1\n0 0 0 0\n")
+    (raw / "c.txt").write_text("0 1 1 0\n")
+    assert "1 new video, 1 changed video" in converted(Steps(), raw, root)
+    cache.copy_split(root, "steps/train", other)
+    for folder in (root, other):
+        require(folder, {"a": [[0, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 0]], "b": [[1] * 4, [0] * 4], "c": [[0, 1, 1, 0]]})
+
+
+class Fewer(Steps):
+    declared = (CONTACT, EXTRINSICS)
+    spoil = staticmethod(spoilt(up=None)["spoil"])
+
+
+class Wider(Steps):
+    declared = (replace(CONTACT, dtype="int32", fill=None), EXTRINSICS, UP)
+
+
+def test_another_declaration_reads_all_again_and_the_plan_says_why(raw: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    converted(Fewer(), raw, root)
+    assert converted(Steps(), raw, root).startswith("extra.up was not set, is")
+    assert "extra.contact.dtype was uint8, is int32" in converted(Wider(), raw, root)
+    require(root, {"a": [[0, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 0]], "b": [[1, 0, 0, 0]]})
+    reworded = variant(declared=(replace(Wider.declared[0], about="other words"), EXTRINSICS, UP))
+    assert plan.plan_conversion(reworded, "train", raw=raw, root=root).up_to_date
+
+
+def test_functions_that_mirror_are_those_of_the_installed_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "installed", {"steps": Steps()}.get)
+    assert datasets.mirror_of("steps", "extrinsics") is reflected
+    assert datasets.mirror_of("steps", "contact") is None
+    assert datasets.mirror_of("elsewhere", "extrinsics") is None
