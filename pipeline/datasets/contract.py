@@ -368,7 +368,7 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
             first is not None and not np.array_equal(first, second, equal_nan=True)
         ):
             yield name
-    yield from (name for name, values in track.extra.items() if not np.array_equal(values, again.extra.get(name)))
+    yield from (name for name, of in track.extra.items() if not np.array_equal(of, again.extra.get(name, np.nan)))
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
 
