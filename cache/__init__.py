@@ -3,12 +3,18 @@
 raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.fingerprint import fingerprint
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import COLUMNS, COMPUTED, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, UNDECODABLE, UNDEFINED
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
+from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at
 from cache.storage.base import Root
@@ -20,6 +26,12 @@ from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter, check_track
 from cache.write.stream_shards import Staged, StreamShards
 from cache.write.stream_writer import StreamWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from cache.read.torch_windows import TorchWindows
+    from cache.windows import Tail
 
 __all__ = [
     "COLUMNS",
@@ -62,5 +74,34 @@ __all__ = [
     "place_of",
     "repair",
     "store_at",
+    "torch_windows",
     "verify",
 ]
+
+
+def torch_windows(
+    splits: Split | Sequence[Split],
+    seqlen: int = 16,
+    stride: int = 16,
+    stream: str | None = USUAL,
+    fields: Sequence[str] | None = None,
+    dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
+    *,
+    streams: Sequence[str] | None = None,
+    history: Mapping[str, int] | None = None,
+    tail: Tail = "drop",
+) -> TorchWindows:
+    """Windows of one or more splits, one split behind the other, as a map-style dataset for PyTorch's DataLoader.
+
+    An item is a dict of tensors, as `Split.read` gives one window: `features` (T, dim), `kp_2d` (T, 49, 3) and so on,
+    by `fields`, `dtype`, `streams` and `history`; which windows there are is `Split.windows`. The windows of a batch
+    are read at once; DataLoader's own `collate_fn` puts them together. Works with any number of workers, forked or
+    spawned: each opens the splits again. (Of a cache in an object store: spawned, or forkserver.)
+
+    Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in names or shapes;
+    CacheChanged in a worker that starts after another commit. Imports torch, which nothing else in `cache` does.
+    """
+    from cache.read.torch_windows import TorchWindows
+
+    reading = {"stream": stream, "fields": fields, "dtype": dtype, "streams": streams, "history": history}
+    return TorchWindows([splits] if isinstance(splits, Split) else splits, seqlen, stride, tail, reading)

@@ -1,0 +1,102 @@
+"""Windows of a split, or of several, as a dataset for PyTorch's DataLoader.  features -> [windows] -> training"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from cache.errors import CacheChanged, CacheError
+from cache.windows import Ints, Tail
+
+if TYPE_CHECKING:
+    from cache.read.split import Split
+
+Item = dict[str, torch.Tensor]
+
+
+class TorchWindows(Dataset[Item]):
+    """The windows of one or more splits, one behind the other: see `cache.torch_windows`.
+
+    What is sent to a worker are the arguments: it opens the splits and finds the windows again, and raises CacheChanged
+    where there has been a commit since, of a stream that the windows are cut by too.
+    """
+
+    def __init__(self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: dict[str, Any]) -> None:
+        self._splits, self._reading, self._process = tuple(splits), reading, os.getpid()
+        self._arguments = (seqlen, stride, tail, reading)
+        self.seqlen = seqlen
+        by = {"streams": reading["streams"]} if reading["streams"] is not None else {"stream": reading["stream"]}
+        starts: list[Ints] = [split.windows(seqlen, stride, tail=tail, **by)[:, 0] for split in self._splits]
+        self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
+        self._stops = np.cumsum([len(rows) for rows in starts], dtype=np.int64)
+        self._require_equal_shapes()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._splits, *self._arguments, self._identity)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> Item:
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Item]:
+        """The windows of a batch, in their order: read at once, those of each split in the order of its rows."""
+        chosen = np.asarray(numbers, np.int64)
+        if strange := [number for number in chosen.tolist() if not -len(self) <= number < len(self)]:
+            raise IndexError(f"window {strange[0]} of {len(self)}")
+        chosen = np.where(chosen < 0, chosen + len(self), chosen)
+        if os.getpid() != self._process:  # forked: open files and connections belong to the other process
+            self._splits, self._process = tuple(map(copy.copy, self._splits)), os.getpid()
+        items: list[Item] = [{} for _ in chosen]
+        of_split = np.searchsorted(self._stops, chosen, side="right")
+        for number in np.unique(of_split).tolist():
+            places = np.flatnonzero(of_split == number)
+            places = places[np.argsort(self._starts[chosen[places]], kind="stable")]
+            starts = self._starts[chosen[places]]
+            for name, array in self._read(number, starts).items():
+                for place, window in zip(places.tolist(), torch.from_numpy(array), strict=True):
+                    items[place][name] = window
+        return items
+
+    @property
+    def _identity(self) -> str:
+        return hashlib.sha256(self._stops.tobytes() + self._starts.tobytes()).hexdigest()
+
+    def _read(self, number: int, starts: Ints) -> dict[str, Any]:
+        windows = np.stack([starts, starts + self.seqlen], axis=1)
+        return self._splits[number].read(windows, **self._reading)
+
+    def _require_equal_shapes(self) -> None:
+        """Raise CacheError for splits whose windows cannot be in one batch."""
+        first: tuple[str, dict[str, Any]] | None = None
+        for number, (split, stop) in enumerate(zip(self._splits, self._stops.tolist(), strict=True)):
+            start = int(self._stops[number - 1]) if number else 0
+            if start == stop or len(self._splits) == 1:
+                continue
+            window = self._read(number, self._starts[start : start + 1])
+            shapes = {name: array.shape[1:] for name, array in window.items()}
+            first = first or (split.name, shapes)
+            if shapes != first[1]:
+                differ = {name for name, _ in shapes.items() ^ first[1].items()}
+                raise CacheError(
+                    f"{first[0]} and {split.name}: expected the same shape of each field, found others of "
+                    f"{', '.join(sorted(differ))}. They cannot be in one batch: name other `fields`, or leave one out."
+                )
+
+
+def _again(
+    splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: dict[str, Any], identity: str
+) -> TorchWindows:
+    dataset = TorchWindows(splits, seqlen, stride, tail, reading)
+    if dataset._identity != identity:
+        names = ", ".join(split.name for split in splits)
+        raise CacheChanged(f"{names}: there has been a commit of a stream since the windows were cut: cut them again")
+    return dataset
