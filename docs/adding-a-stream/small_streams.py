@@ -1,4 +1,4 @@
-"""A stream of bytes, one of pairs of frames, and one of labels: a small class each.  crops, labels -> [streams]"""
+"""A stream of bytes, one of pairs of frames, and two of labels: a small class each.  crops, labels -> [streams]"""
 
 from __future__ import annotations
 
@@ -76,3 +76,29 @@ class Normalisation:
         scaled = (xy - centre) / np.where(known, 2 * size, 1)[:, None, None]
         shown = np.where((known[:, None] & visible)[..., None], scaled, 0)
         return shown.reshape(len(xy), -1).astype(np.float32), np.asarray(known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSpeed(LabelStream):
+    """How far the box's centre moved from the row before, right and down, in heights of the box."""
+
+    kind: ClassVar[str] = "box_speed"
+    dim: ClassVar[int] = 2
+    columns: ClassVar[tuple[str, ...]] = ("bbox",)
+    history: ClassVar[int] = 1
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:  # noqa: ARG002 - no weights
+        return Speed()
+
+
+class Speed:
+    """The computer of `BoxSpeed`."""
+
+    provenance: Mapping[str, Any] = {"stand_in": False}
+
+    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """bbox (n, 2, 4) cxcywh px, the row before first; in_run (n, 2) -> (n, 2), (n,) whether there is one before."""
+        before, box = labels["bbox"][:, 0], labels["bbox"][:, 1]
+        known: NDArray[np.bool_] = np.all(labels["in_run"], axis=1)
+        moved = (box[:, :2] - before[:, :2]) / box[:, 3:]
+        return np.where(known[:, None], moved, 0).astype(np.float32), known

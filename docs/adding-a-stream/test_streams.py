@@ -30,7 +30,13 @@ def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:
 
 
 def test_it_is_found_by_its_name_and_again_by_its_identity() -> None:
-    every = {"resnet18": {"weights": "untrained"}, "thumbnail": {"side": 2}, "change": {}, "pose_2d": {}}
+    every = {
+        "resnet18": {"weights": "untrained"},
+        "thumbnail": {"side": 2},
+        "change": {},
+        "pose_2d": {},
+        "box_speed": {},
+    }
     for kind, options in every.items():
         stream = streams.get(kind, **options)
         assert streams.of_identity(json.loads(json.dumps(stream.identity()))) == stream
@@ -56,6 +62,14 @@ def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_t
     np.testing.assert_allclose(values[:2], [expected.ravel()] * 2, atol=1e-6)
     expected[list(STANDING).index("lwrist")] = 0
     np.testing.assert_allclose(values[2:], [expected.ravel(), 0 * expected.ravel()], atol=1e-6)
+
+
+def test_a_speed_is_in_heights_of_the_box_and_not_known_where_a_run_begins() -> None:
+    bbox = np.float32([[[np.nan] * 4, [50, 50, 20, 40]], [[50, 50, 20, 40], [60, 40, 20, 20]]])
+    labels = {"bbox": bbox, "in_run": np.array([[False, True], [True, True]])}
+    speed, known = streams.get("box_speed").load(Machine(), None)(labels)
+    assert known.tolist() == [False, True]
+    np.testing.assert_array_equal(speed, [[0, 0], [0.5, -0.5]])
 
 
 def test_planning_imports_no_torch() -> None:

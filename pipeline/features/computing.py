@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.streams.base import BYTES, Computer, LabelComputer, Labels, Machine, Stream, region_of
 from pipeline.files.pixels.frames import Image
+
+REPEATED: Final = 16  # rows of a batch that are computed twice
+RELATIVE: Final = 1e-3  # by which the same row may differ in another batch, of the largest number
 
 
 def load(stream: Stream, machine: Machine, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
@@ -51,12 +54,37 @@ def numbers_of(stream: Stream, computer: Computer, crops: NDArray[np.uint8]) -> 
 def labelled(
     stream: Stream, computer: LabelComputer, labels: Labels, n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as `numbers_of`."""
-    with streams.calling(stream.kind, "the function that load returned"):
-        computed, known = computer(labels)
-        _require_shape(stream, computed, (n, stream.dim))
-        _require_shape(stream, known, (n,), "flags")
+    """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as `numbers_of`.
+
+    Rows are handed over in no order of time, and some of them once more alone: PipelineError where their numbers
+    differ then, since these are not of the row's own labels.
+    """
+
+    def compute(rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        with streams.calling(stream.kind, "the function that load returned"):
+            computed, known = computer({name: values[rows] for name, values in labels.items()})
+            _require_shape(stream, computed, (len(rows), stream.dim))
+            _require_shape(stream, known, (len(rows),), "flags")
+        return computed, known
+
+    order = np.random.default_rng(n).permutation(n)
+    computed, known = compute(order)
+    back = np.argsort(order)
+    computed, known = computed[back], known[back]
+    again = np.sort(order[:REPEATED])  # now in the order of time
+    repeated, known_again = compute(again)
+    if not np.array_equal(known[again], known_again) or different(computed[again], repeated):
+        raise PipelineError(
+            f"{streams.label(stream.kind)}: a row's numbers depend on the other rows of its batch, which are any rows. "
+            "Declare the rows before and after it that it looks at: `history`, `future`."
+        )
     return computed, known
+
+
+def different(numbers: NDArray[Any], others: NDArray[Any]) -> bool:
+    """Whether numbers of the same rows differ by more than rounding in another batch does."""
+    near = RELATIVE * max(np.abs(values[np.isfinite(values)]).max(initial=0) for values in (numbers, others))
+    return not np.allclose(numbers, others, rtol=RELATIVE, atol=near, equal_nan=True)
 
 
 def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> bytes | NDArray[np.float32] | None:

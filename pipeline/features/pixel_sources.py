@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
@@ -19,6 +19,7 @@ from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
+from pipeline.features.streams.base import Labels, Reads
 from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.by_pyav import another_decoder
@@ -28,8 +29,6 @@ from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.reasons import NOT_NOW
 
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
-
-Labels = Mapping[str, NDArray[Any]]  # of one row, by column
 
 
 class Cut(NamedTuple):
@@ -66,6 +65,35 @@ def column(split: RowSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]
     different, inverse = np.unique(rows, return_inverse=True)
     runs = np.split(different, np.flatnonzero(np.diff(different) != 1) + 1)
     return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
+
+
+def fill_of(dtype: np.dtype[Any]) -> Any:
+    """What stands for the labels of a row that there is not: NaN, an integer far from any label, False."""
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min
+    return np.nan if dtype.kind == "f" else False
+
+
+def windows_in_run(
+    runs: NDArray[np.int64], rows: NDArray[np.int64], reads: Reads
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(n, window) the rows about each of (n,), and whether they are in its run. `runs` (R, 2): [start, stop) rows."""
+    around = rows[:, None] + np.arange(-reads.history, reads.future + 1)
+    start, stop = runs[np.searchsorted(runs[:, 0], rows, side="right") - 1].T
+    return around, (around >= start[:, None]) & (around < stop[:, None])
+
+
+def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
+    """The labels of (n,) rows as a stream's computer is given them: see `LabelComputer`."""
+    if reads.window == 1:
+        return {name: column(split, name, rows) for name in reads.labels}
+    around, in_run = windows_in_run(split.runs, rows, reads)
+    labels: dict[str, NDArray[Any]] = {}
+    for name in reads.labels:
+        values = column(split, name, around[in_run])
+        labels[name] = np.full((*around.shape, *values.shape[1:]), fill_of(values.dtype), values.dtype)
+        labels[name][in_run] = values
+    return {**labels, "in_run": in_run}
 
 
 def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64]) -> list[Cut]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
-from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, labels_in, pixels
+from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, fill_of, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
@@ -80,7 +80,7 @@ class SingleRows:
     def _of_labels(self, requests: Requests) -> Iterator[RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
             rows = requests.source[start : start + MOST_ROWS]
-            computed, known = labelled(self._stream, self._computer, self._labels(rows), len(rows))
+            computed, known = labelled(self._stream, self._computer, self._windows(rows), len(rows))
             for i in range(len(rows)):
                 yield RowResult(start + i, computed[i] if known[i] else None, "labels")
 
@@ -131,6 +131,25 @@ class SingleRows:
 
     def _labels(self, rows: Rows) -> Labels:
         return {name: column(self._split, name, rows) for name in self._stream.reads.labels}
+
+    def _windows(self, rows: Rows) -> Labels:
+        """The labels of (n,) rows, or windows of these: row by row, for as long as frames follow each other."""
+        reads = self._stream.reads
+        if reads.window == 1:
+            return self._labels(rows)
+        offsets, tracks = np.arange(-reads.history, reads.future + 1), self._split.tracks
+        track = self._split.track_of(rows)
+        around = np.clip(rows[:, None] + offsets, tracks.start[track, None], tracks.stop[track, None] - 1)
+        frames = column(self._split, "frame_index", around.ravel()).reshape(around.shape)
+        own, step = frames[:, reads.history, None], tracks.step[track, None]
+        in_run = (around == rows[:, None] + offsets) & (frames == own + offsets * step)
+        labels = {
+            name: values.reshape(*around.shape, *values.shape[1:])
+            for name, values in self._labels(around.ravel()).items()
+        }
+        for values in labels.values():
+            values[~in_run] = fill_of(values.dtype)
+        return {**labels, "in_run": in_run}
 
     def _frames(self, rows: Rows) -> Rows:
         """By which the pixels know them, of rows of any shape."""

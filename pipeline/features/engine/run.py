@@ -26,7 +26,7 @@ from pipeline.features.engine.outputs import MOST_PERSONS, Computed, Output
 from pipeline.features.engine.shards import PendingShard
 from pipeline.features.engine.tasks import Batch, DecodingJob, Tasks, jobs
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Done, SharedSlots, Task
-from pipeline.features.pixel_sources import Pixels
+from pipeline.features.pixel_sources import Pixels, label_batch
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import LabelComputer, Machine, Stream
 from pipeline.processes import Failed
@@ -36,7 +36,7 @@ MOST_WORKERS: Final = 16  # decoding processes for each core: more would only sl
 LOOK_EVERY: Final = 0.02  # s between polls of the threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete
 REPORT_EVERY: Final = 0.25  # s between progress reports
-AT_ONCE: Final = 1024  # rows of a stream of labels
+AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
 
 T = TypeVar("T")
 
@@ -270,11 +270,11 @@ class LabelRun(Generic[T]):
             if len(todo) and computer is None:
                 computer, self.provenance[0] = load(stream, self._machine, self._output.recorded)
                 self.meter.device = device_of(self.provenance)
-            for rows in np.split(todo + shard.start, range(AT_ONCE, len(todo), AT_ONCE)):
+            at_once = max(1, AT_ONCE // stream.reads.window)
+            for rows in np.split(todo + shard.start, range(at_once, len(todo), at_once)):
                 if computer is None or not len(rows):
                     continue
-                first, stop = int(rows[0]), int(rows[-1]) + 1
-                labels = {name: self._split.rows(name, first, stop)[rows - first] for name in stream.reads.labels}
+                labels = label_batch(self._split, rows, stream.reads)
                 with self.meter.measured("model"):
                     computed, known = labelled(stream, computer, labels, len(rows))
                 shards.put(rows, computed, known)

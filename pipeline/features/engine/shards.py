@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.features.pixel_sources import Cut, Labels, column
-from pipeline.features.streams.base import BYTES, Stream
+from pipeline.features.pixel_sources import Cut, column, windows_in_run
+from pipeline.features.streams.base import BYTES, Labels, Reads, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
 
@@ -166,10 +166,10 @@ class OpenShards:
         columns: dict[str, NDArray[Any]] = {}
         compared = has_previous(self._split, at) if self.pairs else np.ones(len(live), bool)
         keys = np.zeros((len(rows), 2), np.uint64)
-        labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
         if not self._stream.reads.crops:
-            keys[live] = label_keys(labels)
+            keys[live] = label_keys(self._split, at, self._stream.reads)
         else:
+            labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
             before = at[compared] - 1
             first = int(before.min(initial=rows.start)) if self.pairs else rows.start  # one of the shard before
             frames = self._split.rows("frame_index", first, rows.stop)
@@ -230,8 +230,19 @@ class OpenShards:
         return out.view(np.uint64)
 
 
-def label_keys(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
-    """(n, 2): 128 bits that differ when any of these columns' (n, ...) does."""
+def label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
+    """(n, 2) of (n,) rows: 128 bits that differ when any label does that the row is computed from."""
+    if reads.window == 1 or not len(rows):
+        return _digests([column(split, name, rows) for name in reads.labels])
+    around, in_run = windows_in_run(split.runs, rows, reads)
+    read, of_window = np.unique(around[in_run], return_inverse=True)
+    windows = np.zeros((*around.shape, 2), np.uint64)  # of digests: as many labels would take a lot of memory
+    windows[in_run] = _digests([column(split, name, read) for name in reads.labels])[of_window]
+    return _digests([windows])
+
+
+def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
+    """(n, ...) each -> (n, 2)."""
     keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in _bytes(columns))
     return np.frombuffer(keys, np.uint64).reshape(-1, 2)
 

@@ -33,7 +33,14 @@ class Reads(NamedTuple):
     """What a row is computed from."""
 
     crops: int = 0  # of so many successive rows, its own the last: 1, or 2 of a pair; 0: no pixels are read
-    labels: tuple[str, ...] = ()  # columns of the cache, of the row itself
+    labels: tuple[str, ...] = ()  # columns of the cache
+    history: int = 0  # rows before it whose labels are read, without pixels
+    future: int = 0  # rows after it, likewise
+
+    @property
+    def window(self) -> int:
+        """How many rows' labels are read for one row, its own among them."""
+        return self.history + 1 + self.future
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,22 +285,32 @@ class LabelComputer(Protocol):
     def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's numbers are known.
 
-        Rows of which nothing is known keep the numbers that are given for them, and their flag says so. A row's numbers
-        must not depend on the other rows.
+        With `history` or `future`, each is (n, history + 1 + future, ...), in the order of time, and `labels["in_run"]`
+        (n, history + 1 + future) bool says which of these rows there are: frames one step after the other, in the
+        row's track. Elsewhere are NaN, the least integer (the greatest of unsigned ones), or False.
+
+        Rows of which nothing is known keep the numbers that are given for them, and their flag says so. The n rows come
+        in no order of time, and a row's numbers must not depend on the other ones: the extraction fails otherwise.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStream(Stream):
-    """`dim` numbers of a row's labels, the split's `columns`; no pixels are read. A split without one has no rows."""
+    """`dim` numbers of labels, the split's `columns`; no pixels are read. A split without one has no rows.
+
+    Labels are those of the row itself, and of `history` rows before and `future` rows after it in its run of
+    consecutive frames. Where an option decides how many, `reads` is overridden. A change of them raises `version`.
+    """
 
     dtype: ClassVar[str] = "float32"
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
+    history: ClassVar[int] = 0
+    future: ClassVar[int] = 0
 
     @property
     def reads(self) -> Reads:
-        return Reads(labels=self.columns)
+        return Reads(labels=self.columns, history=self.history, future=self.future)
 
     @abstractmethod
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer: ...

@@ -1,0 +1,127 @@
+"""Streams of labels that read the rows before and after: windows, keys, and rows that were not declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline.commands.maintenance.recompute import recompute
+from pipeline.errors import PipelineError
+from pipeline.features import streams
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams import LabelComputer, LabelStream, Machine
+from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes(LabelStream):
+    """x of the boxes of the row before, of its own and of the two after, 9 for those that there are not."""
+
+    kind: ClassVar[str] = "boxes"
+    dim: ClassVar[int] = 4
+    columns: ClassVar[tuple[str, ...]] = ("bbox",)
+    history: ClassVar[int] = 1
+    future: ClassVar[int] = 2
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
+        def compute(labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            x, in_run = labels["bbox"][..., 0], labels["in_run"]
+            assert np.array_equal(np.isnan(x), ~in_run)
+            return np.where(in_run, x, 9), np.ones(len(x), bool)
+
+        return _computer(compute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undeclared(Boxes):
+    """By how much a box moved from the row before it in the batch."""
+
+    kind: ClassVar[str] = "undeclared"
+    dim: ClassVar[int] = 1
+    history: ClassVar[int] = 0
+    future: ClassVar[int] = 0
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
+        def compute(labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            x = labels["bbox"][:, :1]
+            return np.diff(x, axis=0, prepend=x[:1]), np.ones(len(x), bool)
+
+        return _computer(compute)
+
+
+def _computer(compute: Any) -> LabelComputer:
+    class Computer(SimpleNamespace):
+        provenance: ClassVar[dict[str, Any]] = {"stand_in": False}
+
+        def __call__(self, labels: Mapping[str, np.ndarray]) -> Any:
+            return compute(labels)
+
+    return Computer()
+
+
+def moving(name: str, columns: dict[str, Any]) -> None:
+    columns["bbox"][:, 0] += np.arange(len(columns["bbox"])) ** 2 / 8
+
+
+def moved(name: str, columns: dict[str, Any]) -> None:
+    moving(name, columns)
+    if name == "a/1":
+        columns["bbox"][4, 0] += 1
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
+    for stream in (Boxes, Undeclared):
+        monkeypatch.setitem(streams.STREAMS, stream.kind, f"{__name__}:{stream.__name__}")
+    made = Toy(tmp_path)
+    made.film()
+    made.convert(moving)
+    return made
+
+
+def expected(toy: Toy) -> dict[str, np.ndarray]:
+    """By track (rows, 4): by its frames, one after the other."""
+    boxes, frames = toy.rows("bbox"), toy.rows("frame_index")
+    x = {name: dict(zip(frames[name].tolist(), boxes[name][:, 0], strict=True)) for name in boxes}
+    breaks = {name: {5} - {*frames[name].tolist()} for name in boxes}  # no row beyond a missing frame
+
+    def of(name: str, frame: int, offset: int) -> float:
+        passed = range(min(frame, frame + offset), max(frame, frame + offset) + 1)
+        return 9 if breaks[name] & {*passed} else x[name].get(frame + offset, 9)
+
+    return {
+        name: np.array([[of(name, frame, offset) for offset in (-1, 0, 1, 2)] for frame in frames[name].tolist()])
+        for name in boxes
+    }
+
+
+def test_a_row_has_its_run_s_rows_about_it_across_shards_and_verify_agrees(toy: Toy) -> None:
+    assert toy.extract(StreamSpec("boxes", Boxes()))["boxes"].computed == 3 * N - 1
+    rows, by_hand = toy.rows("features/boxes"), expected(toy)
+    for name, values in by_hand.items():
+        np.testing.assert_array_equal(rows[name], values.astype(np.float32))
+    (compared,) = recompute(toy.root, 100).compared
+    assert (compared.rows, compared.largest) == (3 * N - 1, 0)
+
+
+def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy: Toy) -> None:
+    toy.extract(StreamSpec("boxes", Boxes()))
+    toy.convert(moved)
+    done = toy.extract(StreamSpec("boxes", Boxes()))["boxes"]
+    assert (done.computed, done.carried) == (4, 3 * N - 1 - 4)
+    for name, values in expected(toy).items():
+        np.testing.assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
+
+
+def test_a_stream_that_looks_at_rows_that_it_did_not_declare_is_refused(toy: Toy) -> None:
+    with pytest.raises(PipelineError, match=r"undeclared.*history"):
+        toy.extract(StreamSpec("undeclared", Undeclared()))
+    assert list(cache.open(toy.root)[SPLIT].streams) == []
