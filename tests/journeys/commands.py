@@ -1,25 +1,34 @@
 """Runs commands as a shell does, each in a fresh process, without importing torch for each of them.
 
-python commands.py: a line of JSON for each command comes in (argv, folder, env, out), and its exit code goes out. The
-process imports what the commands import, runs nothing of it, and forks for each command. `tasks` is not among that: it
-reads luigi.cfg when it is imported.
+python commands.py: a line of JSON for each command comes in (argv, folder, site, env, out), and its exit code goes out.
+The process imports what the commands import, runs nothing of it, and forks for each command. Not among that are Luigi
+and `tasks`, which read luigi.cfg when they are imported, and `vibe_model.sections`, which looks for models of packages.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import sys
 import traceback
 
 import av  # noqa: F401
-import torch  # noqa: F401
+import matplotlib.backends.backend_svg  # noqa: F401
+import torch._dynamo  # noqa: F401
 import torchvision  # noqa: F401
 
+import cache
 import pipeline.__main__
-import report.assembly  # noqa: F401
-import vibe_model.vibe.training  # noqa: F401
+import report
+import vibe_model
+
+for package in (cache, pipeline, report, vibe_model):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if module.name != "vibe_model.sections":
+            importlib.import_module(module.name)
 
 
 def run(argv: list[str]) -> int:
@@ -44,11 +53,11 @@ def run(argv: list[str]) -> int:
     raise ValueError(argv)
 
 
-def child(argv: list[str], folder: str, env: dict[str, str], out: str) -> int:
-    """What runs in the forked process."""
+def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str) -> int:
+    """What runs in the forked process, with the packages of the folder `site` installed."""
     os.environ.update(env)
     os.chdir(folder)
-    sys.path[0] = ""  # as `python -m` has it
+    sys.path[:1] = ["", site]  # as `python -m` has it
     to = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(to, stream)

@@ -24,21 +24,13 @@ KIT = HERE / "kit"
 class Terminal:
     """Every command runs in a process of its own, in `folder`, with the packages of `site` installed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.site = folder / "work", folder / "site"
+    def __init__(self, folder: Path, server: subprocess.Popen[str]) -> None:
+        self.folder, self.site, self._server = folder / "work", folder / "site", server
         self.folder.mkdir()
         self.site.mkdir()
         self._out = folder / "out"
         path = os.pathsep.join([str(self.site), str(ROOT)])
         self.env = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "250", "PYTHONDONTWRITEBYTECODE": "1"}
-        self._server = subprocess.Popen(
-            [sys.executable, str(HERE / "commands.py")],
-            env={**os.environ, **self.env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-        )
 
     def install(self, package: Path) -> None:
         """A package's modules and metadata, as pip leaves them."""
@@ -74,7 +66,8 @@ class Terminal:
 
     def types(self, command: str, *shows: str, code: int = 0) -> str:
         """What a command printed, whose exit code is `code` and which printed these patterns."""
-        request = {"argv": shlex.split(command), "folder": str(self.folder), "env": self.env, "out": str(self._out)}
+        places = {"folder": str(self.folder), "site": str(self.site), "out": str(self._out)}
+        request = {"argv": shlex.split(command), "env": self.env, **places}
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -112,16 +105,21 @@ class Terminal:
         assert all(stream["rows"] for stream in found["recompute"]["compared"]), found
         assert self.frames_kept(cache)
 
-    def end(self) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait(timeout=30)
-        if self._server.stdout is not None:
-            self._server.stdout.close()
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """The process that runs the commands of all journeys."""
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "commands.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path_factory.mktemp("server"),
+    ) as running:
+        yield running
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    made = Terminal(tmp_path)
-    yield made
-    made.end()
+def terminal(tmp_path: Path, server: subprocess.Popen[str]) -> Terminal:
+    return Terminal(tmp_path, server)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ class Doubled:
     folder: Path
     seconds: float = 0.0
     spoiled: int = -1
-    deadly: int = -1
 
     def __call__(self, item: int, alive: Callable[[], None] = lambda: None) -> int:
         log(self.folder, str(item))
@@ -40,6 +38,4 @@ class Doubled:
             alive()
         if item == self.spoiled:
             raise LookupError(f"item {item}")
-        if item == self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
         return 2 * item

@@ -9,7 +9,6 @@ import shlex
 import signal
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +24,6 @@ from pipeline.detect.run import detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together
-from pipeline.features.parallel import Share
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.crops import Crops
@@ -40,36 +38,6 @@ ITEMS = list(range(40))
 
 
 # -------------------------------------------------------------------------------------------------- map, in order
-
-
-def test_results_come_in_the_order_of_the_items_from_both_workers_and_a_group_from_one(
-    two: Cluster, jobs: ModuleType, tmp_path: Path
-) -> None:
-    job = jobs.Doubled(tmp_path, seconds=0.01)
-    results = cluster.map_on_workers(two.address, job, ITEMS, same_group=lambda a, b: a // 10 == b // 10)
-    assert list(results) == [2 * item for item in ITEMS]
-    logged = jobs.logged(tmp_path)
-    assert sorted(int(item) for _, item in logged) == ITEMS
-    assert {process for process, _ in logged} == {process.pid for process in two.workers.values()}
-    assert len({(process, int(item) // 10) for process, item in logged}) == 4
-
-
-def test_an_error_of_the_job_comes_as_it_is(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match=r"^'?item 30'?$"):
-        list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, spoiled=30), ITEMS))
-
-
-def test_a_bounded_number_of_items_is_given_out_before_the_first_is_taken(
-    two: Cluster, jobs: ModuleType, tmp_path: Path
-) -> None:
-    results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), list(range(200)))
-    next(results)
-    await_that(lambda: len(jobs.logged(tmp_path)) == 64)  # four tasks for each worker, of eight items
-    time.sleep(0.2)
-    assert len(jobs.logged(tmp_path)) == 64
-    for taken, _ in enumerate(results, start=2):
-        assert len(jobs.logged(tmp_path)) <= taken + 8 * 8
-    assert taken == 200
 
 
 def test_ctrl_c_cancels_what_is_left(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
@@ -88,13 +56,6 @@ def assert_nothing_begins(jobs: ModuleType, folder: Path, before: int) -> None:
     n_begun = len(jobs.logged(folder))
     time.sleep(0.5)
     assert len(jobs.logged(folder)) == n_begun < before
-
-
-@pytest.mark.slow
-def test_items_at_which_several_workers_die_are_given_up(running: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    running.have(4)
-    with pytest.raises(PipelineError, match="several workers died one after the other at the same task"):
-        list(cluster.map_on_workers(running.address, jobs.Doubled(tmp_path, deadly=0), ITEMS[:1]))
 
 
 # ------------------------------------------------------------------------------------------------------- detection
@@ -199,13 +160,6 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     assert into.tree(shared) == into.tree(alone)
 
 
-def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(made_up: Any, tmp_path: Path) -> None:
-    share = Share(tmp_path, PENN, "0", (StreamSpec("colour", made_up.Colour()),), Resources(), ("",), (None,))
-    (agreed,) = share.provenance()
-    with pytest.raises(PipelineError, match="arithmetic was fp8"):
-        share.extract([{**agreed, "arithmetic": "fp8"}], [[0]], lambda: None)
-
-
 def test_results_come_as_they_are_completed_and_a_task_that_raises_is_tried_once_more(
     two: Cluster, jobs: ModuleType, tmp_path: Path
 ) -> None:
@@ -220,19 +174,6 @@ def test_results_come_as_they_are_completed_and_a_task_that_raises_is_tried_once
         next(results)
         results.close()  # those that are not taken end on the workers
         assert_nothing_begins(jobs, tmp_path, before=36)
-
-
-@pytest.mark.slow
-def test_where_workers_own_gpus_only_they_extract(running: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    running.have(1)
-    owner = running.add("--resources", "GPU=1")
-    running.await_workers(2)
-    try:
-        with cluster.connected(running.address) as workers:
-            assert len(list(workers.as_completed(jobs.Doubled(tmp_path), range(12)))) == 12
-        assert {process for process, _ in jobs.logged(tmp_path)} == {running.workers[owner].pid}
-    finally:
-        running.kill(owner)
 
 
 # ------------------------------------------------------------------------------------------ what workers must have
@@ -278,19 +219,6 @@ def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     with pytest.raises(PipelineError, match="has had no worker for 1 s"):
         list(cluster.map_on_workers(running.address, str, ITEMS))
-
-
-@pytest.mark.slow
-def test_a_scheduler_that_goes_away_half_way(jobs: ModuleType, on_path: Path, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        short = Cluster(tmp_path, on_path)
-        stack.callback(short.end)
-        short.have(1)
-        results = cluster.map_on_workers(short.address, jobs.Doubled(tmp_path, seconds=0.1), ITEMS)
-        next(results)
-        short.scheduler.send_signal(signal.SIGKILL)
-        with pytest.raises(PipelineError, match="the Dask scheduler went away during the work"):
-            list(results)
 
 
 # --------------------------------------------------------------------------------------------------------- the page

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import random
-import signal
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cache
-from cache import CropPolicy, Jitter
 from pipeline.errors import PipelineError
 from pipeline.features.engine import tasks
 from pipeline.features.engine.outputs import Output
@@ -55,13 +48,12 @@ class Extract:
         batch_size: int = 4,
         stream: Any = None,
         also: Sequence[Any] = (),
-        rows_per_shard: int = 16,
         written: Callable[[Any], None] = lambda shard: None,
         digest: str = "",
     ) -> tuple[dict[int, dict[int, Any]], Any, dict[str, int]]:
         """(video -> frame -> what the stream has of it, the meter, problems). Of all streams: `self.found`."""
         made_up = self.made_up
-        split = made_up.Split([made_up.Track(i, i * n_frames, n_frames) for i in range(len(sources))], rows_per_shard)
+        split = made_up.Split([made_up.Track(i, i * n_frames, n_frames) for i in range(len(sources))], 16)
         reported: list[int] = []
 
         def write(shard: Any) -> Any:
@@ -81,7 +73,6 @@ class Extract:
             progress=lambda rows, meter: reported.append(rows),
         )
         self.found: list[dict[int, dict[int, Any]]] = [{i: {} for i in range(len(sources))} for _ in streams]
-        self.unknown: set[tuple[int, int]] = set()
         problems: dict[str, int] = {}
         self.examples: list[str] = []
         for number, shard in run.results():
@@ -89,8 +80,6 @@ class Extract:
                 video, frame = divmod(shard.start + at, n_frames)
                 one = shard.data[at]
                 self.found[number][video][frame] = one if isinstance(one, bytes) else tuple(one.tolist())
-                if shard.ok[at] == cache.UNDEFINED:
-                    self.unknown.add((video, frame))
             for kind, n in shard.counts.problems.items():
                 problems[kind] = problems.get(kind, 0) + n
             self.examples += shard.counts.examples
@@ -131,76 +120,7 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
     assert sorted((tmp_path / "digests").read_text().split()) == sorted(["0", "1", "2"] * 3)  # compared once a video
 
 
-@pytest.mark.parametrize("random_access", [True, False])
-def test_a_video_of_more_shards_than_may_be_open_goes_through_all_of_them(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, random_access: bool
-) -> None:
-    monkeypatch.setattr(tasks, "RUN_ROWS", 3)
-    source = extract.source(random_access=random_access)
-    for stream in (extract.made_up.Colour(), extract.made_up.Bytes()):
-        found, _, _ = extract(source, source, n_frames=50, workers=1, rows_per_shard=8, stream=stream)
-        assert [len(frames) for frames in found.values()] == [50, 50]
-
-
-@pytest.mark.parametrize("random_access", [True, False])
-def test_pairs_are_of_a_row_and_the_one_before_whatever_the_workers(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, random_access: bool
-) -> None:
-    monkeypatch.setattr(tasks, "RUN_ROWS", 7)
-    sources = [extract.source(str(i), random_access=random_access) for i in range(2)]
-    for workers in (1, 3):
-        found, meter, problems = extract(*sources, workers=workers, stream=extract.made_up.Steps())
-        assert (found, problems) == (extract.steps(2), {})
-        assert extract.unknown == {(0, 0), (1, 0), (0, 25), (1, 25)}  # nothing before it; nothing can be known
-        # Jobs of a video in pieces decode the frame before their first one again: 39 pairs in 6 pieces of 7.
-        assert meter.frames == 2 * (45 if random_access else 40)
-
-
-def test_streams_together_decode_a_frame_once_and_have_the_numbers_of_one_after_the_other(extract: Extract) -> None:
-    made_up = extract.made_up
-    sources = [extract.source("0", deeds=((7, "broken"),)), extract.source("1", random_access=False)]
-    flipped = CropPolicy(size=16, jitter=Jitter(copy=1, flip=1))
-    streams = [made_up.Colour(), made_up.Steps(), made_up.Bytes(), made_up.Size(), made_up.Size(crop=flipped)]
-    alone = [extract(*sources, stream=stream)[0] for stream in streams]
-    _, meter, problems = extract(*sources, stream=streams[0], also=streams[1:], batch_size=3)
-    assert extract.found == alone
-    assert alone[2][1] == {frame: b"%d,0,77" % frame for frame in range(40)}
-    assert alone[3][1][5] != alone[4][1][5]
-    assert meter.frames == 79
-    assert problems == {"made_up": 5, "previous_undecodable": 1}
-    assert "frame 8 is not compared with 7: video 0, frame 7: is broken" in " ".join(extract.examples)
-
-
-def test_broken_frames_cost_themselves(extract: Extract) -> None:
-    broken = (3, *range(17, 23), 39)
-    sources = [extract.source(deeds=tuple((frame, "broken") for frame in broken))]
-    found, meter, problems = extract(*sources, extract.source("1", random_access=False))
-    whole = extract.whole(2)
-    whole[0] = {frame: colour for frame, colour in whole[0].items() if frame not in broken}
-    assert (found, problems, meter.frames) == (whole, {"made_up": 8}, 72)
-    # The first few of each shard are reported.
-    assert sorted(extract.examples) == [f"video 0, frame {frame}: is broken" for frame in (17, 18, 19, 20, 21, 39, 3)]
-
-
 # ----------------------------------------------------------------------------------------------------- what goes wrong
-
-
-@pytest.mark.slow  # on a busy machine a frame may lose two processes, and is given up then
-@pytest.mark.parametrize("random_access", [False, True])
-def test_processes_killed_at_random_change_nothing(extract: Extract, random_access: bool) -> None:
-    rng, killed = random.Random(4), set()
-
-    def kill(shard: Any) -> None:
-        if shard.number % 3 == 1 and (processes := extract.made_up.decoders_of(os.getpid())):
-            victim = rng.choice(processes)
-            killed.add(victim)
-            os.kill(victim, signal.SIGKILL)
-
-    sources = [extract.source(str(i), random_access=random_access, takes=0.003) for i in range(4)]
-    found, _, problems = extract(*sources, n_frames=60, written=kill, also=[extract.made_up.Steps()])
-    assert (found, problems) == (extract.whole(4, 60), {})
-    assert extract.found[1] == extract.steps(4, 60)
-    assert len(killed) >= 4  # one that has been killed may be chosen again before it is replaced
 
 
 def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract: Extract) -> None:
@@ -284,14 +204,6 @@ def test_a_network_of_another_shape_is_refused(extract: Extract, monkeypatch: py
         extract(extract.source())
 
 
-def test_a_bug_in_a_source_says_where_it_is(extract: Extract) -> None:
-    with pytest.raises(RuntimeError, match="a bug at frame 30") as raised:
-        extract(extract.source(deeds=((30, "raise"),)))
-    (note,) = raised.value.__notes__
-    assert note.startswith("In a process of its own:")
-    assert "made_up.py" in note
-
-
 def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
     extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,68 +218,3 @@ def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
 
 
 # ----------------------------------------------------------------------------------------------------- what is left
-
-
-@pytest.mark.slow
-def test_nothing_is_held_on_to_over_many_extractions(extract: Extract) -> None:
-    def held() -> tuple[int, int]:
-        gc.collect()
-        maps = Path("/proc/self/maps").read_text()
-        return len(list(Path("/proc/self/fd").iterdir())), maps.count("memfd:shared")
-
-    def all_kinds() -> None:
-        for _ in range(8):
-            extract(extract.source(), n_frames=8, workers=1)
-        with pytest.raises(PipelineError):
-            extract(extract.source(), stream=extract.made_up.Bytes(fails="raises"), workers=1)
-        extract(extract.source("crash", deeds=((3, "crash"),)), n_frames=8, workers=1)
-
-    all_kinds()
-    before = held()
-    all_kinds()
-    assert held() == before
-    assert before[1] == 0
-
-
-ALONE = """
-import sys
-from pathlib import Path
-import made_up
-from pipeline.features.engine.outputs import Output
-from pipeline.features.engine.run import Run
-from pipeline.features.pixel_sources import Frames
-from pipeline.features.spec import Resources
-
-def main(folder, n_rows, deed):
-    split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
-    shards = made_up.Shards(split, made_up.Colour())
-    source = made_up.Source(folder, deeds=((40, deed),))
-    output = Output(split, made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
-    run = Run(split, [output], pixels_of=lambda video: Frames(source, "", str(video), ""),
-              resources=Resources(batch_size=16, workers=2), progress=lambda rows, meter: None)
-    rows = 0
-    for _, n in run.results():
-        rows += n
-        print(rows, flush=True)
-    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    print(peak.split()[1])
-
-main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-"""
-
-
-def alone(made_up: ModuleType, folder: Path, n_rows: int, deed: str = "nothing") -> subprocess.Popen[str]:
-    """An extraction in a process of its own, which prints how many rows are done, and at last its peak memory in kB."""
-    words = [sys.executable, "-c", ALONE, str(folder), str(n_rows), deed]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp_path: Path) -> None:
-    peaks = []
-    for n_rows in (1000, 5000):
-        with alone(made_up, tmp_path, n_rows) as process:
-            *_, rows, peak = process.communicate()[0].split()
-        assert int(rows) == n_rows
-        peaks.append(int(peak))
-    assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that
