@@ -20,7 +20,13 @@ from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from tests.tasks.conftest import GOOD, load
 from vibe_model import sections
 
-ELSEWHERE = {"dataset": 0, "stream": 1, "detector": 1, "model": 1}  # last pieces of a page that are no part of it
+ELSEWHERE = {
+    "dataset": 0,
+    "stream": 1,
+    "detector": 1,
+    "model": 1,
+    "protocol": 0,
+}  # last pieces of a page that are no part of it
 ROOT = DOCS.parent
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError
 from pipeline.plug_ins import Registry
 from pipeline.skeletons import JOINTS, correspondence
 from vibe_model import metrics
@@ -189,10 +187,6 @@ names = REGISTRY.names
 
 def find(name: str) -> Protocol:
     """The protocol of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
-    if name not in names():
-        close = get_close_matches(name, names(), 1)
-        mean = f"; did you mean {close[0]!r}?" if close else ""
-        raise PipelineError(f"no protocol is called {name!r}; known: {', '.join(names())}{mean}")
     return cast("Protocol", REGISTRY.find(name))
 
 
@@ -230,6 +224,4 @@ def metrics_in(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
 
 def meaning(name: str) -> str:
     """What a protocol does, in a sentence; of one that is not there, or does not load, that."""
-    if name not in names():
-        return "The package of this protocol is not installed here."
-    return REGISTRY.broken([name]).get(name) or find(name).meaning
+    return REGISTRY.not_installed(name) or REGISTRY.broken([name]).get(name) or find(name).meaning

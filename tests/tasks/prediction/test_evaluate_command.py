@@ -35,6 +35,19 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path
     assert "DEMO DATA" in shown
 
 
+def test_protocols_are_named_and_whole_tracks_evaluated(world, job, tmp_path, capsys) -> None:
+    words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
+    words = [*map(str, words), "--device", "cpu", "--json", "--seqlen", "0"]
+    assert main([*words, "--protocol", "hmmr", "--protocol", "default"]) == 0
+    result = json.loads(capsys.readouterr().out)[SPLIT]
+    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=0, protocol="hmmr")
+    assert (result["protocol"], result["pck_aligned"]) == ("hmmr", pytest.approx(expected["pck_aligned"]))
+    assert "default" in result
+    assert "published" not in result
+    assert main([*words, "--protocol", "publishd"]) == 2
+    assert "did you mean 'published'?" in capsys.readouterr().err
+
+
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:
     opened = cache.open(job.root)
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
