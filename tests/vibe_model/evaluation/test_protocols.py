@@ -160,7 +160,7 @@ def test_what_a_package_gets_wrong_is_named_with_the_package(site):
     records, left_out = protocols.chosen(split)
     assert [record.name for record in records] == ["default", "published", "hmmr", "raising", "short"]
     assert list(left_out) == ["text"]
-    with pytest.raises(PipelineError, match="did you mean 'raising'.* raising, short, text"):
+    with pytest.raises(PipelineError, match=r"did you mean 'raising'.* raising, short, text"):
         protocols.find("rasing")
 
 
