@@ -82,7 +82,13 @@ def mirrored(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]
     """
     extrinsics = np.asarray(extrinsics)
     sign = _MIRROR.astype(extrinsics.dtype)
-    return np.asarray(sign[:, None] * extrinsics * sign)
+    return np.asarray(sign[:, None] * extrinsics * sign + 0)  # 0 for -0
+
+
+def mirrored_axis(axes: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """A direction (..., 3) of the world in the mirrored one of `mirrored`, of equal dtype."""
+    axes = np.asarray(axes)
+    return np.asarray(axes * _MIRROR[:3].astype(axes.dtype) + 0)  # 0 for -0
 
 
 def is_rigid(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:

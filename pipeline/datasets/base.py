@@ -31,6 +31,20 @@ if TYPE_CHECKING:
 
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
+EXTRINSICS: Final = cache.ExtraColumn(  # where a camera's place in a world is known
+    name="extrinsics",
+    about="world to camera, rows R t and 0 0 0 1, R a rotation",
+    unit="m",
+    shape=(4, 4),
+    mirror=cameras.mirrored,
+)
+UP: Final = cache.ExtraColumn(  # where that world is known to have one
+    name="up",
+    about="the axis of the world that points up, of length 1",
+    shape=(3,),
+    per="track",
+    mirror=cameras.mirrored_axis,
+)
 CONVERT_UNITS: Final = "Take the release's own files; a reader of your own converts to m, rad, px and shares of 1."
 
 
@@ -100,6 +114,7 @@ class Dataset(ABC):
     parts: ClassVar[tuple[ReleasePart, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
+    optional_extra: ClassVar[tuple[str, ...]] = ()  # of `extra_columns`, what a track may be without: its fill value
     every: ClassVar[int] = 1  # of so many annotated frames, one is kept
     recording: ClassVar[str] = "recording"  # what a recording is called: sequence, motion, or (published) video
 
@@ -167,7 +182,8 @@ class Dataset(ABC):
         extra = self.extra_columns(split, body=body is not None)
         for track in tracks:
             cache.check_track(track, video.name, columns, extra)
-            if missing := sorted({*columns, *(c.name for c in extra)} - track.columns.keys() - track.extra.keys()):
+            declared = {*columns, *(c.name for c in extra)} - {*self.optional_extra}
+            if missing := sorted(declared - track.columns.keys() - track.extra.keys()):
                 raise cache.CacheError(f"{track.name}: has no {', '.join(missing)}, which its reader declares")
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
@@ -91,7 +92,7 @@ class Human36M(Dataset):
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         *_parts("train", 600),
@@ -101,7 +102,7 @@ class Human36M(Dataset):
             (METADATA.name,),
             "metadata.xml in the release's own code (Release-v1.1), available on the same page",
             known=1,
-            without="camera intrinsics",
+            without="cameras",
         ),
         ReleasePart(
             "SMPL fits",
@@ -119,6 +120,7 @@ class Human36M(Dataset):
             "Download D3_Positions_mono, if it is not there yet.",
         ),
     )
+    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
     every: ClassVar[int] = STEP
     recording: ClassVar[str] = "sequence"
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
@@ -127,6 +129,9 @@ class Human36M(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
         return (*labels, "kp_3d_eval") if split == "val" else labels
+
+    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
+        return (EXTRINSICS,)
 
     def origin(self, video: str) -> Origin:
         """A sequence is what the four cameras filmed at once.
@@ -172,10 +177,11 @@ class Human36M(Dataset):
         try:
             metadata = load_metadata(raw / METADATA) if METADATA in video.files else None
             if metadata is None:
-                account.notes.append(f"no {METADATA}: camera intrinsics are not known")
+                account.notes.append(f"no {METADATA}: cameras are not known")
         except RawDataError as error:  # joints do not depend on it
             account.notes.append(f"not used: {error}")
-        camera = video.name.rpartition(".")[2]
+        subject, camera = video.name.partition("/")[0], video.name.rpartition(".")[2]
+        extrinsics = None if metadata is None else metadata.extrinsics.get((subject, camera))
         return [
             self.track(
                 split,
@@ -189,6 +195,7 @@ class Human36M(Dataset):
                 has_3d=has_3d,
                 intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
                 frames=source,
+                extra={} if extrinsics is None else {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1))},
                 **_smpl_labels(raw, video, rows, metadata, account),
             )
         ]

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
+from pipeline.cameras import is_rigid
+from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
@@ -67,7 +69,7 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
@@ -88,7 +90,7 @@ class MpiInf3dhp(Dataset):
             "get_dataset.sh",
             ("train",),
             len(SEQUENCES),
-            without="camera intrinsics",
+            without="cameras",
         ),
         *(
             ReleasePart(
@@ -101,6 +103,7 @@ class MpiInf3dhp(Dataset):
         Mistake("TS*/", "is a test sequence outside the test set's folder", f"Move it into {TEST_SETS[0]}/."),
         Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
     )
+    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
     recording: ClassVar[str] = "sequence"
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
@@ -110,6 +113,9 @@ class MpiInf3dhp(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
         return labels if split == "train" else (*labels, "kp_3d_eval", "valid")
+
+    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
+        return (EXTRINSICS,) if split == "train" else ()
 
     def origin(self, video: str) -> Origin:
         """A sequence is what the cameras filmed at once. The release does not name the test set's actors.
@@ -164,6 +170,9 @@ class MpiInf3dhp(Dataset):
                 valid=None if labels.valid is None else labels.valid[rows],
                 intrinsics=filmed.intrinsics,
                 frames=filmed.source,
+                extra={}
+                if filmed.extrinsics is None
+                else {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))},
             )
         ]
 
@@ -176,6 +185,7 @@ class _Filmed:
     size: tuple[int, int]  # width, height px
     fps: float = math.nan  # nan where the release does not say
     intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
+    extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
 
 
 # ------------------------------------------------------------------------------------------------------- listing
@@ -247,7 +257,11 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
             do="Extract the videos' frames as they are: all of them, at their own size.",
             reason="other_picture_size",
         )
-    return labels, _Filmed(source, size, fps, None if calibration is None else calibration.intrinsics)
+    if calibration is None:
+        return labels, _Filmed(source, size, fps)
+    if calibration.extrinsics is None:
+        account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
+    return labels, _Filmed(source, size, fps, calibration.intrinsics, calibration.extrinsics)
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
@@ -352,6 +366,7 @@ class Calibration:
 
     intrinsics: NDArray[np.float32]  # (3, 3) px
     size: tuple[int, int]  # width, height px, of the pictures that the labels fit
+    extrinsics: NDArray[np.float32] | None  # (4, 4) world to camera, m; None where those are none
 
 
 def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
@@ -377,4 +392,8 @@ def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
 
     matrix = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]
     width, height = values_of("size", 2)
-    return Calibration(matrix.astype(np.float32), (int(width), int(height)))
+    extrinsics = np.array(values_of("extrinsic", 16)).reshape(4, 4)
+    extrinsics[:3, 3] /= 1000
+    rigid = is_rigid(extrinsics[None])[0]
+    size = int(width), int(height)
+    return Calibration(matrix.astype(np.float32), size, extrinsics.astype(np.float32) if rigid else None)

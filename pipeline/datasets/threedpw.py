@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, smpl_labels
+from pipeline.cameras import is_rigid
+from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
 from pipeline.datasets.pixels import frames_there
 from pipeline.errors import ConfigError, RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.rotations import is_rotation
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
 from pipeline.track import Track
 
@@ -61,7 +62,7 @@ class ThreeDPW(Dataset):
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "detected"
@@ -98,6 +99,9 @@ class ThreeDPW(Dataset):
         if not body:
             return labels
         return (*labels, "kp_3d" if split == "train" else "kp_3d_eval", "has_3d", "trans")
+
+    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
+        return (EXTRINSICS,)
 
     def origin(self, video: str) -> Origin:
         """Takes of one name are one recording: the place and the action are the same. The actors are not named.
@@ -146,6 +150,7 @@ class ThreeDPW(Dataset):
                         crop_scale=CROP_SCALE,
                         intrinsics=None if actor.intrinsics is None else actor.intrinsics.astype(np.float32),
                         frames=pictures,
+                        extra={"extrinsics": actor.to_camera[rows].astype(np.float32)},
                         **smpl_labels(*world, actor_body, evaluation=split != "train"),
                     )
                 )
@@ -170,7 +175,7 @@ def _rows(
             "after_last_detection": row >= stop,
             "too_few_visible_joints": (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
             "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),  # comparisons with NaN are false
-            "bad_camera": ~is_rotation(actor.to_camera[:, :3, :3]),
+            "bad_camera": ~is_rigid(actor.to_camera),
         }
     )
     return kept, boxes[kept - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipeline import datasets
+from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
-from pipeline.datasets import contract
+from pipeline.datasets import base, contract
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
@@ -23,6 +24,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.synthetic import Actor, Take
+from pipeline.synthetic import body as procedural_body
 from pipeline.track import Track
 
 SPIN49 = JOINTS["spin49"]
@@ -241,3 +243,62 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name: str,
                     total += 1
     assert total > 20
     assert agree / total > 0.9
+
+
+# ------------------------------------------------------------------------------------------------------- cameras
+
+WITH_CAMERAS = [(n, s) for n, s in SPLITS if base.EXTRINSICS in datasets.get(n).extra_columns(s, body=True)]
+
+
+def in_view(extrinsics: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(F, J, 3) m of the world, in the cameras (F, 4, 4)."""
+    return np.asarray(points @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3])
+
+
+@pytest.mark.parametrize(("name", "split"), WITH_CAMERAS)
+def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name: str, split: str, embedded: Any) -> None:
+    """The actors' joints in the world, which readers of some never see, by the columns alone."""
+    moving = []
+    for track, take, actor in played(name, split, embedded):
+        extrinsics = track.extra["extrinsics"]
+        assert (extrinsics.dtype, track.intrinsics is not None) == (np.float32, True), take.shot.name
+        seen = cameras.project(in_view(extrinsics, actor.spin49[track.frame_index]), track.intrinsics)
+        np.testing.assert_allclose(seen, actor.kp_2d[track.frame_index], atol=1e-4)
+        moving.append(np.ptp(extrinsics, axis=0).max())
+    assert (min(moving) > 0.01) == take.shot.hand_held
+
+
+@pytest.mark.parametrize(("name", "split"), [("3dpw", "train"), ("3dpw", "validation")])
+def test_bodies_in_the_camera_are_where_they_were_in_the_world(
+    name: str, split: str, embedded: Any, body: Body
+) -> None:
+    takes = {take.shot.name: take for take in embedded.takes(name)}
+    for track in datasets.get(name).tracks(embedded.raw(name), split, body=body):
+        actor = takes[track.video].actors[int(track.name.rpartition("/")[2])]
+        pelvis = procedural_body.rest_joints(procedural_body.procedural(), actor.betas)[0]
+        root, trans = cameras.to_world(track.pose[:, :3], track.trans, track.extra["extrinsics"], pelvis)
+        np.testing.assert_allclose(trans, actor.trans[track.frame_index], atol=1e-6)  # 1e-3 mm
+        turns = (Rotation.from_rotvec(root).inv() * Rotation.from_rotvec(actor.pose[track.frame_index, :3])).magnitude()
+        assert turns.max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "reader"), [("h36m", "metadata.xml"), ("mpi_inf_3dhp", "S1/Seq1/camera.calibration")])
+def test_without_a_calibration_only_the_cameras_are_not_known(
+    name: str, reader: str, embedded: Any, tmp_path: Path
+) -> None:
+    raw = embedded.copy(name, tmp_path / "raw")
+    (raw / reader).unlink()
+    track = next(datasets.get(name).tracks(raw, "train"))
+    assert (track.extra, track.intrinsics) == ({}, None)
+    assert track.kp_2d is not None
+
+
+def test_an_extrinsic_that_is_no_camera_is_not_used(embedded: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("mpi_inf_3dhp", tmp_path / "raw")
+    for file in raw.glob("S*/Seq*/camera.calibration"):
+        file.write_text(re.sub(r"(extrinsic +)(\S+)", r"\g<1>7", file.read_text()))
+    report = Accounting()
+    tracks = list(datasets.get("mpi_inf_3dhp").tracks(raw, "train", report=report))
+    assert [track.extra for track in tracks] == [{}] * len(tracks)
+    assert all(track.intrinsics is not None for track in tracks)
+    assert all(any("extrinsic" in note for note in account.notes) for account in report)

@@ -53,6 +53,7 @@ class Metadata(NamedTuple):
     """What of metadata.xml is used."""
 
     intrinsics: Mapping[str, NDArray[np.float32]]  # camera -> (3, 3) px, without distortion; the same for all subjects
+    extrinsics: Mapping[tuple[str, str], NDArray[np.float32]]  # (subject, camera) -> (4, 4) world to camera, m
     action: Mapping[tuple[str, str], tuple[int, int]]  # (subject, file name before the camera) -> (action, subaction)
 
 
@@ -105,7 +106,22 @@ def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
     for action, subaction, *names in (row for row in rows if len(row) == len(header)):
         if is_number(action) and is_number(subaction):
             actions |= dict.fromkeys(zip(subjects, names, strict=True), (int(action), int(subaction)))
-    return Metadata(intrinsics, actions)
+    return Metadata(intrinsics, _extrinsics(numbers), actions)
+
+
+def _extrinsics(numbers: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float32]]:
+    """Of w0's numbers: three angles in rad, R = Rx Ry Rz, and the camera's place in mm: p is seen at R (p - place)."""
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+    extrinsics = {}
+    of_cameras = numbers[: len(CAMERAS) * N_SUBJECTS * N_EXTRINSIC].reshape(len(CAMERAS), N_SUBJECTS, N_EXTRINSIC)
+    for camera, of_subjects in zip(CAMERAS, of_cameras, strict=True):
+        for subject, values in enumerate(of_subjects, start=1):
+            matrix = np.eye(4)
+            matrix[:3, :3] = Rotation.from_euler("XYZ", values[:3]).as_matrix()
+            matrix[:3, 3] = -matrix[:3, :3] @ values[3:] / 1000
+            extrinsics[f"S{subject}", camera] = matrix.astype(np.float32)
+    return extrinsics
 
 
 def _text(cell: Element) -> str:
