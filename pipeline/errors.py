@@ -83,7 +83,7 @@ class StandInMixed(PipelineError, ValueError):
     """Demo data or the demo body would be used together with real data."""
 
 
-class ConfigError(PipelineError, ValueError):
+class ConfigError(PipelineError):  # no ValueError: pydantic would take it for one of its own
     """A setting is unknown, of the wrong type, or contradicts another."""
 
 
@@ -99,7 +99,7 @@ _OURS: Final = {  # pydantic's words for a type: ours
 }
 
 
-def expected(error: ValueError) -> str:
+def expected(error: Exception) -> str:
     """Why a value is refused, in one line: "expected more than 0" of pydantic's error, that of others as it is."""
     details = getattr(error, "errors", None)
     if details is None:

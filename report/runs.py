@@ -21,7 +21,6 @@ from tensorboard.compat.proto import event_pb2
 
 from pipeline.errors import PipelineError
 from vibe_model import models, runs
-from vibe_model.errors import ConfigError
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings.video_config import VideoConfig
 
@@ -151,7 +150,7 @@ class TrainingRun:
         """Its settings; None where they are not there, or of a version of this project that had others."""
         try:
             return models.find(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
-        except (KeyError, TypeError, AttributeError, ConfigError, PipelineError):
+        except (KeyError, TypeError, AttributeError, PipelineError):
             return None
 
     @property

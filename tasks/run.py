@@ -16,7 +16,7 @@ from tasks.base import PipelineTask
 from tasks.data import NETWORK
 from tasks.terminal import fact, say
 from vibe_model import runs
-from vibe_model.errors import VibeModelError
+from vibe_model.errors import ConfigError, DataError
 from vibe_model.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def best_of(config: RunConfig) -> Path:
     """best.pt of a run. While the cache lacks what it reads, its name is not known: then a file that never exists."""
     try:
         return runs.run_folder(config) / runs.BEST
-    except (VibeModelError, CacheError):
+    except (ConfigError, DataError, CacheError):
         return config.runs / f"{config.name}-unknown" / runs.BEST
 
 

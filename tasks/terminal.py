@@ -10,10 +10,9 @@ from cache import CacheError
 from pipeline.cli import console
 from pipeline.cli.text import from_here
 from pipeline.errors import PipelineError
-from vibe_model.errors import VibeModelError
 
 # Errors of a line or two, which the user can act on: a wrong file or setting, a full disk, a missing right.
-USER_ERRORS: Final = (PipelineError, CacheError, VibeModelError, OSError)
+USER_ERRORS: Final = (PipelineError, CacheError, OSError)
 DEMO_DATA: Final = (
     f"{console.STAND_IN}  synthetic pictures, a procedural body or an untrained network: "
     "no number here is a scientific result"

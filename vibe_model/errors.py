@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from pipeline.errors import ConfigError, PipelineError, StandInMixed
 
-class VibeModelError(Exception):
-    """Base of every error of this package that a user can correct."""
+__all__ = ["CheckpointError", "ConfigError", "DataError", "StandInMixed", "TrainingDiverged", "VibeModelError"]
+
+# Every error that a user can correct, those of settings and of demo data among them.
+VibeModelError = PipelineError
 
 
-class ConfigError(VibeModelError):  # no ValueError: pydantic would take it for one of its own
-    """A setting is unknown, of the wrong type, or contradicts another."""
-
-
-class CheckpointError(VibeModelError, ValueError):
+class CheckpointError(PipelineError, ValueError):
     """A checkpoint is damaged, unsafe, or not of the model it is meant for. The model is left as it was."""
 
 
-class StandInMixed(VibeModelError, ValueError):
-    """Demo data or the procedural body was about to be used together with real data."""
-
-
-class DataError(VibeModelError, ValueError):
+class DataError(PipelineError, ValueError):
     """A split lacks what training or evaluation needs of it."""
 
 
-class TrainingDiverged(VibeModelError, RuntimeError):
+class TrainingDiverged(PipelineError, RuntimeError):
     """Losses stayed non-finite: training stopped, with the last finite state saved."""

@@ -15,7 +15,6 @@ from pipeline.commands.settings.file import Section
 from pipeline.commands.settings.sections import Declared, SectionValues, Settings
 from pipeline.errors import ConfigError, did_you_mean
 from vibe_model import models
-from vibe_model.errors import VibeModelError
 from vibe_model.models import Model, Training
 from vibe_model.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings.run_config import RunConfig
@@ -144,7 +143,7 @@ def of_section(section: Section, *, variant_by_option: bool = False) -> Iterator
     """Errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
     try:
         yield
-    except VibeModelError as error:
+    except ConfigError as error:
         of_option = variant_by_option and str(error).startswith("variant:")
         raise ConfigError(f"--{error}" if of_option else section.located(str(error))) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.errors import PipelineError
+from pipeline.plug_ins import PlugInError
 from vibe_model import models, runs
 from vibe_model.checkpoints import load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
@@ -136,7 +136,7 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
         raise CheckpointError(f"{checkpoint}: checkpoint of {not_installed}. Install the one that it was trained with.")
     try:
         return models.find(name).config.from_dict(settings)
-    except PipelineError as error:
+    except PlugInError as error:
         raise CheckpointError(f"{checkpoint}: {error}") from error
     except (AttributeError, ConfigError, TypeError) as error:
         raise CheckpointError(

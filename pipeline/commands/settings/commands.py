@@ -81,7 +81,7 @@ def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, grou
 def _option(hint: Any, text: str) -> Any:
     try:
         return value_of(hint, text, Path())
-    except ValueError as error:
+    except (ValueError, ConfigError) as error:
         raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
 
 

@@ -95,7 +95,7 @@ class Section(dict[str, str]):
             text = self[key]
             try:
                 values[key] = value_of(hints[key], text, self.file.resolve().parent)
-            except ValueError as error:
+            except (ValueError, ConfigError) as error:
                 raise ConfigError(f"{self.where(key)} = {' '.join(text.split())}: {expected(error)}") from error
         return values
 
