@@ -15,8 +15,7 @@ from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.errors import ConfigError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import Output
-from pipeline.features.engine.run import LabelRun, Run, run_of
+from pipeline.features.engine.run import LabelRun, Output, Run, run_of
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels

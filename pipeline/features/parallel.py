@@ -21,8 +21,7 @@ from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.computing import device_of, load
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import Output
-from pipeline.features.engine.run import run_of
+from pipeline.features.engine.run import Output, run_of
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import Resources, StreamSpec
@@ -89,9 +88,8 @@ class ParallelRun:
                     yield output, counts
                 if meter is not None:
                     self.provenance = list(agreed)
-                    self.meter.frames, self.meter.rows = self.meter.frames + meter.frames, self.meter.rows + meter.rows
                     self.meter.decoders, self.meter.lanes = n * meter.decoders, n * meter.lanes
-                    self.meter.add(**meter.seconds)
+                    self.meter.include(meter)
                 self._progress(done, self.meter)
         self.meter.stop()
 

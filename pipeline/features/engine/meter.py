@@ -33,6 +33,11 @@ class Meter:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
+    def include(self, other: Meter) -> None:
+        """Add the work of another process."""
+        self.frames, self.rows = self.frames + other.frames, self.rows + other.rows
+        self.add(**other.seconds)
+
     @contextlib.contextmanager
     def measured(self, stage: str) -> Iterator[None]:
         """Add the seconds that the block takes."""

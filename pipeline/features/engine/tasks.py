@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
-from pipeline.features.engine.worker import CropRequest, Done, FrameTarget, Task
+from pipeline.features.engine.worker import CropRequest, Problems, Task
 from pipeline.features.pixel_sources import Pixels, column
 
 MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
@@ -260,38 +260,33 @@ class Tasks:
         if any(n > batches.capacity for n, batches in zip(todo.sum(axis=1), self._batches, strict=True)):
             return None, start
         places = []
-        requests: list[list[CropRequest]] = [[] for _ in range(stop - start)]
+        frames = job.frame[start:stop].tolist()
+        requests: dict[int, list[CropRequest]] = {frame: [] for frame in frames}
         for output, batches in enumerate(self._batches):
             at = start + np.flatnonzero(todo[output])
             slots, within = batches.take(len(at))
             places.append((job.rows[at], slots, within))
             for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
-                requests[i - start].append(job.requests[output][i]._replace(slot=slot))
-        targets, before = _targets(job, start, requests), tuple(map(FrameTarget, _frames_before(job, start)))
+                requests[frames[i - start]].append(job.requests[output][i]._replace(slot=slot))
+        before = tuple(_frames_before(job, start))
         first = start == 0 and bool(job.shards)
-        task = Task(self._next, job.number, job.pixels, targets, job.n_kept, before, first)
+        task = Task(self._next, job.number, job.pixels, requests, job.n_kept, before, first)
         self._running[task.number] = _Running(job, places)
         self._next += 1
         return task, stop
 
-    def fill(self, done: Done) -> tuple[DecodingJob, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
+    def fill(
+        self, task: int, problems: Problems
+    ) -> tuple[DecodingJob, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
         """Record a decoded task. Return its job, and (output, rows, problem) of the rows that have a problem."""
-        running, lost = self._running.pop(done.task), []
+        running, lost = self._running.pop(task), []
         for output, (rows, slots, batches) in enumerate(running.places):
-            problems = [done.problems.get((output, slot)) for slot in slots.tolist()]
-            failed = np.array([problem is not None for problem in problems], bool)
+            of_rows = [problems.get((output, slot)) for slot in slots.tolist()]
+            failed = np.array([problem is not None for problem in of_rows], bool)
             self._batches[output].fill(slots, batches, np.where(failed, -1, rows))
-            different = dict.fromkeys(filter(None, problems))
-            lost += [(output, rows[[of_row == problem for of_row in problems]], problem) for problem in different]
+            different = dict.fromkeys(filter(None, of_rows))
+            lost += [(output, rows[[of_row == problem for of_row in of_rows]], problem) for problem in different]
         return running.job, lost
-
-
-def _targets(job: DecodingJob, start: int, requests: Sequence[Sequence[CropRequest]]) -> tuple[FrameTarget, ...]:
-    """The frames of a job's rows from `start` on, as many as there are lists of requests."""
-    by_frame: dict[int, list[CropRequest]] = {}
-    for frame, of_row in zip(job.frame[start : start + len(requests)].tolist(), requests, strict=True):
-        by_frame.setdefault(frame, []).extend(of_row)
-    return tuple(FrameTarget(frame, tuple(of_frame)) for frame, of_frame in by_frame.items())
 
 
 def _frames_before(job: DecodingJob, start: int) -> list[int]:

@@ -10,7 +10,7 @@ import mmap
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import cv2
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.features.computing import row_of
+from pipeline.features.engine.meter import Meter
 from pipeline.features.pixel_sources import Cut, Pixels, labels_in
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
@@ -72,13 +73,6 @@ class CropRequest(NamedTuple):
     labels: Labels | None = None  # the columns that the stream reads, as stored
 
 
-class FrameTarget(NamedTuple):
-    """One frame, and the crops to cut from it. For stored crops, `frame` is a row number."""
-
-    frame: int
-    requests: tuple[CropRequest, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """A few frames of one job. One process runs a job's tasks in order; another one can continue from any task."""
@@ -86,22 +80,13 @@ class Task:
     number: int
     job: int
     pixels: Pixels
-    targets: tuple[FrameTarget, ...]
+    requests: Mapping[int, Sequence[CropRequest]]  # frame -> crops to cut from it; of stored crops, row -> that crop
     n_kept: int  # decoded frames to keep: later rows need them as their previous frame
-    before: tuple[FrameTarget, ...] = ()  # the last `n_kept` frames before, for a process that begins with this task
+    before: tuple[int, ...] = ()  # the last `n_kept` frames before, for a process that begins with this task
     first: bool = False  # compare the pixels with those that were converted
 
 
-@dataclass(slots=True)
-class Done:
-    """The result of a task: its slots are filled, but for those with a problem."""
-
-    task: int
-    problems: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # (output, slot) -> (kind, message)
-    frames: int = 0  # decoded frames
-    decoding: float = 0.0  # s
-    cropping: float = 0.0  # s
-    pairing: float = 0.0  # s
+Problems = dict[tuple[int, int], tuple[str, str]]  # (output, slot) that was not filled -> (kind, message)
 
 
 class CropDecoding:
@@ -118,8 +103,9 @@ class CropDecoding:
         self._upcoming = deque[int]()
         self._memories: list[SharedSlots]
         self._frames: Iterator[Frame]
-        self._done: Done
         self._task: Task
+        self._problems: Problems
+        self._meter: Meter
 
     def share(self, *memories: mmap.mmap) -> None:
         """Map the memory of the slots, by output."""
@@ -128,27 +114,27 @@ class CropDecoding:
             SharedSlots(memory, filling) for memory, filling in zip(memories, self._fillings, strict=True)
         ]
 
-    def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> Done:
-        """Fill the task's slots. `skipped`: frames at which processes ended."""
-        self._task, self._done = task, Done(task.number)
-        targets = task.targets if task.job == self._job else self._begin(task)
-        targets = tuple(target for target in targets if not self._is_skipped(target, task.pixels, skipped))
-        self._upcoming.extend(target.frame for target in targets)
-        for target in targets:
-            alive(target.frame)  # opening a video may hang, too
+    def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> tuple[Problems, Meter]:
+        """Fill the slots. Return those not filled, and the time. `skipped`: frames at which processes ended."""
+        self._task, self._problems, self._meter = task, {}, Meter()
+        numbers = list(task.requests) if task.job == self._job else self._begin(task)
+        numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
+        self._upcoming.extend(numbers)
+        for number in numbers:
+            alive(number)  # opening a video may hang, too
             began = time.perf_counter()
             frame = next(self._frames)  # takes one number from `_upcoming`
-            self._done.decoding += time.perf_counter() - began
-            for request in target.requests:
+            self._meter.add(decode=time.perf_counter() - began)
+            for request in task.requests.get(number, ()):
                 self._fill(request, frame)
-            self._done.frames += frame.image is not None
+            self._meter.frames += frame.image is not None
             if task.n_kept:
                 self._kept[frame.index] = frame
             if len(self._kept) > task.n_kept:
                 del self._kept[next(iter(self._kept))]
-        return self._done
+        return self._problems, self._meter
 
-    def _begin(self, task: Task) -> tuple[FrameTarget, ...]:
+    def _begin(self, task: Task) -> list[int]:
         """Open the pixels of the task's job. Return all frames to decode for the task."""
         if task.first:
             alive(-1)
@@ -156,17 +142,18 @@ class CropDecoding:
         self._job, self._kept = task.job, {}
         self._upcoming.clear()
         self._frames = task.pixels.decode(iter(self._upcoming.popleft, None), alive)
-        return task.before + task.targets
+        return [*task.before, *task.requests]
 
-    def _is_skipped(self, target: FrameTarget, pixels: Pixels, skipped: Mapping[int, Failed]) -> bool:
+    def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
         """Return whether a frame is given up, and record the problem of its rows."""
-        frame = min((f for f in skipped if f == target.frame or (pixels.in_order and f < target.frame)), default=None)
+        pixels = task.pixels
+        frame = min((f for f in skipped if f == number or (pixels.in_order and f < number)), default=None)
         if frame is None:
             return False
         ended = f"{TRIALS} processes that decoded it ended, the last one {skipped[frame].message}"
-        kind = KINDS[skipped[frame].reason] if frame == target.frame else AFTER
-        for request in target.requests:
-            self._done.problems[request.output, request.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
+        kind = KINDS[skipped[frame].reason] if frame == number else AFTER
+        for request in task.requests.get(number, ()):
+            self._problems[request.output, request.slot] = (kind, f"{pixels.name}, frame {frame}: {ended}")
         return True
 
     def _fill(self, request: CropRequest, frame: Frame) -> None:
@@ -174,7 +161,7 @@ class CropDecoding:
         size, stream, *_ = self._fillings[request.output]
         output_slot = request.output, request.slot
         if frame.image is None:
-            self._done.problems[output_slot] = (frame.kind, str(frame.problem))
+            self._problems[output_slot] = (frame.kind, str(frame.problem))
             return
         began, crops = time.perf_counter(), list[Image]()
         if stream is not None and stream.reads.crops > 1:
@@ -182,19 +169,18 @@ class CropDecoding:
             if previous is None or previous.image is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
                 message = f"frame {frame.index} is not compared with {request.previous}: {why}"
-                self._done.problems[output_slot] = ("previous_undecodable", message)
+                self._problems[output_slot] = ("previous_undecodable", message)
                 return
             crops.append(self._task.pixels.crop(previous, request.cut, size, is_own=False))
         crops.append(self._task.pixels.crop(frame, request.cut, size, is_own=True))
         slots, sizes = self._memories[request.output].slots, self._memories[request.output].sizes
         if stream is None:
             slots[request.slot] = crops[0].reshape(-1)
-            self._done.cropping += time.perf_counter() - began
+            self._meter.add(crop=time.perf_counter() - began)
             return
         cropped = time.perf_counter()
         row = row_of(stream, crops, labels_in(request.labels or {}, request.cut), f"frame {frame.index}")
         data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
         slots[request.slot, : len(data)] = data
         sizes[request.slot] = 0 if row is None else len(data)
-        self._done.cropping += cropped - began
-        self._done.pairing += time.perf_counter() - cropped
+        self._meter.add(crop=cropped - began, pair=time.perf_counter() - cropped)

@@ -14,8 +14,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.features.engine import tasks
-from pipeline.features.engine.outputs import Output
-from pipeline.features.engine.run import Run
+from pipeline.features.engine.run import Output, Run
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 
