@@ -38,12 +38,16 @@ class Cleaning:
     max_frames: int = 500  # a longer sequence is split into equal parts
 
     def __post_init__(self) -> None:
-        filters = 0 <= self.end_at <= self.start_above and self.median > 0 and self.median % 2 == 1
-        if not (filters and 1 <= self.min_frames <= self.max_frames / 2 and 0 < self.face_only <= 1):
-            raise ConfigError(
-                f"{self}: expected 0 <= end_at <= start_above, an odd median, min_frames from 1 to half of max_frames, "
-                "and 0 < face_only <= 1"
-            )
+        of_parts, of_filter = f"end_at {self.end_at}, start_above {self.start_above}", f"median {self.median}"
+        lengths, share = f"min_frames {self.min_frames}, max_frames {self.max_frames}", f"face_only {self.face_only}"
+        for holds, values, expected in (
+            (0 <= self.end_at <= self.start_above, of_parts, "0 <= end_at <= start_above"),
+            (self.median > 0 and self.median % 2 == 1, of_filter, "an odd number above 0"),
+            (1 <= self.min_frames <= self.max_frames / 2, lengths, "min_frames from 1 to half of max_frames"),
+            (0 < self.face_only <= 1, share, "more than 0, at most 1"),
+        ):
+            if not holds:
+                raise ConfigError(f"{values}: expected {expected}")
 
 
 class Cleaned(NamedTuple):

@@ -93,18 +93,18 @@ def load_feature_table(
         room = int(SHARE_OF_FREE * free_memory(place) / (sharing if place.type == "cpu" else 1))
         because = f" ({', '.join(tight)})" if tight else ""
         if room >= needed:
-            where = f"held in {_name(place)}: {_gb(needed)}{because}"
+            where = f"held in {_name(place)}: {_size(needed)}{because}"
             empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
             table = FeatureTable(empty, rows)
             table.fill(mixture, where, report)
             return table, where
-        tight.append(f"{_name(place)} has {_gb(room)} for them")
+        tight.append(f"{_name(place)} has {_size(room)} for them")
     if hold == "auto":
-        where = f"{NOT_IN_MEMORY}: they need {_gb(needed)} ({', '.join(tight)})"
+        where = f"{NOT_IN_MEMORY}: they need {_size(needed)} ({', '.join(tight)})"
         report(TableProgress(where))
         return None, where
     raise ConfigError(
-        f"hold = {hold}: the features of this run need {_gb(needed)} ({rows.total:,} rows of {size} {dtype}), "
+        f"hold = {hold}: the features of this run need {_size(needed)} ({rows.total:,} rows of {size} {dtype}), "
         f"{tight[0]} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
     )
 
@@ -154,5 +154,8 @@ def _name(place: torch.device) -> str:
     return "RAM" if place.type == "cpu" else str(place)
 
 
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.3g} GB"
+def _size(n_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.3g} {unit}"
+    return f"{n_bytes} bytes"

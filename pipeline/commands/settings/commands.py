@@ -23,13 +23,14 @@ from pipeline.errors import ConfigError, expected
 from pipeline.files.raw.stand_in import is_stand_in
 
 
-def effective(file: Path) -> SettingsFile:
+def effective(file: Path, detector: str | None = None) -> SettingsFile:
     """luigi.cfg, wholly checked as by `sections.load`, with what `--set` sets over it; without ./luigi.cfg, that alone.
+    `detector`: the one that a command names.
 
     Raises ConfigError as `sections.load`, also where another file is not there.
     """
     if file.exists() or file != Path("luigi.cfg"):
-        return sections.load(file).source
+        return sections.load(file, detector=detector).source
     source = layered(SettingsFile(file, {}), declared().formerly)
     sections.check_sections(source)
     for name, spec in TYPES.items():
@@ -39,7 +40,7 @@ def effective(file: Path) -> SettingsFile:
     detect = sections.dataclass_of(source.section("detect"), DetectSettings)
     sections.streams_of(source, features)
     sections.readers_of(source)
-    sections.detector_named(source, detect)
+    sections.detector_named(source, detect, detector)
     sections.devices_of(source, "features", features)
     sections.devices_of(source, "detect", detect)
     return source
@@ -95,7 +96,7 @@ def complete(args: argparse.Namespace) -> None:
     if not (absent or args.settings or args.reads):
         return
     file = getattr(args, "config", None) or settings_file()
-    args.source = effective(file)
+    args.source = effective(file, getattr(args, "detector", None))
     for name in absent:
         setattr(args, name, value(args.source, options[name]))
     for named, sibling in (("device", "devices"), ("devices", "device")):  # each stands for both

@@ -119,13 +119,14 @@ def declared() -> Declared:
     return sections
 
 
-def load(file: Path, do: str | None = None) -> Settings:
+def load(file: Path, do: str | None = None, detector: str | None = None) -> Settings:
     """Read and check all of luigi.cfg but the sections that packages above declare, and Luigi's own.
 
     Over it comes what `--set` sets.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
-    what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
+    what is missing, and settings that contradict each other. `do`: what to do where there is no such file; `detector`:
+    which one a command names, whose section may have options, too.
     """
     source = layered(read(file) if do is None else read(file, do), declared().formerly)
     check_sections(source)
@@ -134,10 +135,9 @@ def load(file: Path, do: str | None = None) -> Settings:
         values["detect"] = replace(values["detect"], detector=DEMO)
     _check_datasets(source, values["data"].datasets)
     stream, crops, also = streams_of(source, values["features"])
-    detector = detector_named(source, values["detect"])
-    s = Settings(
-        source=source, **values, stream=stream, crops=crops, also=also, readers=readers_of(source), detector=detector
-    )
+    of_settings = detector_named(source, values["detect"], detector)
+    readers = readers_of(source)
+    s = Settings(source=source, **values, stream=stream, crops=crops, also=also, readers=readers, detector=of_settings)
     _check_folders(s.paths, source)
     _check_devices(s)
     return s
@@ -297,14 +297,17 @@ def detector_of(source: SettingsFile, name: str, options: Section | None = None,
     return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
 
 
-def detector_named(source: SettingsFile, settings: DetectSettings) -> Detector | None:
-    """[detect] detector, with the options of the section that has its name. Raises ConfigError."""
+def detector_named(source: SettingsFile, settings: DetectSettings, named: str | None = None) -> Detector | None:
+    """[detect] detector, with the options of the section that has its name. Raises ConfigError.
+
+    `named`: by a command, which reads that section, too.
+    """
     where = source.section("detect").where
     for name in settings.datasets:
         if unknown := datasets.unknown(name):
             raise ConfigError(f"{where('datasets')}: {unknown}")
     for name in detect.names():
-        if name in source.sections and name != settings.detector:
+        if name in source.sections and name not in (settings.detector, named):
             which = settings.detector or "none"
             do = f"set it to {name} (--set detect.detector={name}), or remove this"
             raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}: {do}")

@@ -268,6 +268,7 @@ class Odd(Detector):
         (["--set", "fast=false"], "failed in load: ValueError: no such mode"),
         ([], "failed in the function that load returned: ZeroDivisionError"),
         (["--set", "least=2"], r": expected a list of 3 People.*found a NoneType in it"),
+        (["--set", "odd.least=2"], r": expected a list of 3 People.*found a NoneType in it"),
         (["--set", "least=3"], r": expected .* People.*found a tuple in it"),
         (["--set", "least=4"], r": expected .* boxes \(P, 4\).*found boxes list of 1"),
         (["--set", "least=5"], r": expected .* all finite.*found keypoints that are not finite"),
