@@ -12,7 +12,7 @@ from vibe_model.metrics import METRICS, Metric
 def jerk_error(pred: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
     """Mean distance of third differences over time: (N, J, 3) m -> (N - 3,) mm per frame^3."""
     distances = 1000 * np.linalg.norm(np.diff(pred - target, n=3, axis=0), axis=-1)  # (N - 3, J)
-    return distances.mean(axis=-1)
+    return np.asarray(distances.mean(axis=-1))
 
 
 JERK_ERROR = Metric(title="jerk error", unit="mm per frame³", lower_is_better=True, of=jerk_error, span=4)

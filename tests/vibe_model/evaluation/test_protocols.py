@@ -1,5 +1,6 @@
 """A package's protocol of 24 joints against SMPL's equations in NumPy; whole tracks; what is refused and left out."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from tests.vibe_model.evaluation.test_genders import stand_in
 from vibe_model import HMMR
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
+from vibe_model.evaluation.contract import protocol_problems
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.metrics import METRICS
@@ -213,3 +215,54 @@ def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monke
 def test_a_protocol_that_contradicts_itself_is_refused(changes, reason):
     with pytest.raises(ConfigError, match=reason):
         replace(protocols.DEFAULT, **changes)
+
+
+def test_every_protocol_keeps_the_contract(site):
+    install_page(site, "protocol")
+    assert protocols.names() == ("default", "published", "hmmr", "smpl24")
+    assert [protocol_problems(protocols.find(name)) for name in protocols.names()] == [[], [], [], []]
+
+
+def distance(pred, target):
+    return 1000 * np.linalg.norm(pred - target, axis=-1).mean(-1)
+
+
+def spoiling(pred, target):
+    pred -= target
+    return 1000 * np.linalg.norm(pred, axis=-1).mean(-1)
+
+
+CALLS = itertools.count()
+
+
+@pytest.mark.parametrize(
+    ("problem", "changes"),
+    [
+        ("expected 12 numbers, found an array of (12, 14)", {"of": lambda a, b: np.linalg.norm(a - b, axis=-1)}),
+        ("KeyError", {"of": lambda a, b: {}["b"]}),
+        ("infinite", {"of": lambda a, b: distance(a, b) + np.inf}),
+        ("writes into the arrays", {"of": spoiling}),
+        ("other numbers when it is called again", {"of": lambda a, b: distance(a, b) + next(CALLS)}),
+        ("before and after it", {"of": lambda a, b: distance(a, b) - distance(a, b).mean()}),
+        ("expected 0 for a perfect prediction", {"of": lambda a, b: distance(a, b) + 1}),
+        ("expected 95 for a perfect prediction", {"of": lambda a, b: distance(a, b), "lower_is_better": False}),
+        ("is 0 for a wrong prediction", {"of": lambda a, b: 0 * distance(a, b)}),
+        ("lower_is_better = True", {"of": lambda a, b: -distance(a, b)}),
+        ("a shift of the whole body", {"reads": "placed joints"}),
+        ("no number for any", {"of": lambda a, b: distance(a, b) * np.nan}),
+        ("ours of that name is MPJPE in mm", {"unit": "cm"}),
+        ("rows: expected (12,) bool", {"rows": lambda labels: labels.kp_2d[..., 2] > 0}),
+        ("rows: writes into the labels", {"rows": lambda labels: np.equal(labels.valid, 1, out=labels.has_3d)}),
+        ("rows_2d: returns other rows", {"rows_2d": lambda labels: labels.valid ^ bool(next(CALLS) % 2)}),
+        ("name: 'baseline'", {"name": "baseline"}),
+        ("metric frames: has another meaning", {"metrics": {"frames": METRICS["mpjpe"]}}),
+        ("metrics: expected at least one", {"metrics": {}}),
+    ],
+)  # fmt: skip
+def test_the_contract_names_what_is_wrong(problem, changes):
+    of_metric = {key: value for key, value in changes.items() if key in ("of", "unit", "reads", "lower_is_better")}
+    metrics = {"mpjpe": replace(METRICS["mpjpe"], **{"of": distance, **of_metric})}
+    rest = {key: value for key, value in changes.items() if key not in of_metric}
+    found = protocol_problems(replace(protocols.DEFAULT, **{"name": "mine", "metrics": metrics, **rest}))
+    assert any(problem in text for text in found), found
+    assert protocol_problems(replace(protocols.DEFAULT, name="mine", metrics={"mpjpe": METRICS["mpjpe"]})) == []
