@@ -20,7 +20,13 @@ from pipeline.synthetic.scene import Shot, film, stage
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12
 FPS: Final = 25.0
-HEADER: Final = ["frame", "person", *(f"{joint}_{part}" for joint in JOINTS["coco"] for part in ("x", "y", "score"))]
+FEET: Final = {"lheel": "OP LHeel", "ltoes": "OP LBigToe", "rheel": "OP RHeel", "rtoes": "OP RBigToe"}
+ON_FLOOR_M: Final = 0.08  # above the ground: joints are within the foot
+HEADER: Final = [
+    *("frame", "person"),
+    *(f"{joint}_{part}" for joint in JOINTS["coco"] for part in ("x", "y", "score")),
+    *FEET,
+]
 
 
 def main(folder: Path) -> None:
@@ -50,7 +56,9 @@ def record(shot: Shot, file: Path) -> None:
             for person, (actor, seen) in enumerate(zip(take.actors, filmed.visible, strict=True)):
                 joints = np.column_stack([actor.kp_2d[frame], np.where(seen, 0.9, 0.1)])
                 coco = convert(joints, source="spin49", target="coco")
-                table.writerow([frame, person, *coco.ravel().round(3).tolist()])
+                feet = actor.spin49[frame, [JOINTS["spin49"].index(name) for name in FEET.values()], 1]
+                contacts = (feet < ON_FLOOR_M).astype(int).tolist()
+                table.writerow([frame, person, *coco.ravel().round(3).tolist(), *contacts])
 
 
 if __name__ == "__main__":

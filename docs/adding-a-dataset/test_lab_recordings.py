@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab_recordings import LabRecordings
+from lab_recordings import CONTACT, LabRecordings
 from lab_recordings_example import RECORDINGS, main
 
 from pipeline.datasets import contract
+from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
 
-HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score\n"
+HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,26 @@ def test_it_keeps_what_every_reader_promises(raw: Path, split: str) -> None:
 
 
 def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
-    (alone / "train/alone.csv").write_text(HEADER + "3,0,10,20,0.9,110,40,1.5\n")
+    (alone / "train/alone.csv").write_text(HEADER + "3,0,10,20,0.9,110,40,1.5,1,0,0,1\n")
     (track,) = LabRecordings().tracks(alone, "train")
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0].tolist(), strict=True))
     assert joints["lwrist"] == pytest.approx([10, 20, 0.9])
     assert joints["nose"] == pytest.approx([110, 40, 1])
     assert joints["rwrist"] == [0, 0, 0]
     assert track.frame_index.tolist() == [3]
+    assert track.extra["foot_contact"].tolist() == [[1, 0, 0, 1]]
     np.testing.assert_allclose(track.bbox, [[60, 30, 120, 120]])  # 100 wide, times 1.2
+
+
+def test_feet_that_were_felt_on_the_floor_are_exchanged_in_a_mirrored_picture() -> None:
+    assert CONTACT.mirrored(np.array([[1, 0, 0, 1]], np.uint8), "lab_recordings/train").tolist() == [[0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("contacts", ["1,0,0,2", "1,0,0,0.5", "1,0,0,nan"])
+def test_contacts_that_are_none_reject_their_recording(alone: Path, contacts: str) -> None:
+    (alone / "train/alone.csv").write_text(f"{HEADER}3,0,10,20,0.9,110,40,1.5,{contacts}\n")
+    with pytest.raises(RawDataError, match="contacts"):
+        list(LabRecordings().tracks(alone, "train"))
 
 
 def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(raw: Path) -> None:
