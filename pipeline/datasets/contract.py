@@ -169,7 +169,7 @@ def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
 
 def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
     """What is wrong with a track's extra columns beyond what reading refuses: types, and mirrors that are none."""
-    for column in declared:
+    for column in (column for column in declared if column.name in track.extra):
         values, about = track.extra[column.name], f"{track.name}: {column.name}"
         flags = column.dtype == "uint8" and values.dtype == np.bool_
         if not flags and values.dtype != column.dtype:
@@ -368,7 +368,9 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
             first is not None and not np.array_equal(first, second, equal_nan=True)
         ):
             yield name
-    yield from (name for name, of in track.extra.items() if not np.array_equal(of, again.extra.get(name, np.nan)))
+    for name in {**track.extra, **again.extra}:
+        if not np.array_equal(*(read.extra.get(name, np.nan) for read in (track, again))):
+            yield name
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
 

@@ -141,6 +141,7 @@ def test_the_contract_names_what_is_read_otherwise_the_second_time(raw: Path) ->
 
 def test_a_sound_reader_has_no_problem(raw: Path) -> None:
     assert contract.reader_problems(Steps(), raw, "train") == []
+    assert contract.reader_problems(variant(optional_extra=("up",), **spoilt(up=None)), raw, "train") == []
 
 
 def converted(reader: Dataset, raw: Path, root: Path) -> str:
