@@ -369,7 +369,7 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
         ):
             yield name
     for name in {**track.extra, **again.extra}:
-        if not np.array_equal(*(read.extra.get(name, np.nan) for read in (track, again))):
+        if not np.array_equal(track.extra.get(name, np.nan), again.extra.get(name, np.nan)):
             yield name
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"
