@@ -368,6 +368,6 @@ class Histories(RuleBasedStateMachine):
 
 @pytest.mark.filterwarnings("ignore:.*no windows of")
 def test_any_history_of_a_cache_leaves_what_a_model_expects() -> None:
-    quick = {"max_examples": 12, "stateful_step_count": 12, "phases": [hypothesis.Phase.generate]}
+    quick = {"max_examples": 8, "stateful_step_count": 12, "phases": [hypothesis.Phase.generate]}
     chosen: dict[str, Any] = {"stateful_step_count": 60} if SOAK else quick
     run_state_machine_as_test(Histories, settings=hypothesis.settings(**chosen))

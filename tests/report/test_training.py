@@ -25,6 +25,7 @@ from report.page import write_page
 from report.provenance import provenance_section
 from report.results import as_csv, results_section, tables_of
 from report.runs import TrainingRun, read_events, read_run
+from tests.report.conftest import person, write_split
 from tests.report.runs_by_hand import ITERATIONS, SPLIT, log, make_run, metrics
 from vibe_model import models
 
@@ -235,9 +236,10 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(
 
 
 def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(
-    root: Path, make: Callable[..., Path], tmp_path: Path
+    make: Callable[..., Path], tmp_path: Path
 ) -> None:
-    out, folder = tmp_path / "page.html", make()
+    root, out, folder = tmp_path / "cache", tmp_path / "page.html", make()
+    write_split(root, "penn_action/train", {"a/0": person(8)})
     code = (
         "import sys; from pathlib import Path; from report.assembly import ReportContent, write_report\n"
         f"runs = Path({str(folder)!r})\n"

@@ -31,19 +31,6 @@ def test_the_tasks_page_shows_data_training_and_results(made) -> None:
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html
 
 
-@pytest.mark.slow
-def test_the_page_is_written_again_when_what_it_shows_has_changed(project, build) -> None:
-    sequences = run_of(project) / "sequences.json"
-    content = json.loads(sequences.read_text())
-    content["sequences"][0]["pa_mpjpe"] = 777.25
-    sequences.write_text(json.dumps(content))
-    assert build(project, "Report").done == ["report page"]
-    assert "777.2" in page(project).read_text()
-    page(project).write_text("<html>of another program</html>")
-    assert build(project, "Report").done == ["report page"]
-    assert recorded(page(project)) != ""
-
-
 def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_command, tmp_path) -> None:
     before = project.files()
     out = tmp_path / "mine.html"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import cache
 from cache import CacheError, MissingSplit, StreamShards, StreamWriter
 
 SPLIT = "toy/train"
@@ -98,35 +97,6 @@ def test_staging_checks_what_writing_checks(root: Path, toy: Any) -> None:
 # ------------------------------------------------------------------------------------- killed workers, late workers
 
 
-@pytest.mark.parametrize("plan", ["weights", "others"])
-def test_a_shard_that_was_staged_before_a_kill_is_taken_up_by_the_next_writer_with_its_plan(
-    root: Path, toy: Any, plan: str
-) -> None:
-    workers = shards_of(root, plan=plan)
-    with writer_of(root):
-        workers.stage(*toy.given(workers, 1))
-        workers.stage(*toy.given(workers, 3))
-        # And here the writer is killed, with its workers.
-    assert cache.gc(root).removed == []
-    assert cache.verify(root).ok
-    with writer_of(root) as writer:
-        assert writer.pending == ([0, 2, 4] if plan == "weights" else [0, 1, 2, 3, 4])
-        for shard in writer.pending:
-            writer.write(*toy.given(writer, shard))
-        writer.commit({})
-    assert writing(root) == []
-    other = root.with_name("other")
-    toy.write(other, toy.videos())
-    toy.write_stream(other)
-    assert shard_files(root) == shard_files(other)
-    assert cache.verify(root).ok
-
-
-def shard_files(root: Path) -> dict[str, bytes]:
-    home = root / SPLIT / "features"
-    return {path.relative_to(home).as_posix(): path.read_bytes() for path in home.rglob("c/*") if path.is_file()}
-
-
 @pytest.mark.parametrize("stream", FORMS)
 def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root: Path, toy: Any, stream: str) -> None:
     with writer_of(root, stream) as writer:
@@ -148,20 +118,3 @@ def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root: 
         assert np.flatnonzero(mask).tolist() == rows[rows != 6].tolist()
     assert not shards_of(root, stream, plan="others").kept(shard, keys)[0].any()
     assert not shards_of(root, stream, plan="weights").kept(2, keys)[0].any()
-
-
-def test_gc_removes_it_when_there_is_no_writer_and_leaves_it_otherwise(root: Path, toy: Any) -> None:
-    with writer_of(root) as writer:
-        staged = writer.stage(*toy.given(writer, 1))
-        done = cache.gc(root)
-        assert done.removed == []
-        assert "writing" in done.skipped[0]
-        writer.accept(staged)
-    late = shards_of(root)
-    kept = late.stage(*toy.given(late, 2))
-    assert cache.gc(root, dry_run=True).removed == sorted(kept.keys.values())
-    assert sorted(cache.gc(root).removed) == sorted(kept.keys.values())
-    with writer_of(root) as writer:
-        assert writer.pending == [0, 2, 3, 4]  # the accepted one is kept for the next run
-    cache.gc(root, unfinished=True)
-    assert not (root / SPLIT / "features/resnet50").exists()

@@ -136,42 +136,6 @@ def test_a_second_signal_ends_the_command_at_once(penn: Any, start: Start) -> No
     assert (ended.returncode, ended.stderr.strip()) == (143, "terminated again: ended at once")
 
 
-COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "extract": ((*PENN, "--kind", "crops", "--cache", "{root}"), "computed rows are kept"),
-    "verify": (("--cache", "{root}"), HALF),
-    "export": ((*PENN, "--cache", "{root}", "--format", "vibe", "--out", "{new}/db.pt"), HALF),
-    "show": ((*PENN, "--cache", "{root}", "--out", "{new}/page.html"), HALF),
-    "synthesize": (("--out", "{new}/data", "--size", "tiny", "--workers", "1"), HALF),
-}
-
-
-def files(folder: Path) -> list[str]:
-    return [f"/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*") if file.is_file()]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_an_interrupted_command_leaves_nothing_half_done_and_succeeds_the_second_time(
-    command: str, penn: Any, into: Any, tmp_path: Path, start: Start, run: Any
-) -> None:
-    options, kept = COMMANDS[command]
-    penn.converted("fast")
-    root, new = penn.root, tmp_path / "new"
-    new.mkdir()
-    words = (command, *(word.format(root=root, new=new) for word in options))
-    before = into.tree(root)
-    ended = start(*words, step=2, signals={signal.SIGINT: "here"})
-    assert ended.returncode == 130, ended.stderr
-    check_message(ended, f"interrupted: {kept}", *words)
-    assert [name for name in files(new) if "/." not in name and "/data/body/" not in name] == []  # the body is complete
-    assert {name: into.tree(root)[name] for name in before} == before
-    assert run(*words) == 0
-    assert cache.verify(root).ok
-    done = files(new)
-    assert all(Path(word).exists() for word in words if word.startswith(str(new)))
-    assert [name for name in done if "/." in name and not name.endswith(".lock")] == []
-
-
 def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: Any) -> None:
     penn.converted()
     script = f"{sys.executable} -m pipeline verify --cache {penn.root} | true; echo ${{PIPESTATUS[0]}}"

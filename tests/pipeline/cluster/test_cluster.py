@@ -82,6 +82,23 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
     assert found["alone"][0] == 8
 
 
+# ------------------------------------------------------------------------------------------ what workers must have
+
+
+def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.metadata, "version", lambda name: "1.26.0")
+    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected vibe-pipeline 1.26.0, as here, found"):
+        list(cluster.map_on_workers(two.address, str, ITEMS))
+
+
+def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
+    two: Cluster, jobs: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw: not found"):
+        list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
+    assert jobs.logged(tmp_path) == []
+
+
 # ------------------------------------------------------------------------------------------------------ conversion
 
 
@@ -158,39 +175,6 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
         again = extract(plan_extraction(root, PENN, specs[0]), resources, **options)
         assert (again.computed, again.carried) == (3, 5)
     assert into.tree(shared) == into.tree(alone)
-
-
-def test_results_come_as_they_are_completed_and_a_task_that_raises_is_tried_once_more(
-    two: Cluster, jobs: ModuleType, tmp_path: Path
-) -> None:
-    with cluster.connected(two.address) as workers:
-        results = list(workers.as_completed(jobs.Doubled(tmp_path, seconds=0.02), range(12)))
-        assert sorted(results) == [2 * item for item in range(12)]
-        assert {process for process, _ in jobs.logged(tmp_path)} == {one.pid for one in two.workers.values()}
-        with pytest.raises(LookupError, match="item 14"):
-            list(workers.as_completed(jobs.Doubled(tmp_path, spoiled=14), range(12, 24)))
-        assert [line for _, line in jobs.logged(tmp_path)].count("14") == 2
-        results = workers.as_completed(jobs.Doubled(tmp_path, seconds=0.3), range(24, 36))
-        next(results)
-        results.close()  # those that are not taken end on the workers
-        assert_nothing_begins(jobs, tmp_path, before=36)
-
-
-# ------------------------------------------------------------------------------------------ what workers must have
-
-
-def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.metadata, "version", lambda name: "1.26.0")
-    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*expected vibe-pipeline 1.26.0, as here, found"):
-        list(cluster.map_on_workers(two.address, str, ITEMS))
-
-
-def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
-    two: Cluster, jobs: ModuleType, tmp_path: Path
-) -> None:
-    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw: not found"):
-        list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
-    assert jobs.logged(tmp_path) == []
 
 
 # ----------------------------------------------------------------------------------------- whether there is a cluster

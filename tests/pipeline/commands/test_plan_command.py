@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
@@ -20,7 +18,6 @@ from pipeline.commands.maintenance.overview import plan_split
 from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
 from pipeline.exchange.show.tracks import rejected
-from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes
@@ -216,9 +213,6 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
     assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
 
 
-LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=3), min_size=1, max_size=5)
-
-
 def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), split: str = "toy/train") -> None:
     """Commit videos with tracks of these lengths, in shards of 8 rows."""
     with cache.SplitWriter(
@@ -239,31 +233,6 @@ def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), 
             ]
             writer.append(cache.VideoEntry(name=name, account=VideoAccount(name).as_dict()), tracks)
         writer.commit({"accounting": Accounting().totals(), "stand_in": True})
-
-
-@pytest.mark.slow
-@settings(max_examples=30, deadline=None)
-@given(first=LENGTHS, second=LENGTHS, data=st.data())
-def test_the_missing_rows_of_a_stream_are_those_that_its_writer_finds(
-    first: list[list[int]], second: list[list[int]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    root = tmp_path_factory.mktemp("lacks")
-    write(root, {f"a{i}": lengths for i, lengths in enumerate(first)})
-    with cache.StreamWriter(root, "toy/train", "s", dim=1, plan="p") as writer:
-        for shard in data.draw(st.sets(st.sampled_from(writer.pending)) if writer.pending else st.just(set())):
-            n = len(writer.rows(shard))
-            writer.write(shard, np.ones((n, 1), np.float32), np.ones(n), np.zeros((n, 2), np.uint64))
-        writer.commit({})
-    dropped = data.draw(st.sets(st.integers(0, len(first) - 1)))
-    write(root, {f"b{i}": lengths for i, lengths in enumerate(second)}, drop=tuple(f"a{i}" for i in dropped))
-    split = cache.open(root)["toy/train"]
-    found = missing_rows(split, "s")
-    committed = {int(shard) for shard in split.stream_manifest("s")["shards"]["s"]}
-    with cache.StreamWriter(root, "toy/train", "s", dim=1, plan="p") as writer:
-        assert found.shards == tuple(writer.pending)
-        assert found.rows == sum(int(writer.live(shard).sum()) for shard in writer.pending)
-        assert found.replaced == sum(int((~writer.live(shard)).sum()) for shard in committed)
-        assert missing_rows(split, None).rows == split.manifest["rows"]
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"])

@@ -253,7 +253,7 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
     assert ways["tiny"] == ({"OpenCV": 18, "PyAV": 18} if find_spec("av") else {"OpenCV": 36})
 
 
-@pytest.mark.parametrize("layout", [1, 2, 3])
+@pytest.mark.parametrize("layout", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3))])
 def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(
     tmp_path: Path, layout: int
 ) -> None:

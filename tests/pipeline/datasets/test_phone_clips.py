@@ -6,8 +6,6 @@ The clips are demo people, so that the demo detector sees them: turned by metada
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 import struct
 from fractions import Fraction
@@ -17,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.accounting import Accounting
@@ -42,7 +39,6 @@ class Clip(NamedTuple):
 
 
 PORTRAIT = Clip("2024/IMG_0001.MOV", "hevc", 30, turned=True, uneven=True)
-CLIPS = [PORTRAIT, Clip("2024/VID_2.mp4", "h264", 60), Clip("old/clip.WebM", "libvpx-vp9", 25, uneven=True)]
 
 
 class Scene(NamedTuple):
@@ -136,43 +132,3 @@ def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
     assert len(list(datasets.get("videos").tracks(tmp_path, "train", report=report))) == 1
     (account,) = report
     assert [note for note in account.notes if "rate" in note] == []
-
-
-def lines() -> list[str]:
-    """The commands under "Your clips, from the first line to features"."""
-    section = PAGE.read_text().partition("### Your clips")[2].partition("\n#")[0]
-    return re.findall(r"^    \.venv/bin/python -m pipeline (.*)$", section, re.MULTILINE)
-
-
-@pytest.mark.slow
-def test_the_documented_lines_make_tracks_with_features_of_a_folder_of_phone_clips(
-    tmp_path: Path, scene: Scene
-) -> None:
-    raw, root = tmp_path / "videos", tmp_path / "cache"
-    for clip in CLIPS:
-        write(raw, clip, scene)
-    shutil.copy(scene.marker, raw / MARKER)
-    ran = []
-    for line in lines():
-        for shown, ours in {
-            "/data/videos": str(raw),
-            "data/cache": str(root),
-            "videos.html": str(tmp_path / "videos.html"),
-            " --weights pretrained": "",  # neither network's weights can be distributed: demo data have stand-ins
-            "spin:model_checkpoint.pt": "untrained:0",
-        }.items():
-            line = line.replace(shown, ours)
-        assert main(shlex.split(line)) == 0, line
-        ran.append(line.split()[0])
-    assert ran == ["detect", "convert", "extract", "show"]
-    split = cache.open(str(root))["videos/train"]
-    assert sorted(track.video for track in split.tracks) == sorted(clip.name for clip in CLIPS)
-    fps = {track.video: round(track.fps) for track in split.tracks}
-    assert fps["2024/VID_2.mp4"] == 60
-    windows = split.windows(seqlen=16, stride=16, stream="resnet50")
-    assert len(windows) == 3 * N // 16
-    batch = split.read(windows, stream="resnet50")
-    assert batch["features"].shape == (len(windows), 16, 2048)
-    assert np.isfinite(batch["features"]).all()
-    for track in datasets.get("videos").tracks(raw, "train"):
-        assert_where_the_people_are(track, scene)

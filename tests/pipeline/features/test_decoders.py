@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -217,3 +219,47 @@ def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
 
 
 # ----------------------------------------------------------------------------------------------------- what is left
+
+
+ALONE = """
+import sys
+from pathlib import Path
+import made_up
+from pipeline.features.engine.outputs import Output
+from pipeline.features.engine.run import Run
+from pipeline.features.pixel_sources import Frames
+from pipeline.features.spec import Resources
+
+def main(folder, n_rows, deed):
+    split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
+    shards = made_up.Shards(split, made_up.Colour())
+    source = made_up.Source(folder, deeds=((40, deed),))
+    output = Output(split, made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
+    run = Run(split, [output], pixels_of=lambda video: Frames(source, "", str(video), ""),
+              resources=Resources(batch_size=16, workers=2), progress=lambda rows, meter: None)
+    rows = 0
+    for _, n in run.results():
+        rows += n
+        print(rows, flush=True)
+    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print(peak.split()[1])
+
+main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+"""
+
+
+def alone(made_up: ModuleType, folder: Path, n_rows: int, deed: str = "nothing") -> subprocess.Popen[str]:
+    """An extraction in a process of its own, which prints how many rows are done, and at last its peak memory in kB."""
+    words = [sys.executable, "-c", ALONE, str(folder), str(n_rows), deed]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp_path: Path) -> None:
+    peaks = []
+    for n_rows in (1000, 5000):
+        with alone(made_up, tmp_path, n_rows) as process:
+            *_, rows, peak = process.communicate()[0].split()
+        assert int(rows) == n_rows
+        peaks.append(int(peak))
+    assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that

@@ -295,25 +295,6 @@ def test_a_checkpoint_that_does_not_fit_is_ignored(
     assert into.tree(tmp_path / "killed") == into.tree(tmp_path / "calm")
 
 
-@pytest.mark.slow
-def test_streams_of_every_kind_extracted_together_and_killed_end_with_the_same_bytes(start: Any, into: Any) -> None:
-    calm = start("calm", workers=1, kinds="all")
-    calm.finish()
-    rng, kept = random.Random(12), 0
-    for workers in (1, 3, 2, 2):
-        running = start("killed", workers=workers, kinds="all")
-        running.until(lambda: len(running.journalled) > kept)  # noqa: B023
-        time.sleep(rng.random() / 20)
-        running.kill()
-        kept = len(running.journalled)
-    running = start("killed", kinds="all")
-    running.finish()
-    split = cache.open(running.root)[SPLIT]
-    assert split.streams == ("colour", "colour.j1", "size", "steps")
-    assert into.tree(running.root) == into.tree(calm.root)
-    assert cache.verify(running.root).ok
-
-
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_interrupted_command_reports_it_and_leaves_no_process(
     made_up: Any, converted: Path, tmp_path: Path, stopped: bool

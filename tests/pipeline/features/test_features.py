@@ -12,27 +12,19 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import loadmat, savemat
-from torchvision.models import resnet50
 
 import cache
 from pipeline import crops
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features import extract, networks
+from pipeline.features import extract
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams import resnet50 as resnet50_stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 
 PENN = "penn_action/train"
 FLOAT16 = 2**-11  # the relative error that the cache allows itself
-
-
-@pytest.fixture
-def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
-    resnet50_stream._running.cache_clear()
 
 
 def keep_a_little(penn: Any) -> None:
@@ -61,42 +53,6 @@ def means(pixels: np.ndarray) -> np.ndarray:
     """What the fake network says of crops (n, 224, 224, 3)."""
     flat = pixels.reshape(len(pixels), -1)[:, : 73 * 2048].astype(np.float32)
     return flat.reshape(len(pixels), 2048, 73).mean(axis=2)
-
-
-@pytest.mark.slow
-def test_the_real_network_gives_what_plain_torch_computes(penn: Any, into: Any, few_calibration_crops: None) -> None:
-    keep_a_little(penn)
-    penn.convert()
-    done = into.extract(penn.root, precision="exact", device="cpu", batch_size=2, weights=WeightsSpec("untrained", "3"))
-    assert (done.computed, done.carried, done.problems) == (3, 0, {})
-
-    torch.manual_seed(3)
-    plain = resnet50(weights=None).eval()
-    plain.fc = torch.nn.Identity()
-    rgb = torch.from_numpy(cropped_by_hand(penn)["0001/0"]).permute(0, 3, 1, 2).double() / 255
-    mean, std = (
-        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    )
-    with torch.inference_mode():
-        raw_features = plain.double()((rgb - mean) / std).numpy()
-
-    manifest = penn.split.stream_manifest("resnet50")
-    backbone = manifest["backbone"]
-    centre, scale = (np.array(backbone["standardisation"][key]) for key in ("mean", "std"))
-    stored = penn.rows("features/resnet50")["0001/0"].astype(np.float64)
-    expected = (raw_features - centre) / scale
-    np.testing.assert_allclose(stored, expected, rtol=2 * FLOAT16, atol=2e-3)
-    assert np.std(stored - expected) < 1e-3 * np.std(expected)
-
-    assert centre.shape == scale.shape == (2048,)
-    assert manifest["identity"] == {
-        "kind": "resnet50",
-        "version": ResNet50.version,
-        "weights": {"kind": "untrained", "argument": "3"},
-        "precision": "exact",
-    }
-    assert (manifest["stand_in"], backbone["stand_in"], len(backbone["sha256"])) == (True, True, 64)
-    assert cache.verify(penn.root).ok
 
 
 def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(

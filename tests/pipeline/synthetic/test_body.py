@@ -3,20 +3,15 @@
 import runpy
 import subprocess
 import sys
-from collections import Counter
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from pipeline.files.formats.smpl_files import GENDERS
-from pipeline.skeletons import JOINTS, mirrored
+from pipeline.skeletons import JOINTS
 from pipeline.synthetic import body
 from pipeline.synthetic.body import rest_joints, skin
 from tools import make_demo_body
@@ -24,15 +19,6 @@ from tools import make_demo_body
 BODY = body.procedural()
 MIRROR = np.array([-1.0, 1.0, 1.0])
 NUMBER = {name.removeprefix("smpl_"): k for k, name in enumerate(JOINTS["smpl54"][:24])}
-PARTNERS = mirrored("smpl54")[:24]
-
-
-@cache
-def mirror_images():
-    """Vertex i's counterpart on the other side, found by position."""
-    distance, index = cKDTree(BODY.v_template).query(BODY.v_template * MIRROR)
-    assert distance.max() < 1e-9
-    return index
 
 
 def volume(vertices, faces) -> float:
@@ -41,31 +27,8 @@ def volume(vertices, faces) -> float:
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
-def pose_of(**degrees):
-    """(1, 72): rotation vectors of the named joints."""
-    pose = np.zeros((24, 3))
-    for name, angles in degrees.items():
-        pose[NUMBER[name]] = np.deg2rad(angles)
-    return pose.reshape(1, 72)
-
-
 def posed(pose, arrays=BODY):
     return skin(arrays, np.zeros(10), pose, np.zeros((1, 3)))
-
-
-@pytest.mark.slow
-def test_the_surface_is_one_closed_body_without_handles() -> None:
-    faces = BODY.faces
-    assert (BODY.v_template.shape, faces.shape) == ((6890, 3), (13776, 3))
-    half_edges = np.concatenate([faces[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
-    count = Counter(map(tuple, half_edges.tolist()))
-    assert set(count.values()) == {1}, "no edge is run along twice in one direction"
-    assert all((b, a) in count for a, b in count), "every edge is run along once in each direction"
-    assert 6890 - len(half_edges) // 2 + 13776 == 2  # Euler: one sphere, if it is one piece
-    links = coo_array((np.ones(len(half_edges)), half_edges.T), shape=(6890, 6890))
-    assert connected_components(links, directed=False)[0] == 1
-    for gender in ("male", "female"):
-        np.testing.assert_array_equal(body.procedural(gender).faces, faces)
 
 
 @pytest.mark.parametrize(("gender", "height"), [("neutral", 1.72), ("male", 1.77), ("female", 1.67)])
@@ -76,32 +39,6 @@ def test_the_body_is_as_tall_and_as_heavy_as_people_are(gender: str, height: flo
     assert extent[0] == pytest.approx(extent[1], rel=0.06)  # the span of the arms is the height
     assert 0.045 < volume(arrays.v_template, arrays.faces) < 0.090  # m^3: 45 to 90 kg
     assert arrays.stand_in
-
-
-@pytest.mark.slow
-def test_left_and_right_mirror_each_other_in_everything() -> None:
-    other = mirror_images()
-    np.testing.assert_allclose(BODY.weights, BODY.weights[other][:, PARTNERS], atol=1e-12)
-    np.testing.assert_allclose(BODY.shapedirs, BODY.shapedirs[other] * MIRROR[:, None], atol=1e-12)
-    np.testing.assert_allclose(BODY.J_regressor, BODY.J_regressor[PARTNERS][:, other], atol=1e-9)
-    assert {frozenset(f) for f in BODY.faces.tolist()} == {frozenset(f) for f in other[BODY.faces].tolist()}
-    left = posed(pose_of(lelbow=(5, -70, 9), lshoulder=(20, 10, -50), lhip=(-40, 3, 20), head=(4, 0, 0))).verts[0]
-    right = posed(pose_of(relbow=(5, 70, -9), rshoulder=(20, -10, 50), rhip=(-40, -3, -20), head=(4, 0, 0))).verts[0]
-    np.testing.assert_allclose(left[other] * MIRROR, right, atol=1e-7)
-
-
-@pytest.mark.slow
-def test_weights_and_regressors_are_shares_and_joints_follow_one_another_as_in_people() -> None:
-    for shares in (BODY.weights, BODY.J_regressor, BODY.J_regressor_extra, BODY.J_regressor_h36m):
-        np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-12)
-        assert (shares >= 0).all()
-    assert (BODY.weights > 0).sum(axis=1).max() <= 4
-    joints = dict(zip(JOINTS["h36m"], BODY.J_regressor_h36m @ BODY.v_template, strict=True))
-    for name, partner in zip(JOINTS["h36m"], mirrored("h36m"), strict=True):
-        np.testing.assert_allclose(joints[name] * MIRROR, joints[JOINTS["h36m"][partner]], atol=1e-9)
-    assert joints["lwrist"][0] > joints["lelbow"][0] > joints["lshoulder"][0] > 0
-    heights = [joints[name][1] for name in ("headtop", "Head (H36M)", "neck", "Spine (H36M)", "hip", "lknee", "lankle")]
-    assert heights == sorted(heights, reverse=True)
 
 
 def test_the_vertices_that_others_pick_by_number_are_smplx_s_and_at_their_places() -> None:
