@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
@@ -141,3 +143,42 @@ class Registry(Generic[T]):
 
 def _package(entry: EntryPoint) -> str:
     return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
+
+
+def identity_problems(identity: Any, options: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with an identity that is to have all options, by name, and no path: for contracts."""
+    if not isinstance(identity, Mapping):
+        yield f"identity() gives {identity!r}: expected a dictionary"
+        return
+    try:
+        same = json.loads(json.dumps(identity, allow_nan=False)) == identity
+    except (TypeError, ValueError) as error:
+        yield f"identity() is not JSON: {error}"
+        return
+    if not same:
+        yield "identity() is another one when it is read from JSON: no tuples, no keys that are numbers"
+    for name, value in options.items():
+        if name not in identity and not isinstance(value, Path):
+            yield f"identity() lacks the option {name}: its numbers depend on it"
+    for text in _texts(identity):
+        if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):
+            yield f"identity() names the path {text!r}: expected the digest of what is in it"
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        yield from _texts(list(values.values()))
+    elif isinstance(values, Sequence):
+        for value in values:
+            yield from _texts(value)
+
+
+def of_another_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns in a process that shares nothing with this one: for contracts."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()

@@ -11,6 +11,7 @@ import pytest
 from onnx_pose import OnnxPose
 
 from pipeline import detect
+from pipeline.detect.contract import detector_problems
 from pipeline.detect.run import detect_clips
 from pipeline.files.formats.labels.detections import read_results
 
@@ -18,15 +19,20 @@ JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), 
 
 
 class Network:
-    """One person, found twice, and a doubtful one, whatever the picture."""
+    """One person in a bright picture, found twice, and a doubtful one, whatever the picture."""
+
+    score = 0.0
 
     def setInput(self, blob: Any) -> None:  # noqa: N802 - OpenCV's name
         assert blob.shape == (1, 3, 640, 640)
         assert blob.max() <= 1
+        self.score = float(blob.max() > 0.9)
 
     def forward(self) -> Any:
         box, joints = [250, 200, 100, 200], JOINTS.ravel()
-        return np.array([[*box, 0.875, *joints], [*box, 0.625, *joints], [500, *box[1:], 0.25, *joints]]).T[None]
+        return np.array(
+            [[*box, 0.875 * self.score, *joints], [*box, 0.625 * self.score, *joints], [500, *box[1:], 0.25, *joints]]
+        ).T[None]
 
 
 @pytest.fixture
@@ -40,13 +46,19 @@ def test_people_are_in_pixels_of_the_clip_each_once(weights: Path, tmp_path: Pat
     (tmp_path / "clips").mkdir()
     writer = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (320, 240))
     for _ in range(3):
-        writer.write(np.zeros((240, 320, 3), np.uint8))
+        writer.write(np.full((240, 320, 3), 255, np.uint8))
     writer.release()
     detector = detect.get("onnx_pose", weights=str(weights))
     report = detect_clips(tmp_path / "clips", tmp_path / "keypoints", detector)
     assert (report.frames, report.persons, report.problems) == (3, 3, {})
     found = read_results(tmp_path / "keypoints/a.avi.json")
     np.testing.assert_allclose(found.keypoints[2][0], JOINTS * [0.5, 0.5, 1], atol=0.01)
+
+
+def test_it_keeps_what_every_detector_promises(weights: Path) -> None:
+    bright = [np.full((48, 64, 3), 255, np.uint8), np.full((64, 64, 3), 255, np.uint8)]
+    detector = OnnxPose(weights=str(weights))
+    assert detector_problems(detector, bright, another_process=False) == []  # which would not have this network
 
 
 def test_nobody_is_no_error(weights: Path) -> None:

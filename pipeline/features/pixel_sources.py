@@ -58,6 +58,15 @@ class RowSource(Protocol):
         ...
 
 
+class RunSource(RowSource, Protocol):
+    """A source of columns' rows that knows which of them follow each other."""
+
+    @property
+    def runs(self) -> NDArray[np.int64]:
+        """As `Split.runs`."""
+        ...
+
+
 def column(split: RowSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """(n, ...) of a column as stored, of any rows."""
     if not len(rows):
@@ -83,7 +92,7 @@ def windows_in_run(
     return around, (around >= start[:, None]) & (around < stop[:, None])
 
 
-def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
+def label_batch(split: RunSource, rows: NDArray[np.int64], reads: Reads) -> Labels:
     """The labels of (n,) rows as a stream's computer is given them: see `LabelComputer`."""
     if reads.window == 1:
         return {name: column(split, name, rows) for name in reads.labels}

@@ -1,0 +1,232 @@
+"""What every stream promises, checked on made-up rows.  [crops, labels -> features]
+
+`stream_problems` is what a stream is tested with, ours and those of other packages (docs/adding-a-stream.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import COLUMNS
+from cache.crop_policy import Jitter
+from pipeline.features.computing import different, region_slices
+from pipeline.features.pixel_sources import label_batch
+from pipeline.features.streams.base import BYTES, Labels, Machine, Stream
+from pipeline.plug_ins import identity_problems, of_another_process
+
+N: Final = 9  # rows that are computed
+RUNS: Final = np.array([[0, 4], [4, N]])  # of which there are two of consecutive frames
+DTYPES: Final = ("float16", "float32", BYTES)
+
+Rows = list[Any]  # of each row its numbers, bytes, or None
+Compute = Callable[[Sequence[int]], Rows]
+
+
+def stream_problems(stream: Stream, labels: Labels | None = None, *, another_process: bool = True) -> list[str]:
+    """List the promises that a stream breaks. Empty: none. It is computed on the CPU.
+
+    Args:
+        labels: the columns that it reads, each (9, ...) as stored: of rows 0 to 3 of one track and 4 to 8 of another.
+            None: random ones; needed for columns that a dataset's reader brings.
+        another_process: a process of its own computes them, too, which imports the stream's module.
+    """
+    problems = list(_declared(stream))
+    if problems:
+        return problems
+    try:
+        sample = _Sample.of(stream, labels)
+        compute = _computer(stream, sample, 4)
+        rows = compute(range(N))
+        problems = list(dict.fromkeys(problem for row in rows for problem in _row_problems(stream, row)))
+        problems = problems or [*_repeated(stream, sample, compute, rows)]
+        if another_process and not problems and not _same(rows, of_another_process(_computed, stream, sample)):
+            problems.append("computes other numbers in another process")
+    except Exception as error:  # any code, which may fail in any way
+        problems.append(f"fails: {type(error).__name__}: {error}")
+    return problems
+
+
+def _declared(stream: Stream) -> Iterator[str]:
+    if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
+        yield "has no kind"
+    if not isinstance(stream.version, int) or stream.version < 1:
+        yield f"version is {stream.version!r}: expected a whole number from 1"
+    if stream.dtype not in DTYPES:
+        yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
+    elif not isinstance(stream.dim, int) or (stream.dim > 0) != (stream.dtype != BYTES):
+        yield f"dim is {stream.dim!r}: expected the numbers of a row, 0 of bytes"
+    reads = stream.reads
+    if min(reads.history, reads.future) < 0 or (reads.crops and reads.window > 1):
+        yield f"reads {reads}: history and future are rows of a stream of labels, 0 or more"
+    identity, options = stream.identity(), {f.name: getattr(stream, f.name) for f in fields(stream) if f.name != "crop"}
+    before = list(identity_problems(identity, options))
+    yield from before
+    if before:
+        return
+    if identity != stream.identity():
+        yield "identity() is another one the second time"
+    if (identity.get("kind"), identity.get("version")) != (stream.kind, stream.version):
+        yield "identity() has another kind or version than the stream"
+    restored = type(stream).from_identity(json.loads(json.dumps(identity)))
+    if (restored is not None or stream.weights_file is None) and restored != stream:
+        yield f"from_identity() gives {restored} of the identity of {stream}"
+    if any(f.name == "crop" for f in fields(stream)):
+        yield from _crop_problems(stream, identity)
+
+
+def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
+    """Whether a mirrored copy is one: of these crops, and known by its identity."""
+    jitter = Jitter(copy=1, flip=1.0)
+    policy = replace(stream.policy, jitter=None if stream.policy.jitter == jitter else jitter)
+    with_crop: Any = stream
+    mirrored = replace(with_crop, crop=policy)
+    if mirrored.policy != policy:
+        yield f"policy is {mirrored.policy} where the option crop is {policy}: it would not be mirrored"
+    if mirrored.identity() == identity:
+        yield "identity() is the same of another crop, as of a mirrored one"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Rows to compute, as `label_batch` reads a split."""
+
+    crops: NDArray[np.uint8]  # (N + 1, size, size, 3): of each row the next one; before it the one of the row before
+    labels: Labels
+
+    @classmethod
+    def of(cls, stream: Stream, labels: Labels | None) -> _Sample:
+        rng, policy = np.random.default_rng(0), stream.policy
+        side = policy.size if stream.reads.crops else 1
+        scene = np.kron(rng.integers(0, 256, (side // 8 + 4, side // 8 + 4, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+        crops = np.stack([scene[i : i + side, 2 * i : 2 * i + side] for i in range(N + 1)])
+        made = {name: _label(name, rng) for name in stream.reads.labels if not labels or name not in labels}
+        return cls(crops, {**made, **(labels or {})})
+
+    @property
+    def runs(self) -> NDArray[np.int64]:
+        return RUNS
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        return self.labels[name][start:stop]
+
+
+def _label(name: str, rng: np.random.Generator) -> NDArray[Any]:
+    """(N, ...) of a column of the cache."""
+    if name not in COLUMNS:
+        raise ValueError(f"column {name} is none of the cache: name its rows, labels={{{name!r}: ...}}")
+    column = COLUMNS[name]
+    if name == "frame_index":
+        return np.arange(N)
+    if column.dtype.kind in "iu":
+        return rng.integers(0, 2, (N, *column.trailing)).astype(column.dtype)
+    values = rng.normal(0, 0.3, (N, *column.trailing))
+    if name == "bbox":
+        values = np.stack([*rng.uniform(100, 200, (2, N)), *[rng.uniform(80, 120, N)] * 2], axis=1)
+    if name == "kp_2d":
+        values[..., :2] = rng.uniform(100, 200, values[..., :2].shape)
+    if name in ("kp_2d", "kp_3d"):
+        values[..., -1] = 1
+    return np.asarray(values, column.dtype)
+
+
+def _computer(stream: Stream, sample: _Sample, batch_size: int, fill: float | None = None) -> Compute:
+    """What computes some of the sample's rows, in batches. `fill`: in the place of labels that there are not."""
+    machine = Machine("cpu", batch_size, 1)
+    computer: Any = stream.load(machine, None)
+    provenance = stream.provenance if computer is None else computer.provenance
+    if not isinstance(json.loads(json.dumps(dict(provenance))).get("stand_in"), bool):
+        raise TypeError("its provenance lacks stand_in, true or false")
+
+    def labelled(rows: Sequence[int]) -> Rows:
+        labels = dict(label_batch(sample, np.array(rows), stream.reads))
+        if fill is not None:
+            for name in stream.reads.labels:
+                labels[name][~labels["in_run"]] = fill
+        before = {name: values.copy() for name, values in labels.items()}
+        computed, known = computer(labels)
+        _require(all(np.array_equal(before[name], labels[name], equal_nan=True) for name in before), "its labels")
+        if np.shape(known) != (len(rows),) or np.asarray(known).dtype != np.bool_:
+            raise TypeError(f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected {(len(rows),)} bool")
+        return [computed] if np.shape(computed) != (len(rows), stream.dim) else list(computed)
+
+    def cropped(rows: Sequence[int]) -> Rows:
+        size = computer.batch_size
+        memory = np.zeros((size, *sample.crops.shape[1:]), np.uint8)
+        memory[: len(rows)] = sample.crops[np.array(rows) + 1]
+        before = memory.copy()
+        computer.adopt(memory)
+        computed = computer(memory[:, *region_slices(stream.policy)])
+        computer.release()
+        _require(np.array_equal(before, memory), "its crops")
+        return [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
+
+    def by_row(rows: Sequence[int]) -> Rows:
+        n, made = stream.reads.crops, []
+        for row in rows:
+            crops = [crop.copy() for crop in sample.crops[row + 2 - n : row + 2]]
+            made.append(stream.computed(crops, {name: sample.labels[name][row] for name in stream.reads.labels}))
+            _require(np.array_equal(crops, sample.crops[row + 2 - n : row + 2]), "its crops")
+        return made
+
+    if computer is None:
+        return by_row
+    compute = cropped if stream.reads.crops else labelled
+    size = computer.batch_size if stream.reads.crops else batch_size
+    return lambda rows: [row for at in range(0, len(rows), size) for row in compute(rows[at : at + size])]
+
+
+def _require(unchanged: bool, what: str) -> None:
+    if not unchanged:
+        raise ValueError(f"it changes {what}, which other streams read")
+
+
+def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
+    """What is wrong with the numbers or bytes of a row; None of one that is not known is right."""
+    if stream.dtype == BYTES:
+        size = stream.policy.size**2 * 3
+        if not isinstance(row, bytes) or not 0 < len(row) <= size:
+            yield f"gives {type(row).__name__} of a row: expected 1 to {size} bytes"
+        return
+    if row is None:
+        return
+    if np.shape(row) != (stream.dim,):
+        yield f"gives numbers of the shape {np.shape(row)}: expected {(stream.dim,)} of a row, as dim declares"
+    elif np.asarray(row).dtype.kind != "f":
+        yield f"gives {np.asarray(row).dtype}: expected floats, which are rounded to {stream.dtype}"
+    elif not np.isfinite(row).all():
+        yield "gives numbers that are not finite: expected a flag, or None, where nothing is known"
+    elif np.abs(row).max(initial=0) > np.finfo(stream.dtype).max:
+        yield f"gives numbers beyond what {stream.dtype} holds"
+
+
+def _repeated(stream: Stream, sample: _Sample, compute: Compute, rows: Rows) -> Iterator[str]:
+    """Whether a row's numbers depend on anything but its own crops and labels."""
+    if not _same(rows, compute(range(N))):
+        yield "computes other numbers the second time"
+        return
+    if not _same(rows, _computer(stream, sample, 3)(range(N))):
+        yield "computes other numbers in batches of another size"
+    if not _same(rows, compute(range(N - 1, -1, -1))[::-1]):
+        yield "computes other numbers in another order of the rows"
+    if not _same(rows[2:3], compute([2])):
+        yield "computes other numbers of a row alone than in company of others"
+    if stream.reads.window > 1 and not _same(rows, _computer(stream, sample, 4, fill=7)(range(N))):
+        yield "its numbers depend on labels of rows that there are not, where `in_run` is false"
+
+
+def _same(rows: Rows, others: Rows) -> bool:
+    """Whether two results are equal: bytes exactly, numbers but for rounding."""
+    return len(rows) == len(others) and all(
+        a == b if a is None or b is None or isinstance(a, bytes) else not different(np.asarray(a), np.asarray(b))
+        for a, b in zip(rows, others, strict=True)
+    )
+
+
+def _computed(stream: Stream, sample: _Sample) -> Rows:
+    return _computer(stream, sample, 4)(range(N))

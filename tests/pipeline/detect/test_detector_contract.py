@@ -1,0 +1,130 @@
+"""The detectors' contract: every promise, once broken, is named; ours keeps it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from pipeline import detect
+from pipeline.detect import Detect, Detector, Image, People
+from pipeline.detect.contract import detector_problems
+
+NOBODY = People(*(np.zeros((0, *shape), np.float32) for shape in ((4,), (), (17, 3))))
+IMAGES = [np.pad(np.full((20 + i, 30, 3), 250, np.uint8), ((9, 40), (7, 31), (0, 0))) for i in range(3)]
+
+
+@dataclass(frozen=True)
+class Bright(Detector):
+    """A person is where a picture is bright. `change` spoils what is found, of the batch's pictures, in one way."""
+
+    least: int = 200
+
+    name: ClassVar[str] = "bright"
+
+    def load(self, device: str) -> Detect:
+        return lambda images: [self.people(image) for image in images]
+
+    def people(self, image: Image) -> People:
+        y, x = np.nonzero(image[..., 0] >= self.least)
+        if not len(x):
+            return NOBODY
+        box = np.float32([[x.min(), y.min(), x.max() + 1, y.max() + 1]])
+        joints = np.linspace(box[0, :2], box[0, 2:], 17)
+        keypoints = np.concatenate([joints, np.full((17, 1), 0.5)], axis=1)[None].astype(np.float32)
+        return People(box, np.float32([0.9]), keypoints)
+
+
+def spoilt(change: Callable[[list[People], Any], Any], **others: Any) -> Detector:
+    """`change`: (what is found in a batch, its pictures) -> what is returned."""
+
+    def load(self: Bright, device: str) -> Any:
+        return lambda images: change([self.people(image) for image in images], images)
+
+    return type("Bright", (Bright,), {"load": load, **others})()
+
+
+def each(**of_part: Callable[[Any], Any]) -> Detector:
+    """The parts of each result with a function applied."""
+    return spoilt(
+        lambda found, _: [p._replace(**{name: f(getattr(p, name)) for name, f in of_part.items()}) for p in found]
+    )
+
+
+def declared(**others: Any) -> Detector:
+    return spoilt(lambda found, _: found, **others)
+
+
+def ink(found: list[People], images: Any) -> list[People]:
+    images[0][0, 0] += 1
+    return found
+
+
+def counted() -> Callable[[list[People], Any], list[People]]:
+    calls: list[int] = []
+
+    def change(found: list[People], _: Any) -> list[People]:
+        calls.append(1)
+        return [p._replace(boxes=p.boxes + len(calls)) for p in found]
+
+    return change
+
+
+SOMEBODY = Bright().people(IMAGES[0])
+FAULTS = {  # what is wrong: the detector, and a word of the sentence
+    "the batch's first people": (spoilt(lambda found, _: [found[0]] * len(found)), "of a batch"),
+    "scores by the batch": (
+        spoilt(lambda found, _: [p._replace(scores=p.scores / len(found)) for p in found]),
+        "of a batch",
+    ),
+    "a picture too few": (spoilt(lambda found, _: found[1:]), "1 People"),
+    "how often it was called": (spoilt(counted()), "the second time"),
+    "a person in every picture": (spoilt(lambda found, images: [SOMEBODY for _ in images]), "empty picture"),
+    "no one at all": (spoilt(lambda found, _: [NOBODY for _ in found]), "no one"),
+    "boxes far outside": (each(boxes=lambda b: b + 500), "box is far outside"),
+    "keypoints of another size": (each(keypoints=lambda k: k * np.float32([9, 9, 1])), "keypoint is far outside"),
+    "boxes as centre and size": (each(boxes=lambda b: b[:, [2, 3, 0, 1]]), "ends before it begins"),
+    "18 keypoints": (each(keypoints=lambda k: np.concatenate([k, k[:, :1]], axis=1)), "18"),
+    "confidences above 1": (each(keypoints=lambda k: k * np.float32([1, 1, 4])), "confidences"),
+    "scores in per cent": (each(scores=lambda s: s * 100), "scores are"),
+    "float64": (each(boxes=lambda b: b.astype(np.float64)), "float64"),
+    "NaN": (each(keypoints=lambda k: k * np.float32([np.nan, 1, 1])), "not finite"),
+    "pictures written into": (spoilt(ink), "changes the pictures"),
+    "an option left out": (declared(identity=lambda self: {}), "lacks the option least"),
+    "a path": (declared(identity=lambda self: {"least": 200, "weights": "/data/a.onnx"}), "path"),
+    "an identity that is no JSON": (declared(identity=lambda self: {"least": Path("a")}), "not JSON"),
+    "no version": (declared(version=0), "version"),
+    "an error of a portrait": (
+        spoilt(lambda found, images: found if images[0].shape[0] >= images[0].shape[1] else 1 / 0),
+        "ZeroDivisionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_promise_is_named(fault: str) -> None:
+    detector, word = FAULTS[fault]
+    problems = detector_problems(detector, IMAGES, another_process=False)
+    assert any(word in problem for problem in problems), problems
+
+
+class OfItsProcess(Bright):
+    """What a hash with a seed of the process is, and the like."""
+
+    def people(self, image: Image) -> People:
+        people = super().people(image)
+        return people._replace(boxes=people.boxes - os.getpid() % 997 / 97)
+
+
+def test_what_follows_from_the_process_is_named() -> None:
+    assert detector_problems(OfItsProcess(), IMAGES) == ["finds other people in another process"]
+
+
+def test_good_detectors_have_no_problems() -> None:
+    assert detector_problems(Bright(), IMAGES, another_process=False) == []
+    assert detector_problems(detect.get("demo"), another_process=False) == []
