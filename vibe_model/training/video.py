@@ -16,6 +16,7 @@ from torch import nn
 from vibe_model import models, runs
 from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.errors import ConfigError, DataError
+from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
@@ -97,6 +98,8 @@ class VideoRun(TrainingLoop):
     def __init__(self, *args: Any, report: ShowProgress | None, **options: Any) -> None:
         super().__init__(*args, report=report, **options)
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
+        for name in models.of(config).protocols or ():
+            protocols.find(name)  # an unknown one is reported now, not when training is over
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]

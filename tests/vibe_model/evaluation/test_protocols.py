@@ -18,7 +18,8 @@ from tests.pipeline.test_body import smpl_paper
 from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
-from vibe_model import HMMR
+from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
+from vibe_model import HMMR, TrainConfig, training, vibe
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.contract import protocol_problems
@@ -194,6 +195,19 @@ def test_the_first_named_protocol_has_the_results_by_track_and_metrics_of_packag
     ]
     assert rows[0]["jerk_error"] == round(found["jerk_error"], 2)
     assert as_csv(rows).splitlines()[0].endswith("pck_aligned,jerk_error,frames")
+
+
+def test_a_model_is_evaluated_by_the_protocols_that_its_record_names(tmp_path, monkeypatch):
+    in_memory(monkeypatch, "vibe")
+    config = like_vibe(TrainConfig, tmp_path, regressor_size=7, epochs=1, iterations=1)
+    monkeypatch.setattr("vibe_model.vibe.MODEL", replace(vibe.MODEL, protocols=("hmmr", "defualt")))
+    with pytest.raises(PipelineError, match="did you mean 'default'"):
+        training.run(config)
+    assert not list(tmp_path.rglob("last.pt")), "before the first step"
+    monkeypatch.setattr("vibe_model.vibe.MODEL", replace(vibe.MODEL, protocols=("hmmr", "default")))
+    result = json.loads((training.run(config) / "metrics.json").read_text())
+    by_split = {split: list(protocols.by_protocol(numbers)) for split, numbers in result.items() if "/" in split}
+    assert set(map(tuple, by_split.values())) == {("hmmr", "default")}
 
 
 def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
