@@ -226,13 +226,6 @@ def test_without_its_raw_files_or_its_package_a_dataset_is_named(bare, build, si
     assert "Traceback" not in ran.shown
 
 
-def test_real_data_do_not_take_the_place_of_demo_data(project, build) -> None:
-    (project.folder / "raw/amass/STAND_IN.json").unlink()
-    project.configure({"embedded": {"enabled": "false"}, "data": {"datasets": "amass"}})
-    message = build(project, "Convert", dataset="amass", split="train").only_failure(FAILED)
-    assert "cache/amass/train: was made from demo data" in message
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -112,6 +112,7 @@ MISTAKES = (  # words, and what the message names
     ("convert 3dpw train --raw {3dpw} --cache {root} --body nowhere", "nowhere"),
     ("verify --cache nowhere", "nowhere"),
     ("status --cache nowhere", "nowhere"),
+    ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
     ("extract penn_action --cache {root}", "required: split"),
     ("extract penn_action/train test --cache {root}", "penn_action/train names the split already, found 'test'"),
     ("extract penn_action test --cache {root}", "penn_action/test"),
@@ -205,14 +206,6 @@ def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     extract("--weights", "untrained:0", "--raw", moved)
     (row,) = json.loads(status_of("--json"))
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
-
-
-def test_real_data_do_not_take_the_place_of_demo_data(root: Path, penn: Any, convert: Any) -> None:
-    penn.without_marker()
-    refused = convert(code=2).err
-    assert f"penn_action/train: was made from demo data, and {penn.raw} is real data" in refused
-    assert refused.endswith(f"convert penn_action train --raw {penn.raw} --cache {root}-real\n")
-    assert penn.split.manifest["stand_in"] is True
 
 
 def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,14 +131,6 @@ def test_archives_are_reported_while_something_is_missing(name: str, tmp_path: P
     assert f"{tmp_path / name} is still packed. Unpack in {tmp_path}" in problems(look("penn_action", tmp_path))
 
 
-def test_an_archive_beside_the_folder_is_found_by_its_official_name(tmp_path: Path, doctor: Any) -> None:
-    touch(tmp_path / "Penn_Action.tar.gz", tmp_path / "holiday.zip")
-    printed = doctor("penn_action", "--raw", tmp_path)
-    assert f"{tmp_path / 'Penn_Action.tar.gz'} is still packed" in printed
-    assert "holiday" not in printed
-    assert "get     " not in printed  # what is there packed need not be downloaded again
-
-
 @pytest.mark.parametrize(
     ("name", "file"),
     [

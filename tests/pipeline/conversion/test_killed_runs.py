@@ -19,7 +19,6 @@ import pytest
 import cache
 from pipeline.conversion import convert
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.files.raw import changes
 
 ROOT = Path(__file__).parents[3]
 
@@ -172,17 +171,3 @@ def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
     assert finished + reads.names == [f"{number:04d}" for number in range(1, 7)]
     assert reported[0] == (len(finished), 6)
     assert into.tree(penn.root) == into.tree(tmp_path / "calm")
-
-
-@pytest.mark.slow
-def test_after_a_kill_around_the_commit_the_next_plan_but_one_reads_no_content(
-    penn: Any, step: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    n_syncs = step("convert", penn.raw, tmp_path / "calm")
-    for back in (1, 3):  # stamps and manifest are two files
-        shutil.rmtree(penn.root, ignore_errors=True)
-        assert step("convert", penn.raw, penn.root, kill_at=n_syncs - back) == -9
-        step("convert", penn.raw, penn.root)
-        with monkeypatch.context() as patch:
-            patch.setattr(changes, "video_digest", lambda *_: pytest.fail("read content"))
-            assert penn.plan().up_to_date

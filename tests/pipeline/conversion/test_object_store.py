@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,7 @@ import pytest
 
 import cache
 from pipeline.commands.settings import sections
-from pipeline.features.extract import extract
-from pipeline.features.plan import plan_extraction
-from pipeline.features.spec import StreamSpec
 from tasks import settings
-from vibe_model import runs, training
-from vibe_model.vibe.config import TrainConfig
 
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 
@@ -120,30 +114,3 @@ def test_luigi_cfg_may_name_a_url(text: str, tmp_path: Path) -> None:
     place = text if text.startswith("s3:") else tmp_path / text
     assert settings.load(file).paths.cache == sections.load(file).paths.cache == place
     assert settings.load(file).paths.raw == tmp_path / "raw"
-
-
-@pytest.mark.slow
-def test_training_reads_from_a_bucket(url: str, embedded: Any, into: Any, network: Any, tmp_path: Path) -> None:
-    for split in ("train", "validation", "test"):
-        into.convert(url, embedded.raw("3dpw"), "3dpw", split, body=embedded.body)
-        extract(plan_extraction(url, f"3dpw/{split}", StreamSpec()))
-    config = TrainConfig.embedded(
-        cache=url,
-        runs=tmp_path / "runs",
-        datasets_2d=(),
-        prior="none",
-        seqlen=4,
-        stride=2,
-        strides={},
-        batch_size=4,
-        iterations=2,
-        epochs=1,
-        hidden_size=5,
-        regressor_size=7,
-        disc_size=4,
-    )
-    assert runs.missing(config) == []
-    folder = training.run(config)
-    assert runs.is_complete(config)
-    assert json.loads((folder / "metrics.json").read_text())["3dpw/test"]["frames"] > 0
-    assert runs.missing(TrainConfig.embedded(cache=f"{url}/elsewhere")) != []

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-from pipeline import datasets, detect, synthetic
-from pipeline.accounting import VideoAccount
-from pipeline.detect.run import detect_clips
+from pipeline import detect
 from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import convert, joint_names
 from tests.pipeline.conftest import Embedded
@@ -44,20 +39,3 @@ def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
 def test_it_finds_nobody_in_an_empty_place() -> None:
     grey = np.full((120, 160, 3), 130, np.uint8)
     assert [len(people.boxes) for people in detect.get("demo").load("cpu")([grey, grey])] == [0, 0]
-
-
-@pytest.mark.slow
-def test_the_demo_clips_become_tracks_whose_joints_are_where_they_were_filmed(tmp_path: Path) -> None:
-    raw = tmp_path / "videos"
-    takes = {take.shot.split: take for take in synthetic.write_dataset("videos", raw, n_videos=1)}
-    detect_clips(raw, raw / "keypoints", detect.get("demo"))
-    dataset = datasets.get("videos")
-    for split, take in takes.items():
-        (video,) = dataset.videos(raw, split)
-        account = VideoAccount(video.name)
-        (track,) = dataset.read(raw, split, video, account, None)
-        assert len(track.frame_index) >= 40
-        seen = track.kp_2d[..., 2] > 0
-        assert seen.mean() > 0.1
-        away = np.linalg.norm(track.kp_2d[..., :2] - take.actors[0].kp_2d[track.frame_index], axis=-1)[seen]
-        assert np.median(away) < 6, "px, of a person about 150 px high"
