@@ -40,6 +40,8 @@ def test_it_keeps_what_every_reader_promises(raw: Path, split: str) -> None:
 def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
     (alone / "train/alone.csv").write_text(HEADER + "3,0,10,20,0.9,110,40,1.5,1,0,0,1\n")
     (track,) = LabRecordings().tracks(alone, "train")
+    assert track.kp_2d is not None
+    assert track.bbox is not None
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0].tolist(), strict=True))
     assert joints["lwrist"] == pytest.approx([10, 20, 0.9])
     assert joints["nose"] == pytest.approx([110, 40, 1])
@@ -62,6 +64,7 @@ def test_contacts_that_are_none_reject_their_recording(alone: Path, contacts: st
 
 def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(raw: Path) -> None:
     (track,) = LabRecordings().tracks(raw, "val")
+    assert track.kp_2d is not None
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0, :, :2].tolist(), strict=True))
     assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first picture of val/alone.mp4:
     assert joints["lwrist"] == pytest.approx([182, 90], abs=10)  # that person faces the camera

@@ -31,7 +31,7 @@ class Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # what untrained weights are drawn from
             network = resnet18(weights=None if weights == "untrained" else get_weight(f"ResNet18_Weights.{weights}"))
-        network.fc = torch.nn.Identity()  # the feature is what the classifier sees
+        network.add_module("fc", torch.nn.Identity())  # the feature is what the classifier sees
         self._network = torch.nn.Sequential(Normalisation(), network).eval().to(self._device)
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:

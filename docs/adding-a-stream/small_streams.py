@@ -63,7 +63,7 @@ class Pose2D(LabelStream):
 class Normalisation:
     """What computes it."""
 
-    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": False}
+    provenance: Mapping[str, Any] = {"stand_in": False}
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, the size the largest distance within the torso."""

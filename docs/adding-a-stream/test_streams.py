@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from resnet18_stream import ResNet18
+from small_streams import BoxSpeed, Pose2D
 from torchvision.models import resnet18
 
 from pipeline.features import streams
@@ -52,7 +53,7 @@ def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_t
     kp_2d[1:] = kp_2d[0] * [7, 7, 1] + [300, -40, 0] * (kp_2d[0, :, 2:] > 0)
     kp_2d[2, names.index("lwrist")] = 0
     kp_2d[3, names.index("lhip")] = 0
-    values, known = streams.get("pose_2d").load(Machine(), None)({"kp_2d": kp_2d})
+    values, known = Pose2D().load(Machine(), None)({"kp_2d": kp_2d})
     expected = np.array(list(STANDING.values())) / (2 * np.hypot(3, 6))  # one shoulder to the other side's hip
     assert known.tolist() == [True, True, True, False]
     np.testing.assert_allclose(values[:2], [expected.ravel()] * 2, atol=1e-6)
@@ -61,9 +62,9 @@ def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_t
 
 
 def test_a_speed_is_in_heights_of_the_box_and_not_known_where_a_run_begins() -> None:
-    bbox = np.float32([[[np.nan] * 4, [50, 50, 20, 40]], [[50, 50, 20, 40], [60, 40, 20, 20]]])
+    bbox = np.array([[[np.nan] * 4, [50, 50, 20, 40]], [[50, 50, 20, 40], [60, 40, 20, 20]]], np.float32)
     labels = {"bbox": bbox, "in_run": np.array([[False, True], [True, True]])}
-    speed, known = streams.get("box_speed").load(Machine(), None)(labels)
+    speed, known = BoxSpeed().load(Machine(), None)(labels)
     assert known.tolist() == [False, True]
     np.testing.assert_array_equal(speed, [[0, 0], [0.5, -0.5]])
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,10 +132,14 @@ class Stream(ABC):
         policy: CropPolicy = getattr(self, "crop", WHOLE)
         return policy
 
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Numbers a row, 0 for bytes: a class variable, or an option where it depends on others."""
+    if TYPE_CHECKING:
+        dim: ClassVar[int]  # to a type checker; an option of that name says `# type: ignore[misc]`
+    else:
+
+        @property
+        @abstractmethod
+        def dim(self) -> int:
+            """Numbers a row, 0 for bytes: a class variable, or an option where it depends on others."""
 
     @property
     def stand_in(self) -> bool:

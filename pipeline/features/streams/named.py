@@ -27,7 +27,7 @@ class NamedNetwork(NetworkStream):
     network: str = ""
     weights: NetworkWeights = NetworkWeights("pretrained", "")  # noqa: RUF009 - it is frozen
     precision: Precision = "exact"
-    dim: int = 0
+    dim: int = 0  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         if not self.network:
