@@ -129,7 +129,7 @@ class ExtraColumn:
         return ""
 
     def mirrored(self, values: Array, split: str) -> Array:
-        """(N, *shape) of a split as the mirrored picture has them. Raises CacheError where the function is not here."""
+        """(N, ...) of a split as the mirrored picture has them. Raises CacheError where the function is not here."""
         if self.mirror is None:
             return values
         if isinstance(self.mirror, tuple):

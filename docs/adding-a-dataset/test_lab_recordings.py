@@ -41,13 +41,13 @@ def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
     (alone / "train/alone.csv").write_text(HEADER + "3,0,10,20,0.9,110,40,1.5,1,0,0,1\n")
     (track,) = LabRecordings().tracks(alone, "train")
     assert track.kp_2d is not None
-    assert track.bbox is not None
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0].tolist(), strict=True))
     assert joints["lwrist"] == pytest.approx([10, 20, 0.9])
     assert joints["nose"] == pytest.approx([110, 40, 1])
     assert joints["rwrist"] == [0, 0, 0]
     assert track.frame_index.tolist() == [3]
     assert track.extra["foot_contact"].tolist() == [[1, 0, 0, 1]]
+    assert track.bbox is not None
     np.testing.assert_allclose(track.bbox, [[60, 30, 120, 120]])  # 100 wide, times 1.2
 
 

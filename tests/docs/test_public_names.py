@@ -1,0 +1,92 @@
+"""What the pages and their packages import of ours is in the API reference, which promises that it stays."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+OURS = {"cache", "pipeline", "vibe_model", "report", "tasks"}
+MODULE = re.compile(r"(current|auto)module:: ([\w.]+)")
+NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)")
+# What the issue names, besides what pages import.
+PROMISED = """
+vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.generator.Regressor
+vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
+vibe_model.settings.video_config.VideoConfig
+vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec pipeline.detect.Detector
+pipeline.detect.People pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
+pipeline.datasets.base.Origin pipeline.datasets.contract.reader_problems cache.torch_windows
+pipeline.detect.contract.detector_problems pipeline.features.contract.stream_problems
+vibe_model.evaluation.protocols.Protocol
+"""
+
+
+def resolved(path: str) -> Any:
+    """A module, or what it holds by that name. Raises AttributeError where there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name) if module else importlib.import_module(path)
+    except AttributeError:
+        return importlib.import_module(path)
+
+
+def imported() -> Iterator[str]:
+    """Every name of ours that a page's code or a file of its package imports."""
+    blocks = (re.findall(r"^```py.*\n((?:.*\n)*?)```$", page.read_text(), re.M) for page in DOCS.rglob("*.md"))
+    for code in (
+        *(code for of_page in blocks for code in of_page),
+        *map(Path.read_text, DOCS.glob("adding-a-*/**/*.py")),
+    ):
+        try:
+            nodes = list(ast.walk(ast.parse(code)))
+        except SyntaxError:  # a piece of a file, which is read as a whole
+            continue
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def listed() -> tuple[set[str], list[Any]]:
+    """The modules and paths that the reference names, and what they are."""
+    paths: set[str] = set()
+    for page in (DOCS / "api").glob("*.md"):
+        current = ""
+        for line in page.read_text().splitlines():
+            if module := MODULE.search(line):
+                current = module[2] if module[1] == "current" else current
+                paths.add(module[2])
+                if module[1] == "auto":
+                    paths |= {
+                        f"{module[2]}.{name}" for name in vars(importlib.import_module(module[2])) if name[0] != "_"
+                    }
+            elif name := NAME.search(line):
+                whole = name[1] if name[1].split(".")[0] in OURS else f"{current}.{name[1]}"
+                paths |= {whole, whole.rpartition(".")[0]}
+    return paths, [resolved(path) for path in sorted(paths)]
+
+
+def is_listed(path: str, listed: tuple[set[str], list[Any]]) -> bool:
+    paths, things = listed
+    thing = resolved(path)
+    if isinstance(thing, ModuleType):
+        return any(f"{name}.".startswith(f"{thing.__name__}.") for name in paths)
+    return path in paths or any(thing is other for other in things)
+
+
+def test_every_name_that_a_page_or_its_package_imports_is_in_the_reference(listed: tuple[set[str], list[Any]]) -> None:
+    names = {*imported(), *PROMISED.split()}
+    assert len(names) > 50
+    assert sorted(name for name in names if not is_listed(name, listed)) == []
+
+
+def test_a_name_that_the_reference_does_not_have_is_noticed(listed: tuple[set[str], list[Any]]) -> None:
+    assert not is_listed("cache.read.split.require_cache", listed)
