@@ -202,7 +202,10 @@ def _read(
     windows = np.stack([starts, starts + seqlen], axis=1)
 
     def dtype(stream: str, of_field: str) -> Any:
-        return out[of_field].dtype if out is not None else opened.stream_manifest(stream)["dtype"]
+        if out is not None:
+            return out[of_field].dtype
+        stored = opened.stream_manifest(stream)["dtype"]
+        return "float32" if stored == "bytes" else stored  # reading them says what they are
 
     if not part.streams:
         stream = None if part.stream is None else names[part.stream]

@@ -50,6 +50,7 @@ def scale() -> Any:
     return importlib.import_module("scale")
 
 
+@pytest.mark.slow
 def test_what_scale_is_measured_on_is_a_cache_like_any_other(scale: Any, tmp_path: Path) -> None:
     for split in scale.SPLITS:
         scale.make(tmp_path, split, 240)  # three full shards, and a part of one
@@ -296,6 +297,7 @@ for changed in (None, moved, (labels, (stored[0], stored[1][1:])), (labels, None
 """
 
 
+@pytest.mark.slow
 def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment)

@@ -157,6 +157,7 @@ def tools(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment(tmp_path_factory.mktemp("environment"), wheel)
 
 
+@pytest.mark.slow
 def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(source: Path, tmp_path: Path) -> None:
     for name in PACKAGES:
         (tmp_path / "work" / name).mkdir(parents=True)
