@@ -13,8 +13,9 @@ import pytest
 
 import cache
 from pipeline.commands.maintenance.recompute import recompute
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
+from pipeline.features.engine import run
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import LabelComputer, LabelStream, Machine
 from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
@@ -56,6 +57,16 @@ class Undeclared(Boxes):
         return _computer(compute)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotLoaded(Boxes):
+    """Its library is missing."""
+
+    kind: ClassVar[str] = "not_loaded"
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
+        raise ConfigError("not_loaded needs a library")
+
+
 def _computer(compute: Any) -> LabelComputer:
     class Computer(SimpleNamespace):
         provenance: ClassVar[dict[str, Any]] = {"stand_in": False}
@@ -79,7 +90,7 @@ def moved(name: str, columns: dict[str, Any]) -> None:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
-    for stream in (Boxes, Undeclared):
+    for stream in (Boxes, Undeclared, NotLoaded):
         monkeypatch.setitem(streams.STREAMS, stream.kind, f"{__name__}:{stream.__name__}")
     made = Toy(tmp_path)
     made.film()
@@ -121,7 +132,19 @@ def test_a_changed_row_recomputes_the_rows_that_look_at_it_alone(toy: Toy) -> No
         np.testing.assert_array_equal(toy.rows("features/boxes")[name], values.astype(np.float32))
 
 
-def test_a_stream_that_looks_at_rows_that_it_did_not_declare_is_refused(toy: Toy) -> None:
-    with pytest.raises(PipelineError, match=r"undeclared.*history"):
-        toy.extract(StreamSpec("undeclared", Undeclared()))
-    assert list(cache.open(toy.root)[SPLIT].streams) == []
+def test_recomputing_finds_windows_that_are_of_the_row_before(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = run.label_batch
+    monkeypatch.setattr(run, "label_batch", lambda split, rows, reads: right(split, np.maximum(rows - 1, 0), reads))
+    toy.extract(StreamSpec("boxes", Boxes()))
+    (compared,) = recompute(toy.root, 100).compared
+    assert {row.track for row in compared.misaligned} == {"a/0", "a/1", "b/0"}
+
+
+@pytest.mark.parametrize(("stream", "reason"), [(Undeclared(), r"undeclared.*history"), (NotLoaded(), "library")])
+def test_a_stream_that_reads_undeclared_rows_or_cannot_be_loaded_is_refused_and_leaves_nothing(
+    toy: Toy, stream: LabelStream, reason: str
+) -> None:
+    with pytest.raises(PipelineError, match=reason):
+        toy.extract(StreamSpec("refused", stream))
+    assert cache.open(toy.root)[SPLIT].streams == ()
+    assert [path.name for path in (toy.root / SPLIT / "features").iterdir()] == ["zarr.json"]
