@@ -1,18 +1,22 @@
-"""Packages of one's own - a dataset, streams, a detector, a model - installed as the pages say, and used."""
+"""One package of one's own - a dataset, streams, a detector, a protocol, a model - installed by pip, and used."""
 
 from __future__ import annotations
 
 import html
 import re
 import shutil
+from pathlib import Path
 
-from tests.journeys.conftest import KIT, ROOT, Terminal
+import numpy as np
+
+import cache
+from tests.journeys.conftest import HERE, KIT, ROOT, Terminal
 from tests.journeys.test_clips import write_clip
 
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",
     "size = default": "size = tiny",
-    "stream = resnet50": "stream = means\nkind = means\nalso = thumbnail change pose_2d",
+    "stream = resnet50": "stream = means\nkind = means\nalso = thumbnail change box_speed",
     "weights = untrained:0\nprecision = fast\n": "",
 }
 ADDED = """
@@ -42,6 +46,7 @@ hidden_size = 8
 regressor_size = 8
 
 [former]
+datasets_2d = lab_recordings/train
 datasets_3d = 3dpw/train
 seqlen = 6
 batch_size = 2
@@ -59,10 +64,21 @@ report = false
 """
 
 
-def test_packages_of_ones_own(terminal: Terminal) -> None:
-    types, folder = terminal.types, terminal.folder
+def one_package(source: Path) -> Path:
+    """What the pages show, as the source of one package; its detector and its cheap features are the kit's."""
     docs = ROOT / "docs"
-    terminal.install_by_pip(KIT, docs / "adding-a-dataset", docs / "adding-a-stream", docs / "adding-a-model")
+    shutil.copytree(docs / "adding-a-model/former", source / "former")
+    shutil.copy(HERE / "one_package.toml", source / "pyproject.toml")
+    modules = ["stream/small_streams", "protocol/smpl24_protocol", "dataset/lab_recordings"]
+    for module in (*modules, "dataset/lab_recordings_example"):
+        shutil.copy(docs / f"adding-a-{module}.py", source)
+    shutil.copy(KIT / "journey_kit.py", source)
+    return source
+
+
+def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
+    types, folder = terminal.types, terminal.folder
+    terminal.install_by_pip(one_package(folder.with_name("source")))
     types("pipeline init")
     plain = settings = (folder / "luigi.cfg").read_text()
     for old, new in CHANGES.items():
@@ -71,14 +87,14 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     (folder / "luigi.cfg").write_text(settings + ADDED)
     types("pipeline config --check", r"no mistakes")
 
-    # A dataset and streams.
+    # A dataset with a column of its own, and streams, of which one looks back.
     raw = folder / "data/embedded/raw"
     raw.mkdir(parents=True)
     types(f"python {terminal.site}/lab_recordings_example.py {raw}/lab_recordings")
     types("luigi --module tasks Data", r"convert +lab_recordings/train", r"rejected train/broken\S*: video_unreadable")
     terminal.is_intact("data/cache")
     kept = terminal.frames_kept("data/cache")
-    types("pipeline status lab_recordings/train", r"means", r"thumbnail", r"change", r"pose_2d")
+    types("pipeline status lab_recordings/train", r"means", r"thumbnail", r"change", r"box_speed")
     types("pipeline doctor lab_recordings", r"tables of joints")
     for suffix in (".mp4", ".csv"):
         shutil.copy(raw / f"lab_recordings/train/alone{suffix}", raw / f"lab_recordings/train/again{suffix}")
@@ -86,29 +102,41 @@ def test_packages_of_ones_own(terminal: Terminal) -> None:
     terminal.is_intact("data/cache")
     assert sum(terminal.frames_kept("data/cache").values()) > sum(kept.values())
 
+    split = cache.open(folder / "data/cache")["lab_recordings/train"]
+    (n,) = (track.stop - track.start for track in split.tracks if track.name.startswith("train/alone/"))
+    contact = split.read(split.windows(n)[:1], stream=None, fields=("foot_contact",))["foot_contact"][0]
+    table = np.loadtxt(raw / "lab_recordings/train/alone.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(contact, table[:, -4:])
+    assert 0 < contact.mean() < 1
+    speed, box = split.column("features/box_speed")[:n], split.column("bbox")[:n]
+    known = split.column("features/box_speed_ok")[:n] == cache.COMPUTED
+    assert list(known) == [False] + (n - 1) * [True], "there is nothing before the first frame"
+    np.testing.assert_allclose(speed[1:], np.diff(box[:, :2], axis=0) / box[1:, 3:], atol=1e-3)
+
     # A detector.
     write_clip(folder / "clips/a.mp4", 30, seed=1)
     shutil.copy(raw / "3dpw/STAND_IN.json", folder / "clips")
     types("pipeline detect clips --out clips/keypoints", r"30 persons in 30 frames")
     types("pipeline convert videos train --raw clips --cache data/cache", r"30 kept of 30")
-    types(
-        "pipeline extract videos train --cache data/cache", r"means extracted, 30 rows", r"pose_2d extracted, 30 rows"
-    )
+    types("pipeline extract videos train --cache data/cache", r"means extracted, 30 rows", r"box_speed extracted, 30")
     terminal.is_intact("data/cache")
 
-    # A model.
+    # A model beside VIBE, and a protocol.
     types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
     page = (folder / "runs/report.html").read_text()
-    assert re.search(r"<t[dh][^>]*>\s*Former", page)
+    for pattern in (r"<t[dh][^>]*>\s*Former", r"<t[dh][^>]*>\s*VIBE", r"smpl24", r"jerk error"):
+        assert re.search(pattern, page), pattern
     types("tasks train --model former", r"run +runs/former-")
     (best,) = (folder / "runs").glob("former-*/best.pt")
-    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former")
+    types(f"tasks evaluate --checkpoint {best} --split 3dpw/test", r"Former.*smpl24")
+    bodies = f"tasks predict videos/train --cache data/cache --checkpoint {best} --no-overlay --out bodies"
+    types(bodies, r"30 body-frames")
     types(
-        f"tasks predict videos/train --cache data/cache --checkpoint {best} --no-overlay --out bodies",
-        r"30 body-frames",
+        "pipeline export lab_recordings train --cache data/cache --format vibe --stream means --out lab.pt",
+        r"24 rows under 2 names",
     )
 
-    # The packages are not here: messages name what is missing, and the cache can be read.
+    # Without it, messages name what is missing, and the cache can be read.
     for about in terminal.site.glob("*.dist-info"):
         shutil.rmtree(about)
     types("pipeline config --check", r"\[lab_recordings\]: unknown section.*install that package", code=2)

@@ -36,7 +36,8 @@ class Red(Detector):
             return People(*(np.zeros((0, *form), np.float32) for form in ((4,), (), (17, 3))))
         low, high = np.array([x.min(), y.min()], float), np.array([x.max() + 1, y.max() + 1], float)
         joints = np.concatenate([low + PLACES * (high - low), np.ones((17, 1))], axis=1)
-        return People(np.float32([[*low, *high]]), np.float32([0.9]), joints[None].astype(np.float32))
+        box = np.concatenate([low, high])[None].astype(np.float32)
+        return People(box, np.full(1, 0.9, np.float32), joints[None].astype(np.float32))
 
 
 class Grid:
