@@ -135,7 +135,7 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
     types(bodies, r"30 body-frames")
     types(
         "pipeline export lab_recordings train --cache data/cache --format vibe --stream means --out lab.pt",
-        r"24 rows under 2 names",
+        r"60 rows under 5 names",
     )
 
     # Without it, messages name what is missing, and the cache can be read.

@@ -44,7 +44,7 @@ class Grid:
     """Means over 4 x 4 parts of a crop, each colour's."""
 
     lanes = 1
-    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": False, "network": "means"}
+    provenance: Mapping[str, Any] = {"stand_in": False, "network": "means"}
 
     def __init__(self, machine: Machine) -> None:
         self.batch_size = machine.batch_size or 8
@@ -55,7 +55,8 @@ class Grid:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         means = crops.reshape(len(crops), 4, 56, 4, 56, 3).mean(axis=(2, 4))
-        return means.reshape(len(crops), -1).astype(np.float32) / 255
+        features: NDArray[np.float32] = means.reshape(len(crops), -1).astype(np.float32)
+        return features / np.float32(255)
 
 
 @dataclass(frozen=True, kw_only=True)
