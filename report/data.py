@@ -54,6 +54,10 @@ RELEASES: Final[Mapping[str, tuple[str, str]]] = {
         REGISTERED,
         "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and a Moving Camera, ECCV 2018",
     ),
+    "emdb": (
+        REGISTERED,
+        "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023",
+    ),
     "amass": (
         f"{REGISTERED}; of each subset besides",
         "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
     """What is shared first. every: all things by name, and why others cannot be determined."""
-    if not any(pair.first != pair.second for pair in compared):
+    if not any(pair.is_of_training for pair in compared):
         result.line("nothing to compare: there is no split called train, or none beside it")
     clean, unknown = defaultdict[str, list[str]](list), defaultdict[tuple[str, str], list[str]](list)
     for pair in compared:

@@ -37,6 +37,7 @@ DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo 
     "mpi_inf_3dhp": "pipeline.datasets.mpi_inf_3dhp:MpiInf3dhp",
     "h36m": "pipeline.datasets.h36m:Human36M",
     "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
+    "emdb": "pipeline.datasets.emdb:Emdb",
     "amass": "pipeline.datasets.amass:Amass",
 }
 

@@ -28,7 +28,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
+from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
@@ -247,18 +247,11 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
         calibration = read_calibration(raw / video.files[1], camera, do=AGAIN)
     except (OSError, RawDataError) as error:  # labels do not need it
         account.notes.append(f"no camera intrinsics: {error}")
-    if calibration is not None and calibration.size != size:
-        # The labels count the pixels of the calibrated pictures.
-        raise RawDataError(
-            source.place,
-            "size",
-            expected="{} x {} px, as in camera.calibration".format(*calibration.size),
-            found="{} x {}".format(*size),
-            do="Extract the videos' frames as they are: all of them, at their own size.",
-            reason="other_picture_size",
-        )
     if calibration is None:
         return labels, _Filmed(source, size, fps)
+    # The labels count the pixels of the calibrated pictures.
+    do = "Extract the videos' frames as they are: all of them, at their own size."
+    require_size(source, calibration.size, raw / video.files[1], do)
     if calibration.extrinsics is None:
         account.notes.append("camera.calibration: extrinsic is no rotation and shift: not used")
     return labels, _Filmed(source, size, fps, calibration.intrinsics, calibration.extrinsics)

@@ -29,6 +29,7 @@ FEWEST: Final = 50  # joints of a video; fewer do not show that they are of anot
 MARGIN: Final = 0.1  # of the picture's size: so far outside, joints of people at its border may be
 MOST_OUTSIDE: Final = 0.5  # of the joints
 DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the picture
+OFF_CENTRE: Final = 0.25  # of the picture's size, by which a principal point may be off its middle
 SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons, with all of their joints
 SMALLEST: Final = 4.0  # px, height or width of the median person
@@ -119,6 +120,28 @@ def frames_there(
         name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
         account.notes.append(f"{absent} of {n_labels} labelled frames have no picture, the first is {name}")
     return has_picture
+
+
+def require_size(
+    source: Pictures | Video,
+    size: tuple[int, int],
+    labels: Path,
+    do: str,
+    intrinsics: NDArray[np.floating] | None = None,
+) -> None:
+    """Refuse frames of another (width, height) in px than their labels' camera has (`other_picture_size`).
+
+    intrinsics: (3, 3) px, which are of another size where their principal point is far from the picture's middle.
+    """
+    there, reason = source.size(), "other_picture_size"
+    expected = f"{size[0]} x {size[1]} px, as in {labels.name}"
+    if there != size:
+        found = f"{there[0]} x {there[1]}"
+        raise RawDataError(source.place, "size", expected=expected, found=found, do=do, reason=reason)
+    centre = np.divide(size, 2) if intrinsics is None else intrinsics[:2, 2]
+    if (np.abs(centre / size - 0.5) > OFF_CENTRE).any():
+        found = f"a principal point at {centre.tolist()}"
+        raise RawDataError(labels, "intrinsics", expected=f"a camera of {expected}", found=found, do=do, reason=reason)
 
 
 def require_frames(

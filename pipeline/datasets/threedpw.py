@@ -23,9 +23,9 @@ from pipeline.boxes import smooth_boxes
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, smpl_labels
 from pipeline.datasets.pixels import frames_there
-from pipeline.errors import ConfigError, RawDataError, UnsafePickle
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import numbers
-from pipeline.files.formats.pickles import load_pickle
+from pipeline.files.formats.pickles import load_labels
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
@@ -210,12 +210,7 @@ def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
     """
-    try:
-        sequence, notes = load_pickle(file, kind="sequence"), []
-    except UnsafePickle as error:
-        expected, do = "a 3DPW sequence: arrays and nothing else", "Do not open it; download it from the official page."
-        actual = f"that it asks for {error.asks_for}: not read"
-        raise RawDataError(file, "pickle", expected=expected, found=actual, do=do, reason="unsafe_pickle") from error
+    sequence, notes = load_labels(file), list[str]()
     for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
         if key not in sequence:
             raise RawDataError(file, key, expected="this key", found=f"only {sorted(sequence)}", do=UNPACK)

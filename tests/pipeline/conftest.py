@@ -40,6 +40,7 @@ SIZES = {  # videos a split, frames
     "mpi_inf_3dhp": (4, 6),
     "h36m": (2, 16),
     "3dpw": (1, 10),
+    "emdb": (3, 12),
     "amass": (3, 300),
 }
 

@@ -53,7 +53,7 @@ class Common(NamedTuple):
 class Comparison(NamedTuple):
     """One kind of thing in two splits."""
 
-    first: str  # a split that is trained on
+    first: str  # a split that is trained on; or another test split of a dataset that has none to train on
     second: str  # a test split; or the first again: then `common` is what it has twice
     what: str  # subject; sequence, motion, video or recording; picture
     common: tuple[Common, ...]
@@ -62,7 +62,12 @@ class Comparison(NamedTuple):
     @property
     def leaks(self) -> bool:
         """Does a test share anything with what is trained on?"""
-        return bool(self.common) and self.first != self.second
+        return bool(self.common) and self.is_of_training
+
+    @property
+    def is_of_training(self) -> bool:
+        """Is a split that is trained on compared with another one?"""
+        return self.first != self.second and _is_trained_on(self.first)
 
 
 class Origins(NamedTuple):
@@ -101,6 +106,10 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
     by_split = {split.name: Origins.of(split) for split in splits}
     pairs = _pairs(by_split)
     compared = [result for first, second in pairs for result in _compared(by_split[first], by_split[second])]
+    for one, other in itertools.combinations(by_split.values(), 2):  # tests of a dataset that has none to train on
+        dataset = one.split.partition("/")[0]
+        if other.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:
+            compared += [result for result in _compared(one, other) if result.what != "subject" and result.common]
     for each in by_split.values():
         if each.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
             names = sorted(each.named("recording").items())
@@ -111,8 +120,12 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
 
 def _pairs(names: Sequence[str] | dict[str, Origins]) -> list[tuple[str, str]]:
     """Every training split with every test split."""
-    trained = [name for name in names if name.rpartition("/")[2] == TRAIN]
+    trained = [name for name in names if _is_trained_on(name)]
     return [(first, second) for first in trained for second in names if second not in trained]
+
+
+def _is_trained_on(split: str) -> bool:
+    return split.rpartition("/")[2] == TRAIN
 
 
 def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
@@ -133,7 +146,7 @@ def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
 
 def summary(compared: Sequence[Comparison]) -> str:
     """What is shared, as one line; "" where there is no training split, or no test."""
-    pairs = [pair for pair in compared if pair.first != pair.second]
+    pairs = [pair for pair in compared if pair.is_of_training]
     if not pairs:
         return ""
     shared = [f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks]

@@ -1,4 +1,4 @@
-"""Pickles of 3DPW and SMPL, by an unpickler with an exact list of names.  raw pickles -> plain dicts, lists and arrays
+"""Pickles of 3DPW, EMDB and SMPL, by an unpickler with a list of names.  raw pickles -> plain dicts, lists and arrays
 
 A pickle is a program: it names functions and calls them. Here a name that is not on the list ends the reading, and
 those on it stand for functions of this module. NumPy fills arrays and types, from states that were checked before: no
@@ -23,15 +23,15 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UnsafePickle
-from pipeline.files.formats.arrays import reading, refuse
+from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.files.formats.arrays import AGAIN, reading, refuse
 from pipeline.files.raw.files import read_regular
 
 Kind = Literal["smpl", "sequence"]
 
 HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
-    "sequence": "a 3DPW sequence: NumPy arrays in dicts and lists",
+    "sequence": "labels of a sequence: NumPy arrays in dicts and lists",
 }
 NO_PICKLES: Final = {  # what people have instead of the file that they meant to download, by how it begins
     b"<": "a web page (a login or licence page, perhaps)",
@@ -60,6 +60,26 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             refuse(f"{type(content).__name__} at the top")
         return {key: _value(value) for key, value in content.items()}
+
+
+def load_labels(file: Path) -> dict[str, Any]:
+    """`load_pickle` of a dataset's labels. Raises RawDataError, `unsafe_pickle` for a file that would run code."""
+    try:
+        return load_pickle(file, kind="sequence")
+    except UnsafePickle as error:
+        expected, do = HOLDS["sequence"], "Do not open it; download it from the official page."
+        found = f"that it asks for {error.asks_for}: not read"
+        raise RawDataError(file, "pickle", expected=expected, found=found, do=do, reason="unsafe_pickle") from error
+
+
+def entry(file: Path, stored: Any, *keys: str) -> Any:
+    """What dicts hold under the keys, one in the other. Raises RawDataError, which names the one that is missing."""
+    for n, key in enumerate(keys, start=1):
+        if not isinstance(stored, dict) or key not in stored:
+            found = f"only {sorted(map(str, stored))}" if isinstance(stored, dict) else type(stored).__name__
+            raise RawDataError(file, "/".join(keys[:n]), expected="this key", found=found, do=AGAIN)
+        stored = stored[key]
+    return stored
 
 
 class Object:

@@ -90,6 +90,16 @@ def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_pa
     assert found["h36m/train", "mpi_inf_3dhp/test", "subject"].unknown == "names of two releases do not compare"
 
 
+def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(tmp_path: Path) -> None:
+    both = ["P6/49_outdoor_big_stairs_down", "P7/57_outdoor_rock_chair", "P8/64_outdoor_skateboard"]
+    emdb = {"emdb/emdb1": ["P0/09_outdoor_walk", *both], "emdb/emdb2": [*both, "P0/24_outdoor_long_walk"]}
+    train = {"3dpw/train": RELEASES["3dpw/train"]}
+    found = by_pair(compare_names(write(tmp_path, {**emdb, **train})))
+    shared = found["emdb/emdb1", "emdb/emdb2", "sequence"]
+    assert ([common.name for common in shared.common], shared.leaks) == (both, False)
+    assert {key for key, one in found.items() if one.common} == {("emdb/emdb1", "emdb/emdb2", "sequence")}
+
+
 def test_a_published_video_is_found_in_another_dataset_under_another_file_name(tmp_path: Path) -> None:
     splits = {name: RELEASES[name] for name in ("insta_variety/train", "kinetics/train", "kinetics/val")}
     found = by_pair(compare_names(write(tmp_path, {**splits, "videos/test": ["test/jB8CPlU9xjA.MP4", "test/own.mov"]})))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +93,15 @@ def in_pickle(file: Path, spoil: Poison, which: int) -> None:
     file.write_bytes(files.python2_pickle(sequence))
 
 
+def in_emdb(file: Path, spoil: Poison, which: int) -> None:
+    sequence = load_pickle(file, kind="sequence")
+    places = ("kp2d",), ("smpl", "trans"), ("camera", "extrinsics"), ("bboxes", "bboxes"), ("smpl", "poses_root")
+    *outer, key = (*places, ("smpl", "betas"), ("camera", "intrinsics"), ("good_frames_mask",))[which % 8]
+    inner = sequence[outer[0]] if outer else sequence
+    inner[key] = spoil(inner[key])
+    file.write_bytes(pickle.dumps(sequence))
+
+
 def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
     """In every list of numbers under one of these keys, however deep; the last of `keys` may hold nested lists."""
 
@@ -142,6 +152,7 @@ LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] =
         "smpl_param/*_camera.json": in_json("R", "t", "f", "c"),
     },
     "3dpw": {"sequenceFiles/*/*.pkl": in_pickle},
+    "emdb": {"P*/*/*_data.pkl": in_emdb},
     "amass": {"*/*/*_poses.npz": in_npz},
 }
 WAYS: Final = 8  # of spoiling a file: every key and every value

@@ -1,0 +1,199 @@
+"""EMDB: people filmed by somebody who walks along, with SMPL bodies in a world.  [raw -> tracks] -> features -> windows
+
+Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023.
+
+    P<0..9>/<sequence>/P<0..9>_<sequence>_data.pkl     a pickle: cameras, SMPL in the world (y up), boxes, 2D joints
+    P<0..9>/<sequence>/images/<5 digits>.jpg           from 00000
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.accounting import Totals, VideoAccount
+from pipeline.cameras import is_rigid
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin, ReleasePart, finite_joints, smpl_labels
+from pipeline.datasets.pixels import frames_there, other_frames, require_size
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import numbers
+from pipeline.files.formats.pickles import entry, load_labels
+from pipeline.files.pixels.frames import Pictures
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.listing import is_folder_there
+from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+FPS: Final = 30.0
+CROP_SCALE: Final = 1.2
+GENDERS: Final = ("male", "female")
+WORLD_UP: Final = np.array([0, 1, 0], np.float32)
+UNPACK: Final = "Unpack the archive of this person again."
+SEQUENCE: Final = "P<0..9>/<sequence>"
+
+
+@dataclass(frozen=True)
+class Emdb(Dataset):
+    """One track a sequence, of the frames that the release calls good. Three sequences are in both splits."""
+
+    name: ClassVar[str] = "emdb"
+    splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://eth-ait.github.io/emdb"
+    uses_body: ClassVar[bool] = True
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
+        ReleasePart("sequences' pictures", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
+    )
+    recording: ClassVar[str] = "sequence"
+    totals: ClassVar[Mapping[str, Totals]] = {"emdb1": Totals(17), "emdb2": Totals(25)}
+
+    @property
+    def genders(self) -> tuple[str, ...]:
+        return GENDERS
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid")
+        return (*labels, "kp_3d_eval", "has_3d", "trans") if body else labels
+
+    def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
+        return EXTRINSICS, UP
+
+    def origin(self, video: str) -> Origin:
+        """The person, and the sequence, which may be in both splits.
+
+        >>> Emdb().origin("P0/09_outdoor_walk")
+        Origin(subject='P0', recording='P0/09_outdoor_walk')
+        """
+        match = re.fullmatch(r"(P[0-9]+)/[^/]+", video)
+        return Origin() if match is None else Origin(match[1], video)
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
+        names = sorted(f.relative_to(raw).as_posix() for f in raw.glob("P[0-9]*/[!.]*") if is_folder_there(f))
+        if not names:
+            do = "Point the raw folder at the one that holds the unpacked P0, P1, ..."
+            raise RawDataError(raw, "folder", expected=f"{SEQUENCE}/", found="none", do=do)
+        return [
+            RawVideo(name, (Path(name, f"{name.replace('/', '_')}_data.pkl"),), (Path(name, "images"),))
+            for name in names
+        ]
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+        file = raw / video.files[0]
+        if not file.is_file():
+            raise RawDataError(file, "file", expected="labels", found="pictures alone", do=UNPACK, reason="no_label")
+        stored = load_labels(file)
+        if not numbers(file, split, entry(file, stored, split), (), do=UNPACK):
+            account.other_split = True
+            return []
+        labels = _labels(file, stored)
+        kp_2d = finite_joints(with_ones(labels.kp_2d), account)
+        account.found = len(kp_2d)
+        pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
+        has_picture = frames_there(pictures, len(kp_2d), account, extracted=False)
+        _require_these_pictures(file, labels, pictures)
+        stated = np.concatenate([labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)], axis=1)
+        rows = account.keep_rows(
+            {
+                "not_good": ~labels.good,
+                "no_picture": ~has_picture,
+                "no_box": labels.no_box,
+                "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
+                "label_not_finite": ~(np.abs(stated) < LARGEST).all(axis=1),  # comparisons with NaN are false
+                "bad_camera": ~is_rigid(labels.extrinsics),
+            }
+        )
+        if not len(rows):
+            return []
+        world = labels.pose[rows], labels.betas, labels.trans[rows], labels.extrinsics[rows]
+        return [
+            self.track(
+                split,
+                video,
+                fps=FPS,
+                frame_index=rows,
+                bbox=labels.boxes[rows].astype(np.float32),
+                kp_2d=convert(kp_2d[rows], source="smpl", target="spin49").astype(np.float32),
+                valid=np.ones(len(rows), np.bool_),
+                gender=labels.gender,
+                crop_scale=CROP_SCALE,
+                intrinsics=labels.intrinsics.astype(np.float32),
+                frames=pictures,
+                extra={"extrinsics": labels.extrinsics[rows].astype(np.float32), "up": WORLD_UP},
+                **smpl_labels(*world, None if body is None else body.of(labels.gender), evaluation=True),
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """One sequence, F frames, as stored but for types and the form of boxes."""
+
+    gender: str
+    good: Bools  # (F,) good_frames_mask
+    width: int  # px of the pictures that the camera is of
+    height: int
+    intrinsics: Doubles  # (3, 3) px
+    extrinsics: Doubles  # (F, 4, 4) world to camera, m
+    pose: Doubles  # (F, 72) rad, global orientation in the world
+    betas: Doubles  # (10,)
+    trans: Doubles  # (F, 3) m, in the world
+    kp_2d: Doubles  # (F, 24, 2) px
+    boxes: Doubles  # (F, 4) cx, cy, side, side px
+    no_box: Bools  # (F,) invalid_idxs, and corners that are none
+
+
+def _labels(file: Path, stored: Mapping[str, Any]) -> Labels:
+    """The checked content of a file."""
+
+    def array(*keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False) -> Doubles:
+        values = numbers(file, "/".join(keys), entry(file, stored, *keys), shape, do=UNPACK)
+        wrong = whole and not ((values >= 0) & (values % 1 == 0)).all()
+        if wrong or (finite and not (np.abs(values) < LARGEST).all()):
+            expected = "whole numbers from 0" if whole else "finite numbers"
+            raise RawDataError(file, "/".join(keys), expected=expected, found=str(values)[:80], do=UNPACK)
+        return values
+
+    gender, n = str(entry(file, stored, "gender")), int(array("n_frames", shape=(), whole=True))
+    if gender not in GENDERS:
+        raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=repr(gender), do=UNPACK)
+    corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
+    low, high = corners[:, 0], corners[:, 1]
+    poses = (array("smpl", key, shape=(n, width)) for key, width in (("poses_root", 3), ("poses_body", 69)))
+    return Labels(
+        gender=gender,
+        good=array("good_frames_mask", shape=(n,)) > 0,
+        width=int(array("camera", "width", shape=(), whole=True)),
+        height=int(array("camera", "height", shape=(), whole=True)),
+        intrinsics=array("camera", "intrinsics", shape=(3, 3), finite=True),
+        extrinsics=array("camera", "extrinsics", shape=(n, 4, 4)),
+        pose=np.concatenate([*poses], axis=1),
+        betas=array("smpl", "betas", shape=(10,), finite=True),
+        trans=array("smpl", "trans", shape=(n, 3)),
+        kp_2d=array("kp2d", shape=(n, len(JOINTS["smpl"]), 2)),
+        boxes=np.column_stack([(low + high) / 2, *[(high - low).max(axis=1)] * 2]),
+        no_box=np.isin(np.arange(n), array("bboxes", "invalid_idxs", shape=(None,), whole=True))
+        | ~((high - low >= 1) & (np.abs(corners) < LARGEST).all(axis=1)).all(axis=1),  # comparisons with NaN are false
+    )
+
+
+def _require_these_pictures(file: Path, labels: Labels, pictures: Pictures) -> None:
+    """Refuse pictures that are counted from 1 or of another size than the camera's, and a camera of another size."""
+    indices, n, do = pictures.indices(), len(labels.pose), "Unpack the pictures as they are, names and sizes."
+    if len(indices) >= n and indices[0] > 0:
+        found = f"as many, of which the first is {pictures.path(int(indices[0])).name}"
+        raise other_frames(pictures.place, f"{n} pictures from 00000 on", found, do)
+    require_size(pictures, (labels.width, labels.height), file, do, labels.intrinsics)

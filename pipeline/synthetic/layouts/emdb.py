@@ -1,0 +1,94 @@
+"""EMDB's layout: picture folders and a pickle a sequence, filmed by a camera that moves.  pixels and labels -> [raw]
+
+The world is that of `scene`, y up, as the release's is. Labels are of the gendered body, the pixels of the neutral one.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.synthetic.body import procedural, skin, spin49
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_pictures
+from pipeline.synthetic.scene import Actor, Shot, Take, stage
+
+FPS: Final = 30.0
+# A sequence's splits, its name and what is played. Three sequences of the release are in both.
+SEQUENCES: Final = (
+    ("emdb1 emdb2", "outdoor_walk", ("walk", "wave")),
+    ("emdb1", "indoor_warmup", ("jumping_jacks", "arm_raise")),
+    ("emdb2", "outdoor_stroll", ("walk", "march")),
+)
+PICTURES: Final = ((300, 400), (240, 320), (300, 400))  # width, height px: one of another size, as in the release
+NOT_GOOD: Final = slice(8, 11)  # frames of the first sequence, of which the labels are taken to be bad
+NO_BOX: Final = 3  # frame
+
+
+def plan(request: Request) -> Iterator[Shot]:
+    """3 sequences by default, of 24 to 30 frames: one in both splits, one in each."""
+    for number in range(request.videos(len(SEQUENCES))):
+        split, title, actions = cycled(SEQUENCES, number)
+        n_frames = request.frames(request.rng(109, number), 24, 30, least=20)
+        looks = (*cycled(PICTURES, number), 1, actions, True)
+        yield Shot("emdb", split, f"P{number % 10}/{number:02d}_{title}", number, request.seed, n_frames, FPS, *looks)
+
+
+def record(shot: Shot, folder: Path) -> Take:
+    """`P<n>/<sequence>/images/<5 digits>.jpg` and `P<n>_<sequence>_data.pkl` beside them."""
+    take = stage(shot)
+    write_pictures(take, folder / shot.name / "images", "{:05d}.jpg")
+    labelled = replace(take, actors=tuple(_gendered(actor, take) for actor in take.actors))
+    labels = folder / shot.name / f"{shot.name.replace('/', '_')}_data.pkl"
+    labels.write_bytes(pickle.dumps(labels_of(labelled), protocol=4))
+    return labelled
+
+
+def _gendered(actor: Actor, take: Take) -> Actor:
+    """The same motion of the body of the actor's gender, which EMDB's labels are of."""
+    body = procedural(actor.gender)
+    skinned = skin(body, actor.betas, actor.pose, actor.trans)
+    joints = spin49(body, skinned)
+    return replace(actor, joints=skinned.joints, spin49=joints, kp_2d=take.view.project(joints))
+
+
+def labels_of(take: Take) -> dict[str, Any]:
+    """The content of a sequence's file."""
+    (actor,), shot, view = take.actors, take.shot, take.view
+    kp_2d = view.project(actor.joints)  # (T, 24, 2)
+    good = np.ones(shot.n_frames, np.bool_)
+    if shot.number == 0:
+        good[NOT_GOOD] = False
+    margin = 0.05 * np.ptp(kp_2d, axis=1)
+    boxes = np.concatenate([kp_2d.min(axis=1) - margin, kp_2d.max(axis=1) + margin], axis=1)  # x1 y1 x2 y2
+    boxes[NO_BOX] = 0
+    return {
+        "gender": actor.gender,
+        "name": shot.name.replace("/", "_"),
+        "emdb1": "emdb1" in shot.split,
+        "emdb2": "emdb2" in shot.split,
+        "n_frames": shot.n_frames,
+        "good_frames_mask": good,
+        "camera": {
+            "intrinsics": view.intrinsics,
+            "extrinsics": view.extrinsics,
+            "width": view.width,
+            "height": view.height,
+        },
+        "smpl": {
+            "poses_root": actor.pose[:, :3],
+            "poses_body": actor.pose[:, 3:],
+            "trans": actor.trans,
+            "betas": actor.betas,
+        },
+        "kp2d": kp_2d,
+        "bboxes": {"bboxes": boxes, "invalid_idxs": np.array([NO_BOX])},
+    }
+
+
+WHAT: Final = "Rendered people in EMDB's layout, filmed by a moving camera: nothing of EMDB."
+LAYOUT: Final = ReleaseLayout("emdb", WHAT, plan, record)

@@ -1,0 +1,243 @@
+"""EMDB's reader: files of exactly the release's form by hand, and each trap of the format."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pipeline import cameras, datasets
+from pipeline.accounting import Accounting
+from pipeline.body import Body
+from pipeline.skeletons import JOINTS, convert
+from pipeline.synthetic.body import procedural, rest_joints, skin
+from tests.pipeline.datasets.by_hand import read_one, refusal, touch
+
+EMDB = datasets.get("emdb")
+SEQ, WIDTH, HEIGHT, N = "P0/09_outdoor_walk", 1440, 1920, 12
+K = np.array([[1500.0, 0, 720], [0, 1510, 960], [0, 0, 1]])
+SMPL = JOINTS["smpl"]
+
+
+def sequence(gender: str = "female") -> dict[str, Any]:
+    """Somebody 4 m before a camera that walks and turns; the world is y up, so that the camera stands on its head."""
+    random = np.random.default_rng(0)
+    pose, betas = random.normal(0, 0.2, (N, 72)), random.normal(0, 1, 10)
+    pose[:, :3] = (0, 1.5, 0)  # upright in a world with y up
+    trans = np.linspace([3.0, 1.2, -2.0], [3.5, 1.2, -2.4], N)
+    extrinsics = np.tile(np.eye(4), (N, 1, 1))
+    turn = Rotation.from_rotvec(np.linspace([0.0, 0.1, 0], [0.1, 0.4, 0.05], N)) * Rotation.from_euler("x", np.pi)
+    extrinsics[:, :3, :3] = turn.as_matrix()
+    extrinsics[:, :3, 3] = (0, 0, 4) - turn.apply(trans) + random.normal(0, 0.02, (N, 3))
+    joints = skin(procedural(gender), betas, pose, trans).joints
+    kp_2d = cameras.project(joints @ extrinsics[:, :3, :3].transpose(0, 2, 1) + extrinsics[:, None, :3, 3], K)
+    return {
+        "gender": gender,
+        "name": "P0_09_outdoor_walk",
+        "emdb1": True,
+        "emdb2": False,
+        "n_frames": N,
+        "good_frames_mask": np.ones(N, bool),
+        "camera": {"intrinsics": K, "extrinsics": extrinsics, "width": WIDTH, "height": HEIGHT},
+        "smpl": {"poses_root": pose[:, :3], "poses_body": pose[:, 3:], "trans": trans, "betas": betas},
+        "kp2d": kp_2d,
+        "bboxes": {
+            "bboxes": np.concatenate([kp_2d.min(axis=1) - 10, kp_2d.max(axis=1) + 10], axis=1),
+            "invalid_idxs": np.array([], np.int64),
+        },
+    }
+
+
+def write(raw: Path, data: Any, pictures: Any = range(N), size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    folder = touch(raw / SEQ / "images", *map("{:05d}.jpg".format, pictures))
+    for picture in sorted(folder.iterdir())[:1]:
+        cv2.imwrite(str(picture), np.zeros((size[1], size[0], 3), np.uint8))
+    file = raw / SEQ / f"{SEQ.replace('/', '_')}_data.pkl"
+    file.write_bytes(pickle.dumps(data))
+    return file
+
+
+def read(raw: Path, body: Body | None = None) -> tuple[Any, dict[str, Any]]:
+    tracks, account = read_one(EMDB, raw, "emdb1", body)
+    return (tracks[0] if tracks else None), account
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    return Body.stand_in()
+
+
+def changed(*path: str, to: Any) -> dict[str, Any]:
+    """The sequence with another entry; a function of the one that it has."""
+    data = inner = sequence()
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to(inner[path[-1]]) if callable(to) else to
+    return data
+
+
+@pytest.mark.parametrize("gender", ["male", "female"])
+def test_labels_are_exact(gender: str, tmp_path: Path, body: Body) -> None:
+    """Against the body that the labels are of, posed in the world by SMPL's equations: 1e-4 px, 1e-3 mm."""
+    data = sequence(gender)
+    write(tmp_path, data)
+    track, account = read(tmp_path, body)
+    assert (track.name, track.video, track.gender, track.fps) == (f"{SEQ}/0", SEQ, gender, 30)
+    assert (account["found"], account["kept"], account["notes"]) == (N, N, [])
+    assert track.frame_index.tolist() == list(range(N))
+    assert track.frames.path(7).name == "00007.jpg"
+    by_name = dict(zip(SMPL, data["kp2d"].transpose(1, 0, 2), strict=True))
+    for joint, name in (("OP RAnkle", "smpl_rankle"), ("lwrist", "smpl_lwrist"), ("OP MidHip", "smpl_pelvis")):
+        seen = track.kp_2d[:, JOINTS["spin49"].index(joint)]
+        np.testing.assert_allclose(seen[:, :2], by_name[name], atol=1e-4)
+        assert (seen[:, 2] == 1).all()
+    arms, smpl = procedural(gender), data["smpl"]
+    pose = np.concatenate([smpl["poses_root"], smpl["poses_body"]], axis=1)
+    in_world = skin(arms, smpl["betas"], pose, smpl["trans"]).joints
+    rotation, shift = data["camera"]["extrinsics"][:, :3, :3], data["camera"]["extrinsics"][:, None, :3, 3]
+    in_camera = in_world @ rotation.transpose(0, 2, 1) + shift
+    posed = skin(arms, track.betas[0], track.pose, track.trans)
+    np.testing.assert_allclose(posed.joints, in_camera, atol=1e-6)  # 1e-3 mm
+    np.testing.assert_allclose(cameras.project(posed.joints, track.intrinsics), data["kp2d"], atol=5e-4)
+    eval_joints = arms.J_regressor_h36m @ posed.verts - track.trans[:, None]
+    np.testing.assert_allclose(track.kp_3d_eval[:, [2, 3]], eval_joints[:, [4, 1]], atol=1e-5)  # both hips
+
+
+def test_the_camera_takes_the_labels_back_into_the_world(tmp_path: Path, body: Body) -> None:
+    data = sequence()
+    write(tmp_path, data)
+    track, _ = read(tmp_path, body)
+    extrinsics, up = track.extra["extrinsics"], track.extra["up"]
+    assert (extrinsics.dtype, up.tolist()) == (np.float32, [0, 1, 0])
+    np.testing.assert_allclose(extrinsics, data["camera"]["extrinsics"], atol=1e-6)
+    pelvis = rest_joints(procedural("female"), data["smpl"]["betas"])[0]
+    root, trans = cameras.to_world(track.pose[:, :3], track.trans, extrinsics, pelvis)
+    np.testing.assert_allclose(trans, data["smpl"]["trans"], atol=1e-6)
+    turns = Rotation.from_rotvec(root).inv() * Rotation.from_rotvec(data["smpl"]["poses_root"])
+    assert turns.magnitude().max() < 1e-6
+    head, hips = (track.kp_2d[:, JOINTS["spin49"].index(name), 1] for name in ("OP Neck", "OP MidHip"))
+    assert (head < hips).all()  # up in the world is up in the picture
+    assert ((extrinsics[:, :3, :3] @ up)[:, 1] < -0.9).all()
+
+
+def test_boxes_are_corners(tmp_path: Path) -> None:
+    data = changed("bboxes", "bboxes", to=np.tile([100.0, 200, 300, 700], (N, 1)))
+    write(tmp_path, data)
+    np.testing.assert_array_equal(read(tmp_path)[0].bbox, np.tile([200.0, 450, 500, 500], (N, 1)))
+
+
+def test_what_is_left_out_is_counted_and_the_numbers_stay_the_pictures(tmp_path: Path) -> None:
+    data = sequence()
+    data["good_frames_mask"][[0, 1]] = False
+    data["bboxes"]["invalid_idxs"] = np.array([1, 4])
+    data["bboxes"]["bboxes"][5] = (300, 300, 200, 400)  # the right edge is left of the left one
+    data["camera"]["extrinsics"][7, 0] *= -1  # a mirror
+    data["camera"]["extrinsics"][8, :3, :3] *= 1.2
+    data["smpl"]["trans"][9] = np.nan
+    write(tmp_path, data, pictures=set(range(N)) - {6})
+    track, account = read(tmp_path)
+    assert track.frame_index.tolist() == [2, 3, 10, 11]
+    reasons = {"not_good": 2, "no_box": 2, "no_picture": 1, "bad_camera": 2, "label_not_finite": 1}
+    assert (account["found"], account["kept"], account["dropped"]) == (N, 4, reasons)
+    np.testing.assert_array_equal(track.extra["extrinsics"], data["camera"]["extrinsics"][[2, 3, 10, 11]].astype("f4"))
+
+
+def test_the_flags_decide_the_split_and_both_may_be_set(tmp_path: Path) -> None:
+    for flags, expected in (((True, False), [1, 0]), ((False, True), [0, 1]), ((np.True_, np.True_), [1, 1])):
+        write(tmp_path, sequence() | {"emdb1": flags[0], "emdb2": flags[1]})
+        kept = [list(EMDB.tracks(tmp_path, split, report=Accounting())) for split in EMDB.splits]
+        assert [len(tracks) for tracks in kept] == expected
+
+
+def test_a_sequence_of_another_size_goes_by_its_own_camera(tmp_path: Path) -> None:
+    """P0_09 of the release: 720 x 960."""
+    half = changed("camera", to=lambda c: c | {"width": 720, "height": 960, "intrinsics": K * [[0.5], [0.5], [1]]})
+    write(tmp_path, half, size=(720, 960))
+    track, _ = read(tmp_path)
+    assert (track.frames.size(), track.intrinsics[0].tolist()) == ((720, 960), [750, 0, 360])
+
+
+TRAPS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # -> reason, word of the message, what is written
+    "pictures of another size": (
+        "other_picture_size",
+        "720 x 960",
+        lambda raw: write(raw, sequence(), size=(720, 960)),
+    ),
+    "a camera of another size": (
+        "other_picture_size",
+        "principal point",
+        lambda raw: write(raw, changed("camera", to=lambda c: c | {"width": 720, "height": 960}), size=(720, 960)),
+    ),
+    "pictures from 1": (
+        "frame_count_mismatch",
+        "00001.jpg",
+        lambda raw: write(raw, sequence(), pictures=range(1, N + 1)),
+    ),
+    "no pictures": ("no_picture", "none", lambda raw: write(raw, sequence(), pictures=())),
+    "no label": ("no_label", "pictures alone", lambda raw: write(raw, sequence()).unlink()),
+    "a gender that has no body": (
+        "bad_label_file",
+        "male or female",
+        lambda raw: write(raw, changed("gender", to="n")),
+    ),
+    "a missing key": ("bad_label_file", "camera/width", lambda raw: write(raw, changed("camera", to={}))),
+    "another length": ("bad_label_file", "kp2d", lambda raw: write(raw, changed("kp2d", to=lambda k: k[:-1]))),
+    "boxes without invalid ones": (
+        "bad_label_file",
+        "bboxes/bboxes",
+        lambda raw: write(raw, changed("bboxes", to=lambda b: b["bboxes"])),
+    ),
+    "betas that are none": (
+        "bad_label_file",
+        "betas",
+        lambda raw: write(raw, changed("smpl", "betas", to=np.full(10, np.nan))),
+    ),
+    "frames that are none": (
+        "bad_label_file",
+        "invalid_idxs",
+        lambda raw: write(raw, changed("bboxes", "invalid_idxs", to=[-1])),
+    ),
+    "code": ("unsafe_pickle", "print", lambda raw: write(raw, {"gender": print})),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_traps_are_refused_by_name(trap: str, tmp_path: Path) -> None:
+    reason, word, plant = TRAPS[trap]
+    plant(tmp_path)
+    error = refusal(EMDB, tmp_path, "emdb1")
+    assert (error.reason, word in str(error)) == (reason, True), str(error)
+
+
+def test_the_pelvis_of_another_gender_would_put_the_body_elsewhere(tmp_path: Path, body: Body) -> None:
+    """Both bodies' rest pelvises differ, and the reader takes the label's own."""
+    data = sequence("male")
+    write(tmp_path, data)
+    track, _ = read(tmp_path, body)
+    male, female = (rest_joints(procedural(g), data["smpl"]["betas"])[0] for g in ("male", "female"))
+    smpl, extrinsics = data["smpl"], data["camera"]["extrinsics"]
+    right, wrong = (cameras.to_camera(smpl["poses_root"], smpl["trans"], extrinsics, p)[1] for p in (male, female))
+    np.testing.assert_allclose(track.trans, right, atol=1e-6)
+    assert np.abs(right - wrong).max() > 5e-4
+
+
+def test_every_pickle_protocol_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path, sequence())
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        file.write_bytes(pickle.dumps(sequence(), protocol=protocol))
+        assert len(read(tmp_path)[0].frame_index) == N
+
+
+def test_the_24_joints_are_named(tmp_path: Path) -> None:
+    data = sequence()
+    data["kp2d"][3, SMPL.index("smpl_lelbow")] = np.nan
+    write(tmp_path, data)
+    track, account = read(tmp_path)
+    visible = convert(np.ones((1, 24, 1)), source="smpl", target="spin49")[0, :, 0] > 0
+    assert (track.kp_2d[0, :, 2] > 0).tolist() == visible.tolist()
+    assert track.kp_2d[3, JOINTS["spin49"].index("lelbow"), 2] == 0
+    assert any("not finite" in note for note in account["notes"])
