@@ -72,6 +72,7 @@ class Evaluate(PipelineTask):
         metrics = read_metrics(folder)
         show_left_out(metrics)
         show_label_bodies(metrics)
+        show_variants(metrics)
         show_dynamics(metrics)
         console.out.print(f"[dim]{UNITS}[/dim]\n")
         if metrics["stand_in"]:
@@ -189,6 +190,14 @@ def show_label_bodies(metrics: Mapping[str, Any]) -> None:
                 labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
                 of = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
                 console.out.print(f"[dim]{split}{of}: {labels}[/dim]")
+
+
+def show_variants(metrics: Mapping[str, Any]) -> None:
+    """Print which published evaluation a protocol's numbers are those of, where there are several."""
+    for split in (name for name in metrics if "/" in name):
+        for protocol, numbers in by_protocol(metrics[split]).items():
+            if text := numbers.get(runs.COMPARES_WITH):
+                console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
 
 
 def show_dynamics(metrics: Mapping[str, Any]) -> None:

@@ -64,6 +64,7 @@ CHUNK_FRAMES: Final = 100  # that are aligned together in the world
 FOOT_VERTICES: Final = (3216, 3387, 6617, 6787)  # SMPL's left toe and heel, right toe and heel
 STANDS_M: Final = 0.01  # a foot that moves less from one frame to the next stands
 _MM: Final = 1000.0
+_WHAM_FPS: Final = 30.0
 
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
@@ -133,6 +134,11 @@ def accel_in_place(joints: Floats, target: Floats | None = None) -> Float64s:
 def acceleration_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of second differences, not centred. (N, J, 3) m -> (N - 2,) mm per frame^2."""
     return _mean(_joint_errors(_second_difference(pred), _second_difference(target)))
+
+
+def inner_accel_error_m_s2(pred: Floats, target: Floats) -> Float64s:
+    """Acceleration error at 30 frames a second, but for the first and last (WHAM). (N, J, 3) m -> (N - 4,) m/s^2."""
+    return acceleration_error(pred, target)[1:-1] * (_WHAM_FPS**2 / _MM)
 
 
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:

@@ -32,6 +32,7 @@ METRICS: Final = "metrics.json"  # written last: the mark of a finished run
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
 WORST_WINDOWS: Final = "worst_windows"  # likewise
 KEYPOINTS: Final = "keypoints"  # in a split's manifest, and its metrics: labels or detected
+COMPARES_WITH: Final = "compares_with"  # of a split's metrics: which published evaluation they are those of
 LABEL_BODY: Final = "label_body"  # of a split's metrics: the genders of the bodies that its 3D labels are of
 NEUTRAL_BODY: Final = "neutral"  # the gender of every model's body
 

@@ -85,8 +85,10 @@ def model_settings(s: Settings, model: Model, given: str = "", seed: int | None 
     own |= {} if seed is None else {"seed": seed}
     if s.stream.stream.dim:  # one of bytes has none
         own["feature_size"] = s.stream.stream.dim
-    if runs.preset == EMBEDDED and "datasets_2d" not in own:  # demo data are made of what is enabled
-        own["datasets_2d"] = tuple(name for name in preset.datasets_2d if name.split("/")[0] in s.data.datasets)
+    for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():  # demo data are of what is enabled
+        enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
+        if name not in own and (enabled or name == "datasets_2d"):
+            own[name] = enabled
     with of_section(section, variant_by_option=bool(given)):
         config = replace(preset, **own)
         # A variant's name promises its settings: they win over luigi.cfg's.

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         console.out.print()
     evaluation.show_left_out(metrics)
     evaluation.show_label_bodies(metrics)
+    evaluation.show_variants(metrics)
     evaluation.show_dynamics(metrics)
     console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
     if stand_in:

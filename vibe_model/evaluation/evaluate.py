@@ -198,6 +198,7 @@ def _metrics(
         by_protocol[protocol] = {
             "protocol": protocol,
             runs.LABEL_BODY: ", ".join(genders_of(record, split)),
+            **({runs.COMPARES_WITH: record.compares_with} if record.compares_with else {}),
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,
             "frames": means.counted,

@@ -86,6 +86,8 @@ class Protocol:
     drop_last: bool = False  # is what does not fill a window at a track's end left out?
     round_labels: bool = False  # to float16
     dynamics: bool = False  # of a model of past and future: those bodies, too, as `dynamics.dynamics` compares them
+    # Which published evaluation its numbers are of, where there are several of one name: printed beside them.
+    compares_with: str = ""
     splits: str = "*"  # a pattern of the splits that it is for, unless it is named
 
     def __post_init__(self) -> None:
@@ -178,7 +180,29 @@ HMMR: Final = replace(
     dynamics=True,
 )
 
-_OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published", "hmmr")}
+EMDB: Final = Protocol(
+    name="emdb",
+    meaning="As WHAM is evaluated on EMDB: SMPL's 24 joints of the body of the actor's gender about the middle of the "
+    "hips; accelerations at 30 frames a second over the frames that count, closed up, but for a sequence's first and "
+    "last.",
+    metrics={
+        **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
+        "accel_error_m_s2": Metric(
+            title="accel error", unit="m/s²", lower_is_better=True, of=metrics.inner_accel_error_m_s2, span=5
+        ),
+    },
+    joints="smpl",
+    truth="body",
+    body="own",
+    root=("smpl_lhip", "smpl_rhip"),
+    root_vertices=True,
+    successive="track",
+    compares_with="numbers as WHAM has them (lib/eval/evaluate_emdb.py); GVHMR's are others: of joints by the neutral "
+    "body's regressor for all labels, and of all accelerations",
+    splits="emdb/*",
+)
+
+_OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published", "hmmr", "emdb")}
 REGISTRY: Final[Registry[Protocol]] = Registry(
     "protocol", "vibe_pipeline.protocols", _OURS, Protocol, "name", records=True
 )

@@ -21,7 +21,7 @@ PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
 EMBEDDED: Final[Mapping[str, Any]] = {
     "datasets_3d": ("3dpw/train",),
-    "evaluation": ("3dpw/test",),
+    "evaluation": ("3dpw/test", "emdb/emdb1"),
     "iterations": 30,
     "lr_generator": 1e-4,  # there are few steps
     "checkpoint_every": 30,

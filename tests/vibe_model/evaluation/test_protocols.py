@@ -92,6 +92,42 @@ def test_a_packages_protocol_of_24_joints_is_that_of_smpls_equations(world, site
     assert 0 < found["pa_mpjpe"] < found["mpjpe"] < found["baseline"]["mpjpe"]
 
 
+def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
+    split, model = world
+    split.name = "emdb/emdb1"
+    theta = model.theta.detach().numpy()
+    errors, accelerations = {"mpjpe": [], "pa_mpjpe": [], "pve": []}, []
+    for track, counted in zip(split.tracks, ([0, 1, 3, 4, 5], [6, 7, 9, 10], range(12, 18)), strict=True):
+        bodies = []
+        for row in counted:
+            posed = []
+            for numbers, gender in ((theta[row], "neutral"), (split.rows["theta"][row], track.gender)):
+                rotations = Rotation.from_rotvec(numbers[3:75].reshape(24, 3).astype(float)).as_matrix()
+                verts, joints = smpl_paper(procedural(gender), numbers[75:].astype(float), rotations)
+                hips = (joints[1] + joints[2]) / 2
+                posed.append((joints - hips, verts - hips))
+            (pred, pred_verts), (true, true_verts) = posed
+            errors["mpjpe"].append(np.linalg.norm(pred - true, axis=1).mean())
+            errors["pve"].append(np.linalg.norm(pred_verts - true_verts, axis=1).mean())
+            centred, goal = pred - pred.mean(0), true - true.mean(0)
+            turned = Rotation.align_vectors(goal, centred)[0].apply(centred)
+            scale = (turned * goal).sum() / (turned**2).sum()
+            errors["pa_mpjpe"].append(np.linalg.norm(scale * turned - goal, axis=1).mean())
+            bodies.append(pred - true)
+        second = [a - 2 * b + c for a, b, c in zip(bodies, bodies[1:], bodies[2:], strict=False)]
+        accelerations += [np.linalg.norm(error, axis=1).mean() * 30**2 for error in second[1:-1]]
+    found = evaluate_all(model, {split.name: split}, **STREAM)[split.name]
+    emdb = found["emdb"]
+    for name, values in errors.items():
+        assert emdb[name] == pytest.approx(1000 * np.mean(values), rel=1e-6), name
+    assert len(accelerations) == 3
+    assert emdb["accel_error_m_s2"] == pytest.approx(np.mean(accelerations), rel=1e-6)
+    assert (emdb["frames"], emdb["label_body"]) == (15, "female, male, neutral")
+    assert "WHAM" in emdb["compares_with"]
+    assert "GVHMR" in emdb["compares_with"]
+    assert [record.name for record in protocols.chosen(MemorySplit(0, [9]))[0]] == ["default", "published", "hmmr"]
+
+
 def test_which_frames_follow_one_another_is_the_protocols(world):
     """On a line whose frames are 1, 2, 3, ... mm apart, an acceleration is 1 mm, and more across missing frames."""
     split = world[0]
@@ -216,7 +252,7 @@ def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monke
     assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published"]
     assert [record.name for record in protocols.chosen(split, ["hmmr"])[0]] == ["hmmr"]
     split.name = "emdb/emdb1"
-    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published", "hmmr"]
+    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published", "hmmr", "emdb"]
 
 
 @pytest.mark.parametrize(
