@@ -188,7 +188,7 @@ EMDB: Final = Protocol(
     metrics={
         **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
         "accel_error_m_s2": Metric(
-            title="accel error", unit="m/s²", lower_is_better=True, of=metrics.inner_accel_error_m_s2, span=5
+            title="accel error, m/s²", unit="m/s²", lower_is_better=True, of=metrics.inner_accel_error_m_s2, span=5
         ),
     },
     joints="smpl",

@@ -268,6 +268,13 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name: str, split: 
     assert (min(moving) > 0.01) == take.shot.hand_held, "and not at all where the camera stands"
 
 
+@pytest.mark.parametrize("name", sorted({name for name, _ in WITH_CAMERAS}))
+def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
+    assert datasets.mirror_of(name, "extrinsics") is cameras.mirrored
+    declared = datasets.get(name).extra_columns(datasets.get(name).splits[0], body=True)
+    assert all(column.mirror is not None for column in declared)
+
+
 @pytest.mark.parametrize(("name", "split"), [("3dpw", "train"), ("3dpw", "validation")])
 def test_bodies_in_the_camera_are_where_they_were_in_the_world(
     name: str, split: str, embedded: Any, body: Body
