@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import EXTRINSICS, Dataset, Mistake, Origin, ReleasePart, finite_joints
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.pixels import frames_there, inputs, other_frames, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
@@ -69,6 +69,7 @@ STORED: Final = (
     "LeftShoulder", "lshoulder", "lelbow", "lwrist", "LeftHandThumb", "left thumb's end", "L_Wrist_End", "left hand's",
     "neck", "rshoulder", "relbow", "rwrist", "RightHandThumb", "right thumb's end", "R_Wrist_End", "right hand's",
 )  # fmt: skip
+WORLD_UP: Final = np.array([0, 0, 1], np.float32)  # of metadata.xml's cameras
 PELVIS: Final = JOINTS["h36m"].index("hip")
 
 
@@ -120,7 +121,7 @@ class Human36M(Dataset):
             "Download D3_Positions_mono, if it is not there yet.",
         ),
     )
-    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name,)
+    optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name)
     every: ClassVar[int] = STEP
     recording: ClassVar[str] = "sequence"
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
@@ -131,7 +132,7 @@ class Human36M(Dataset):
         return (*labels, "kp_3d_eval") if split == "val" else labels
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        return (EXTRINSICS,)
+        return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
         """A sequence is what the four cameras filmed at once.
@@ -195,7 +196,9 @@ class Human36M(Dataset):
                 has_3d=has_3d,
                 intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
                 frames=source,
-                extra={} if extrinsics is None else {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1))},
+                extra={}
+                if extrinsics is None
+                else {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP},
                 **_smpl_labels(raw, video, rows, metadata, account),
             )
         ]

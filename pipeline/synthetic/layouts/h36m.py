@@ -1,7 +1,8 @@
 """Human3.6M's layout: videos, CDF files of poses, metadata.xml and SMPL fits.  pixels and labels -> [raw]
 
 The cameras stand around a place as they do in the studio: the same four for every subject, so that one take is seen by
-up to four of them. The world's axes are those of `scene` (y up), lengths in files are millimetres.
+up to four of them. Lengths in files are millimetres. The world of metadata.xml has z up, as the release's; fits and the
+cameras beside them are in the axes of `scene` (y up).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ TAKES: Final = {  # split -> what is filmed: subject, action and what is played 
     ),
     "val": (("S9", "Posing", ("arm_raise", "side_bend")), ("S11", "Waiting", ("look_around", "reach"))),
 }
+Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from the scene's world, y up
 FITTED: Final = "S1"  # the subject with SMPL fits
 UNFITTED_FRAMES: Final = 3  # at its end, where the fitting is taken to have failed
 UNLABELLED_FRAMES: Final = 2  # at the end of the second subject's videos: poses end before the video does
@@ -163,7 +165,8 @@ def metadata() -> bytes:
         for subaction in (1, 2)
     ]
     extrinsic, intrinsic = list[float](), list[float]()
-    for turn, shift, focal, centre in map(_numbers_of, CAMERAS):
+    for from_scene, shift, focal, centre in map(_numbers_of, CAMERAS):
+        turn = from_scene @ Z_UP.T
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
         extrinsic += [*angles.tolist(), *(-1000 * turn.T @ shift).tolist()] * len(SUBJECTS)
         intrinsic += [*focal, *centre, *DISTORTION]

@@ -262,7 +262,12 @@ def test_what_is_in_the_world_is_seen_where_its_keypoints_are(name: str, split: 
     for track, take, actor in played(name, split, embedded):
         extrinsics = track.extra["extrinsics"]
         assert (extrinsics.dtype, track.intrinsics is not None) == (np.float32, True), take.shot.name
-        seen = cameras.project(in_view(extrinsics, actor.spin49[track.frame_index]), track.intrinsics)
+        joints = actor.spin49[track.frame_index]
+        if "up" in track.extra:
+            if track.extra["up"][2] == 1:  # the scene's y axis is up
+                joints = joints @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+            assert ((extrinsics[:, :3, :3] @ track.extra["up"])[:, 1] < -0.9).all()  # also in the picture
+        seen = cameras.project(in_view(extrinsics, joints), track.intrinsics)
         np.testing.assert_allclose(seen, actor.kp_2d[track.frame_index], atol=1e-4)
         moving.append(np.ptp(extrinsics, axis=0).max())
     assert (min(moving) > 0.01) == take.shot.hand_held, "and not at all where the camera stands"
