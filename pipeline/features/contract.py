@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from cache import COLUMNS
 from cache.crop_policy import Jitter
 from pipeline.features.computing import different, region_slices
 from pipeline.features.pixel_sources import label_batch
-from pipeline.features.streams.base import BYTES, Labels, Machine, Stream
+from pipeline.features.streams.base import BYTES, ROW_RATE, Labels, Machine, Stream
 from pipeline.plug_ins import identity_problems, of_another_process
 
 N: Final = 9  # rows that are computed
@@ -105,12 +106,20 @@ class _Sample:
         side = policy.size if stream.reads.crops else 1
         scene = np.kron(rng.integers(0, 256, (side // 8 + 4, side // 8 + 4, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
         crops = np.stack([scene[i : i + side, 2 * i : 2 * i + side] for i in range(N + 1)])
-        made = {name: _label(name, rng) for name in stream.reads.labels if not labels or name not in labels}
+        columns = [name for name in stream.reads.labels if name != ROW_RATE]
+        made = {name: _label(name, rng) for name in columns if not labels or name not in labels}
         return cls(crops, {**made, **(labels or {})})
 
     @property
     def runs(self) -> NDArray[np.int64]:
         return RUNS
+
+    @property
+    def tracks(self) -> SimpleNamespace:
+        return SimpleNamespace(fps=np.array([30.0, 25.0]), step=np.array([1, 1]))
+
+    def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(RUNS[:, 1], rows, side="right")
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
         return self.labels[name][start:stop]

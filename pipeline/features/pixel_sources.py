@@ -19,7 +19,7 @@ from pipeline.conversion import committed
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
-from pipeline.features.streams.base import Labels, Reads
+from pipeline.features.streams.base import ROW_RATE, Labels, Reads
 from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.by_pyav import another_decoder
@@ -58,12 +58,21 @@ class RowSource(Protocol):
         ...
 
 
-class RunSource(RowSource, Protocol):
-    """A source of columns' rows that knows which of them follow each other."""
+class LabelSource(RowSource, Protocol):
+    """A source of columns' rows that knows their tracks, and which of them follow each other."""
 
     @property
     def runs(self) -> NDArray[np.int64]:
         """As `Split.runs`."""
+        ...
+
+    @property
+    def tracks(self) -> Any:
+        """As `Split.tracks`: `fps` and `step`."""
+        ...
+
+    def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As `Split.track_of`."""
         ...
 
 
@@ -74,6 +83,14 @@ def column(split: RowSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]
     different, inverse = np.unique(rows, return_inverse=True)
     runs = np.split(different, np.flatnonzero(np.diff(different) != 1) + 1)
     return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
+
+
+def label(split: LabelSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """(n, ...) of what a stream of labels reads of any rows: a column as stored, or `ROW_RATE`."""
+    if name != ROW_RATE:
+        return column(split, name, rows)
+    track = split.track_of(rows)
+    return np.asarray(split.tracks.fps[track] / split.tracks.step[track], np.float64)
 
 
 def fill_of(dtype: np.dtype[Any]) -> Any:
@@ -92,14 +109,14 @@ def windows_in_run(
     return around, (around >= start[:, None]) & (around < stop[:, None])
 
 
-def label_batch(split: RunSource, rows: NDArray[np.int64], reads: Reads) -> Labels:
+def label_batch(split: LabelSource, rows: NDArray[np.int64], reads: Reads) -> Labels:
     """The labels of (n,) rows as a stream's computer is given them: see `LabelComputer`."""
     if reads.window == 1:
-        return {name: column(split, name, rows) for name in reads.labels}
+        return {name: label(split, name, rows) for name in reads.labels}
     around, in_run = windows_in_run(split.runs, rows, reads)
     labels: dict[str, NDArray[Any]] = {}
     for name in reads.labels:
-        values = column(split, name, around[in_run])
+        values = label(split, name, around[in_run])
         labels[name] = np.full((*around.shape, *values.shape[1:]), fill_of(values.dtype), values.dtype)
         labels[name][in_run] = values
     return {**labels, "in_run": in_run}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
-from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, fill_of, labels_in, pixels
+from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, fill_of, label, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
@@ -130,7 +130,7 @@ class SingleRows:
                 yield _Chunk(numbers, pixels_of, self._frames(rows), shown, self._labels(source))
 
     def _labels(self, rows: Rows) -> Labels:
-        return {name: column(self._split, name, rows) for name in self._stream.reads.labels}
+        return {name: label(self._split, name, rows) for name in self._stream.reads.labels}
 
     def _windows(self, rows: Rows) -> Labels:
         """The labels of (n,) rows, or windows of these: row by row, for as long as frames follow each other."""

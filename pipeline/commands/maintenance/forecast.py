@@ -140,7 +140,11 @@ def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Foreca
     new, columns = expected.rows or 0, target.dataset.columns(target.split, body=body)
     extra = target.dataset.extra_columns(target.split, body=body)
     result = Forecast(plan.name, expected, {"columns": columns_bytes(new, columns, extra)})
-    specs = [spec for spec in target.streams if target.dataset.has_pixels and {*spec.stream.needs} <= {*columns}]
+    specs = [
+        spec
+        for spec in target.streams
+        if target.dataset.has_pixels and {*spec.stream.needs} <= {*columns, *(column.name for column in extra)}
+    ]
     forms: dict[str, Form] = {spec.name: (spec.stream.dim, spec.stream.dtype) for spec in specs}
     forms |= {stream.stream: stream.form for stream in plan.extractions}
     lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}

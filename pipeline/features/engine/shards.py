@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.features.pixel_sources import Cut, column, windows_in_run
+from pipeline.features.pixel_sources import Cut, column, label, windows_in_run
 from pipeline.features.streams.base import BYTES, Labels, Reads, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
@@ -233,11 +233,11 @@ class OpenShards:
 def label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
     """(n, 2) of (n,) rows: 128 bits that differ when any label does that the row is computed from."""
     if reads.window == 1 or not len(rows):
-        return _digests([column(split, name, rows) for name in reads.labels])
+        return _digests([label(split, name, rows) for name in reads.labels])
     around, in_run = windows_in_run(split.runs, rows, reads)
     read, of_window = np.unique(around[in_run], return_inverse=True)
     windows = np.zeros((*around.shape, 2), np.uint64)  # of digests: as many labels would take a lot of memory
-    windows[in_run] = _digests([column(split, name, read) for name in reads.labels])[of_window]
+    windows[in_run] = _digests([label(split, name, read) for name in reads.labels])[of_window]
     return _digests([windows])
 
 

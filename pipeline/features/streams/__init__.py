@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pipeline.features.streams.base import (
     BYTES,
+    ROW_RATE,
     ByteStream,
     Computer,
     LabelComputer,
@@ -25,6 +26,7 @@ from pipeline.plug_ins import Registry
 __all__ = [
     "BYTES",
     "ENTRY_POINTS",
+    "ROW_RATE",
     "STREAMS",
     "ByteStream",
     "Computer",
@@ -51,6 +53,8 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "crops": "pipeline.features.streams.crops:Crops",
     "homography": "pipeline.features.streams.homography:Homography",
     "pr_vipe": "pipeline.features.streams.pr_vipe:PrVipe",
+    "cam_angvel": "pipeline.features.streams.world:CamAngvel",
+    "stationary": "pipeline.features.streams.world:Stationary",
 }
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")

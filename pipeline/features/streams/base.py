@@ -24,6 +24,7 @@ from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 BYTES: Final = "bytes"  # the dtype of a stream of bytes
+ROW_RATE: Final = "rows_per_second"  # a label of every row, beside columns: its track's fps / step, NaN where not known
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
 Labels = Mapping[str, NDArray[Any]]  # by column
@@ -124,7 +125,8 @@ class Stream(ABC):
     @property
     def needs(self) -> tuple[str, ...]:
         """The columns that a split must have; others are without this stream."""
-        return (*(("frame_index", "bbox") if self.reads.crops else ()), *self.reads.labels)
+        columns = (name for name in self.reads.labels if name != ROW_RATE)
+        return (*(("frame_index", "bbox") if self.reads.crops else ()), *columns)
 
     @property
     def policy(self) -> CropPolicy:
@@ -305,6 +307,7 @@ class LabelStream(Stream):
 
     Labels are those of the row itself, and of `history` rows before and `future` rows after it in its run of
     consecutive frames. Where an option decides how many, `reads` is overridden. A change of them raises `version`.
+    Beside columns, `ROW_RATE` (n,) may be read.
     """
 
     dtype: ClassVar[str] = "float32"

@@ -46,6 +46,7 @@ def forgotten(small_backbone: None) -> Iterator[None]:
 def test_every_stream_says_what_it_is(kind: str) -> None:
     network = {"network": "a_network", "dim": 3}
     needs = {"torchvision": network, "timm": network, "hmr2": {"checkpoint": Path("hmr2a.ckpt")}}
+    needs["stationary"] = {"body": Path("SMPL_NEUTRAL.pkl")}
     stream = streams.get(kind, **needs.get(kind, {}))
     assert (stream.kind, type(stream)) == (kind, streams.find(kind))
     assert stream.version >= 1
