@@ -145,8 +145,15 @@ def _package(entry: EntryPoint) -> str:
     return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
 
 
-def identity_problems(identity: Any, options: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with an identity that is to have all options, by name, and no path: for contracts."""
+def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator[str]:
+    """What is wrong with the name, version and identity of a stream or detector: for contracts.
+
+    An identity has all options, by name, `but` one, and no path.
+    """
+    if not isinstance(getattr(plug_in, named_by, None), str) or not getattr(plug_in, named_by):
+        yield f"has no {named_by}"
+    yield from number_problems(plug_in, "version")
+    identity = plug_in.identity()
     if not isinstance(identity, Mapping):
         yield f"identity() gives {identity!r}: expected a dictionary"
         return
@@ -157,12 +164,20 @@ def identity_problems(identity: Any, options: Mapping[str, Any]) -> Iterator[str
         return
     if not same:
         yield "identity() is another one when it is read from JSON: no tuples, no keys that are numbers"
-    for name, value in options.items():
-        if name not in identity and not isinstance(value, Path):
+    if identity != plug_in.identity():
+        yield "identity() is another one the second time"
+    for name in (option.name for option in fields(plug_in) if option.name != but):
+        if name not in identity and not isinstance(getattr(plug_in, name), Path):
             yield f"identity() lacks the option {name}: its numbers depend on it"
     for text in _texts(identity):
         if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):
             yield f"identity() names the path {text!r}: expected the digest of what is in it"
+
+
+def number_problems(plug_in: Any, name: str) -> Iterator[str]:
+    """What is wrong with a declared number from 1 on."""
+    if not isinstance(value := getattr(plug_in, name), int) or value < 1:
+        yield f"{name} is {value!r}: expected a whole number from 1"
 
 
 def _texts(values: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pipeline.commands.settings.arguments import split_options
 from pipeline.commands.settings.commands import setting_options, value
 from pipeline.commands.settings.file import of_command_line
 from pipeline.commands.settings.schema import Features
-from pipeline.commands.settings.sections import KIND, dataclass_of
+from pipeline.commands.settings.sections import IN_FEATURES, KIND, dataclass_of
 from pipeline.commands.settings.targets import stream_named
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
@@ -126,8 +126,9 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     has_resnet = ResNet50.kind in [stream.kind for stream in asked]
     specs = []
     for number, stream in enumerate(asked):
-        takes_weights = stream.kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
-        spec = _spec(args, committed, stream, *(_of_resnet(args) if takes_weights else (None, None)))
+        if stream.kind == ResNet50.kind or not (has_resnet or number):
+            stream = stream._replace(options={**stream.options, **_network_options(args)})
+        spec = _spec(args, committed, stream)
         if args.crops is not None:
             spec = replace(spec, crops=args.crops if spec.stream.reads.crops or not number else "")
         specs.append(spec.at(args.raw))
@@ -161,17 +162,15 @@ def _kind(args: argparse.Namespace, committed: cache.Split, stream: str, otherwi
     return next((str(kind) for kind in kinds if kind in streams.names()), stream)
 
 
-def _of_resnet(args: argparse.Namespace) -> tuple[str | None, str | None]:
+def _network_options(args: argparse.Namespace) -> dict[str, str]:
     """Weights and precision that the command names, by options or by its own `--set`."""
-    own = {f"{section}.{key}": text for section, key, text in of_command_line(args.settings)}
-    weights = own.get("features.weights")
-    by_set = None if weights is None else str(WeightsSpec.parse(weights).below(args.source.path.resolve().parent))
-    return args.weights or by_set, args.precision or own.get("features.precision")
+    options = {key: text for section, key, text in of_command_line(args.settings) if section == "features"}
+    if "weights" in options:
+        options["weights"] = str(WeightsSpec.parse(options["weights"]).below(args.source.path.resolve().parent))
+    return {key: text for key in IN_FEATURES if (text := getattr(args, key) or options.get(key))}
 
 
-def _spec(
-    args: argparse.Namespace, committed: cache.Split, stream: Asked, weights: str | None, precision: str | None
-) -> StreamSpec:
+def _spec(args: argparse.Namespace, committed: cache.Split, stream: Asked) -> StreamSpec:
     """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the arguments say.
 
     Raises PipelineError where its weights are not at hand, and for untrained ones that no argument names for real data.
@@ -180,12 +179,17 @@ def _spec(
     identity = committed.stream_manifest(stream.name).get("identity", {}) if there else {}
     of_kind = identity.get("kind") == stream.kind
     if of_kind and (recorded := recorded_spec(committed, stream.name)) is not None:
-        made = stream_named(stream.kind, weights, precision, stream.options, recorded.stream)
+        made = stream_named(stream.kind, stream.options, recorded.stream)
         return replace(recorded, stream=made)
-    made = stream_named(stream.kind, weights, precision, stream.options, args.source, stream.name)
-    if of_kind and weights is None and not {"weights", "checkpoint"} & stream.options.keys():
+    made = stream_named(stream.kind, stream.options, args.source, stream.name)
+    if of_kind and not {"weights", "checkpoint"} & stream.options.keys():
         _refuse_other_file(committed, stream, made)
-    if isinstance(made, ResNet50) and made.stand_in and weights is None and not committed.manifest["stand_in"]:
+    if (
+        isinstance(made, ResNet50)
+        and made.stand_in
+        and "weights" not in stream.options
+        and not committed.manifest["stand_in"]
+    ):
         raise PipelineError(
             f"{committed.name} is real data: name the network's weights, for example --weights spin:FILE; to try it "
             "without, --weights untrained:0, whose features are marked as of an untrained network"

@@ -127,7 +127,8 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
     check_own_folder(args.raw, dataset)
     dataset.check_split(split)
     if args.weights is not None:
-        stream = stream_named(ResNet50.kind, args.weights, args.precision, {}, args.source)
+        options = {"weights": args.weights} | ({"precision": args.precision} if args.precision else {})
+        stream = stream_named(ResNet50.kind, options, args.source)
         spec = StreamSpec(args.stream or stream.kind, stream, raw=args.raw)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
     return [Target(dataset, split, args.raw, args.cache, body, spec)]

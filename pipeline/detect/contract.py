@@ -7,14 +7,13 @@ Whether left is left only a look at the pictures can show.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Any, Final
 
 import numpy as np
 
 from pipeline.detect.base import Detector, People
 from pipeline.files.pixels.frames import Image
-from pipeline.plug_ins import identity_problems, of_another_process
+from pipeline.plug_ins import declaration_problems, number_problems, of_another_process
 
 SHAPES: Final = {"boxes": (4,), "scores": (), "keypoints": (17, 3)}  # of each person
 NEAR: Final = 0.5  # of the picture's longer side: farther outside is no person of it
@@ -31,39 +30,24 @@ def detector_problems(
             detector of real people need find no one.
         another_process: a process of its own computes them, too, which imports the detector's module.
     """
-    problems = list(_declared(detector))
-    if problems:
+    if problems := [*number_problems(detector, "batch_size"), *declaration_problems(detector, "name")]:
         return problems
     pictures = [np.ascontiguousarray(image) for image in (_pictures() if images is None else images)]
     pictures += [pictures[0][:-1, :-3].copy(), np.ascontiguousarray(np.rot90(pictures[0]))]  # odd sizes, and turned
     try:
         detect = detector.load(device)
-        alone = [_detected(detect, [image])[0] for image in pictures]
+        alone = _one_by_one(detect, pictures)
         problems = [problem for i, people in enumerate(alone) for problem in _people_problems(people, pictures[i], i)]
         if not problems:
             problems = [*_repeated(detect, pictures, alone), *_empty(detect, pictures[0])]
         if images is not None and not any(len(people.boxes) for people in alone):
             problems.append("finds no one in any of the pictures: name pictures of people whom it finds")
         if another_process and not problems:
-            there = of_another_process(_computed, detector, device, pictures)
-            if not all(map(_same, alone, there)):
-                problems.append("finds other people in another process")
+            people_there = of_another_process(_computed, detector, device, pictures)
+            problems = [] if all(map(_same, alone, people_there)) else ["finds other people in another process"]
     except Exception as error:  # any code, which may fail in any way
         problems.append(f"fails: {type(error).__name__}: {error}")
     return problems
-
-
-def _declared(detector: Detector) -> Iterator[str]:
-    if not isinstance(getattr(detector, "name", None), str) or not detector.name:
-        yield "has no name"
-    if not isinstance(detector.version, int) or detector.version < 1:
-        yield f"version is {detector.version!r}: expected a whole number from 1"
-    if not isinstance(detector.batch_size, int) or detector.batch_size < 1:
-        yield f"batch_size is {detector.batch_size!r}: expected a whole number from 1"
-    options = {field.name: getattr(detector, field.name) for field in fields(detector)}
-    yield from identity_problems(detector.identity(), options)
-    if detector.identity() != detector.identity():
-        yield "identity() is another one the second time"
 
 
 def _pictures() -> list[Image]:
@@ -75,7 +59,10 @@ def _pictures() -> list[Image]:
 
 
 def _computed(detector: Detector, device: str, pictures: Sequence[Image]) -> list[People]:
-    detect = detector.load(device)
+    return _one_by_one(detector.load(device), pictures)
+
+
+def _one_by_one(detect: Any, pictures: Sequence[Image]) -> list[People]:
     return [_detected(detect, [image])[0] for image in pictures]
 
 
@@ -114,11 +101,10 @@ def _people_problems(people: People, image: Image, number: int) -> Iterator[str]
 
 def _repeated(detect: Any, pictures: Sequence[Image], alone: Sequence[People]) -> Iterator[str]:
     """Whether a picture's people depend on what is computed before it and at the same time."""
-    again = [_detected(detect, [image])[0] for image in pictures]
-    if not all(map(_same, alone, again)):
+    if not all(map(_same, alone, _one_by_one(detect, pictures))):
         yield "finds other people the second time"
         return
-    if not all(map(_same, alone[::-1], [_detected(detect, [image])[0] for image in pictures[::-1]])):
+    if not all(map(_same, alone[::-1], _one_by_one(detect, pictures[::-1]))):
         yield "finds other people in another order of the pictures"
         return
     for image, people in zip(pictures, alone, strict=True):

@@ -56,8 +56,8 @@ def labelled(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Compute n rows from labels: (n, dim) numbers, and (n,) whether they are known. Raises as `numbers_of`.
 
-    Rows are handed over in no order of time, and some of them once more alone: PipelineError where their numbers
-    differ then, since these are not of the row's own labels.
+    Some rows are computed once more without those next to them: PipelineError where their numbers differ then, since
+    these are not of the row's own labels.
     """
 
     def compute(rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -67,11 +67,8 @@ def labelled(
             _require_shape(stream, known, (len(rows),), "flags")
         return computed, known
 
-    order = np.random.default_rng(n).permutation(n)
-    computed, known = compute(order)
-    back = np.argsort(order)
-    computed, known = computed[back], known[back]
-    again = np.sort(order[:REPEATED])  # now in the order of time
+    computed, known = compute(np.arange(n))
+    again = np.arange(n)[:: -max(2, -(-n // REPEATED))]
     repeated, known_again = compute(again)
     if not np.array_equal(known[again], known_again) or different(computed[again], repeated):
         raise PipelineError(

@@ -19,7 +19,7 @@ from cache.crop_policy import Jitter
 from pipeline.features.computing import different, region_slices
 from pipeline.features.pixel_sources import label_batch
 from pipeline.features.streams.base import BYTES, ROW_RATE, Labels, Machine, Stream
-from pipeline.plug_ins import identity_problems, of_another_process
+from pipeline.plug_ins import declaration_problems, of_another_process
 
 N: Final = 9  # rows that are computed
 RUNS: Final = np.array([[0, 4], [4, N]])  # of which there are two of consecutive frames
@@ -54,10 +54,6 @@ def stream_problems(stream: Stream, labels: Labels | None = None, *, another_pro
 
 
 def _declared(stream: Stream) -> Iterator[str]:
-    if not isinstance(getattr(stream, "kind", None), str) or not stream.kind:
-        yield "has no kind"
-    if not isinstance(stream.version, int) or stream.version < 1:
-        yield f"version is {stream.version!r}: expected a whole number from 1"
     if stream.dtype not in DTYPES:
         yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
     elif not isinstance(stream.dim, int) or (stream.dim > 0) != (stream.dtype != BYTES):
@@ -65,13 +61,10 @@ def _declared(stream: Stream) -> Iterator[str]:
     reads = stream.reads
     if min(reads.history, reads.future) < 0 or (reads.crops and reads.window > 1):
         yield f"reads {reads}: history and future are rows of a stream of labels, 0 or more"
-    identity, options = stream.identity(), {f.name: getattr(stream, f.name) for f in fields(stream) if f.name != "crop"}
-    before = list(identity_problems(identity, options))
-    yield from before
-    if before:
+    yield from (declared := list(declaration_problems(stream, "kind", but="crop")))
+    if declared:
         return
-    if identity != stream.identity():
-        yield "identity() is another one the second time"
+    identity = stream.identity()
     if (identity.get("kind"), identity.get("version")) != (stream.kind, stream.version):
         yield "identity() has another kind or version than the stream"
     restored = type(stream).from_identity(json.loads(json.dumps(identity)))

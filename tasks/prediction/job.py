@@ -84,7 +84,7 @@ def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Pa
 def feature_streams(weights: str | None) -> tuple[StreamSpec, ...]:
     """The network by its option, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
     if weights is not None:
-        return (StreamSpec(stream=stream_named(ResNet50.kind, weights, None, {})),)
+        return (StreamSpec(stream=stream_named(ResNet50.kind, {"weights": weights})),)
     return tuple(spec for spec in (settings().crops, settings().stream) if spec is not None)
 
 

@@ -272,11 +272,10 @@ def stream_of(
     name: str,
     kind: type[Stream],
     options: Section | None = None,
-    **given: Any,
 ) -> Stream:
     """A stream of this kind with the options of the section `name`; a resnet50 has those IN_FEATURES from there.
 
-    `options`, `given`: a command's, over them, as `options` and `more` of `configured`.
+    `options`: a command's, over them, as of `configured`.
     """
     section = source.section(name).without(KIND)
     more: dict[str, Any] = {}
@@ -286,7 +285,8 @@ def stream_of(
         except ConfigError as error:
             raise ConfigError(source.section("features").located(str(error))) from error
         more = {"weights": weights, "precision": features.precision}
-    return configured(section, kind, lambda _, **all_: streams.get(kind.kind, **all_), options, **(more | given))
+    more = {option: value for option, value in more.items() if option not in (options or {})}
+    return configured(section, kind, lambda _, **all_: streams.get(kind.kind, **all_), options, **more)
 
 
 def detector_of(source: SettingsFile, name: str, options: Section | None = None, **given: Any) -> Detector:

@@ -18,12 +18,10 @@ from pipeline.commands.settings.schema import Features
 from pipeline.commands.settings.sections import Settings, configured, dataclass_of, load, stream_of
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
-from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Stream
-from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import WeightsSpec
 from pipeline.files.formats import smpl_files
 from pipeline.plug_ins import PlugInError
 
@@ -130,12 +128,7 @@ def absent(targets: Iterable[Target]) -> list[str]:
 
 
 def stream_named(
-    kind: str,
-    weights: str | None,
-    precision: str | None,
-    options: Mapping[str, str],
-    over: Stream | SettingsFile = NOTHING,
-    name: str = "",
+    kind: str, options: Mapping[str, str], over: Stream | SettingsFile = NOTHING, name: str = ""
 ) -> Stream:
     """The stream that a command's options ask for, over another of the kind or over luigi.cfg.
 
@@ -143,17 +136,7 @@ def stream_named(
     that the kind does not have.
     """
     of_kind, section = streams.find(kind), Section(BY_SET, kind, options)
-    of_resnet = {"weights": weights, "precision": precision}
-    if not issubclass(of_kind, ResNet50):
-        if named := [f"--{option}" for option, text in of_resnet.items() if text]:
-            raise ConfigError(f"{named[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE")
-    elif named := [option for option in of_resnet if option in options]:
-        raise ConfigError(f"--set {named[0]}: is an option of its own: --{named[0]}")
-    parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    by_options = {option: read for option, read in parsed.items() if read is not None}
     if not isinstance(over, SettingsFile):
-        return configured(
-            Section(Path(), kind), of_kind, lambda _, **all_: replace(over, **all_), section, **by_options
-        )
+        return configured(Section(Path(), kind), of_kind, lambda _, **all_: replace(over, **all_), section)
     features = dataclass_of(over.section("features"), Features)
-    return stream_of(over, features, name if name in over.sections else kind, of_kind, section, **by_options)
+    return stream_of(over, features, name if name in over.sections else kind, of_kind, section)

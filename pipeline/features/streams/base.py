@@ -295,8 +295,8 @@ class LabelComputer(Protocol):
         (n, history + 1 + future) bool says which of these rows there are: frames one step after the other, in the
         row's track. Elsewhere are NaN, the least integer (the greatest of unsigned ones), or False.
 
-        Rows of which nothing is known keep the numbers that are given for them, and their flag says so. The n rows come
-        in no order of time, and a row's numbers must not depend on the other ones: the extraction fails otherwise.
+        Rows of which nothing is known keep the numbers that are given for them, and their flag says so. A row's numbers
+        must not depend on the other rows: the extraction fails otherwise.
         """
         ...
 

@@ -100,7 +100,7 @@ def test_the_commands_do_it_too(root: Path, capsys: pytest.CaptureFixture[str]) 
     for wrong, said in (
         (["--kind", "crops", "--set", "quality=good"], "quality = good: expected a whole number"),
         (["--kind", "crops", "--set", "size=3"], "--set [crops] size: unknown key; known: crop, quality"),
-        (["--kind", "crops", "--weights", "untrained:0"], "--weights goes with --kind resnet50"),
+        (["--kind", "crops", "--weights", "untrained:0"], "[crops] weights: unknown key; known: crop, quality"),
         (["--kind", "crops", "--set", "quality"], "--set quality: expected NAME=VALUE"),
         (["--kind", "crops", "--set", "quality=3", "--set", "quality=4"], "set to '3'"),
         (["--set", "quality=3"], "quality: unknown key; known: crop"),
