@@ -52,6 +52,10 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "pipeline.commands.databases.import_",
         "Make a split, with its features, from a database file of VIBE's or TCMR's scripts.",
     ),
+    "fits": CommandEntry(
+        "pipeline.commands.databases.fits",
+        "Read SMPL fits to pictures from 4D-Humans' tars into a dataset's raw folder, for conversion with `fits`.",
+    ),
     "show": CommandEntry(
         "pipeline.commands.show",
         "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files.",

@@ -111,7 +111,8 @@ class SplitWriter(Writer):
         self._geometry = self._checked_geometry(earlier)
         committed = {} if self._commit is None else extras_of(self._commit.manifest)
         stored, target = ({c.name: c.stored_as for c in columns.values()} for columns in (committed, self._extra))
-        self._other_columns = self._commit is not None and stored != target
+        added = {} if self._commit is None else self._columns.keys() - self._commit.manifest["shards"].keys()
+        self._other_columns = self._commit is not None and (stored != target or bool(added))
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.boundary(self._extent)
@@ -136,8 +137,8 @@ class SplitWriter(Writer):
         location, do = self._store.location(self.place.manifest), "or remove the split and convert it again."
         committed = {} if self._commit is None else self._commit.manifest["shards"]
         names, target = ({*columns} & COLUMNS.keys() for columns in (committed, self._columns))
-        if self._commit is not None and names != target:
-            do = f"Columns are the same over all commits of a split: leave them, {do}"
+        if self._commit is not None and names - target:
+            do = f"A split keeps its columns over all commits: leave them, {do}"
             raise CacheError.at(location, expected=f"columns {sorted(names)}", found=str(sorted(target)), do=do)
         geometry = Geometry(**earlier["geometry"])
         if geometry != Geometry(rows_per_shard or geometry.rows_per_shard, rows_per_chunk or geometry.rows_per_chunk):
@@ -162,7 +163,7 @@ class SplitWriter(Writer):
         if self._other_columns:
             assert self._commit is not None
             if self.committed_videos.keys() - self._drop:
-                raise CacheError(f"{self._split}: its extra columns are others by now: drop all of its videos")
+                raise CacheError(f"{self._split}: its columns are others by now: drop all of its videos")
             self._invalid = frozenset(int(shard) for of in self._commit.manifest["shards"].values() for shard in of)
         self._kept = self._tables.without(self._drop)
         if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
@@ -184,7 +185,7 @@ class SplitWriter(Writer):
     def keep(self, name: str) -> None:
         """Keep a committed video that `begin` was to drop. Do not append it. Raises CacheError with other columns."""
         if self._other_columns:
-            raise CacheError(f"{self._split}: its extra columns are others by now: video {name!r} cannot stay")
+            raise CacheError(f"{self._split}: its columns are others by now: video {name!r} cannot stay")
         self._drop -= {name}
         self._kept = self._tables.without(self._drop)
         self._videos.add(name)

@@ -376,7 +376,9 @@ def _refuse_loss(
             "its features without them. Convert into another cache, or remove that split, its features included."
         )
     columns = dataset.columns(reader["split"], body=reader["body"] is not None)
-    if other_columns := sorted(set(columns) ^ (set(committed.columns) - committed.extra.keys())):
+    stored = set(committed.columns) - committed.extra.keys()
+    added = set(columns) - stored if (before["body"] is None) != (reader["body"] is None) else set()
+    if other_columns := sorted((stored - set(columns)) | added):
         was, now = (f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model" for of in (before, reader))
         raise PipelineError(
             f"{folder}: was made from {was}, and would now be made from {now}: other columns, "

@@ -165,6 +165,11 @@ class Dataset(ABC):
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
+    def shared(self, raw: Path) -> dict[str, str]:
+        """What all videos' tracks depend on beside their own files, by name, each as a digest: files that many videos
+        share. Where one changes, all of the split is read again; features are carried over. Raises RawDataError."""
+        return {}
+
     def parameters(self) -> dict[str, Any]:
         """Every option that can change the tracks: part of the conversion's fingerprint."""
         return asdict(self)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite
 from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import RawDataError
-from pipeline.files.formats import tfrecords
+from pipeline.files.formats import fits, tfrecords
 from pipeline.files.formats.tfrecords import Example, ExampleError
 from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.records import AGAIN, MAX_PICTURES, PICTURES, RecordPictures
@@ -44,7 +44,12 @@ ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the projec
 
 @dataclass(frozen=True)
 class InstaVariety(Dataset):
-    """One track an example, whose frame rate the release does not name; of videos, one a person and stretch."""
+    """One track an example, whose frame rate the release does not name; of videos, one a person and stretch.
+
+    `fits`: bodies that 4D-Humans has fitted to the pictures, from `fits.sqlite` in the raw folder (`pipeline fits`).
+    """
+
+    fits: bool = False
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -63,6 +68,15 @@ class InstaVariety(Dataset):
     recording: ClassVar[str] = "video"
     # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return (*super().columns(split, body=body), *(("pose", "betas", "has_smpl") if self.fits else ()))
+
+    def parameters(self) -> dict[str, Any]:
+        return {"fits": True} if self.fits else {}
+
+    def shared(self, raw: Path) -> dict[str, str]:
+        return {"fits": fits.digest_of(raw / fits.FILE)} if self.fits else {}
 
     def origin(self, video: str) -> Origin:
         """A video of the release's list by its file's name; records do not name theirs."""
@@ -87,7 +101,7 @@ class InstaVariety(Dataset):
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if video.span is None:
-            return clip_tracks(self, raw, split, video, account, ANY_CLIP)
+            return [self._without_fits(track) for track in clip_tracks(self, raw, split, video, account, ANY_CLIP)]
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
@@ -102,6 +116,12 @@ class InstaVariety(Dataset):
             return []
         # A box is the whole picture, made square by its larger side: a picture of 224 x 224 is its own crop.
         side = sizes[rows].max(axis=1, keepdims=True)
+        spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
+        bodies: dict[str, NDArray[Any]] = {}
+        if self.fits:
+            names = label.picture_names(n_frames)
+            bodies, counts = fits.joined(raw / fits.FILE, [names[row] for row in rows.tolist()], spin49)
+            account.notes.append(f"fits: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
         return [
             self.track(
                 split,
@@ -109,11 +129,17 @@ class InstaVariety(Dataset):
                 fps=math.nan,
                 frame_index=rows,
                 bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1).astype(np.float32),
-                kp_2d=convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32),
+                kp_2d=spin49,
                 crop_scale=CROP_SCALE,
                 frames=source,
+                **bodies,
             )
         ]
+
+    def _without_fits(self, track: Track) -> Track:
+        """A video's track, whose frames have no pictures' names: none of its bodies is known."""
+        bodies: dict[str, Any] = {**fits.none(len(track.frame_index))} if self.fits else {}
+        return replace(track, **bodies)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +156,15 @@ class _Label:
             actual = ", ".join(f"{number:.0f}" for number in stored)
             raise self.error("meta/N", f"a number from 1 to {MAX_PICTURES}", f"[{actual}]")
         return int(stored[0])
+
+    def picture_names(self, n_frames: int) -> list[str]:
+        """Of each frame; "" where the record does not name its picture."""
+        try:
+            stored = self.example.bytes_list("image/filenames", MAX_PICTURES)
+        except ExampleError as error:
+            raise self.error("image/filenames", "texts", str(error)) from error
+        names = [fits.picture_name(name.decode(errors="replace")) for name in stored]
+        return names if len(names) == n_frames else [""] * n_frames
 
     def array(self, key: str, shape: tuple[int, ...], *, integers: bool = False) -> Doubles:
         """A feature in its shape, which it must fill exactly."""

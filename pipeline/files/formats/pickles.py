@@ -27,11 +27,12 @@ from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import AGAIN, reading, refuse
 from pipeline.files.raw.files import read_regular
 
-Kind = Literal["smpl", "sequence"]
+Kind = Literal["smpl", "sequence", "fits"]
 
 HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
     "sequence": "labels of a sequence: NumPy arrays in dicts and lists",
+    "fits": "a list of fits: NumPy arrays in dicts and lists",
 }
 NO_PICKLES: Final = {  # what people have instead of the file that they meant to download, by how it begins
     b"<": "a web page (a login or licence page, perhaps)",
@@ -80,6 +81,15 @@ def entry(file: Path, stored: Any, *keys: str) -> Any:
             raise RawDataError(file, "/".join(keys[:n]), expected="this key", found=found, do=AGAIN)
         stored = stored[key]
     return stored
+
+
+def load_fits(path: Path, data: bytes) -> list[Any]:
+    """The list that a pickle of 4D-Humans holds, of `load_pickle`'s values; raises as it does. `path`: for messages."""
+    with reading(path, HOLDS["fits"], key="pickle", do="Download its tar again."):
+        content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED["fits"], HOLDS["fits"]).load()
+        if not isinstance(content, list):
+            refuse(f"{type(content).__name__} at the top")
+        return content
 
 
 class Object:
@@ -165,6 +175,7 @@ ARRAYS: Final[dict[tuple[str, str], Any]] = {
 }
 ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     "sequence": ARRAYS,
+    "fits": ARRAYS,
     "smpl": ARRAYS
     | {(module, "csc_matrix"): _Sparse for module in ("scipy.sparse.csc", "scipy.sparse._csc")}
     | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
