@@ -68,8 +68,8 @@ class Ablation(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         if which_runs(settings()).variant:
-            at = settings().source.where("vibe", "variant")
-            raise ConfigError(f"{at}: Ablation trains the variants itself; leave it out")
+            line = settings().source.where("vibe", "variant")
+            raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
         for variant, seed in self._trained():
             train_config(variant, seed)  # a mistake is reported before anything runs
         return [Data(), *(Train(model=VIBE.section, variant=variant, seed=seed) for variant, seed in self._trained())]

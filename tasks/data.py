@@ -164,16 +164,16 @@ class Convert(PipelineTask):
         if plan.up_to_date:
             raise PipelineError("\n".join(plan.problems))
         with self.progress() as progress:
-            done = convert.convert(
+            conversion = convert.convert(
                 plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
             )
-        self.say(converted(done), mark=DONE if done.totals["frames"]["kept"] else DOUBT)
-        for text in few([f"rejected {account.rejection}" for account in done.rejected], FEW, _status("--all")):
+        self.say(converted(conversion), mark=DONE if conversion.totals["frames"]["kept"] else DOUBT)
+        for text in few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, _status("--all")):
             warn(text)
         for name, old in plan.renamed.items():
             self.say(plain(f"renamed {old} -> {name}"))
-        if done.problems:  # all that could be done is committed
-            raise PipelineError("\n".join(done.problems))
+        if conversion.problems:  # all that could be done is committed
+            raise PipelineError("\n".join(conversion.problems))
 
 
 class Extract(PipelineTask):
@@ -222,8 +222,8 @@ class Extract(PipelineTask):
             s = settings()
             every = extract.extract_together(plans, s.features, scheduler=s.dask.scheduler, progress=progress)
         for extraction in every:
-            which = f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if len(settings().also) else ""
-            self.say(which + extracted(extraction))
+            stream_name = f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if len(settings().also) else ""
+            self.say(stream_name + extracted(extraction))
             for example in extraction.examples:
                 warn(example)
 

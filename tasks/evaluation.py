@@ -188,8 +188,8 @@ def show_label_bodies(metrics: Mapping[str, Any]) -> None:
         for genders, names in by_genders.items():
             if genders != runs.NEUTRAL_BODY:
                 labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
-                of = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
-                console.out.print(f"[dim]{split}{of}: {labels}[/dim]")
+                protocol_names = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
+                console.out.print(f"[dim]{split}{protocol_names}: {labels}[/dim]")
 
 
 def show_variants(metrics: Mapping[str, Any]) -> None:

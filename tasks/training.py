@@ -136,7 +136,7 @@ class Train(TrainingTask):
             tasks.append(TrainMPoser(variant=self.variant, seed=self.seed))
         if "embedding" in config.lacks and embedding_in_settings() is None:
             tasks.append(TrainPrVIPE())
-        extra = {one.stream for one in config.extra_streams.values()} - extracted_with_features()
+        extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - extracted_with_features()
         for split, read in config.streams.items():
             tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
         return tasks

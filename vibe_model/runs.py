@@ -106,7 +106,7 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
         for name, read in config.streams.items()
         for s in read
     }
-    extra = {one.stream: one for one in config.extra_streams.values()}
+    extra = {extra_stream.stream: extra_stream for extra_stream in config.extra_streams.values()}
     for (name, s), stream in streams.items():
         size = extra[s].size if s in extra else config.feature_size
         if stream["dim"] != size:
@@ -199,12 +199,12 @@ def what_differs(config: VideoConfig) -> str:
     old = before["config"]
     changed = [key for key in sorted((old.keys() | new.keys()) - config.NEUTRAL) if old.get(key) != new.get(key)]
     differ = [f"{key} was {json.dumps(old.get(key))}, is {json.dumps(new.get(key))}" for key in changed]
-    for kind, found in inputs(config, splits).items():
+    for kind, records in inputs(config, splits).items():
         recorded = before["inputs"].get(kind)
-        if isinstance(found, Mapping) and isinstance(recorded, Mapping):
-            if names := [name for name in found if name in recorded and found[name] != recorded[name]]:
+        if isinstance(records, Mapping) and isinstance(recorded, Mapping):
+            if names := [name for name in records if name in recorded and records[name] != recorded[name]]:
                 differ.append(f"other {kind}: {', '.join(names)}")
-        elif found != recorded:
+        elif records != recorded:
             differ.append(f"another {kind}")
     return f"{newest.parent.name}: {'; '.join(differ) or 'trained by another version of this project'}"
 

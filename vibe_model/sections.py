@@ -78,19 +78,19 @@ def model_settings(s: Settings, model: Model, given: str = "", seed: int | None 
     given: by an option, in place of the variant that luigi.cfg names. Raises ConfigError.
     """
     runs, section = which_runs(s, model), s.source.section(model.section)
-    own = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
+    values = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
     paths, variant = s.paths, given or runs.variant or ""
-    own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
-    own |= {} if seed is None else {"seed": seed}
+    values |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
+    values |= {} if seed is None else {"seed": seed}
     if s.stream.stream.dim:  # one of bytes has none
-        own["feature_size"] = s.stream.stream.dim
+        values["feature_size"] = s.stream.stream.dim
     for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():  # demo data are of what is enabled
         enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
-        if name not in own and (enabled or name == "datasets_2d"):
-            own[name] = enabled
+        if name not in values and (enabled or name == "datasets_2d"):
+            values[name] = enabled
     with of_section(section, variant_by_option=bool(given)):
-        config = replace(preset, **own)
+        config = replace(preset, **values)
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
 
@@ -108,18 +108,18 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
 def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
     """[pose_embedding] with the paths; seed: in its place, unless below 0. Raises ConfigError."""
     config = cast("PrVIPEConfig", _other_settings(s, PR_VIPE))
-    given: dict[str, Any] = {} if seed < 0 else {"seed": seed}
-    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **given)
+    by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
+    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
 
 
 def _other_settings(s: Settings, training: Training) -> RunConfig:
     """A training that is no model's: its preset with what luigi.cfg sets instead. Raises ConfigError."""
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
-    own = _own(section, training, preset, besides=("preset",))
+    values = _own(section, training, preset, besides=("preset",))
     of_vibe = {name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER}
     with of_section(section):
-        return replace(training.presets[preset](), **of_vibe | own)
+        return replace(training.presets[preset](), **of_vibe | values)
 
 
 def _preset_of(s: Settings, training: Training) -> str:
@@ -134,8 +134,8 @@ def _own(section: Section, training: Training, preset: str, *, besides: tuple[st
         raise ConfigError(f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}")
     for key in section:
         if key in training.elsewhere:
-            there = "[vibe] or [paths]" if training is MPOSER else "[paths] or [features]"
-            raise ConfigError(f"{section.where(key)}: is set in {there}, not here")
+            sections = "[vibe] or [paths]" if training is MPOSER else "[paths] or [features]"
+            raise ConfigError(f"{section.where(key)}: is set in {sections}, not here")
     section.check_keys((*besides, *training.settable))
     return section.typed(training.config)
 
@@ -186,7 +186,7 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
 
     Raises ConfigError.
     """
-    known, broken = s.known_splits(s.data.datasets)
+    splits, broken = s.known_splits(s.data.datasets)
     if isinstance(config, VideoConfig):
         section = s.source.section(config.MODEL)
         with of_section(section):
@@ -195,7 +195,7 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
         section = s.source.section(PR_VIPE.section if isinstance(config, PrVIPEConfig) else VIBE.section)
     for key in SPLITS:
         at = section.where(key)
-        for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in known):
+        for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in splits):
             dataset = name.split("/")[0]
             if dataset in broken:
                 raise ConfigError(f"{at}: {broken[dataset]}")
@@ -204,7 +204,7 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
                     f"{at}: {name} is to be used, but [data] datasets does not enable it. Enable it, or set "
                     f"{', '.join(SPLITS)} to what there is."
                 )
-            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, known)} known: {', '.join(known)}")
+            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, splits)} known: {', '.join(splits)}")
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         at = section.where("pretrained")
@@ -233,8 +233,8 @@ def _beside_preset(
     training: Training, config: RunConfig, preset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
 ) -> SectionValues:
     unset = training.presets[preset]()
-    own, default = ({name: getattr(source, name) for name in training.settable} for source in (config, unset))
-    return SectionValues(training.section, {**values, **own}, {**usual, **default})
+    by_section, default = ({name: getattr(source, name) for name in training.settable} for source in (config, unset))
+    return SectionValues(training.section, {**values, **by_section}, {**usual, **default})
 
 
 def _check_all_inputs(s: Settings) -> None:

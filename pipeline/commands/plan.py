@@ -137,7 +137,7 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
     """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all. `shown`: problems that
     are printed once for all splits."""
-    todo, more = plan.conversion, ""
+    todo, because = plan.conversion, ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
         mark = DOUBT if todo.problems else DONE
@@ -149,13 +149,13 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         return
     yield from (f"  {line}" for line in _detection(plan, most))
     if todo is not None and (todo.why or plan.undetected):
-        more = ", and new rows of the conversion"
+        because = ", and new rows of the conversion"
         yield from (f"  {line}" for line in _conversion(plan, todo, most))
     yield from (f"  {line}" for line in _notes(plan))
     for stream in () if plan.up_to_date else plan.extractions:
         if stream.why:
-            yield from (f"  {line}" for line in _extraction(plan, stream, more))
-        elif more and not stream.differs and (todo is None or todo.append):
+            yield from (f"  {line}" for line in _extraction(plan, stream, because))
+        elif because and not stream.differs and (todo is None or todo.append):
             yield f"  extract  {plain(stream.stream)}: new rows of the conversion{_carried(plan, stream.stream)}"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
         name = plan.target.stream.name
@@ -241,8 +241,8 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
     if args.rate is not None:
         on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
         steps = {work.key for result in forecasts.values() for work in result.works.values()}
-        given = StepRate(args.rate * args.devices, on, devices=args.devices)
-        rates |= {step: given for step in steps if step[0] == EXTRACT}
+        step_rate = StepRate(args.rate * args.devices, on, devices=args.devices)
+        rates |= {step: step_rate for step in steps if step[0] == EXTRACT}
     timed(forecasts.values(), rates)
     return forecasts
 

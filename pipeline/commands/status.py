@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.csv and (args.json or args.sizes):
         raise PipelineError("--csv goes without --json and --sizes")
     opened = cache.open(args.cache)
-    known, names = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
-    for text in datasets.broken(name for name in names if name in known).values():
+    all_datasets, names = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    for text in datasets.broken(name for name in names if name in all_datasets).values():
         err.print(f"{DOUBT} {plain(text)}")
     result = CommandResult([_status_of(opened, name, sizes=args.sizes) for name in chosen(args.splits, opened.splits)])
     rows = [row for row in result.rows if "accounting" in row]  # of the others the manifest cannot be read
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
         result.lines((*beside_the_release(rows), *_undecodable_lines(rows)), DOUBT)
         for row in rows:
             for mark, texts in _of_videos(row, every=args.all):
-                more = command("status", "--all", "--cache", str(args.cache))
-                shown = few(texts, len(texts) if args.all else FEW, more)
+                command_line = command("status", "--all", "--cache", str(args.cache))
+                shown = few(texts, len(texts) if args.all else FEW, command_line)
                 result.lines((f"{row['split']}: {text}" for text in shown), mark)
     return print_result(result, as_json=args.json)
 
@@ -126,37 +126,39 @@ def _by_reason(dropped: Mapping[str, int]) -> list[str]:
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
     """These of all columns, one line for each split."""
-    made = table(*(COLUMNS[i] for i in columns))
+    shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
         dropped = _by_reason(row["accounting"]["frames"]["dropped"])
         dropped += [f"{count(row['uncounted'], 'unread video')} not counted"] if row["uncounted"] else []
         cells = (
             plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
-            *(_counts(row["accounting"], what) for what in ("videos", "tracks", "frames")),
+            *(_counts(row["accounting"], unit) for unit in ("videos", "tracks", "frames")),
             ", ".join(dropped) or "-",
             plain(", ".join(row["streams"])) or "-",
         )
-        made.add_row(*(cells[i] for i in columns))
-    return made
+        shown.add_row(*(cells[i] for i in columns))
+    return shown
 
 
 def _counts(accounting: Mapping[str, Any], what: str) -> str:
     """kept / found, and the number of the release."""
-    counts, known = accounting[what], accounting.get("known", {}).get(what)
-    return f"{counts['kept']:,} / {counts['found']:,}" + (f" of {known:,} known" if known is not None else "")
+    counts, in_release = accounting[what], accounting.get("known", {}).get(what)
+    return f"{counts['kept']:,} / {counts['found']:,}" + (f" of {in_release:,} known" if in_release is not None else "")
 
 
 def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line for the columns of each split, each stream and all tables; then their sum."""
-    made, total = table("split", "what", "bytes", "committed"), 0
+    shown, total = table("split", "what", "bytes", "committed"), 0
     for row in rows:
         stored = row["sizes"]
-        for what, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
-            made.add_row(plain(row["split"]), plain(what), size(n_bytes), plain(stored["commits"][what] or "not known"))
-        made.add_row(plain(row["split"]), "tables, manifests", size(stored["tables"]), "")
+        for part, n_bytes in {"columns": stored["columns"], **stored["streams"]}.items():
+            shown.add_row(
+                plain(row["split"]), plain(part), size(n_bytes), plain(stored["commits"][part] or "not known")
+            )
+        shown.add_row(plain(row["split"]), "tables, manifests", size(stored["tables"]), "")
         total += stored["columns"] + stored["tables"] + sum(stored["streams"].values())
-    made.add_row("all", "", size(total), "")
-    return made
+    shown.add_row("all", "", size(total), "")
+    return shown
 
 
 def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[str, Any]:
@@ -282,10 +284,10 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         if row["stand_in"] or row["imported"]:
             continue
-        for what, in_release in row["accounting"].get("known", {}).items():
-            if (n := row["accounting"][what]["found"]) < in_release:
+        for unit, in_release in row["accounting"].get("known", {}).items():
+            if (n := row["accounting"][unit]["found"]) < in_release:
                 text = (
-                    f"{row['split']}: {n:,} {what} found of {in_release:,} in the release: the download is incomplete"
+                    f"{row['split']}: {n:,} {unit} found of {in_release:,} in the release: the download is incomplete"
                 )
                 name, raw = row["split"].partition("/")[0], Path(row["raw"] or "")
                 if raw.name == name:  # doctor needs <raw>/<dataset>

@@ -56,26 +56,26 @@ def run(args: argparse.Namespace) -> int:
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     workers = cores(args.workers)
     result, splits = CommandResult({}), _splits(args)
-    report, done, again = _verify(args, splits), None, None
+    report, repaired, again = _verify(args, splits), None, None
     _report(result, report)
     if args.repair:
-        done = repair(args.cache, report, raw=args.raw, body=args.body, workers=workers, bars=_bar)
-        _repair(result, done)
-        if done.anything:
+        repaired = repair(args.cache, report, raw=args.raw, body=args.body, workers=workers, bars=_bar)
+        _repair(result, repaired)
+        if repaired.anything:
             report = _verify(args, splits)
             _report(result, report)
     if args.recompute:
         where = {"splits": splits, "raw": args.raw, "weights": weights}
         again = recompute(args.cache, args.recompute, seed=args.seed, workers=workers, bars=_bar, **where)
         _recomputed(result, again)
-    for refused in (*(done.refused if done else ()), *(again.refused if again else ())):
+    for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
         err.print(f"{ERROR} {plain(refused)}")
-    ok = report.ok and not (done and done.refused) and (again is None or again.ok)
+    ok = report.ok and not (repaired and repaired.refused) and (again is None or again.ok)
     keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")  # after a repair, what is left
     result.rows = {
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
-        "repair": done and _as_dict(done),
+        "repair": repaired and _as_dict(repaired),
         "recompute": again
         and {"ok": again.ok, "compared": again.compared, "skipped": again.skipped, "refused": again.refused},
     }
@@ -104,8 +104,8 @@ def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.Ver
 def _as_dict(done: Repair) -> dict[str, Any]:
     """For --json."""
     extracted = [
-        {"split": made.plan.split, "stream": made.plan.spec.name, "rows": made.computed, "carried": made.carried}
-        for made in done.extracted
+        {"split": run.plan.split, "stream": run.plan.spec.name, "rows": run.computed, "carried": run.carried}
+        for run in done.extracted
     ]
     return {
         "repaired": done.cache.restored,
@@ -131,15 +131,15 @@ def _repair(result: CommandResult, done: Repair) -> None:
     """What was restored and removed, and what was read and computed again."""
     if not done.anything:
         result.line("nothing to repair")
-    for what, keys in (("restored", done.cache.restored), ("removed, of damaged shards", done.cache.removed)):
+    for verb, keys in (("restored", done.cache.restored), ("removed, of damaged shards", done.cache.removed)):
         if keys:
-            result.line(f"{count(len(keys), 'file')} {what}:")
+            result.line(f"{count(len(keys), 'file')} {verb}:")
             result.lines(few(keys, FEW, "all below the cache"), indent=2)
     for split, videos in done.read.items():
         result.line(f"{split}: {count(len(videos), 'video')} read again")
-    for made in done.extracted:
-        name = f"{made.plan.split}, {made.plan.spec.name}"
-        result.line(f"{name}: {count(made.computed, 'row')} computed again, {made.carried:,} carried over")
+    for extraction in done.extracted:
+        name = f"{extraction.plan.split}, {extraction.plan.spec.name}"
+        result.line(f"{name}: {count(extraction.computed, 'row')} computed again, {extraction.carried:,} carried over")
 
 
 def _recomputed(result: CommandResult, done: Recomputed) -> None:
@@ -149,9 +149,9 @@ def _recomputed(result: CommandResult, done: Recomputed) -> None:
         if not stream.rows:
             result.line(f"{name}: no rows to compare", IDLE)
             continue
-        ways = "; ".join(f"{way}: {rows:,}" for way, rows in stream.ways.items())
-        what = f"{count(stream.rows, 'row')} computed again ({ways}), largest difference {stream.largest:.2%}"
-        result.line(f"{name}: {what}", WRONG if stream.misaligned or stream.not_computed else DONE)
+        decoders = "; ".join(f"{decoder}: {rows:,}" for decoder, rows in stream.ways.items())
+        summary = f"{count(stream.rows, 'row')} computed again ({decoders}), largest difference {stream.largest:.2%}"
+        result.line(f"{name}: {summary}", WRONG if stream.misaligned or stream.not_computed else DONE)
         if stream.misaligned:
             result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
         misaligned = [
@@ -161,11 +161,11 @@ def _recomputed(result: CommandResult, done: Recomputed) -> None:
         ]
         result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
         if differing := stream.differing - len(stream.misaligned):
-            what = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
-            result.line(f"{what}, which fit no neighbour clearly better", DOUBT, indent=2)
+            summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
+            result.line(f"{summary}, which fit no neighbour clearly better", DOUBT, indent=2)
         if stream.not_computed:
-            what = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
-            result.line(what, indent=2)
+            summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+            result.line(summary, indent=2)
     for skipped in done.skipped:
         mark = IDLE if skipped.why == IMPORTED else WRONG
         result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)

@@ -56,8 +56,8 @@ def renamed_videos(
     """
     old = {name: changes.contents_of(digest) for name, digest in gone.items()}
     renamed = pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
-    left = gone.keys() - renamed.values()
-    pixels = {video.name: video.pixels for video in committed.videos if left and video.name in left and video.pixels}
+    lost = gone.keys() - renamed.values()
+    pixels = {video.name: video.pixels for video in committed.videos if lost and video.name in lost and video.pixels}
     clips = {}
     for name, (video, _) in coming.items() if pixels else ():
         if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:
@@ -176,10 +176,10 @@ def missing_now(split: cache.Split) -> dict[str, str]:
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split) or not raw.is_dir():
         return {}
     listed = {changes.utf8(v.name): v for v in _recorded_dataset(split).videos(raw, split.name.partition("/")[2])}
-    seen, missing = changes.read_stamps(split.root, split.name), {}
+    stamps, missing = changes.read_stamps(split.root, split.name), {}
     for name in sorted(names_with_rows(split)):
-        was = seen[name][0] if name in seen else None
-        lost = changes.lost_input(was, changes.stamp(raw, listed[name])) if name in listed else ""
+        before = stamps[name][0] if name in stamps else None
+        lost = changes.lost_input(before, changes.stamp(raw, listed[name])) if name in listed else ""
         if lost or name not in listed:
             missing[name] = lost
     return missing

@@ -104,8 +104,8 @@ def convert(
         # Not of videos where something unexpected happened: it may have been the disk, and they are to be read again.
         unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}}
         unexpected_in |= {name for name, account in stay.items() if account.set_aside == NOT_NOW}
-        seen = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
-        changes.write_stamps(plan.root, plan.name, seen)
+        read_as = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
+        changes.write_stamps(plan.root, plan.name, read_as)
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
         writer.commit(entries, note={"measured": measured})
@@ -169,7 +169,7 @@ def _append_videos(
         _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in journalled))
     progress(len(taken_over), len(plan.append), "")
     todo = [video for video in plan.append if video.name not in journalled]
-    for done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(taken_over) + 1):
+    for n_done, (raw_video, video) in enumerate(zip(todo, read(todo), strict=True), len(taken_over) + 1):
         name = video.entry.name
         if is_failure(plan.dataset, video.account) and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
             video.account.reject(NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}")
@@ -184,7 +184,7 @@ def _append_videos(
             writer.append(video.entry, video.tracks)
             digests[name] = video.entry.fingerprint
         rows += video.n_rows
-        progress(done, len(plan.append), name)
+        progress(n_done, len(plan.append), name)
     seconds = max(time.monotonic() - began, 1e-3)
     return digests, {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)}, stay
 

@@ -80,11 +80,11 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "
     """
     differences = []
     for key in sorted(before.keys() | now.keys()):
-        was, value = before.get(key), now.get(key)
-        if isinstance(was, Mapping) and isinstance(value, Mapping):
-            differences += differing(was, value, f"{within}{key}.")
-        elif was != value:
-            differences.append(Difference(f"{within}{key}", was, value))
+        before_value, value = before.get(key), now.get(key)
+        if isinstance(before_value, Mapping) and isinstance(value, Mapping):
+            differences += differing(before_value, value, f"{within}{key}.")
+        elif before_value != value:
+            differences.append(Difference(f"{within}{key}", before_value, value))
     return differences
 
 
@@ -113,7 +113,7 @@ def short(value: Any) -> str:
         kind, argument = value["kind"], next(value[key] for key in value if key != "kind")
         return f"{kind}:{short(argument)}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {short(of)}" for key, of in value.items()) or "nothing"
+        return ", ".join(f"{key} {short(part)}" for key, part in value.items()) or "nothing"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(short, value)) or "nothing"
     return _DIGEST.sub(r"\1...", str(value))

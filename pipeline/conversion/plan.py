@@ -258,11 +258,11 @@ def _compared(
     if drop_removed:
         removed, missing = sorted(missing), {}
     elif missing or suspects:
-        kept = names_with_rows(committed)
-        removed = sorted(missing.keys() - kept)
+        with_rows = names_with_rows(committed)
+        removed = sorted(missing.keys() - with_rows)
         lost = {v.name: changes.lost_input(recorded.get(v.name), stamps[v.name]) for v in suspects}
         missing |= {name: path for name, path in lost.items() if path and name not in same}
-        missing = {name: path for name, path in missing.items() if name in kept}
+        missing = {name: path for name, path in missing.items() if name in with_rows}
     altered = [v for v in altered if v.name not in missing]
     parts = [
         (sum(v.name not in renamed for v in new), "new video"),
@@ -271,7 +271,7 @@ def _compared(
         (len(removed), "removed video"),
         (sum(v.name not in renamed and v.name in unread for v in altered), "unreadable video"),
     ]
-    why = ", ".join(count(n, what) for n, what in parts if n)
+    why = ", ".join(count(n, noun) for n, noun in parts if n)
     kept_stamps = {name: stamp for name, stamp in stamps.items() if name not in missing}
     kept_stamps |= {name: recorded[name] for name in missing if name in recorded}
     touched = tuple(v.name for v in suspects if v.name in same)

@@ -58,16 +58,16 @@ def options(sub: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--smooth", type=positive, default=0.0, metavar="SIGMA", help="smooth bodies over time, in frames"
     )
-    made = sub.add_argument_group("what is made")
-    made.add_argument(
+    outputs = sub.add_argument_group("what is made")
+    outputs.add_argument(
         "--out", type=Path, metavar="DIR", help="the folder to write; default: <first clip's name>-bodies"
     )
-    made.add_argument(
+    outputs.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
         help="videos of the bodies over the frames (default: yes; with --cache: no)",
     )
-    made.add_argument("--export", action="store_true", help="motion files, as SMPL's add-ons for Blender load them")
+    outputs.add_argument("--export", action="store_true", help="motion files, as SMPL's add-ons for Blender load them")
     json_option(sub, ": predictions.json, and the folder")
 
 
@@ -113,8 +113,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.set and without:
         raise ConfigError(f"--set {args.set[0]}: expected a detector, whose option it is; with {without} there is none")
     if args.cache is not None and (args.keypoints is not None or len(args.named) > 1):
-        found = count(len(args.named), "name") + (", --keypoints" if args.keypoints is not None else "")
-        raise ConfigError(f"--cache {args.cache}: expected one split and no keypoints, found {found}")
+        sources = count(len(args.named), "name") + (", --keypoints" if args.keypoints is not None else "")
+        raise ConfigError(f"--cache {args.cache}: expected one split and no keypoints, found {sources}")
 
 
 class _Steps:
@@ -153,15 +153,17 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     overlay = args.cache is None if args.overlay is None else args.overlay
     chosen = predict.PredictionOptions(smooth=args.smooth, tracks=args.tracks, overlay=overlay, export=args.export)
     with steps.bar("predict", "frame") as progress:
-        made = predict.predict_videos(job, chosen, progress)
-    steps.done("predict", f"{count(made.tracks, 'track')}, {count(made.bodies, 'body-frame')}")
-    if overlay and made.frames:
-        steps.done("overlay", f"{count(made.frames, 'frame')}, {made.frames / max(made.drawing, 1e-9):.0f} a second")
-    if made.frames and not best_format().plays:
+        videos = predict.predict_videos(job, chosen, progress)
+    steps.done("predict", f"{count(videos.tracks, 'track')}, {count(videos.bodies, 'body-frame')}")
+    if overlay and videos.frames:
+        steps.done(
+            "overlay", f"{count(videos.frames, 'frame')}, {videos.frames / max(videos.drawing, 1e-9):.0f} a second"
+        )
+    if videos.frames and not best_format().plays:
         warn("no browser plays these overlays: H.264 needs PyAV (pip install av), VP9 another build of OpenCV")
-    steps.failed(made.problems)
-    _print_places(made.summary, out)
-    return made.summary
+    steps.failed(videos.problems)
+    _print_places(videos.summary, out)
+    return videos.summary
 
 
 def _prepared(args: argparse.Namespace, model: Trained, out: Path, steps: _Steps) -> PredictionJob:

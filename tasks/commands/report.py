@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or report.page()
     if args.out is not None:
         check_page(out)
-    of = report.as_configured(training=not (args.folders or args.no_training))
+    pages = report.as_configured(training=not (args.folders or args.no_training))
     if args.folders:
-        of = replace(of, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
+        pages = replace(pages, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
     with bar("  report", console.out) as progress:
-        written = write_report(of, out, progress)
+        written = write_report(pages, out, progress)
     say("report", "page", str(written))
     report.show(out, stand_in=written.stand_in)
     return 0

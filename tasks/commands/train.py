@@ -21,8 +21,8 @@ from vibe_model.sections import model_settings, not_small
 
 def options(sub: argparse.ArgumentParser) -> None:
     """Which run."""
-    first, *others = models.names()
-    help_ = f"default: {first}; or {', '.join(others)}"
+    first, *rest_of_models = models.names()
+    help_ = f"default: {first}; or {', '.join(rest_of_models)}"
     sub.add_argument("--model", type=_model, default=first, metavar="NAME", help=help_)
     names = "; ".join(f"{model.section}: {', '.join(model.variants)}" for model in models.every())
     sub.add_argument(
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if "RANK" in os.environ:
         end_with_parent()  # killed, torch's launcher would leave them behind
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed
-    what = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
+    title = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        folder = training.run(config, progress=shown_by(progress, what) if leads else None)
+        folder = training.run(config, progress=shown_by(progress, title) if leads else None)
     if leads:
         fact("run", shortened(folder))
     return 0

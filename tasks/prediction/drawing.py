@@ -140,7 +140,7 @@ class BodyDrawing:
         if not moved:
             return painted
         ground = np.full_like(image, GROUND)
-        small = np.concatenate([self._small(ground, records, at, text, len(moved)) for text, at in moved.items()])
+        small = np.concatenate([self._small(ground, records, xyz, text, len(moved)) for text, xyz in moved.items()])
         small = np.pad(small, ((0, image.shape[0] - len(small)), (0, 0), (0, 0)), mode="edge")
         return np.concatenate([painted, small], axis=1)
 
@@ -167,7 +167,7 @@ def seen(record: Any, verts: Floats) -> SeenBody:
 def caption(image: Image, text: str) -> None:
     """Write a short text into the lower left corner, in place; larger in large ones."""
     size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
-    at = (round(4 * size), image.shape[0] - round(5 * size))
+    position = (round(4 * size), image.shape[0] - round(5 * size))
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
         thick = round(thickness * size)
-        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, colour, thick, cv2.LINE_AA)
+        cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, colour, thick, cv2.LINE_AA)

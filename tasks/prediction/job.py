@@ -92,8 +92,8 @@ def resources(weights: str | None, device: str) -> Resources:
     """What computing them takes of this machine: one video needs no more than one device. Raises ConfigError."""
     if weights is not None:
         return Resources(device=device)
-    own = settings().features
-    return replace(own, devices=None, device=own.device if device == "auto" else device)
+    features = settings().features
+    return replace(features, devices=None, device=features.device if device == "auto" else device)
 
 
 def extra_streams(trained: Trained, embedding: Path | None) -> list[StreamSpec]:
@@ -155,7 +155,7 @@ def make_features(
 
     Raises DataError for features of another network than the model was trained on.
     """
-    done = None
+    extraction = None
     for spec in (spec.at(job.raw) if job.raw else spec for spec in streams):
         plan = compare_stream(job.split(), spec)
         if plan.differs:  # by an earlier command with another network: nothing else uses this cache
@@ -168,13 +168,13 @@ def make_features(
                 "keypoints: --keypoints PATH, or have people detected."
             )
         if not plan.up_to_date:
-            done = extract.extract(plan, resources, progress=progress)
-    return done
+            extraction = extract.extract(plan, resources, progress=progress)
+    return extraction
 
 
 def _argument(trained: Trained, features: str, stream: str) -> str | None:
     """What a stream is to the model; None where it is not read."""
-    arguments = {features: "features", **{one.stream: name for name, one in trained.config.extra_streams.items()}}
+    arguments = {features: "features", **{extra.stream: name for name, extra in trained.config.extra_streams.items()}}
     return arguments.get(stream)
 
 

@@ -93,7 +93,7 @@ def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing
             if frame.image is not None:
                 shown = _fitted(frame.image, (height, width))
             in_frame = records["frame"] == frame.index
-            around = {text: at[in_frame] for text, at in moved.items()}
+            around = {text: points[in_frame] for text, points in moved.items()}
             yield drawing.views(shown, records[in_frame], verts[in_frame], around)
 
 

@@ -72,9 +72,9 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
     the pictures to draw on are not where they were.
     """
     _remove_earlier(job.out)
-    split, made = job.split(), PredictedVideos()
+    split, predicted = job.split(), PredictedVideos()
     about = _about(job, split, options)
-    made.summary = about | {"videos": []}
+    predicted.summary = about | {"videos": []}
     pictures = raw_folder(split, job.raw) if options.overlay else None
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     for number, tracks in itertools.groupby(_bodies(job, split, options), key=lambda found: found[0]):
@@ -84,18 +84,18 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
         for _, track in tracks:
             rows.append(_write(job, track, options, about | {"video": entry.name}))
             bodies.add(track)
-            made.bodies += len(track)
-            progress(made.bodies, total, entry.name)
+            predicted.bodies += len(track)
+            progress(predicted.bodies, total, entry.name)
         fps = bodies.fps if math.isfinite(bodies.fps) else None
-        made.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
-        made.tracks += len(rows)
+        predicted.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
+        predicted.tracks += len(rows)
         if pictures is not None:
             file = job.out / (OVERLAY if len(split.videos) == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
-            _draw(job, made, file, sources.parse(pictures, entry.source), bodies)
-    if not made.tracks:
+            _draw(job, predicted, file, sources.parse(pictures, entry.source), bodies)
+    if not predicted.tracks:
         raise PipelineError(f"{job.name}: no frame with a person in it could be decoded: nothing is predicted")
-    runs.write_json(job.out / SUMMARY, made.summary)
-    return made
+    runs.write_json(job.out / SUMMARY, predicted.summary)
+    return predicted
 
 
 def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> Iterator[tuple[int, TrackBodies]]:

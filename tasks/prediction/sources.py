@@ -141,8 +141,10 @@ def _clips_of(path: Path) -> Iterator[Path]:
         raise ConfigError(f"{path}: there is no such file or folder. Check its name.")
     if not path.is_dir():
         if path.suffix.lower() not in (*EXTENSIONS, *PHOTOS):
-            known = ", ".join((*EXTENSIONS, *PHOTOS))
-            raise ConfigError(f"{path}: expected a clip, a photo or a folder of clips: {known}; found {path.suffix!r}")
+            endings = ", ".join((*EXTENSIONS, *PHOTOS))
+            raise ConfigError(
+                f"{path}: expected a clip, a photo or a folder of clips: {endings}; found {path.suffix!r}"
+            )
         yield path
     elif clips := clips_in(path):
         yield from (path / clip for clip in clips)
