@@ -54,7 +54,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     ),
     "fits": CommandEntry(
         "pipeline.commands.databases.fits",
-        "Read SMPL fits to pictures from 4D-Humans' tars into a dataset's raw folder, for conversion with `fits`.",
+        "Read SMPL fits to pictures, 4D-Humans' or CameraHMR's, into a dataset's raw folder, for its option `fits`.",
     ),
     "show": CommandEntry(
         "pipeline.commands.show",

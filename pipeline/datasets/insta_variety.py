@@ -46,7 +46,8 @@ ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the projec
 class InstaVariety(Dataset):
     """One track an example, whose frame rate the release does not name; of videos, one a person and stretch.
 
-    `fits`: bodies that 4D-Humans has fitted to the pictures, from `fits.sqlite` in the raw folder (`pipeline fits`).
+    `fits`: bodies that 4D-Humans or CameraHMR has fitted to the pictures, from the raw folder's `fits.sqlite`, which
+    `python -m pipeline fits` makes.
     """
 
     fits: bool = False

@@ -1,4 +1,4 @@
-"""`python -m pipeline fits`: 4D-Humans' tars of SMPL fits -> one file in a raw folder, which conversion reads."""
+"""`python -m pipeline fits`: SMPL fits of 4D-Humans or CameraHMR -> one file in a raw folder, for conversion."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from pipeline.cli.text import count
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("tars", type=Path, nargs="+", metavar="TAR", help="000000.tar, ... of one of its dataset_tars")
+    sub.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ...; or CameraHMR's npz"
+    )
     sub.add_argument("--raw", type=Path, required=True, help="the dataset's own raw folder, for fits.sqlite")
     what = "a regular expression: what its first group matches of a picture's key is the picture's name"
     sub.add_argument("--key", default="", metavar="REGEX", help=f"{what}; default: all of it")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the tars that have not been read. 1 where one cannot be."""
+    """Read the files that have not been read. 1 where one cannot be."""
     from pipeline.files.formats import fits
 
     n_fits, unread, skipped = 0, [], Counter[str]()
-    with bar(f"fits {args.raw.name}", err, unit="tar") as progress:
-        for i, (_, content) in enumerate(fits.read_all(sorted(args.tars), args.raw / fits.FILE, args.key), 1):
-            progress(i, len(args.tars))
-            if isinstance(content, fits.TarContent):
+    with bar(f"fits {args.raw.name}", err, unit="file") as progress:
+        for i, (_, content) in enumerate(fits.read_all(sorted(args.files), args.raw / fits.FILE, args.key), 1):
+            progress(i, len(args.files))
+            if isinstance(content, fits.FitsRead):
                 n_fits += len(content.fits)
                 skipped += content.skipped
             elif content is not None:
                 unread.append(str(content))
-    out.print(f"{count(n_fits, 'fit')} read of {count(len(args.tars), 'tar')}")
+    out.print(f"{count(n_fits, 'fit')} read of {count(len(args.files), 'tar')}")
     for why, n in sorted(skipped.items()):
         out.print(f"  {DOUBT} {count(n, 'person')} left out: {plain(why)}")
     for message in unread:

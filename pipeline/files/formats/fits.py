@@ -1,13 +1,14 @@
-"""SMPL bodies that 4D-Humans has fitted to pictures: from its tars into one SQLite file, from there to a reader's rows.
+"""SMPL bodies that 4D-Humans or CameraHMR has fitted to pictures: into one SQLite file, from there to a reader's rows.
 
 `hmr2_training_data/dataset_tars/<data set>/000000.tar`: of each picture `<key>.jpg` and `<key>.data.pyd`, the pickle
-of a list of dicts, one a person (Goel et al., ICCV 2023). Tars are streamed, and pickles
-read with an exact list of names.
+of a list of dicts, one a person (Goel et al., ICCV 2023). CameraHMR's `insta1-release.npz` and `insta2-release.npz`:
+fits to the same pictures, by name (Patel and Black, 3DV 2025). Tars are streamed; pickles have a list of names.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sqlite3
 import tarfile
@@ -20,15 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.files.formats.arrays import reading
+from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
 from pipeline.files.formats.pickles import load_fits
+from pipeline.files.raw.files import open_regular
 from pipeline.skeletons import LARGEST
 
 Doubles = NDArray[np.float64]
 
 FILE: Final = "fits.sqlite"
 ENDING: Final = ".data.pyd"
-AGAIN: Final = "Download this tar again, and run the same command: the others stay."
+END: Final = 1024  # zero bytes at a tar's end
+AGAIN: Final = "Download this file again, and run the same command: the others stay."
 MOST_BYTES: Final = 1 << 24  # of one picture's pickle, which has some kilobytes
 N_POSE, N_BETAS, N_JOINTS = 72, 10, 25  # joints: OpenPose's, the first of spin49; 19 more follow them in the files
 N_STORED: Final = 44
@@ -52,8 +55,8 @@ class Fit(NamedTuple):
     kp_2d: Doubles  # (25, 3) px of the picture that it was fitted to, confidence
 
 
-class TarContent(NamedTuple):
-    """What was found of a tar."""
+class FitsRead(NamedTuple):
+    """What was found of a file."""
 
     fits: list[tuple[str, bytes]]  # the picture's name, and a stored fit
     skipped: Counter[str]  # why -> persons
@@ -81,35 +84,50 @@ def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
     return "" if found is None else found[1 if key.groups else 0] or ""
 
 
-def read_tar(file: Path, key: re.Pattern[str] | None = None) -> TarContent:
-    """All fits of a tar, which is read once from its beginning to its end.
+def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
+    """All fits of a file: 4D-Humans' tar, or CameraHMR's npz where it is called so.
 
-    Raises RawDataError for a tar that is none or ends early and for a pickle that cannot be read, and UnsafePickle for
-    one that names anything but arrays.
+    Raises RawDataError for one that is none or ends early, a pickle or an array that cannot be read, and UnsafePickle
+    for a pickle that names anything but arrays.
     """
     fits, skipped, digest = [], Counter[str](), hashlib.sha256()
-    with reading(file, "a whole tar", do=AGAIN), tarfile.open(file, "r|*") as tar:
-        for member in tar:
-            if not member.name.endswith(ENDING) or not member.isfile():
-                continue
-            if member.size > MOST_BYTES:
-                raise ValueError(f"{member.name} of {member.size} bytes")
-            stream = tar.extractfile(member)
-            data = b"" if stream is None else stream.read()
-            if len(data) != member.size:
-                raise ValueError(f"its end within {member.name}")
-            persons = load_fits(file / member.name, data)
-            if not (name := picture_name(member.name, key)):
-                skipped["no name by --key"] += len(persons)
-                continue
-            for person in persons:
-                stored = _stored(person)
-                if isinstance(stored, str):
-                    skipped[stored] += 1
+    for path, person in _of_npz(file) if file.suffix == ".npz" else _of_tar(file):
+        stored = _stored(person) if (name := picture_name(path, key)) else "no name by --key"
+        if isinstance(stored, str):
+            skipped[stored] += 1
+            continue
+        fits.append((name, stored))
+        digest.update(name.encode() + b"\0" + stored)
+    return FitsRead(fits, skipped, digest.hexdigest())
+
+
+def _of_tar(file: Path) -> Iterator[tuple[str, Any]]:
+    """Key and person, of a tar that is read once from its beginning to its end."""
+    with reading(file, "a whole tar", do=AGAIN), open_regular(file) as stream:
+        stream.seek(-min(END, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+        if len(end := stream.read()) < END or any(end):  # the library takes a missing end for one
+            refuse("a file without a tar's end, as of a download that stopped")
+        stream.seek(0)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if not member.name.endswith(ENDING) or not member.isfile():
                     continue
-                fits.append((name, stored))
-                digest.update(name.encode() + b"\0" + stored)
-    return TarContent(fits, skipped, digest.hexdigest())
+                content = tar.extractfile(member) if member.size <= MOST_BYTES else None
+                if content is None:
+                    refuse(f"{member.name} of {member.size} bytes")
+                for person in load_fits(file / member.name, content.read()):
+                    yield member.name, person
+
+
+def _of_npz(file: Path) -> Iterator[tuple[str, Any]]:
+    """Name and person, of CameraHMR's file, whose bodies are all known: imgname, pose_cam, shape, gtkps."""
+    arrays = load_npz(file, ("imgname", "pose_cam", "shape", "gtkps"))
+    n, known = len(arrays["imgname"]), np.ones(1)
+    pose = numbers(file, "pose_cam", arrays["pose_cam"].reshape(n, -1), (n, N_POSE), do=AGAIN)
+    betas = numbers(file, "shape", arrays["shape"], (n, None), do=AGAIN)[:, :N_BETAS]
+    keypoints = numbers(file, "gtkps", arrays["gtkps"], (n, None, 3), do=AGAIN)[:, :N_STORED]
+    for name, *person in zip(arrays["imgname"].tolist(), pose, betas, keypoints, strict=True):
+        yield str(name), dict(zip(KEYS, (*person, known, known), strict=True))
 
 
 def _stored(person: Any) -> bytes | str:
@@ -160,7 +178,7 @@ class FitStore:
     @classmethod
     def open(cls, file: Path) -> Self:
         """Open for reading. Raises RawDataError where it is not there, or no such file."""
-        do = "Make it of 4D-Humans' tars: python -m pipeline fits TAR... --raw DIR"
+        do = "Make it of 4D-Humans' tars or CameraHMR's npz: python -m pipeline fits FILE... --raw DIR"
         if not file.is_file():
             raise RawDataError(file, "file", expected="fits to pictures", found="no such file", do=do)
         database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
@@ -179,7 +197,7 @@ class FitStore:
         row = self._database.execute("SELECT size FROM tars WHERE name = ?", (_called(tar),)).fetchone()
         return row is not None and row[0] == tar.stat().st_size
 
-    def put(self, tar: Path, content: TarContent) -> None:
+    def put(self, tar: Path, content: FitsRead) -> None:
         """Add a tar's fits, all or none, in place of those of an earlier tar of its name."""
         name = _called(tar)
         with self._database:
@@ -265,10 +283,8 @@ def reprojection(points: Doubles, target: Doubles) -> float:
     return float(np.sqrt(((scale * moved - onto) ** 2).sum(axis=1).mean()) / size)
 
 
-def read_all(
-    tars: Iterable[Path], file: Path, key: str = ""
-) -> Iterator[tuple[Path, TarContent | RawDataError | None]]:
-    """Each tar, and what was read of it into the store `file`: None where it was there, or why it cannot be read.
+def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[Path, FitsRead | RawDataError | None]]:
+    """Each file, and what was read of it into the store `file`: None where it was there, or why it cannot be read.
 
     Each is committed by itself: an interrupted run is gone on with. Raises UnsafePickle, and PipelineError for a `key`
     that is no regular expression or another one than before.
@@ -277,15 +293,18 @@ def read_all(
         pattern = re.compile(key) if key else None
     except re.error as error:
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
-    with FitStore.create(file, key) as store:
-        for tar in tars:
-            if store.has(tar):
-                yield tar, None
-                continue
-            try:
-                content = read_tar(tar, pattern)
-            except RawDataError as error:
-                yield tar, error
-                continue
-            store.put(tar, content)
-            yield tar, content
+    try:
+        with FitStore.create(file, key) as store:
+            for tar in tars:
+                content: FitsRead | RawDataError | None = None
+                if not store.has(tar):
+                    try:
+                        content = read(tar, pattern)
+                    except RawDataError as error:
+                        content = error
+                    else:
+                        store.put(tar, content)
+                yield tar, content
+    except sqlite3.Error as error:
+        do = "Is its folder there and writable, has its disk room, and does no other `fits` run?"
+        raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

@@ -1,4 +1,4 @@
-"""4D-Humans' fits to InstaVariety's pictures: tars of the published form, through conversion; planted traps."""
+"""Fits of 4D-Humans and CameraHMR to InstaVariety's pictures: their forms, through conversion; planted traps."""
 
 from __future__ import annotations
 
@@ -173,6 +173,31 @@ def test_keys_of_another_form_are_names_by_an_expression(raw: Path, tmp_path: Pa
     for key in ("^insta_(.*)$", "("):
         with pytest.raises(PipelineError, match="--key"):
             list(fits.read_all([file], raw / fits.FILE, key))
+    with pytest.raises(PipelineError, match="cannot be written"):
+        list(fits.read_all([file], tmp_path / "no" / fits.FILE))
+
+
+@pytest.mark.parametrize("pose", [(3, 72), (3, 24, 3)])
+def test_camerahmrs_file_joins_by_the_same_names(raw: Path, tmp_path: Path, pose: tuple[int, ...]) -> None:
+    persons = [person(frame) for frame in range(3)]
+    arrays = {
+        "imgname": np.array([f"insta-train/{name}.jpg" for name in NAMES]),
+        "pose_cam": np.stack([one["body_pose"] for one in persons]).reshape(pose),
+        "shape": np.stack([[*one["betas"], 7.0] for one in persons]),
+        "gtkps": np.stack([one["keypoints_2d"] for one in persons]),
+        "trans_cam": np.zeros((3, 3)),
+        "cam_int": np.zeros((3, 3, 3)),
+    }
+    arrays["shape"][1, 0] = np.nan
+    np.savez(tmp_path / "insta1-release.npz", **arrays)
+    read(raw, tmp_path / "insta1-release.npz", "^insta-train/(.*)$")
+    track = next(iter(datasets.get("insta_variety", fits=True).tracks(raw, "train")))
+    assert track.has_smpl is not None
+    assert track.betas is not None
+    assert track.has_smpl.tolist() == [True, False, True]
+    np.testing.assert_allclose(track.betas[:, 0], [0.1, 0, 0.3], atol=1e-6)
+    np.savez(tmp_path / "insta2-release.npz", **{**arrays, "imgname": arrays["imgname"].astype(object)})
+    assert main(["fits", str(tmp_path / "insta2-release.npz"), "--raw", str(raw), "--key", "^insta-train/(.*)$"]) == 1
 
 
 # --------------------------------------------------------------------------------------------------- damaged tars
@@ -201,7 +226,9 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(
 ) -> None:
     whole = tar(tmp_path / "1.tar", {NAMES[0]: [person(0)], NAMES[1]: [person(1)]})
     content = whole.read_bytes()
-    for damaged in (content[: len(content) // 3], b"<html>", content.replace(b"keypoints_2d", b"\xff" * 12)):
+    at_a_header = whole.read_bytes().find(b"tag/clip/frame000002")
+    cut = (content[: len(content) // 3], content[:at_a_header], content[: at_a_header + 99], b"<html>", b"")
+    for damaged in (*cut, content.replace(b"keypoints_2d", b"\xff" * 12)):
         whole.write_bytes(damaged)
         good = tar(tmp_path / "0.tar", {NAMES[2]: [person(2)]})
         assert main(["fits", str(whole), str(good), "--raw", str(raw)]) == 1
