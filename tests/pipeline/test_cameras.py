@@ -85,6 +85,8 @@ def test_a_mirrored_camera_sees_the_mirrored_world_as_the_mirrored_picture(seed)
     np.testing.assert_allclose(cameras.project(seen(flipped, points * (-1, 1, 1)), centred), there * mirror, atol=1e-9)
     np.testing.assert_array_equal(cameras.mirrored(flipped), extrinsics)
     assert cameras.mirrored(extrinsics.astype(np.float32)).dtype == np.float32
+    up = np.array([0.6, 0.0, -0.8], np.float32)
+    np.testing.assert_array_equal(cameras.mirrored_axis(up), up * np.float32([-1, 1, 1]))
 
 
 def test_a_camera_that_turns_about_its_vertical_at_a_constant_rate():

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.skeletons import JOINTS, bones, convert, correspondence, joint_names, mirrored, without_non_finite
+from pipeline.skeletons import (
+    JOINTS,
+    KEYPOINTS_13,
+    bones,
+    convert,
+    correspondence,
+    joint_names,
+    keypoints_13,
+    mirrored,
+    without_non_finite,
+)
 
 SIZES = {
     "spin49": 49, "common14": 14, "body_25": 25, "openpose_coco": 18, "penn_action": 13, "coco": 17, "posetrack": 17,
@@ -144,3 +154,13 @@ def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted() -> None:
     np.testing.assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
     assert n_bad == 4
     assert np.isnan(keypoints).any()  # the input is as it was
+
+
+def test_a_point_of_the_13_that_is_not_labelled_by_its_own_name_is_openposes() -> None:
+    kp = np.zeros((49, 3), np.float32)
+    names = joint_names("spin49")
+    kp[names.index("OP RAnkle")] = (3, 4, 0.5)
+    kp[names.index("lankle")], kp[names.index("OP LAnkle")] = (5, 6, 0.7), (7, 8, 0.9)
+    by_name = dict(zip(KEYPOINTS_13, keypoints_13(kp).tolist(), strict=True))
+    assert by_name["rankle"] == [3, 4, 0.5]
+    assert by_name["lankle"] == pytest.approx([5, 6, 0.7])

@@ -207,6 +207,7 @@ def small_config(root, runs):
         stream="tiny",
         datasets_2d=("penn_action/train",),
         datasets_3d=("3dpw/train",),
+        evaluation=("3dpw/test",),
         seqlen=4,
         stride=2,
         strides={},

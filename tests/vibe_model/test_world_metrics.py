@@ -65,6 +65,7 @@ def test_rte_is_a_share_of_the_path_and_has_no_scale():
     error = metrics.rte(0.9 * target @ turn.T + 7, target)
     np.testing.assert_allclose(error, 100 * np.abs(along - 5) * 0.1 / 10, atol=1e-9)
     assert np.isnan(metrics.rte(target, np.zeros((101, 3)))).all()
+    np.testing.assert_allclose(metrics.rte(np.array([[0, 0, 0], [0.2, 0, 0]]), np.array([[0, 0, 0], [0.4, 0, 0]])), 25)
 
 
 def test_rte_by_scipy():

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion.convert import plan_conversion
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import read_one, touch
@@ -143,6 +143,13 @@ def test_an_absent_picture_drops_its_frame_and_valid_is_campose_valid(tmp_path: 
     assert track.frame_index[~track.valid].tolist() == [3, 8]
     assert account["dropped"] == {"no_picture": 2}
     assert account["notes"][0] == "2 of 40 labelled frames have no picture, the first is image_00000.jpg"
+
+
+@pytest.mark.parametrize("betas", [np.zeros(9), np.r_[np.nan, np.zeros(9)], np.r_[np.zeros(9), np.inf]])
+def test_shapes_of_too_few_numbers_or_infinite_ones_reject_the_sequence(tmp_path: Path, betas: np.ndarray) -> None:
+    write(tmp_path, sequence() | {"betas": [betas]})
+    with pytest.raises(RawDataError, match=r"betas\[0\].*finite"):
+        list(PW.tracks(tmp_path, "train"))
 
 
 def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(tmp_path: Path) -> None:
