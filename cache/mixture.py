@@ -171,18 +171,18 @@ class Mixture:
 
     def _fields_of(self, part: MixturePart) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of each field of a part, read from one window of each of its splits."""
-        found: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
+        by_name: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
         first_window = {name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)}
         for split, copy in itertools.product(first_window, range(len(part.alternatives))):
             for name, array in _read(part, split, first_window[split], self.seqlen, copy, part.fields).items():
-                first, shape, widest = found.setdefault(name, (split, array.shape[2:], array.dtype))
+                first, shape, widest = by_name.setdefault(name, (split, array.shape[2:], array.dtype))
                 if shape != array.shape[2:]:
                     raise CacheError(
                         f"{part.name}: {name}: expected one shape in all splits, found {shape} in {first} and "
                         f"{array.shape[2:]} in {split}. They cannot be in one batch: leave one of them out."
                     )
-                found[name] = (first, shape, np.result_type(widest, array.dtype))
-        return {name: (shape, dtype) for name, (_, shape, dtype) in found.items()}
+                by_name[name] = (first, shape, np.result_type(widest, array.dtype))
+        return {name: (shape, dtype) for name, (_, shape, dtype) in by_name.items()}
 
 
 def _read(

@@ -62,7 +62,7 @@ def link(
     for t, frame in enumerate(frames):
         last = frames[visible.rows[[person[-1] for person in active], 0]] if active else ()
         same_scene = t > 0 and scene[t] == scene[t - 1]
-        active = [one for one, f in zip(active, last, strict=True) if same_scene and frame - f - 1 <= max_gap]
+        active = [track for track, f in zip(active, last, strict=True) if same_scene and frame - f - 1 <= max_gap]
         candidates = np.arange(visible.start[t], visible.start[t + 1])
         partner = _assign(_costs(visible, frames, active, candidates, frame)) if active and len(candidates) else {}
         for i, detection in enumerate(candidates.tolist()):

@@ -67,22 +67,22 @@ class Registry(Generic[T]):
             raise PipelineError(self.unknown(name))
         entry, which = plug_ins[name], self.label(name)
         try:
-            found: type[T] = entry.load()
+            loaded: type[T] = entry.load()
         except Exception as error:  # other people's code may fail in any way: say whose it is
             raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
-        of_class = isinstance(found, type) and issubclass(found, self.base)
-        if not (isinstance(found, self.base) if self.records else of_class) or getattr(found, self.named_by) != name:
+        of_class = isinstance(loaded, type) and issubclass(loaded, self.base)
+        if not (isinstance(loaded, self.base) if self.records else of_class) or getattr(loaded, self.named_by) != name:
             which_class = f"{self.base.__name__}{'' if self.records else ' subclass'}"
             expected = f"a {which_class} whose {self.named_by} is {name!r}"
             raise PlugInError(f"{which}: {entry.value} is not {expected}")
-        return found
+        return loaded
 
     def unknown(self, name: str) -> str:
         """Why there is none of that name, and what to do; "" where there is one."""
         if name in (names := self.names()):
             return ""
-        known = f"known: {', '.join(names)}. If a package adds it, install that package."
-        return f"no {self.what} is called {name!r}{did_you_mean(name, names)} {known}"
+        hint = f"known: {', '.join(names)}. If a package adds it, install that package."
+        return f"no {self.what} is called {name!r}{did_you_mean(name, names)} {hint}"
 
     def not_installed(self, name: str) -> str:
         """What a message calls one that made what is stored, where its package is missing; "" where it is not."""
@@ -121,24 +121,24 @@ class Registry(Generic[T]):
 
         Raises as `find` does, and ConfigError for an option that it does not have or a value that it refuses.
         """
-        found: Any = self.find(name)
-        known = [field.name for field in fields(found) if field.init]
-        if unknown := sorted(options.keys() - set(known)):
-            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-        made: T = found(**options)
+        loaded: Any = self.find(name)
+        options_of = [field.name for field in fields(loaded) if field.init]
+        if unknown := sorted(options.keys() - set(options_of)):
+            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options_of) or 'none'}")
+        made: T = loaded(**options)
         return made
 
     def _plug_ins(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
+        entries: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
             which = f"{self.what} {entry.name!r}"
             if entry.name in self.ours:
                 raise PipelineError(f"{which} of {_package(entry)} has the name of one of ours: rename it")
-            if entry.name in found:
-                both = f"{_package(found[entry.name])} and {_package(entry)}"
+            if entry.name in entries:
+                both = f"{_package(entries[entry.name])} and {_package(entry)}"
                 raise PipelineError(f"{which} comes from {both}: uninstall one of them")
-            found[entry.name] = entry
-        return found
+            entries[entry.name] = entry
+        return entries
 
 
 def _package(entry: EntryPoint) -> str:

@@ -204,8 +204,8 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
             f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): the number of joints of {source}"
         )
     if not take:
-        known = ", ".join(joint_names(target)[:3])
-        raise ValueError(f"no joint of {source} is one of {target}'s: expected names as {known}; found {names[:3]}")
+        first = ", ".join(joint_names(target)[:3])
+        raise ValueError(f"no joint of {source} is one of {target}'s: expected names as {first}; found {names[:3]}")
     out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
     out[..., put, :] = keypoints[..., take, :]
     return out

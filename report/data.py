@@ -175,9 +175,9 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
     """Of the tracks whose rate is known: a row lasts `step` frames of the video."""
     seconds, n_known, n_tracks = 0.0, 0, 0
     for tracks in (split.tracks for split in splits):
-        known = np.isfinite(tracks.fps) & (tracks.fps > 0)
-        seconds += float((((tracks.stop - tracks.start) * tracks.step)[known] / tracks.fps[known]).sum())
-        n_known += int(known.sum())
+        has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
+        seconds += float((((tracks.stop - tracks.start) * tracks.step)[has_rate] / tracks.fps[has_rate]).sum())
+        n_known += int(has_rate.sum())
         n_tracks += len(tracks)
     if not n_known:
         return "rate not known"

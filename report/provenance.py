@@ -94,10 +94,10 @@ def code_revision(folder: Path) -> str:
     changed = ", with changes that are not committed"
     command = ("git", "-C", str(folder), "describe", "--always", "--exclude=*", "--abbrev=12", f"--dirty={changed}")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"git commit {done.stdout.strip()}"
+    return f"git commit {process.stdout.strip()}"
 
 
 def _made(what: str, manifest: Mapping[str, Any], notes: Mapping[str, Any]) -> Commit:

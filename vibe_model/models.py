@@ -72,8 +72,8 @@ class Model(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.baseline not in self.variants:
-            known = ", ".join(self.variants) or "none"
-            raise ConfigError(f"baseline: expected one of {known}, found {self.baseline!r}")
+            variants = ", ".join(self.variants) or "none"
+            raise ConfigError(f"baseline: expected one of {variants}, found {self.baseline!r}")
         if self.section != self.config.MODEL:
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 

@@ -205,5 +205,5 @@ def mirror_finders() -> tuple[FindMirror, ...]:
 
 
 def _find_mirror(dataset: str, column: str) -> Mirror | None:
-    found = (find(dataset, column) for find in _FINDERS)
-    return next((function for function in found if function is not None), None)
+    functions = (find(dataset, column) for find in _FINDERS)
+    return next((function for function in functions if function is not None), None)

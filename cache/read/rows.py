@@ -88,8 +88,8 @@ def recognise(metadata: Mapping[str, Any]) -> ArrayLayout | None:
 def check_range(starts: Ints, seqlen: int, n_rows: int, location: str) -> None:
     """Raise CacheError for windows of rows beyond the array."""
     if len(starts) and (starts.min() < 0 or starts.max() + seqlen > n_rows):
-        found = f"rows up to {int(starts.max()) + seqlen}"
-        raise CacheError.at(location, expected=f"{n_rows} rows", found=found, do="Open it again.")
+        requested = f"rows up to {int(starts.max()) + seqlen}"
+        raise CacheError.at(location, expected=f"{n_rows} rows", found=requested, do="Open it again.")
 
 
 def chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:

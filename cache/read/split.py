@@ -80,8 +80,8 @@ class FeatureCache(Mapping[str, "Split"]):
         )
 
     def __getitem__(self, name: str) -> Split:
-        known = isinstance(name, str) and layout.is_split_name(name)
-        commit = manifest.load(Place(self.store, name)) if known else None
+        is_name = isinstance(name, str) and layout.is_split_name(name)
+        commit = manifest.load(Place(self.store, name)) if is_name else None
         if commit is None:
             names = ", ".join(self.splits) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")

@@ -105,9 +105,9 @@ class WriterLock(Lock):
     def require(self) -> None:
         """Raise CacheError unless the locked file is still the one of that name: else there may be another writer."""
         if not self._is_current(self._fd):
-            found = "another file, or none: the lock has been removed"
+            holder = "another file, or none: the lock has been removed"
             do = "Nothing was committed. Make sure that there is no other writer, and run it again."
-            raise CacheError.at(self.file, expected="the lock that this writer took", found=found, do=do)
+            raise CacheError.at(self.file, expected="the lock that this writer took", found=holder, do=do)
 
     def release(self) -> None:
         """Let the next writer in, and leave no trace: nor a folder in which nothing was written."""

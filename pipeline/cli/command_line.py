@@ -97,9 +97,9 @@ def parser_of(
     """
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    known = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
+    subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
     for name, (module, help_) in commands.items():
-        known.add_parser(name, help=help_, description=help_, epilog=EXIT_CODES, module=module, complete=complete)
+        subparsers.add_parser(name, help=help_, description=help_, epilog=EXIT_CODES, module=module, complete=complete)
     return top
 
 

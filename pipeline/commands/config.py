@@ -90,12 +90,12 @@ def _show(file: Path, settings: Sequence[Setting]) -> None:
 
 def choose(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
     """Those that SECTION or SECTION.KEY names, in their order. Raises ConfigError for a name that there is not."""
-    known = list(dict.fromkeys(setting.section for setting in settings))
+    sections = list(dict.fromkeys(setting.section for setting in settings))
     for name in names:
         section, dot, key = name.partition(".")
-        if section not in known:
-            close = did_you_mean(section, known)
-            raise ConfigError(f"there is no section {section!r}{close} known: {', '.join(known)}")
+        if section not in sections:
+            close = did_you_mean(section, sections)
+            raise ConfigError(f"there is no section {section!r}{close} known: {', '.join(sections)}")
         keys = [setting.key for setting in settings if setting.section == section]
         if dot and key not in keys:
             raise ConfigError(f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}")

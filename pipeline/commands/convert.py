@@ -63,18 +63,18 @@ def run(args: argparse.Namespace) -> int:
             _add_without_rows(result, plan, plan.committed.manifest["accounting"])
         return _end(result, plan, plan.problems)
     with bar(f"convert {plan.name}", err, unit="video") as progress:
-        done = convert.convert(
+        conversion = convert.convert(
             plan, workers=cores(args.workers), strict=args.strict, scheduler=args.scheduler, progress=progress
         )
-    result.line(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})")
-    result.lines(accounting_lines(done.totals, done.uncounted), indent=2)
+    result.line(f"{plan.name}: {conversion.did or 'converted'} (why: {plan.why})")
+    result.lines(accounting_lines(conversion.totals, conversion.uncounted), indent=2)
     every = command("status", "--all", "--cache", str(args.cache))
-    result.lines(few([f"rejected {account.rejection}" for account in done.rejected], FEW, every), DOUBT, 2)
-    _add_without_rows(result, plan, done.totals)
-    result.lines(few([f"note {note}" for note in done.notes], FEW, every), DOUBT, 2)
+    result.lines(few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, every), DOUBT, 2)
+    _add_without_rows(result, plan, conversion.totals)
+    result.lines(few([f"note {note}" for note in conversion.notes], FEW, every), DOUBT, 2)
     result.lines((f"renamed {old} -> {name}" for name, old in plan.renamed.items()), indent=2)
-    result.exit_code = int(args.retry and bool(done.rejected))
-    return _end(result, plan, done.problems)
+    result.exit_code = int(args.retry and bool(conversion.rejected))
+    return _end(result, plan, conversion.problems)
 
 
 def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
@@ -96,11 +96,11 @@ def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:
     """found = kept + dropped by reason, in three lines. `uncounted`: videos that could not be read."""
     for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[what]
-        known = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
+        release = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
         unread = not_counted(uncounted) if what == "frames" else ""
         reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
         reasons += f", {n:,} without a track" if (n := counts.get("without_tracks")) else ""
-        yield f"{what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}"
+        yield f"{what} {counts['kept']:,} kept of {counts['found']:,}{release}{reasons}{unread}"
 
 
 def _add_without_rows(result: CommandResult, plan: convert.ConversionPlan, totals: Any) -> None:

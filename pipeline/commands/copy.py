@@ -31,14 +31,14 @@ def run(args: argparse.Namespace) -> int:
     opened = cache.open(args.cache)
     names = chosen(args.splits, opened.splits)
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
-    known = sorted({stream for name in names for stream in opened[name].streams})
-    if unknown := [name for name in streams or () if name not in known]:
-        raise PipelineError(f"--streams {unknown[0]}: none of these splits has it; there are: {', '.join(known)}")
+    stored = sorted({stream for name in names for stream in opened[name].streams})
+    if unknown := [name for name in streams or () if name not in stored]:
+        raise PipelineError(f"--streams {unknown[0]}: none of these splits has it; there are: {', '.join(stored)}")
     for name in names:
         own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
         with bar(f"copy {name}", err, unit="row") as progress:
-            done = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
-        _print(done, args)
+            copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
+        _print(copied, args)
     with bar("verify", err) as progress:
         report = cache.verify(args.to, fast=True, progress=progress, splits=names)
     for problem in report.problems:

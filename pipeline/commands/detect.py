@@ -30,8 +30,8 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("raw", type=Path, metavar="RAW", help="the folder that the clips are in, at any depth; or one clip")
     add("--out", type=Path, required=True, metavar="KEYPOINTS", help="the folder for one JSON file a clip")
-    known = ", ".join(detect.names())
-    add("--detector", help=f"{known}; where nothing names one, keypoint_rcnn, and for demo data demo")
+    detectors = ", ".join(detect.names())
+    add("--detector", help=f"{detectors}; where nothing names one, keypoint_rcnn, and for demo data demo")
     add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the detector, as min_score=0.5")
     setting_options(sub, "detect", *TAKES)

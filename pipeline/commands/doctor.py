@@ -124,9 +124,9 @@ def _table(examined: Sequence[Examination]) -> Table:
         name = e.dataset + (" [yellow](demo data)[/yellow]" if e.stand_in else "")
         for part in e.parts:
             first, *more = part.where or ("",)
-            known = "[dim]not known[/dim]" if part.known is None else f"{part.known:,}"
+            release = "[dim]not known[/dim]" if part.known is None else f"{part.known:,}"
             where = plain(first) + (", ..." if more else "")
-            shown.add_row(name, plain(part.what), where, f"{part.found:,}", known, _mark(part))
+            shown.add_row(name, plain(part.what), where, f"{part.found:,}", release, _mark(part))
     return shown
 
 

@@ -86,26 +86,26 @@ def run(args: argparse.Namespace) -> int:
     resources = Resources(**{key: getattr(args, key) for key in TAKES})
     with bar(f"extract {name}", err) as progress:
         every = extract.extract_together(todo, resources, scheduler=args.scheduler, progress=progress)
-    for done in every:
-        stream = f"{done.plan.spec.name} " if len(specs) > 1 else ""
-        did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
-        did += f", {done.kept:,} kept of an interrupted run" if done.kept else ""
-        out.print(plain(f"{name}: {stream}extracted, {did} (why: {done.plan.why})"))
-        if done.plan.spec.stream.stand_in:
+    for extraction in every:
+        stream = f"{extraction.plan.spec.name} " if len(specs) > 1 else ""
+        did = f"{count(extraction.computed, 'row')} computed ({extraction.meter}), {extraction.carried:,} carried over"
+        did += f", {extraction.kept:,} kept of an interrupted run" if extraction.kept else ""
+        out.print(plain(f"{name}: {stream}extracted, {did} (why: {extraction.plan.why})"))
+        if extraction.plan.spec.stream.stand_in:
             out.print(f"  {UNTRAINED} a network with random weights: features for trying the pipeline only")
-        for kind, rows in done.problems.items():
+        for kind, rows in extraction.problems.items():
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
-        for example in done.examples:
+        for example in extraction.examples:
             out.print(f"    {plain(example)}")
     return 0
 
 
 def reads(args: argparse.Namespace) -> list[str]:
     """[features], and the sections of streams."""
-    features, one = dataclass_of(args.source.section("features"), Features), bool(args.stream or args.kind)
-    keys = [f"features.{field.name}" for field in fields(features) if not (one and field.name in ("stream", "also"))]
+    features, single = dataclass_of(args.source.section("features"), Features), bool(args.stream or args.kind)
+    keys = [f"features.{field.name}" for field in fields(features) if not (single and field.name in ("stream", "also"))]
     named = [name for text in args.also for name in text.split()[0].split("=")]
-    names = [args.stream, args.kind, features.kind, *named, *(() if one else (features.stream, *features.also))]
+    names = [args.stream, args.kind, features.kind, *named, *(() if single else (features.stream, *features.also))]
     return [*keys, *dict.fromkeys(filter(None, names))]
 
 

@@ -28,10 +28,10 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Removed files, and what was left, with the reason."""
-    done = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
-    rows = {"dry_run": args.dry_run, "removed": done.removed, "bytes": done.bytes, "left": done.skipped}
+    collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
+    rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
     result, verb = CommandResult(rows), "would be removed" if args.dry_run else "removed"
-    result.lines(done.removed, f"[dim]{verb}[/dim]")
-    result.lines((f"left: {text}" for text in done.skipped), DOUBT)
-    result.line(f"{count(len(done.removed), 'path')} {verb}, {size(done.bytes)}")
+    result.lines(collected.removed, f"[dim]{verb}[/dim]")
+    result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
+    result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     return print_result(result, as_json=args.json)

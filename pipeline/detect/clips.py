@@ -49,13 +49,13 @@ def pictures_in(raw: Path) -> list[str]:
 
 
 def _files_in(raw: Path) -> list[str]:
-    found: list[str] = []
+    files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         here = os.path.realpath(folder)
         kept = (name for name in folders if not name.startswith("."))
         folders[:] = sorted(name for name in kept if not here.startswith(_real(folder, name)))
-        found += [(Path(folder) / name).relative_to(raw).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
+        files += [(Path(folder) / name).relative_to(raw).as_posix() for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def _real(folder: str, name: str) -> str:
@@ -84,8 +84,8 @@ class Labels:
     def below(self, folder: str) -> Mapping[str, bool]:
         """Names in `keypoints/<folder>`, and whether each is a folder."""
         if folder not in self._listed:
-            found = entries(self._raw / KEYPOINTS / folder)
-            self._listed[folder] = {entry.name: is_folder(entry) for entry in found}
+            entries_here = entries(self._raw / KEYPOINTS / folder)
+            self._listed[folder] = {entry.name: is_folder(entry) for entry in entries_here}
         return self._listed[folder]
 
     def video(self, clip: str) -> RawVideo:

@@ -90,8 +90,8 @@ class Decoders:
                     clip, start = result.task
                     batch = result.get()
                     if isinstance(batch, Failed):
-                        found = f"after frame {start}: the process that decodes it {batch.message}"
-                        batch = DecodedBatch(clip, [], True, unreadable(self._raw / clip, found))
+                        failure = f"after frame {start}: the process that decodes it {batch.message}"
+                        batch = DecodedBatch(clip, [], True, unreadable(self._raw / clip, failure))
                     if clip in self._waiting:  # else beyond the end of the clip
                         self._waiting[clip].append(batch)
                 if ready:

@@ -58,7 +58,7 @@ def _people(image: Image) -> People:
     body = ((hsv[..., 1] > MIN_SATURATION) | (hsv[..., 2] > BRIGHT)).astype(np.uint8)
     closed = cv2.morphologyEx(body, cv2.MORPH_CLOSE, _disc(height * CLOSE))
     n_patches, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
-    found = []
+    people = []
     for patch in range(1, n_patches):
         x, y, w, h, area = stats[patch].tolist()
         if area < MIN_SHARE * height * width:
@@ -67,11 +67,11 @@ def _people(image: Image) -> People:
         joints = _joints(hsv[here], body[here] & (labels[here] == patch).astype(np.uint8))
         joints[:, :2] += (joints[:, 2:] > 0) * np.array([x, y], np.float32)
         if (joints[:, 2] > 0).sum() >= len(MEETING) / 2:
-            found.append((np.array([x, y, x + w, y + h], np.float32), joints))
+            people.append((np.array([x, y, x + w, y + h], np.float32), joints))
     return People(
-        np.array([box for box, _ in found], np.float32).reshape(-1, 4),
-        np.ones(len(found), np.float32),
-        np.array([joints for _, joints in found], np.float32).reshape(-1, 17, 3),
+        np.array([box for box, _ in people], np.float32).reshape(-1, 4),
+        np.ones(len(people), np.float32),
+        np.array([joints for _, joints in people], np.float32).reshape(-1, 17, 3),
     )
 
 
@@ -80,14 +80,14 @@ def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
     reach = _disc(len(hsv) * NEAR)
     part = {name: _largest(mask) for name, mask in _parts(hsv, body)}
     grown = {name: np.asarray(cv2.dilate(mask, reach), np.uint8) for name, mask in part.items()}
-    found = {joint: _centre(grown[a] & grown[b]) for joint, (a, b) in MEETING.items()}
+    centres = {joint: _centre(grown[a] & grown[b]) for joint, (a, b) in MEETING.items()}
     for side in ("left", "right"):  # the end of the sleeve that is farthest from the elbow
-        elbow, sleeve = found[f"{side[0]}elbow"], np.argwhere(part[f"{side} sleeve"])[:, ::-1]
+        elbow, sleeve = centres[f"{side[0]}elbow"], np.argwhere(part[f"{side} sleeve"])[:, ::-1]
         if elbow is not None and len(sleeve):
             away = np.linalg.norm(sleeve - elbow, axis=1)
-            found[f"{side[0]}shoulder"] = sleeve[away >= np.quantile(away, 0.85)].mean(axis=0)
-    found["nose"] = _centre(part["head"])
-    rows = [(0, 0, 0) if (xy := found.get(name)) is None else (*xy, 1) for name in joint_names("coco")]
+            centres[f"{side[0]}shoulder"] = sleeve[away >= np.quantile(away, 0.85)].mean(axis=0)
+    centres["nose"] = _centre(part["head"])
+    rows = [(0, 0, 0) if (xy := centres.get(name)) is None else (*xy, 1) for name in joint_names("coco")]
     return np.array(rows, np.float32)
 
 

@@ -89,8 +89,8 @@ class ClipFiles:
 
     def failure(self) -> str:
         """Why the clip has no file, as an earlier run found with these pixels, weights and settings; "" if not."""
-        found = _object(self.folder / FAILED)
-        return str(found["why"]) if found.get("fingerprint") == self.fingerprint and "why" in found else ""
+        record = _object(self.folder / FAILED)
+        return str(record["why"]) if record.get("fingerprint") == self.fingerprint and "why" in record else ""
 
     def fail(self, why: str) -> None:
         """Remember why the clip has no file."""
@@ -161,10 +161,10 @@ def _is_whole(file: Path) -> bool:
 def _object(file: Path) -> dict[str, Any]:
     """A JSON object that was written here; empty where there is none."""
     try:
-        found = json.loads(file.read_bytes())
+        value = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_speed(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:

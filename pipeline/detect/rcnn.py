@@ -62,7 +62,7 @@ def load(file: Path, device: str, *, eps: float, size: int, min_score: float, fa
     def detect(images: Sequence[Image]) -> list[People]:
         pictures = [torch.from_numpy(image).to(where).permute(2, 0, 1).float().div_(255) for image in images]
         with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16, enabled=fast):
-            return [_people(found) for found in network(pictures)]
+            return [_people(output) for output in network(pictures)]
 
     return detect
 
@@ -83,8 +83,8 @@ def _on_cpu(network: KeypointRCNN) -> Detect:
 
     @torch.inference_mode()
     def one(image: Image) -> People:
-        (found,) = network([torch.from_numpy(image).permute(2, 0, 1).float().div_(255)])
-        return _people(found)
+        (output,) = network([torch.from_numpy(image).permute(2, 0, 1).float().div_(255)])
+        return _people(output)
 
     return lambda images: threads.map(one, images)
 
@@ -111,8 +111,8 @@ def _checked(
         there = given.get(name)
         shape = tuple(there.shape) if isinstance(there, torch.Tensor) else None
         if shape != tuple(tensor.shape):
-            found = "none" if shape is None else str(shape)
-            raise not_a_checkpoint(file, name, f"a tensor {tuple(tensor.shape)}", found, check)
+            shape_text = "none" if shape is None else str(shape)
+            raise not_a_checkpoint(file, name, f"a tensor {tuple(tensor.shape)}", shape_text, check)
     return {name: given[name] for name in expected}
 
 

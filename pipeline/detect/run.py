@@ -229,9 +229,9 @@ class _OpenClip:
         """Who is in a frame. People are written in the order of the frames."""
         self._found[frame] = people
         while self._n_written < len(self.decoded) and (number := self.decoded[self._n_written]) in self._found:
-            found = self._found.pop(number)
-            self.text.write(people_text(number, found, self.n_persons))
-            self.n_persons += len(found.boxes)
+            results = self._found.pop(number)
+            self.text.write(people_text(number, results, self.n_persons))
+            self.n_persons += len(results.boxes)
             self._n_written += 1
 
 
@@ -305,17 +305,17 @@ class DetectionRun:
 
     def _detect(self, shape: tuple[int, ...]) -> None:
         """Detect people in the pictures of one size."""
-        pictures = [one for one in self.waiting.pop(shape) if one.clip.files.clip in self.open]
+        pictures = [picture for picture in self.waiting.pop(shape) if picture.clip.files.clip in self.open]
         if not pictures:
             return
-        found = self.detect([one.image for one in pictures])
-        for one, people in zip(pictures, found, strict=True):
-            one.clip.put(one.frame, people)
+        people_of = self.detect([picture.image for picture in pictures])
+        for picture, people in zip(pictures, people_of, strict=True):
+            picture.clip.put(picture.frame, people)
             self.report.persons += len(people.boxes)
         self.frames, self.report.frames = self.frames + len(pictures), self.report.frames + len(pictures)
         message = f"{pictures[-1].clip.files.clip}, bottleneck: {self.report.bottleneck}"
         self.progress(self.frames, max(self.total, self.frames), message)
-        for clip in dict.fromkeys(one.clip for one in pictures):
+        for clip in dict.fromkeys(picture.clip for picture in pictures):
             self._keep(clip)
 
     def _keep(self, clip: _OpenClip) -> None:

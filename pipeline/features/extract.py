@@ -76,10 +76,12 @@ def extract_together(
     for i, plan in enumerate(plans):
         spec = plan.spec
         together.setdefault((spec.crops, spec.raw) if spec.stream.reads.crops else i, []).append(i)
-    done: dict[int, Extraction] = {}
+    by_plan: dict[int, Extraction] = {}
     for numbers in together.values():
-        done |= dict(zip(numbers, _extract([plans[i] for i in numbers], resources, scheduler, progress), strict=True))
-    return [done[i] for i in range(len(plans))]
+        by_plan |= dict(
+            zip(numbers, _extract([plans[i] for i in numbers], resources, scheduler, progress), strict=True)
+        )
+    return [by_plan[i] for i in range(len(plans))]
 
 
 def _extract(

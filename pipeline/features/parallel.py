@@ -71,7 +71,7 @@ class ParallelRun:
         target = sorted({shard for shards in self._targets for shard in shards})
         if not target:
             return
-        rows, done = self._split.rows_by_shard(), 0
+        rows, n_done = self._split.rows_by_shard(), 0
         with _workers(self._scheduler, self._split, self._share.specs[0], self._share.resources) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
@@ -84,13 +84,13 @@ class ParallelRun:
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
                 for output, staged, counts in extracted:
                     self._writers[output].accept(staged)
-                    done += int(rows[staged.shard])
+                    n_done += int(rows[staged.shard])
                     yield output, counts
                 if meter is not None:
                     self.provenance = list(agreed)
                     self.meter.decoders, self.meter.lanes = n * meter.decoders, n * meter.lanes
                     self.meter.include(meter)
-                self._progress(done, self.meter)
+                self._progress(n_done, self.meter)
         self.meter.stop()
 
 

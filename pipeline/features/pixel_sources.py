@@ -46,8 +46,8 @@ def labels_in(labels: Labels, cut: Cut) -> Labels:
     kp_2d, bbox = labels["kp_2d"], np.array(cut.bbox, np.float32)
     placed = np.zeros_like(kp_2d)[None, None]
     in_crop(kp_2d[None, None], bbox[None, None], np.array([cut.scale]), placed)
-    (found,) = mirrored("kp_2d", placed[0]) if cut.mirrored else placed[0]
-    return {**labels, "kp_2d": found}
+    (shown,) = mirrored("kp_2d", placed[0]) if cut.mirrored else placed[0]
+    return {**labels, "kp_2d": shown}
 
 
 class RowSource(Protocol):

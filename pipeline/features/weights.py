@@ -40,8 +40,8 @@ class WeightsSpec:
         """
         kind, _, argument = text.partition(":")
         if kind not in cls.kinds or (not argument and kind != "pretrained"):
-            known = "; ".join(f"{name}:... ({what})" for name, what in cls.kinds.items())
-            raise ConfigError(f"weights {text!r}: expected one of {known}")
+            kinds = "; ".join(f"{name}:... ({what})" for name, what in cls.kinds.items())
+            raise ConfigError(f"weights {text!r}: expected one of {kinds}")
         if kind == "untrained" and not argument.isdecimal():
             raise ConfigError(f"weights {text!r}: expected a whole number as seed, as in untrained:0")
         return cls(kind, argument)

@@ -113,7 +113,7 @@ def rotations(sets: Sets) -> Tensor:
 def bodies(sets: Sets) -> list[Mapping[str, Tensor]]:
     """The predictions of every set, (B, T, ...)."""
     predictions = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
-    return [one for pred in predictions for one in (pred, *pred["deltas"].values())]
+    return [body for pred in predictions for body in (pred, *pred["deltas"].values())]
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:

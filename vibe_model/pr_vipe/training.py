@@ -131,8 +131,8 @@ class PrVIPETrainer(Trainer):
 
     def _set_rate(self) -> None:
         """A cosine over all steps: a function of the step alone, so that a resumed run has the same."""
-        config, done = self.config, self.state.step / (self.config.epochs * self.config.iterations)
-        rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
+        config, share = self.config, self.state.step / (self.config.epochs * self.config.iterations)
+        rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
         for group in self.learners["embedding"].optimiser.param_groups:
             group["lr"] = rate
 

@@ -147,7 +147,7 @@ def with_history(rows: Array, history: int) -> Array:
 
 def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
     """All that must be there of a frame: the stream of its features first."""
-    return (stream, *(one.stream for one in extra_streams.values()))
+    return (stream, *(extra.stream for extra in extra_streams.values()))
 
 
 def windows_with(split: Split, seqlen: int, stream: str, extra_streams: Mapping[str, Reading]) -> Array:

@@ -86,9 +86,9 @@ class VideoConfig(RunConfig):
             raise ConfigError(
                 "motion: expected splits of real motion for the discriminator, found none. Or: prior = none."
             )
-        known = {*self.datasets_2d, *self.datasets_3d, *self.motion}
+        splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
         for name, named in (("leave_out", self.leave_out), ("window_weights", self.window_weights)):
-            if idle := sorted(set(named) - known):
+            if idle := sorted(set(named) - splits):
                 raise ConfigError(f"{name}: expected splits that are trained on, found {', '.join(idle)}")
         if self.part("datasets_2d") and self.part("datasets_3d") and not 0 < self.windows_2d < self.batch_size:
             raise ConfigError(
@@ -180,13 +180,13 @@ class VideoConfig(RunConfig):
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:
         """The feature streams of every split that is trained on, validated on or evaluated."""
-        found: dict[str, tuple[str, ...]] = {}
+        by_split: dict[str, tuple[str, ...]] = {}
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
         for split, names in (*read, *((split, (self.stream,)) for split in (*self.validation, *self.evaluation))):
             if names:
-                extra_streams = (one.stream for one in self.extra_streams.values())
-                found[split] = tuple(dict.fromkeys((*found.get(split, ()), *names, *extra_streams)))
-        return found
+                extra_streams = (extra.stream for extra in self.extra_streams.values())
+                by_split[split] = tuple(dict.fromkeys((*by_split.get(split, ()), *names, *extra_streams)))
+        return by_split
 
     @property
     def splits(self) -> tuple[str, ...]:

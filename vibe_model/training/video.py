@@ -154,7 +154,7 @@ class VideoRun(TrainingLoop):
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
         features = self._identity(self.config.stream)
         content = {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
-        identities = {name: self._identity(one.stream) for name, one in self.config.extra_streams.items()}
+        identities = {name: self._identity(extra.stream) for name, extra in self.config.extra_streams.items()}
         return {**content, **({"extra_streams": identities} if identities else {})}
 
     def results(self) -> dict[str, Any]:

@@ -29,14 +29,14 @@ def run(args: argparse.Namespace) -> int:
 
     name = f"{args.dataset}/{args.split}"
     with bar(f"export {name}", err, unit="row") as progress:
-        done = export(args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress)
-    n_bytes = done.file.stat().st_size
-    what = f"{count(done.rows, 'row')} under {count(done.names, 'name')} in {done.file} ({size(n_bytes)})"
+        exported = export(args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress)
+    n_bytes = exported.file.stat().st_size
+    what = f"{count(exported.rows, 'row')} under {count(exported.names, 'name')} in {exported.file} ({size(n_bytes)})"
     out.print(plain(f"{name}: {what}"))
-    for field, why in done.absent.items():
+    for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
-    for what, rows in done.left_out.items():
+    for what, rows in exported.left_out.items():
         out.print(f"  {DOUBT} {count(rows, 'row')} not exported, with {plain(what)}")
-    if done.stand_in:
+    if exported.stand_in:
         out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
     return 0

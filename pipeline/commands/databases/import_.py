@@ -33,19 +33,19 @@ def run(args: argparse.Namespace) -> int:
     name = f"{args.dataset}/{args.split}"
     chosen = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        done = import_database(args.file, args.cache, name, chosen, progress=progress)
-    if not done.why:
+        imported = import_database(args.file, args.cache, name, chosen, progress=progress)
+    if not imported.why:
         out.print(plain(f"{name}: up to date, made from {args.file.name}"))
         return 0
-    streams = f"with the stream {done.stream}" if done.stream else "without features: the file has none"
-    out.print(plain(f"{name}: imported {count(done.rows, 'row')} in {count(done.tracks, 'track')}, {streams}"))
-    for text in accounting_lines(done.totals):
+    streams = f"with the stream {imported.stream}" if imported.stream else "without features: the file has none"
+    out.print(plain(f"{name}: imported {count(imported.rows, 'row')} in {count(imported.tracks, 'track')}, {streams}"))
+    for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
-    if done.ignored:
-        out.print(f"  {DOUBT} not imported: {plain(', '.join(done.ignored))}")
-    if done.without_features:
-        rows = count(done.without_features, "row")
+    if imported.ignored:
+        out.print(f"  {DOUBT} not imported: {plain(', '.join(imported.ignored))}")
+    if imported.without_features:
+        rows = count(imported.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features: not finite in float16")
-    if done.stand_in:
+    if imported.stand_in:
         out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
     return 0

@@ -164,9 +164,9 @@ def timed(forecasts: Iterable[Forecast], rates: Mapping[Step, StepRate]) -> None
         rate, work = result.expected.rate, result.works.get(CONVERT)
         if rate is not None and work is not None:
             of_samples[work.key] = max(rate, of_samples.get(work.key, rate), key=lambda rate: rate.weight)
-    known = of_samples | dict(rates)
+    all_rates = of_samples | dict(rates)
     for result in every:
-        result.works = {name: work._replace(rate=known.get(work.key)) for name, work in result.works.items()}
+        result.works = {name: work._replace(rate=all_rates.get(work.key)) for name, work in result.works.items()}
 
 
 # ------------------------------------------------------------------------------------------------- person-frames
@@ -205,10 +205,10 @@ def expected_rows(plan: ConversionPlan, again: int, sample: int, workers: int) -
         return _sampled(plan, min(sample, n_videos), workers)
     if plan.committed is not None and (n_committed := len(plan.committed.videos)):
         mean = plan.committed.manifest["rows"] / n_committed
-        known = [f"{again:,} in videos that are read again"] if plan.changed else []
+        reasons = [f"{again:,} in videos that are read again"] if plan.changed else []
         if plan.new:
-            known.append(f"{mean:,.3g} for each new video, as of the {count(n_committed, 'committed video')}")
-        return Expected(again + mean * len(plan.new), ", ".join(known))
+            reasons.append(f"{mean:,.3g} for each new video, as of the {count(n_committed, 'committed video')}")
+        return Expected(again + mean * len(plan.new), ", ".join(reasons))
     if plan.reader["stand_in"]:
         return Expected(None, UNKNOWN)
     return of_release(plan.dataset, plan.split, n_videos)
@@ -310,20 +310,20 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
     if not forecasts:
         return
     yield "[bold]forecast[/bold]"
-    known = [result for result in forecasts if result.expected.rows is not None]
-    yield from (f"  {plain(result.split):<24}  {plain(_expected(result))}" for result in known)
+    countable = [result for result in forecasts if result.expected.rows is not None]
+    yield from (f"  {plain(result.split):<24}  {plain(_expected(result))}" for result in countable)
     unknown = [result for result in forecasts if result.expected.rows is None]
     for why in dict.fromkeys(result.expected.source for result in unknown):
         names = ", ".join(result.split for result in unknown if result.expected.source == why)
         yield f"  {'no forecast':<24}  {plain(names)}: {why}"
-    works = [work for result in known for work in result.works.values()]
+    works = [work for result in countable for work in result.works.values()]
     if not works:
         return
-    disk = dict.fromkeys((name for result in known for name in result.bytes), 0.0)
+    disk = dict.fromkeys((name for result in countable for name in result.bytes), 0.0)
     for name in disk:
-        disk[name] = sum(result.bytes.get(name, 0) for result in known)
+        disk[name] = sum(result.bytes.get(name, 0) for result in countable)
     rows = sum(
-        max([result.expected.rows or 0, *(work.rows for work in result.extractions.values())]) for result in known
+        max([result.expected.rows or 0, *(work.rows for work in result.extractions.values())]) for result in countable
     )
     yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(sum(disk.values()))}, {plain(_time(works))}" + (
         f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""

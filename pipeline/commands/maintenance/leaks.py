@@ -190,12 +190,12 @@ def sample_pictures(
         return SampledPictures(np.empty(0, np.uint64), (), f"the raw folder {folder or ''} is not there: --raw")
     hashes, shown, unread = list[int](), list[str](), 0
     jobs = [(source, frames) for _, source, frames in samples]
-    for done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
+    for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
         by_frame = {} if isinstance(result, Failed) else result
         hashes += by_frame.values()
-        shown += (f"frame {frame} of {samples[done][0]}" for frame in by_frame)
+        shown += (f"frame {frame} of {samples[n_done][0]}" for frame in by_frame)
         unread += not by_frame
-        progress(done + 1, len(jobs), samples[done][0])
+        progress(n_done + 1, len(jobs), samples[n_done][0])
     unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} cannot be read, or show nothing"
     return SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
 

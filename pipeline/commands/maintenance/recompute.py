@@ -108,7 +108,7 @@ def recompute(
 
     Raises CacheError for a split that does not exist, PipelineError when `raw` would stand for more than one dataset.
     """
-    opened, done = cache.open(root), Recomputed()
+    opened, recomputed = cache.open(root), Recomputed()
     names = opened.splits if splits is None else tuple(splits)
     if raw is not None and len(datasets := {name.partition("/")[0] for name in names}) > 1:
         raise PipelineError(f"--raw is one dataset's own folder, and these are {', '.join(sorted(datasets))}")
@@ -119,13 +119,13 @@ def recompute(
                 try:
                     spec = recorded_spec(split, stream, raw=raw, weights=weights)
                     if why := _why_not(split, stream, spec):
-                        done.skipped.append(Skipped(name, stream, why))
+                        recomputed.skipped.append(Skipped(name, stream, why))
                         continue
                     assert spec is not None
-                    done.compared.append(_compare(split, spec, n, seed, workers, progress))
+                    recomputed.compared.append(_compare(split, spec, n, seed, workers, progress))
                 except (PipelineError, cache.CacheError) as error:
-                    done.refused.append(f"{name}, {stream}: {error}")
-    return done
+                    recomputed.refused.append(f"{name}, {stream}: {error}")
+    return recomputed
 
 
 def drawn(split: Split, stream: str, n: int, seed: int) -> Rows:
@@ -171,8 +171,8 @@ def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, pr
     rows = drawn(split, spec.name, n, seed)
     single = SingleRows(split, spec, workers)
     compared, differs = ComparedStream(split.name, spec.name), dict[int, float]()
-    for done, result in enumerate(single.numbers(Requests(rows, rows, rows)), 1):
-        progress(done, len(rows))
+    for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows)), 1):
+        progress(n_done, len(rows))
         if result.problem:
             compared.not_computed += 1
             compared.problem = compared.problem or result.problem

@@ -67,18 +67,18 @@ def repair(
     datasets = {damage.split.partition("/")[0] for damage in report.damaged if damage.split}
     if raw is not None and len(datasets) > 1:
         raise PipelineError(f"--raw is one dataset's own folder, and damaged are {', '.join(sorted(datasets))}")
-    done = Repair()
-    lost = _not_extractable(root, report.damaged, raw, done)
+    repaired = Repair()
+    lost = _not_extractable(root, report.damaged, raw, repaired)
     damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
-    done.cache = cache.repair(root, replace(report, damaged=damaged))
-    done.refused += done.cache.refused
-    for name, shards in done.cache.rows.items():
-        with done.refusing(), bars(f"read {name}") as progress:
-            done.read[name] = _convert_again(cache.open(root)[name], shards, raw, body, workers, progress)
-    for name, stream in _lacking(root, done):
-        with done.refusing(), bars(f"extract {name}") as progress:
-            done.extracted += _extract_again(cache.open(root)[name], stream, raw, progress)
-    return done
+    repaired.cache = cache.repair(root, replace(report, damaged=damaged))
+    repaired.refused += repaired.cache.refused
+    for name, shards in repaired.cache.rows.items():
+        with repaired.refusing(), bars(f"read {name}") as progress:
+            repaired.read[name] = _convert_again(cache.open(root)[name], shards, raw, body, workers, progress)
+    for name, stream in _lacking(root, repaired):
+        with repaired.refusing(), bars(f"extract {name}") as progress:
+            repaired.extracted += _extract_again(cache.open(root)[name], stream, raw, progress)
+    return repaired
 
 
 def _not_extractable(
@@ -166,7 +166,7 @@ def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: 
 def _lacking(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
     """The streams that lack shards after this repair, or after one that was killed."""
     opened = cache.open(root)
-    found = []
+    pairs = []
     for name in opened.splits:
         with done.refusing():
             split = opened[name]
@@ -177,5 +177,5 @@ def _lacking(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
             ]
             # Crops before what is computed from them.
             lacking.sort(key=lambda stream: "crops" in split.stream_manifest(stream).get("identity", {}))
-            found += [(name, stream) for stream in lacking]
-    return found
+            pairs += [(name, stream) for stream in lacking]
+    return pairs

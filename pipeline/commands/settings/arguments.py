@@ -69,8 +69,8 @@ def joined(names: Sequence[str]) -> list[str]:
     >>> joined(["3dpw", "train"]), joined(["3dpw", "amass"]), joined(["3dpw/train", "amass/test"]), joined(["3dpw"])
     (['3dpw/train'], ['3dpw', 'amass'], ['3dpw/train', 'amass/test'], ['3dpw'])
     """
-    known = datasets.names()
-    two = len(names) == 2 and names[0] in known and names[1] not in known and "/" not in names[1]
+    dataset_names = datasets.names()
+    two = len(names) == 2 and names[0] in dataset_names and names[1] not in dataset_names and "/" not in names[1]
     return ["/".join(names)] if two else list(names)
 
 

@@ -232,8 +232,8 @@ def _lines(file: Path) -> list[str]:
         return list(io.StringIO(data.decode(), newline=None))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        found = f"the byte {data[error.start]:#04x}"
-        raise ConfigError(f"{file}, line {line}: expected text in UTF-8, found {found}") from error
+        byte = f"the byte {data[error.start]:#04x}"
+        raise ConfigError(f"{file}, line {line}: expected text in UTF-8, found {byte}") from error
 
 
 def _located(

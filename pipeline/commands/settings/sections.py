@@ -331,13 +331,13 @@ def check_sections(source: SettingsFile) -> None:
             f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
             "rename it"
         )
-    known = sorted({*names, *source.section("features").get("also", "").split()})
+    section_names = sorted({*names, *source.section("features").get("also", "").split()})
     for name, section in source.sections.items():
-        if name not in known and name not in LUIGI:
-            close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))
+        if name not in section_names and name not in LUIGI:
+            close, luigi = did_you_mean(name, [*section_names, *LUIGI]), ", ".join(sorted(LUIGI))
             raise ConfigError(
                 f"{section.where()}: unknown section{close} if a package adds a dataset, stream, detector or model of "
-                f"this name, install that package; known: {', '.join(known)}, and Luigi's own: {luigi}"
+                f"this name, install that package; known: {', '.join(section_names)}, and Luigi's own: {luigi}"
             )
 
 
@@ -347,8 +347,8 @@ def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
         if unknown := datasets.unknown(name):
             raise ConfigError(f"{line}: {unknown}")
     if not enabled or len(set(enabled)) < len(enabled):
-        found = f"one twice ({' '.join(enabled)})" if enabled else "none"
-        raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, found {found}")
+        listed = f"one twice ({' '.join(enabled)})" if enabled else "none"
+        raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, found {listed}")
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:

@@ -156,8 +156,8 @@ class OpenShards:
 
     def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[PendingShard, NDArray[np.intp]]]:
         number = rows // self._size
-        for one in np.unique(number).tolist():
-            yield self._open[one], np.flatnonzero(number == one)
+        for shard_number in np.unique(number).tolist():
+            yield self._open[shard_number], np.flatnonzero(number == shard_number)
 
     def _opened(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)
@@ -249,7 +249,7 @@ def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
 
 def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
     """(n, ...) each -> (n, m): all bytes of each row."""
-    return np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns], 1)
+    return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns], 1)
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -57,20 +57,20 @@ def jobs(
     `pixels_of`: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    targets = [np.asarray(one.target, np.int64) for one in open_shards]
+    targets = [np.asarray(out.target, np.int64) for out in open_shards]
     missing = np.unique(np.concatenate(targets))  # once: there may be as many shards as videos
     numbers = itertools.count()
     for video, start, stop in _videos(split, missing, size):
         here = missing[slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))]
-        touched = [shard for shard in here.tolist() if any(one.is_missing(shard) for one in open_shards)]
+        touched = [shard for shard in here.tolist() if any(out.is_missing(shard) for out in open_shards)]
         for at in range(0, len(touched), MOST_SHARDS):
             shards = tuple(
                 (output, shard)
                 for shard in touched[at : at + MOST_SHARDS]
-                for output, one in enumerate(open_shards)
-                if one.is_missing(shard)
+                for output, out in enumerate(open_shards)
+                if out.is_missing(shard)
             )
-            lacks = [_todo(one, [s for o, s in shards if o == i], start, stop) for i, one in enumerate(open_shards)]
+            lacks = [_todo(out, [s for o, s in shards if o == i], start, stop) for i, out in enumerate(open_shards)]
             rows = np.unique(np.concatenate(lacks))
             if not len(rows):
                 yield []
@@ -95,7 +95,7 @@ def _job(
     video: range,
 ) -> DecodingJob:
     """Make a job of some rows, and of the rows one step before them that a stream of pairs needs."""
-    paired = [rows[np.isin(rows, lack)] for lack, one in zip(lacks, open_shards, strict=True) if one.pairs]
+    paired = [rows[np.isin(rows, lack)] for lack, out in zip(lacks, open_shards, strict=True) if out.pairs]
     compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
     wanted = rows
     rows = np.union1d(rows, compared - 1) if len(compared) else rows  # all of them have a row before: see OpenShards
@@ -108,9 +108,9 @@ def _job(
     before = rows[is_compared] - 1
     previous[is_compared] = before if pixels.by_row else column(open_shards[0], "frame_index", before)
     requests = []
-    for output, (one, lacking) in enumerate(zip(open_shards, todo, strict=True)):
+    for output, (out, lacking) in enumerate(zip(open_shards, todo, strict=True)):
         at = np.flatnonzero(lacking)
-        parts = zip(at.tolist(), one.cuts(rows[at]), previous[at].tolist(), one.labels(rows[at]), strict=True)
+        parts = zip(at.tolist(), out.cuts(rows[at]), previous[at].tolist(), out.labels(rows[at]), strict=True)
         requests.append({i: CropRequest(output, -1, *of_row) for i, *of_row in parts})
     frames = np.unique(frame)
     n_kept = int((np.searchsorted(frames, frame) - np.searchsorted(frames, previous)).max(initial=0))
@@ -133,12 +133,12 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
 
 def _todo(open_shards: OpenShards, shards: Sequence[int], start: int, stop: int) -> NDArray[np.int64]:
     """Return the rows in [start, stop) of these shards that have to be computed."""
-    found = [np.zeros(0, np.int64)]
+    rows = [np.zeros(0, np.int64)]
     for number in shards:
         shard = open_shards.open(number)
         within = slice(max(start, shard.start) - shard.start, min(stop, shard.stop) - shard.start)
-        found.append(np.flatnonzero(shard.todo[within]) + within.start + shard.start)
-    return np.concatenate(found)
+        rows.append(np.flatnonzero(shard.todo[within]) + within.start + shard.start)
+    return np.concatenate(rows)
 
 
 def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[slice]:

@@ -55,12 +55,12 @@ class Named:
         height, width = self.region
         try:
             with torch.inference_mode():
-                found = network.eval()(torch.empty(1, 3, height, width, device="meta")).shape
+                shape = network.eval()(torch.empty(1, 3, height, width, device="meta")).shape
         except Exception as error:  # as each network puts it
             raise ConfigError(f"{self} takes no crops of {height} x {width} px: {error}") from error
-        if len(found) != 2:
-            raise ConfigError(f"{self} gives {tuple(found[1:])} numbers a crop, not a vector: name another network")
-        return int(found[1])
+        if len(shape) != 2:
+            raise ConfigError(f"{self} gives {tuple(shape[1:])} numbers a crop, not a vector: name another network")
+        return int(shape[1])
 
     def load(self, weights: NetworkWeights) -> Loaded:
         """The network in fp32.
@@ -102,12 +102,12 @@ class Named:
 
 def _torchvision(named: Named, pretrained: NetworkWeights | None) -> Built:
     """Up to the input of the last linear layer, which is the classifier."""
-    known = [name for name in models.list_models(module=models) if name not in RESCALING]
-    if named.name not in known:
-        close = difflib.get_close_matches(named.name, known, 3)
+    networks = [name for name in models.list_models(module=models) if name not in RESCALING]
+    if named.name not in networks:
+        close = difflib.get_close_matches(named.name, networks, 3)
         raise ConfigError(
             f"torchvision has no network {named.name!r} that gives a vector of features"
-            f"{_did_you_mean(close) or '; known: ' + ', '.join(known)}"
+            f"{_did_you_mean(close) or '; known: ' + ', '.join(networks)}"
         )
     size = {"image_size": named.region[0]} if named.name.startswith("vit_") else {}
     weights = None
@@ -156,8 +156,8 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
             "and name it: file:FILE."
         ) from error
     classifier = (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
-    found = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
-    return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, found)
+    model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
+    return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model)
 
 
 _LIBRARIES: Final[Mapping[str, Callable[[Named, NetworkWeights | None], Built]]] = {

@@ -204,8 +204,8 @@ def region_of(crop: CropPolicy) -> tuple[int, int]:
 
 def crop_identity(crop: CropPolicy) -> dict[str, Any]:
     """A crop policy's part of an identity: none where it is the usual one, as in older streams."""
-    found = crop.as_dict()
-    return {"crop": found} if found else {}
+    parts = crop.as_dict()
+    return {"crop": parts} if parts else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,8 @@ def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) ->
     except (PipelineError, MemoryError):
         raise
     except Exception as error:
-        found = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise RawDataError(file, key, expected=expected, found=found[:300], do=do) from error
+        problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise RawDataError(file, key, expected=expected, found=problem[:300], do=do) from error
 
 
 def refuse(found: str) -> NoReturn:

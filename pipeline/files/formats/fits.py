@@ -80,8 +80,8 @@ def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
     name = f"{parent}{slash}{base.partition('.')[0]}"
     if key is None:
         return name
-    found = key.search(name)
-    return "" if found is None else found[1 if key.groups else 0] or ""
+    match = key.search(name)
+    return "" if match is None else match[1 if key.groups else 0] or ""
 
 
 def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:

@@ -69,8 +69,8 @@ def load_labels(file: Path) -> dict[str, Any]:
         return load_pickle(file, kind="sequence")
     except UnsafePickle as error:
         expected, do = HOLDS["sequence"], "Do not open it; download it from the official page."
-        found = f"that it asks for {error.asks_for}: not read"
-        raise RawDataError(file, "pickle", expected=expected, found=found, do=do, reason="unsafe_pickle") from error
+        problem = f"that it asks for {error.asks_for}: not read"
+        raise RawDataError(file, "pickle", expected=expected, found=problem, do=do, reason="unsafe_pickle") from error
 
 
 def entry(file: Path, stored: Any, *keys: str) -> Any:

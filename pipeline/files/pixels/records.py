@@ -50,10 +50,10 @@ class RecordPictures:
 
     @classmethod
     def from_spec(cls, root: Path, rest: str) -> RecordPictures:
-        found = _PLACE.fullmatch(rest)
-        if found is None:
+        match = _PLACE.fullmatch(rest)
+        if match is None:
             raise PipelineError(f"pixel source 'record:{rest}' does not end in '@', the first byte, '+' and the length")
-        return cls(root, found["path"], int(found["start"]), int(found["length"]))
+        return cls(root, match["path"], int(match["start"]), int(match["length"]))
 
     def size(self) -> tuple[int, int]:
         problem = "none"
@@ -101,9 +101,9 @@ class RecordPictures:
                 self.place, "file", expected="a TFRecord file", found=str(error), do=do, reason="no_tfrecord"
             ) from error
         except (tfrecords.TFRecordError, OSError) as error:
-            found = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise RawDataError(
-                self.place, key, expected="an intact record", found=found, do=AGAIN, reason="record_damaged"
+                self.place, key, expected="an intact record", found=problem, do=AGAIN, reason="record_damaged"
             ) from error
         with reading(self.place, "a tf.train.Example", key=key, do=AGAIN):
             return Example.parse(data)

@@ -79,12 +79,13 @@ def read_detections(place: Path, video: str, size: Size, notes: list[str] | None
         return read_results(place, size, notes)
     numbered = numbered_files(place, video)
     results = [place / name for name in (*(f"{video}{suffix}" for suffix in SUFFIXES), ALPHAPOSE)]
-    one = next((file for file in results if file.is_file()), None)
+    single = next((file for file in results if file.is_file()), None)
     if not numbered:
-        return None if one is None else read_results(one, size, notes)
-    if one is not None and notes is not None and all(one != file for _, file in numbered):  # of a video called 0001
+        return None if single is None else read_results(single, size, notes)
+    # of a video called 0001
+    if single is not None and notes is not None and all(single != file for _, file in numbered):
         tool = "YOLO" if numbered[0][1].suffix == ".txt" else "OpenPose"
-        notes.append(f"{one.name} is not used: {tool}'s files are")
+        notes.append(f"{single.name} is not used: {tool}'s files are")
     return read_frames(numbered, size)
 
 
@@ -207,12 +208,12 @@ def _ordered(place: Path, points: Sequence[Doubles], names: Sequence[str] | None
 
 def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[NDArray[np.int64]] | None, Sequence[str]]:
     """The detector's identities, where everybody has one; texts are numbered in their order."""
-    everyone = {one for of_frame in who for one in of_frame}
+    everyone = {identity for of_frame in who for identity in of_frame}
     if None in everyone or not everyone:
         return None, ()
-    names = sorted(one for one in everyone if isinstance(one, str))
+    names = sorted(identity for identity in everyone if isinstance(identity, str))
     number: dict[object, int] = {name: k for k, name in enumerate(names)}
-    return [np.array([number.get(one, one) for one in of_frame], np.int64) for of_frame in who], names
+    return [np.array([number.get(identity, identity) for identity in of_frame], np.int64) for of_frame in who], names
 
 
 def _order(place: Path, keypoints: Sequence[Doubles]) -> str:

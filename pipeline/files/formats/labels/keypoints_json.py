@@ -91,8 +91,8 @@ def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
             box = RESULTS.corners(file, "bbox", result["bbox"])
             score = _score(file, result)
             found.append(FoundPerson(frame, box=box, score=score, who=_identity(file, result)))
-    if not any(one.who for one in found):  # where it did not track, all are 0; its trackers count from 1
-        found = [one._replace(who=None) for one in found]
+    if not any(person.who for person in found):  # where it did not track, all are 0; its trackers count from 1
+        found = [person._replace(who=None) for person in found]
     return LabelContent(found, by_number=True, passed_over=len(results) - len(people))
 
 
