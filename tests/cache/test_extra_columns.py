@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,6 +252,27 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root: Path
     assert live.carried(toy.keys(np.arange(57)))[0].all()
     write(root, [video("c", [3], wider)], (*wider[:1], replace(wider[1], about="a third")))
     require(root, (*wider[:1], replace(wider[1], about="a third")))
+
+
+def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path: Path) -> None:
+    def begin(columns: Collection[str], drop: Collection[str]) -> None:
+        with cache.SplitWriter(tmp_path, "toy/val", columns=columns, plan=str(columns)) as writer:
+            writer.begin(drop=drop)
+            arrays = {"frame_index": np.arange(3), "valid": np.ones(3, np.bool_)}
+            rows: Any = {name: arrays[name] for name in ("frame_index", *columns)}
+            track = cache.TrackRows(name="a/0", video="a", step=1, fps=25, crop_scale=1.3, columns=rows)
+            writer.append(cache.VideoEntry(name="a"), [track])
+            writer.commit({})
+
+    begin((), ())
+    with pytest.raises(CacheError, match="drop all"):
+        begin(("valid",), ())
+    begin(("valid",), ("a",))
+    split = cache.open(tmp_path)["toy/val"]
+    assert split.rows("valid", split.tracks[0].start, split.tracks[0].stop).sum() == 3
+    assert cache.verify(tmp_path).ok
+    with pytest.raises(CacheError, match="keeps its columns"):
+        begin((), ("a",))
 
 
 @pytest.mark.parametrize(
