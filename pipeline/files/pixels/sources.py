@@ -9,9 +9,11 @@ from typing import Final
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import FrameSource, Pictures, Video
 from pipeline.files.pixels.records import RecordPictures
+from pipeline.files.pixels.turned import TurnedPictures
 
 SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
     "pictures": Pictures.from_spec,
+    "turned": TurnedPictures.from_spec,
     "video": Video,
     "record": RecordPictures.from_spec,
 }
