@@ -102,7 +102,7 @@ class Bedlam(Dataset):
         if not files:
             expected = " or ".join(f"{place}/<scene>_6fps.npz" for place in LABELS[::2])
             raise RawDataError(raw, "folder", expected=expected, found="none", do="Unpack the labels.")
-        videos = []
+        videos: list[RawVideo] = []
         for scene, labels in files.items():
             pictures = _pictures(raw, scene)
             sequences = [folder.name for folder in folders_in(raw / pictures) if folder.name.startswith("seq_")]
