@@ -14,6 +14,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count, from_here
 from pipeline.exchange.show.tracks import rejected
+from pipeline.features.plan import is_untrained
 from report.bodies import bodies_section
 from report.curves import curves_section, used_for
 from report.data import (
@@ -23,7 +24,6 @@ from report.data import (
     examples_section,
     frames_left_out,
     is_demo,
-    is_untrained,
     n_rows,
     open_splits,
     overview_section,

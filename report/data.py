@@ -19,7 +19,7 @@ from pipeline.commands.maintenance import leaks
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.show.page import Portrait, portrait
 from pipeline.exchange.show.tracks import Choice, from_cache, rejected
-from pipeline.features.plan import is_installed, missing_rows
+from pipeline.features.plan import is_untrained, marked, missing_rows
 from pipeline.files.formats import smpl_files
 from pipeline.reasons import SAMPLED, reason
 from report.page import Cell, PageSection
@@ -123,11 +123,6 @@ def is_demo(split: cache.Split) -> bool:
     return bool(split.manifest.get("stand_in", False))
 
 
-def is_untrained(split: cache.Split, stream: str) -> bool:
-    """Are the stream's features those of an untrained network?"""
-    return bool((split.stream_manifest(stream).get("backbone") or {}).get("stand_in"))
-
-
 def n_rows(split: cache.Split) -> int:
     """Rows of committed tracks."""
     return int((split.tracks.stop - split.tracks.start).sum())
@@ -146,7 +141,8 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     rows: list[tuple[Cell, ...]] = []
     sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split)) for split in opened.splits]
     for split, size in zip(opened.splits, sizes, strict=True):
-        streams = ", ".join(_stream(split, name, opened.missing[split.name, name]) for name in split.streams)
+        missing = {name: opened.missing[split.name, name] for name in split.streams}
+        streams = ", ".join(marked(split, name, f"{count(n, 'row')} missing" * bool(n)) for name, n in missing.items())
         use = () if used is None else (used.get(split.name, "nothing"),)
         kind = "demo" if is_demo(split) else "real"
         rows.append((split.name, kind, *size, _person_time([split]), streams or "none", *use, _left_out_of(split)))
@@ -184,13 +180,6 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
     return duration(seconds) + (
         "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; no rate for the others)"
     )
-
-
-def _stream(split: cache.Split, name: str, missing: int) -> str:
-    """resnet50 (untrained, 8,192 rows missing)"""
-    marks = ["untrained"] * is_untrained(split, name) + [f"{count(missing, 'row')} missing"] * bool(missing)
-    marks += ["package not installed"] * (not is_installed(split, name))
-    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 # --------------------------------------------------------------------------------------------------------- left out

@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.cli.text import command, count
+from pipeline.features.plan import is_untrained
 from pipeline.skeletons import JOINTS
-from report.data import UNREADABLE, OpenedCache, is_untrained, n_rows, problem
+from report.data import UNREADABLE, OpenedCache, n_rows, problem
 from report.page import Cell, PageSection, histogram
 
 Array = NDArray[Any]

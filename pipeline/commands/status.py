@@ -24,7 +24,7 @@ from pipeline.commands.settings.arguments import cache_option, chosen, splits_ar
 from pipeline.conversion.committed import missing_names, missing_now, recorded_raw, why_empty
 from pipeline.datasets import installed
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current, is_installed
+from pipeline.features.plan import is_current, marked
 from pipeline.reasons import reason
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
@@ -177,7 +177,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
     for name in split.streams:
         streams[name], undecodable[name] = f"{name} (damaged)", None
         try:
-            streams[name] = stream_status(split, name)
+            streams[name] = marked(split, name, "" if is_current(split, name) else "lacks rows")
             intact.append(name)
             undecodable[name] = split.undecodable(name)
         except cache.CacheError as error:
@@ -268,15 +268,6 @@ def _missing(split: cache.Split) -> dict[str, Any]:
         return {"missing": missing_now(split), "unlisted": ""}
     except (PipelineError, OSError) as error:
         return {"missing": {}, "unlisted": error_text(error)}
-
-
-def stream_status(split: cache.Split, name: str) -> str:
-    """A stream's name, with warnings: resnet50 (untrained, lacks rows)"""
-    # A stream that another program wrote need not have an entry for this.
-    untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
-    marks = ["untrained"] * untrained + ["lacks rows"] * (not is_current(split, name))
-    marks += ["package not installed"] * (not is_installed(split, name))
-    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

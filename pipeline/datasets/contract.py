@@ -362,14 +362,9 @@ def _account_problems(
 
 
 def _differences(track: Track, again: Track) -> Iterator[str]:
-    for name in COLUMNS:
-        first, second = getattr(track, name), getattr(again, name)
-        if (first is None) != (second is None) or (
-            first is not None and not np.array_equal(first, second, equal_nan=True)
-        ):
-            yield name
-    for name in {**track.extra, **again.extra}:
-        if not np.array_equal(track.extra.get(name, np.nan), again.extra.get(name, np.nan)):
+    first, second = ({**columns.columns, **columns.extra} for columns in (track, again))
+    for name in {**first, **second}:
+        if name not in first or name not in second or not np.array_equal(first[name], second[name], equal_nan=True):
             yield name
     if track.name != again.name or track.frames != again.frames:
         yield "name or frames"

@@ -130,10 +130,18 @@ def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
     return identity
 
 
-def is_installed(committed: Split, stream: str) -> bool:
-    """Is the package of a stream's kind here? Also where no kind is recorded, and where the features were imported."""
+def is_untrained(committed: Split, stream: str) -> bool:
+    """Are the stream's features those of an untrained network? Another program's stream need have no entry for it."""
+    return bool((committed.stream_manifest(stream).get("backbone") or {}).get("stand_in"))
+
+
+def marked(committed: Split, stream: str, missing: str) -> str:
+    """A stream's name with warnings: "resnet50 (untrained, lacks rows)". `missing`: of its rows, "" for none."""
+    marks = ["untrained"] * is_untrained(committed, stream) + [missing] * bool(missing)
     kind = (committed.stream_manifest(stream).get("identity") or {}).get("kind")
-    return kind in (None, "imported") or not streams.not_installed(str(kind))
+    if kind not in (None, "imported") and streams.not_installed(str(kind)):
+        marks.append("package not installed")
+    return f"{stream} ({', '.join(marks)})" if marks else stream
 
 
 def recorded_spec(

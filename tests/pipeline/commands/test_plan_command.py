@@ -15,7 +15,6 @@ import pytest
 import cache
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.commands.maintenance.overview import plan_split
-from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
 from pipeline.exchange.show.tracks import rejected
 from pipeline.features.spec import StreamSpec
@@ -95,14 +94,14 @@ def test_another_reader_is_described_by_its_part(
 
 
 def test_rows_and_shards_that_a_stream_lacks_are_counted(
-    penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any
+    penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any, ran: Any
 ) -> None:
     penn.converted()  # 24 rows in shards of 16
     into.extract(penn.root)
-    assert stream_status(penn.split, "resnet50") == "resnet50 (untrained)"
+    assert "resnet50 (untrained)" in ran("status", "--cache", penn.root, "--json").out
     penn.edit("0003")
     penn.convert()
-    assert stream_status(penn.split, "resnet50") == "resnet50 (untrained, lacks rows)"
+    assert "resnet50 (untrained, lacks rows)" in ran("status", "--cache", penn.root, "--json").out
     (stream,) = as_json(*UNTRAINED)["extract"]
     expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": 8 * (2 * 2048 + 1 + 16)}
     assert stream == {"stream": "resnet50", "why": "the split has changed", "identity": [], **expected}
