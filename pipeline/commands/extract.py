@@ -44,7 +44,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--kind", help=f"{kinds}; default: what the stream is, what its name says, or [features] kind")
     add("--weights", help=f"{weights}. Default: the stream's own, or [features] weights; untrained ones only for demos")
     add("--precision", choices=["exact", "fast"], help="exact: plain fp32. Default: the stream's own, or [features]'")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a kind other than resnet50")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the stream")
     add(
         "--also",
         action="append",
@@ -109,7 +109,7 @@ def reads(args: argparse.Namespace) -> list[str]:
     return [*keys, *dict.fromkeys(filter(None, names))]
 
 
-class Asked(NamedTuple):
+class RequestedStream(NamedTuple):
     """A stream that the arguments or luigi.cfg name."""
 
     name: str
@@ -120,14 +120,17 @@ class Asked(NamedTuple):
 def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     """What the arguments ask for. Raises PipelineError where they name no weights for real data."""
     committed = cache.open(args.cache)[name]
-    asked = _asked(args, committed)
-    if len(names := [stream.name for stream in asked]) > len(set(names)):
+    requested = _requested(args, committed)
+    if len(names := [stream.name for stream in requested]) > len(set(names)):
         raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
-    has_resnet = ResNet50.kind in [stream.kind for stream in asked]
+    has_resnet = ResNet50.kind in [stream.kind for stream in requested]
     specs = []
-    for number, stream in enumerate(asked):
+    for number, stream in enumerate(requested):
         if stream.kind == ResNet50.kind or not (has_resnet or number):
-            stream = stream._replace(options={**stream.options, **_network_options(args)})
+            of_network = _network_options(args)
+            if twice := sorted(stream.options.keys() & of_network.keys()):
+                raise ConfigError(f"{stream.name}: {twice[0]} is set twice, by --{twice[0]} or [features] and by --set")
+            stream = stream._replace(options={**stream.options, **of_network})
         spec = _spec(args, committed, stream)
         if args.crops is not None:
             spec = replace(spec, crops=args.crops if spec.stream.reads.crops or not number else "")
@@ -135,7 +138,7 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     return specs
 
 
-def _asked(args: argparse.Namespace, committed: cache.Split) -> list[Asked]:
+def _requested(args: argparse.Namespace, committed: cache.Split) -> list[RequestedStream]:
     """--stream, --kind and --also; all that [features] names where neither of the first two is given."""
     features, options = (
         dataclass_of(args.source.section("features"), Features),
@@ -147,12 +150,14 @@ def _asked(args: argparse.Namespace, committed: cache.Split) -> list[Asked]:
         words = text.split()
         stream, _, of_kind = words[0].partition("=")
         also.append(
-            Asked(stream, of_kind or _kind(args, committed, stream), named_values("--also", words[1:], QUALITY))
+            RequestedStream(
+                stream, of_kind or _kind(args, committed, stream), named_values("--also", words[1:], QUALITY)
+            )
         )
     if first is None:
         first, kind = features.stream, features.kind
-        also = also or [Asked(stream, _kind(args, committed, stream), {}) for stream in features.also]
-    return [Asked(first, kind or _kind(args, committed, first, features.kind), options), *also]
+        also = also or [RequestedStream(stream, _kind(args, committed, stream), {}) for stream in features.also]
+    return [RequestedStream(first, kind or _kind(args, committed, first, features.kind), options), *also]
 
 
 def _kind(args: argparse.Namespace, committed: cache.Split, stream: str, otherwise: str = "") -> str:
@@ -170,7 +175,7 @@ def _network_options(args: argparse.Namespace) -> dict[str, str]:
     return {key: text for key in IN_FEATURES if (text := getattr(args, key) or options.get(key))}
 
 
-def _spec(args: argparse.Namespace, committed: cache.Split, stream: Asked) -> StreamSpec:
+def _spec(args: argparse.Namespace, committed: cache.Split, stream: RequestedStream) -> StreamSpec:
     """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the arguments say.
 
     Raises PipelineError where its weights are not at hand, and for untrained ones that no argument names for real data.
@@ -199,7 +204,7 @@ def _spec(args: argparse.Namespace, committed: cache.Split, stream: Asked) -> St
     return StreamSpec(stream.name, made, crops if by_crops else "")
 
 
-def _refuse_other_file(committed: cache.Split, stream: Asked, made: Stream) -> None:
+def _refuse_other_file(committed: cache.Split, stream: RequestedStream, made: Stream) -> None:
     """Raise PipelineError where a stream was computed with a file of weights, and `made` has others."""
     weights: Mapping[str, str] = committed.stream_manifest(stream.name)["identity"].get("weights") or {}
     digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None

@@ -105,6 +105,7 @@ def test_the_commands_do_it_too(root: Path, capsys: pytest.CaptureFixture[str]) 
         (["--kind", "crops", "--set", "quality=3", "--set", "quality=4"], "set to '3'"),
         (["--set", "quality=3"], "quality: unknown key; known: crop"),
         (["--kind", "crop"], "no stream is called 'crop'"),
+        (["--weights", "untrained:0", "--set", "weights=untrained:1"], "weights is set twice"),
     ):
         assert main([*base, *wrong]) == 2
         assert said in capsys.readouterr().err
