@@ -20,7 +20,7 @@ from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.meshes import Mesh, Order, genders_of, label_bodies, label_gender
+from vibe_model.evaluation.meshes import Mesh, Order, Root, genders_of, label_bodies, label_gender, unit_shapes
 from vibe_model.evaluation.protocols import Labels, Protocol
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
@@ -122,6 +122,7 @@ class Scorer:
         }
         genders = dict.fromkeys(gender for of_protocol in self._genders.values() for gender in of_protocol)
         self._label_bodies = label_bodies(generator, split, genders)
+        self._unit_shapes = functools.cache(unit_shapes)
         # The baseline of every model: the body and camera that VIBE's regressor starts from.
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
@@ -167,15 +168,13 @@ class Scorer:
         """What is compared of the bodies; frames without a label are not posed."""
         out = Posed.empty(len(predicted), {truth.protocol.joints for truth in truths})
         groups = self._by_label_body(truths, predicted.track)
+        with_mesh = {key: any(self._reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
         needed = np.flatnonzero(np.any([truth.counted | truth.with_keypoints for truth in truths], axis=0))
         for start in range(0, len(needed), POSED_AT_ONCE):
             part = needed[start : start + POSED_AT_ONCE]
             bodies = predicted.on_device(part, device_of(self._generator))
             rows = {key: part[np.any([t.with_body[part] for t in group], axis=0)] for key, group in groups.items()}
-            meshed = any(
-                len(rows[key]) and any(self._reads_vertices(truth.protocol) for truth in group)
-                for key, group in groups.items()
-            )
+            meshed = any(len(rows[key]) and with_mesh[key] for key in groups)
             posed: dict[str, Tensor] = {}
             if meshed or any(truth.with_keypoints[part].any() for truth in truths):
                 posed = self._generator.pose(bodies, vertices=meshed)
@@ -189,6 +188,7 @@ class Scorer:
                 if len(labelled := rows[key]):
                     theta = group[0].labels.theta[labelled]
                     label = Mesh.of_theta(self._label_bodies[key[0]], theta, own.betas)
+                    label = label.posed() if with_mesh[key] else label
                     self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled, out)
         return out
 
@@ -211,30 +211,31 @@ class Scorer:
         return mesh.joints(order)
 
     def _compare_bodies(self, truths: Sequence[Truth], own: Mesh, label: Mesh, rows: Ints, out: Posed) -> None:
-        """Fill in the joints of the labels' bodies, and what metrics of vertices give, of some rows of a track."""
-        posed, at_rest = functools.cache(label.posed), functools.cache(lambda: (own.at_rest(), label.at_rest()))
+        """Fill in the joints of the labels' bodies, and what metrics of vertices give, of some rows of a track.
+
+        What protocols have in common is computed once: vertices about a root, and a metric of them.
+        """
+        vertices = functools.cache(self._vertices)
+        errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
         for truth in truths:
-            protocol = truth.protocol
+            protocol, counted = truth.protocol, truth.counted[rows]
             if protocol.truth == "body":
                 truth.joints[rows] = _numpy(label.joints(protocol.joints))
-            counted = truth.counted[rows]
+            centred = protocol.root_vertices or label.body is not own.body
+            root: Root = (protocol.joints, tuple(protocol.root_places) if centred else ())
             for name, metric in self._metrics[protocol.name].items():
                 if metric.reads not in VERTICES or not counted.any():
                     continue
-                meshes = (own, posed()) if metric.reads == "vertices" else at_rest()
-                mean = self._mean if metric.reads == "vertices" else self._mean.at_rest()
-                centred = protocol.root_vertices or label.body is not own.body
-                pred, target, of_mean = (
-                    _numpy(mesh.vertices(protocol if centred else None)) for mesh in (*meshes, mean)
-                )
-                target = target if counted.all() else target[counted]
-                pairs = {
-                    OWN: pred if counted.all() else pred[counted],
-                    BASELINE: np.broadcast_to(of_mean, target.shape),
-                }
-                for model, vertices in pairs.items():
-                    values = protocol.measure(name, vertices, target)
-                    out.of_vertices(protocol.name, model, name)[rows[counted]] = values
+                for model, mesh in zip(MODELS, (own, self._mean), strict=True):
+                    if (key := (model, id(metric), root)) not in errors:
+                        target = vertices(label, metric.reads, root)
+                        pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
+                        errors[key] = protocol.measure(name, pred, target)
+                    out.of_vertices(protocol.name, model, name)[rows[counted]] = errors[key][counted]
+
+    def _vertices(self, mesh: Mesh, reads: str, root: Root) -> Floats:
+        """(N, 6890, 3) m, as metrics read them."""
+        return _numpy((mesh if reads == "vertices" else mesh.at_rest(self._unit_shapes(mesh.body))).vertices(root))
 
     def _errors(self, model: str, truth: Truth, posed: Posed, run: Ints) -> ByFrame:
         """Each error of a track's frames."""

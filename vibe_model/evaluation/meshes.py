@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 Order = Literal["common14", "spin49", "smpl"]  # of joints
+Root = tuple[Order, tuple[int, ...]]  # the joints of an order whose middle is at 0; none: as they are
 
 
 class Mesh(NamedTuple):
@@ -42,6 +43,8 @@ class Mesh(NamedTuple):
 
     def take(self, rows: Bools) -> Mesh:
         """Some of them."""
+        if rows.all():
+            return self
         some = torch.as_tensor(rows)
         verts = None if self.verts is None else self.verts[some]
         return Mesh(self.body, self.betas[some], self.rotmat[some], verts)
@@ -50,13 +53,11 @@ class Mesh(NamedTuple):
         """With vertices."""
         return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
 
-    def at_rest(self) -> Mesh:
-        """Unposed, with vertices: those are linear in the shape, so that 11 bodies give all."""
-        device = self.betas.device
-        rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
-        units: Tensor = self.body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts  # the last of shape 0
+    def at_rest(self, units: Tensor) -> Mesh:
+        """Unposed, with vertices. units: those of `unit_shapes` of its body."""
         verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
-        return Mesh(self.body, self.betas, rest[:1].expand(len(self.betas), 24, 3, 3), verts)
+        rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)
+        return Mesh(self.body, self.betas, rest, verts)
 
     def joints(self, order: Order) -> Tensor:
         """(N, J, 3) m."""
@@ -64,12 +65,19 @@ class Mesh(NamedTuple):
             return self.body.common14(self.verts)
         return self.body.joints(betas=self.betas, rotmat=self.rotmat, order=order)
 
-    def vertices(self, about: Protocol | None) -> Tensor:
-        """(N, 6890, 3) m, about the root of a protocol."""
+    def vertices(self, root: Root) -> Tensor:
+        """(N, 6890, 3) m, about a root."""
         assert self.verts is not None
-        if about is None or not about.root:
-            return self.verts
-        return self.verts - self.joints(about.joints)[:, about.root_places].mean(dim=1, keepdim=True)
+        order, places = root
+        return self.verts - self.joints(order)[:, places].mean(dim=1, keepdim=True) if places else self.verts
+
+
+def unit_shapes(body: Body) -> Tensor:
+    """(11, 6890, 3) m: at rest, of shapes of 1 in one number, the last of shape 0: vertices are linear in the shape."""
+    device = body.mean_shape.device
+    rest = torch.eye(3, device=device).expand(11, 24, 3, 3)
+    verts: Tensor = body(betas=torch.eye(11, 10, device=device), rotmat=rest).verts
+    return verts
 
 
 def label_genders(split: Split) -> tuple[str, ...]:
