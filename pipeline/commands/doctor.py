@@ -93,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _all_of(raw: Path) -> list[str]:
-    """All datasets; of a user's own clips only what is there: nothing is missing where there are none."""
-    own = datasets.OWN_CLIPS
+    """All datasets; own clips, and those without demo data, only where they are there: else nothing is missing."""
+    own = {*datasets.OWN_CLIPS, *datasets.WITHOUT_DEMO}
     return [name for name in datasets.names() if name not in own or listing.is_folder_there(raw / name)]
 
 

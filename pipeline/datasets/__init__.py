@@ -18,6 +18,7 @@ __all__ = [
     "DATASETS",
     "ENTRY_POINTS",
     "OWN_CLIPS",
+    "WITHOUT_DEMO",
     "Dataset",
     "RawVideo",
     "broken",
@@ -43,7 +44,14 @@ DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo 
 
 OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideos"}
 
-_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
+WITHOUT_DEMO: Final[dict[str, str]] = {  # official releases that the demo data do not imitate
+    "bedlam": "pipeline.datasets.bedlam:Bedlam",
+    "bedlam2": "pipeline.datasets.bedlam:Bedlam2",
+}
+
+_REGISTRY: Final[Registry[Dataset]] = Registry(
+    "dataset", ENTRY_POINTS, ChainMap(WITHOUT_DEMO, OWN_CLIPS, DATASETS), Dataset, "name"
+)
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
 unknown, not_installed = _REGISTRY.unknown, _REGISTRY.not_installed
 

@@ -141,7 +141,8 @@ def track_problems(track: Track) -> list[str]:
         problems.append("has boxes without pictures, or pictures without boxes")
     for name, expected, actual in other_units(columns):
         problems.append(f"{name} is in another unit: expected {expected}, found {actual}")
-    if track.trans is not None and not track.trans.any():
+    has_body = track.has_smpl is None or track.has_smpl.any()
+    if track.trans is not None and has_body and not track.trans.any():
         problems.append("trans is 0 in every frame; where it is not known, there is no such column")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
 

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import cameras
 from pipeline.body import Body
+from pipeline.datasets import contract
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.files.pixels.sources import parse
 from pipeline.skeletons import JOINTS
@@ -218,3 +219,10 @@ def test_traps_are_refused_by_name(trap: str, tmp_path: Path) -> None:
 def test_a_scene_without_pictures_is_rejected(tmp_path: Path) -> None:
     write(tmp_path, labels(), pictures=())
     assert refusal(Bedlam(), tmp_path).reason == "no_picture"
+
+
+@pytest.mark.parametrize("width", [72, 165])
+def test_it_keeps_what_every_reader_promises(width: int, tmp_path: Path) -> None:
+    write(tmp_path, labels(width=width))
+    for body in (None, Body.stand_in()):
+        assert contract.reader_problems(Bedlam(), tmp_path, "train", body) == []
