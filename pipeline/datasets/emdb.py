@@ -139,7 +139,7 @@ class Emdb(Dataset):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labels:
+class SequenceLabels:
     """One sequence, F frames, as stored but for types and the form of boxes."""
 
     gender: str
@@ -156,7 +156,7 @@ class Labels:
     no_box: Bools  # (F,) invalid_idxs, and corners that are none
 
 
-def _labels(file: Path, stored: Mapping[str, Any]) -> Labels:
+def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
     """The checked content of a file."""
 
     def array(*keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False) -> Doubles:
@@ -173,7 +173,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> Labels:
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
     low, high = corners[:, 0], corners[:, 1]
     poses = (array("smpl", key, shape=(n, width)) for key, width in (("poses_root", 3), ("poses_body", 69)))
-    return Labels(
+    return SequenceLabels(
         gender=gender,
         good=array("good_frames_mask", shape=(n,)) > 0,
         width=int(array("camera", "width", shape=(), whole=True)),
@@ -190,7 +190,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> Labels:
     )
 
 
-def _require_these_pictures(file: Path, labels: Labels, pictures: Pictures) -> None:
+def _require_these_pictures(file: Path, labels: SequenceLabels, pictures: Pictures) -> None:
     """Refuse pictures that are counted from 1 or of another size than the camera's, and a camera of another size."""
     indices, n, do = pictures.indices(), len(labels.pose), "Unpack the pictures as they are, names and sizes."
     if len(indices) >= n and indices[0] > 0:

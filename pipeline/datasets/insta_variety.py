@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
 from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
-from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
 from pipeline.errors import RawDataError
 from pipeline.files.formats import fits, tfrecords
 from pipeline.files.formats.tfrecords import Example, ExampleError
@@ -87,7 +87,7 @@ class InstaVariety(Dataset):
         # By their names alone: one that cannot be opened is reported when it is read. A Macintosh leaves ._ files.
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
         names = [f"{split}/{clip}" for clip in clips_in(raw / split)]
-        labels = Labels(raw, names)
+        labels = ClipLabels(raw, names)
         clips = [labels.video(clip) for clip in names]
         if not shards and not clips:
             actual = "none" if (raw / split).is_dir() else "no such folder"

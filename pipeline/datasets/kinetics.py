@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
 from pipeline.datasets.people import Rules, clip_tracks, published
-from pipeline.detect.clips import Labels, entries
+from pipeline.detect.clips import ClipLabels, entries
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
@@ -87,7 +87,7 @@ class Kinetics(Dataset):
         files: dict[str, list[Path]] = {}
         for file in _clips(clips, Path(split)):
             files.setdefault(file.with_suffix("").as_posix(), []).append(file)
-        labels = Labels(raw)
+        labels = ClipLabels(raw)
         # Keypoints without a video are a video too, so that they are counted.
         with_video = {part for name in files for part in name.split("/")}  # classes' folders, too
         for clip, folder in labels.below(split).items():
@@ -110,7 +110,7 @@ def _clips(folder: Path, below: Path) -> Iterator[Path]:
             yield below / entry.name
 
 
-def _raw_video(labels: Labels, split: str, name: str, clips: list[Path]) -> RawVideo:
+def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[Path]) -> RawVideo:
     """Labels are in the clip's own class, or in the split's folder whatever the class."""
     files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
     folder, _, stem = name.rpartition("/")

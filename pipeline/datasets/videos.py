@@ -20,7 +20,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.cleaning import Cleaning
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.people import CLIPS_GAP, Rules, clip_tracks, published
-from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
@@ -80,7 +80,7 @@ class OwnVideos(Dataset):
             actual = "none" if raw.is_dir() else "no such folder"
             expected = f"files that end in {', '.join(EXTENSIONS)}"
             raise RawDataError(raw, "folder", expected=expected, found=actual, do="Name the folder of the clips.")
-        labels = Labels(raw, clips)
+        labels = ClipLabels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 
     def split_of(self, clip: str) -> str:

@@ -70,7 +70,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-class Labels:
+class ClipLabels:
     """Labels of `clips` below a folder `keypoints`, whose folders are listed once each."""
 
     def __init__(self, raw: Path, clips: Sequence[str] = ()) -> None:
@@ -124,7 +124,7 @@ def labels_of(raw: Path, video: RawVideo) -> Path | None:
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:
-    """Raise RawDataError for a clip of `Labels.video` whose labels may as well be another clip's."""
+    """Raise RawDataError for a clip of `ClipLabels.video` whose labels may as well be another clip's."""
     clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
     if len(clips) > 1:
         own = PurePath(KEYPOINTS, video.name)

@@ -43,7 +43,7 @@ WORLDS: Final = {  # what places the labels in a world -> the columns that are r
 }
 
 
-class _Computer:
+class _WithoutWeights:
     """What a stream computes, without weights of a network."""
 
     def __init__(self, *, stand_in: bool = False) -> None:
@@ -83,7 +83,7 @@ class CamAngvel(LabelStream):
         return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
 
 
-class _Turns(_Computer):
+class _Turns(_WithoutWeights):
     def __init__(self, stream: CamAngvel) -> None:
         super().__init__()
         self._convention = stream.convention
@@ -172,7 +172,7 @@ class Stationary(LabelStream):
         return values[..., OTHER_SIDE]
 
 
-class _Contacts(_Computer):
+class _Contacts(_WithoutWeights):
     def __init__(self, body: Body) -> None:
         super().__init__(stand_in=body.is_stand_in)
         self._body = body
