@@ -325,9 +325,8 @@ class OpenSplit:
                 ):
                     has_it.append(split)
         elsewhere = f" These have it: {', '.join(has_it)}." if has_it else ""
-        return (
-            f"{self.name}: no field or column {name!r}; columns: {', '.join((*self.columns, *self.extra))}.{elsewhere}"
-        )
+        columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
+        return f"{self.name}: no field or column {name!r}; columns: {columns}.{elsewhere}"
 
 
 class StreamWindows:
