@@ -33,13 +33,13 @@ labels | cache/read/labels.py | test_labels
 mpi_inf_3dhp | pipeline/datasets/mpi*.py | test_mpi_inf_3dhp
 losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations test_prediction
 h36m | pipeline/datasets/h36m.py pipeline/files/formats/labels/h36m*.py | test_h36m test_cdf
-metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_evaluation
+metrics | vibe_model/metrics.py vibe_model/evaluation/[fm]*.py | test_metrics test_world_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py | test_3dpw
 emdb | pipeline/datasets/emdb.py pipeline/cameras.py | test_emdb test_cameras
 steps | vibe_model/vibe/steps.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py | test_amass
 formats | pipeline/files/formats/[ahp]*.py pipeline/datasets/pixels.py | test_matlab test_pickles test_pixels
-evaluation | vibe_model/evaluation/evaluate.py vibe_model/prediction/[sw]*.py | test_evaluation test_prediction
+evaluation | vibe_model/evaluation/[ep]*.py vibe_model/prediction/[sw]*.py | test_evaluation test_prot* test_prediction
 """  # group | files | tests
 SWAPS = "Add-Sub Sub-Add Mult-Div Div-Mult FloorDiv-Mult Mod-Mult And-Or Or-And Lt-LtE LtE-Lt Gt-GtE GtE-Gt Eq-NotEq "
 SWAPS += "NotEq-Eq Is-IsNot IsNot-Is In-NotIn NotIn-In"

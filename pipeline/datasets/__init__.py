@@ -24,8 +24,6 @@ __all__ = [
     "broken",
     "get",
     "names",
-    "not_installed",
-    "unknown",
 ]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"

@@ -237,3 +237,9 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
         homography.between(picture, picture[1:])
     with pytest.raises(ValueError, match=r"found \(289, 2\), \(288, 2\)"):
         homography.fit(POINTS, POINTS[1:])
+
+
+def test_outside_of_a_field_its_border_counts() -> None:
+    field = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
+    at = np.array([[-5, 0], [9, 0], [0, 9], [9, 9], [1.5, 0.5]])
+    np.testing.assert_allclose(homography.sample(field, at)[:, 0], [0, 3, 8, 11, 3.5])

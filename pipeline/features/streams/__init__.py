@@ -39,7 +39,6 @@ __all__ = [
     "find",
     "get",
     "names",
-    "not_installed",
     "of_identity",
 ]
 
