@@ -20,7 +20,7 @@ from pipeline import datasets
 from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
 from pipeline.datasets.amass import load_motion
-from pipeline.detect.clips import Labels, clips_in
+from pipeline.detect.clips import ClipLabels, clips_in
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
@@ -261,7 +261,7 @@ def test_keypoints_of_an_earlier_command_are_not_read_and_the_users_folder_stays
     out = tmp_path / "out"
     for keypoints in (mine, mine / "dance_000_keypoints.json", None):
         source = sources.of_clips([folder / "dance.mp4"], out, keypoints=keypoints)
-        labels = Labels(source.raw, ["dance.mp4"]).of("dance.mp4", "")
+        labels = ClipLabels(source.raw, ["dance.mp4"]).of("dance.mp4", "")
         assert bool(labels[1]) == (keypoints == mine)
         assert bool(labels[0]) == (keypoints not in (mine, None))
     assert len(list(mine.iterdir())) == 2
