@@ -57,7 +57,7 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
         (penn.name, "status"),
         ("intact", "verify"),
         ("up to date", "plan", penn.name, "--raw", penn.raw),
-        ("nothing to retry", "convert", penn.name, "--retry"),
+        ("up to date", "convert", penn.name, "--retry"),
         ("1 track", "show", penn.name, "--out", page, "--tracks", 1, "--frames", 1),
         ("24 rows", "export", penn.name, "--format", "vibe", "--out", database),
     ):

@@ -225,8 +225,7 @@ ALONE = """
 import sys
 from pathlib import Path
 import made_up
-from pipeline.features.engine.outputs import Output
-from pipeline.features.engine.run import Run
+from pipeline.features.engine.run import Output, Run
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 
