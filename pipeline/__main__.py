@@ -46,7 +46,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "extract": CommandEntry("pipeline.commands.extract", "Compute feature streams for the rows that lack them."),
     "export": CommandEntry(
         "pipeline.commands.databases.export",
-        "Write one split as the database file that VIBE's and TCMR's code reads.",
+        "Write one split as files that other programs read.",
     ),
     "import": CommandEntry(
         "pipeline.commands.databases.import_",

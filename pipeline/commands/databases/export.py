@@ -1,38 +1,43 @@
-"""`python -m pipeline export`: tracks and features -> a database file that other code reads."""
+"""`python -m pipeline export`: tracks and features -> files that other programs read."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
+from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.settings.arguments import split_options
-
-FORMATS: Final = ("vibe",)
+from pipeline.commands.settings.file import BY_SET, Section
+from pipeline.errors import ConfigError
+from pipeline.exchange.formats import FORMATS
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_options(sub)
-    add("--format", required=True, choices=FORMATS, help="the layout of the file")
+    about = "; ".join(f"{name}: {form.about}" for name, form in FORMATS.items())
+    add("--format", required=True, choices=FORMATS, help=about)
     add("--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it")
     add("--stream", default="resnet50", help="the stream with the features (default resnet50)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the format")
     add("--replace", action="store_true", help="overwrite a file that is there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tracks and features -> a database file."""
-    from pipeline.exchange.vibe_db.export import export  # imports h5py and joblib
-
+    """Tracks and features -> a file or a folder of the format."""
     name = f"{args.dataset}/{args.split}"
+    format_options = _format_options(args.format, named_values("--set", args.set, "NAME=VALUE"))
+    export = FORMATS[args.format].function()
     with bar(f"export {name}", err, unit="row") as progress:
-        exported = export(args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress)
-    n_bytes = exported.file.stat().st_size
-    what = f"{count(exported.rows, 'row')} under {count(exported.names, 'name')} in {exported.file} ({size(n_bytes)})"
-    out.print(plain(f"{name}: {what}"))
+        exported = export(
+            args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress, **format_options
+        )
+    out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
     for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for what, rows in exported.left_out.items():
@@ -40,3 +45,14 @@ def run(args: argparse.Namespace) -> int:
     if exported.stand_in:
         out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
     return 0
+
+
+def _format_options(name: str, texts: dict[str, str]) -> dict[str, Any]:
+    """`options` of the format's function, where it has some. Raises ConfigError for what it does not have."""
+    section, options_class = Section(BY_SET, name, texts, texts), FORMATS[name].options_class()
+    if options_class is None:
+        if texts:
+            raise ConfigError(f"--set {next(iter(texts))}: the format {name} has no options")
+        return {}
+    section.check_keys(field.name for field in fields(options_class))
+    return {"options": options_class(**section.typed(options_class))}

@@ -9,7 +9,6 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import accounting_lines
-from pipeline.commands.databases.export import FORMATS
 from pipeline.commands.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
 
@@ -18,7 +17,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
     split_options(sub, new_rows=True)
-    add("--format", required=True, choices=FORMATS, help="the layout of the file")
+    add("--format", required=True, choices=("vibe",), help="the layout of the file")
     add("--stream", default="resnet50", help="the name of its features in the cache (default resnet50)")
     add("--weights-of", metavar="TEXT", help="the network of the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 import cache
 from cache.storage.atomic import publish
 from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
 from pipeline.errors import PipelineError
+from pipeline.exchange.formats import Exported
 from pipeline.exchange.vibe_db.joblib_files import Blocks, joblib_parts
 from pipeline.exchange.vibe_db.layouts import (
     COMMON,
@@ -52,16 +54,11 @@ NEEDS: Final = {"features": FEATURES, "joints3D": JOINTS_3D, "pose": SMPL, "shap
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What was written."""
+class ExportedDatabase(Exported):
+    """A database file that was written."""
 
-    file: Path
-    rows: int
     names: int  # different vid_names: tracks, or segments of them
     fields: tuple[str, ...]
-    absent: Mapping[str, str]  # field that existing code may look for -> why it is absent
-    left_out: Mapping[str, int]  # what rows lack -> how many were left out for it
-    stand_in: bool
 
 
 def export(
@@ -72,7 +69,7 @@ def export(
     stream: str = "resnet50",
     replace: bool = False,
     progress: Progress = silent,
-) -> Exported:
+) -> ExportedDatabase:
     """Write the split `name` of the cache `root` to the file `out`, or into the folder `out` under its usual name.
 
     Beside it comes `<file>.provenance.json`. Raises cache.CacheError when there is no such split, PipelineError when
@@ -109,7 +106,9 @@ def export(
     stand_in = bool(split.manifest.get("stand_in", False) or (provenance["stream"] or {}).get("stand_in"))
     write_provenance(file, {**provenance, "file": file.name, "sha256": digest, "stand_in": stand_in})
     publish(temporary, file)  # last: a file of this name always has its provenance
-    return Exported(file, segments.rows, len(segments.start), fields, absent, segments.left_out, stand_in)
+    n_names = len(segments.start)
+    summary = f"{count(segments.rows, 'row')} under {count(n_names, 'name')}"
+    return ExportedDatabase(file, segments.rows, summary, absent, segments.left_out, stand_in, n_names, fields)
 
 
 def _check_file(file: Path, layout: Layout, *, replace: bool) -> None:
