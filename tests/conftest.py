@@ -24,6 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # `make test` has a process on every core; torch with as many threads in each would be slower. It reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where single tests take from 10 s to a minute, the longest first.
+LONG = ("tests/journeys/test_clips", "tests/journeys", "tests/tasks", "tests/test_gold", "tests/pipeline/cluster")
 SHM, NEEDED = Path("/dev/shm"), 8 << 30  # bytes
 
 
@@ -79,7 +81,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return "tests/tasks" if nodeid.startswith("tests/tasks/") else str(super()._split_scope(nodeid))
 
+    config.option.loadscopereorder = (
+        False  # it would begin with what has many tests, and end with a journey of a minute
+    )
     return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that no process ends with one while the others have nothing left to do."""
+    items.sort(key=lambda item: next((i for i, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope="session")

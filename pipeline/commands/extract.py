@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.cli.console import DOUBT, UNTRAINED, WRONG, err, out, plain
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, plain
 from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -92,7 +92,10 @@ def run(args: argparse.Namespace) -> int:
         did += f", {extraction.kept:,} kept of an interrupted run" if extraction.kept else ""
         out.print(plain(f"{name}: {stream}extracted, {did} (why: {extraction.plan.why})"))
         if extraction.plan.spec.stream.stand_in:
-            out.print(f"  {UNTRAINED} a network with random weights: features for trying the pipeline only")
+            file = extraction.plan.spec.stream.weights_file
+            what = "a network with random weights" if file is None else f"{file.name} is of demo data"
+            mark = UNTRAINED if file is None else STAND_IN
+            out.print(f"  {mark} {plain(what)}: features for trying the pipeline only")
         for kind, rows in extraction.problems.items():
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in extraction.examples:
