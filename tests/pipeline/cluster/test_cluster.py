@@ -51,6 +51,28 @@ def test_ctrl_c_cancels_what_is_left(two: Cluster, jobs: ModuleType, tmp_path: P
     assert_nothing_begins(jobs, tmp_path, before=len(ITEMS) // 2)
 
 
+def test_few_results_wait_to_be_taken(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
+    most = 2 * cluster.WINDOW * cluster.TOGETHER  # of two workers
+    results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), range(20 * most))
+    assert next(results) == 0
+    time.sleep(0.5)
+    assert 0 < len(jobs.logged(tmp_path)) <= most + cluster.TOGETHER
+    assert list(results) == [2 * item for item in range(1, 20 * most)]
+
+
+def test_a_scheduler_that_goes_away_is_named(jobs: ModuleType, tmp_path: Path, on_path: Path) -> None:
+    own = Cluster(tmp_path, on_path)
+    try:
+        own.have(1)
+        results = cluster.map_on_workers(own.address, jobs.Doubled(tmp_path, seconds=0.1), ITEMS)
+        assert next(results) == 0
+        own.scheduler.kill()
+        with pytest.raises(PipelineError, match=r"scheduler went away.*same command again"):
+            list(results)
+    finally:
+        own.end()
+
+
 def assert_nothing_begins(jobs: ModuleType, folder: Path, before: int) -> None:
     time.sleep(0.3)
     n_begun = len(jobs.logged(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def test_a_row_holds_its_own_crop(root: Path, penn: Any, into: Any) -> None:
             kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
             assert np.abs(kept.astype(int) - cut).mean() < 2.0
     assert cache.verify(root).ok
+
+
+def test_many_extractions_hold_nothing(root: Path, into: Any) -> None:
+    held = []
+    for number in range(4):
+        extract_crops(root, into, quality=90 - number, name=f"crops{number}")
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        held.append((len([*Path("/proc/self/fd").iterdir()]), len(children)))
+    assert held[-1] == held[1], held  # the first one starts what all of them share
 
 
 def test_a_picture_that_could_not_be_read_stays_so(root: Path, penn: Any, into: Any, network: Any) -> None:
