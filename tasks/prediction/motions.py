@@ -1,8 +1,10 @@
-"""Predicted bodies as motion files of AMASS's layout, as SMPL's add-ons for Blender load them.  bodies -> [motions]
+"""Predicted bodies as motion files of AMASS's layout, for Blender and for humanoid robots.  bodies -> [motions]
 
-Those read `poses`, `betas`, `trans`, `gender` and `mocap_framerate`, and take 55 joints a frame, SMPL-X's. SMPL's 24
-have the same meaning there, but for the two hands, which turn whole: their rotation goes to the first joints of four
-fingers. The world has z up, as AMASS's: the camera looks along its y axis, and is taken to be level.
+SMPL's add-ons for Blender read `poses`, `betas`, `trans`, `gender` and `mocap_framerate`, and take 55 joints a frame,
+SMPL-X's; what maps motions to humanoid robots reads the same rotations as `root_orient` and `pose_body`, and
+`mocap_frame_rate` (GMR, general_motion_retargeting/utils/smpl.py). SMPL's 24 joints have the same meaning there, but
+for the two hands, which turn whole: their rotation goes to the first joints of four fingers. The world has z up, as
+AMASS's: the camera looks along its y axis, and is taken to be level.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ Doubles = NDArray[np.float64]
 
 TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # x right, y down, z forward -> x right, z up
 N_JOINTS: Final = 55
+N_BETAS: Final = 16  # of AMASS's files with SMPL-X's joints; SMPL's ten come first, the others are 0
 HANDS: Final = {22: (25, 28, 31, 34), 23: (40, 43, 46, 49)}  # SMPL's hands: index, middle, little and ring fingers
 ENDING: Final = "_stageii.npz"  # of AMASS's files with SMPL-X's joints
 
@@ -52,12 +55,17 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
     for hand, fingers in HANDS.items():
         poses[:, fingers] = turned[:, [hand]]
     about = {"track": bodies.track.name, "first_frame": int(frames[0]), "interpolated": len(every) - len(frames)}
+    flat, rate = poses.reshape(len(every), 3 * N_JOINTS), np.array(fps / step)
     arrays: dict[str, Any] = {
-        "poses": poses.reshape(len(every), 3 * N_JOINTS),
+        "poses": flat,
+        "root_orient": flat[:, :3],
+        "pose_body": flat[:, 3:66],
+        "pose_hand": flat[:, 75:],  # jaw and eyes are before it
         "trans": trans + pelvis @ TO_WORLD.T - pelvis,
-        "betas": betas,
+        "betas": np.pad(betas, (0, N_BETAS - len(betas))),
         "gender": np.array("neutral"),
-        "mocap_framerate": np.array(fps / step),
+        "mocap_framerate": rate,
+        "mocap_frame_rate": rate,
         "about": np.array(json.dumps({**about, "stand_in": bool(body.is_stand_in)})),
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -194,6 +194,11 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             seen = joints[..., :2] / joints[..., 2:] * np.hypot(*size) + size / 2
             off = np.linalg.norm(seen - file["joints_2d"], axis=-1).max(axis=1) / file["bbox"][:, 3]
             assert off.max() < 0.1  # by another perspective, and the mean shape
+            with np.load(out / track["motion"], allow_pickle=True) as stored:  # as retargeting to humanoids reads it
+                assert (stored["betas"].shape, stored["mocap_frame_rate"].item()) == ((16,), 25)
+                assert stored["pose_hand"].shape == (n_frames, 90)
+                joints = np.concatenate([stored["root_orient"], stored["pose_body"]], axis=1).reshape(n_frames, 22, 3)
+            np.testing.assert_array_equal(joints, motion.pose[:, :22])
     raw = out / "motions"
     assert {track.name for track in datasets.get("amass").tracks(raw, "train", report=None)} == set()  # under 60 frames
 
