@@ -23,16 +23,16 @@ _LEAST_SPREAD: Final = 1e-8  # sum of squares about the mean, (half a crop)^2: l
 _TRACE_RIDGE: Final = 1e-6
 
 
-def project(joints: Tensor, camera: Tensor) -> Tensor:
+def project(joints: Tensor, camera: Tensor, crop_px: int = CROP_PX) -> Tensor:
     """Perspective projection by a weak-perspective camera, into crop coordinates.
 
-    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty ->
-    (..., J, 2), [-1, 1] over the crop.
+    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty; crop_px: side of the crop that the
+    focal length is for -> (..., J, 2), [-1, 1] over the crop.
     """
     scale, shift = camera[..., :1], camera[..., 1:]
-    depth = 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
+    depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
     points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
-    return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (CROP_PX / 2)
+    return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (crop_px / 2)
 
 
 def project_orthographic(joints: Tensor, camera: Tensor) -> Tensor:

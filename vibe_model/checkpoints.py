@@ -1,6 +1,6 @@
 """Checkpoints, ours and published ones, read safely and written atomically.  features -> windows -> [training]
 
-VIBE's and ours (`gen_state_dict`) and SPIN's (`model`), in either of torch's file formats.
+VIBE's and ours (`gen_state_dict`) and SPIN's (`model`), in either of torch's file formats; HMR2.0's (`state_dict`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,30 @@ from pipeline.files.formats.checkpoints import load_checkpoint
 from vibe_model import runs
 from vibe_model.errors import CheckpointError
 
-_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin"}  # key of the tensors -> whose file it is
+HMR2: Final = "hmr2.0"
+_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin", "state_dict": HMR2}  # key of the tensors -> whose file
 _BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data: our body model owns it
-_BACKBONE: Final = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")  # SPIN's ResNet-50
+# Of no model here: SPIN's ResNet-50; what a stream is computed by, and HMR2.0's discriminator.
+_OTHER: Final[Mapping[str, tuple[str, ...]]] = {
+    "vibe": (),
+    "spin": ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."),
+    HMR2: ("backbone.", "smpl_head.transformer.", "discriminator.", "initialized"),
+}
+LIGHTNING: Final = ".ckpt"  # suffix of PyTorch Lightning's files, HMR2.0's: with settings, which are not read
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
     """What became of a checkpoint's tensors."""
 
-    kind: str  # "vibe" or "spin"
+    kind: str  # "vibe", "spin" or "hmr2.0"
     used: tuple[str, ...]  # names in the model
-    ignored: tuple[str, ...]  # names in the file: body data, SPIN's backbone, what is not of the requested part
+    ignored: tuple[str, ...]  # names in the file: body data, a backbone, what is not of the requested part
     untouched: tuple[str, ...]  # names in the model that this kind of file does not have: with SPIN's, the encoder
 
 
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
-    """Fill `model` from a checkpoint of ours or VIBE's, or its regressor from SPIN's.
+    """Fill `model` from a checkpoint of ours, VIBE's or HMR2.0's, or its regressor from SPIN's.
 
     only: with "regressor.", only that part of a checkpoint is read; the rest counts as ignored.
 
@@ -43,12 +50,9 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     """
     path = Path(path)
     content = read_checkpoint(path)
-    present = [key for key in _KINDS if key in content]
-    if len(present) != 1 or not isinstance(content[present[0]], Mapping):
-        expected = "expected one dict of tensors, 'gen_state_dict' or 'model'"
-        raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}")
-    kind, tensors = _KINDS[present[0]], content[present[0]]
-    prefix, skip = ("regressor.", _BODY + _BACKBONE) if kind == "spin" else ("", _BODY)
+    kind = kind_of(path, content)
+    tensors = next(content[key] for key in _KINDS if key in content)
+    prefix, skip = "regressor." if kind == "spin" else "", _BODY + _OTHER[kind]
     part = prefix or only
     ignored = tuple(
         str(name) for name in tensors if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part)
@@ -62,12 +66,21 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     return LoadReport(kind, tuple(chosen), ignored, tuple(name for name in state if name not in chosen))
 
 
+def kind_of(path: Path, content: Mapping[str, Any]) -> str:
+    """Whose checkpoint it is: "vibe" (ours, too), "spin" or "hmr2.0". Raises CheckpointError for another."""
+    present = [key for key in _KINDS if key in content]
+    if len(present) != 1 or not isinstance(content[present[0]], Mapping):
+        expected = f"expected one dict of tensors, {', '.join(map(repr, _KINDS))}"
+        raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}")
+    return _KINDS[present[0]]
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The file's dict, on the CPU, without running code from it. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
     try:
-        return load_checkpoint(path)
+        return load_checkpoint(path, settings=path.suffix == LIGHTNING, mapped=path.suffix == LIGHTNING)
     except RawDataError as error:
         raise CheckpointError(f"{error} Do not load it by other means.") from error
 

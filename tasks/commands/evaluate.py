@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model.prediction.trained import load_trained
 
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
-    stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
+    stream = args.stream or model.stream or settings().features.stream
     opened = cache.open(args.cache or settings().paths.cache)
     named = args.protocol or models.of(model.config).protocols
     splits: dict[str, Split] = {}
@@ -100,14 +100,13 @@ def run(args: argparse.Namespace) -> int:
         console.err.print(f"{console.DOUBT} {plain(name)} {without}")
     stand_in = any(metrics["stand_in"] for metrics in by_split.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **by_split}
-    title = models.of(model.config).title
     if out is not None:
         runs.write_json(out / runs.METRICS, metrics)
-        runs.write_text(out / evaluation.RESULTS, evaluation.as_csv(evaluation.result_rows(metrics, title=title)))
+        runs.write_text(out / evaluation.RESULTS, evaluation.as_csv(evaluation.result_rows(metrics, title=model.title)))
     if args.json:
         console.show_json(metrics)
         return 0
-    for name, rows in evaluation.rows_beside_published(metrics, title).items():
+    for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
         console.show(evaluation.table_of(name, rows, protocols=True), least=WIDE)
         console.out.print()
     evaluation.show_left_out(metrics)

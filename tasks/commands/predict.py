@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, few
+from pipeline.commands.settings.file import settings_file
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.linking import MAX_GAP
 from tasks.data import converted, extracted
@@ -19,6 +21,7 @@ from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, UP_TO_DATE, fact, plain, say, shortened, warn
 
 if TYPE_CHECKING:
+    from pipeline.detect.base import Detector
     from tasks.prediction.job import PredictionJob
     from tasks.prediction.sources import ClipsToPredict
     from vibe_model.prediction.trained import Trained
@@ -31,7 +34,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--cache", type=cache.place_of, metavar="DIR", help="predict a split of it that has features")
     people = sub.add_argument_group("where people are (default: they are detected)")
-    people.add_argument("--detector", metavar="NAME", help="keypoint_rcnn (default; demo data: demo), or a package's")
+    people.add_argument("--detector", metavar="NAME", help="default: luigi.cfg's, else keypoint_rcnn; demo data: demo")
     people.add_argument("--detector-weights", metavar="FILE", help="default: its own; of keypoint_rcnn pretrained")
     people.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another option of it")
     people.add_argument(
@@ -79,7 +82,7 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         type=Path,
         required=True,
         metavar="FILE",
-        help="best.pt of a run, or VIBE's or SPIN's published file",
+        help="best.pt of a run, or VIBE's, SPIN's or HMR2.0's published file",
     )
     model.add_argument("--body", type=Path, metavar="DIR", help="SMPL's files; default: [paths] body")
     model.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
@@ -143,12 +146,13 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     from tasks.prediction.video_file import best_format
     from vibe_model.prediction.trained import load_trained
 
+    detector = None if args.cache is not None or args.keypoints is not None else _detector(args)
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
     if args.cache is not None:
-        stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
+        stream = args.stream or model.stream or settings().features.stream
         job = jobs.of_cache(args.cache, args.named[0], model, stream, out)
     else:
-        job = _prepared(args, model, out, steps)
+        job = _prepared(args, model, detector, out, steps)
     out.mkdir(parents=True, exist_ok=True)
     overlay = args.cache is None if args.overlay is None else args.overlay
     chosen = predict.PredictionOptions(smooth=args.smooth, tracks=args.tracks, overlay=overlay, export=args.export)
@@ -166,18 +170,20 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     return videos.summary
 
 
-def _prepared(args: argparse.Namespace, model: Trained, out: Path, steps: _Steps) -> PredictionJob:
+def _prepared(
+    args: argparse.Namespace, model: Trained, detector: Detector | None, out: Path, steps: _Steps
+) -> PredictionJob:
     """Detect, convert and extract into the small cache."""
     from tasks.prediction import job as jobs
     from tasks.prediction import sources
 
-    streams = (*jobs.extra_streams(model, args.pose_embedding), *jobs.feature_streams(args.weights))
-    resources = jobs.resources(args.weights, args.device)
+    streams = (*jobs.extra_streams(model, args.pose_embedding), *jobs.feature_streams(model, args.weights))
+    resources = jobs.resources(model, args.weights, args.device)
     named = [Path(name) for name in args.named]
     source = sources.of_clips(named, out, keypoints=args.keypoints, min_frames=args.min_frames, max_gap=args.max_gap)
     jobs.of_source(source, model, streams, out)  # what does not fit is reported before any work
-    if args.keypoints is None:
-        source = _detected(args, source, steps)
+    if detector is not None:
+        source = _detected(source, detector, args.device, steps)
     with steps.bar("convert", "video") as progress:
         tracks = jobs.make_tracks(source, out / jobs.CACHE, progress)
     steps.done("convert", None if tracks is None else converted(tracks))
@@ -213,22 +219,48 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
         fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")
 
 
-def _detected(args: argparse.Namespace, source: ClipsToPredict, steps: _Steps) -> ClipsToPredict:
+def _detector(args: argparse.Namespace) -> Detector:
+    """The one that is named, else luigi.cfg's where it is for such clips: demo data or not.
+
+    Raises PipelineError for an unknown one, ConfigError for its options, MissingAssets for their files.
+    """
+    from pipeline import detect
     from pipeline.commands.detect import detector_of
-    from pipeline.detect.keypoint_rcnn import KeypointRCNN
+    from pipeline.commands.settings.commands import effective, value
+    from pipeline.detect.keypoint_rcnn import PRETRAINED, KeypointRCNN
     from pipeline.files.raw.stand_in import is_stand_in
+    from tasks.prediction.sources import raw_folder
+
+    source = effective(settings_file(), args.detector)
+    with _of_detector():
+        demo = is_stand_in(raw_folder(Path(args.named[0], "clip")))
+        name = args.detector or value(source, "detect.detector")
+        if name is None or (not args.detector and detect.find(name).stand_in != demo):
+            name = "demo" if demo else KeypointRCNN.name
+        options = {pair.partition("=")[0] for pair in args.set} | source.section(name).keys()
+        pretrained = PRETRAINED if name == KeypointRCNN.name and "weights" not in options else None
+        detector = detector_of(name, args.detector_weights or pretrained, args.set, source)
+        if not detector.downloads:
+            detect.identity(detector)  # its files are there
+    return detector
+
+
+@contextmanager
+def _of_detector() -> Iterator[None]:
+    """Have errors of a detector name this command's options."""
+    try:
+        yield
+    except (ConfigError, MissingAssets) as error:
+        message = str(error).replace("--weights", "--detector-weights")
+        raise type(error)(f"{message} Or name who is where: --keypoints PATH.") from error
+
+
+def _detected(source: ClipsToPredict, detector: Detector, device: str, steps: _Steps) -> ClipsToPredict:
     from tasks.prediction import sources
 
-    name = args.detector or ("demo" if is_stand_in(source.raw) else "keypoint_rcnn")
-    weights = args.detector_weights or ("pretrained" if name == KeypointRCNN.name else None)
-    try:
-        detector = detector_of(name, weights, args.set)
-        with steps.bar("detect", "frame") as progress:
-            source, report = sources.detected(source, detector, device=args.device, progress=progress)
-    except (ConfigError, MissingAssets) as error:
-        message = str(error).replace("--weights", "--detector-weights")  # as it is called here
-        raise type(error)(f"{message} Or name who is where: --keypoints PATH.") from error
-    detections = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {name}"
+    with _of_detector(), steps.bar("detect", "frame") as progress:
+        source, report = sources.detected(source, detector, device=device, progress=progress)
+    detections = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {detector.name}"
     if detector.stand_in:
         detections += ", a stand-in for demo data"
     steps.done("detect", detections if report.done else None)

@@ -14,6 +14,8 @@ from typing import Any, Final
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
+from pipeline.commands.settings.commands import effective
+from pipeline.commands.settings.file import settings_file
 from pipeline.commands.settings.targets import stream_named
 from pipeline.conversion import convert
 from pipeline.conversion.convert import Conversion
@@ -29,6 +31,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 from tasks.prediction.sources import SPLIT, ClipsToPredict
 from tasks.settings import settings
 from vibe_model import runs
+from vibe_model.checkpoints import HMR2
 from vibe_model.errors import DataError
 from vibe_model.prediction.trained import Trained
 
@@ -81,16 +84,25 @@ def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Pa
     return PredictionJob(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
 
 
-def feature_streams(weights: str | None) -> tuple[StreamSpec, ...]:
-    """The network by its option, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
+def feature_streams(trained: Trained, weights: str | None) -> tuple[StreamSpec, ...]:
+    """What the model's features are computed by; the last one is theirs.
+
+    HMR2.0's own network; of others the one whose weights are named, else that of [features] in luigi.cfg. Raises
+    ConfigError.
+    """
+    if trained.kind == HMR2:
+        if weights is not None:
+            raise ConfigError(f"--weights {weights}: {trained.checkpoint.name} has a network of its own. Leave it out.")
+        name, options = trained.config.stream, {"checkpoint": str(trained.checkpoint)}
+        return (StreamSpec(name, stream_named(name, options, effective(settings_file()))),)
     if weights is not None:
         return (StreamSpec(stream=stream_named(ResNet50.kind, {"weights": weights})),)
     return tuple(spec for spec in (settings().crops, settings().stream) if spec is not None)
 
 
-def resources(weights: str | None, device: str) -> Resources:
+def resources(trained: Trained, weights: str | None, device: str) -> Resources:
     """What computing them takes of this machine: one video needs no more than one device. Raises ConfigError."""
-    if weights is not None:
+    if weights is not None or trained.kind == HMR2:
         return Resources(device=device)
     features = settings().features
     return replace(features, devices=None, device=features.device if device == "auto" else device)

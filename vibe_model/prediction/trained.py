@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import torch
 
 from pipeline.plug_ins import PlugInError
 from vibe_model import models, runs
-from vibe_model.checkpoints import load_published, read_checkpoint
+from vibe_model.checkpoints import HMR2, kind_of, load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
+from vibe_model.networks.hmr2_head import STREAM, TOKEN_SIZE, Hmr2Head
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.settings.video_config import VideoConfig
 
@@ -27,7 +28,7 @@ class Trained:
 
     generator: VideoModel
     checkpoint: Path
-    kind: str  # ours, vibe (published) or spin (published: frame by frame)
+    kind: str  # ours, or published: vibe, and frame by frame spin and hmr2.0
     config: VideoConfig  # of a published one, the published one
     stand_in: bool  # trained on demo data?
     features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
@@ -39,6 +40,16 @@ class Trained:
     def about(self) -> dict[str, Any]:
         """Which checkpoint, by its content: for the files that are made with it."""
         return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
+
+    @property
+    def title(self) -> str:
+        """As tables call it."""
+        return {"spin": "SPIN", HMR2: "HMR2.0"}.get(self.kind) or models.of(self.config).title
+
+    @property
+    def stream(self) -> str | None:
+        """The name of the features that it reads; None: of a published one that reads SPIN's, whatever their name."""
+        return None if self.kind in ("vibe", "spin") else self.config.stream
 
     def check_split(self, split: Split, stream: str) -> bool:
         """Is a stream that the model reads of a split, `stream` as its features, of an untrained network?
@@ -71,12 +82,7 @@ class Trained:
                 "stream that it was trained on: --stream, or [features] of luigi.cfg."
             )
         expected, actual = (self.features if of == "features" else self.extra_streams.get(of)) or {}, identity or {}
-        if (
-            self.kind != "ours"
-            or not expected
-            or not actual
-            or "imported" in (expected.get("kind"), actual.get("kind"))
-        ):
+        if not expected or not actual or "imported" in (expected.get("kind"), actual.get("kind")):
             return
 
         def text(part: Any) -> str:  # as its option is written: untrained:7
@@ -84,7 +90,8 @@ class Trained:
                 return f"{part['kind']}:{part['argument']}"
             return "not recorded" if part is None else str(part)
 
-        if keys := sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key)):
+        recorded = expected.keys() | (() if self.kind == HMR2 else actual.keys())
+        if keys := sorted(key for key in recorded if expected.get(key) != actual.get(key)):
             before, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, actual))
             raise DataError(
                 f"{name}: expected {of} as those that {self.checkpoint} was trained on, {before}; found {now}. Name "
@@ -97,8 +104,9 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
 
     body: the folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
     Checkpoints of ours record how they were built; VIBE's published files have the published sizes; SPIN's has no
-    temporal encoder. Raises CheckpointError for another file or other sizes, MissingAssets without the body's files,
-    ConfigError for a device that is not there, StandInMixed when one of checkpoint and body is of demo data.
+    temporal encoder; of HMR2.0's the heads are read, which need features of the same file. Raises CheckpointError for
+    another file or other sizes, MissingAssets without the body's files, ConfigError for a device that is not there,
+    StandInMixed when one of checkpoint and body is of demo data.
     """
     target = device_of(device)
     content = read_checkpoint(checkpoint)
@@ -108,12 +116,14 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
     model = load_body(body)
     runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
-    if config is not None:
-        kind = "ours"
-    else:  # published: VIBE's, or SPIN's, which is its regressor frame by frame
-        kind, vibe = "spin" if "model" in content else "vibe", models.find("vibe")
-        config = models.variant_of(vibe.config(), vibe.baseline if kind == "spin" else "")
-    generator = models.of(config).build(config, model)
+    kind, features = "ours", content.get("features")
+    if config is None:  # published: VIBE's, or frame by frame SPIN's, which is its regressor, and HMR2.0's
+        kind, vibe = kind_of(checkpoint, content), models.find("vibe")
+        config = models.variant_of(vibe.config(), vibe.baseline if kind != "vibe" else "")
+    if kind == HMR2:  # a token of another checkpoint means something else to its heads
+        config = replace(config, stream=STREAM, feature_size=TOKEN_SIZE)
+        features = {"kind": STREAM, "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)}}
+    generator = Hmr2Head(model) if kind == HMR2 else models.of(config).build(config, model)
     load_published(generator, checkpoint)
     return Trained(
         generator=generator.to(target).eval(),
@@ -121,7 +131,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         kind=kind,
         config=config,
         stand_in=stand_in,
-        features=content.get("features"),
+        features=features,
         extra_streams=content.get("extra_streams") or {},
     )
 

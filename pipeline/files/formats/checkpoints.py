@@ -21,8 +21,10 @@ DO: Final = "Check that the download is complete and is the checkpoint that was 
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
 
 
-def load_checkpoint(file: Path, *, settings: bool = False, do: str = DO) -> dict[str, Any]:
+def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False, do: str = DO) -> dict[str, Any]:
     """A checkpoint's content, on the CPU. `settings`: it may hold objects beside the tensors, which are left out.
+
+    `mapped`: only tensors that are used are read from the disk, from a file that must stay until then.
 
     Raises RawDataError for a file that holds something else, with `do` as what to do then. No class or function that
     it names is imported or called.
@@ -35,7 +37,8 @@ def load_checkpoint(file: Path, *, settings: bool = False, do: str = DO) -> dict
             names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
             allowed += [(_StoredSettings, name) for name in names if name not in {name for _, name in _NUMPY_NUMBERS}]
         with torch.serialization.safe_globals(allowed):
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            mmap = mapped and zipfile.is_zipfile(file)
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except ConfigError:
         raise
     except Exception as error:  # a hostile file can raise anything: all of it means the same

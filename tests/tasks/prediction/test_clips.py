@@ -309,3 +309,35 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
     ):
         assert part in shown
     assert " --weights" not in shown  # of `detect`
+
+
+def test_options_of_a_detector_are_checked_before_anything_runs(folder, tmp_path, capsys) -> None:
+    words = (folder / "dance.mp4", "--checkpoint", tmp_path / "nowhere.pt", "--out", tmp_path / "out")
+    for options, message in (
+        (("--detector", "keypoint_rcnn", "--set", "min_scor=0.5"), "min_scor: unknown key; did you mean 'min_score'?"),
+        (("--detector", "keypoint_rcnn", "--set", "min_score=high"), "min_score = high: expected a number"),
+        (("--detector", "keypoint_rcn"), "did you mean 'keypoint_rcnn'?"),
+        (("--set", "min_score=0.5"), "[demo] min_score"),  # of demo data
+        (("--detector-weights", "w.pth"), "demo has no option weights"),
+    ):
+        assert run(*words, *options) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_a_detector_are_named_by_either_option_or_by_luigi_cfg(
+    folder, patch, tmp_path, monkeypatch, capsys
+) -> None:
+    clip, words = folder / "dance.mp4", (*with_model(folder, tmp_path / "out"), "--detector", "keypoint_rcnn")
+    for options in (("--set", "weights=a.pth"), ("--detector-weights", "a.pth", "--set", "min_score=0.5")):
+        assert run(clip, *words, *options) == 2
+        assert "weights a.pth: there is no such file" in capsys.readouterr().err
+    for name in ("raw", "cache", "runs", "body"):
+        (tmp_path / name).mkdir()
+    settings = "".join(f"{name} = {name}\n" for name in ("raw", "cache", "runs", "body"))
+    settings = f"[paths]\n{settings}[data]\ndatasets = kinetics\n"
+    settings += "[detect]\ndetector = keypoint_rcnn\n[keypoint_rcnn]\nweights = b.pth\n"
+    (tmp_path / "luigi.cfg").write_text(settings)
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "luigi.cfg"))
+    assert run(clip, *words) == 2
+    assert f"weights {tmp_path / 'b.pth'}: there is no such file" in capsys.readouterr().err

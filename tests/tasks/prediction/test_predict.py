@@ -364,9 +364,9 @@ def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_streams_named_by_options_need_no_settings_file() -> None:
-    (spec,) = jobs.feature_streams("untrained:3")
-    assert jobs.resources("untrained:3", "cpu") == Resources(device="cpu")
+def test_streams_named_by_options_need_no_settings_file(world) -> None:
+    (spec,) = jobs.feature_streams(world.trained, "untrained:3")
+    assert jobs.resources(world.trained, "untrained:3", "cpu") == Resources(device="cpu")
     assert str(spec.stream) == "untrained:3, fast"
     assert spec.name == streams()[0].name
 

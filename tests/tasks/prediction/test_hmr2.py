@@ -1,0 +1,240 @@
+"""HMR2.0's checkpoint as a model: bodies in clips without training, on random numbers by the published names."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import cache
+from pipeline.body import Body
+from pipeline.features.networks import hmr2
+from pipeline.features.streams import network
+from pipeline.files.raw.stand_in import MARKER
+from tasks.__main__ import main
+from tests.pipeline.features.test_hmr2 import TINY, lightning, made_up
+from tests.tasks.prediction.conftest import World, the_body
+from vibe_model.errors import CheckpointError, DataError
+from vibe_model.networks.hmr2_head import Hmr2Head
+from vibe_model.prediction.trained import load_trained
+
+Tensors = dict[str, torch.Tensor]
+SIZES = {"decpose": 144, "decshape": 10, "deccam": 3, "init_body_pose": 144, "init_betas": 10, "init_cam": 3}
+
+
+def heads(seed: int = 5) -> Tensors:
+    """Random ones, small beside a mean that stands upright in the middle of its crop."""
+    drawn, tensors = torch.Generator().manual_seed(seed), {}
+    for name, size in SIZES.items():
+        if name.startswith("dec"):
+            tensors[f"smpl_head.{name}.weight"] = torch.randn((size, 1024), generator=drawn) / 500
+            tensors[f"smpl_head.{name}.bias"] = torch.randn((size,), generator=drawn) / 20
+    mean = {
+        "init_body_pose": [1, 0, 0, 0, -1, 0] + 23 * [1, 0, 0, 0, 1, 0],
+        "init_betas": 10 * [0],
+        "init_cam": [0.9, 0, 0],
+    }
+    return tensors | {f"smpl_head.{name}": torch.tensor([value], dtype=torch.float32) for name, value in mean.items()}
+
+
+def plain_heads(tensors: Tensors, token: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotations (24, 3, 3), betas (10,) and camera (3,) of one token, by loops in float64."""
+    w = {name.removeprefix("smpl_head."): value.double().numpy() for name, value in tensors.items()}
+    pose, betas, camera = (
+        w[f"{layer}.weight"] @ token + w[f"{layer}.bias"] + w[mean][0]
+        for layer, mean in (("decpose", "init_body_pose"), ("decshape", "init_betas"), ("deccam", "init_cam"))
+    )
+    rotations = []
+    for a, b in pose.reshape(24, 2, 3):
+        x = a / np.linalg.norm(a)
+        y = b - (x @ b) * x
+        y /= np.linalg.norm(y)
+        rotations.append(np.stack([x, y, np.cross(x, y)], axis=1))
+    return np.stack(rotations), betas, camera
+
+
+def save(file: Path, seed: int = 5, **facts: Any) -> Tensors:
+    tensors = heads(seed)
+    torch.save({"epoch": 35, "state_dict": made_up(TINY) | tensors, **facts}, file)
+    return tensors
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The stream takes checkpoints of a tiny network, no network is left to others, and there is no luigi.cfg."""
+    load = hmr2.load
+    monkeypatch.setattr(hmr2, "load", lambda checkpoint: load(checkpoint, TINY))
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    network._running.cache_clear()
+    yield
+    network._running.cache_clear()
+
+
+@pytest.fixture
+def real_body(monkeypatch: pytest.MonkeyPatch) -> Body:
+    """The demo body, in place of SMPL."""
+    monkeypatch.setattr(the_body(), "is_stand_in", False)
+    return the_body()
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+
+
+def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tmp_path: Path) -> None:
+    tensors = save(tmp_path / "hmr2a.ckpt")
+    trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
+    assert (trained.title, trained.stream, trained.stand_in) == ("HMR2.0", "hmr2", False)
+    tokens = torch.randn((1, 3, 1024), generator=torch.Generator().manual_seed(1)) * 3
+    with torch.no_grad():
+        estimate = trained.generator.regress(tokens)
+        posed = trained.generator.pose(estimate, vertices=False)
+    for i, token in enumerate(tokens[0].double().numpy()):
+        rotmat, betas, camera = plain_heads(tensors, token)
+        np.testing.assert_allclose(estimate.rotmat[0, i], rotmat, atol=1e-5)
+        np.testing.assert_allclose(estimate.shape[0, i], betas, atol=1e-5)
+        np.testing.assert_allclose(estimate.camera[0, i], camera, atol=1e-5)
+        # 4D-Humans' camera: 5000 px of a crop of 256 px, so far away that a metre is scale / 2 of that crop.
+        translation = np.array([camera[1], camera[2], 2 * 5000 / (256 * camera[0])])
+        points = posed["kp_3d"][0, i].double().numpy() + translation
+        in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
+        np.testing.assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
+
+
+def test_lightnings_file_gives_the_same_and_its_settings_are_not_read(real_body, tmp_path, monkeypatch) -> None:
+    save(tmp_path / "plain.ckpt")
+    with monkeypatch.context() as installed:
+        content = lightning(made_up(TINY), installed)
+        content["state_dict"] |= heads()
+        torch.save(content, tmp_path / "epoch=35-step=1000000.ckpt")
+    plain, whole = (load_trained(file, None, "cpu").generator for file in sorted(tmp_path.glob("*.ckpt"), reverse=True))
+    assert isinstance(plain, Hmr2Head)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(whole.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+# ------------------------------------------------------------------------------------------- checkpoints
+
+
+class Evil:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.target),)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": ({"smpl_head.deccam.bias": ...}, r"missing: smpl_head\.deccam\.bias"),
+    "extra": ({"smpl_head.deckp.bias": torch.zeros(2)}, r"extra: smpl_head\.deckp\.bias"),
+    "misshapen": ({"smpl_head.decpose.weight": torch.zeros(72, 1024)}, r"decpose.*expected \(144, 1024\)"),
+    "nan": ({"smpl_head.init_cam": torch.full((1, 3), torch.nan)}, "init_cam.*finite"),
+    "a program": ({"smpl_head.init_cam": Evil}, "mkdir"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, case) -> None:
+    changes, expected = BAD[case]
+    changes = {name: Evil(tmp_path / "ran") if value is Evil else value for name, value in changes.items()}
+    state = {name: value for name, value in (heads() | changes).items() if value is not ...}
+    torch.save({"state_dict": state}, tmp_path / "hmr2a.ckpt")
+    with pytest.raises(CheckpointError, match=rf"hmr2a\.ckpt.*{expected}"):
+        load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_under_another_suffix_is_refused_at_once(real_body, tmp_path) -> None:
+    torch.save({"state_dict": heads(), "hyper_parameters": Evil(tmp_path / "ran")}, tmp_path / "hmr2a.pt")
+    with pytest.raises(CheckpointError, match="mkdir"):
+        load_trained(tmp_path / "hmr2a.pt", None, "cpu")
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+def predict(*words: object) -> int:
+    return main(["predict", *map(str, words), "--device", "cpu"])
+
+
+def steps_of(shown: str) -> dict[str, bool]:
+    """Step -> was there anything to do?"""
+    return {line.split()[1]: line[0] != "·" for line in shown.splitlines() if line.startswith(("·", "✓"))}
+
+
+def bodies_of(out: Path) -> dict[str, dict[str, np.ndarray]]:
+    videos = json.loads((out / "predictions.json").read_text())["videos"]
+    return {t["name"]: dict(np.load(out / t["file"])) for video in videos for t in video["tracks"]}
+
+
+def test_clips_to_bodies_with_one_checkpoint_and_smpl(world: World, real_body, tmp_path, capsys) -> None:
+    tensors = save(tmp_path / "hmr2a.ckpt")
+    clip, out = Path(shutil.copy(world.video, tmp_path / "dance.mp4")), tmp_path / "out"
+    words = ("--keypoints", world.keypoints, "--checkpoint", tmp_path / "hmr2a.ckpt", "--body", tmp_path, "--out", out)
+    assert predict(clip, *words, "--export") == 0
+    shown = capsys.readouterr()
+    assert "demo data" not in shown.out
+    assert not shown.err.strip()
+    assert (out / "overlay.mp4").is_file()
+    assert len([*out.glob("motions/*_stageii.npz")]) == len(bodies_of(out)) == 2
+    summary = json.loads((out / "predictions.json").read_text())
+    assert summary["checkpoint"]["kind"] == "hmr2.0"
+    assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
+    split = cache.open(out / "cache")["videos/train"]
+    assert split.crop_policy("hmr2").size == 256
+    for track in split.tracks:
+        rows = np.array([[track.start, track.stop]])
+        read = split.read(rows, stream="hmr2", fields=("features", "bbox"))
+        body = bodies_of(out)[track.name]
+        for i, token in enumerate(read["features"][0].astype(np.float64)):
+            rotmat, betas, camera = plain_heads(tensors, token)
+            np.testing.assert_allclose(body["rotmat"][i], rotmat, atol=1e-4)
+            np.testing.assert_allclose(body["betas"][i], betas, atol=1e-4)
+            np.testing.assert_allclose(body["camera"][i], camera, atol=1e-4)
+        # The crop is 0.84 of the usual side, and joints in the picture are seen in that one.
+        np.testing.assert_allclose(body["bbox"][:, 2:], 0.84 * read["bbox"][0, :, 2:], rtol=1e-5)
+        sx, _, tx, _ = body["camera_in_picture"].T
+        x = (sx[:, None] * (body["joints_3d"][..., 0] + tx[:, None]) + 1) / 2 * split.videos[0].width
+        assert np.abs(x - body["joints_2d"][..., 0]).max() < 0.03 * body["bbox"][:, 2].max()
+
+    assert predict(clip, *words, "--no-overlay") == 0
+    assert [name for name, worked in steps_of(capsys.readouterr().out).items() if not worked] == ["convert", "extract"]
+    save(tmp_path / "hmr2b.ckpt", seed=6)
+    of_b = ("--checkpoint", tmp_path / "hmr2b.ckpt", "--body", tmp_path, "--no-overlay", "--out", tmp_path / "b")
+    assert predict("videos/train", "--cache", out / "cache", *of_b) == 2  # heads of another file than the tokens
+    assert "expected features as those that" in capsys.readouterr().err
+    assert predict(clip, *words[:2], *of_b[:-1], out) == 0
+    assert steps_of(capsys.readouterr().out) == {"convert": False, "extract": True, "predict": True}
+    assert predict(clip, *words, "--weights", "untrained:0") == 2
+    assert "--weights untrained:0: hmr2a.ckpt has a network of its own" in capsys.readouterr().err
+
+
+def test_a_checkpoint_for_trying_it_is_marked_as_demo_data(world: World, tmp_path, capsys) -> None:
+    save(tmp_path / "tiny.ckpt", stand_in=True)
+    assert (world.raw / MARKER).is_file()
+    words = ("--checkpoint", tmp_path / "tiny.ckpt", "--body", tmp_path, "--no-overlay", "--out", tmp_path / "out")
+    assert predict(world.video, *words) == 0
+    assert "demo data" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["stand_in"]
+    again = shutil.copy(world.video, tmp_path / "again.mp4")
+    assert predict(again, *words, "--detector", "demo") == 2
+    assert "again.mp4" in capsys.readouterr().err
+
+
+def test_its_tokens_are_read_from_a_split_that_has_them(world: World, real_body, tmp_path) -> None:
+    save(tmp_path / "hmr2a.ckpt")
+    trained = load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
+    with pytest.raises(DataError, match="1024 numbers"):
+        trained.check_features("s/hmr2", 2048)
+    trained.check_features(
+        "s/hmr2", 1024, {"kind": "hmr2", "weights": trained.features["weights"], "precision": "fast"}
+    )
+    with pytest.raises(DataError, match="same network"):
+        trained.check_features("s/hmr2", 1024, {"kind": "hmr2", "weights": {"kind": "file", "file_sha256": "0"}})
