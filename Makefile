@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LUIGI := $(BIN)/luigi --module tasks
-EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw emdb amass videos
+EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw emdb bedlam amass videos
 TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help

@@ -58,6 +58,10 @@ RELEASES: Final[Mapping[str, tuple[str, str]]] = {
         REGISTERED,
         "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023",
     ),
+    "bedlam": (
+        REGISTERED,
+        "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023",
+    ),
     "amass": (
         f"{REGISTERED}; of each subset besides",
         "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",

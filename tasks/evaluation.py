@@ -229,6 +229,7 @@ def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -
     for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)
     for split, shown in rows.items():
+        shown.sort(key=lambda row: row["protocol"] != split.partition("/")[0])  # first the dataset's own, as emdb
         for figures in () if metrics["stand_in"] else published.figures_of(split):
             errors = {name: figures.errors.get(name, "") for name in METRICS}
             shown.append({"split": split, "protocol": figures.protocol, "model": figures.model, **errors, "frames": ""})

@@ -117,6 +117,7 @@ class Dataset(ABC):
     optional_extra: ClassVar[tuple[str, ...]] = ()  # of `extra_columns`, what a track may be without: its fill value
     every: ClassVar[int] = 1  # of so many annotated frames, one is kept
     recording: ClassVar[str] = "recording"  # what a recording is called: sequence, motion, or (published) video
+    people: ClassVar[str] = ""  # where tracks are named <video>/<subject>: in which datasets these names are the same
 
     @property
     def genders(self) -> tuple[str, ...]:

@@ -9,10 +9,9 @@ Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -24,36 +23,23 @@ from pipeline.accounting import VideoAccount
 from pipeline.cameras import is_rigid
 from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin, ReleasePart, finite_joints, smpl_labels
 from pipeline.datasets.pixels import other_frames, require_size
-from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import load_npz, numbers
+from pipeline.files.formats.labels import bedlam as scenes
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.pixels.turned import TurnedPictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.listing import folders_in
 from pipeline.skeletons import JOINTS, LARGEST, convert
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-Doubles = NDArray[np.float64]
-
 FPS: Final = 30.0  # of the rendered videos: pictures are counted in these frames, also where every fifth was kept
 STEP: Final = 5  # between the pictures of a file at 6 fps
 CROP_SCALE: Final = 1.2  # the release's boxes have it in them: center and 200 * scale are those of the crop
-N_POSE, N_POSE_X, N_BETAS = 72, 165, 10
-STILL: Final = 1e-4  # m, and entries of a rotation: what a camera that stands may differ by
 WORLD_UP: Final = np.array([0, -1, 0], np.float32)  # the world's axes are the camera's without its roll and pitch
-AGAIN: Final = "Unpack the labels again."
-LABELS: Final = tuple(
-    f"{place}{name}"
-    for name in ("all_npz_12_smpl_training", "all_npz_12_training")
-    for place in ("", "training_labels/")
-)
-INTRINSICS: Final = cache.ExtraColumn(
+INTRINSICS: Final = cache.ExtraColumn(  # not mirrored: px of the picture as it is, like boxes and a track's intrinsics
     name="intrinsics", about="camera matrix of the row, where the camera zooms", unit="px", shape=(3, 3)
 )
-KEYS: Final = ("imgname", "sub", "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps")
 SMPLX: Final = "SMPL-X bodies: their pose, shape and translation are no SMPL's, so the rows have no body"
 
 
@@ -67,8 +53,9 @@ class Bedlam(Dataset):
     page: ClassVar[str] = "https://bedlam.is.tue.mpg.de"
     uses_body: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
+    people: ClassVar[str] = "bedlam"  # also of its successor, which has some of its bodies
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", tuple(f"{place}/<scene>.npz" for place in LABELS), "all_npz_12_smpl_training.zip"),
+        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS), "all_npz_12_smpl_training.zip"),
         ReleasePart(
             "sequences' pictures",
             ("<scene>/png/seq_<000000>/", "training_images/<scene>/png/seq_<000000>/"),
@@ -95,28 +82,26 @@ class Bedlam(Dataset):
         return Origin(recording=re.sub(r"_[0-9]+fps/", "/", video))
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        files: dict[str, Path] = {}
-        for place in LABELS:  # SMPL first
-            for file in sorted((raw / place).glob("[!.]*.npz")):
-                files.setdefault(file.stem, file.relative_to(raw))
-        if not files:
-            expected = " or ".join(f"{place}/<scene>_6fps.npz" for place in LABELS[::2])
-            raise RawDataError(raw, "folder", expected=expected, found="none", do="Unpack the labels.")
         videos: list[RawVideo] = []
-        for scene, labels in files.items():
-            pictures = _pictures(raw, scene)
-            sequences = [folder.name for folder in folders_in(raw / pictures) if folder.name.startswith("seq_")]
-            sequences = sequences or ["seq_000000"]  # rejected where there are no pictures
-            videos.extend(RawVideo(f"{scene}/{name}", (labels,), (pictures / name,)) for name in sequences)
+        for scene, file in scenes.label_files(raw).items():
+            pictures = scenes.pictures_of(raw, scene)
+            names = scenes.sequences_in(raw / pictures) or ["seq_000000"]  # rejected where there are no pictures
+            first, *more = (RawVideo(f"{scene}/{name}", (file,), (pictures / name,)) for name in names)
+            videos += [replace(first, label_folders=(pictures,)), *more]  # it counts what no folder is there for
         return sorted(videos, key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         (scene, sequence), file = video.name.split("/"), raw / video.files[0]
-        status = file.stat()
-        stored = load_scene(file, len(self.joints), status.st_size, status.st_mtime_ns)
+        stored = scenes.load_scene(file, len(self.joints))
         rows = np.flatnonzero(stored["sequence"] == sequence)
         labels = {key: values[rows] for key, values in stored.items()}
         account.found = len(rows)
+        for folder in video.label_folders:  # of the scene's first sequence: the rows that no video would count
+            absent = stored["sequence"][~np.isin(stored["sequence"], [sequence, *scenes.sequences_in(raw / folder)])]
+            account.found += len(absent)
+            account.drop("no_picture", len(absent))
+            if names := np.unique(absent).tolist():
+                account.notes.append(f"{len(absent)} rows are of sequences without a folder: {', '.join(names[:9])}")
         kind = TurnedPictures if self.turned in scene else Pictures
         pictures = kind(raw, f"{video.folders[0].as_posix()}/{sequence}_{{:04d}}.png")
         if not len(rows):
@@ -124,12 +109,12 @@ class Bedlam(Dataset):
             return []
         if scene.endswith("_6fps") and (off := labels["number"] % STEP).any():
             expected = f"pictures at 6 fps, so multiples of {STEP} of the frames at 30 fps"
-            raise other_frames(file, expected, f"picture {labels['number'][off.argmax()]}", AGAIN)
+            raise other_frames(file, expected, f"picture {labels['number'][off.argmax()]}", scenes.AGAIN)
         there = pictures.indices()
         require_size(pictures, pictures.size(), file, "Unpack the pictures as they are.", labels["cam_int"][0])
-        if labels["pose_cam"].shape[1] != N_POSE:
+        if labels["pose_cam"].shape[1] != scenes.N_POSE:
             account.notes.append(SMPLX)
-        still = _stands(labels) and "orbit" not in scene
+        still = scenes.camera_stands(labels) and "orbit" not in scene
         if not still:
             account.notes.append("the camera moves, and the labels' world with it: no extrinsics, no up")
         labels["no_picture"] = ~np.isin(labels["number"], there)
@@ -148,7 +133,7 @@ class Bedlam(Dataset):
         rows = {key: values[order] for key, values in labels.items()}
         n_rows, number = len(order), rows["number"]
         floats = ["center", "scale", "pose_cam", "trans_cam", "cam_int"]
-        floats += ["shape"] if rows["pose_cam"].shape[1] == N_POSE else []
+        floats += ["shape"] if rows["pose_cam"].shape[1] == scenes.N_POSE else []
         stated = np.concatenate([rows[key].reshape(n_rows, -1) for key in floats], axis=1)
         kp_2d = finite_joints(rows["gtkps"], account)
         twice = np.isin(number, number[1:][np.diff(number) == 0])  # which of them it is, nothing says
@@ -190,12 +175,12 @@ def _fields(
     zooms = bool((intrinsics != intrinsics[0]).any())
     if zooms:
         extra["intrinsics"] = intrinsics
-    if rows["pose_cam"].shape[1] == N_POSE:
+    if rows["pose_cam"].shape[1] == scenes.N_POSE:
         trans = rows["trans_cam"] + camera[:, :3, 3]  # cam_ext is of this person: its world begins at the body
         smpl = smpl_labels(rows["pose_cam"], rows["shape"], trans, np.eye(4), body, evaluation=False)
         smpl["trans"] = trans.astype(np.float32)
     else:
-        widths = {"pose": N_POSE, "betas": N_BETAS, "trans": 3}
+        widths = {"pose": scenes.N_POSE, "betas": scenes.N_BETAS, "trans": 3}
         smpl = {name: np.zeros((n_rows, width), np.float32) for name, width in widths.items()}
         smpl["has_smpl"] = np.zeros(n_rows, np.bool_)
         if body is not None:
@@ -209,62 +194,4 @@ def _fields(
         "intrinsics": None if zooms else intrinsics[0],
         "extra": extra,
         **smpl,
-    }
-
-
-def _stands(labels: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether the camera is seen to stand: some person is in two pictures, and each has one `cam_ext` in all."""
-    subs, first, person = np.unique(labels["sub"], return_index=True, return_inverse=True)
-    camera = labels["cam_ext"]
-    return len(subs) < len(person) and bool((np.abs(camera - camera[first][person]) < STILL).all())
-
-
-def _pictures(raw: Path, scene: str) -> Path:
-    """The folder of a scene's sequences, below `raw`; the usual one where there is none."""
-    names = (scene, re.sub(r"_[0-9]+fps$", "", scene))
-    places = [Path(place, name, "png") for name in names for place in ("", "training_images")]
-    return next((place for place in places if (raw / place).is_dir()), places[0])
-
-
-@functools.lru_cache(maxsize=1)  # of a file that all sequences of a scene share; size and time are there for changes
-def load_scene(file: Path, n_joints: int, n_bytes: int, mtime_ns: int) -> dict[str, NDArray[Any]]:  # noqa: ARG001
-    """The used arrays of a scene, N rows, with `sequence` and `number` of the picture for `imgname`.
-
-    Raises RawDataError, also for pickled objects, which are not read.
-    """
-    stored = load_npz(file, KEYS)
-
-    def array(key: str, *shape: int | None) -> Doubles:
-        return numbers(file, key, stored[key], shape, do=AGAIN)
-
-    def texts(key: str, pattern: str, expected: str) -> list[re.Match[str]]:
-        values = stored[key]
-        found = [re.fullmatch(pattern, str(v)) for v in values] if values.dtype.kind == "U" and values.ndim == 1 else []
-        if len(found) != n or not all(found):
-            bad = str(values[found.index(None)]) if None in found else f"{values.shape} {values.dtype}"
-            raise RawDataError(file, key, expected=f"{n} texts like {expected}", found=bad, do=AGAIN)
-        return [match for match in found if match]
-
-    pose = array("pose_cam", None, None)
-    n = len(pose)
-    if pose.shape[1] not in (N_POSE, N_POSE_X):
-        expected = f"{N_POSE} numbers a row (SMPL) or {N_POSE_X} (SMPL-X)"
-        raise RawDataError(file, "pose_cam", expected=expected, found=str(pose.shape[1]), do=AGAIN)
-    names = texts("imgname", r"(seq_[0-9]{6})/\1_([0-9]{4})\.png", "seq_000000/seq_000000_0125.png")
-    keypoints = array("gtkps", n, None, 3)
-    if keypoints.shape[1] < n_joints:
-        found = str(keypoints.shape[1])
-        raise RawDataError(file, "gtkps", expected=f"at least {n_joints} joints", found=found, do=AGAIN)
-    return {
-        "sequence": np.array([name[1] for name in names], str),
-        "number": np.array([int(name[2]) for name in names], np.int64),
-        "sub": np.array([match[0] for match in texts("sub", r"[\w.-]+", "rp_emma_posed_008")], str),
-        "center": array("center", n, 2),
-        "scale": array("scale", n),
-        "pose_cam": pose,
-        "shape": array("shape", n, N_BETAS if pose.shape[1] == N_POSE else None),
-        "trans_cam": array("trans_cam", n, 3),
-        "cam_int": array("cam_int", n, 3, 3),
-        "cam_ext": array("cam_ext", n, 4, 4),
-        "gtkps": keypoints[:, :n_joints].copy(),
     }

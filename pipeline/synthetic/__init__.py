@@ -29,6 +29,7 @@ from pipeline.synthetic.layouts import (
     ReleaseLayout,
     Request,
     amass,
+    bedlam,
     emdb,
     h36m,
     insta_variety,
@@ -57,7 +58,10 @@ __all__ = [
 
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
     module.LAYOUT.name: module.LAYOUT
-    for module in (penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp, h36m, threedpw, emdb, amass, videos)
+    for module in (
+        *(penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp),
+        *(h36m, threedpw, emdb, bedlam, amass, videos),
+    )
 }
 VERSION: Final = 2  # raised by hand whenever the same seed would give other files
 BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."

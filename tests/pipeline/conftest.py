@@ -41,6 +41,7 @@ SIZES = {  # videos a split, frames
     "h36m": (2, 16),
     "3dpw": (1, 10),
     "emdb": (3, 12),
+    "bedlam": (3, 12),
     "amass": (3, 300),
 }
 

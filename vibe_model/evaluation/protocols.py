@@ -198,7 +198,8 @@ EMDB: Final = Protocol(
     root_vertices=True,
     successive="track",
     compares_with="numbers as WHAM has them (lib/eval/evaluate_emdb.py); GVHMR's are others: of joints by the neutral "
-    "body's regressor for all labels, and of all accelerations",
+    "body's regressor for all labels, and of all accelerations. Both take every frame of good_frames_mask; here those "
+    "without a valid box have no crop, and are not evaluated",
     splits="emdb/*",
 )
 

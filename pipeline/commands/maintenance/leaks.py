@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -54,7 +54,9 @@ class Comparison(NamedTuple):
     """One kind of thing in two splits."""
 
     first: str  # a split that is trained on; or another test split of a dataset that has none to train on
-    second: str  # a test split; or the first again: then `common` is what it has twice
+    second: (
+        str  # a test split; or another that is trained on, of the same people, or the first again: what it has twice
+    )
     what: str  # subject; sequence, motion, video or recording; picture
     common: tuple[Common, ...]
     unknown: str  # why it cannot be determined, or not for all videos; "" where it is
@@ -67,7 +69,7 @@ class Comparison(NamedTuple):
     @property
     def is_of_training(self) -> bool:
         """Is a split that is trained on compared with another one?"""
-        return self.first != self.second and _is_trained_on(self.first)
+        return _is_trained_on(self.first) and not _is_trained_on(self.second)
 
 
 class Origins(NamedTuple):
@@ -75,41 +77,54 @@ class Origins(NamedTuple):
 
     split: str
     recording: str  # what a recording is called
+    people: str  # of which datasets the subjects' names are
     videos: tuple[str, ...]
-    origins: tuple[Origin, ...]
+    by_field: Mapping[str, Sequence[tuple[str, str | None]]]  # subject, recording -> (video, its name or None)
 
     @classmethod
     def of(cls, split: cache.Split) -> Origins:
         """By the dataset's reader; nothing is known of a dataset that is not installed here."""
-        names, reader = split.videos.names, installed(split.name.partition("/")[0])
+        dataset, names = split.name.partition("/")[0], split.videos.names
+        reader = installed(dataset)
         videos = tuple(names[number] for number in np.unique(split.tracks.video).tolist())
-        origins = tuple(reader.origin(video) if reader else Origin() for video in videos)
-        return cls(split.name, reader.recording if reader else "recording", videos, origins)
+        origins = {video: reader.origin(video) if reader else Origin() for video in videos}
+        subjects: Sequence[tuple[str, str | None]] = [(video, origin.subject) for video, origin in origins.items()]
+        if reader and reader.people:
+            tracks = (name.rpartition("/")[::2] for name in split.tracks.names)
+            subjects = [*dict.fromkeys((video, subject) for video, subject in tracks)]
+        recordings = [(video, origin.recording) for video, origin in origins.items()]
+        people, recording = (reader.people or dataset, reader.recording) if reader else (dataset, "recording")
+        return cls(split.name, recording, people, videos, {"subject": subjects, "recording": recordings})
 
     def named(self, field: str) -> dict[str, list[str]]:
         """Subject or recording -> its videos."""
         videos: dict[str, list[str]] = defaultdict(list)
-        for video, origin in zip(self.videos, self.origins, strict=True):
-            if (name := getattr(origin, field)) is not None:
+        for video, name in self.by_field[field]:
+            if name is not None:
                 videos[name].append(video)
         return videos
 
     def nameless(self, field: str) -> str:
         """Where names are missing, as text; "" where there are none."""
-        n = sum(getattr(origin, field) is None for origin in self.origins)
+        n = sum(name is None for _, name in self.by_field[field])
         some = f"{n:,} of {count(len(self.videos), 'video')} of " if n < len(self.videos) else ""
         return f"{some}{self.split}" if n else ""
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
-    """What every training split shares with every test split by name, and what a split has twice."""
+    """What every training split shares with every test split by name, and what a split has twice.
+
+    Also people that two datasets share that are both trained on, where their names compare.
+    """
     by_split = {split.name: Origins.of(split) for split in splits}
     pairs = _pairs(by_split)
     compared = [result for first, second in pairs for result in _compared(by_split[first], by_split[second])]
-    for one, other in itertools.combinations(by_split.values(), 2):  # tests of a dataset that has none to train on
+    for one, other in itertools.combinations(by_split.values(), 2):
         dataset = one.split.partition("/")[0]
-        if other.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:
+        if other.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
             compared += [result for result in _compared(one, other) if result.what != "subject" and result.common]
+        elif one.people == other.people and _is_trained_on(one.split) and _is_trained_on(other.split):
+            compared += [result for result in _compared(one, other) if result.common]
     for each in by_split.values():
         if each.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
             names = sorted(each.named("recording").items())
@@ -132,9 +147,9 @@ def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
     """Subjects and recordings of two splits."""
     same = first.split.partition("/")[0] == second.split.partition("/")[0]
     published = first.recording == second.recording == PUBLISHED
-    for field in ("subject", "recording"):
+    for field, comparable in (("subject", first.people == second.people), ("recording", same or published)):
         what = field if field == "subject" or first.recording != second.recording else first.recording
-        if not (same or (published and field == "recording")):
+        if not comparable:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
             continue
         ours, theirs = first.named(field), second.named(field)

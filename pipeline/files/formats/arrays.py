@@ -38,6 +38,13 @@ def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) ->
         raise RawDataError(file, key, expected=expected, found=problem[:300], do=do) from error
 
 
+def state_of(file: Path) -> tuple[int, int]:
+    """Size and time (ns), which tell versions of a file apart. Raises RawDataError when they cannot be read."""
+    with reading(file, "a file", do="Put it back."):
+        status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def refuse(found: str) -> NoReturn:
     """Inside `reading`: end it, for what was found."""
     raise ValueError(found)

@@ -46,8 +46,10 @@ RELEASES = {
 }
 
 
-def write(root: Path, splits: Mapping[str, Sequence[str]], raw: Path | None = None) -> list[cache.Split]:
-    """Splits of one track of four rows a video; with `raw`, of pictures there."""
+def write(
+    root: Path, splits: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]], raw: Path | None = None
+) -> list[cache.Split]:
+    """Splits of one track of four rows a video, or of one for each of its people; with `raw`, of pictures there."""
     for name, videos in splits.items():
         columns = {"frame_index": np.arange(4)}
         with cache.SplitWriter(
@@ -56,8 +58,10 @@ def write(root: Path, splits: Mapping[str, Sequence[str]], raw: Path | None = No
             writer.begin()
             for video in videos:
                 source = f"pictures:{video}/{{:06d}}.jpg+0" if raw else ""
-                rows = cache.TrackRows(name=f"{video}/0", video=video, step=1, fps=25, crop_scale=1.3, columns=columns)
-                writer.append(cache.VideoEntry(name=video, source=source), [rows])
+                people = videos[video] if isinstance(videos, Mapping) else ["0"]
+                about = {"video": video, "step": 1, "fps": 25, "crop_scale": 1.3, "columns": columns}
+                rows = [cache.TrackRows(name=f"{video}/{person}", **about) for person in people]
+                writer.append(cache.VideoEntry(name=video, source=source), rows)
             writer.commit({})
     opened = cache.open(root)
     return [opened[name] for name in opened.splits]
@@ -98,6 +102,24 @@ def test_sequences_that_are_in_both_of_emdbs_splits_are_named_and_are_no_leak(tm
     shared = found["emdb/emdb1", "emdb/emdb2", "sequence"]
     assert ([common.name for common in shared.common], shared.leaks) == (both, False)
     assert {key for key, one in found.items() if one.common} == {("emdb/emdb1", "emdb/emdb2", "sequence")}
+
+
+def test_bodies_that_two_of_bedlams_scenes_share_are_found_in_both_of_its_releases(tmp_path: Path) -> None:
+    people = {
+        "bedlam/train": {"a_6fps/seq_000000": ["emma_008", "aaron_001"], "a_6fps/seq_000001": ["emma_008"]},
+        "bedlam2/train": {"b_6fps/seq_000000": ["aaron_001"]},
+        "bedlam2/test": {"c_30fps/seq_000000": ["emma_008", "rita_003"], "c_30fps/seq_000001": ["omar_004"]},
+        "3dpw/train": {"outdoors_golf_00": ["omar_004"]},
+    }
+    found = by_pair(compare_names(write(tmp_path, people)))
+    shared = {key: one for key, one in found.items() if one.common}
+    assert {key: one.leaks for key, one in shared.items()} == {
+        ("bedlam/train", "bedlam2/test", "subject"): True,
+        ("bedlam/train", "bedlam2/train", "subject"): False,  # neither is a test
+    }
+    emma = shared["bedlam/train", "bedlam2/test", "subject"].common[0]
+    assert emma == ("emma_008", ("a_6fps/seq_000000", "a_6fps/seq_000001"), ("c_30fps/seq_000000",))
+    assert found["3dpw/train", "bedlam2/test", "subject"].unknown == "names of two releases do not compare"
 
 
 def test_a_published_video_is_found_in_another_dataset_under_another_file_name(tmp_path: Path) -> None:

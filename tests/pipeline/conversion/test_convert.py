@@ -27,6 +27,7 @@ SPLITS = [
     ("3dpw", "train"),
     ("3dpw", "validation"),
     ("emdb", "emdb1"),
+    ("bedlam", "train"),
     ("amass", "train"),
 ]
 
@@ -35,7 +36,7 @@ SPLITS = [
 def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropped_for_a_reason(
     name: str, split: str, embedded: Any, into: Any, tmp_path: Path
 ) -> None:
-    raw, folder = embedded.raw(name), embedded.body if name in ("3dpw", "emdb") else None
+    raw, folder = embedded.raw(name), embedded.body if name in ("3dpw", "emdb", "bedlam") else None
     done = into.convert(tmp_path, raw, name, split, body=folder)
     committed = cache.open(tmp_path)[f"{name}/{split}"]
     expected = list(datasets.get(name).tracks(raw, split, body=Body.load(folder) if folder else None))
@@ -47,13 +48,16 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
         assert stored.fps == pytest.approx(track.fps, nan_ok=True)
         np.testing.assert_array_equal(stored.intrinsics, track.intrinsics)
         of_track = {name for name, column in committed.extra.items() if column.per == "track"}
-        arrays = {**track.columns, **{name: array for name, array in track.extra.items() if name not in of_track}}
+        absent = {name: np.full(c.shape, c.fill) for name, c in committed.extra.items() if name not in track.extra}
+        assert absent.keys() <= {*datasets.get(name).optional_extra}
+        extra = {**track.extra, **absent}
+        arrays = {**track.columns, **{name: array for name, array in extra.items() if name not in of_track}}
         assert arrays.keys() == set(committed.columns)
         for column, array in arrays.items():
             rows = committed.rows(column, stored.start, stored.stop)
-            np.testing.assert_array_equal(rows, array, err_msg=column)
-        for name in of_track:
-            np.testing.assert_array_equal(stored.extra[name], track.extra[name])
+            np.testing.assert_array_equal(rows, np.broadcast_to(array, rows.shape), err_msg=column)
+        for column in of_track:
+            np.testing.assert_array_equal(stored.extra[column], extra[column])
     frames, videos = (committed.manifest["accounting"][key] for key in ("frames", "videos"))
     assert done.totals == committed.manifest["accounting"]
     assert frames["found"] == frames["kept"] + sum(frames["dropped"].values()) > 0

@@ -1,5 +1,6 @@
 """BEDLAM's readers: files of exactly the release's form by hand, and each trap of the format."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.body import Body
 from pipeline.datasets import contract
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.files.pixels.sources import parse
+from pipeline.files.raw.changes import video_digest
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.body import procedural, skin
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
@@ -191,6 +193,40 @@ def test_pictures_at_30_fps_are_every_frame(tmp_path: Path) -> None:
 def objects(key: str) -> dict[str, Any]:
     data = labels()
     return data | {key: data[key].astype(object)}
+
+
+def test_labels_of_a_sequence_without_a_folder_are_counted(tmp_path: Path) -> None:
+    data, other = labels(), labels(n=2)
+    other["imgname"] = np.char.replace(other["imgname"], "seq_000000", "seq_000007")
+    write(tmp_path, {key: np.concatenate([data[key], other[key]]) for key in data})
+    tracks, account = read(tmp_path)
+    assert ([len(track.frame_index) for track in tracks], account["found"]) == ([N, N], 2 * N + 4)
+    assert (account["kept"], account["dropped"]) == (2 * N, {"no_picture": 4})
+    assert any("seq_000007" in note for note in account["notes"])
+    shutil.rmtree(tmp_path / SCENE)  # and of a scene without any
+    account = read(tmp_path)[1]
+    assert (account["set_aside"], account["found"], account["dropped"]) == (
+        "no_picture",
+        2 * N + 4,
+        {"no_picture": 2 * N + 4},
+    )
+
+
+def test_a_folder_that_comes_later_is_counted_once(tmp_path: Path) -> None:
+    """The first sequence's video changes with the list of folders, since it counts what none is there for."""
+    write(tmp_path, labels())
+    before = {video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")}
+    (tmp_path / SCENE / "png/seq_000007").mkdir()
+    after = {video.name: video_digest(tmp_path, video) for video in Bedlam().videos(tmp_path, "train")}
+    assert [*after] == [f"{SCENE}/seq_000000", f"{SCENE}/seq_000007"]
+    assert after[f"{SCENE}/seq_000000"] != before[f"{SCENE}/seq_000000"]
+
+
+def test_all_of_a_scenes_many_sequences_are_listed(tmp_path: Path) -> None:
+    write(tmp_path, labels())
+    for number in range(250):
+        (tmp_path / SCENE / f"png/seq_{number:06d}").mkdir(exist_ok=True)
+    assert len(Bedlam().videos(tmp_path, "train")) == 250
 
 
 TRAPS: dict[str, tuple[str, str, Any]] = {  # -> reason, word of the message, what is written

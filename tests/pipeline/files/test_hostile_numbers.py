@@ -6,10 +6,11 @@ on the way (warnings are errors here).
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,9 +75,13 @@ def in_hdf5(file: Path, spoil: Poison, which: int) -> None:
         stored[key] = values
 
 
-def in_npz(file: Path, spoil: Poison, which: int) -> None:
+def in_npz(*keys: str) -> Callable[[Path, Poison, int], None]:
+    return functools.partial(_in_npz, keys)
+
+
+def _in_npz(keys: Sequence[str], file: Path, spoil: Poison, which: int) -> None:
     arrays = dict(np.load(file))
-    key = ("poses", "trans", "betas", "mocap_framerate")[which % 4]
+    key = keys[which % len(keys)]
     if arrays[key].ndim == 0:
         arrays[key] = spoil(arrays[key].reshape(1)).reshape(())
     else:
@@ -153,7 +158,12 @@ LABELS: Final[Mapping[str, Mapping[str, Callable[[Path, Poison, int], None]]]] =
     },
     "3dpw": {"sequenceFiles/*/*.pkl": in_pickle},
     "emdb": {"P*/*/*_data.pkl": in_emdb},
-    "amass": {"*/*/*_poses.npz": in_npz},
+    "bedlam": {
+        "all_npz_12_smpl_training/*.npz": in_npz(
+            "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps"
+        )
+    },
+    "amass": {"*/*/*_poses.npz": in_npz("poses", "trans", "betas", "mocap_framerate")},
 }
 WAYS: Final = 8  # of spoiling a file: every key and every value
 CASES = [(name, glob) for name, globs in LABELS.items() for glob in globs]

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.files.formats.arrays import AGAIN, numbers, reading, refuse
+from pipeline.files.formats.arrays import AGAIN, numbers, reading, refuse, state_of
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.raw.files import open_regular, read_regular
 
@@ -60,13 +60,6 @@ class Metadata(NamedTuple):
 def load_metadata(file: Path) -> Metadata:
     """metadata.xml, read once for as long as it stays the same. Raises RawDataError for a file that is no such."""
     return _cached(file, state_of(file))
-
-
-def state_of(file: Path) -> tuple[int, int]:
-    """Size and time (ns), which tell versions of a file apart. Raises RawDataError when they cannot be read."""
-    with reading(file, "a file", do="Put it back."):
-        status = file.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def is_number(text: str) -> bool:

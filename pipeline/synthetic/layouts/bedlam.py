@@ -1,0 +1,130 @@
+"""BEDLAM's layout: an npz a scene, a row of which is one person in one picture.  pixels and labels -> [raw]
+
+Each person has a world of its own, which begins at the body and turns about the vertical as the camera does: its y axis
+points down, its z axis into the picture. All are of the neutral body; `gender` is a label. `proj_verts` are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pipeline.errors import PipelineError
+from pipeline.synthetic.body import procedural, rest_joints
+from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence
+from pipeline.synthetic.scene import Actor, Shot, Take, film, stage
+
+FPS: Final = 30
+# A scene's name, people, width, height px, and what is played. At 6 fps, every fifth picture is there.
+SCENES: Final = (
+    ("20221010_2_1_batch01hand_closeup_suburb_6fps", 2, 216, 384, ("arm_raise", "wave", "squat")),
+    ("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, 320, 180, ("wave", "arm_raise")),
+    ("20221018_1_1_batch01hand_30fps", 1, 320, 180, ("arm_raise", "side_bend")),
+)
+TURNED, MOVING, SPARSE = "closeup", "orbit", "6fps"  # in names: stored on their side; a camera that moves; few pictures
+HOLE: Final = slice(4, 6)  # pictures of the first scene in which its second person is not labelled
+TRAINING: Final = "all_npz_12_smpl_training"
+SEQUENCE: Final = "seq_000000"
+BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
+
+
+def plan(request: Request) -> Iterator[Shot]:
+    """3 scenes of a sequence by default, of 24 to 30 pictures: two people; a camera that moves; one that stands."""
+    for number in range(request.videos(len(SCENES))):
+        scene, n_people, width, height, actions = cycled(SCENES, number)
+        name = scene if number < len(SCENES) else f"{number:03d}_{scene}"
+        n_pictures, step = request.frames(request.rng(110, number), 24, 30, least=20), _step(name)
+        n_frames = step * (n_pictures - 1) + 1
+        looks = (width, height, n_people, actions, MOVING in name)
+        yield Shot("bedlam", "train", f"{name}/{SEQUENCE}", number, request.seed, n_frames, FPS, *looks)
+
+
+def record(shot: Shot, folder: Path) -> Take:
+    """`<scene>/png/<sequence>/<sequence>_<4 digits>.png` and `all_npz_12_smpl_training/<scene>.npz`."""
+    take, (scene, sequence) = stage(shot), shot.name.split("/")
+    pictures = folder / scene / "png" / sequence
+    pictures.mkdir(parents=True)
+    numbers = range(0, shot.n_frames, _step(scene))
+    for number, filmed in zip(numbers, film(_every(take, _step(scene))), strict=True):
+        stored = np.rot90(filmed.image) if TURNED in scene else filmed.image
+        if not cv2.imwrite(str(pictures / f"{sequence}_{number:04d}.png"), stored[..., ::-1]):
+            raise PipelineError("OpenCV cannot encode PNG. Install opencv-python with its image codecs.")
+    labels = folder / TRAINING / f"{scene}.npz"
+    labels.parent.mkdir(exist_ok=True)
+    np.savez(labels, **labels_of(take))
+    return take
+
+
+def labels_of(take: Take) -> dict[str, Any]:
+    """The content of a scene's file: the first person's rows, then the second's."""
+    by_person = [_rows(take, person, actor) for person, actor in enumerate(take.actors)]
+    return {key: np.concatenate([rows[key] for rows in by_person]) for key in by_person[0]}
+
+
+def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
+    shot, camera = take.shot, take.view.extrinsics
+    turn, pelvis = _level(camera[:, :3, :3]), rest_joints(procedural(), actor.betas)[0]
+    begin = actor.trans[0] * (1, 0, 1)  # of the person's world: below the body
+    extrinsics = camera.copy()
+    extrinsics[:, :3, :3] = camera[:, :3, :3] @ turn.transpose(0, 2, 1)  # without the camera's yaw
+    extrinsics[:, :3, 3] += camera[:, :3, :3] @ begin
+    root = Rotation.from_rotvec(actor.pose[:, :3])
+    in_camera, in_world = ((Rotation.from_matrix(r) * root).as_rotvec() for r in (camera[:, :3, :3], turn))
+    offset = actor.trans + pelvis - begin
+    kp_2d = take.view.project(actor.joints)  # (T, 24, 2)
+    low, high = kp_2d[:, :22].min(axis=1), kp_2d[:, :22].max(axis=1)
+    scene, sequence = shot.name.split("/")
+    same = {
+        "shape": actor.betas,
+        "cam_int": take.view.intrinsics,
+        "gender": actor.gender,
+        "motion_info": f"demo_{shot.number:03d}_{person}",
+        "sub": f"demo_{shot.number:03d}_posed_{person:03d}",
+    }
+    rows = {
+        "imgname": np.array([f"{sequence}/{sequence}_{number:04d}.png" for number in range(shot.n_frames)]),
+        "center": (low + high) / 2,
+        "scale": (high - low).max(axis=1) / 200 * 1.2,
+        "pose_cam": np.concatenate([in_camera, actor.pose[:, 3:]], axis=1),
+        "pose_world": np.concatenate([in_world, actor.pose[:, 3:]], axis=1),
+        "trans_cam": np.einsum("tij,tj->ti", camera[:, :3, :3], offset) - pelvis,
+        "trans_world": np.einsum("tij,tj->ti", turn, offset) - pelvis,
+        "cam_ext": extrinsics,
+        "gtkps": with_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
+        **{key: np.array([value] * shot.n_frames) for key, value in same.items()},
+    }
+    labelled = np.arange(0, shot.n_frames, _step(scene))
+    labelled = np.delete(labelled, HOLE) if person and len(labelled) > HOLE.stop else labelled
+    return {key: values[labelled] for key, values in rows.items()}
+
+
+def _level(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """World-to-camera (T, 3, 3) -> what takes the world, y up, to axes right, down and ahead of the camera, level."""
+    ahead = rotation[:, 2] * (1, 0, 1)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    down = np.broadcast_to(np.array([0.0, -1, 0]), ahead.shape)
+    return np.stack([np.cross(down, ahead), down, ahead], axis=1)
+
+
+def _every(take: Take, step: int) -> Take:
+    """Every step-th frame of a take, to be filmed."""
+    camera, part = take.view, slice(None, None, step)
+    actors = tuple(replace(a, **{key: getattr(a, key)[part] for key in BY_FRAME}) for a in take.actors)
+    n_frames = len(camera.extrinsics[part])
+    seen = replace(camera, extrinsics=camera.extrinsics[part])
+    return Take(replace(take.shot, n_frames=n_frames), seen, actors)
+
+
+def _step(scene: str) -> int:
+    return 5 if scene.partition("/")[0].endswith(SPARSE) else 1
+
+
+WHAT: Final = "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM."
+LAYOUT: Final = ReleaseLayout("bedlam", WHAT, plan, record)
