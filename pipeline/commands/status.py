@@ -21,8 +21,16 @@ from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.commands.maintenance.overview import accepted_of, stored_bytes
 from pipeline.commands.settings.arguments import cache_option, chosen, splits_argument
-from pipeline.conversion.committed import missing_names, missing_now, recorded_raw, why_empty
-from pipeline.datasets import installed
+from pipeline.conversion.committed import (
+    OTHER_SPLIT,
+    harmless_of,
+    missing_names,
+    missing_now,
+    recorded_raw,
+    video_state,
+    why_empty,
+    why_without_track,
+)
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, marked
 from pipeline.reasons import reason
@@ -214,19 +222,6 @@ def split_status(split: cache.Split) -> dict[str, Any]:
     }
 
 
-def why_without_track(account: Mapping[str, Any]) -> str:
-    """Why a video of the split that was read gave no track; "" for all others."""
-    if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
-        return ""
-    return "; ".join([*_by_reason(account["dropped"]), *account["notes"]]) if account["found"] else "no person"
-
-
-def harmless_of(split: cache.Split) -> tuple[str, ...]:
-    """Reasons for which a video of the split has no rows and that are no failure; "" is one."""
-    dataset = installed(split.name.partition("/")[0])
-    return ("", *(dataset.harmless if dataset is not None else ()))
-
-
 def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
     """The header, and a line for each video: found = kept + what was dropped for each reason, in person-frames."""
     reasons = sorted({name for split in splits for name in split.manifest["accounting"]["frames"]["dropped"]})
@@ -234,20 +229,10 @@ def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
     for split in splits:
         harmless = harmless_of(split)
         for account in (video.account for video in split.videos):
-            why, because = why_without_track(account), account["set_aside"]
-            if why:
-                state, because = (
-                    "without a track",
-                    max(account["dropped"], key=account["dropped"].get, default="no_person"),
-                )
-            elif because:
-                state = "not labelled" if because in harmless else "rejected"
-            elif account["tracks_kept"]:
-                state = "kept"
-            else:  # of another split
+            state, because, message = video_state(account, harmless)
+            if state == OTHER_SPLIT:
                 continue
             dropped = [account["dropped"].get(name, 0) for name in reasons]
-            message = why or "; ".join(filter(None, [account["message"], *account["notes"]]))
             counts = [account["tracks_kept"], account["found"], account["kept"], *dropped]
             yield _line([split.name, account["name"], state, because, *counts, message])
 

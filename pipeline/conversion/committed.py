@@ -24,6 +24,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, changes
 from pipeline.reasons import reason
 
+OTHER_SPLIT: Final = "of another split"  # a video's state, see `video_state`
 DROP: Final = "--drop-removed"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
@@ -139,6 +140,33 @@ def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAc
         text += f" The commonest reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
         text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else "")
     return [text]
+
+
+def harmless_of(split: cache.Split) -> tuple[str, ...]:
+    """Reasons for which a video of the split has no rows and that are no failure; "" is one."""
+    dataset = datasets.installed(split.name.partition("/")[0])
+    return ("", *(dataset.harmless if dataset is not None else ()))
+
+
+def why_without_track(account: Mapping[str, Any]) -> str:
+    """Why a video of the split that was read gave no track; "" for all others."""
+    if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
+        return ""
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
+    return "; ".join(filter(None, [dropped, *account["notes"]])) if account["found"] else "no person"
+
+
+def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[str, str, str]:
+    """What became of a committed video, the reason for it, and what is to be known about it, as a message.
+
+    `harmless`: reasons for which a video has no rows and that are no failure.
+    """
+    message = "; ".join(filter(None, [account["message"], *account["notes"]]))
+    if why := why_without_track(account):
+        return "without a track", max(account["dropped"], key=account["dropped"].get, default="no_person"), why
+    if because := account["set_aside"]:
+        return "not labelled" if because in harmless else "rejected", because, message
+    return "kept" if account["tracks_kept"] else OTHER_SPLIT, "", message
 
 
 # ------------------------------------------------------------------------------------------- as it is recorded

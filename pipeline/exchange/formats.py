@@ -58,4 +58,10 @@ class ExportFormat:
 
 FORMATS: Final[Mapping[str, ExportFormat]] = {
     "vibe": ExportFormat("pipeline.exchange.vibe_db.export:export", "the database file of VIBE's and TCMR's code"),
+    "parquet": ExportFormat(
+        "pipeline.exchange.tables:export",
+        "a folder of tables for DuckDB, pandas, polars",
+        options="pipeline.exchange.tables:TableOptions",
+        packages={"pyarrow": "parquet"},
+    ),
 }

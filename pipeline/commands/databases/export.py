@@ -31,8 +31,8 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tracks and features -> a file or a folder of the format."""
     name = f"{args.dataset}/{args.split}"
-    format_options = _format_options(args.format, named_values("--set", args.set, "NAME=VALUE"))
     export = FORMATS[args.format].function()
+    format_options = _format_options(args.format, named_values("--set", args.set, "NAME=VALUE"))
     with bar(f"export {name}", err, unit="row") as progress:
         exported = export(
             args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress, **format_options
