@@ -84,7 +84,7 @@ class Detect(PipelineTask):
         if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
             at = s.source.where("detect", "detector")
             raise ConfigError(
-                f"{at} = {s.detector.name}: finds people of demo data alone. Take keypoint_rcnn, or none."
+                f"{at} = {s.detector.name}: finds people of demo data alone. Take rtmpose, keypoint_rcnn, or none."
             )
         return plan_detection(raw, raw / KEYPOINTS, s.detector)
 

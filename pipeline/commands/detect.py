@@ -32,7 +32,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="KEYPOINTS", help="the folder for one JSON file a clip")
     detectors = ", ".join(detect.names())
     add("--detector", help=f"{detectors}; where nothing names one, keypoint_rcnn, and for demo data demo")
-    add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
+    add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: published ones, downloaded once")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the detector, as min_score=0.5")
     setting_options(sub, "detect", *TAKES)
     setting_options(sub, "dask", "scheduler")

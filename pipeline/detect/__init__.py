@@ -22,6 +22,7 @@ ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
 DETECTORS: Final[Mapping[str, str]] = {  # name -> module:class
     "keypoint_rcnn": "pipeline.detect.keypoint_rcnn:KeypointRCNN",
+    "rtmpose": "pipeline.detect.rtmpose:RTMPose",
     "demo": "pipeline.detect.demo:Demo",
 }
 

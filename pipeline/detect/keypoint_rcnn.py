@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from pipeline.detect.base import Detect, Detector
+from pipeline.detect.pretrained import PRETRAINED, downloaded, file_of
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
-PRETRAINED: Final = "pretrained"
 URL: Final = "https://download.pytorch.org/models/keypointrcnn_resnet50_fpn_coco-fc266e95.pth"
 PUBLISHED: Final = "fc266e95"  # the beginning of that file's sha256
 CHECK: Final = "Check that --weights names a state dict of torchvision's keypointrcnn_resnet50_fpn."
@@ -51,7 +51,7 @@ class KeypointRCNN(Detector):
 
     @property
     def downloads(self) -> bool:
-        return self.weights == PRETRAINED and not _pretrained().is_file()
+        return self.weights == PRETRAINED and not file_of(URL).is_file()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights": _digest(self.file())}
@@ -65,21 +65,7 @@ class KeypointRCNN(Detector):
             if not Path(self.weights).is_file():
                 raise MissingAssets(f"weights {self.weights}: there is no such file. {CHECK}")
             return Path(self.weights)
-        file = _pretrained()
-        if not file.is_file():
-            import torch
-
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(URL, str(file), hash_prefix=PUBLISHED, progress=False)
-            except OSError as error:  # urllib's errors are too
-                raise MissingAssets(
-                    f"weights {PRETRAINED}: {URL} cannot be downloaded ({getattr(error, 'reason', error)}). Fetch that "
-                    f"file where there is a network, and put it at {file}; or name it where it is: --weights FILE."
-                ) from error
-            except RuntimeError as error:  # its hash is another
-                raise MissingAssets(f"weights {PRETRAINED}: {URL} is damaged: {error}. Try it again.") from error
-        return file
+        return downloaded(URL, "weights", PUBLISHED)
 
     def load(self, device: str) -> Detect:
         from pipeline.detect import rcnn
@@ -89,12 +75,6 @@ class KeypointRCNN(Detector):
         eps = 0.0 if _digest(file).startswith(PUBLISHED) else rcnn.EPS
         fast = self.precision == "fast"
         return rcnn.load(file, device, eps=eps, size=self.size, min_score=self.min_score, fast=fast, check=CHECK)
-
-
-def _pretrained() -> Path:
-    """Where torchvision keeps the published weights."""
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    return Path(home).expanduser() / "hub/checkpoints" / URL.rpartition("/")[2]
 
 
 @functools.cache
