@@ -227,7 +227,8 @@ def _detector(args: argparse.Namespace) -> Detector:
     from pipeline import detect
     from pipeline.commands.detect import detector_of
     from pipeline.commands.settings.commands import effective, value
-    from pipeline.detect.keypoint_rcnn import PRETRAINED, KeypointRCNN
+    from pipeline.detect.keypoint_rcnn import KeypointRCNN
+    from pipeline.detect.pretrained import PRETRAINED
     from pipeline.files.raw.stand_in import is_stand_in
     from tasks.prediction.sources import raw_folder
 
