@@ -176,7 +176,7 @@ def test_luigi_is_known_to_tasks_alone() -> None:
 
 def test_what_is_imported_is_what_pyproject_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = (project["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "parquet"))
+    extras = (project["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "rtmpose", "parquet"))
     texts = [*project["dependencies"], *(text for extra in extras for text in extra)]
     named = {canonicalize_name(Requirement(text).name) for text in texts} - {
         "dask"
