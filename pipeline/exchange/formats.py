@@ -64,4 +64,9 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         options="pipeline.exchange.tables:TableOptions",
         packages={"pyarrow": "parquet"},
     ),
+    "webdataset": ExportFormat(
+        "pipeline.exchange.webdataset:export",
+        "a folder of tar files with crops and labels of windows",
+        options="pipeline.exchange.webdataset:WindowOptions",
+    ),
 }

@@ -25,14 +25,16 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it")
     add("--stream", default="resnet50", help="the stream with the features (default resnet50)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the format")
-    add("--replace", action="store_true", help="overwrite a file that is there")
+    add("--raw", type=Path, help="the dataset's own raw folder, where it has moved: for formats with pictures")
+    add("--replace", action="store_true", help="overwrite what is there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Tracks and features -> a file or a folder of the format."""
     name = f"{args.dataset}/{args.split}"
     export = FORMATS[args.format].function()
-    format_options = _format_options(args.format, named_values("--set", args.set, "NAME=VALUE"))
+    texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
+    format_options = _format_options(args.format, texts)
     with bar(f"export {name}", err, unit="row") as progress:
         exported = export(
             args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress, **format_options
