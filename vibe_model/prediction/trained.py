@@ -86,16 +86,18 @@ class Trained:
             return
 
         def text(part: Any) -> str:  # as its option is written: untrained:7
-            if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
-                return f"{part['kind']}:{part['argument']}"
+            if isinstance(part, Mapping) and "kind" in part:
+                return f"{part['kind']}:{part.get('argument') or str(part.get('file_sha256'))[:12]}"
             return "not recorded" if part is None else str(part)
 
         recorded = expected.keys() | (() if self.kind == HMR2 else actual.keys())
         if keys := sorted(key for key in recorded if expected.get(key) != actual.get(key)):
             before, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, actual))
+            do = "Name the same network: --weights, --precision, or [features] of luigi.cfg."
+            if self.kind == HMR2:
+                do = "Extract them by this file, as stream of another name, or predict clips."
             raise DataError(
-                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {before}; found {now}. Name "
-                "the same network: --weights, --precision, or [features] of luigi.cfg."
+                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {before}; found {now}. {do}"
             )
 
 
