@@ -69,14 +69,7 @@ class Evaluate(PipelineTask):
             of_split = [row for row in rows if row["split"] == split]
             console.out.print()
             console.out.print(table_of(split, [row for row in of_split if row["protocol"] == of_split[0]["protocol"]]))
-        metrics = read_metrics(folder)
-        show_left_out(metrics)
-        show_label_bodies(metrics)
-        show_variants(metrics)
-        show_dynamics(metrics)
-        console.out.print(f"[dim]{UNITS}[/dim]\n")
-        if metrics["stand_in"]:
-            console.out.print(DEMO_DATA)
+        show_notes(read_metrics(folder))
         where = shortened(folder)
         fact("numbers", f"{where}/{RESULTS} (all protocols), {where}/{runs.METRICS} (all)")
         fact("curves", command("--logdir", shortened(folder.parent), module="tensorboard.main"))
@@ -172,35 +165,32 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
     return table
 
 
-def show_left_out(metrics: Mapping[str, Any]) -> None:
-    """Print by which protocols a split could not be evaluated, and why."""
+def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
+    """Print what explains the tables, and `note`; past and future, where a model has them.
+
+    Split by split: by which protocols it could not be evaluated, and why; of which bodies its labels are, where that is
+    not the neutral one; which published evaluation a protocol's numbers are those of, where there are several.
+    """
     for split in (name for name in metrics if "/" in name):
         for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
             console.out.print(f"{console.DOUBT} {plain(split)}, without protocol {plain(protocol)}: {plain(reason)}")
-
-
-def show_label_bodies(metrics: Mapping[str, Any]) -> None:
-    """Print of which bodies a split's labels are, where that is not the neutral one."""
-    for split in (name for name in metrics if "/" in name):
         by_genders: dict[str, list[str]] = {}
         for protocol, numbers in by_protocol(metrics[split]).items():
             by_genders.setdefault(numbers.get(runs.LABEL_BODY, runs.NEUTRAL_BODY), []).append(protocol)
+            if text := numbers.get(runs.COMPARES_WITH):
+                console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
         for genders, names in by_genders.items():
             if genders != runs.NEUTRAL_BODY:
                 labels = f"labels by gendered bodies ({genders}), predictions by the neutral one"
                 protocol_names = f", protocol {', '.join(names)}" if len(by_genders) > 1 else ""
                 console.out.print(f"[dim]{split}{protocol_names}: {labels}[/dim]")
+    _show_dynamics(metrics)
+    console.out.print(f"[dim]{UNITS}{note}[/dim]\n")
+    if metrics["stand_in"]:
+        console.out.print(DEMO_DATA)
 
 
-def show_variants(metrics: Mapping[str, Any]) -> None:
-    """Print which published evaluation a protocol's numbers are those of, where there are several."""
-    for split in (name for name in metrics if "/" in name):
-        for protocol, numbers in by_protocol(metrics[split]).items():
-            if text := numbers.get(runs.COMPARES_WITH):
-                console.out.print(f"[dim]{split}, protocol {protocol}: {text}[/dim]")
-
-
-def show_dynamics(metrics: Mapping[str, Any]) -> None:
+def _show_dynamics(metrics: Mapping[str, Any]) -> None:
     """Print what a model hallucinates of past and future, where it does; beside published figures on real data."""
     for split in (name for name in metrics if "/" in name):
         by_name = by_protocol(metrics[split])

@@ -15,10 +15,9 @@ from pipeline.errors import PipelineError
 from tasks import evaluation
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, fact, plain, shortened
+from tasks.terminal import fact, plain, shortened
 from vibe_model import models, runs
 from vibe_model.evaluation import protocols
-from vibe_model.metrics import UNITS
 
 if TYPE_CHECKING:
     from cache import Split
@@ -109,13 +108,7 @@ def run(args: argparse.Namespace) -> int:
     for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
         console.show(evaluation.table_of(name, rows, protocols=True), least=WIDE)
         console.out.print()
-    evaluation.show_left_out(metrics)
-    evaluation.show_label_bodies(metrics)
-    evaluation.show_variants(metrics)
-    evaluation.show_dynamics(metrics)
-    console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
-    if stand_in:
-        console.out.print(DEMO_DATA)
+    evaluation.show_notes(metrics, f"; {NOTE}")
     if out is not None:
         shown = plain(shortened(out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")

@@ -1,8 +1,8 @@
 """Predicted bodies, by frame, and over the frames that they were predicted from.  windows -> [bodies] -> pictures
 
 VIBE's camera is a weak perspective one, (scale, tx, ty) over the crop; it is drawn by the perspective camera that the
-model itself projects with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)). HMR2.0's is of a
-crop of 256 px: its bodies are drawn within a pixel of where it sees them.
+model itself projects with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)).
+HMR2.0's is of a crop of 256 px: its bodies are drawn within a pixel of where it sees them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Smoothing is done between the two.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,35 +110,15 @@ def evaluate_all(
     poses = KnownPoses(training, generator) if training and generator.steps else None
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
-        collected.append(of_split := results.SplitResults(name, chosen.seqlen))
-
-        def collect(bodies: TrackBodies, errors: TrackErrors, of_split: results.SplitResults = of_split) -> None:
-            facts: dict[str, Any] = {}
-            if folder is not None and predictions and len(bodies):
-                recorded = {**about, "split": of_split.name, "stand_in": stand_in}
-                path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=recorded)
-                facts["predictions"] = path.relative_to(folder).as_posix()
-            of_split.add(bodies, errors, **facts)
-
+        recorded = {**about, "split": name, "stand_in": stand_in}
+        saved = folder if predictions else None
+        collected.append(results.SplitResults(name, chosen.seqlen))
+        collect = None if folder is None else functools.partial(_collect, collected[-1], generator, saved, recorded)
         records, left_out = protocols.chosen(split, named)
         if not records:
             raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
-        by_protocol = _metrics(
-            generator, split, chosen, records, None if folder is None else collect, around=predictions
-        )
-        with_dynamics = [record.name for record in records if record.dynamics]
-        if with_dynamics and (
-            table := dynamics(
-                generator,
-                split,
-                stream=chosen.stream,
-                extra_streams=chosen.extra_streams,
-                tracks=chosen.tracks,
-                known=poses,
-            )
-        ):
-            for protocol in with_dynamics:
-                by_protocol[protocol]["dynamics"] = table
+        by_protocol = _metrics(generator, split, chosen, records, collect, around=predictions)
+        _add_dynamics(by_protocol, generator, split, chosen, records, poses)
         first, *others = (by_protocol[record.name] | {"stand_in": stand_in} for record in records)
         if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
             first[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
@@ -147,6 +128,38 @@ def evaluate_all(
     if folder is not None:
         results.write(folder, collected, stand_in=stand_in, about=about)
     return by_split
+
+
+def _collect(
+    of_split: results.SplitResults,
+    generator: VideoModel,
+    folder: Path | None,
+    about: Mapping[str, Any],
+    bodies: TrackBodies,
+    errors: TrackErrors,
+) -> None:
+    """Add one track to a split's results, and write its bodies below the folder, if there is one."""
+    facts: dict[str, Any] = {}
+    if folder is not None and len(bodies):
+        path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=about)
+        facts["predictions"] = path.relative_to(folder).as_posix()
+    of_split.add(bodies, errors, **facts)
+
+
+def _add_dynamics(
+    by_protocol: Mapping[str, Metrics],
+    generator: VideoModel,
+    split: Split,
+    options: EvalOptions,
+    records: Sequence[Protocol],
+    known: KnownPoses | None,
+) -> None:
+    """Add "dynamics" to the metrics by protocols that have it, where the model predicts past and future."""
+    with_dynamics = [record.name for record in records if record.dynamics]
+    chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "tracks")}
+    if with_dynamics and (table := dynamics(generator, split, **chosen, known=known)):
+        for protocol in with_dynamics:
+            by_protocol[protocol]["dynamics"] = table
 
 
 def choose_sigma(
