@@ -69,4 +69,9 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         "a folder of tar files with crops and labels of windows",
         options="pipeline.exchange.webdataset:WindowOptions",
     ),
+    "wham": ExportFormat(
+        "pipeline.exchange.wham.export:export",
+        "a file of WHAM's dataset/parsed_data",
+        options="pipeline.exchange.wham.export:WhamOptions",
+    ),
 }

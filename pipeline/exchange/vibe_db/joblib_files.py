@@ -12,11 +12,13 @@ mapped.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
+import os
 import pickle
 import pickletools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +40,7 @@ MAX_TEXT: Final = 4096  # characters
 NUMBERS_AND_TEXT: Final = "biufUS"
 PROTOCOL: Final = 3  # Python 3.7 reads it, and it has no frames, which arrays would interrupt
 ALIGNED: Final = 16  # bytes
+FROM_NUMPY: Final = pickle.GLOBAL + b"torch\nfrom_numpy\n"
 
 # How compressed files begin, and what makes a plain one of them without unpickling.
 COMPRESSED: Final = {
@@ -148,29 +151,60 @@ class Blocks:
     blocks: Callable[[], Iterable[NDArray[Any]]]
 
 
-def joblib_parts(arrays: Mapping[str, Blocks]) -> Iterator[bytes | memoryview]:
-    """The bytes, in parts, of a file that `joblib.load` gives back as {name: array}.
+Entry = Blocks | Sequence[Blocks | str]
 
-    Raises ValueError when the blocks of an array have another number of bytes than its shape and type.
+
+def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> str:
+    """Write a file of `joblib_parts`, and return its sha256."""
+    digest = hashlib.sha256()
+    with file.open("wb") as stream:
+        for part in joblib_parts(entries, tensors=tensors):
+            stream.write(part)
+            digest.update(part)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return digest.hexdigest()
+
+
+def joblib_parts(entries: Mapping[str, Entry], *, tensors: bool = False) -> Iterator[bytes | memoryview]:
+    """The bytes, in parts, of a file that `joblib.load` gives back as {name: array}, or {name: [array or text, ...]}.
+
+    tensors: arrays come back as PyTorch's tensors, by `torch.from_numpy`. Raises ValueError when the blocks of an array
+    have another number of bytes than its shape and type.
     """
     position = 3
     yield pickle.PROTO + bytes([PROTOCOL]) + pickle.EMPTY_DICT
-    for name, array in arrays.items():
-        wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, array.shape, "C", array.dtype, allow_mmap=True)
-        # Without it, no version looks for the padding that versions before 1.2 do not know.
-        wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
-        key, described = _instructions(name), _instructions(wrapper)
-        start = key + _fill(-(position + len(key) + len(described)) % ALIGNED) + described
-        yield start
-        missing = n_bytes = math.prod(array.shape) * array.dtype.itemsize
-        for block in array.blocks():
-            missing -= block.nbytes
-            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-        if missing:
-            raise ValueError(f"{name}: {n_bytes - missing:,} bytes in blocks, {n_bytes:,} announced")
-        yield pickle.SETITEM
-        position += len(start) + n_bytes + 1
+    for name, entry in entries.items():
+        several, items = (False, [entry]) if isinstance(entry, Blocks) else (True, entry)
+        key = _instructions(name) + (pickle.EMPTY_LIST + pickle.MARK if several else b"")
+        yield key
+        position += len(key)
+        for item in items:
+            parts = [_instructions(item)] if isinstance(item, str) else _array(name, item, position, tensors)
+            for part in parts:
+                yield part
+                position += len(part)
+        end = (pickle.APPENDS if several else b"") + pickle.SETITEM
+        yield end
+        position += len(end)
     yield pickle.STOP
+
+
+def _array(name: str, array: Blocks, position: int, tensors: bool) -> Iterator[bytes | memoryview]:
+    """The instructions that put an array on the stack, with its bytes; they begin at `position` in the file."""
+    wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, array.shape, "C", array.dtype, allow_mmap=True)
+    # Without it, no version looks for the padding that versions before 1.2 do not know.
+    wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
+    function, described = FROM_NUMPY if tensors else b"", _instructions(wrapper)
+    yield function + _fill(-(position + len(function) + len(described)) % ALIGNED) + described
+    missing = n_bytes = math.prod(array.shape) * array.dtype.itemsize
+    for block in array.blocks():
+        missing -= block.nbytes
+        yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+    if missing:
+        raise ValueError(f"{name}: {n_bytes - missing:,} bytes in blocks, {n_bytes:,} announced")
+    if tensors:
+        yield pickle.TUPLE1 + pickle.REDUCE
 
 
 def _instructions(value: Any) -> bytes:

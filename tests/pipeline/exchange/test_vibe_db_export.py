@@ -195,7 +195,7 @@ def test_each_run_of_frames_that_have_what_is_needed_has_a_name_of_its_own_and_c
     cuts = np.flatnonzero((np.diff(kept) != 1) | (np.diff(frames[kept]) != 2)) + 1
     files = []
     for batch in (3, 64, 8192):
-        monkeypatch.setattr("pipeline.exchange.vibe_db.export.BATCH", batch)
+        monkeypatch.setattr("pipeline.exchange.rows.BATCH", batch)
         done = export(tmp_path / "c", "posetrack/train", tmp_path / f"{batch}.pt")
         assert (done.rows, done.names, done.left_out) == (len(kept), len(cuts) + 1, {"no features": len(lost)})
         files.append(done.file.read_bytes())

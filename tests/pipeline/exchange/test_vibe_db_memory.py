@@ -17,10 +17,11 @@ CODE = r"""
 import re, sys
 from pathlib import Path
 import cache.write.split_writer
-from pipeline.exchange.vibe_db import export as exporting
+from pipeline.exchange import rows
+from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
 cache.write.split_writer.ROWS_PER_SHARD, cache.write.split_writer.ROWS_PER_CHUNK = 1024, 64
-exporting.BATCH = 1024
+rows.BATCH = 1024
 what, file, root, out = sys.argv[1], *map(Path, sys.argv[2:])
 seen = [0]
 
@@ -32,7 +33,7 @@ cache.StreamWriter.write = lambda self, *args, own=cache.StreamWriter.write: (me
 if what == "import":
     import_database(file, root, "posetrack/train", progress=measure)
 else:
-    exporting.export(root, "posetrack/train", out, progress=measure)
+    export(root, "posetrack/train", out, progress=measure)
 print(max(seen))
 """
 

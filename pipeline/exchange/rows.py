@@ -1,0 +1,159 @@
+"""Which rows of a split go into a file of other programs, and how that gets its name.  tracks, features -> [files]
+
+Existing code cuts windows out of all rows of one name, without looking at frame numbers: a window across a gap would
+take frames for neighbours that are not. So rows are cut into segments whose frames follow one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from cache.storage.atomic import publish
+from pipeline.errors import PipelineError
+from pipeline.exchange.vibe_db.layouts import COMMON, write_provenance
+from pipeline.features.plan import is_current
+
+Rows = NDArray[np.int64]
+Has = Callable[[int, int], NDArray[np.bool_]]  # which of the rows [start, stop) have something
+
+BATCH: Final = 8192  # rows: of features 64 MB
+FEATURES: Final = "no features"
+JOINTS_3D: Final = "no 3D joints"
+SMPL: Final = "no SMPL parameters"
+
+
+def require_stream(split: cache.Split, stream: str) -> None:
+    """Raise PipelineError for a stream that the split does not have, or that does not have all of its rows."""
+    if stream not in split.streams:
+        streams = ", ".join(split.streams) or "none"
+        raise PipelineError(f"{split.name}: has no stream {stream!r}; there are: {streams}. Extract it first.")
+    if not is_current(split, stream):
+        raise PipelineError(f"{split.name}: the stream {stream!r} lags behind the tracks. Extract it first.")
+
+
+def require_new_file(file: Path, *, replace: bool) -> None:
+    """Raise PipelineError where the folder of `file` is not there, and where `file` is, without `replace`."""
+    if not file.parent.is_dir():
+        raise PipelineError(f"--out {file}: there is no folder {file.parent}. Create it, or name another.")
+    if not replace and file.exists():
+        raise PipelineError(f"--out {file}: exists already. Name another file, or add --replace.")
+
+
+def publish_with_provenance(file: Path, write: Callable[[Path], str], provenance: Mapping[str, Any]) -> None:
+    """Write a file that has its name only when it is complete, with its provenance beside it.
+
+    write: writes to the path that it is given, and returns the sha256 of what it wrote.
+    """
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        digest = write(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    write_provenance(file, {**provenance, "file": file.name, "sha256": digest})
+    publish(temporary, file)  # last: a file of this name always has its provenance
+
+
+def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
+    """What a provenance has of a stream."""
+    manifest = split.stream_manifest(stream)
+    recorded = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
+    return {"name": stream, "digest": manifest["digest"], **recorded}
+
+
+def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:
+    """For every kind of label: which rows have it. Existing code takes all labels for known.
+
+    column_3d: the column of 3D joints, kp_3d or kp_3d_eval.
+    """
+
+    def flag(name: str, start: int, stop: int) -> NDArray[np.bool_]:
+        return np.asarray(split.rows(name, start, stop) == 1) if name in split.columns else np.ones(stop - start, bool)
+
+    def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
+        """Rows in which all joints are known that existing code takes for known."""
+        joints = split.rows(column_3d, start, stop)
+        has = flag("has_3d", start, stop) & np.isfinite(joints).all(axis=(1, 2))
+        if column_3d == "kp_3d":
+            has &= (joints[:, COMMON, 3] > 0).all(axis=1)
+        return has
+
+    def smpl(start: int, stop: int) -> NDArray[np.bool_]:
+        finite = [np.isfinite(split.rows(name, start, stop)).all(axis=1) for name in ("pose", "betas")]
+        return np.asarray(flag("has_smpl", start, stop) & finite[0] & finite[1])
+
+    def features(start: int, stop: int) -> NDArray[np.bool_]:
+        decoded: NDArray[np.bool_] = np.asarray(split.column(f"features/{stream}_ok")[start:stop]) == 1
+        return decoded
+
+    return {FEATURES: features, JOINTS_3D: joints_3d, SMPL: smpl}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """Runs of rows, ascending: [start, stop) of `track`, whose frames are one step apart."""
+
+    start: Rows
+    stop: Rows
+    track: Rows  # number in the split's tracks
+    last_frame: Rows  # index of its last frame
+    left_out: Mapping[str, int]  # what rows lack -> how many are left out for it
+
+    @property
+    def rows(self) -> int:
+        return int((self.stop - self.start).sum())
+
+    def names(self, split: cache.Split, of: Sequence[str]) -> list[str]:
+        """A name for each, made of its track's in `of`, with `_seg0`, `_seg1`, ... where the track has several.
+
+        Raises PipelineError where two have one name.
+        """
+        several = np.bincount(self.track, minlength=len(of)) > 1
+        within = np.arange(len(self.track)) - np.searchsorted(self.track, self.track)
+        pairs = zip(self.track.tolist(), within.tolist(), strict=True)
+        names = [f"{of[t]}_seg{k}" if several[t] else of[t] for t, k in pairs]
+        if len(set(names)) < len(names):
+            raise PipelineError(f"{split.name}: two tracks would have one name: rename the videos, convert again")
+        return names
+
+
+def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
+    """Ascending ranges of rows -> the same rows in as few ranges as possible, of at most BATCH.
+
+    >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
+    [(0, 7), (9, 10)]
+    """
+    first = np.flatnonzero(np.r_[True, start[1:] != stop[:-1]]) if len(start) else np.zeros(0, np.int64)
+    for a, b in zip(start[first], stop[np.r_[first[1:] - 1, len(stop) - 1]], strict=True) if len(first) else ():
+        for first_row in range(int(a), int(b), BATCH):
+            yield first_row, min(first_row + BATCH, int(b))
+
+
+def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
+    """The rows of committed tracks that pass all checks, cut where frames do not follow one another."""
+    left_out = dict.fromkeys(checks, 0)
+    rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start, stop in spans(split.tracks.start, split.tracks.stop):
+        keep = np.ones(stop - start, bool)
+        for need, has in checks.items():
+            lacks = keep & ~has(start, stop)
+            left_out[need] += int(lacks.sum())
+            keep &= ~lacks
+        rows.append(start + np.flatnonzero(keep))
+        frames.append(split.rows("frame_index", start, stop)[keep])
+    row, frame = np.concatenate(rows), np.concatenate(frames)
+    track = split.track_of(row)
+    step = split.tracks.step.astype(np.int64)[track]
+    follows = (np.diff(row) == 1) & (np.diff(track) == 0) & (np.diff(frame) == step[1:])
+    first = np.flatnonzero(np.r_[True, ~follows]) if len(row) else np.zeros(0, np.int64)
+    last = np.r_[first[1:] - 1, len(row) - 1][: len(first)]
+    return Segments(
+        row[first], row[last] + 1, track[first], frame[last], {need: n for need, n in left_out.items() if n}
+    )

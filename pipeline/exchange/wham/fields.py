@@ -1,0 +1,238 @@
+"""The numbers of WHAM's files, computed from rows of a split.  tracks, features -> [files of other programs]"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline import cameras
+from pipeline.exchange.rows import Rows, Segments
+from pipeline.exchange.vibe_db.export import in_pictures
+from pipeline.exchange.vibe_db.layouts import PICTURE
+from pipeline.exchange.wham.bodies import Bodies
+from pipeline.exchange.wham.layouts import NO_RATE, NO_SIZE, Layout
+from pipeline.rotations import in_camera, resample_linear, resample_rotations, turned
+from pipeline.skeletons import JOINTS, convert, mirrored
+
+Array = NDArray[Any]
+Doubles = NDArray[np.float64]
+
+FPS: Final = 30.0
+MIN_FRAMES: Final = 25  # of a motion, at 30 fps
+TOO_SHORT: Final = f"fewer than {MIN_FRAMES} frames at 30 a second in their motion"
+RATE_NOISE: Final = 0.1  # 29.97 are 30
+MALE_FIRST: Final = ("male", "female")
+EMDB_FACTOR: Final = 1.1  # box / WHAM's box (lib/data_utils/emdb_eval_utils.py)
+OPENPOSE: Final = JOINTS["body_25b"][:17]  # OpenPose's points of COCO's names, in COCO's order
+Y_DOWN: Final = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # from z up
+
+
+def coco(kp_2d: Array) -> Array:
+    """(..., 49, 3) -> (..., 17, 3) in COCO's order: a joint of that name, else OpenPose's point of it."""
+    named, openpose = (convert(kp_2d, source="spin49", target=target) for target in ("coco", OPENPOSE))
+    return np.where(named[..., 2:] > 0, named, openpose)
+
+
+class RowFields:
+    """Arrays of a split's rows [start, stop), by their names in `layouts.FIELDS`."""
+
+    def __init__(
+        self, split: cache.Split, layout: Layout, stream: str, stationary: str, bodies: Bodies | None = None
+    ) -> None:
+        self.split, self.layout, self.stream, self.stationary, self.bodies = split, layout, stream, stationary, bodies
+        self.dataset = split.name.partition("/")[0]
+        tracks = split.tracks
+        self.sizes = np.stack([split.videos.tables[f"video_{side}"] for side in ("width", "height")], axis=1)
+        self.genders = np.array([track.gender for track in tracks])
+        self.rates = tracks.fps / tracks.step
+        self.of_tracks = np.array(
+            [np.full((3, 3), np.nan) if t.intrinsics is None else t.intrinsics for t in tracks]
+        ).reshape(-1, 3, 3)
+        # Of another body than the gender's own, whose pelvis is elsewhere: 3DPW's by default, BEDLAM's.
+        parameters: Mapping[str, Any] = split.manifest.get("reader", {}).get("parameters", {})
+        self.of_neutral = self.dataset == "bedlam" or parameters.get("model") == "neutral"
+        self.computed: Mapping[str, Callable[[int, int], Array]] = {
+            "frame_id": self._column("frame_index"),
+            "bbox": self.boxes,
+            "res": self.resolutions,
+            "pose": self._column("pose"),
+            "betas": self._column("betas"),
+            "body_transl": lambda start, stop: self.placed(start, stop)[0],
+            "kp2d": self.keypoints,
+            "joints3D": lambda start, stop: split.rows("kp_3d", start, stop)[..., :3],
+            "joints2D": self.keypoints if self.dataset == "insta_variety" else self._column("kp_2d"),
+            "body_joints3D": lambda start, stop: self.placed(start, stop)[1],
+            "body_joints2D": self.projected,
+            "cam_poses": self._column("extrinsics"),
+            "gender": lambda start, stop: self.genders_of(start, stop) == MALE_FIRST[1],
+            "features": self._column(f"features/{stream}"),
+            "stationaries": self.contacts,
+            "root": self.world_roots,
+            "w_trans": self.world_places,
+            "c_trans": self._column("trans"),
+            "extrinsics": self._column("extrinsics"),
+            "intrinsics": self.intrinsics,
+            "flipped_bbox": self.flipped_boxes,
+            "flipped_kp2d": self.flipped_keypoints,
+        }
+
+    def has(self, need: str) -> Callable[[int, int], NDArray[np.bool_]]:
+        """Which rows have a size, a rate of 30, or finite numbers in a column ("no trans")."""
+
+        def has(start: int, stop: int) -> NDArray[np.bool_]:
+            if need == NO_SIZE:
+                return np.asarray((self.resolutions(start, stop) > 0).all(axis=1))
+            if need == NO_RATE:
+                return np.asarray(np.abs(self.rates[self._tracks(start, stop)] - FPS) < RATE_NOISE)
+            name = need.removeprefix("no ")
+            values = (self.intrinsics if name == "intrinsics" else self._column(name))(start, stop)
+            return np.asarray(np.isfinite(values.reshape(stop - start, -1)).all(axis=1))
+
+        return has
+
+    def boxes(self, start: int, stop: int) -> Array:
+        """(n, 4) centre, width, height px; EMDB's and BEDLAM's (n, 3) centre, side; InstaVariety's in its pictures."""
+        bbox = self.split.rows("bbox", start, stop)
+        if self.dataset == "insta_variety":
+            return np.tile([PICTURE / 2, PICTURE / 2, PICTURE / 200], (stop - start, 1))
+        if self.dataset == "emdb":
+            return bbox[:, :3] / (1, 1, EMDB_FACTOR)
+        if self.dataset == "bedlam":  # the release's scale has the crop's factor in it
+            return np.column_stack([bbox[:, :2], bbox[:, 2] * self.split.tracks.crop_scale[self._tracks(start, stop)]])
+        return bbox
+
+    def resolutions(self, start: int, stop: int) -> Array:
+        """(n, 2) width, height px."""
+        if self.dataset == "insta_variety":
+            return np.full((stop - start, 2), PICTURE)
+        return np.asarray(self.sizes[self.split.tracks.video[self._tracks(start, stop)]])
+
+    def keypoints(self, start: int, stop: int) -> Array:
+        """(n, 17, 3) px and confidence, in COCO's order; InstaVariety's in pictures of 224 x 224."""
+        kp_2d = self.split.rows("kp_2d", start, stop)
+        if self.dataset == "insta_variety":
+            kp_2d = in_pictures(kp_2d, self.split.rows("bbox", start, stop))
+        return coco(kp_2d)
+
+    def flipped_boxes(self, start: int, stop: int) -> Array:
+        """(n, 3) centre and side in the mirrored picture: of 3DPW's four numbers, the last."""
+        boxes = self.boxes(start, stop)
+        return np.column_stack([self.resolutions(start, stop)[:, 0] - boxes[:, 0], boxes[:, 1], boxes[:, -1]])
+
+    def flipped_keypoints(self, start: int, stop: int) -> Array:
+        """(n, 17, 3): left and right exchanged, x mirrored; a joint without confidence does not move."""
+        kp2d = self.keypoints(start, stop)[:, mirrored("coco")]
+        x = self.resolutions(start, stop)[:, :1] - kp2d[..., 0]
+        return np.concatenate([np.where(kp2d[..., 2] > 0, x, kp2d[..., 0])[..., None], kp2d[..., 1:]], axis=-1)
+
+    def placed(self, start: int, stop: int) -> tuple[Doubles, Doubles]:
+        """The translation (n, 3) of the gendered body and its joints (n, 31, 3), m, in the camera.
+
+        A translation of the neutral body in the camera has that one's pelvis in it: (R - 1) (pelvis - its pelvis) is
+        the difference (pipeline.cameras).
+        """
+        assert self.bodies is not None
+        pose, betas, trans = (self.split.rows(name, start, stop) for name in ("pose", "betas", "trans"))
+        rotation = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
+        trans, joints, genders = trans.astype(np.float64), None, self.genders_of(start, stop)
+        for gender in np.unique(genders):
+            of = genders == gender
+            pelvis, posed = self.bodies.joints(str(gender), pose[of], betas[of])
+            if self.of_neutral:
+                shift = pelvis - self.bodies.joints("neutral", pose[of], betas[of])[0]
+                trans[of] += np.einsum("nij,nj->ni", rotation[of], shift) - shift
+            joints = np.zeros((len(of), *posed.shape[1:])) if joints is None else joints
+            joints[of] = posed + trans[of, None]
+        assert joints is not None
+        return trans, joints
+
+    def projected(self, start: int, stop: int) -> Doubles:
+        """(n, 31, 2) px."""
+        return cameras.project(self.placed(start, stop)[1], self.intrinsics(start, stop)[:, None])
+
+    def contacts(self, start: int, stop: int) -> Array:
+        """(n, 4) 0 to 1: left toe and heel, right toe and heel; -1 where not known."""
+        if not self.stationary:
+            return np.full((stop - start, 4), -1)
+        return self.split.rows(f"features/{self.stationary}", start, stop)
+
+    def world_roots(self, start: int, stop: int) -> Doubles:
+        """(n, 3) rad: the global orientation in the world."""
+        back = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64).transpose(0, 2, 1)
+        return turned(back, self.split.rows("pose", start, stop)[:, :3])
+
+    def world_places(self, start: int, stop: int) -> Doubles:
+        """(n, 3) m: the translation in the world, of the neutral body."""
+        assert self.bodies is not None
+        names = ("pose", "betas", "trans", "extrinsics")
+        pose, betas, trans, extrinsics = (self.split.rows(name, start, stop) for name in names)
+        pelvis = self.bodies.joints("neutral", pose, betas)[0]
+        return cameras.to_world(pose[:, :3], trans, extrinsics, pelvis)[1]
+
+    def intrinsics(self, start: int, stop: int) -> Doubles:
+        """(n, 3, 3) px: the row's where the camera zooms, else the track's."""
+        of_tracks = self.of_tracks[self._tracks(start, stop)]
+        if "intrinsics" not in self.split.columns:
+            return of_tracks
+        of_rows = self.split.rows("intrinsics", start, stop)
+        return np.where(np.isfinite(of_rows), of_rows, of_tracks)
+
+    def genders_of(self, start: int, stop: int) -> NDArray[np.str_]:
+        return self.genders[self._tracks(start, stop)]
+
+    def _tracks(self, start: int, stop: int) -> Rows:
+        return self.split.track_of(np.arange(start, stop))
+
+    def _column(self, name: str) -> Callable[[int, int], Array]:
+        return lambda start, stop: self.split.rows(name, start, stop)
+
+
+class Motions:
+    """AMASS's segments as WHAM has them: at 30 fps, y down, the first frame's lowest vertex on the ground."""
+
+    def __init__(self, split: cache.Split, segments: Segments, bodies: Bodies) -> None:
+        """Segments of fewer than 25 frames are left out. Raises PipelineError where two would have one name."""
+        self.split, self.segments, self.bodies = split, segments, bodies
+        lengths = [len(self.positions(number)) for number in range(len(segments.start))]
+        long = np.array(lengths, np.int64) >= MIN_FRAMES
+        rows = segments.stop - segments.start
+        left_out = {**segments.left_out, TOO_SHORT: int(rows[~long].sum())}
+        kept = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
+        self.segments = Segments(**kept, left_out={need: n for need, n in left_out.items() if n})
+        self.names = self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
+
+    def positions(self, number: int) -> Doubles:
+        """(m,) which rows of a segment its frames at 30 fps are, between two where it has another rate."""
+        track = int(self.segments.track[number])
+        rate = float(self.split.tracks.fps[track] / self.split.tracks.step[track])
+        n_rows = int(self.segments.stop[number] - self.segments.start[number])
+        if abs(rate - FPS) < RATE_NOISE:
+            return np.arange(float(n_rows))
+        return np.arange(np.floor((n_rows - 1) * FPS / rate + 1e-9) + 1) * rate / FPS
+
+    def pose(self, number: int) -> Doubles:
+        """(m, 72) rad."""
+        stored = self._stored("pose", number).reshape(-1, 24, 3)
+        return in_camera(resample_rotations(stored, self.positions(number)).reshape(-1, 72), Y_DOWN[:3, :3])
+
+    def betas(self, number: int) -> Doubles:
+        """(m, 10)."""
+        return self._stored("betas", number)[self.positions(number).astype(np.int64)]
+
+    def transl(self, number: int) -> Doubles:
+        """(m, 3) m."""
+        gender = self.split.tracks[int(self.segments.track[number])].gender
+        pose, betas = self.pose(number), self.betas(number)
+        pelvis = self.bodies.joints(gender, pose[:1], betas[:1])[0]
+        trans = resample_linear(self._stored("trans", number), self.positions(number))
+        trans = cameras.to_camera(np.zeros(3), trans, Y_DOWN, pelvis)[1]
+        trans[:, 1] -= self.bodies.lowest(gender, pose[0], betas[0], trans[0])
+        return trans
+
+    def _stored(self, column: str, number: int) -> Doubles:
+        start, stop = int(self.segments.start[number]), int(self.segments.stop[number])
+        return self.split.rows(column, start, stop).astype(np.float64)
