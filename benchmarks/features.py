@@ -1,8 +1,7 @@
-"""How fast are features, detections and homographies computed? Beside the usual ways, in one run each.
+"""How fast are features and homographies computed? Beside the usual ways, in one run each.
 
     .venv/bin/python benchmarks/features.py --out benchmarks/features.md
     .venv/bin/python benchmarks/features.py homographies
-    .venv/bin/python benchmarks/features.py detection --clips FILE ...
 
 extraction, the default: pictures and videos of noise on all scales, whose files are as large as photographs', and a
 split of persons in them in a cache. In every case, round after round, each in a process of its own:
@@ -20,11 +19,6 @@ cache. The weights are random unless `--weights` names others.
 homographies: a row of the stream `homography`, and how far off it is. Pairs of 224 px crops of noise on all scales with
 planted motions, without decoding, in one thread, each way in turn. The plain way: OpenCV row by row, the preset's flow
 forth and back, a loop over the points, and `findHomography` with RANSAC.
-
-detection: `detect` with Keypoint R-CNN on the CPU, beside the loop of torchvision's documentation: one picture at a
-time through `keypointrcnn_resnet50_fpn`, under `inference_mode`. The same clips, the same weights, the default size of
-800 px, one run. Without --weights the network is untrained, with the scores of its boxes stretched so that a few pass.
-What both find is compared: boxes in px and OKS of keypoints, of detections that both score `MIN_SCORE` or more.
 """
 
 from __future__ import annotations
@@ -32,7 +26,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -49,13 +42,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.models import resnet50
-from torchvision.models.detection import KeypointRCNN
 
 import cache
 from pipeline import crops, homography
-from pipeline.detect import get, rcnn
-from pipeline.detect.base import DetectionResources
-from pipeline.detect.run import detect_clips
 from pipeline.features import networks
 from pipeline.features.extract import extract
 from pipeline.features.networks import backbones
@@ -68,7 +57,7 @@ from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Pictures
 from pipeline.track import CROP_SCALE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
@@ -413,136 +402,6 @@ def plain_homography(previous: Bytes, current: Bytes) -> NDArray[np.float32]:
     return np.asarray(found - np.eye(3), np.float32).ravel()
 
 
-# ------------------------------------------------------------------------------------------------------- detection
-
-MIN_SCORE: Final = 0.7
-# COCO's: standard deviations of annotators, times a person's scale. Lin et al.; cocodataset.org/#keypoints-eval.
-SIGMAS: Final = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
-
-
-def oks(found: Floats, truth: Floats, area: float) -> float:
-    """Object keypoint similarity of (17, 3) joints: over those that both have; 0 where there are none."""
-    both = (found[:, 2] > 0) & (truth[:, 2] > 0)
-    squared = ((found[:, :2] - truth[:, :2]) ** 2).sum(axis=1)
-    similar = np.exp(-squared / (2 * max(area, 1.0) * (2 * SIGMAS) ** 2))
-    return float(similar[both].mean()) if both.any() else 0.0
-
-
-Person = tuple[Floats, Floats]  # (4,) box's corners, (17, 2) joints, px
-
-
-def untrained(file: Path, image: NDArray[np.uint8]) -> None:
-    """Seeded weights with which a few boxes of a picture pass: the spread of their scores is stretched."""
-    torch.manual_seed(0)
-    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
-    given: list[torch.Tensor] = []
-    predictor: Any = network.roi_heads.box_predictor
-    hook = predictor.register_forward_hook(lambda _, inputs, __: given.append(inputs[0].flatten(1)))
-    with torch.inference_mode():
-        network([torch.from_numpy(image).permute(2, 0, 1) / 255])
-    hook.remove()
-    score = predictor.cls_score
-    raw = given[0] @ (score.weight[1] - score.weight[0])
-    stretch = float(3 / raw.std())
-    score.weight.mul_(stretch)
-    score.bias.copy_(torch.tensor([float(torch.quantile(raw, 0.97)) * stretch, 1.0]))
-    torch.save(network.state_dict(), file)
-
-
-def torchvisions_loop(network: KeypointRCNN, clips: Sequence[Path]) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """What it finds in each frame."""
-    for clip in clips:
-        capture = cv2.VideoCapture(str(clip))
-        while True:
-            there, bgr = capture.read()
-            if not there:
-                break
-            picture = torch.from_numpy(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).float() / 255
-            with torch.inference_mode():
-                (found,) = network([picture])
-            yield {key: value.numpy() for key, value in found.items()}
-
-
-def detection(args: argparse.Namespace) -> Iterator[str]:
-    """Both ways over the first frames of the clips, and how they agree."""
-    clips, n_frames, work = args.clips, args.clip_frames, args.at
-    raw, file = work / "raw", work / "w.pth"
-    shortened = [shorten(clip, raw / f"{k}.avi", n_frames) for k, clip in enumerate(clips)]
-    first = next(Video(raw, shortened[0].name).read([0])).image
-    assert first is not None
-    if not args.weights:
-        untrained(file, first)
-    detector: Any = get("keypoint_rcnn", weights=args.weights or str(file), min_score=MIN_SCORE, precision="exact")
-    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
-    network.load_state_dict(torch.load(detector.file(), weights_only=True))
-    next(torchvisions_loop(network, shortened[:1]))  # the first picture of a network takes longer
-    began, cpu = time.perf_counter(), sum(os.times()[:4])
-    theirs = list(torchvisions_loop(network, shortened))
-    plain = time.perf_counter() - began, sum(os.times()[:4]) - cpu
-    detector.load("cpu")([first])
-    began, cpu = time.perf_counter(), sum(os.times()[:4])
-    done = detect_clips(raw, work / "out", detector, DetectionResources(device="cpu"))
-    ours = time.perf_counter() - began, sum(os.times()[:4]) - cpu
-    began = time.process_time()
-    for clip in shortened:
-        list(Video(raw, clip.name).read(range(n_frames)))
-    decoding = time.process_time() - began
-    both = (("torchvision's loop", plain, len(theirs)), ("`detect`", ours, done.frames))
-    rows = [(w, n, f"{worked / n:.2f}", f"{s / n:.2f}", f"{n / s:.2f}") for w, (s, worked), n in both]
-    yield from table(("", "frames", "CPU s a frame", "s a frame", "frames/s"), rows)
-    yield (
-        f"\n`detect` takes {plain[1] / ours[1]:.2f} times less CPU time and {plain[0] / ours[0]:.2f} times less time. "
-        f"Decoding: {decoding / done.frames * 1000:.1f} ms of a core a frame, "
-        f"{decoding / (decoding + ours[1]):.1%} of the work."
-    )
-    found = [frame for clip in shortened for frame in _people(work / "out" / f"{clip.name}.json", n_frames)]
-    yield agreement(found, [_sure(one) for one in theirs])
-
-
-def shorten(clip: Path, to: Path, n_frames: int) -> Path:
-    """The first frames of a clip, without loss, so that both decode the same."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    frames = list(Video(clip.parent, clip.name).read(range(n_frames)))
-    height, width = frames[0].image.shape[:2]  # type: ignore[union-attr]
-    writer = cv2.VideoWriter(str(to), cv2.VideoWriter.fourcc(*"FFV1"), 25, (width, height))
-    for frame in frames:
-        assert frame.image is not None, frame.problem
-        writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return to
-
-
-def _people(file: Path, n_frames: int) -> list[list[Person]]:
-    frames: list[list[Person]] = [[] for _ in range(n_frames)]
-    for one in json.loads(file.read_text())["annotations"]:
-        x, y, width, height = one["bbox"]
-        box = np.array([x, y, x + width, y + height])
-        frames[one["image_id"] - 1].append((box, np.array(one["keypoints"]).reshape(17, 3)[:, :2]))
-    return frames
-
-
-def _sure(found: dict[str, NDArray[np.float32]]) -> list[Person]:
-    sure = found["scores"] >= MIN_SCORE
-    return list(zip(found["boxes"][sure], found["keypoints"][sure, :, :2], strict=True))
-
-
-def agreement(found: Sequence[Sequence[Person]], theirs: Sequence[Sequence[Person]]) -> str:
-    """How far apart what both find is; frames in which they find different numbers of people are counted."""
-    pairs = [pair for a, b in zip(found, theirs, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]
-    apart = [float(np.abs(ours[0] - other[0]).max()) for ours, other in pairs]
-    seen = np.ones((17, 1))
-    similar = [
-        oks(np.hstack([a[1], seen]), np.hstack([b[1], seen]), float((b[0][2:] - b[0][:2]).prod())) for a, b in pairs
-    ]
-    differing = sum(len(a) != len(b) for a, b in zip(found, theirs, strict=True))
-    if not pairs:
-        return "Neither finds anyone."
-    return (
-        f"{len(pairs)} persons found by both; frames with another number of them: {differing}. Boxes at most "
-        f"{max(apart):.3f} px apart (files have two decimals); OKS {np.mean(similar):.4f}, lowest {min(similar):.4f}."
-    )
-
-
 # --------------------------------------------------------------------------------------------------------- report
 
 WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model)}
@@ -596,7 +455,6 @@ def extraction(args: argparse.Namespace) -> Iterator[str]:
 PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace], Iterator[str]]]]] = {
     "extraction": ("How fast are features extracted?", extraction),
     "homographies": ("What does a homography cost?", homographies),
-    "detection": ("How fast are people found?", detection),
 }
 
 
@@ -610,9 +468,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
     options.add_argument("--pairs", type=int, default=200, help="of crops, a round of homographies")
-    options.add_argument("--clips", nargs="*", default=[], type=Path, metavar="FILE", help="of detection")
-    options.add_argument("--clip-frames", type=int, default=4, help="of each clip")
-    options.add_argument("--weights", default="", help="as of `extract`, of detection a file; by default random ones")
+    options.add_argument("--weights", default="", help="as of `extract`; by default random ones")
     options.add_argument("--device", default="auto")
     options.add_argument("--workers", type=int, default=0, help="decoding processes; 0: one a core")
     for name in ("--way", "--case", "--turn"):  # of the processes that measure

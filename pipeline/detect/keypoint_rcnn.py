@@ -38,7 +38,10 @@ class KeypointRCNN(Detector):
 
     def __post_init__(self) -> None:
         if not self.weights:
-            raise ConfigError(f"weights: name the network's, FILE or {PRETRAINED} (--weights {PRETRAINED})")
+            raise ConfigError(
+                f"weights: name the network's, FILE or {PRETRAINED} (--weights {PRETRAINED}); on a CPU, take "
+                "--detector rtmpose, which computes far less"
+            )
         if not 0 <= self.min_score <= 1 or self.precision not in ("fast", "exact") or self.size < 32:
             raise ConfigError(
                 f"min_score {self.min_score}, precision {self.precision}, size {self.size}: expected 0 to 1, fast or "

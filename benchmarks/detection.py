@@ -1,0 +1,331 @@
+"""How fast are people found on a CPU? `detect` with each network, beside torchvision's loop, on one clip in one run.
+
+    .venv/bin/python benchmarks/detection.py --out benchmarks/detection.md
+
+rtmpose: ONNX graphs of the layers and sizes that are published (`GRAPHS`), with random weights and one person planted
+in YOLOX's output. Their parameters and products are counted, beside the published numbers.
+
+keypoint_rcnn: untrained, with the scores of its boxes stretched so that a few pass (`--weights` names others). Beside
+it the loop of torchvision's documentation, one picture at a time through `keypointrcnn_resnet50_fpn` under
+`inference_mode`; what both find is compared.
+
+Without --clip, the clip is noise on all scales, 640 x 480. Decoding is timed, and so is loading of `detect`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.detect import get, rcnn
+from pipeline.detect.base import DetectionResources
+from pipeline.detect.run import detect_clips
+from pipeline.files.pixels.frames import Video
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.common import parser, report, table
+from benchmarks.features import write_video
+
+MIN_SCORE: Final = 0.7  # of keypoint_rcnn
+GRAPHS: Final = {  # name: width and depth of the layers; published M parameters and G products of one picture
+    "yolox-tiny": ((0.375, 0.33, 416), (5.06, 6.45 / 2)),  # Ge et al., table 4, with 80 classes; 2 FLOPs a product
+    "yolox-m": ((0.75, 0.67, 640), (25.3, 73.8 / 2)),
+    "rtmpose-m": ((0.75, 0.67, 0), (13.59, 1.93)),  # Jiang et al.; their FLOPs are products
+}
+
+
+@dataclass
+class Layers:
+    """Nodes of an ONNX graph with random weights, a layer at a time: a tensor is its name, its size is counted here."""
+
+    rng: np.random.Generator
+    nodes: list[Any] = field(default_factory=list)
+    weights: list[Any] = field(default_factory=list)
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # channels, height, width
+    products: int = 0
+
+    def __call__(self, kind: str, *inputs: Any, size: tuple[int, int, int] | None = None, **attributes: Any) -> str:
+        names = [value if isinstance(value, str) else self.constant(np.asarray(value)) for value in inputs]
+        output = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, names, [output], **attributes))
+        self.sizes[output] = size or self.sizes.get(names[0], (0, 0, 0))
+        return output
+
+    def constant(self, values: NDArray[Any]) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def random(self, *shape: int) -> NDArray[np.float32]:
+        return self.rng.standard_normal(shape, np.float32) / math.sqrt(math.prod(shape[1:]))
+
+    def conv(self, x: str, out: int, kernel: int, stride: int = 1, *, groups: int = 1, act: bool = True) -> str:
+        """A convolution with its folded norm, and SiLU."""
+        channels, *sides = self.sizes[x]
+        height, width = (-(-side // stride) for side in sides)
+        self.products += out * channels // groups * kernel**2 * height * width
+        pads = [(kernel - 1) // 2] * 4
+        weight, bias = self.random(out, channels // groups, kernel, kernel), np.zeros(out, np.float32)
+        step, size = [stride, stride], (out, height, width)
+        y = self("Conv", x, weight, bias, size=size, kernel_shape=[kernel] * 2, pads=pads, strides=step, group=groups)
+        return self("Mul", y, self("Sigmoid", y)) if act else y
+
+    def concat(self, *parts: str) -> str:
+        _, height, width = self.sizes[parts[0]]
+        return self("Concat", *parts, size=(sum(self.sizes[part][0] for part in parts), height, width), axis=1)
+
+    def csp(self, x: str, out: int, blocks: int, *, add: bool, next_: bool) -> str:
+        """A cross-stage partial layer: darknet's blocks, or CSPNeXt's with attention over channels (`next_`)."""
+        half = out // 2
+        main, short = self.conv(x, half, 1), self.conv(x, half, 1)
+        for _ in range(blocks):
+            if next_:
+                y = self.conv(self.conv(main, half, 3), half, 5, groups=half)
+                y = self.conv(y, half, 1)
+            else:
+                y = self.conv(self.conv(main, half, 1), half, 3)
+            main = self("Add", y, main) if add else y
+        joined = self.concat(main, short)
+        if next_:
+            mean = self("GlobalAveragePool", joined, size=(out, 1, 1))
+            joined = self("Mul", joined, self("HardSigmoid", self.conv(mean, out, 1, act=False)))
+        return self.conv(joined, out, 1)
+
+    def spp(self, x: str, out: int) -> str:
+        y = self.conv(x, self.sizes[x][0] // 2, 1)
+        pooled = [self("MaxPool", y, kernel_shape=[k, k], pads=[k // 2] * 4, strides=[1, 1]) for k in (5, 9, 13)]
+        return self.conv(self.concat(y, *pooled), out, 1)
+
+    def backbone(self, x: str, width: float, depth: float, *, next_: bool) -> list[str]:
+        """The stages of strides 8, 16 and 32."""
+        outputs = []
+        for stage, blocks in enumerate((3, 6, 6 if next_ else 9, 3)):
+            out = int(128 * 2**stage * width)
+            x = self.conv(x, out, 3, 2)
+            if stage == 3:
+                x = self.spp(x, out)
+            # YOLOX's darknet has 3, 9, 9, 3 blocks, CSPNeXt 3, 6, 6, 3
+            n = round((blocks if next_ or stage != 1 else 9) * depth)
+            x = self.csp(x, out, max(n, 1), add=stage < 3, next_=next_)
+            outputs.append(x)
+        return outputs[1:]
+
+    def linear(self, x: str, features: tuple[int, int], rows: int) -> str:
+        self.products += math.prod(features) * rows
+        return self("MatMul", x, self.random(*features))
+
+    def write(self, file: Path, shape: list[Any], outputs: list[str]) -> tuple[float, float]:
+        """Write the graph; M parameters, G products of a picture."""
+        pixels = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
+        made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph(self.nodes, file.stem, [pixels], made, self.weights)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+        return sum(math.prod(weight.dims) for weight in self.weights) / 1e6, self.products / 1e9
+
+
+def yolox(file: Path, width: float, depth: float, side: int) -> tuple[float, float]:
+    """YOLOX for one class, with one person planted in the middle of its rows."""
+    g = Layers(np.random.default_rng(0))
+    g.sizes["input"] = (3, side, side)
+    halves = [g("Slice", "input", [i, j], [side, side], [2, 3], [2, 2], size=(3, side // 2, side // 2))
+              for j in (0, 1) for i in (0, 1)]  # fmt: skip
+    low, middle, high = g.backbone(g.conv(g.concat(*halves), int(64 * width), 3), width, depth, next_=False)
+    blocks, channels = max(round(3 * depth), 1), [int(c * width) for c in (256, 512, 1024)]
+
+    def up(x: str) -> str:
+        c, h, w = g.sizes[x]
+        return g("Resize", x, "", np.array([1, 1, 2, 2], np.float32), size=(c, 2 * h, 2 * w), mode="nearest")
+
+    high = g.conv(high, channels[1], 1)
+    middle = g.conv(g.csp(g.concat(up(high), middle), channels[1], blocks, add=False, next_=False), channels[0], 1)
+    first = g.csp(g.concat(up(middle), low), channels[0], blocks, add=False, next_=False)
+    second = g.csp(g.concat(g.conv(first, channels[0], 3, 2), middle), channels[1], blocks, add=False, next_=False)
+    third = g.csp(g.concat(g.conv(second, channels[1], 3, 2), high), channels[2], blocks, add=False, next_=False)
+    levels = []
+    for x in (first, second, third):
+        x = g.conv(x, channels[0], 1)
+        scores, boxes = (g.conv(g.conv(x, channels[0], 3), channels[0], 3) for _ in range(2))
+        ends = [g.conv(boxes, 4, 1, act=False), *(g.conv(part, 1, 1, act=False) for part in (boxes, scores))]
+        _, height, across = g.sizes[x]
+        levels.append(g("Reshape", g.concat(*ends), np.array([1, 6, height * across])))
+    rows = g("Transpose", g("Concat", *levels, axis=2), perm=[0, 2, 1])
+    n = sum((side // s) ** 2 for s in (8, 16, 32))
+    planted = np.zeros((1, n, 6), np.float32)
+    planted[0, n - (side // 32) ** 2 // 2] = [0, 0, np.log(side / 32 * 0.3), np.log(side / 32 * 0.6), 0.9, 0.9]
+    rows = g("Add", g("Mul", rows, np.float32(1e-20)), planted)
+    return g.write(file, [1, 3, side, side], [rows])
+
+
+def rtmpose(file: Path, width: float, depth: float, _: int) -> tuple[float, float]:
+    """RTMPose: CSPNeXt, a 7 x 7 convolution to the joints, a gated attention unit over them, two linear layers."""
+    g = Layers(np.random.default_rng(0))
+    g.sizes["input"] = (3, 256, 192)
+    x = g.conv("input", int(32 * width), 3, 2)
+    x = g.conv(g.conv(x, int(32 * width), 3), int(64 * width), 3)
+    x = g.backbone(x, width, depth, next_=True)[-1]
+    x = g("Reshape", g.conv(x, 17, 7, act=False), np.array([0, 17, 48]))
+    x = g.linear(x, (48, 256), 17)
+    uv = g.linear(x, (256, 2 * 512 + 128), 17)
+    uv = g("Mul", uv, g("Sigmoid", uv))
+    u, v, base = (g("Slice", uv, [a], [b], [2]) for a, b in ((0, 512), (512, 1024), (1024, 1152)))
+    kernel = g("Relu", g("MatMul", base, g("Transpose", base, perm=[0, 2, 1])))
+    attended = g("MatMul", g("Mul", kernel, kernel), v)
+    x = g("Add", x, g.linear(g("Mul", u, attended), (512, 256), 17))
+    return g.write(file, ["batch", 3, 256, 192], [g.linear(x, (256, bins), 17) for bins in (384, 512)])
+
+
+# ----------------------------------------------------------------------------------------------------- Keypoint R-CNN
+
+
+def untrained(file: Path, image: NDArray[np.uint8]) -> None:
+    """Seeded weights with which a few boxes of a picture pass: the spread of their scores is stretched."""
+    torch.manual_seed(0)
+    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
+    inner: list[torch.Tensor] = []
+    predictor: Any = network.roi_heads.box_predictor
+    hook = predictor.register_forward_hook(lambda _, inputs, __: inner.append(inputs[0].flatten(1)))
+    with torch.inference_mode():
+        network([torch.from_numpy(image).permute(2, 0, 1) / 255])
+    hook.remove()
+    score = predictor.cls_score
+    raw = inner[0] @ (score.weight[1] - score.weight[0])
+    stretch = float(3 / raw.std())
+    score.weight.mul_(stretch)
+    score.bias.copy_(torch.tensor([float(torch.quantile(raw, 0.97)) * stretch, 1.0]))
+    torch.save(network.state_dict(), file)
+
+
+def torchvisions_loop(detector: Any, clip: Path) -> Callable[[], list[dict[str, NDArray[np.float32]]]]:
+    """What finds people in each frame, as torchvision's documentation does; the first picture has been computed."""
+    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
+    network.load_state_dict(torch.load(detector.file(), weights_only=True))
+
+    def frames(n: int) -> list[dict[str, NDArray[np.float32]]]:
+        capture, results = cv2.VideoCapture(str(clip)), list[dict[str, NDArray[np.float32]]]()
+        while len(results) < n and (read := capture.read())[0]:
+            picture = torch.from_numpy(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)).permute(2, 0, 1).float() / 255
+            with torch.inference_mode():
+                results.append({key: value.numpy() for key, value in network([picture])[0].items()})
+        return results
+
+    frames(1)
+    return lambda: frames(sys.maxsize)
+
+
+def agreement(file: Path, theirs: list[dict[str, NDArray[np.float32]]]) -> str:
+    """How far apart `detect`'s file and torchvision's results are."""
+    frames: list[list[Any]] = [[] for _ in theirs]
+    for person in json.loads(file.read_text())["annotations"]:
+        x, y, width, height = person["bbox"]
+        joints = np.array(person["keypoints"]).reshape(17, 3)[:, :2]
+        frames[person["image_id"] - 1].append((np.array([x, y, x + width, y + height]), joints))
+    boxes, apart, differing = [0.0], [np.zeros(1)], 0
+    for ours, result in zip(frames, theirs, strict=True):
+        sure = result["scores"] >= MIN_SCORE
+        differing += len(ours) != sure.sum()
+        for (box, points), other, others in zip(ours, result["boxes"][sure], result["keypoints"][sure], strict=False):
+            boxes.append(np.abs(box - other).max())
+            apart.append(np.linalg.norm(points - others[:, :2], axis=1))
+    near = np.concatenate(apart) < 1
+    return (
+        f"Of `keypoint_rcnn` and torchvision's loop: {len(boxes) - 1} persons, {differing} frames with another number; "
+        f"boxes at most {max(boxes):.3f} px apart (files have two decimals), {near.mean():.2%} of joints under 1 px."
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- report
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What it returns, seconds, and seconds of CPU of this process and its children."""
+    began, cpu = time.perf_counter(), sum(os.times()[:4])
+    result = work()
+    return result, time.perf_counter() - began, sum(os.times()[:4]) - cpu
+
+
+def shorten(clip: Path, to: Path, n_frames: int) -> Path:
+    """The first frames of a clip, without loss, so that all decode the same."""
+    to.parent.mkdir(parents=True)
+    images = [frame.image for frame in Video(clip.parent, clip.name).read(range(n_frames))]
+    writer = cv2.VideoWriter(str(to), cv2.VideoWriter.fourcc(*"FFV1"), 25, images[0].shape[1::-1])  # type: ignore[union-attr]
+    for image in images:
+        assert image is not None
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return to
+
+
+def measured(args: argparse.Namespace) -> Iterator[str]:
+    """Every way over the first frames of the clip."""
+    clip = args.clip or args.at / "noise.mp4"
+    if args.clip is None:
+        write_video(clip, (640, 480))
+    files = {name: args.at / f"{name}.onnx" for name in GRAPHS}
+    sizes = []
+    for name, ((width, depth, side), published) in GRAPHS.items():
+        counted = (yolox if side else rtmpose)(files[name], width, depth, side)
+        sizes.append((name, *(f"{ours:.2f} ({theirs:.2f})" for ours, theirs in zip(counted, published, strict=True))))
+    few, many = shorten(clip, args.at / "few/a.avi", args.few), shorten(clip, args.at / "many/a.avi", args.frames)
+    first = next(Video(few.parent, few.name).read([0])).image
+    assert first is not None
+    if not args.weights:
+        untrained(args.at / "w.pth", first)
+    keypoint_rcnn = get(
+        "keypoint_rcnn", weights=str(args.weights or args.at / "w.pth"), min_score=MIN_SCORE, precision="exact"
+    )
+    ways: dict[str, tuple[Path, Any]] = {"torchvision's loop": (few, torchvisions_loop(keypoint_rcnn, few))}
+    for name, path, detector in (
+        ("`keypoint_rcnn`", few, keypoint_rcnn),
+        *(
+            (f"`rtmpose`, {yolo}", many, get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo])))
+            for yolo in ("yolox-tiny", "yolox-m")
+        ),
+    ):
+        detector.load("cpu")([first])
+        out = args.at / "out" / name
+        work = functools.partial(detect_clips, path.parent, out, detector, DetectionResources(device="cpu"))
+        ways[name] = (path, work)
+    rows, results = list[tuple[Any, ...]](), dict[str, Any]()
+    for name, (path, work) in ways.items():
+        results[name], seconds, cpu = timed(work)
+        n = args.few if path == few else args.frames
+        rows.append((name, n, f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}"))
+    yield from table(("", "frames", "CPU s a frame", "s a frame", "frames/s"), rows)
+    yield f"\n`rtmpose` found {results['`rtmpose`, yolox-tiny'].persons} persons in {args.frames} frames."
+    yield agreement(args.at / "out/`keypoint_rcnn`/a.avi.json", results["torchvision's loop"]) + "\n"
+    yield from table(("graph, random weights", "M parameters (published)", "G products a picture (published)"), sizes)
+
+
+def main() -> None:
+    """Make the graphs, measure, print, write the report."""
+    options = parser(__doc__, at="the files, 400 MB")
+    options.add_argument("--clip", type=Path, help="default: made up")
+    options.add_argument("--frames", type=int, default=100, help="of the clip, by rtmpose")
+    options.add_argument("--few", type=int, default=4, help="of the clip, by Keypoint R-CNN")
+    options.add_argument("--weights", type=Path, help="of Keypoint R-CNN; by default random ones")
+    args = options.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+        args.at = Path(folder)
+        report("People in pictures.", "How fast are people found?", measured(args), args)
+
+
+if __name__ == "__main__":
+    main()
