@@ -107,7 +107,7 @@ class SplitPlan:
     def bytes_of_labels(self) -> int:
         """Of the label and video files that would be read."""
         todo = self.conversion
-        return 0 if todo is None else sum(changes.bytes_of_labels(todo.stamps[video.name]) for video in todo.append)
+        return 0 if todo is None else changes.bytes_of_labels(todo.stamps[video.name] for video in todo.append)
 
 
 def accepted_of(split: cache.Split, streams: Sequence[str] | None = None) -> Iterator[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -81,10 +81,11 @@ def parse(text: Stamp) -> dict[str, Input]:
     return inputs
 
 
-def bytes_of_labels(text: Stamp) -> int:
-    """How many bytes a video's label and video files have; pictures are not counted, nor what is missing."""
+def bytes_of_labels(texts: Iterable[Stamp]) -> int:
+    """How many bytes the label and video files of some videos have, one that several share counted once; pictures are
+    not counted, nor what is missing."""
     total = 0
-    for file in parse(text).values():
+    for file in {file for text in texts for file in parse(text).values()}:
         named = dict(zip(NUMBERS[file.kind], file.numbers, strict=True))
         span = named["stop"] - named["start"] if file.kind == "span" else named.get("size", 0)
         total += max(0, span)

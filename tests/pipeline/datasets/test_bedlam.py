@@ -14,7 +14,7 @@ from pipeline.body import Body
 from pipeline.datasets import contract
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.files.pixels.sources import parse
-from pipeline.files.raw.changes import video_digest
+from pipeline.files.raw.changes import bytes_of_labels, stamp, video_digest
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.body import procedural, skin
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
@@ -163,6 +163,16 @@ def test_pictures_on_their_side_are_turned_clockwise(dataset: Any, scene: str, t
     assert refusal(other, tmp_path).reason == "other_picture_size"  # by the camera's principal point
 
 
+def test_rows_may_have_any_order(tmp_path: Path) -> None:
+    data, shuffled = labels(), np.random.default_rng(3).permutation(2 * N)
+    write(tmp_path / "a", data)
+    write(tmp_path / "b", {key: values[shuffled] for key, values in data.items()})
+    for ours, theirs in zip(read(tmp_path / "a")[0], read(tmp_path / "b")[0], strict=True):
+        assert ours.name == theirs.name
+        for column, array in ours.columns.items():
+            np.testing.assert_array_equal(theirs.columns[column], array, err_msg=column)
+
+
 def test_holes_and_what_is_left_out_are_counted(tmp_path: Path) -> None:
     data = labels()
     data = {key: np.delete(values, 4, axis=0) for key, values in data.items()}  # the first person's third picture
@@ -226,7 +236,10 @@ def test_all_of_a_scenes_many_sequences_are_listed(tmp_path: Path) -> None:
     write(tmp_path, labels())
     for number in range(250):
         (tmp_path / SCENE / f"png/seq_{number:06d}").mkdir(exist_ok=True)
-    assert len(Bedlam().videos(tmp_path, "train")) == 250
+    videos = Bedlam().videos(tmp_path, "train")
+    assert len(videos) == 250
+    size = (tmp_path / videos[0].files[0]).stat().st_size
+    assert size <= bytes_of_labels(stamp(tmp_path, video) for video in videos) < size + 250 * 5000  # the npz once
 
 
 TRAPS: dict[str, tuple[str, str, Any]] = {  # -> reason, word of the message, what is written
