@@ -25,6 +25,11 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "pipeline.commands.synthesize",
         "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
     ),
+    "prepare": CommandEntry(
+        "pipeline.commands.preparation.prepare",
+        "Do all of it for one dataset, or for clips of your own: detect where keypoints are missing, convert every "
+        "split, extract features, draw a page of tracks. Run it again to go on, or after more videos came.",
+    ),
     "detect": CommandEntry(
         "pipeline.commands.detect",
         "Find people and their keypoints in every frame of a folder of clips.",

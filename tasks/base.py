@@ -16,6 +16,7 @@ from luigi.task import flatten
 from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import error_text
+from pipeline.commands.preparation.steps import StepResult, report_step
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, plain, say, warn
 
@@ -78,6 +79,10 @@ class PipelineTask(luigi.Task):
     def say(self, detail: str, *, mark: str = console.DONE) -> None:
         """Print the task's line."""
         say(self.verb, self.what, detail, mark=mark)
+
+    def report(self, result: StepResult) -> None:
+        """Print what a step did. Raises PipelineError with its problems."""
+        report_step(self.verb, self.what, result)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Final
 
 import luigi
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT, IDLE
-from pipeline.cli.text import FEW, command, count, few, not_counted
+from pipeline.cli.console import IDLE
+from pipeline.cli.text import count
+from pipeline.commands.preparation import steps
 from pipeline.conversion import convert
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, plan_detection
-from pipeline.detect.run import detect_planned
+from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.exchange.show.tracks import rejected
-from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
 from tasks.base import PipelineTask
 from tasks.settings import settings
-from tasks.terminal import plain, shortened, warn
+from tasks.terminal import warn
 
 # Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
 NETWORK: Final = {"network": 1}
-FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no reason
 
 
 class Synthesize(PipelineTask):
@@ -86,33 +83,22 @@ class Detect(PipelineTask):
             raise ConfigError(
                 f"{at} = {s.detector.name}: finds people of demo data alone. Take rtmpose, keypoint_rcnn, or none."
             )
-        return plan_detection(raw, raw / KEYPOINTS, s.detector)
+        return plan_detection(raw, raw / KEYPOINTS, s.detector, unlabelled(raw))
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date
 
     @property
     def flaw(self) -> str:
-        n = len(self.plan().problems)
-        return f"{count(n, 'clip')} without keypoints: {self._again()}" if n else ""
+        plan = self.plan()
+        n = len(plan.problems)
+        return f"{count(n, 'clip')} without keypoints: {steps.detect_again(plan)}" if n else ""
 
     def work(self) -> None:
         s, plan = settings(), self.plan()
         with self.progress() as progress:
-            report = detect_planned(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
-        self.say(plain(str(report)), mark=DONE if report.done or report.renamed else DOUBT)
-        for text in report.doubts:
-            warn(text)
-        for text in few(list(report.problems.values()), FEW, self._again()):
-            warn(text)
-
-    def _again(self) -> str:
-        """The command that tries them once more."""
-        raw, detector = shortened(settings().raw(self.dataset)), settings().detector
-        options = [f"{f.name}={getattr(detector, f.name)}" for f in fields(detector)] if detector else []
-        words = [word for option in options for word in ("--set", option)]
-        name = detector.name if detector else ""
-        return command("detect", raw, "--out", f"{raw}/{KEYPOINTS}", "--detector", name, *words)
+            result = steps.detect(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
+        self.report(result)
 
 
 class Convert(PipelineTask):
@@ -164,16 +150,10 @@ class Convert(PipelineTask):
         if plan.up_to_date:
             raise PipelineError("\n".join(plan.problems))
         with self.progress() as progress:
-            conversion = convert.convert(
+            result = steps.convert_split(
                 plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
             )
-        self.say(converted(conversion), mark=DONE if conversion.totals["frames"]["kept"] else DOUBT)
-        for text in few([f"rejected {account.rejection}" for account in conversion.rejected], FEW, _status("--all")):
-            warn(text)
-        for name, old in plan.renamed.items():
-            self.say(plain(f"renamed {old} -> {name}"))
-        if conversion.problems:  # all that could be done is committed
-            raise PipelineError("\n".join(conversion.problems))
+        self.report(result)
 
 
 class Extract(PipelineTask):
@@ -217,15 +197,10 @@ class Extract(PipelineTask):
         return _rejected(f"{self.dataset}/{self.split}")
 
     def work(self) -> None:
-        plans = self.plans()
+        s, plans = settings(), self.plans()
         with self.progress() as progress:
-            s = settings()
-            every = extract.extract_together(plans, s.features, scheduler=s.dask.scheduler, progress=progress)
-        for extraction in every:
-            stream_name = f"[bold]{plain(extraction.plan.spec.name)}[/bold] " if len(settings().also) else ""
-            self.say(stream_name + extracted(extraction))
-            for example in extraction.examples:
-                warn(example)
+            result = steps.extract(plans, s.features, scheduler=s.dask.scheduler, progress=progress, named=bool(s.also))
+        self.report(result)
 
 
 class Data(PipelineTask):
@@ -256,7 +231,7 @@ class Data(PipelineTask):
         n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
         self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
         for name in (name for name, rows in n_rows.items() if not rows):
-            warn(f"{name} is empty: nothing of it could be used. The reasons: {_status()}")
+            warn(f"{name} is empty: nothing of it could be used. The reasons: {steps.status_of(opened.root)}")
 
 
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:
@@ -281,42 +256,8 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
             yield name, split, dataset.has_pixels
 
 
-def converted(done: convert.Conversion) -> str:
-    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
-    videos, frames = done.totals["videos"], done.totals["frames"]
-    rejected = sum(videos["set_aside"].values())
-    dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
-    dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
-    return (
-        (f"{done.did}: " if done.did else "")
-        + count(videos["kept"], "video")
-        + (f" ([yellow]{rejected} rejected[/yellow])" if rejected else "")
-        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of {frames['found']:,} frames kept"
-        + (f" ({dropped})" if dropped else "")
-        + _why(done.plan.why)
-    )
-
-
-def extracted(done: extract.Extraction) -> str:
-    """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
-    rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
-    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
-    parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
-    parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
-    return (", ".join(parts) or "no rows") + _why(done.plan.why)
-
-
-def _why(why: str) -> str:
-    """The reason for doing again what was done before."""
-    return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
-
-
 def _rejected(*names: str) -> str:
     """Videos of committed splits that were rejected because something is wrong: `3 videos rejected: status --all`"""
     opened = cache.open(settings().paths.cache)
     n_rejected = sum(rejected(opened[name])[0] for name in names)
     return f"{count(n_rejected, 'video')} rejected: status --all" if n_rejected else ""
-
-
-def _status(*words: str) -> str:
-    return command("status", *words, "--cache", shortened(settings().paths.cache))

@@ -8,14 +8,14 @@ from pathlib import Path
 import luigi
 
 import cache
+from pipeline.commands.preparation import steps
 from pipeline.commands.settings.sections import further_stream
 from pipeline.errors import ConfigError
-from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from tasks.base import PipelineTask
-from tasks.data import NETWORK, Convert, Extract, extracted
+from tasks.data import NETWORK, Convert, Extract
 from tasks.run import TrainingTask, best_of, read_metrics, shown_by
 from tasks.settings import settings
 from vibe_model.pr_vipe.config import PrVIPEConfig
@@ -106,8 +106,9 @@ class ExtractBeside(PipelineTask):
     def work(self) -> None:
         with self.progress() as progress:
             s = settings()
-            extraction = extract.extract(self.plan(), s.features, scheduler=s.dask.scheduler, progress=progress)
-        self.say(extracted(extraction))
+            scheduler = s.dask.scheduler
+            result = steps.extract([self.plan()], s.features, scheduler=scheduler, progress=progress, named=False)
+        self.report(result)
 
     def _spec(self) -> StreamSpec:
         s = settings()

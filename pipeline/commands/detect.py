@@ -42,7 +42,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """The detector's section."""
-    return [_detector_name(args)]
+    return [detector_name(args)]
 
 
 def kept(_: argparse.Namespace) -> str:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Clips -> one file of COCO's JSON each. 1 where a clip has none."""
     from pipeline.detect.plan import plan_detection
 
-    detector = detector_of(_detector_name(args), args.weights, args.set, args.source)
+    detector = detector_of(detector_name(args), args.weights, args.set, args.source)
     machine = DetectionResources(**{key: getattr(args, key) for key in TAKES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def _detector_name(args: argparse.Namespace) -> str:
+def detector_name(args: argparse.Namespace) -> str:
+    """By the option or [detect] detector; else the one for clips, or for demo data."""
     folder = args.raw.parent if args.raw.is_file() else args.raw
     return args.detector or ("demo" if is_stand_in(folder) else "keypoint_rcnn")
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, plain
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         for problem in problems:
             out.print(f"{WRONG} {plain(problem)}")
         return 1
-    specs = specs_of(args, name)
+    specs = specs_of(args, name, committed, stand_in=bool(committed.manifest["stand_in"]))
     plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
     for plan in plans:
         if plan.up_to_date:
@@ -120,9 +120,15 @@ class RequestedStream(NamedTuple):
     options: Mapping[str, str]
 
 
-def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
-    """What the arguments ask for. Raises PipelineError where they name no weights for real data."""
-    committed = cache.open(args.cache)[name]
+class NoWeights(PipelineError):
+    """Nothing names a network's weights, and an untrained one is for demo data."""
+
+
+def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None, *, stand_in: bool) -> list[StreamSpec]:
+    """What the arguments ask for of a split, which need not be committed yet. stand_in: of demo data.
+
+    Raises NoWeights where they name none for real data.
+    """
     requested = _requested(args, committed)
     if len(names := [stream.name for stream in requested]) > len(set(names)):
         raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
@@ -134,14 +140,14 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
             if twice := sorted(stream.options.keys() & of_network.keys()):
                 raise ConfigError(f"{stream.name}: {twice[0]} is set twice, by --{twice[0]} or [features] and by --set")
             stream = stream._replace(options={**stream.options, **of_network})
-        spec = _spec(args, committed, stream)
+        spec = _spec(args, name, committed, stream, stand_in=stand_in)
         if args.crops is not None:
             spec = replace(spec, crops=args.crops if spec.stream.reads.crops or not number else "")
         specs.append(spec.at(args.raw))
     return specs
 
 
-def _requested(args: argparse.Namespace, committed: cache.Split) -> list[RequestedStream]:
+def _requested(args: argparse.Namespace, committed: cache.Split | None) -> list[RequestedStream]:
     """--stream, --kind and --also; all that [features] names where neither of the first two is given."""
     features, options = (
         dataclass_of(args.source.section("features"), Features),
@@ -163,10 +169,15 @@ def _requested(args: argparse.Namespace, committed: cache.Split) -> list[Request
     return [RequestedStream(first, kind or _kind(args, committed, first, features.kind), options), *also]
 
 
-def _kind(args: argparse.Namespace, committed: cache.Split, stream: str, otherwise: str = "") -> str:
+def _recorded(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:
+    """A stream's manifest; empty where there is no such stream, or no split yet."""
+    return committed.stream_manifest(stream) if committed is not None and stream in committed.streams else {}
+
+
+def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str, otherwise: str = "") -> str:
     """What a stream is: what it was extracted as, by its section of luigi.cfg, or by its name, which may be a kind."""
-    manifest = committed.stream_manifest(stream) if stream in committed.streams else {}
-    kinds = (manifest.get("identity", {}).get("kind"), args.source.section(stream).get(KIND), stream, otherwise)
+    recorded = _recorded(committed, stream).get("identity", {}).get("kind")
+    kinds = (recorded, args.source.section(stream).get(KIND), stream, otherwise)
     return next((str(kind) for kind in kinds if kind in streams.names()), stream)
 
 
@@ -178,28 +189,25 @@ def _network_options(args: argparse.Namespace) -> dict[str, str]:
     return {key: text for key in IN_FEATURES if (text := getattr(args, key) or options.get(key))}
 
 
-def _spec(args: argparse.Namespace, committed: cache.Split, stream: RequestedStream) -> StreamSpec:
+def _spec(
+    args: argparse.Namespace, name: str, committed: cache.Split | None, stream: RequestedStream, *, stand_in: bool
+) -> StreamSpec:
     """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the arguments say.
 
-    Raises PipelineError where its weights are not at hand, and for untrained ones that no argument names for real data.
+    Raises PipelineError where its weights are not at hand, NoWeights for untrained ones that no argument names for real
+    data.
     """
-    there = stream.name in committed.streams and not args.replace
-    identity = committed.stream_manifest(stream.name).get("identity", {}) if there else {}
-    of_kind = identity.get("kind") == stream.kind
-    if of_kind and (recorded := recorded_spec(committed, stream.name)) is not None:
+    of_kind = not args.replace and _recorded(committed, stream.name).get("identity", {}).get("kind") == stream.kind
+    before = committed if of_kind else None
+    if before is not None and (recorded := recorded_spec(before, stream.name)) is not None:
         made = stream_named(stream.kind, stream.options, recorded.stream)
         return replace(recorded, stream=made)
     made = stream_named(stream.kind, stream.options, args.source, stream.name)
-    if of_kind and not {"weights", "checkpoint"} & stream.options.keys():
-        _refuse_other_file(committed, stream, made)
-    if (
-        isinstance(made, ResNet50)
-        and made.stand_in
-        and "weights" not in stream.options
-        and not committed.manifest["stand_in"]
-    ):
-        raise PipelineError(
-            f"{committed.name} is real data: name the network's weights, for example --weights spin:FILE; to try it "
+    if before is not None and not {"weights", "checkpoint"} & stream.options.keys():
+        _refuse_other_file(before, stream, made)
+    if isinstance(made, ResNet50) and made.stand_in and "weights" not in stream.options and not stand_in:
+        raise NoWeights(
+            f"{name} is real data: name the network's weights, for example --weights spin:FILE; to try it "
             "without, --weights untrained:0, whose features are marked as of an untrained network"
         )
     crops = value(args.source, "features.crops") or ""

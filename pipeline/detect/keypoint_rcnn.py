@@ -29,7 +29,7 @@ class KeypointRCNN(Detector):
     `precision` fast is bfloat16 autocast on CUDA; on a CPU it is the same as exact.
     """
 
-    weights: str = ""
+    weights: str = PRETRAINED
     min_score: float = 0.7  # of a person
     precision: str = "fast"
     size: int = 800  # px: pictures are scaled to that shorter side
@@ -37,11 +37,6 @@ class KeypointRCNN(Detector):
     name: ClassVar[str] = "keypoint_rcnn"
 
     def __post_init__(self) -> None:
-        if not self.weights:
-            raise ConfigError(
-                f"weights: name the network's, FILE or {PRETRAINED} (--weights {PRETRAINED}); on a CPU, take "
-                "--detector rtmpose, which computes far less"
-            )
         if not 0 <= self.min_score <= 1 or self.precision not in ("fast", "exact") or self.size < 32:
             raise ConfigError(
                 f"min_score {self.min_score}, precision {self.precision}, size {self.size}: expected 0 to 1, fast or "

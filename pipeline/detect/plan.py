@@ -10,11 +10,12 @@ from typing import Any, Final
 from cache.fingerprint import fingerprint
 from pipeline.detect import identity
 from pipeline.detect.base import Detector
-from pipeline.detect.clips import EXTENSIONS, clips_in
-from pipeline.detect.files import MADE_BY, ClipFiles, read_info
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
+from pipeline.detect.files import KEYPOINTS, MADE_BY, ClipFiles, read_info
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.changes import utf8
+from pipeline.files.raw.files import file_digest
 from pipeline.files.raw.stand_in import is_stand_in
 
 VERSION: Final = 2  # raised by hand whenever the same clip and detector would give another file
@@ -46,8 +47,27 @@ class DetectionPlan:
         return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
 
 
-def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
-    """Compare the clips below `raw`, or the one that it is, with what is in `out`.
+def unlabelled(raw: Path, *, by_any_detector: bool = False) -> list[str]:
+    """Clips below `raw` without labels of another tool in its folder `keypoints`: those that `detect` may write.
+
+    by_any_detector: nor labels that `detect` has written, whatever the detector. Raises ConfigError as `clips_of`.
+    """
+    raw, clips = clips_of(raw)
+    labels = ClipLabels(raw, clips)
+    return [clip for clip in clips if not _is_labelled(raw, labels, clip, by_any_detector)]
+
+
+def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
+    folder, _, name = clip.rpartition("/")
+    if clip.startswith(f"{KEYPOINTS}/") or not any(labels.of(name, folder)):
+        return clip.startswith(f"{KEYPOINTS}/")
+    info = read_info(raw / KEYPOINTS / f"{clip}.json")
+    by_detect = info.get("description") == MADE_BY
+    return not by_detect or (by_any_detector and info.get("clip_digest") == file_digest(raw / clip))
+
+
+def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None) -> DetectionPlan:
+    """Compare the clips below `raw`, or the one that it is, with what is in `out`. `only`: of these clips alone.
 
     Writes nothing; reads the clips as far as digests need, and those that are cut off to their end. Raises ConfigError
     where there is no clip and for a stand-in detector on real data, MissingAssets where weights are missing, and
@@ -64,6 +84,7 @@ def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
     options = identity(detector)
     kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
     lost = {} if one_clip else _of_lost_clips(raw, out, clips)
+    clips = clips if only is None else list(only)
     before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
     missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
     refused: dict[str, str] = {}

@@ -13,10 +13,10 @@ from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, count, few
+from pipeline.commands.preparation.steps import converted, extracted
 from pipeline.commands.settings.file import settings_file
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.linking import MAX_GAP
-from tasks.data import converted, extracted
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, UP_TO_DATE, fact, plain, say, shortened, warn
 
@@ -228,7 +228,6 @@ def _detector(args: argparse.Namespace) -> Detector:
     from pipeline.commands.detect import detector_of
     from pipeline.commands.settings.commands import effective, value
     from pipeline.detect.keypoint_rcnn import KeypointRCNN
-    from pipeline.detect.pretrained import PRETRAINED
     from pipeline.files.raw.stand_in import is_stand_in
     from tasks.prediction.sources import raw_folder
 
@@ -238,9 +237,7 @@ def _detector(args: argparse.Namespace) -> Detector:
         name = args.detector or value(source, "detect.detector")
         if name is None or (not args.detector and detect.find(name).stand_in != demo):
             name = "demo" if demo else KeypointRCNN.name
-        options = {pair.partition("=")[0] for pair in args.set} | source.section(name).keys()
-        pretrained = PRETRAINED if name == KeypointRCNN.name and "weights" not in options else None
-        detector = detector_of(name, args.detector_weights or pretrained, args.set, source)
+        detector = detector_of(name, args.detector_weights, args.set, source)
         if not detector.downloads:
             detect.identity(detector)  # its files are there
     return detector

@@ -88,7 +88,6 @@ def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Pr
     [
         ({"detect": {"detector": "demos"}}, "known: keypoint_rcnn"),
         ({"detect": {"detector": "none"}, "keypoint_rcnn": {"size": "400"}}, "keypoint_rcnn"),
-        ({"detect": {"detector": "keypoint_rcnn"}}, "weights"),
         ({"detect": {"datasets": "video"}}, "'videos'"),
         ({"detect": {"device": "gpu"}}, "cuda:1"),
     ],

@@ -36,13 +36,13 @@ from pipeline.files.raw import listing
 CONVERT: Final = "convert"
 DETECT: Final = "detect"
 EXTRACT: Final = "extract"
-UNKNOWN: Final = "person-frames are not known before some videos are read: --sample 16"
+UNKNOWN: Final = "person-frames are not known before some videos are read: plan --sample 16"
 NOT_MADE: Final = "demo data that are not made yet; of the releases: --set embedded.enabled=false"
 STEPS: Final = (DETECT, CONVERT, EXTRACT)
 MEASURED_BY: Final = {
     DETECT: "the first clips that are detected here give one",
-    CONVERT: "--sample 16 measures it, or the first conversion here",
-    EXTRACT: "--rate gives one, or the first extraction here",
+    CONVERT: "`plan --sample 16` measures it, or the first conversion here",
+    EXTRACT: "`plan --rate` gives one, or the first extraction here",
 }
 HEADERS: Final = 64  # clips whose lengths are looked at
 Step = tuple[str, str]  # DETECT, CONVERT or EXTRACT, and the name of the dataset or of the stream

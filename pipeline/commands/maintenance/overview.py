@@ -22,7 +22,7 @@ from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, plan_detection
+from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled
 from pipeline.errors import PipelineError
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.spec import StreamSpec
@@ -152,11 +152,13 @@ def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path
     if detector is None:
         return
     clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
-    if detector.downloads:
-        plan.undetected = tuple(clip for clip in sorted(clips) if not (raw / KEYPOINTS / f"{clip}.json").is_file())
-        return
-    if raw not in detections:
-        detections[raw] = plan_detection(raw, raw / KEYPOINTS, detector)
+    if raw not in detections or detector.downloads:
+        only = unlabelled(raw, by_any_detector=plan.target.by_any_detector)
+        if detector.downloads or not only:
+            waiting = (clip for clip in only if clip in clips and not (raw / KEYPOINTS / f"{clip}.json").is_file())
+            plan.undetected = tuple(waiting)
+            return
+        detections[raw] = plan_detection(raw, raw / KEYPOINTS, detector, only)
     plan.detection = detections[raw]
     plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
 

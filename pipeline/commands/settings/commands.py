@@ -6,8 +6,7 @@ luigi.cfg is that of the working folder, or what LUIGI_CONFIG_PATH or `--config`
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -74,16 +73,21 @@ def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, grou
         if hints[key] is bool or bool in get_args(hints[key]):
             about["action"] = "store_true"
         else:
-            about |= {"type": functools.partial(_option, hints[key]), "metavar": key.split("_")[-1].upper()}
+            about |= {"type": option_type(hints[key]), "metavar": key.split("_")[-1].upper()}
         (group or sub).add_argument(f"--{key.replace('_', '-')}", **about)
     from_settings(sub, **{key: f"{section}.{key}" for key in keys})
 
 
-def _option(hint: Any, text: str) -> Any:
-    try:
-        return value_of(hint, text, Path())
-    except (ValueError, ConfigError) as error:
-        raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
+def option_type(hint: Any) -> Callable[[str], Any]:
+    """For argparse: text as a setting of this type."""
+
+    def parse(text: str) -> Any:
+        try:
+            return value_of(hint, text, Path())
+        except (ValueError, ConfigError) as error:
+            raise argparse.ArgumentTypeError(f"{expected(error)}, found {text!r}") from error
+
+    return parse
 
 
 def complete(args: argparse.Namespace) -> None:

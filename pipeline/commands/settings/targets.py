@@ -46,6 +46,7 @@ class Target:
     drop_removed: bool = False  # rows of videos that are gone from the raw folder go, too
     not_made: bool = False  # demo data, or the demo body, that `synthesize` has not made yet
     detector: Detector | None = None  # that finds people in its clips before they are converted
+    by_any_detector: bool = False  # but where another one has found some
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
     @property

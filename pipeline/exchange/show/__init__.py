@@ -6,7 +6,7 @@ crops with the functions that training uses, and writes the HTML. `painted_bodie
 
 from __future__ import annotations
 
-from pipeline.exchange.show.page import write_page
+from pipeline.exchange.show.page import split_of, write_page
 from pipeline.exchange.show.tracks import Choice, Shown, ShownTrack, from_cache, from_raw
 
-__all__ = ["Choice", "Shown", "ShownTrack", "from_cache", "from_raw", "write_page"]
+__all__ = ["Choice", "Shown", "ShownTrack", "from_cache", "from_raw", "split_of", "write_page"]

@@ -8,7 +8,9 @@ them, and the page's own policy forbids scripts and addresses besides.
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -139,6 +141,15 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
         progress(len(shown.tracks), len(shown.tracks))
 
     write(templates().get_template("page.html").stream(shown=shown, portraits=portraits()), out)
+
+
+def split_of(page: Path) -> str:
+    """The digest of the committed split that a page shows; "" where there is no such page."""
+    head = b""
+    with contextlib.suppress(OSError), page.open("rb") as stream:
+        head = stream.read(2000)
+    match = re.search(rb'<meta name="split" content="(\w*)">', head)
+    return match[1].decode() if match else ""
 
 
 def write(page: TemplateStream, out: Path) -> None:

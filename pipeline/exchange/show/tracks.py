@@ -83,6 +83,7 @@ class Shown:
     n_tracks: int | None  # in the split; None when it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
+    digest: str = ""  # of the committed split, by which `split_of` knows the page again
 
 
 def from_cache(
@@ -133,6 +134,7 @@ def from_cache(
         n_tracks=len(split.tracks),
         warnings=tuple(warnings),
         tracks=tuple(_cached_track(split, number, folder, choice.frames) for number in numbers),
+        digest=str(split.manifest["digest"]),
     )
 
 

@@ -13,7 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from pipeline import detect
 from pipeline.detect import keypoint_rcnn
 from pipeline.detect.rcnn import confidence
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.raw.files import whole_file_digest
 
 
@@ -25,9 +25,8 @@ def test_the_logit_from_which_detectron_draws_a_joint_is_the_confidence_from_whi
     assert found[-1] == pytest.approx(1)
 
 
-def test_weights_must_be_named_and_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--weights"):
-        detect.get("keypoint_rcnn")
+def test_weights_are_the_published_ones_or_a_file_that_is_there(tmp_path: Path) -> None:
+    assert detect.get("keypoint_rcnn") == detect.get("keypoint_rcnn", weights="pretrained")
     with pytest.raises(MissingAssets, match="no such file"):
         detect.get("keypoint_rcnn", weights=str(tmp_path / "absent.pth")).identity()
 

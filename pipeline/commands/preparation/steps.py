@@ -1,0 +1,132 @@
+"""Detection, conversion, extraction: each as a step, and the line about it.  [raw -> tracks -> features] -> windows
+
+`python -m pipeline prepare` and the Luigi tasks carry plans out by these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Final
+
+import cache
+from pipeline.cli.console import DONE, DOUBT, line, out, plain
+from pipeline.cli.progress import Progress
+from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
+from pipeline.conversion.convert import Conversion, ConversionPlan, convert
+from pipeline.detect.base import DetectionResources
+from pipeline.detect.plan import DetectionPlan
+from pipeline.detect.run import detect_planned
+from pipeline.errors import PipelineError
+from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.plan import ExtractionPlan
+from pipeline.features.spec import Resources
+
+FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no reason
+LAYOUT: Final = "\n\t"  # of messages of several lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a step did."""
+
+    details: Sequence[str]  # each the end of a line of its own, in rich's markup
+    mark: str = DONE
+    warnings: Sequence[str] = ()  # untrusted text
+    problems: Sequence[str] = ()  # why the step failed, though all that could be done is committed
+    flaws: int = 0  # clips that were given up
+
+
+def report_step(verb: str, what: str, result: StepResult) -> None:
+    """Print `✓ convert    3dpw/train    28 videos, ...`, and below it what the user should know.
+
+    Raises PipelineError with the step's problems.
+    """
+    for detail in result.details:
+        out.print(f"{result.mark} {line(verb, what, detail)}")
+    for text in result.warnings:
+        out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
+    if result.problems:
+        raise PipelineError("\n".join(result.problems))
+
+
+def detect(
+    plan: DetectionPlan, machine: DetectionResources, *, scheduler: str | None, progress: Progress
+) -> StepResult:
+    """Raises as `detect_planned`."""
+    report = detect_planned(plan, machine, scheduler=scheduler, progress=progress)
+    given_up = few(list(report.problems.values()), FEW, detect_again(plan))
+    return StepResult(
+        details=[plain(str(report))],
+        mark=DONE if report.done or report.renamed else DOUBT,
+        warnings=[*report.doubts, *given_up],
+        flaws=len(report.problems),
+    )
+
+
+def detect_again(plan: DetectionPlan) -> str:
+    """The command that tries clips once more that were given up."""
+    options = [f"{field.name}={getattr(plan.detector, field.name)}" for field in fields(plan.detector)]
+    words = [word for option in options for word in ("--set", option)]
+    raw, to = from_here(plan.raw), from_here(plan.out)
+    return command("detect", raw, "--out", to, "--detector", plan.detector.name, *words)
+
+
+def convert_split(
+    plan: ConversionPlan, *, workers: int, strict: bool, scheduler: str | None, progress: Progress
+) -> StepResult:
+    """Raises as `convert`."""
+    conversion = convert(plan, workers=workers, strict=strict, scheduler=scheduler, progress=progress)
+    rejected = [f"rejected {account.rejection}" for account in conversion.rejected]
+    renamed = [plain(f"renamed {old} -> {name}") for name, old in plan.renamed.items()]
+    return StepResult(
+        details=[converted(conversion), *renamed],
+        mark=DONE if conversion.totals["frames"]["kept"] else DOUBT,
+        warnings=few(rejected, FEW, status_of(plan.root, "--all")),
+        problems=conversion.problems,
+    )
+
+
+def extract(
+    plans: Sequence[ExtractionPlan], resources: Resources, *, scheduler: str | None, progress: Progress, named: bool
+) -> StepResult:
+    """Streams of one split. named: say which. Raises as `extract_together`."""
+    every = extract_together(plans, resources, scheduler=scheduler, progress=progress)
+    names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " * named for extraction in every]
+    details = [name + extracted(extraction) for name, extraction in zip(names, every, strict=True)]
+    return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])
+
+
+def converted(done: Conversion) -> str:
+    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
+    videos, frames = done.totals["videos"], done.totals["frames"]
+    rejected = sum(videos["set_aside"].values())
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items())
+    dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
+    return (
+        (f"{done.did}: " if done.did else "")
+        + count(videos["kept"], "video")
+        + (f" ([yellow]{rejected} rejected[/yellow])" if rejected else "")
+        + f", {count(done.totals['tracks']['kept'], 'track')}, {frames['kept']:,} of {frames['found']:,} frames kept"
+        + (f" ({dropped})" if dropped else "")
+        + _why(done.plan.why)
+    )
+
+
+def extracted(done: Extraction) -> str:
+    """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
+    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
+    parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
+    parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
+    return (", ".join(parts) or "no rows") + _why(done.plan.why)
+
+
+def _why(why: str) -> str:
+    """The reason for doing again what was done before."""
+    return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
+
+
+def status_of(root: cache.Root, *words: str) -> str:
+    """The command that shows what is in a cache."""
+    return command("status", *words, "--cache", root if isinstance(root, str) else from_here(root))

@@ -1,0 +1,160 @@
+"""One command from raw files to features and pages: the first time, again, and after whatever happens to the files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import cache
+from tests.journeys.conftest import KIT, Terminal
+from tests.journeys.test_clips import write_clip
+
+PREPARE = "prepare videos --raw clips --cache out/cache --detector red --stream means --set videos.min_frames=30"
+KILLED = """
+import os, signal, sys
+from pipeline.__main__ import main
+
+replace, calls = os.replace, 0
+
+def kill(*args, **options):  # at the n-th file that gets its name
+    global calls
+    calls += 1
+    if calls == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(*args, **options)
+
+os.replace = kill
+sys.exit(main(sys.argv[2:]))
+"""
+LABELLED = """
+from pathlib import Path
+from pipeline import synthetic
+synthetic.write_body(Path("body"))
+synthetic.write_dataset("3dpw", Path("3dpw"), n_videos=1, n_frames=10)
+synthetic.write_dataset("amass", Path("amass"), n_videos=1, n_frames=300)
+"""
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, str]]:
+    """Time and content of every file that is no lock and holds no times, by its path."""
+    notes = ("provenance.json", "stamps.json", ".provenance", "lock")
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in notes]
+    return {
+        str(file.relative_to(folder)): (file.stat().st_mtime_ns, hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in files
+    }
+
+
+def contents_of(folder: Path) -> dict[str, str]:
+    return {name: digest for name, (_, digest) in files_of(folder).items()}
+
+
+@pytest.fixture
+def clips(terminal: Terminal) -> Path:
+    """Two clips, and the kit's detector and stream, without a luigi.cfg."""
+    terminal.install(KIT)
+    folder = terminal.folder / "clips"
+    write_clip(folder / "a.mp4", 40, seed=1)
+    write_clip(folder / "more/b.mp4", 41, seed=2)
+    return folder
+
+
+def features(terminal: Terminal, stream: str = "means") -> int:
+    split = cache.open(terminal.folder / "out/cache")["videos/train"]
+    return len(split.windows(seqlen=1, stride=1, stream=stream))
+
+
+def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Terminal, clips: Path) -> None:
+    types, prepare = terminal.types, f"pipeline {PREPARE}"
+    types(f"{prepare} --plan", r"detect +2 clips", r"about 81 person-frames", r"extract +means")
+    assert not (terminal.folder / "out").exists()
+    assert not (clips / "keypoints").exists()
+    types(prepare, r"81 persons in 81 frames", r"81 of 81 frames kept", r"81 rows in", r"page out/videos-train\.html")
+    assert features(terminal) == 81
+    before = files_of(terminal.folder)
+    types(prepare, r"up to date \(2 videos, means\)", r"frames 81 kept of 81")
+    assert files_of(terminal.folder) == before, "nothing to do changes no file"
+
+    write_clip(clips / "c.mp4", 42, seed=3)
+    types(prepare, r"1 clip: 42 persons", r"1 video read, 2 unchanged", r"42 rows in")
+    assert features(terminal) == 123
+    (clips / "a.mp4").rename(clips / "renamed.mp4")
+    types(prepare, r"1 renamed", r"renamed a\.mp4 -> renamed\.mp4", r"40 rows carried over")
+    page = (terminal.folder / "out/videos-train.html").read_text()
+    assert "renamed.mp4/0" in page
+    assert "a.mp4/0" not in page
+
+    whole = (clips / "c.mp4").read_bytes()
+    (clips / "broken.mp4").write_bytes(whole[:900])
+    write_clip(clips / "d.mp4", 30, seed=4)
+    for _ in range(2):  # an error is no reason to be silent the second time
+        types(prepare, r"broken\.mp4", r"rejected broken\.mp4: video_unreadable", r"frames 153 kept of 153", code=1)
+    assert features(terminal) == 153
+    (clips / "broken.mp4").unlink()
+    types(prepare, r"videos 4 kept of 4")
+
+    another = prepare.replace("--stream means", "--stream homography")
+    types(another, r"153 rows", r"features homography, means")
+    types(prepare.replace("--detector red ", ""), r"up to date")  # it keeps the people whom another detector found
+    terminal.is_intact("out/cache")
+
+
+def test_mistakes_are_known_before_anything_is_done(terminal: Terminal, clips: Path) -> None:
+    types = terminal.types
+    before = files_of(terminal.folder)
+    for words, message in (
+        ("--weights file:absent.pt --stream resnet50", r"absent\.pt"),
+        ("--device cuda --stream resnet50 --weights untrained:0", r"CUDA|cuda"),
+        ("--out clips/a.mp4", r"a\.mp4.*--out"),
+        ("--stream resnet50", r"real data: name the network's weights"),
+        ("--raw nowhere", r"nowhere: there is no such"),
+        ("--set vibe.epochs=3", r"--set vibe\.epochs"),
+    ):
+        types(f"pipeline {PREPARE} {words}", rf"error: .*{message}", code=2)
+    types("pipeline prepare videos --raw . --cache out/cache --detector none --plan", r"no features: .*--weights")
+    assert files_of(terminal.folder) == before
+
+
+def test_clips_with_the_keypoints_of_another_tool_are_left_to_it(terminal: Terminal, clips: Path) -> None:
+    lines = [f"{frame},1,{20 + frame / 3},10,20,40,0.9" for frame in range(1, 41)]
+    (clips / "keypoints").mkdir()
+    (clips / "keypoints/a.mp4.txt").write_text("\n".join(lines))
+    terminal.types(f"pipeline {PREPARE}", r"1 clip: 41 persons in 41 frames", r"frames 81 kept of 81")
+    assert not (clips / "keypoints/a.mp4.json").exists()
+
+
+def test_killed_at_any_file_the_same_command_ends_with_the_same_bytes(terminal: Terminal, clips: Path) -> None:
+    terminal.types(f"pipeline {PREPARE}")
+    whole = contents_of(terminal.folder)
+    shutil.rmtree(terminal.folder / "out")
+    shutil.rmtree(clips / "keypoints")
+    (terminal.folder / "killed.py").write_text(KILLED)
+    for number in (1, 2, 5, 9, 3, 1):  # of the files that each command writes
+        terminal.types(f"python killed.py {number} {PREPARE}", code=-9)
+    terminal.types(f"pipeline {PREPARE}")
+    after = contents_of(terminal.folder)
+    del after["killed.py"]
+    assert after == whole
+
+
+def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal: Terminal) -> None:
+    types = terminal.types
+    terminal.install(KIT)
+    (terminal.folder / "demo.py").write_text(LABELLED)
+    types("python demo.py")
+    types("pipeline prepare 3dpw --raw 3dpw --cache cache", r"error: .*--body DIR", code=2)
+    printed = types(
+        "pipeline prepare 3dpw --raw 3dpw --cache cache --body body --stream means",
+        *(rf"✓ convert +3dpw/{split}" for split in ("train", "validation", "test")),
+        r"page 3dpw-test\.html",
+    )
+    assert "detect " not in printed
+    assert re.search(r"in all +about \d+ person-frames, [\d.]+ [KM]iB", printed)
+    types("pipeline prepare amass --raw amass --cache cache --body body", r"features none", r"amass/train")
+    rows = {row["split"]: row for row in terminal.types_json("pipeline status --json --cache cache")}
+    assert rows["3dpw/test"]["streams"] == ["means"]
+    assert rows["amass/train"]["streams"] == []
