@@ -5,6 +5,7 @@ Each file is streamed, a group of rows at a time. docs/exports.md has their colu
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -99,8 +100,8 @@ def export(
     n_rows, n_tracks = int((split.tracks.stop - split.tracks.start).sum()), len(split.tracks)
     with new_folder(out, replace=replace) as (folder, provenance):
         provenance |= {"format": "parquet", **described, "rows": n_rows, "tracks": n_tracks}
-        _write(folder, "videos", described, {}, _videos(split))
-        _write(folder, "accounting", described, {}, _accounting(split))
+        _write(folder, "videos", described, {}, _groups("videos", _videos(split)))
+        _write(folder, "accounting", described, {}, _groups("accounting", _accounting(split)))
         _write(folder, "tracks", described, of_tracks, _tracks(split))
         _write(folder, "rows", described, of_rows, _rows(split, of_rows, features, progress))
     summary = f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and {count(len(split.videos), 'video')}"
@@ -219,29 +220,25 @@ def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mappi
         yield number, video, {**VideoAccount(video.name).as_dict(), **video.account}
 
 
-def _videos(split: cache.Split) -> Iterator[Group]:
+def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Each video, and what became of it."""
-    harmless, rows = harmless_of(split), []
+    harmless = harmless_of(split)
     for number, video, account in _accounts(split):
         counts = (account["tracks_kept"], account["found"], account["kept"])
         picture = (video.source, video.width, video.height, video.pixels)
-        rows.append((number, video.name, *video_state(account, harmless), *counts, *picture, video.fingerprint))
-        if len(rows) == ROWS or number + 1 == len(split.videos):
-            yield _columns("videos", rows)
-            rows = []
+        yield (number, video.name, *video_state(account, harmless), *counts, *picture, video.fingerprint)
 
 
-def _accounting(split: cache.Split) -> Iterator[Group]:
+def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
     """Of each video, a line for what was kept and one for each reason why something was dropped, in person-frames."""
-    harmless, rows = harmless_of(split), []
+    harmless = harmless_of(split)
     for number, video, account in _accounts(split):
-        counts = {"kept": {"": account["kept"]}, "dropped": account["dropped"]}
-        lines = [(state, reason, n) for state, by_reason in counts.items() for reason, n in by_reason.items() if n]
-        rows += [(number, video.name, *line) for line in lines or [(*video_state(account, harmless)[:2], 0)]]
-        if len(rows) >= ROWS or number + 1 == len(split.videos):
-            yield _columns("accounting", rows)
-            rows = []
+        counts = [("kept", "", account["kept"]), *(("dropped", *item) for item in account["dropped"].items())]
+        lines = [line for line in counts if line[-1]] or [(*video_state(account, harmless)[:2], 0)]
+        yield from ((number, video.name, *line) for line in lines)
 
 
-def _columns(table: str, rows: list[tuple[Any, ...]]) -> Group:
-    return dict(zip(TYPES[table], map(list, zip(*rows, strict=True)), strict=True))
+def _groups(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
+    """Lines of a table -> its columns, ROWS lines at a time."""
+    while group := list(itertools.islice(lines, ROWS)):
+        yield dict(zip(TYPES[table], map(list, zip(*group, strict=True)), strict=True))

@@ -76,7 +76,7 @@ def export(
     split = cache.open(root)[name]
     if "bbox" not in split.columns:
         raise PipelineError(f"{name}: has no pictures, so no crops. Its labels: export --format parquet")
-    stored = options.crops or next(filter(lambda stream: _has_crops(split, stream), split.streams), "")
+    stored = options.crops or _whole_stream(split)
     source = pixels(split, stored, options.raw, require=np.flatnonzero(split.rows_by_shard()).tolist())
     windows = windows_of(split.runs_with([stored] if stored else []), seqlen=options.seqlen, stride=options.stride)
     if not len(windows):
@@ -104,10 +104,10 @@ def export(
     return Exported(out, counts.rows, summary, {}, {what: n for what, n in left_out.items() if n}, stand_in)
 
 
-def _has_crops(split: cache.Split, stream: str) -> bool:
-    """Whether a stream has the crops of all rows."""
-    is_crops = split.stream_manifest(stream).get("identity", {}).get("kind") == Crops.kind
-    return is_crops and is_current(split, stream)
+def _whole_stream(split: cache.Split) -> str:
+    """The first stream that has the crops of all rows; "" where there is none."""
+    kinds = {name: split.stream_manifest(name).get("identity", {}).get("kind") for name in split.streams}
+    return next((name for name, kind in kinds.items() if kind == Crops.kind and is_current(split, name)), "")
 
 
 # --------------------------------------------------------------------------------------------------------- crops
@@ -167,11 +167,11 @@ def _complete(
     """Windows with their crops, video by video, in the order of their last frames; without those that lack a crop."""
     video = split.tracks.video[split.track_of(windows[:, 0])]
     first = np.flatnonzero(np.diff(video, prepend=-1))
-    for number, of_video in zip(video[first].tolist(), np.split(windows, first[1:]), strict=True):
+    for video_number, of_video in zip(video[first].tolist(), np.split(windows, first[1:]), strict=True):
         by_last = {int(window[1]) - 1: window for window in of_video}
         starts, held, exported = {*of_video[:, 0].tolist()}, dict[int, bytes | None](), list[int]()
         rows = np.unique(of_video[:, :1] + np.arange(of_video[0, 1] - of_video[0, 0]))
-        for row, data in crops_of(number, rows):
+        for row, data in crops_of(video_number, rows):
             held[row] = data
             counts.undecodable += data is None
             if (window := by_last.get(row)) is None:
@@ -195,9 +195,8 @@ def _files(
     track = split.tracks[int(split.track_of(window[:1])[0])]
     own = [name for name, column in split.extra.items() if column.per == "row"]
     fields = ["frame_index", *FIELDS, *({EVAL_JOINTS} & {*split.columns}), "bbox", *own]
-    labels = {
-        name: values[0] for name, values in split.read(window[None], stream=stored or None, fields=fields).items()
-    }
+    batch = split.read(window[None], stream=stored or None, fields=fields)
+    labels = {name: values[0] for name, values in batch.items()}
     about = {
         "split": split.name,
         "track": track.name,

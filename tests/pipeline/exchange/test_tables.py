@@ -211,6 +211,17 @@ def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: A
         export(penn.root, penn.name, tmp_path / "none", options=TableOptions(features=True))
 
 
+def test_features_are_null_where_the_picture_could_not_be_decoded(tmp_path: Path) -> None:
+    make(tmp_path / "cache", n_rows=10)
+    ok = np.arange(20) % 3  # 0: not decoded; 1, 2: computed, and defined
+    with cache.StreamWriter(tmp_path / "cache", "made/train", "few", dim=2, dtype="float32", plan="test") as writer:
+        writer.write(0, np.arange(40).reshape(20, 2), ok, np.zeros((20, 2), np.uint64))
+        writer.commit({"stand_in": True})
+    done = export(tmp_path / "cache", "made/train", tmp_path / "out", stream="few", options=TableOptions(features=True))
+    features = read(tmp_path / "out")["rows"]["features"].to_pylist()
+    assert features == [None if row % 3 == 0 else [2 * row, 2 * row + 1] for row in range(20)] and done.stand_in
+
+
 # ------------------------------------------------------------------------------------------------------- the folder
 
 

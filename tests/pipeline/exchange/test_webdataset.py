@@ -136,6 +136,14 @@ def test_windows_with_a_picture_that_cannot_be_decoded_are_left_out_and_counted(
     assert done.left_out == {"a picture that cannot be decoded": 1, "no full window of 4": 3}
 
 
+def test_pictures_that_are_not_those_of_the_conversion_are_refused(penn: Any, tmp_path: Path, ran: Any) -> None:
+    penn.converted()
+    (penn.frames("0001") / "000001.jpg").write_bytes((penn.frames("0003") / "000001.jpg").read_bytes())
+    words = ("export", penn.name, "--cache", penn.root, "--format", "webdataset", "--set", "seqlen=4")
+    assert "0001" in ran(*words, "--out", tmp_path / "out", code=2).err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "option", "reason"),
     [
