@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as validated
 
 import cache
-from cache.format.layout import COLUMNS, HAS_VALUE, ColumnSpec
+from cache.format.layout import COLUMNS, ColumnSpec
 from cache.format.tables import decode_texts
 from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
@@ -148,8 +148,6 @@ def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Pro
         values = {name: column(split, name, rows) for name in names if name != "features"}
         if stream:
             values["features"] = column(split, f"features/{stream}", rows).astype(np.float32)
-            has_value = np.isin(column(split, f"features/{stream}_ok", rows), HAS_VALUE)
-            values["features"][~has_value] = np.nan
         progress(first, n_rows)
         run = np.searchsorted(runs, rows, side="right") - 1
         yield {"row": rows, **_of_track(split, track), "run_number": run, **values}
