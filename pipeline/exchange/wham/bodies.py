@@ -29,11 +29,10 @@ class Bodies:
         self.load = functools.cache(functools.partial(Body.load, folder))
         self._posed = functools.cache(self._posed_joints)
 
-    @property
-    def digest(self) -> str:
-        """Of the neutral body's files, or the first gender's that is there."""
+    def digests(self) -> dict[str, str]:
+        """Gender -> sha256 of its files, for those that are there."""
         there = [g for g in smpl_files.GENDERS if any(self.folder.glob(f"SMPL_{g.upper()}.*"))]
-        return smpl_files.digest(self.folder, there[0] if there else smpl_files.GENDERS[0])[0]
+        return {gender: smpl_files.digest(self.folder, gender)[0] for gender in there}
 
     @functools.cached_property
     def regressor(self) -> Doubles | None:

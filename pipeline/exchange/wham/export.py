@@ -8,10 +8,10 @@ list has an entry a track, its first frame twice. What a file cannot have is nam
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from pipeline.exchange.rows import (
 )
 from pipeline.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
 from pipeline.exchange.wham.bodies import Bodies
-from pipeline.exchange.wham.fields import Motions, RowFields
+from pipeline.exchange.wham.fields import Compute, Motions, RowFields
 from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, REGRESSOR, Layout, file_field
 from pipeline.features.streams.hmr2 import Hmr2
 from pipeline.features.streams.resnet50 import ResNet50
@@ -86,40 +86,38 @@ def export(
     absent, checks = _absent(split, layout, rows, stream, notes)
     fields = tuple(field for field in layout.fields if field not in absent)
     segments = segments_of(split, checks)
-    if layout.kind == "motions" and bodies is not None:
-        motions = Motions(split, segments, bodies)
-        segments = motions.segments
-        entries, n_names = _motions(motions, progress), len(segments.start)
-    elif layout.kind == "sequences":
-        entries, n_names = _sequences(segments, rows, fields, progress), len(np.unique(segments.track))
-    else:
-        entries, n_names = _videos(segments, rows, fields, progress), len(segments.start)
+    motions = Motions(split, segments, bodies) if layout.kind == "motions" and bodies is not None else None
+    segments = segments if motions is None else motions.segments
     if not segments.rows:
         why = ", ".join(f"{n:,} rows have {need}" for need, n in segments.left_out.items()) or "it has no tracks"
         raise PipelineError(f"{name}: nothing to export: {why}")
+    parts = _parts(layout, segments, rows, motions)
+    numbers = {"vid": lambda start, stop: np.searchsorted(segments.start, np.arange(start, stop), side="right") - 1}
+    computed = {**rows.computed, **numbers} if motions is None else motions.computed
+    entries = _entries(fields, parts, layout, computed, progress)
+    absent_in_file = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
     used = [s for field, s in (("features", stream), ("stationaries", rows.stationary)) if field in fields and s]
     streams = {used_stream: recorded_stream(split, used_stream) for used_stream in used}
-    demo = [split.manifest.get("stand_in", False), *(recorded["stand_in"] for recorded in streams.values())]
-    n_rows = sum(array.shape[0] for array in _arrays(entries["pose" if "pose" in entries else "bbox"]))
-    absent_in_file = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
+    stand_in = any([split.manifest.get("stand_in", False), *(recorded["stand_in"] for recorded in streams.values())])
+    n_rows = sum(part.rows for part in parts)
     provenance = {
         "format": "wham",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "split": split.name,
         "split_digest": split.manifest["digest"],
         "streams": streams,
-        "body": bodies.digest if bodies else None,
+        "body": bodies.digests() if bodies else {},
         "kp2d": f"of the dataset: {datasets.get(name.partition('/')[0]).keypoints_from}",
-        "fields": {field: _described(entry) for field, entry in entries.items()},
+        "fields": sorted(entries),
         "rows": n_rows,
         "left_out": dict(segments.left_out),
         "absent": absent_in_file,
-        "stand_in": any(demo),
+        "stand_in": stand_in,
     }
-    write = functools.partial(write_joblib, entries=entries, tensors=layout.kind != "motions")
+    write = functools.partial(write_joblib, entries=entries, tensors=motions is None)
     publish_with_provenance(file, write, provenance)
-    summary = f"{count(n_rows, 'row')} in {count(n_names, 'sequence')}"
-    return Exported(file, n_rows, summary, absent_in_file, segments.left_out, any(demo))
+    summary = f"{count(n_rows, 'row')} in {count(len(parts if len(parts) > 1 else segments.start), 'sequence')}"
+    return Exported(file, n_rows, summary, absent_in_file, segments.left_out, stand_in)
 
 
 def _bodies(split: cache.Split, layout: Layout, options: WhamOptions) -> Bodies | None:
@@ -188,89 +186,57 @@ def _needs(field: str) -> set[str]:
     return {*FIELDS[field].rows_with, *(f"no {column}" for column in FIELDS[field].columns if column in FINITE)}
 
 
-def _videos(segments: Segments, rows: RowFields, fields: Sequence[str], progress: Progress) -> dict[str, Entry]:
-    """Arrays of the rows of all segments; `vid` is the segment's number."""
-    ranges, written = list(spans(segments.start, segments.stop)), _Counter(len(fields) * segments.rows, progress)
+class _Part(NamedTuple):
+    """What is one array, or one entry of a list."""
 
-    def numbers(start: int, stop: int) -> NDArray[np.int64]:
-        return np.searchsorted(segments.start, np.arange(start, stop), side="right") - 1
-
-    computed = {**rows.computed, "vid": numbers}
-    return {file_field(f): _blocks(f, computed[f], ranges, written) for f in fields} if ranges else {}
+    pieces: Sequence[tuple[int, int]]  # of rows, or of motions: [start, stop), each computed at once
+    rows: int
+    texts: Mapping[str, str]  # entries that are no arrays
 
 
-def _sequences(segments: Segments, rows: RowFields, fields: Sequence[str], progress: Progress) -> dict[str, Entry]:
-    """Lists with an entry a track: its segments one behind the other, after its first frame once more."""
-    entries: dict[str, list[Blocks | str]] = {field: [] for field in fields}
-    written = _Counter(len(fields) * segments.rows, progress)
+def _parts(layout: Layout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_Part]:
+    """One of all rows, or of all motions; of evaluation lists, one a track, with its first row twice."""
+    if motions is not None:
+        return [_Part([(number, number + 1) for number in range(len(motions.lengths))], sum(motions.lengths), {})]
+    if layout.kind == "videos":
+        return [_Part([*spans(segments.start, segments.stop)], segments.rows, {})]
+    parts = []
     for number in np.unique(segments.track).tolist():
         track, of = rows.split.tracks[number], segments.track == number
-        first = int(segments.start[of][0])
-        ranges = [(first, first + 1), *spans(segments.start[of], segments.stop[of])]
+        first, start, stop = int(segments.start[of][0]), segments.start[of], segments.stop[of]
         # 3DPW's are <sequence>_<person>, EMDB's <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}
-        for field in fields:
-            text = texts.get(field)
-            entries[field].append(_blocks(field, rows.computed[field], ranges, written) if text is None else text)
-    return {**entries}
+        parts.append(_Part([(first, first + 1), *spans(start, stop)], 1 + int((stop - start).sum()), texts))
+    return parts
 
 
-def _motions(motions: Motions, progress: Progress) -> dict[str, Entry]:
-    """Arrays of the frames of all motions at 30 fps."""
-    lengths = [len(motions.positions(number)) for number in range(len(motions.names))]
-    written, texts = _Counter(4 * sum(lengths), progress), np.array(motions.names)
-    computed: dict[str, tuple[Callable[[int], NDArray[Any]], np.dtype[Any], int]] = {
-        "vid": (lambda number: np.repeat(texts[number], lengths[number]), texts.dtype, 0),
-        "pose": (motions.pose, np.dtype("<f4"), 72),
-        "betas": (motions.betas, np.dtype("<f4"), 10),
-        "transl": (motions.transl, np.dtype("<f4"), 3),
-    }
+def _entries(
+    fields: Sequence[str],
+    parts: Sequence[_Part],
+    layout: Layout,
+    computed: Mapping[str, Compute],
+    progress: Progress,
+) -> dict[str, Entry]:
+    """The file's entries, each computed when it is written."""
+    written, total = [0], len(fields) * sum(part.rows for part in parts)
 
-    def blocks(field: str) -> Iterator[NDArray[Any]]:
-        compute, dtype, _ = computed[field]
-        for number, length in enumerate(lengths):
-            yield compute(number).astype(dtype, copy=False)
-            written.add(length, field)
+    def array(field: str, part: _Part) -> Blocks:
+        start = part.pieces[0][0]
+        sample = np.asarray(computed[field](start, start + 1))
+        dtype = sample.dtype if sample.dtype.kind == "U" else np.dtype(FIELDS[field].dtype)
 
-    return {
-        field: Blocks((sum(lengths), *([width] if width else [])), dtype, functools.partial(blocks, field))
-        for field, (_, dtype, width) in computed.items()
-    }
+        def blocks() -> Iterator[NDArray[Any]]:
+            for piece in part.pieces:
+                block = np.asarray(computed[field](*piece)).astype(dtype, copy=False)
+                yield block
+                written[0] += len(block)
+                progress(written[0], total, field)
 
+        return Blocks((part.rows, *sample.shape[1:]), dtype, blocks)
 
-class _Counter:
-    """Reports how many rows of all fields are written."""
-
-    def __init__(self, total: int, progress: Progress) -> None:
-        self.total, self.progress, self.done = total, progress, 0
-
-    def add(self, rows: int, field: str) -> None:
-        self.done += rows
-        self.progress(self.done, max(self.total, self.done), field)
-
-
-def _blocks(
-    field: str, compute: Callable[[int, int], Any], ranges: Sequence[tuple[int, int]], written: _Counter
-) -> Blocks:
-    """The rows of all ranges, one behind the other."""
-    dtype, (first, _) = np.dtype(FIELDS[field].dtype), ranges[0]
-
-    def blocks() -> Iterator[NDArray[Any]]:
-        for start, stop in ranges:
-            yield np.asarray(compute(start, stop)).astype(dtype, copy=False)
-            written.add(stop - start, field)
-
-    n_rows = sum(stop - start for start, stop in ranges)
-    return Blocks((n_rows, *np.shape(compute(first, first + 1))[1:]), dtype, blocks)
-
-
-def _arrays(entry: Entry) -> list[Blocks]:
-    return [item for item in ([entry] if isinstance(entry, Blocks) else entry) if isinstance(item, Blocks)]
-
-
-def _described(entry: Entry) -> list[Any]:
-    """Type and shape of an array; of a list, its length and those of its first entry."""
-    if isinstance(entry, Blocks):
-        return [entry.dtype.str, list(entry.shape)]
-    return [len(entry), *(_described(entry[0]) if isinstance(entry[0], Blocks) else ["text"])]
+    entries: dict[str, Entry] = {}
+    for field in fields:
+        items = [part.texts[field] if field in part.texts else array(field, part) for part in parts]
+        entries[file_field(field)] = items if layout.kind == "sequences" else items[0]
+    return entries

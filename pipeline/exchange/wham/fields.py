@@ -20,6 +20,7 @@ from pipeline.skeletons import JOINTS, convert, mirrored
 
 Array = NDArray[Any]
 Doubles = NDArray[np.float64]
+Compute = Callable[[int, int], Array]  # of rows [start, stop)
 
 FPS: Final = 30.0
 MIN_FRAMES: Final = 25  # of a motion, at 30 fps
@@ -49,13 +50,11 @@ class RowFields:
         self.sizes = np.stack([split.videos.tables[f"video_{side}"] for side in ("width", "height")], axis=1)
         self.genders = np.array([track.gender for track in tracks])
         self.rates = tracks.fps / tracks.step
-        self.of_tracks = np.array(
-            [np.full((3, 3), np.nan) if t.intrinsics is None else t.intrinsics for t in tracks]
-        ).reshape(-1, 3, 3)
+        self.of_tracks: Doubles = tracks.tables["track_intrinsics"]  # NaN where not known
         # Of another body than the gender's own, whose pelvis is elsewhere: 3DPW's by default, BEDLAM's.
         parameters: Mapping[str, Any] = split.manifest.get("reader", {}).get("parameters", {})
         self.of_neutral = self.dataset == "bedlam" or parameters.get("model") == "neutral"
-        self.computed: Mapping[str, Callable[[int, int], Array]] = {
+        self.computed: Mapping[str, Compute] = {
             "frame_id": self._column("frame_index"),
             "bbox": self.boxes,
             "res": self.resolutions,
@@ -197,13 +196,20 @@ class Motions:
     def __init__(self, split: cache.Split, segments: Segments, bodies: Bodies) -> None:
         """Segments of fewer than 25 frames are left out. Raises PipelineError where two would have one name."""
         self.split, self.segments, self.bodies = split, segments, bodies
-        lengths = [len(self.positions(number)) for number in range(len(segments.start))]
-        long = np.array(lengths, np.int64) >= MIN_FRAMES
+        lengths = np.array([len(self.positions(number)) for number in range(len(segments.start))], np.int64)
+        long = lengths >= MIN_FRAMES
         rows = segments.stop - segments.start
         left_out = {**segments.left_out, TOO_SHORT: int(rows[~long].sum())}
         kept = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
         self.segments = Segments(**kept, left_out={need: n for need, n in left_out.items() if n})
-        self.names = self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks])
+        self.lengths: list[int] = lengths[long].tolist()  # at 30 fps
+        names = np.array(self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks]))
+        self.computed: Mapping[str, Compute] = {  # of the segments [number, number + 1)
+            "vid": lambda number, stop: np.repeat(names[number:stop], self.lengths[number]),
+            "pose": lambda number, _: self.pose(number),
+            "betas": lambda number, _: self.betas(number),
+            "transl": lambda number, _: self.transl(number),
+        }
 
     def positions(self, number: int) -> Doubles:
         """(m,) which rows of a segment its frames at 30 fps are, between two where it has another rate."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 from pathlib import Path
@@ -96,12 +97,15 @@ def made(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     return make
 
 
+stand_in = functools.cache(Body.stand_in)
+
+
 def posed(gender: str, pose: Any, betas: Any, trans: Any) -> np.ndarray:
     """(n, 6890, 3) m."""
     rotmat = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     tensors = (torch.tensor(np.asarray(values)).float() for values in (betas, rotmat, trans))
     with torch.no_grad():
-        return Body.stand_in(gender)(**dict(zip(("betas", "rotmat", "trans"), tensors, strict=True))).verts.numpy()
+        return stand_in(gender)(**dict(zip(("betas", "rotmat", "trans"), tensors, strict=True))).verts.numpy()
 
 
 def check(held: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -154,7 +158,9 @@ def test_3dpw_s_bodies_are_those_of_the_release_seen_by_its_cameras(
     assert held["res"].unique(dim=0).tolist() == [[split.videos[0].width, split.videos[0].height]]
 
 
-def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made: Any, body: Path, tmp_path: Path) -> None:
+def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = made("h36m/train")
     done = export(root, "h36m/train", tmp_path / "h.pth", stream="tokens")
     held, split = joblib.load(tmp_path / "h.pth"), cache.open(root)["h36m/train"]
@@ -172,6 +178,9 @@ def test_human36m_has_its_joints_and_contacts_and_a_vid_spans_no_gap(made: Any, 
     assert not again.absent
     stationaries = joblib.load(tmp_path / "h.pth")["stationaries"]
     np.testing.assert_array_equal(stationaries[:, 1], np.flatnonzero(has_smpl) / 8)
+    monkeypatch.setattr("pipeline.exchange.rows.BATCH", 3)
+    blocks = export(root, "h36m/train", tmp_path / "b.pth", stream="tokens", options=options)
+    assert blocks.file.read_bytes() == again.file.read_bytes()
 
 
 def test_insta_variety_is_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
