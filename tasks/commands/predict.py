@@ -249,8 +249,8 @@ def _of_detector() -> Iterator[None]:
     try:
         yield
     except (ConfigError, MissingAssets) as error:
-        message = str(error).replace("--weights", "--detector-weights")
-        raise type(error)(f"{message} Or name who is where: --keypoints PATH.") from error
+        instead = " Or name who is where: --keypoints PATH." if isinstance(error, MissingAssets) else ""
+        raise type(error)(str(error).replace("--weights", "--detector-weights") + instead) from error
 
 
 def _detected(source: ClipsToPredict, detector: Detector, device: str, steps: _Steps) -> ClipsToPredict:

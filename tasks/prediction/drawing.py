@@ -17,18 +17,16 @@ from typing import IO, Any, Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.exchange.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.files.pixels.frames import Image
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
-from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.prediction.predict import TrackBodies, device_of
+from vibe_model.networks.video_model import VideoModel
+from vibe_model.prediction.predict import TrackBodies, posed_arrays
 
 Floats = NDArray[np.floating[Any]]
 
-BODIES_AT_ONCE: Final = 32  # posed together: their vertices are 3 MB
 STAND_IN: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data
 CAPTION_FOR: Final = 480  # px, a picture's smaller side up to which a caption's letters have their smallest size
 GROUND: Final = 60  # grey of views without a picture
@@ -114,16 +112,11 @@ class BodyDrawing:
 
     def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
         """(N,) records -> (N, V, 3) m, camera axes, without the camera's translation. moved: which of the steps."""
-        parts = []
-        for start in range(0, len(records), BODIES_AT_ONCE):
-            part = records[start : start + BODIES_AT_ONCE]
-            rotmat = part["rotmat"] if moved is None else part["moved"][:, moved]
-            arrays = (np.ascontiguousarray(array) for array in (rotmat, part["shape"], part["camera"]))
-            tensors = (torch.as_tensor(array, device=device_of(self.generator)) for array in arrays)
-            with torch.no_grad():
-                posed = self.generator.pose(Estimate(*tensors))
-            parts.append(posed["verts"].float().cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, 0, 3), np.float32)
+        if not len(records):
+            return np.zeros((0, 0, 3), np.float32)
+        rotmat = records["rotmat"] if moved is None else records["moved"][:, moved]
+        (verts,) = posed_arrays(self.generator, (rotmat, records["shape"], records["camera"]), "verts")
+        return verts
 
     def paint(self, image: Image, records: NDArray[Any], verts: Floats) -> Image:
         """All bodies of one frame over its picture, the far ones first. records (N,), verts (N, V, 3)."""

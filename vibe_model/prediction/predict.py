@@ -69,10 +69,9 @@ class TrackBodies:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def on_device(self, part: slice | Ints, device: torch.device, step: int = 0) -> Estimate:
-        """Some frames, or the bodies `step` frames later, as `VideoModel.pose` takes them."""
-        rotmat = self.moved[step] if step else self.rotmat
-        arrays = (rotmat[part], self.shape[part], self.camera[part])
+    def on_device(self, part: Ints, device: torch.device) -> Estimate:
+        """Some frames, as `VideoModel.pose` takes them."""
+        arrays = (self.rotmat[part], self.shape[part], self.camera[part])
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
     def smoothed(self, sigma: float) -> TrackBodies:
@@ -134,7 +133,8 @@ def save_npz(
     fingerprint, for example. camera_in_picture is left out where the picture's size is not known. The file is exchanged
     atomically and holds no pickle. Returns its path: `folder` / `file_name`.
     """
-    theta, joints_3d, kp_2d = _posed(bodies, generator)
+    names = ("theta", "kp_3d", "kp_2d")
+    theta, joints_3d, kp_2d = posed_arrays(generator, (bodies.rotmat, bodies.shape, bodies.camera), *names)
     box, scale = bodies.bbox, float(bodies.track.crop_scale)
     arrays: dict[str, NDArray[Any]] = {
         "theta": theta,
@@ -149,9 +149,9 @@ def save_npz(
     if bodies.picture is not None:
         arrays["camera_in_picture"] = camera_in_picture(bodies.camera, box, bodies.picture, crop_scale=scale)
     units = dict(UNITS)
-    for step in bodies.moved:
+    for step, rotmat in bodies.moved.items():
         when = f"{abs(step)} frames {'before' if step < 0 else 'after'} each frame, with its betas and camera"
-        theta, joints_3d, _ = _posed(bodies, generator, step)
+        theta, joints_3d = posed_arrays(generator, (rotmat, bodies.shape, bodies.camera), *names[:2])
         for name, array in (("theta", theta), ("pose", theta[:, 3:75]), ("joints_3d", joints_3d)):
             arrays[f"{name}_{step_name(step)}"] = array
             units[f"{name}_{step_name(step)}"] = f"{UNITS[name]}; the body {when}"
@@ -172,17 +172,19 @@ def save_npz(
     return path
 
 
-def _posed(bodies: TrackBodies, generator: VideoModel, step: int = 0) -> tuple[Float32s, Float32s, Float32s]:
-    """theta, kp_3d and kp_2d of all frames, or of the bodies `step` frames later."""
-    device = device_of(generator)
+def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
+    """Of what `VideoModel.pose` has, the numbers of these names, (F, ...) each: POSED_AT_ONCE bodies at once.
+
+    arrays: rotmat (F, 24, 3, 3), shape (F, 10) and camera (F, 3), F at least 1.
+    """
     parts = []
-    for start in range(0, len(bodies), POSED_AT_ONCE):
+    for start in range(0, len(arrays[0]), POSED_AT_ONCE):
+        few = (np.ascontiguousarray(array[start : start + POSED_AT_ONCE]) for array in arrays)
         with torch.no_grad():
-            part = bodies.on_device(slice(start, start + POSED_AT_ONCE), device, step)
-            out = generator.pose(part, vertices=False)
-        parts.append([out[name].float().cpu().numpy() for name in ("theta", "kp_3d", "kp_2d")])
-    theta, kp_3d, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return theta, kp_3d, kp_2d
+            estimate = Estimate(*(torch.as_tensor(array, device=device_of(generator)) for array in few))
+            out = generator.pose(estimate, vertices="verts" in names)
+        parts.append([out[name].float().cpu().numpy() for name in names])
+    return [np.concatenate(of_name) for of_name in zip(*parts, strict=True)]
 
 
 def file_name(track: str) -> str:

@@ -321,7 +321,9 @@ def test_options_of_a_detector_are_checked_before_anything_runs(folder, tmp_path
         (("--detector-weights", "w.pth"), "demo has no option weights"),
     ):
         assert run(*words, *options) == 2
-        assert message in capsys.readouterr().err
+        shown = capsys.readouterr().err
+        assert message in shown
+        assert "--keypoints" not in shown  # which is for who has no detector
     assert not (tmp_path / "out").exists()
 
 
