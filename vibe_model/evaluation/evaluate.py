@@ -210,7 +210,7 @@ def _metrics(
         protocol, (means, *of_other_sigmas) = record.name, by_name[record.name]
         by_protocol[protocol] = {
             "protocol": protocol,
-            runs.LABEL_BODY: ", ".join(genders_of(record, split)),
+            runs.LABEL_BODY: ", ".join(sorted(genders_of(record, split))),
             **({runs.COMPARES_WITH: record.compares_with} if record.compares_with else {}),
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,

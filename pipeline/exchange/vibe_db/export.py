@@ -127,7 +127,7 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]
             split.videos[video].source.partition(":")[0] not in NAMED
             for video in np.unique(split.tracks.video).tolist()
         ):
-            absent[field] = "the pictures have no names of their own"
+            absent[field] = "some pictures have no file of their own, or are turned after it is read"
     return absent
 
 
