@@ -14,6 +14,7 @@ from cache.fingerprint import fingerprint
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import COLUMNS, COMPUTED, GENDERS, ROWS_PER_CHUNK, ROWS_PER_SHARD, UNDECODABLE, UNDEFINED
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
+from cache.format.tags import Tag
 from cache.read.batches import USUAL
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at
@@ -26,6 +27,7 @@ from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter, check_track
 from cache.write.stream_shards import Staged, StreamShards
 from cache.write.stream_writer import StreamWriter
+from cache.write.tags import delete_tag, tag, tags
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -59,6 +61,7 @@ __all__ = [
     "Staged",
     "StreamShards",
     "StreamWriter",
+    "Tag",
     "TrackRecord",
     "TrackRows",
     "VerifyReport",
@@ -66,6 +69,7 @@ __all__ = [
     "check_track",
     "copy_split",
     "delete_stream",
+    "delete_tag",
     "find_mirrors_by",
     "fingerprint",
     "gc",
@@ -74,6 +78,8 @@ __all__ = [
     "place_of",
     "repair",
     "store_at",
+    "tag",
+    "tags",
     "torch_windows",
     "verify",
 ]

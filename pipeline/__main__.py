@@ -79,12 +79,17 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "exit code 1 when they share any.",
     ),
     "gc": CommandEntry(
-        "pipeline.commands.gc",
+        "pipeline.commands.storage.gc",
         "Remove the files that killed runs and replaced data left, and that no manifest refers to.",
     ),
     "copy": CommandEntry(
-        "pipeline.commands.copy",
+        "pipeline.commands.storage.copy",
         "Copy splits and their streams into another cache, without the rows of replaced and removed videos.",
+    ),
+    "tag": CommandEntry(
+        "pipeline.commands.storage.tag",
+        "Give the committed state of splits and their streams a name, by which it can be read and trained on later; "
+        "or list the names.",
     ),
 }
 SEE: Final = (

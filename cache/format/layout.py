@@ -35,6 +35,7 @@ PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
 STAGED: Final = ".commit"  # small files between the commit and their place
+TAGS: Final = ".tags"  # below the cache: names of committed states, and what they need of their own
 IN_PLACE: Final = ".done"  # in an object store, beside staged files: they have been copied into place
 TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not complete yet
 STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet

@@ -20,7 +20,7 @@ import socket
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
@@ -28,7 +28,7 @@ from typing import Any, Final
 from cache.errors import CacheError
 from cache.fingerprint import canonical
 from cache.format import layout
-from cache.format.layout import FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
+from cache.format.layout import FORMAT, IN_PLACE, PROVENANCE, STAGED, TAGS, json_file
 from cache.storage.base import Bytes, Etag, Store
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
@@ -42,16 +42,18 @@ class Place:
     store: Store
     split: str
     stream: str | None = None
+    tag: str = ""  # the folder of the tag that it is of; "": it is what the cache holds now
 
     @property
     def base(self) -> str:
         """The folder that the manifest's file names are relative to."""
-        return self.split if self.stream is None else f"{self.split}/{layout.FEATURES}"
+        top = f"{self.tag}/{self.split}" if self.tag else self.split
+        return top if self.stream is None else f"{top}/{layout.FEATURES}"
 
     @property
     def home(self) -> str:
         """The folder of the manifest, the staged files, and the journal."""
-        return self.split if self.stream is None else f"{self.base}/{self.stream}"
+        return self.base if self.stream is None else f"{self.base}/{self.stream}"
 
     @property
     def manifest(self) -> str:
@@ -89,6 +91,10 @@ class Place:
     @property
     def again(self) -> str:
         """What to do when the manifest or a table is damaged."""
+        if self.home.startswith(f"{TAGS}/"):
+            name = self.home.split("/")[1]
+            delete = f"python -m pipeline tag {name} --delete --cache {self.store.root}"
+            return f"Restore it from a backup, or delete the tag: {delete}"
         if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
@@ -104,11 +110,17 @@ class Commit:
     place: Place
     manifest: Mapping[str, Any]
     files: Mapping[str, Bytes]
-    etag: Etag | None  # of the manifest's file
+    etag: Etag | None  # of the manifest's file; of a tag, of the one at `shards_at`
+    current: Place | None = None  # of a tag: what the cache holds now, while that names all of the tag's shards
 
     @property
     def digest(self) -> str:
         return str(self.manifest["digest"])
+
+    @property
+    def shards_at(self) -> Place:
+        """Where the shards are: of a tag, those of the cache as long as it has them, then the tag's own."""
+        return self.current or self.place
 
 
 def sha256(data: bytes | Bytes) -> str:
@@ -128,6 +140,11 @@ def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
     except FileNotFoundError:
         return None
     return parse_manifest(text, place.store.location(place.manifest), place.again), etag
+
+
+def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a manifest names all these shards: array -> shard -> record."""
+    return all(records.items() <= held["shards"].get(array, {}).items() for array, records in shards.items())
 
 
 def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
@@ -163,6 +180,9 @@ def load(place: Place) -> Commit | None:
         manifest, etag = current
         files = small_files(place, manifest)
         if files.keys() == manifest["files"].keys():
+            now = read_manifest(current_place := replace(place, tag="")) if place.tag else None
+            if now is not None and has_shards(now[0], manifest["shards"]):
+                return Commit(place, manifest, files, now[1], current_place)
             return Commit(place, manifest, files, etag)
         # Another process may have committed after the manifest was read. Then the manifest has changed: read it again.
         failures = failures + 1 if manifest["digest"] == before else 0
@@ -174,7 +194,7 @@ def load(place: Place) -> Commit | None:
                 place.store.location(place.array(wrong)),
                 expected="the file that the manifest names by its digest",
                 found="a missing or changed file",
-                do=place.again if is_table else REPAIR.format(root=place.store.root),
+                do=place.again if is_table or place.tag else REPAIR.format(root=place.store.root),
             )
         time.sleep(0.01)
 

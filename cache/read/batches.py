@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
 
@@ -128,9 +129,13 @@ class OpenSplit:
     @property
     def stream_names(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
-        home = f"{self.name}/{FEATURES}"
+        home = f"{self.commit.place.base}/{FEATURES}"
         names = (name for name in self.store.list_names(home) if layout.is_name(name))
         return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
+
+    def place(self, stream: str | None = None) -> Place:
+        """Where its manifest is, or that of one of its streams: what the cache holds now, or a tag."""
+        return replace(self.commit.place, stream=stream)
 
     def read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
         """Read (B, seqlen, ...) of one array, as stored."""
@@ -160,7 +165,7 @@ class OpenSplit:
         """A committed stream. Raises CacheError when there is none of that name."""
         if stream not in self._streams:
             layout.check_names(self.name, stream)
-            commit = manifest.load(Place(self.store, self.name, stream))
+            commit = manifest.load(self.place(stream))
             if commit is None:
                 names = ", ".join(self.stream_names) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
@@ -284,7 +289,7 @@ class OpenSplit:
 
     @cached_property
     def _has_usual_stream(self) -> bool:
-        return self.store.exists(Place(self.store, self.name, USUAL).manifest)
+        return self.store.exists(self.place(USUAL).manifest)
 
     def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
         """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
-from cache.format import layout, manifest
+from cache.format import layout, manifest, tags
 from cache.format.extra import FUNCTION, ExtraColumn, FindMirror, find_mirrors_by, mirror_finders
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError when there is none."""
-    return FeatureCache(require_cache(root).root)
+def open(root: Root, tag: str | None = None) -> FeatureCache:  # noqa: A001  it reads as cache.open
+    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix.
+
+    tag: read exactly the state that was tagged by this name, whatever has been committed since.
+
+    Raises CacheError when there is no cache, or no such tag.
+    """
+    return FeatureCache(require_cache(root).root, tag)
 
 
 def require_cache(root: Root) -> Store:
@@ -65,26 +70,34 @@ def _outermost_group(store: Store) -> tuple[Root, list[str]]:
 
 
 class FeatureCache(Mapping[str, "Split"]):
-    """All committed splits under one root, by "<dataset>/<split>". Each look-up opens the split's newest commit."""
+    """All committed splits under one root, by "<dataset>/<split>". Each look-up opens the split's newest commit.
 
-    def __init__(self, root: Root) -> None:
+    With a tag, there are those that it names, in the states that it names.
+    """
+
+    def __init__(self, root: Root, tag: str | None = None) -> None:
         self.store = store_at(root)
         self.root = self.store.root
+        self._tag = None if tag is None else tags.read_tag(self.store, tag)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the committed splits, sorted."""
+        if self._tag is not None:
+            return tuple(sorted(self._tag.splits))
         datasets = (name for name in self.store.list_names("") if layout.is_name(name))
         return tuple(
             f"{data}/{name}" for data in datasets for name in self.store.list_names(data) if f"{data}/{name}" in self
         )
 
     def __getitem__(self, name: str) -> Split:
+        folder = "" if self._tag is None else self._tag.folder
         is_name = isinstance(name, str) and layout.is_split_name(name)
-        commit = manifest.load(Place(self.store, name)) if is_name else None
+        commit = manifest.load(Place(self.store, name, tag=folder)) if is_name else None
         if commit is None:
             names = ", ".join(self.splits) or "none"
-            raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {names}")
+            of_tag = "" if self._tag is None else f" in the tag {self._tag.name}"
+            raise MissingSplit(f"{self.root}: no committed split {name!r}{of_tag}; there are: {names}")
         return Split(commit)
 
     def __iter__(self) -> Iterator[str]:
@@ -94,6 +107,8 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
+        if self._tag is not None:
+            return name in self._tag.splits
         return isinstance(name, str) and layout.is_split_name(name) and self.store.exists(f"{name}/{MANIFEST}")
 
     def __repr__(self) -> str:
@@ -114,10 +129,19 @@ class Split:
 
     def __reduce__(self) -> tuple[Any, ...]:
         finders = mirror_finders() if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
-        return _reopen, (self.root, self.name, self._opened.commit.digest, finders)
+        return _reopen, (self.root, self.name, self._opened.commit.digest, finders, self.tag)
 
     def __repr__(self) -> str:
         return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
+
+    @property
+    def tag(self) -> str | None:
+        """The name of the tag that it was opened by; None of what the cache holds now."""
+        return tags.name_of(self.place())
+
+    def place(self, stream: str | None = None) -> Place:
+        """Where the manifest that it was opened by is, or that of one of its streams."""
+        return self._opened.place(stream)
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -232,11 +256,11 @@ class Split:
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
         """Whether a writer was killed during a commit, or has left finished shards: the next one goes on from there."""
-        return manifest.has_unfinished_commit(Place(self.store, self.name, stream))
+        return manifest.has_unfinished_commit(self.place(stream))
 
     def has_lost_manifest(self, stream: str) -> bool:
         """Whether the rest of a stream is there, which no writer goes on with: it can only be deleted."""
-        return bool(manifest.lost_manifest(Place(self.store, self.name, stream)))
+        return bool(manifest.lost_manifest(self.place(stream)))
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
@@ -323,10 +347,10 @@ class Split:
         return self._opened.read(np.asarray(windows), chosen, fields, dtype, out)
 
 
-def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror] = ()) -> Split:
+def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror], tag: str | None) -> Split:
     for find in finders:
         find_mirrors_by(find)
-    split = FeatureCache(root)[name]
+    split = FeatureCache(root, tag)[name]
     if split.manifest["digest"] != digest:
         raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")
     return split

@@ -26,7 +26,7 @@ from cache.format.layout import (
     shard_key,
     stream_columns,
 )
-from cache.format.manifest import Commit, foreign_shards, read_manifest, shard_rows
+from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
 from cache.read.mapped import MappedRows
 from cache.read.ranged import RangedRows
 from cache.read.rows import Ints, Rows, recognise
@@ -50,18 +50,17 @@ class StalenessCheck:
     """
 
     def __init__(self, commit: Commit) -> None:
-        self._place, self._etag, self._shards = commit.place, commit.etag, commit.manifest["shards"]
+        self._place, self._etag, self._shards = commit.shards_at, commit.etag, commit.manifest["shards"]
 
     def __call__(self) -> None:
         place = self._place
         if place.store.etag(place.manifest) == self._etag:
             return
         current = read_manifest(place)
-        newer, etag = ({}, None) if current is None else (current[0]["shards"], current[1])
-        for array, records in self._shards.items():
-            if not records.items() <= newer.get(array, {}).items():
-                home = place.store.location(place.home)
-                raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
+        newer, etag = ({"shards": {}}, None) if current is None else current
+        if not has_shards(newer, self._shards):
+            home = place.store.location(place.home)
+            raise CacheChanged(f"{home}: has been replaced since it was opened: open it again")
         self._etag = etag
 
 
@@ -83,7 +82,8 @@ def open_rows(
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit."""
     metadata, records = bytes(commit.files[f"{array}/zarr.json"]), commit.manifest["shards"][array]
-    return open_rows(commit.place.store, commit.place.array(array), metadata, records, check_current)
+    place = commit.shards_at
+    return open_rows(place.store, place.array(array), metadata, records, check_current)
 
 
 def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
@@ -96,7 +96,7 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
     metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
     trailing = tuple(metadata["shape"][1:])
     named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
-    store, folder = commit.place.store, commit.place.array(array)
+    store, folder = commit.place.store, commit.shards_at.array(array)
     return zarr_array(StrictStore(store.zarr(folder), store.location(folder), named, check_current), metadata)
 
 

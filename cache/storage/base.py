@@ -115,6 +115,13 @@ class Store(ABC):
         """Rename a file, atomically and durably. Raises FileNotFoundError, and CacheError as `put` does."""
 
     @abstractmethod
+    def copy(self, key: str, to: str) -> None:
+        """Have a file under another name, too, durably; a folder shares its bytes. Does nothing where it is there.
+
+        Raises FileNotFoundError, and CacheError as `put` does.
+        """
+
+    @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:
         """Write small files below `home`, each replaced atomically; all of them are durable when this returns."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.extra import extras_of
-from cache.format.layout import Geometry, json_file
+from cache.format.layout import TAGS, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
@@ -49,7 +49,9 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in report.damaged:
         home = damage.split, damage.stream or ""
-        if damage.shard is not None:
+        if damage.key.startswith(f"{TAGS}/"):
+            repaired.refused.append(Place(store, damage.key).again)
+        elif damage.shard is not None:
             shards.setdefault(home, set()).add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
             store.put_small({damage.key: layout.group_metadata()}, damage.key.rpartition("/")[0])

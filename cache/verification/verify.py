@@ -32,6 +32,7 @@ from cache.format.references import (
     stream_folders,
     unreferenced,
 )
+from cache.format.tags import place_of_tag, places_of_tag, read_tag, tag_names
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 from cache.verification.shards import check, shards_of
@@ -97,7 +98,7 @@ class _Findings:
 def verify(
     root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
 ) -> VerifyReport:
-    """Check every file that the manifests of a cache name, byte by byte.
+    """Check every file that the manifests and tags of a cache name, byte by byte.
 
     What is wrong is in the report, all of it, and never raised.
 
@@ -133,6 +134,8 @@ def verify(
                 for place in places[name]:
                     findings.include(verification.place(place))
                 findings.notes += verification.notes_on_other_files(name)
+            for name in tag_names(store):
+                findings.include(verification.tag(name, splits))
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
@@ -177,10 +180,35 @@ class _Verification:
                 break
         return findings
 
+    def tag(self, name: str, splits: Collection[str] | None) -> _Findings:
+        """Check what a tag has of its own: manifests, small files, and shards that the cache has removed."""
+        findings, home = _Findings(), place_of_tag(self._store, name)
+        try:
+            tag = read_tag(self._store, name)
+        except CacheError as error:
+            findings.damage(home, home.manifest, str(error))
+            return findings
+        for place in places_of_tag(self._store, tag):
+            if splits is not None and place.split not in splits:
+                continue
+            named = tag.splits[place.split]
+            try:
+                commit = manifest.load(place)
+            except CacheError as error:
+                findings.damage(place, place.manifest, str(error))
+                continue
+            digest = named["streams"][place.stream] if place.stream else named["digest"]
+            if commit is None or commit.digest != digest:
+                expected, state = "the manifest that the tag names", "another, or none"
+                findings.damage(place, place.manifest, self._error(place.manifest, expected, state, place.again))
+            elif commit.current is None:
+                self._arrays(commit, findings)
+        return findings
+
     def _arrays(self, commit: Commit, findings: _Findings) -> None:
         """Check the shards of all arrays."""
         place = commit.place
-        if place.stream is None:
+        if place.stream is None and not place.tag:
             findings.counts["splits"] += 1
             findings.include(self.groups(place.split, groups_of(place.split)[2:]))
         columns = columns_of(commit.manifest)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.manifest import Commit, Place, callers_entries
+from cache.format.manifest import Commit, Place, callers_entries, has_shards
+from cache.format.tags import keep_for_tags
 from cache.storage import store_at
 from cache.storage.base import Journal, Lock, Root
 
@@ -64,7 +66,17 @@ class Writer(ABC):
         """Commit. Raises CacheError when the lock was lost."""
         self._lock.require()
         noted = {**self._provenance, **(note or {})}
-        manifest.publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
+        _publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
+
+
+def _publish(place: Place, entries: Mapping[str, Any], *args: Any, before: Commit | None, **options: Any) -> None:
+    """As `manifest.publish`. Shards that are not named any more stay in the tags that name them."""
+    if before is None or has_shards(entries, before.manifest["shards"]):
+        manifest.publish(place, entries, *args, before=before, **options)
+        return
+    keep_for_tags(place, before.manifest, entries["shards"])
+    manifest.publish(place, entries, *args, before=before, **options)
+    keep_for_tags(place, before.manifest, entries["shards"])
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
@@ -78,7 +90,12 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     if not store.list_names(place.home):
         return
     with store.lock(place.writing):
-        store.remove([place.manifest])  # without its manifest, no reader finds the stream
+        before = None
+        with suppress(CacheError):  # damaged
+            before = manifest.read_manifest(place)
+        for _ in range(2):  # the second time, for a tag that was made meanwhile
+            keep_for_tags(place, before and before[0], {})
+            store.remove([place.manifest])  # without its manifest, no reader finds the stream
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
 
@@ -110,5 +127,5 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
     files = {name: bytes(data) for name, data in commit.files.items()}
     note = {"invalidated": sorted(numbers)}
     del body["digest"]
-    manifest.publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
+    _publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
     place.store.remove([f"{place.array(array)}/c/{shard}" for array in shards for shard in sorted(removed)])

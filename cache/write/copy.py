@@ -46,9 +46,17 @@ class Copied:
 
 
 def copy_split(
-    root: Root, split: str, to: Root, *, streams: Collection[str] | None = None, progress: Progress = lambda *_: None
+    root: Root,
+    split: str,
+    to: Root,
+    *,
+    streams: Collection[str] | None = None,
+    progress: Progress = lambda *_: None,
+    tag: str | None = None,
 ) -> Copied:
     """Write the live rows of a split into another cache, videos by name, in one commit, and then these streams, or all.
+
+    tag: in the state that it names; None: as it is now.
 
     Killed at any point and called again, it goes on. Rows are checked as they are read. A video of which a stream has
     not all rows is copied without its rows of that stream.
@@ -57,7 +65,7 @@ def copy_split(
     of that name, or a writer of it, for a stream that the split does not have, and for damaged rows.
     """
     layout.check_names(split)
-    source, store = FeatureCache(root)[split], store_at(to)
+    source, store = FeatureCache(root, tag)[split], store_at(to)
     names = source.streams if streams is None else tuple(dict.fromkeys(streams))
     if unknown := [name for name in names if name not in source.streams]:
         there_are = ", ".join(source.streams) or "none"
@@ -68,7 +76,8 @@ def copy_split(
         _refuse_other_stream(source, store, name)
     if not is_there:
         _write_tracks(store, source, list(opened.values()), progress)
-    _copy_other_files(source.store, store, split)
+    if tag is None:  # stamps of raw files, for instance, are of the newest state
+        _copy_other_files(source.store, store, split)
     copied = FeatureCache(store.root)[split]
     start = {track.name: track.start for track in source.tracks}
     shift = np.array([start[name] for name in copied.tracks.names], np.int64) - copied.tracks.start
@@ -81,7 +90,7 @@ def copy_split(
 
 
 def _opened(source: Split, name: str) -> OpenStream:
-    commit = manifest.load(Place(source.store, source.name, name))
+    commit = manifest.load(source.place(name))
     if commit is None:
         raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
     return OpenStream(commit, source.manifest)

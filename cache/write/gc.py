@@ -15,8 +15,10 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import manifest
+from cache.format.layout import MANIFEST, PROVENANCE, TAGS, WRITING, is_name
 from cache.format.manifest import Place
 from cache.format.references import arrays_without_stream, places_of, split_folders, unreferenced
+from cache.format.tags import folder_of, held_back, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 
@@ -31,6 +33,7 @@ class Collected:
     removed: list[str] = field(default_factory=list)
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
+    held: dict[str, int] = field(default_factory=dict)  # tag -> bytes of shards that only it still names
 
 
 def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None) -> Collected:
@@ -53,6 +56,9 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
         for place in places_of(store, split):
             sweep.under_lock(place, partial(sweep.place, place))
         sweep.remove(arrays_without_stream(store, split))
+    for name in filter(is_name, store.list_names(TAGS)):
+        place = Place(store, f"{TAGS}/{name}")
+        sweep.under_lock(place, partial(sweep.tag, place, name))
     return sweep.found
 
 
@@ -98,6 +104,16 @@ class _Sweep:
             text = "unfinished work, which the same command goes on from (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
         self.remove(unreferenced(place, commit, unfinished=not goes_on))
+
+    def tag(self, place: Place, name: str) -> None:
+        """Remove what a killed process has left of making or deleting a tag; report what the tag holds back."""
+        read = manifest.read_manifest(place)
+        named = {WRITING}
+        if read is not None:
+            named |= {MANIFEST, PROVENANCE, folder_of(name, read[0]["splits"]).rpartition("/")[2]}
+            if n_bytes := held_back(self._store, read_tag(self._store, name)):
+                self.found.held[name] = n_bytes
+        self.remove(f"{place.home}/{part}" for part in self._store.list_names(place.home) if part not in named)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""

@@ -176,6 +176,10 @@ class Model:
         else:
             self._change(folder, {name: None}, after=self._change(target, {new: folder.live[name]}))
 
+    def _link(self, path: str, to: str) -> None:
+        target, new = self._at(to)
+        self._change(target, {new: self._node(path)})
+
     def _write(self, path: str, offset: int, data: bytes) -> None:
         file = self._node(path)
         assert isinstance(file, File)
@@ -321,6 +325,11 @@ class Watched:
         self._note("rename", paths[0], paths[1][len(str(self.top)) + 1 :])
 
     _replace = _rename
+
+    def _link(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        paths = [self._path(path) for path in args]
+        function(*args)
+        self._note("link", paths[0], paths[1][len(str(self.top)) + 1 :])
 
     def _mkdir(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         function(*args, **kwargs)

@@ -161,12 +161,12 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
 # ----------------------------------------------------------------------------------------------------------- comparison
 
 
-def differences(root: Path, state: State) -> list[str]:
+def differences(root: Path, state: State, tag: str | None = None) -> list[str]:
     """What readers get that is not as it must be. Raises CacheError where a reader would."""
-    there = (root / "zarr.json").exists() and SPLIT in cache.open(root)
+    there = (root / "zarr.json").exists() and SPLIT in cache.open(root, tag)
     if not (there and state.there):
         return [] if there == state.there else [f"there: {there}, expected {state.there}"]
-    return differences_of(cache.open(root)[SPLIT], state)
+    return differences_of(cache.open(root, tag)[SPLIT], state)
 
 
 def differences_of(split: cache.Split, state: State, *, listed: bool = True) -> list[str]:

@@ -85,6 +85,7 @@ class Histories(RuleBasedStateMachine):
         self.state = State()
         self.written: list[int] = []  # shards, by the extraction that is running
         self.opened: list[tuple[cache.Split, State]] = []
+        self.tags: dict[str, State] = {}
 
     def teardown(self) -> None:
         shutil.rmtree(self.top)
@@ -184,6 +185,43 @@ class Histories(RuleBasedStateMachine):
         shutil.rmtree(self.top / "expected")
         self._disk_changed()
 
+    @precondition(lambda self: self.state.there)
+    @rule(name=st.sampled_from(["v1", "v2"]), trouble=troubles)
+    def tag(self, name: str, trouble: Trouble) -> None:
+        """Whatever happens, the whole tag is there or none; a name that is taken by another state is refused."""
+        if name in self.tags:
+            cache.tag(self.root, "now")  # what it would be
+            same = cache.tags(self.root)[0].splits == next(t for t in cache.tags(self.root) if t.name == name).splits
+            cache.delete_tag(self.root, "now")
+            self._disk_changed()
+            with contextlib.nullcontext() if same else pytest.raises(CacheError, match="another"):
+                cache.tag(self.root, name)
+            return
+        self._run(lambda root: cache.tag(root, name), self.state, trouble)
+        if name in [tag.name for tag in cache.tags(self.root)]:
+            self.tags[name] = self.state
+        if not trouble.how:
+            put_back(self.model.lost(), self.top / "after")
+            assert differences(self.top / "after/cache", self.state, name) == [], "a tag that had returned was lost"
+        assert {tag.name for tag in cache.tags(self.root)} == self.tags.keys()
+        self._tags_are_true()
+
+    @precondition(lambda self: self.tags)
+    @rule(data=st.data(), trouble=troubles)
+    def delete_tag(self, data: Any, trouble: Trouble) -> None:
+        name = data.draw(st.sampled_from(sorted(self.tags)))
+        state = self.tags.pop(name)
+        trouble = trouble._replace(again=False)  # the second time, there may be none
+        self._run(lambda root: cache.delete_tag(root, name), self.state, trouble)
+        if name in [tag.name for tag in cache.tags(self.root)]:
+            self.tags[name] = state
+            self._tags_are_true()
+
+    def _tags_are_true(self) -> None:
+        """Each tag reads what was committed when it was made."""
+        for name, state in self.tags.items():
+            assert differences(self.root, state, name) == []
+
     # --------------------------------------------------------------------------------------------------------- damage
 
     @precondition(lambda self: self.state.there)
@@ -199,6 +237,7 @@ class Histories(RuleBasedStateMachine):
         self._finished()
         self.opened = []  # what a process has checked once is not checked again
         files = [file for file in sorted(self.root.rglob("*")) if file.is_file() and file.name != "provenance.json"]
+        files = [file for file in files if ".tags" not in file.parts]  # test_tags.py damages these
         shards = [file for file in files if "c" in file.parts and not file.parts[-3].startswith(TABLES)]
         files = [file for file in shards if ("features" in file.parts) == (of == "stream")] if of else files
         if not files:
@@ -223,6 +262,12 @@ class Histories(RuleBasedStateMachine):
         else:
             self._disk_changed()
             self._repair(report, name, trouble)
+        for tag, state in [*self.tags.items()]:  # one that names the shard has the damaged one, and raises
+            try:
+                assert differences(self.root, state, tag) == []
+            except CacheError:
+                cache.delete_tag(self.root, tag)
+                del self.tags[tag]
         assert cache.verify(self.root).problems == ()
         self._disk_changed()
         self._must_be(self.state)
@@ -268,6 +313,7 @@ class Histories(RuleBasedStateMachine):
     def open(self) -> None:
         """A reader that stays open reads what it was opened with, or raises that it has been replaced."""
         self.opened = [*self.opened[-1:], (cache.open(self.root)[SPLIT], self.state)]
+        self._held_are_true()  # a stream is opened when it is first read
 
     def _held_are_true(self) -> None:
         for split, state in self.opened:
@@ -309,6 +355,7 @@ class Histories(RuleBasedStateMachine):
             self.state = state
         self._must_be(self.state)
         self._held_are_true()
+        self._tags_are_true()
 
     def _interrupted(
         self,
@@ -326,6 +373,7 @@ class Histories(RuleBasedStateMachine):
         def read(number: int) -> None:
             if number in moments:
                 assert any(differences(self.root, state) == [] for state in states), f"a reader before change {number}"
+                self._tags_are_true()
 
         watched = Watched(self.disk, self.model, Interruption(at, ENDS.get(trouble.how, 0)), read)
         try:

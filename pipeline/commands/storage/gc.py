@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import cache
-from pipeline.cli.console import DOUBT, size
+from pipeline.cli.console import DOUBT, IDLE, size
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import count
@@ -30,8 +30,11 @@ def run(args: argparse.Namespace) -> int:
     """Removed files, and what was left, with the reason."""
     collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
     rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
+    rows["held"] = collected.held
     result, verb = CommandResult(rows), "would be removed" if args.dry_run else "removed"
     result.lines(collected.removed, f"[dim]{verb}[/dim]")
     result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
+    for name, n_bytes in collected.held.items():
+        result.line(f"left: {size(n_bytes)} that the cache has removed and the tag {name} names", IDLE)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     return print_result(result, as_json=args.json)

@@ -18,6 +18,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     sub.add_argument("--to", type=cache.place_of, required=True, help=f"the other cache: {CACHE.removeprefix('the ')}")
     help_ = "only these streams, with commas; '' for none; default: all that a split has"
+    sub.add_argument("--tag", metavar="NAME", help="the state of this tag; default: what is committed now")
     sub.add_argument("--streams", metavar="NAMES", help=help_)
 
 
@@ -28,7 +29,7 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """A line for each split, and for each stream that has not all of its rows; then the copies are checked."""
-    opened = cache.open(args.cache)
+    opened = cache.open(args.cache, args.tag)
     names = chosen(args.splits, opened.splits)
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
     stored = sorted({stream for name in names for stream in opened[name].streams})
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
         with bar(f"copy {name}", err, unit="row") as progress:
-            copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress)
+            copied = cache.copy_split(args.cache, name, args.to, streams=own, progress=progress, tag=args.tag)
         _print(copied, args)
     with bar("verify", err) as progress:
         report = cache.verify(args.to, fast=True, progress=progress, splits=names)

@@ -1,0 +1,112 @@
+"""Names of committed states.  [cache]
+
+A tag is a folder below `.tags`: the manifests and small files of its splits and streams as they were, and a manifest
+of its own, which is put there last. Shards stay where they are until a writer removes them from the cache: before that,
+the writer gives the tag its own (`keep_for_tags`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cache.errors import CacheError
+from cache.fingerprint import fingerprint
+from cache.format import layout
+from cache.format.layout import TAGS
+from cache.format.manifest import Place, has_shards, read_manifest, read_provenance
+from cache.format.shard import size_of
+from cache.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for one committed state of splits and their streams."""
+
+    name: str
+    created: str  # when, as ISO 8601 in UTC; "" when the note on it is lost
+    splits: Mapping[str, Mapping[str, Any]]  # split -> `digest` of its manifest, `rows`, `tracks`, `streams`: digests
+    folder: str  # key of the folder with its manifests
+    held: int = 0  # bytes of shards that it names and the cache does not any more; only `cache.tags` looks
+
+
+def place_of_tag(store: Store, name: str) -> Place:
+    """The folder that has a tag's own manifest. Raises CacheError for what cannot be a tag's name."""
+    if not layout.is_name(name):
+        raise CacheError(f"{name!r} is no tag's name: expected letters, digits and _ . + -, and none of . + - first")
+    return Place(store, f"{TAGS}/{name}")
+
+
+def folder_of(name: str, splits: Mapping[str, Any]) -> str:
+    """The folder with a tag's copies: it names their content, so that nothing else can get into it."""
+    return f"{TAGS}/{name}/{fingerprint(splits)[:16]}"
+
+
+def name_of(place: Place) -> str | None:
+    """The name of the tag that a place is of; None where it is of none."""
+    return place.tag.split("/")[1] if place.tag else None
+
+
+def read_tag(store: Store, name: str) -> Tag:
+    """A tag. Raises CacheError when there is none of that name, and for a damaged one."""
+    place = place_of_tag(store, name)
+    if (read := read_manifest(place)) is None:
+        names = ", ".join(tag_names(store)) or "none"
+        raise CacheError(f"{store.location('')}: no tag {name!r}; there are: {names}")
+    splits = read[0]["splits"]
+    created = read_provenance(place).get(read[0]["digest"], {}).get("finished", "")
+    return Tag(name, created, splits, folder_of(name, splits))
+
+
+def tag_names(store: Store) -> list[str]:
+    """Names of all tags, sorted."""
+    names = [name for name in store.list_names(TAGS) if layout.is_name(name)]
+    return [name for name in names if store.exists(place_of_tag(store, name).manifest)]
+
+
+def places_of_tag(store: Store, tag: Tag) -> Iterator[Place]:
+    """Where the manifests of its splits and streams are."""
+    for split, state in tag.splits.items():
+        for stream in (None, *state["streams"]):
+            yield Place(store, split, stream, tag.folder)
+
+
+def held_back(store: Store, tag: Tag) -> int:
+    """Bytes of the shards that a tag names and the cache does not any more. Raises CacheError for a damaged one."""
+    n_bytes = 0
+    for place in places_of_tag(store, tag):
+        named, current = (read_manifest(of) or ({"shards": {}}, None) for of in (place, replace(place, tag="")))
+        for array, records in named[0]["shards"].items():
+            removed = records.items() - current[0]["shards"].get(array, {}).items()
+            n_bytes += sum(size_of(record) for _, record in removed)
+    return n_bytes
+
+
+def keep_for_tags(place: Place, before: Mapping[str, Any] | None, after: Mapping[str, Mapping[str, str]]) -> None:
+    """Give each tag its own copies of the shards of a split or stream, unless it needs no more than `after`.
+
+    Call it before a manifest ceases to name shards, and once more before they are removed: a tag may have been made
+    meanwhile. In a folder the copies share their bytes with the shards.
+
+    Args:
+        place: the split or stream.
+        before: the manifest that names the shards; None: it is lost.
+        after: array -> shard -> record: what the next manifest names.
+    """
+    store = place.store
+    homes = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]
+    for folder in [f"{home}/{part}" for home in homes for part in store.list_names(home)]:  # of unfinished tags, too
+        tagged, read = replace(place, tag=folder), None
+        with suppress(CacheError):  # damaged: of no use to any reader
+            read = read_manifest(tagged)
+        if read is None or has_shards({"shards": after}, read[0]["shards"]):
+            continue
+        for array, records in read[0]["shards"].items():
+            named = records if before is None else before["shards"].get(array, {})
+            chunks = f"{place.array(array)}/c/"
+            for key in store.files(chunks.rstrip("/")):
+                shard = key.removeprefix(chunks).partition("/")[0]
+                if shard in records and named.get(shard) == records[shard]:
+                    store.copy(key, f"{tagged.array(array)}/c/{key.removeprefix(chunks)}")
