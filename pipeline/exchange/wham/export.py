@@ -82,7 +82,7 @@ def export(
     require_new_file(file, replace=replace)
     bodies = _bodies(split, layout, options)
     notes = _stream_notes(split, layout, stream, options.stationary)
-    rows = RowFields(split, layout, stream, "" if "stationaries" in notes else options.stationary, bodies)
+    rows = RowFields(split, stream, "" if "stationaries" in notes else options.stationary, bodies)
     absent, checks = _absent(split, layout, rows, stream, notes)
     fields = tuple(field for field in layout.fields if field not in absent)
     segments = segments_of(split, checks)
@@ -116,7 +116,8 @@ def export(
     }
     write = functools.partial(write_joblib, entries=entries, tensors=motions is None)
     publish_with_provenance(file, write, provenance)
-    summary = f"{count(n_rows, 'row')} in {count(len(parts if len(parts) > 1 else segments.start), 'sequence')}"
+    n_names = len(parts if layout.kind == "sequences" else segments.start)
+    summary = f"{count(n_rows, 'row')} in {count(n_names, 'sequence')}"
     return Exported(file, n_rows, summary, absent_in_file, segments.left_out, stand_in)
 
 
@@ -127,6 +128,8 @@ def _bodies(split: cache.Split, layout: Layout, options: WhamOptions) -> Bodies 
             do = "--set body=DIR names the folder of SMPL's files"
             raise PipelineError(f"{split.name}: a motion begins with its lowest vertex on the ground: {do}")
         return None
+    if not options.body.is_dir():
+        raise PipelineError(f"--set body: there is no folder {options.body}")
     kinds = {True: "demo data", False: "real data"}
     of_split, of_body = bool(split.manifest.get("stand_in", False)), is_stand_in(options.body)
     if of_split != of_body:
@@ -140,10 +143,10 @@ def _stream_notes(split: cache.Split, layout: Layout, stream: str, stationary: s
     kinds = {s: (split.stream_manifest(s).get("identity") or {}).get("kind") for s in split.streams}
     notes = {}
     if "features" in layout.fields and kinds.get(stream) != Hmr2.kind:
-        if stream != USUAL and stream not in kinds:
-            require_stream(split, stream)
         tokens = ", ".join(s for s in kinds if kinds[s] == Hmr2.kind) or f"none; extract one with --kind {Hmr2.kind}"
-        notes["features"] = f"{stream!r} is no stream of kind {Hmr2.kind} (--stream); there are: {tokens}"
+        notes["features"] = f"no stream of kind {Hmr2.kind} is called {stream!r} (--stream); there are: {tokens}"
+        if stream != USUAL:
+            raise PipelineError(f"{split.name}: {notes['features']}")
     elif "features" in layout.fields:
         require_stream(split, stream)
     if "stationaries" in layout.fields and kinds.get(stationary) != Stationary.kind:

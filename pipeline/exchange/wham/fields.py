@@ -14,7 +14,7 @@ from pipeline.exchange.rows import Rows, Segments
 from pipeline.exchange.vibe_db.export import in_pictures
 from pipeline.exchange.vibe_db.layouts import PICTURE
 from pipeline.exchange.wham.bodies import Bodies
-from pipeline.exchange.wham.layouts import NO_RATE, NO_SIZE, Layout
+from pipeline.exchange.wham.layouts import NO_GENDER, NO_RATE, NO_SIZE
 from pipeline.rotations import in_camera, resample_linear, resample_rotations, turned
 from pipeline.skeletons import JOINTS, convert, mirrored
 
@@ -41,10 +41,9 @@ def coco(kp_2d: Array) -> Array:
 class RowFields:
     """Arrays of a split's rows [start, stop), by their names in `layouts.FIELDS`."""
 
-    def __init__(
-        self, split: cache.Split, layout: Layout, stream: str, stationary: str, bodies: Bodies | None = None
-    ) -> None:
-        self.split, self.layout, self.stream, self.stationary, self.bodies = split, layout, stream, stationary, bodies
+    def __init__(self, split: cache.Split, stream: str, stationary: str, bodies: Bodies | None = None) -> None:
+        """stream, stationary: of `features` and `stationaries`; "" where there is no such stream."""
+        self.split, self.stationary, self.bodies = split, stationary, bodies
         self.dataset = split.name.partition("/")[0]
         tracks = split.tracks
         self.sizes = np.stack([split.videos.tables[f"video_{side}"] for side in ("width", "height")], axis=1)
@@ -80,11 +79,13 @@ class RowFields:
         }
 
     def has(self, need: str) -> Callable[[int, int], NDArray[np.bool_]]:
-        """Which rows have a size, a rate of 30, or finite numbers in a column ("no trans")."""
+        """Which rows have a size, a gender, a rate of 30, or finite numbers in a column ("no trans")."""
 
         def has(start: int, stop: int) -> NDArray[np.bool_]:
             if need == NO_SIZE:
                 return np.asarray((self.resolutions(start, stop) > 0).all(axis=1))
+            if need == NO_GENDER:
+                return np.isin(self.genders_of(start, stop), MALE_FIRST)
             if need == NO_RATE:
                 return np.asarray(np.abs(self.rates[self._tracks(start, stop)] - FPS) < RATE_NOISE)
             name = need.removeprefix("no ")

@@ -14,6 +14,7 @@ from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL
 
 PELVIS, REGRESSOR = "SMPL's files", "SMPL's files with J_regressor_wham.npy (31, 6890)"
 NO_SIZE: Final = "no size of the picture"
+NO_GENDER: Final = "no gender, male or female"
 NO_RATE: Final = "another rate than 30 frames a second"
 REGRESSED: Final = 31  # 17 joints as COCO's, 14 as LSP's
 FROM_MIRRORED: Final = "HMR2.0 on the mirrored crops, which no stream holds"
@@ -44,14 +45,14 @@ FIELDS: Final[Mapping[str, Field]] = {
     "pose": Field("<f4", ("pose", "betas"), (SMPL,)),
     "betas": Field("<f4", ("pose", "betas"), (SMPL,)),
     "transl": Field("<f4", ("pose", "betas", "trans"), (SMPL,), PELVIS),
-    "body_transl": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL,), PELVIS),
+    "body_transl": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), PELVIS),
     "kp2d": Field("<f4", ("kp_2d",)),
     "joints3D": Field("<f4", ("kp_3d",), (JOINTS_3D,)),
     "joints2D": Field("<f4", ("kp_2d",)),
-    "body_joints3D": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL,), REGRESSOR),
-    "body_joints2D": Field("<f4", ("pose", "betas", "trans", "extrinsics", "intrinsics"), (SMPL,), REGRESSOR),
+    "body_joints3D": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), REGRESSOR),
+    "body_joints2D": Field("<f4", ("pose", "betas", "trans", "extrinsics", "intrinsics"), (SMPL, NO_GENDER), REGRESSOR),
     "cam_poses": Field("<f4", ("extrinsics",)),
-    "gender": Field("<i8"),
+    "gender": Field("<i8", (), (NO_GENDER,)),
     "features": Field("<f4", (), (FEATURES,)),
     "stationaries": Field("<f4"),
     "root": Field("<f4", ("pose", "extrinsics"), (SMPL,)),

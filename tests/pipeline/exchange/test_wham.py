@@ -284,8 +284,9 @@ def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
     for name, file in {"3dpw/validation": "3dpw_val_vit.pth", "3dpw/test": "3dpw_test_vit.pth"}.items():
         small_cache(tmp_path / "c", name, columns, frames=np.r_[0:2, 5:7])
         done = export(tmp_path / "c", name, tmp_path)
-        assert done.file.name == file and set(done.absent) == {*BY_NETWORK, "features", "cam_poses"}
+        assert done.file.name == file and set(done.absent) == {*BY_NETWORK, "features", "cam_poses", "gender"}
         held = joblib.load(done.file)
+        assert done.summary == "5 rows in 1 sequence"
         assert (held["vid"], held["frame_id"][0].tolist()) == (["v_0"], [0, 0, 1, 5, 6])  # closed up
         assert held["bbox"][0].shape == (5, 4) and held["flipped_bbox"][0].shape == (5, 3)
 
@@ -318,7 +319,8 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
         ("penn_action/train", ".", {}, "WHAM has no file"),
         ("3dpw/train", "3dpw_train_db.pt", {}, r"\.pth"),
         ("3dpw/train", "nowhere/x.pth", {}, "no folder"),
-        ("3dpw/train", ".", {"stream": "tokenz"}, "no stream 'tokenz'"),
+        ("3dpw/train", ".", {"stream": "tokenz"}, "'tokenz'.* there are: tokens"),
+        ("3dpw/train", ".", {"options": WhamOptions(body=Path("nowhere"))}, "no folder nowhere"),
     ],
 )
 def test_what_cannot_be_written_is_refused(
