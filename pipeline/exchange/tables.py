@@ -200,13 +200,15 @@ def _type(spec: ColumnSpec) -> Any:
 
 
 def _array(values: Array, spec: ColumnSpec) -> Any:
-    """(n, ...) as stored, null in rows that hold nothing but the fill value."""
+    """(n, ...) as stored, with null for the fill value; in lists of floats NaN stays.
+
+    No list is null: pyarrow reads null lists of a fixed size from version 24 on, and pandas by it.
+    """
     unknown = np.isnan(values) if np.isnan(spec.fill) else values == spec.fill
-    rows = unknown.reshape(len(values), -1).all(axis=1)
     flat = (values == 1 if _is_flag(spec) else values).reshape(-1)
-    array = pa.array(flat, mask=None if spec.trailing else rows)
-    for axis, size in reversed([*enumerate(spec.trailing)]):
-        array = pa.FixedSizeListArray.from_arrays(array, size, mask=None if axis else pa.array(rows))
+    array = pa.array(flat, mask=None if spec.trailing and spec.dtype.kind == "f" else unknown.reshape(-1))
+    for size in reversed(spec.trailing):
+        array = pa.FixedSizeListArray.from_arrays(array, size)
     return array
 
 

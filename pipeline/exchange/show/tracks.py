@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.committed import recorded_reader
+from pipeline.conversion.committed import harmless_of, recorded_reader
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
-from pipeline.datasets import installed
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, reading_refused
 from pipeline.exchange.show.drawing import load_body
@@ -242,14 +241,13 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
 
 def rejected(split: Split) -> tuple[int, Iterator[str]]:
     """How many videos were rejected because something is wrong with them, and a line about each."""
-    reader = installed(split.name.partition("/")[0])
-    harmless = frozenset() if reader is None else reader.harmless
+    harmless = harmless_of(split)
     reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
     accounts = ((video.name, video.account) for video in split.videos)
     messages = (
         f"{name}: {account['set_aside']}: {account.get('message', '')}"
         for name, account in accounts
-        if account.get("set_aside", "") not in ("", *harmless)
+        if account.get("set_aside", "") not in harmless
     )
     return sum(n for reason, n in reasons.items() if reason not in harmless), messages
 
