@@ -27,8 +27,8 @@ from pipeline.conversion.committed import harmless_of, video_state
 from pipeline.errors import PipelineError
 from pipeline.exchange.folders import new_folder
 from pipeline.exchange.formats import Exported
+from pipeline.exchange.rows import require_stream
 from pipeline.features.pixel_sources import column
-from pipeline.features.plan import is_current
 from pipeline.skeletons import joint_names
 
 Array = NDArray[Any]
@@ -89,10 +89,8 @@ def export(
     """
     split = cache.open(root)[name]
     features = stream if options.features else ""
-    if features and features not in split.streams:
-        raise PipelineError(f"{name}: has no stream {stream!r}; there are: {', '.join(split.streams) or 'none'}.")
-    if features and not is_current(split, features):
-        raise PipelineError(f"{name}: the stream {stream!r} lags behind the tracks. Extract it first.")
+    if features:
+        require_stream(split, features)
     stand_in = bool(split.manifest.get("stand_in") or (features and split.stream_manifest(features).get("stand_in")))
     described = {"split": name, "split_digest": split.manifest["digest"], "stand_in": stand_in, "stream": features}
     described["joints"] = list(joint_names("spin49"))
