@@ -252,6 +252,15 @@ def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs: dict[str, 
     np.testing.assert_allclose(batched.scores, np.linspace(0.9, 0.5, 25), rtol=1e-6)
 
 
+def test_a_box_outside_of_the_picture_is_no_person(graphs: dict[str, str], tmp_path: Path) -> None:
+    """Half of a wide picture's letterbox is padding."""
+    dets = np.array([[[5, 60, 40, 90, 0.9], [90, 10, 99, 30, 0.8], [97, 10, 99, 30, 0.7]]])
+    detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": np.zeros((1, 3), np.int64)})
+    people = RTMPose(weights=graphs["weights"], detector=str(detector)).load("cpu")([scene((192, 96), (50, 50))])[0]
+    np.testing.assert_allclose(people.boxes, [[180, 20, 192, 60]])
+    assert np.isfinite(people.keypoints).all()
+
+
 def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs: dict[str, str], tmp_path: Path) -> None:
     detector = blob_detector(tmp_path / "rtmdet_nano.onnx", normalised=True)
     image = scene((SIDE, SIDE), (50, 50))
