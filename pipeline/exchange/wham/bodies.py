@@ -31,8 +31,8 @@ class Bodies:
 
     def digests(self) -> dict[str, str]:
         """Gender -> sha256 of its files, for those that are there."""
-        there = [g for g in smpl_files.GENDERS if any(self.folder.glob(f"SMPL_{g.upper()}.*"))]
-        return {gender: smpl_files.digest(self.folder, gender)[0] for gender in there}
+        genders = [g for g in smpl_files.GENDERS if any(self.folder.glob(f"SMPL_{g.upper()}.*"))]
+        return {gender: smpl_files.digest(self.folder, gender)[0] for gender in genders}
 
     @functools.cached_property
     def regressor(self) -> Doubles | None:

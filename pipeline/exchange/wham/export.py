@@ -205,8 +205,8 @@ def _parts(layout: Layout, segments: Segments, rows: RowFields, motions: Motions
         return [_Part([*spans(segments.start, segments.stop)], segments.rows, {})]
     parts = []
     for number in np.unique(segments.track).tolist():
-        track, of = rows.split.tracks[number], segments.track == number
-        first, start, stop = int(segments.start[of][0]), segments.start[of], segments.stop[of]
+        track, same = rows.split.tracks[number], segments.track == number
+        first, start, stop = int(segments.start[same][0]), segments.start[same], segments.stop[same]
         # 3DPW's are <sequence>_<person>, EMDB's <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}

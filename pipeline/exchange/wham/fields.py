@@ -140,13 +140,13 @@ class RowFields:
         rotation = self.split.rows("extrinsics", start, stop)[:, :3, :3].astype(np.float64)
         trans, joints, genders = trans.astype(np.float64), None, self.genders_of(start, stop)
         for gender in np.unique(genders):
-            of = genders == gender
-            pelvis, posed = self.bodies.joints(str(gender), pose[of], betas[of])
+            same = genders == gender
+            pelvis, posed = self.bodies.joints(str(gender), pose[same], betas[same])
             if self.of_neutral:
-                shift = pelvis - self.bodies.joints("neutral", pose[of], betas[of])[0]
-                trans[of] += np.einsum("nij,nj->ni", rotation[of], shift) - shift
-            joints = np.zeros((len(of), *posed.shape[1:])) if joints is None else joints
-            joints[of] = posed + trans[of, None]
+                shift = pelvis - self.bodies.joints("neutral", pose[same], betas[same])[0]
+                trans[same] += np.einsum("nij,nj->ni", rotation[same], shift) - shift
+            joints = np.zeros((len(same), *posed.shape[1:])) if joints is None else joints
+            joints[same] = posed + trans[same, None]
         assert joints is not None
         return trans, joints
 
@@ -201,8 +201,8 @@ class Motions:
         long = lengths >= MIN_FRAMES
         rows = segments.stop - segments.start
         left_out = {**segments.left_out, TOO_SHORT: int(rows[~long].sum())}
-        kept = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
-        self.segments = Segments(**kept, left_out={need: n for need, n in left_out.items() if n})
+        arrays = {name: getattr(segments, name)[long] for name in ("start", "stop", "track", "last_frame")}
+        self.segments = Segments(**arrays, left_out={need: n for need, n in left_out.items() if n})
         self.lengths: list[int] = lengths[long].tolist()  # at 30 fps
         names = np.array(self.segments.names(split, [track.video.replace("/", "_") for track in split.tracks]))
         self.computed: Mapping[str, Compute] = {  # of the segments [number, number + 1)
