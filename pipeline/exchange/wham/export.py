@@ -37,7 +37,7 @@ from pipeline.exchange.rows import (
 from pipeline.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
 from pipeline.exchange.wham.bodies import Bodies
 from pipeline.exchange.wham.fields import Compute, Motions, RowFields
-from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, REGRESSOR, Layout, file_field
+from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, REGRESSOR, FileLayout, file_field
 from pipeline.features.streams.hmr2 import Hmr2
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.streams.world import Stationary
@@ -121,7 +121,7 @@ def export(
     return Exported(file, n_rows, summary, absent_in_file, segments.left_out, stand_in)
 
 
-def _bodies(split: cache.Split, layout: Layout, options: WhamOptions) -> Bodies | None:
+def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
     """Raises StandInMixed, and PipelineError for motions without a body."""
     if options.body is None:
         if layout.kind == "motions":
@@ -138,7 +138,7 @@ def _bodies(split: cache.Split, layout: Layout, options: WhamOptions) -> Bodies 
     return Bodies(options.body)
 
 
-def _stream_notes(split: cache.Split, layout: Layout, stream: str, stationary: str) -> dict[str, str]:
+def _stream_notes(split: cache.Split, layout: FileLayout, stream: str, stationary: str) -> dict[str, str]:
     """Why `features` are absent, and `stationaries` not known. Raises PipelineError for a stream that lags behind."""
     kinds = {s: (split.stream_manifest(s).get("identity") or {}).get("kind") for s in split.streams}
     notes = {}
@@ -159,9 +159,9 @@ def _stream_notes(split: cache.Split, layout: Layout, stream: str, stationary: s
 
 
 def _absent(
-    split: cache.Split, layout: Layout, rows: RowFields, stream: str, notes: Mapping[str, str]
+    split: cache.Split, layout: FileLayout, rows: RowFields, stream: str, notes: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Has]]:
-    """Field of the layout that cannot be written -> why; and what rows must have for the others."""
+    """FileField of the layout that cannot be written -> why; and what rows must have for the others."""
     absent = {field: why for field, why in notes.items() if field == "features"}
     body, has_regressor = rows.bodies, rows.bodies is not None and rows.bodies.regressor is not None
     for field in layout.fields:
@@ -197,7 +197,7 @@ class _Part(NamedTuple):
     texts: Mapping[str, str]  # entries that are no arrays
 
 
-def _parts(layout: Layout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_Part]:
+def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_Part]:
     """One of all rows, or of all motions; of evaluation lists, one a track, with its first row twice."""
     if motions is not None:
         return [_Part([(number, number + 1) for number in range(len(motions.lengths))], sum(motions.lengths), {})]
@@ -217,7 +217,7 @@ def _parts(layout: Layout, segments: Segments, rows: RowFields, motions: Motions
 def _entries(
     fields: Sequence[str],
     parts: Sequence[_Part],
-    layout: Layout,
+    layout: FileLayout,
     computed: Mapping[str, Compute],
     progress: Progress,
 ) -> dict[str, Entry]:

@@ -28,7 +28,7 @@ NOT_DERIVED: Final = {
 }
 
 
-class Field(NamedTuple):
+class FileField(NamedTuple):
     """One entry of a file."""
 
     dtype: str
@@ -37,36 +37,38 @@ class Field(NamedTuple):
     body: str = ""  # what of --set body it needs
 
 
-FIELDS: Final[Mapping[str, Field]] = {
-    "vid": Field("<i8"),
-    "frame_id": Field("<i8"),
-    "bbox": Field("<f4", ("bbox",)),
-    "res": Field("<f4"),
-    "pose": Field("<f4", ("pose", "betas"), (SMPL,)),
-    "betas": Field("<f4", ("pose", "betas"), (SMPL,)),
-    "transl": Field("<f4", ("pose", "betas", "trans"), (SMPL,), PELVIS),
-    "body_transl": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), PELVIS),
-    "kp2d": Field("<f4", ("kp_2d",)),
-    "joints3D": Field("<f4", ("kp_3d",), (JOINTS_3D,)),
-    "joints2D": Field("<f4", ("kp_2d",)),
-    "body_joints3D": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), REGRESSOR),
-    "body_joints2D": Field("<f4", ("pose", "betas", "trans", "extrinsics", "intrinsics"), (SMPL, NO_GENDER), REGRESSOR),
-    "cam_poses": Field("<f4", ("extrinsics",)),
-    "gender": Field("<i8", (), (NO_GENDER,)),
-    "features": Field("<f4", (), (FEATURES,)),
-    "stationaries": Field("<f4"),
-    "root": Field("<f4", ("pose", "extrinsics"), (SMPL,)),
-    "w_trans": Field("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL,), PELVIS),
-    "c_trans": Field("<f4", ("trans",)),
-    "extrinsics": Field("<f4", ("extrinsics",)),
-    "intrinsics": Field("<f4", ("intrinsics",)),
-    "flipped_bbox": Field("<f4", ("bbox",)),
-    "flipped_kp2d": Field("<f4", ("kp_2d",)),
+FIELDS: Final[Mapping[str, FileField]] = {
+    "vid": FileField("<i8"),
+    "frame_id": FileField("<i8"),
+    "bbox": FileField("<f4", ("bbox",)),
+    "res": FileField("<f4"),
+    "pose": FileField("<f4", ("pose", "betas"), (SMPL,)),
+    "betas": FileField("<f4", ("pose", "betas"), (SMPL,)),
+    "transl": FileField("<f4", ("pose", "betas", "trans"), (SMPL,), PELVIS),
+    "body_transl": FileField("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), PELVIS),
+    "kp2d": FileField("<f4", ("kp_2d",)),
+    "joints3D": FileField("<f4", ("kp_3d",), (JOINTS_3D,)),
+    "joints2D": FileField("<f4", ("kp_2d",)),
+    "body_joints3D": FileField("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), REGRESSOR),
+    "body_joints2D": FileField(
+        "<f4", ("pose", "betas", "trans", "extrinsics", "intrinsics"), (SMPL, NO_GENDER), REGRESSOR
+    ),
+    "cam_poses": FileField("<f4", ("extrinsics",)),
+    "gender": FileField("<i8", (), (NO_GENDER,)),
+    "features": FileField("<f4", (), (FEATURES,)),
+    "stationaries": FileField("<f4"),
+    "root": FileField("<f4", ("pose", "extrinsics"), (SMPL,)),
+    "w_trans": FileField("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL,), PELVIS),
+    "c_trans": FileField("<f4", ("trans",)),
+    "extrinsics": FileField("<f4", ("extrinsics",)),
+    "intrinsics": FileField("<f4", ("intrinsics",)),
+    "flipped_bbox": FileField("<f4", ("bbox",)),
+    "flipped_kp2d": FileField("<f4", ("kp_2d",)),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """One of WHAM's files: rows of all videos, or lists with an entry a sequence."""
 
     file: str
@@ -94,17 +96,17 @@ _SEQUENCES: Final = (*_LABELS, "gender", "cam_poses", "features", "flipped_bbox"
 _BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))  # FLIP_EVAL alone
 
 
-def _sequences(file: str) -> Layout:
-    return Layout(file, _SEQUENCES, _BY_FLIPPING, "sequences")
+def _sequences(file: str) -> FileLayout:
+    return FileLayout(file, _SEQUENCES, _BY_FLIPPING, "sequences")
 
 
-LAYOUTS: Final[Mapping[str, Layout]] = {
-    "3dpw/train": Layout("3dpw_train_vit.pth", _PW3D),
-    "mpi_inf_3dhp/train": Layout("mpii3d_train_vit.pth", _REAL),
-    "h36m/train": Layout("human36m_train_vit.pth", _REAL),
-    "insta_variety/train": Layout("insta_train_vit.pth", _INSTA, ("frame_id", "bbox", "res")),
-    "bedlam/train": Layout("bedlam_train_vit.pth", _BEDLAM, (), rows_with=NO_RATE),
-    "amass/train": Layout("amass.pth", ("vid", "pose", "betas", "transl"), (), "motions", ""),
+LAYOUTS: Final[Mapping[str, FileLayout]] = {
+    "3dpw/train": FileLayout("3dpw_train_vit.pth", _PW3D),
+    "mpi_inf_3dhp/train": FileLayout("mpii3d_train_vit.pth", _REAL),
+    "h36m/train": FileLayout("human36m_train_vit.pth", _REAL),
+    "insta_variety/train": FileLayout("insta_train_vit.pth", _INSTA, ("frame_id", "bbox", "res")),
+    "bedlam/train": FileLayout("bedlam_train_vit.pth", _BEDLAM, (), rows_with=NO_RATE),
+    "amass/train": FileLayout("amass.pth", ("vid", "pose", "betas", "transl"), (), "motions", ""),
     "3dpw/validation": _sequences("3dpw_val_vit.pth"),
     "3dpw/test": _sequences("3dpw_test_vit.pth"),
     "emdb/emdb1": _sequences("emdb_1_vit.pth"),
