@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def heads(seed: int = 5) -> Tensors:
             tensors[f"smpl_head.{name}.bias"] = torch.randn((size,), generator=drawn) / 20
     mean = {
         "init_body_pose": [1, 0, 0, 0, -1, 0] + 23 * [1, 0, 0, 0, 1, 0],
-        "init_betas": 10 * [0],
+        "init_betas": 10 * [0.25],
         "init_cam": [0.9, 0, 0],
     }
     return tensors | {f"smpl_head.{name}": torch.tensor([value], dtype=torch.float32) for name, value in mean.items()}
@@ -151,9 +152,11 @@ def test_another_checkpoint_is_refused_by_the_tensors_name(real_body, tmp_path, 
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_program_under_another_suffix_is_refused_at_once(real_body, tmp_path) -> None:
-    torch.save({"state_dict": heads(), "hyper_parameters": Evil(tmp_path / "ran")}, tmp_path / "hmr2a.pt")
-    with pytest.raises(CheckpointError, match="mkdir"):
+def test_settings_are_left_out_under_lightnings_suffix_alone(real_body, tmp_path) -> None:
+    for suffix in ("ckpt", "pt"):
+        torch.save({"state_dict": heads(), "hyper_parameters": Namespace()}, tmp_path / f"hmr2a.{suffix}")
+    load_trained(tmp_path / "hmr2a.ckpt", None, "cpu")
+    with pytest.raises(CheckpointError, match="Namespace"):
         load_trained(tmp_path / "hmr2a.pt", None, "cpu")
 
 
