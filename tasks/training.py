@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 
 
-def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's section of luigi.cfg, as `as_set`, with the checkpoints of other trainings that it lacks."""
-    config = as_set(model, variant, seed)
+def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "") -> VideoConfig:
+    """A model's section of luigi.cfg, as `as_set`, with the checkpoints of other trainings that it lacks.
+
+    tag: of the cache, whose state it reads; "": what is committed now.
+    """
+    config = replace(as_set(model, variant, seed), tag=tag)
     checkpoints: dict[str, Any] = {name: CHECKPOINTS[name](config) for name in config.lacks}
     return replace(config, **checkpoints)
 
@@ -73,9 +76,9 @@ def mposer_checkpoint(train: VideoConfig) -> Path:
     return best_of(mposer_config(train))
 
 
-def embedding_checkpoint(_: VideoConfig) -> Path:
+def embedding_checkpoint(train: VideoConfig) -> Path:
     """The checkpoint of the embedding of 2D poses: that of [features], else the one that `TrainPrVIPE` trains."""
-    return embedding_in_settings() or best_of(pr_vipe_settings(settings()))
+    return embedding_in_settings() or best_of(replace(pr_vipe_settings(settings()), tag=train.tag))
 
 
 # Settings of checkpoints that other trainings make, where a configuration does not name them.

@@ -52,7 +52,7 @@ def missing(config: RunConfig) -> list[str]:
 
     if not cache.store_at(config.cache).exists("zarr.json"):
         return list(config.splits)
-    opened = cache.open(config.cache)
+    opened = cache.open(config.cache, config.tag or None)
     absent = [name for name in config.splits if name not in opened.splits]
     streams = [(name, s) for name, read in config.streams.items() if name not in absent for s in read]
     return absent + [f"{name}/features/{s}" for name, s in streams if s not in opened[name].streams]
@@ -62,7 +62,7 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     """Every split that the configuration names, open. Raises DataError when the cache lacks one, or its stream."""
     import cache
 
-    opened = cache.open(config.cache)
+    opened = cache.open(config.cache, config.tag or None)
     if absent := missing(config):
         present = ", ".join(opened.splits) or "none"
         raise DataError(

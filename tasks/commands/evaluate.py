@@ -32,6 +32,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
     splits = sub.add_argument_group("what it is evaluated on")
     splits.add_argument("--cache", type=cache.place_of, help="folder or URL; default: [paths] cache")
+    splits.add_argument("--at", metavar="TAG", help="the cache's state of this tag; default: as it is now")
     splits.add_argument(
         "--split",
         action="append",
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
     stream = args.stream or model.stream or settings().features.stream
-    opened = cache.open(args.cache or settings().paths.cache)
+    opened = cache.open(args.cache or settings().paths.cache, args.at)
     named = args.protocol or models.of(model.config).protocols
     splits: dict[str, Split] = {}
     for name, split in chosen_splits(model, opened, args.split, stream).items():

@@ -29,6 +29,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--variant", default="", metavar="NAME", help=f"or some joined by +; default: luigi.cfg's. Of {names}"
     )
     sub.add_argument("--seed", type=int, default=-1, help="default: luigi.cfg's")
+    sub.add_argument("--at", default="", metavar="TAG", help="on the cache's state of this tag; default: as it is now")
 
 
 def _model(name: str) -> str:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model import training
 
     model, leads = models.find(args.model), os.environ.get("RANK", "0") == "0"
-    config = model_config(model, args.variant, args.seed)
+    config = model_config(model, args.variant, args.seed, args.at)
     if leads and (note := not_small(settings(), model)):
         warn(note)
     if "RANK" in os.environ:

@@ -53,11 +53,12 @@ class RunConfig:
     VERSION: ClassVar[Mapping[str, int]]  # raised by hand when equal inputs and settings would train to other numbers
     NEUTRAL: ClassVar[frozenset[str]]  # settings that change no number: where things are, how often the state is saved
     # Fields that no luigi.cfg sets, since they follow from others.
-    FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
+    FIXED: ClassVar[frozenset[str]] = frozenset({"tag", "threads", "max_non_finite"})
 
     # Where things are. None of these paths decides a number; the content there does.
     name: str = "run"
     cache: Place = Path("data/cache")  # or a URL as s3://bucket/prefix
+    tag: str = ""  # of the cache, whose state is read; "": what is committed now
     runs: Path = Path("runs")
 
     # Windows.

@@ -39,7 +39,7 @@ class VideoConfig(RunConfig):
     # Settings of checkpoints that other trainings make: the Luigi task that does, and the setting that needs none.
     MADE_BY: ClassVar[Mapping[str, tuple[str, str]]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
-        {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
+        {"name", "cache", "tag", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
     )
 
     FIXED: ClassVar[frozenset[str]] = RunConfig.FIXED | {"feature_size", "leave_out", "eval_batch"}
