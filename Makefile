@@ -14,7 +14,7 @@ help:  ## show this list
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
 	@echo "Ready. Next: make report    demo data -> features -> models -> one page about all of it, about 6 minutes"
-	@echo "Your clips or datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
+	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
