@@ -212,7 +212,7 @@ def _detector(args: argparse.Namespace) -> Detector | None:
         if not args.plan:
             detect.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
-        message = str(error).replace("--weights ", f"--detector {name} --set {name}.weights=")  # as they are called here
+        message = str(error).replace("--weights ", f"--detector {name} --set {name}.weights=")  # as here
         do = f"Or name another --detector, or put another tool's keypoints into {args.raw}/{KEYPOINTS}."
         raise type(error)(f"{message} {do}") from error
     return detector
