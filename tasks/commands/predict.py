@@ -141,9 +141,9 @@ class _Steps:
 
 def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, Any]:
     """The content of predictions.json."""
+    from pipeline.files.pixels.video_file import best_format
     from tasks.prediction import job as jobs  # imports torch
     from tasks.prediction import predict
-    from tasks.prediction.video_file import best_format
     from vibe_model.prediction.trained import load_trained
 
     detector = None if args.cache is not None or args.keypoints is not None else _detector(args)

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.exchange.show.clip import caption
 from pipeline.exchange.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.files.pixels.frames import Image
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
@@ -27,8 +28,6 @@ from vibe_model.prediction.predict import TrackBodies, posed_arrays
 
 Floats = NDArray[np.floating[Any]]
 
-STAND_IN: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data
-CAPTION_FOR: Final = 480  # px, a picture's smaller side up to which a caption's letters have their smallest size
 GROUND: Final = 60  # grey of views without a picture
 
 
@@ -156,12 +155,3 @@ def seen(record: Any, verts: Floats) -> SeenBody:
     with np.errstate(divide="ignore", invalid="ignore"):
         pixels = record["bbox"][:2] + focal * points[:, :2] / points[:, 2:]
     return SeenBody(verts, pixels, points[:, 2], COLOURS[int(record["track"]) % len(COLOURS)])
-
-
-def caption(image: Image, text: str) -> None:
-    """Write a short text into the lower left corner, in place; larger in large ones."""
-    size = max(1.0, min(image.shape[:2]) / CAPTION_FOR)
-    position = (round(4 * size), image.shape[0] - round(5 * size))
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
-        thick = round(thickness * size)
-        cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, colour, thick, cv2.LINE_AA)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
-import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.frames import Image, Pictures, Video
-from pipeline.files.pixels.numbered import n_frames
-from tasks.prediction.drawing import BodyDrawing, PredictedBodies, caption
-from tasks.prediction.video_file import DEFAULT_FPS, best_format, video_writer
+from pipeline.exchange.show.clip import caption, frames_of, rate_of
+from pipeline.files.pixels.frames import Image
+from pipeline.files.pixels.video_file import best_format, video_writer
+from tasks.prediction.drawing import BodyDrawing, PredictedBodies
 from vibe_model import runs
 from vibe_model.networks.video_model import VideoModel
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
 
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
-OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems after which no frame comes
 
 
 def write_overlay(
@@ -62,12 +59,6 @@ def write_overlay(
     return file.with_suffix(best_format().suffix), written
 
 
-def rate_of(source: FrameSource) -> float:
-    """Frames a second of the source, or DEFAULT_FPS where it has none."""
-    fps = source.header().fps if isinstance(source, Video) else math.nan
-    return fps if math.isfinite(fps) else DEFAULT_FPS
-
-
 def when(step: int, fps: float) -> str:
     """
     >>> when(-5, 25.0)
@@ -78,11 +69,7 @@ def when(step: int, fps: float) -> str:
 
 def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float) -> Iterator[Image]:
     """Every frame of the source, with its bodies and what is beside it."""
-    width, height = source.size()
-    shown = np.zeros((height, width, 3), np.uint8)
-    stop = n_frames(source) if isinstance(source, Pictures) else bodies.stop
-    indices = itertools.count() if isinstance(source, Video) else range(stop)
-    every = itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices))  # damaged ones, too
+    every = frames_of(source, stop=bodies.stop)  # damaged ones, too
     while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
         records = bodies.of_frames(frames[0].index, frames[-1].index + 1)
         verts = drawing.vertices(records)
@@ -90,18 +77,6 @@ def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing
             when(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
         }
         for frame in frames:
-            if frame.image is not None:
-                shown = _fitted(frame.image, (height, width))
             in_frame = records["frame"] == frame.index
             around = {text: points[in_frame] for text, points in moved.items()}
-            yield drawing.views(shown, records[in_frame], verts[in_frame], around)
-
-
-def _fitted(image: Image, shape: tuple[int, int]) -> Image:
-    """A picture of another size than the first one, cut or with black beside it: a video has one size."""
-    if image.shape[:2] == shape:
-        return image
-    fitted = np.zeros((*shape, 3), np.uint8)
-    height, width = (min(a, b) for a, b in zip(shape, image.shape[:2], strict=True))
-    fitted[:height, :width] = image[:height, :width]
-    return fitted
+            yield drawing.views(frame.image, records[in_frame], verts[in_frame], around)

@@ -24,14 +24,15 @@ import numpy as np
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
+from pipeline.exchange.show.clip import DEMO_MARK, rate_of
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
-from tasks.prediction.drawing import STAND_IN, PredictedBodies
+from pipeline.files.pixels.video_file import DEFAULT_FPS
+from tasks.prediction.drawing import PredictedBodies
 from tasks.prediction.job import PredictionJob
 from tasks.prediction.motions import write_motion
-from tasks.prediction.overlay import rate_of, write_overlay
-from tasks.prediction.video_file import DEFAULT_FPS
+from tasks.prediction.overlay import write_overlay
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
@@ -133,7 +134,7 @@ def _write(
 
 def _draw(job: PredictionJob, made: PredictedVideos, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
     """The overlay of the last video of `made`."""
-    began, text = time.monotonic(), STAND_IN if job.stand_in else ""
+    began, text = time.monotonic(), DEMO_MARK if job.stand_in else ""
     try:
         drawn, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
     except PipelineError as error:

@@ -28,10 +28,10 @@ from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import DetectionReport, detect_clips
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.files.pixels.video_file import DEFAULT_FPS, opencv_writer
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.files.raw.stand_in import MARKER, is_stand_in
 from pipeline.linking import MAX_GAP
-from tasks.prediction.video_file import DEFAULT_FPS, opencv_writer
 from vibe_model import runs
 
 RAW: Final = "raw"

@@ -27,6 +27,7 @@ SIDES: Final = tuple(  # of the person
     "middle" if other == joint else "left" if NAMES[joint].removeprefix("OP ")[0] in "lL" else "right"
     for joint, other in enumerate(mirrored("spin49"))
 )
+SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on pictures
 PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only: name a body model (--body DIR) to see the body posed"

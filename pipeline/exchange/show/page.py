@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
-from pipeline.exchange.show.drawing import Skeleton, View, ViewBox, flat, joints_3d, view_box, views
+from pipeline.exchange.show.drawing import SIDE_COLOURS, Skeleton, View, ViewBox, flat, joints_3d, view_box, views
 from pipeline.exchange.show.tracks import Shown, ShownTrack
 from pipeline.files.pixels.frames import Frame, Image
 
@@ -171,7 +171,8 @@ def templates(*folders: Path) -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "count": count}
-    environment.globals |= {"grid": grid, "isnan": math.isnan}
+    on_photo = " ".join(f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items())
+    environment.globals |= {"grid": grid, "isnan": math.isnan, "on_photo": on_photo}
     return environment
 
 

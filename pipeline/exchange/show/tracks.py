@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -37,16 +37,18 @@ Array = NDArray[Any]
 
 MOST_LISTED: Final = 20  # rejected videos that are listed; the rest are counted
 REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")  # reasons that can be drawn
+PAGE_FRAMES: Final = 5
 MOST_READ: Final = 50  # videos read for one track: many splits consist mostly of videos without one
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which tracks and frames: those called `names`, or else `tracks` of them spread over the split."""
+    """Which tracks and frames: those called `names`, or all of `video`, or else `tracks` spread over the split."""
 
     tracks: int = 6
     names: tuple[str, ...] = ()
-    frames: int = 5  # of each track, spread over it
+    video: str = ""
+    frames: int = PAGE_FRAMES  # of each track, spread over it
     rejected: bool = False  # of videos that are rejected, read on all the same
 
 
@@ -119,6 +121,8 @@ def from_cache(
             examples = ", ".join(islice(number, 3)) or "none"
             raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ...")
         numbers = [number[track] for track in choice.names]
+    elif choice.video:
+        numbers = np.flatnonzero(split.tracks.video == _number(split, choice.video)).tolist()
     return Shown(
         name=name,
         origin=f"the cache {root}",
@@ -157,7 +161,10 @@ def from_raw(
     parts = reader_parts(dataset, split, raw, body)
     _refuse_other_body(raw, parts["stand_in"], body)
     read = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
-    tracks = [read.called(name) for name in choice.names] if choice.names else read.spread_out()
+    if choice.names:
+        tracks = [read.called(name) for name in choice.names]
+    else:
+        tracks = read.of_video(choice.video) if choice.video else read.spread_out()
     failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
     defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
     if defects:
@@ -222,6 +229,14 @@ class _RawTracks:
             )
         return tracks[name]
 
+    def of_video(self, name: str) -> list[ShownTrack]:
+        """All tracks of the video of a name, of which there is at least one."""
+        tracks = [track for video in self.videos if video.name == name for track in self._read(video)]
+        if not tracks:
+            has = self.accounts[name].rejection if name in self.accounts else "no video is called so"
+            raise _no_video(f"{self._dataset.name}/{self._split}", name, has, (video.name for video in self.videos))
+        return tracks
+
     def spread_out(self) -> list[ShownTrack]:
         """From each of so many equal parts of the list of videos, the first one that has tracks."""
         videos = self.videos
@@ -232,6 +247,21 @@ class _RawTracks:
             tracks = next(filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), [])
             chosen += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
         return [chosen[i] for i in spread(len(chosen), self._choice.tracks)]
+
+
+def _number(split: Split, video: str) -> int:
+    """The number of the video of a name, which has tracks."""
+    with_tracks = [int(number) for number in np.unique(split.tracks.video)]
+    for number in with_tracks:
+        if split.videos[number].name == video:
+            return number
+    names = (split.videos[number].name for number in with_tracks)
+    raise _no_video(split.name, video, "no track is of a video of this name", names)
+
+
+def _no_video(name: str, video: str, reason: str, videos: Iterable[str]) -> PipelineError:
+    examples = ", ".join(islice(videos, 3)) or "none"
+    return PipelineError(f"{name}, video {video!r}: {reason}; there are, for example: {examples}")
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:

@@ -239,7 +239,7 @@ def test_several_people_of_a_few_videos_are_shown(tmp_path: Path) -> None:
 def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: Any, tmp_path: Path) -> None:
     """Pages of any length take the memory of one track: none is drawn before the one before it is written."""
     sizes: list[int] = []
-    tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(4)]
+    tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(12)]
 
     def watched(done: int, total: int, name: str = "") -> None:
         if done < total:

@@ -17,13 +17,15 @@ import torch
 import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
+from pipeline.exchange.show.clip import DEMO_MARK, caption
 from pipeline.features.spec import Resources
 from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.files.pixels import video_file
 from pipeline.files.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import job as jobs
-from tasks.prediction import overlay, video_file
-from tasks.prediction.drawing import STAND_IN, BodyDrawing, PredictedBodies, caption, record_type, seen
+from tasks.prediction import overlay
+from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
 from tasks.prediction.job import PredictionJob
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import CPU, SEQLEN, SPLIT, save_checkpoint, small_config, streams, the_body
@@ -375,7 +377,7 @@ def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> Non
     heights = []
     for height, width in ((480, 640), (1920, 2160)):
         image = np.full((height, width, 3), 128, np.uint8)
-        caption(image, STAND_IN)
+        caption(image, DEMO_MARK)
         rows = np.flatnonzero((image != 128).any(axis=(1, 2)))
         heights.append((rows[-1] - rows[0]) / height)
     assert heights[1] == pytest.approx(heights[0], rel=0.15)
