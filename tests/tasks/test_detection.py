@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import cache
 from pipeline import synthetic
 from pipeline.commands.settings import sections
+from pipeline.detect import Detector
 from pipeline.detect.keypoint_rcnn import KeypointRCNN
+from pipeline.detect.rtmpose import RTMPose
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import MARKER
 from tests.tasks.conftest import Project
@@ -101,7 +104,19 @@ def test_mistakes_in_the_settings_are_errors_of_a_line(
     assert str(own_clips.cfg) in str(error.value)
 
 
-def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips: Project) -> None:
-    own_clips.configure({"detect": {"detector": "keypoint_rcnn"}, "keypoint_rcnn": {"weights": "w.pth", "size": "400"}})
-    detector = sections.load(own_clips.cfg).detector
-    assert detector == KeypointRCNN(weights=str(own_clips.folder / "w.pth"), size=400)
+@pytest.mark.parametrize(
+    ("section", "detector"),
+    [
+        ({"weights": "w.pth", "size": "400"}, KeypointRCNN(weights="w.pth", size=400)),
+        (
+            {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"},
+            RTMPose(weights="w.pth", detector="yolox-m", max_overlap=0.5),
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_detectors_weights_are_below_the_folder_of_the_settings(
+    section: dict[str, str | None], detector: Detector, own_clips: Project
+) -> None:
+    own_clips.configure({"detect": {"detector": detector.name}, detector.name: section})
+    assert sections.load(own_clips.cfg).detector == replace(detector, weights=str(own_clips.folder / "w.pth"))

@@ -212,7 +212,8 @@ def _detector(args: argparse.Namespace) -> Detector | None:
         if not args.plan:
             detect.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
-        message = str(error).replace("--weights ", f"--detector {name} --set {name}.weights=")  # as here
+        message = str(error).replace("--set ", f"--set {name}.")  # as here
+        message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
         do = f"Or name another --detector, or put another tool's keypoints into {args.raw}/{KEYPOINTS}."
         raise type(error)(f"{message} {do}") from error
     return detector

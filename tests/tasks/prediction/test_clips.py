@@ -27,6 +27,7 @@ from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tasks.prediction import sources
 from tasks.prediction.motions import TO_WORLD
+from tests.pipeline.detect.test_rtmpose import blob_pose, constant
 from tests.report.test_browser import CHROMIUM
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import World, save_checkpoint
@@ -311,11 +312,24 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
     assert " --weights" not in shown  # of `detect`
 
 
+def test_people_whom_rtmpose_finds_are_predicted(folder, patch, tmp_path, capsys) -> None:
+    dets, labels = np.array([[[10, 20, 60, 80, 0.9]]]), np.zeros((1, 1), np.int64)
+    detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": labels})
+    pose = blob_pose(tmp_path / "pose.onnx")
+    options = ("--detector", "rtmpose", "--detector-weights", pose, "--set", f"detector={detector}")
+    assert run(folder / "dance.mp4", *with_model(folder, tmp_path / "out"), *options) == 0
+    assert f"{N_LONG} detections in {N_LONG} frames by rtmpose" in " ".join(capsys.readouterr().out.split())
+    (video,) = summary(tmp_path / "out")["videos"]
+    (track,) = video["tracks"]
+    assert track["frames"] == N_LONG
+
+
 def test_options_of_a_detector_are_checked_before_anything_runs(folder, tmp_path, capsys) -> None:
     words = (folder / "dance.mp4", "--checkpoint", tmp_path / "nowhere.pt", "--out", tmp_path / "out")
     for options, message in (
         (("--detector", "keypoint_rcnn", "--set", "min_scor=0.5"), "min_scor: unknown key; did you mean 'min_score'?"),
         (("--detector", "keypoint_rcnn", "--set", "min_score=high"), "min_score = high: expected a number"),
+        (("--detector", "rtmpose", "--set", "family=ssd"), "family = ssd: expected 'auto', 'yolox' or 'rtmdet'"),
         (("--detector", "keypoint_rcn"), "did you mean 'keypoint_rcnn'?"),
         (("--set", "min_score=0.5"), "[demo] min_score"),  # of demo data
         (("--detector-weights", "w.pth"), "demo has no option weights"),
