@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets, detect
-from pipeline.cli.console import DOUBT, STAND_IN, VERB, WRONG, err, line, out, plain, size
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, VERB, WRONG, err, line, out, plain, size
 from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
@@ -46,7 +46,7 @@ from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.exchange import show
 from pipeline.exchange.show.tracks import rejected
 from pipeline.features import computing
-from pipeline.features.plan import marked, missing_rows, plan_extraction
+from pipeline.features.plan import is_untrained, marked, missing_rows, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.processes.devices import DeviceName
@@ -182,11 +182,13 @@ def _resolved(args: argparse.Namespace) -> Preparation:
         common |= {"detector": detector, "by_any_detector": not (args.detector or source.section(detector.name))}
     crops = streams_of(source, dataclass_of(source.section("features"), Features))[1]
     targets, without_weights = [], False
+    committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
+    first = next((split for split in committed.values() if split is not None and split.streams), None)
     for split in dataset.splits:
-        name = f"{dataset.name}/{split}"
         specs: list[StreamSpec] = []
-        try:
-            every = extract_command.specs_of(args, name, committed_split(args.cache, name), stand_in=demo)
+        try:  # a new split takes the weights that are recorded of another one
+            recorded = first if committed[split] is None else committed[split]
+            every = extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
             specs = [spec for spec in every if dataset.has_pixels or not spec.stream.reads.crops]
         except extract_command.NoWeights:
             if args.stream is not None:
@@ -254,10 +256,13 @@ def _convert(prepared: Preparation, target: Target) -> None:
 
 
 def _extract(prepared: Preparation, target: Target) -> None:
+    split = committed_split(target.root, target.name)
+    if split is None or not split.manifest["rows"]:  # that conversion has reported
+        return
     for specs in ([target.crops], [target.stream, *target.also]):  # the others may be computed from the crops
         plans = [plan_extraction(target.root, target.name, spec) for spec in specs if spec is not None]
         upcoming = [plan for plan in plans if not plan.up_to_date]
-        if upcoming and cache.open(target.root)[target.name].manifest["rows"]:
+        if upcoming:
             resources = prepared.machine("features")
             scheduler, named = prepared.scheduler, len(target.streams) > 1
             with prepared.bar("extract", target.name) as progress:
@@ -266,8 +271,8 @@ def _extract(prepared: Preparation, target: Target) -> None:
 
 
 def _show(prepared: Preparation, target: Target) -> None:
-    page, split = prepared.page(target), cache.open(target.root)[target.name]
-    if not len(split.tracks) or show.split_of(page) == split.manifest["digest"]:
+    page, split = prepared.page(target), committed_split(target.root, target.name)
+    if split is None or not len(split.tracks) or show.split_of(page) == split.manifest["digest"]:
         return
     page.parent.mkdir(parents=True, exist_ok=True)
     shown = show.from_cache(target.root, target.name, show.Choice(), raw=target.raw, body=target.body)
@@ -297,22 +302,25 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
 
 def _print_summary(prepared: Preparation, targets: Sequence[Target]) -> int:
     """What is in the cache now, and what comes next. How many videos are rejected because something is wrong."""
-    opened, n_flaws, with_features = cache.open(prepared.args.cache), 0, ""
+    n_flaws, with_features = 0, ""
     at = ["--cache", str(prepared.args.cache)]
-    for name, target in ((target.name, target) for target in targets if target.name in opened.splits):
-        split = opened[name]
+    for target in targets:
+        if (split := committed_split(target.root, target.name)) is None:
+            continue
         missing = {stream: missing_rows(split, stream).rows for stream in split.streams}
         streams = [marked(split, stream, f"lacks {count(n, 'row')}" * bool(n)) for stream, n in missing.items()]
-        out.print(f"[bold]{plain(name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
-        for text in (*accounting_lines(split.manifest["accounting"]), f"features {', '.join(streams) or 'none'}"):
+        out.print(f"[bold]{plain(target.name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
+        for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
+        untrained = any(is_untrained(split, stream) for stream in missing)
+        out.print(f"  features {plain(', '.join(streams)) or 'none'}" + f"  {UNTRAINED}" * untrained)
         if (page := prepared.page(target)).is_file():
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected(split)
         for text in few([f"rejected {text}" for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
-        n_flaws, with_features = n_flaws + n_rejected, with_features or name * bool(streams)
-    predict = ["predict", with_features, *at, "--checkpoint", "FILE"]
+        n_flaws, with_features = n_flaws + n_rejected, with_features or target.name * bool(streams)
+    predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
     upcoming = {
         "videos": command("status", "--all", *at),
         "features": "" if with_features else "the same command with --weights",
