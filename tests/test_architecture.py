@@ -53,7 +53,7 @@ OF_PIPELINE = (  # all that models may know
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
-DISTRIBUTIONS = {"cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
+DISTRIBUTIONS = {"cv2": "opencv-python", "rerun": "rerun-sdk", "google": "protobuf", "google_crc32c": "google-crc32c"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
     *(
@@ -176,7 +176,7 @@ def test_luigi_is_known_to_tasks_alone() -> None:
 
 def test_what_is_imported_is_what_pyproject_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = (project["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "rtmpose", "parquet"))
+    extras = (project["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "rtmpose", "parquet", "rerun"))
     texts = [*project["dependencies"], *(text for extra in extras for text in extra)]
     named = {canonicalize_name(Requirement(text).name) for text in texts} - {
         "dask"

@@ -74,4 +74,10 @@ FORMATS: Final[Mapping[str, ExportFormat]] = {
         "a file of WHAM's dataset/parsed_data",
         options="pipeline.exchange.wham.export:WhamOptions",
     ),
+    "rerun": ExportFormat(
+        "pipeline.exchange.rerun:export",
+        "a recording of some tracks for Rerun's viewer",
+        options="pipeline.exchange.rerun:RecordingOptions",
+        packages={"rerun": "rerun"},
+    ),
 }
