@@ -17,7 +17,6 @@ import cache
 from pipeline.__main__ import main
 from pipeline.exchange import show
 from pipeline.exchange.show import clip
-from pipeline.exchange.show.drawing import SIDE_COLOURS
 from pipeline.exchange.show.labelled_bodies import PosedBody, weak_perspective
 from pipeline.files.pixels.video_file import VideoFormat
 from pipeline.track import Track
@@ -70,12 +69,11 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     moved.kp_2d[..., 0] += 200
     frames, rate = written(tmp_path, of_rows(first, [1, 2, 3, 6]), of_rows(moved, [2, 3]))
     assert frames.shape == (9, 402, 640, 3) and rate == 25
-    for joint, side in (("rshoulder", "right"), ("lwrist", "left")):
+    for joint, colour in (("rshoulder", (255, 138, 31)), ("lwrist", (61, 155, 255))):  # right orange, left blue
         x, y = AT[joint]
-        colour = bytes.fromhex(SIDE_COLOURS[side][1:])
         for index, frame in enumerate(frames):
             for position, rows in ((x, (1, 2, 3, 6)), (x + 200, (2, 3))):
-                near = np.abs(frame[y, position].astype(int) - list(colour)).max() < 60
+                near = np.abs(frame[y, position].astype(int) - colour).max() < 60
                 assert near == (index in rows), (joint, index)
     background = frames[:, 350, 600].mean(axis=1)
     assert background == pytest.approx([GREY if i in (1, 2, 3, 6) else GREY / 2 for i in range(9)], abs=4)
