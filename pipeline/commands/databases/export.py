@@ -33,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     """Tracks and features -> a file or a folder of the format."""
     name = f"{args.dataset}/{args.split}"
     export = FORMATS[args.format].function()
+    if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
+        do = f"`gc` removes from {args.cache} what is no part of it: name another"
+        raise ConfigError(f"--out {args.out}: is in the cache. {do}")
     texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
     format_options = _format_options(args.format, texts)
     with bar(f"export {name}", err, unit="row") as progress:

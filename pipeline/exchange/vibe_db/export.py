@@ -225,12 +225,15 @@ def in_pictures(kp_2d: Array, bbox: Array) -> Array:
 def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks]) -> str:
     """Write all arrays to `file` and return its sha256."""
     if layout.container == "hdf5":
-        with h5py.File(file, "w") as stored:
-            for name, array in arrays.items():
-                dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
-                for block in array.blocks():
-                    dataset[row : row + len(block)] = block
-                    row += len(block)
+        try:
+            with h5py.File(file, "w") as stored:
+                for name, array in arrays.items():
+                    dataset, row = stored.create_dataset(name, array.shape, array.dtype), 0
+                    for block in array.blocks():
+                        dataset[row : row + len(block)] = block
+                        row += len(block)
+        except RuntimeError as error:  # h5py's, when it closes a file that a full disk does not take
+            raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Correct this, then run it again.") from error
         with file.open("rb") as complete:
             os.fsync(complete.fileno())
         return whole_file_digest(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,30 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space"):
         export(tmp_path / "c", "posetrack/train", tmp_path / "x.pt", progress=fails)
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(exportable: Any, tmp_path: Path) -> None:
+    root, soft = exportable("insta_variety/train"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, soft[1]))
+    try:
+        with pytest.raises((PipelineError, OSError), match="File too large"):
+            export(root, "insta_variety/train", tmp_path / "x.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
+    (tmp_path / "link").symlink_to("c")
+    monkeypatch.chdir(tmp_path)
+    for out in ("c/posetrack", "c/x.pt", "link/x.pt", "c"):
+        words = ["export", "posetrack", "train", "--cache", "c", "--format", "vibe", "--out", out]
+        assert main(words) == 2
+        assert "gc" in capsys.readouterr().err
+    assert not [*tmp_path.rglob("*.pt")]
 
 
 def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) -> None:
