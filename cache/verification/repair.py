@@ -50,7 +50,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
     for damage in report.damaged:
         home = damage.split, damage.stream or ""
         if damage.key.startswith(f"{TAGS}/"):
-            repaired.refused.append(Place(store, damage.key).again)
+            repaired.refused.append(f"{store.location(damage.key)}: is of a tag. {Place(store, damage.key).again}")
         elif damage.shard is not None:
             shards.setdefault(home, set()).add(damage.shard)
         elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's

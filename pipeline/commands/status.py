@@ -21,7 +21,7 @@ from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
 from pipeline.commands.maintenance.overview import accepted_of, stored_bytes
 from pipeline.commands.settings.arguments import cache_option, chosen, splits_argument
-from pipeline.commands.storage.tag import held_back, summary
+from pipeline.commands.storage import tag
 from pipeline.conversion.committed import (
     OTHER_SPLIT,
     harmless_of,
@@ -89,11 +89,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.sizes:
         for row in rows:
             result.lines(row["accepted"], IDLE)
-        tags = cache.tags(args.cache)
-        result.lines(
-            (f"tag {tag.name}: {summary(tag)}, made {tag.created or 'at an unknown time'}" for tag in tags), IDLE
-        )
-        result.lines(held_back(tags, str(args.cache)), IDLE)
+        try:
+            result.lines(tag.lines(args.cache), IDLE)
+        except cache.CacheError as error:  # of a split that cannot be read, it is there already
+            result.problems += [] if str(error) in result.problems else [str(error)]
         result.lines((*beside_the_release(rows), *_undecodable_lines(rows)), DOUBT)
         for row in rows:
             for mark, texts in _of_videos(row, every=args.all):

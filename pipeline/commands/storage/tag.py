@@ -62,6 +62,13 @@ def summary(tag: cache.Tag) -> str:
     return f"{count(len(states), 'split')}, {count(rows, 'row')}, {', '.join(sorted(streams)) or 'no streams'}"
 
 
+def lines(root: cache.Root) -> Iterator[str]:
+    """A line for each tag, and what they hold back. Raises CacheError for a damaged one."""
+    tags = cache.tags(root)
+    yield from (f"tag {tag.name}: {summary(tag)}, made {tag.created or 'at an unknown time'}" for tag in tags)
+    yield from held_back(tags, str(root))
+
+
 def held_back(tags: Sequence[cache.Tag], root: str) -> Iterator[str]:
     """A line for each tag that names shards which the cache has removed, and how to free them."""
     for tag in tags:

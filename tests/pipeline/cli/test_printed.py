@@ -221,7 +221,10 @@ def test_tag(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
         ran("deleted", "tag", "v1", "--delete", "--cache", penn.root)
         ran("not there", "tag", "v1", "--delete", "--cache", penn.root)
         ran("which one?", "tag", "--delete", "--cache", penn.root)
-        ran("as JSON", "tag", "v3", "penn_action/none", "--json", "--cache", penn.root)
+        ran("no such split", "tag", "v3", "penn_action/none", "--cache", penn.root)
+        spoil(penn.root / ".tags/v2/manifest.json")
+        ran("a damaged one, beside what there is", "status", "--cache", penn.root)
+        ran("as verify says", "verify", "--repair", "--cache", penn.root)
 
 
 def test_copy(penn: Any, show: Any, network: Any, tmp_path: Path) -> None:
