@@ -119,6 +119,24 @@ def test_shards_of_a_split_whose_manifest_is_lost_stay_in_the_tag(tagged: tuple[
     assert differences(root, second) == [] == differences(root, first, "v1")
 
 
+def test_an_open_tag_never_reads_what_has_replaced_its_shards(
+    tagged: tuple[Path, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, first = tagged
+    held = cache.open(root, "v1")[SPLIT]
+    assert held.stream_shards("resnet50")  # it is open, and none of its shards
+    cache.delete_stream(root, SPLIT, "resnet50")
+    numbers = made_up.numbers_of
+    monkeypatch.setattr(made_up, "numbers_of", lambda keys: numbers(keys) + 1)
+    made_up.extract(root, "resnet50", at_most=99, staged=False, written=[])
+    monkeypatch.undo()
+    with pytest.raises(cache.CacheChanged, match="open it again"):
+        held.rows("features/resnet50", 0, 4)
+    assert differences(root, first, "v1") == []
+    assert differences(root, first) != []
+    assert [tag.held > 0 for tag in cache.tags(root)] == [True]
+
+
 def test_a_writer_killed_right_after_its_commit_leaves_tags_whole(
     tagged: tuple[Path, State], monkeypatch: pytest.MonkeyPatch
 ) -> None:
