@@ -120,7 +120,7 @@ class RTMPose(Detector):
     def load(self, device: str) -> Detect:
         detector, pose = self.files()
         found, posed = GraphNetwork(detector, device), GraphNetwork(pose, device)
-        people = _People(self, found, posed, normalised=self.family_of(detector) == "rtmdet")
+        people = _PersonFinder(self, found, posed, normalised=self.family_of(detector) == "rtmdet")
         people.check()
         if found.on_gpu:
             return lambda images: [people(image) for image in images]
@@ -149,7 +149,7 @@ def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
     return graph
 
 
-class _People:
+class _PersonFinder:
     """The people of a picture."""
 
     def __init__(self, options: RTMPose, detector: GraphNetwork, pose: GraphNetwork, *, normalised: bool) -> None:

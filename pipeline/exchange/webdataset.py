@@ -85,7 +85,7 @@ def export(
     crops_of = functools.partial(_stored, split, stored) if stored else functools.partial(_cut, split, source, options)
     stand_in = bool(split.manifest.get("stand_in") or (stored and split.stream_manifest(stored).get("stand_in")))
     described = {"split": name, "split_digest": split.manifest["digest"], "stand_in": stand_in, "crops": stored}
-    prefix, counts = name.replace("/", "-").replace(".", "_"), _Counts()  # a key ends at its first dot
+    prefix, counts = name.replace("/", "-").replace(".", "_"), _ExportedWindows()  # a key ends at its first dot
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
     with new_folder(out, replace=replace) as (folder, provenance):
         write = _Shards(folder, prefix, options.shard_mb * 10**6)
@@ -153,7 +153,7 @@ def _encoded(crop: Image, options: WindowOptions) -> bytes:
 
 
 @dataclass(slots=True)
-class _Counts:
+class _ExportedWindows:
     """What has been exported, and of how many rows the picture could not be decoded."""
 
     windows: int = 0
@@ -162,7 +162,7 @@ class _Counts:
 
 
 def _complete(
-    split: cache.Split, windows: Rows, stride: int, crops_of: CropsOf, counts: _Counts
+    split: cache.Split, windows: Rows, stride: int, crops_of: CropsOf, counts: _ExportedWindows
 ) -> Iterator[tuple[Rows, list[bytes]]]:
     """Windows with their crops, video by video, in the order of their last frames; without those that lack a crop."""
     video = split.tracks.video[split.track_of(windows[:, 0])]
