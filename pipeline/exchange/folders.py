@@ -1,11 +1,11 @@
-"""An export that is a folder of files: whole under its name, or not there.  tracks, features -> [files]"""
+"""An export under its name: whole, with where it comes from, or not there.  tracks, features -> [files]"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,34 @@ from pipeline.errors import PipelineError
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.raw.files import whole_file_digest
 
-PROVENANCE: Final = "provenance.json"
+PROVENANCE: Final = "provenance.json"  # in a folder
+
+
+def beside(file: Path) -> Path:
+    """The path of the provenance of an export that is one file."""
+    return file.with_name(f"{file.name}.{PROVENANCE}")
+
+
+def require_new_file(file: Path, *, replace: bool) -> None:
+    """Raise PipelineError where the folder of `file` is not there, and where `file` is, without `replace`."""
+    _require_parent(file)
+    if not replace and file.exists():
+        raise PipelineError(f"--out {file}: exists already. Name another file, or add --replace.")
+
+
+def publish_with_provenance(file: Path, write: Callable[[Path], str], provenance: Mapping[str, Any]) -> None:
+    """Write a file that has its name only when it is complete, with its provenance beside it.
+
+    write: writes to the path that it is given, and returns the sha256 of what it wrote.
+    """
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        digest = write(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _write_provenance(beside(file), {**provenance, "file": file.name, "sha256": digest})
+    publish(temporary, file)  # last: a file of this name always has its provenance
 
 
 @contextmanager
@@ -27,8 +54,7 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
     it was. Raises PipelineError where `out` is no new or empty folder, unless `replace` and all in it is an export's.
     """
     out = out.resolve()
-    if not out.parent.is_dir():
-        raise PipelineError(f"--out {out}: there is no folder {out.parent}. Create it, or name another.")
+    _require_parent(out)
     if out.exists() and not out.is_dir():
         raise PipelineError(f"--out {out}: is a file; this format is a folder of files. Name another.")
     if there := sorted(file.name for file in out.iterdir()) if out.exists() else []:
@@ -49,8 +75,7 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
             with naming(file), file.open("rb") as stream:
                 os.fsync(stream.fileno())
             files[file.name] = whole_file_digest(file)
-        content = {**provenance, "written": datetime.now(UTC).isoformat(timespec="seconds"), "files": files}
-        write_atomic(temporary / PROVENANCE, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+        _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
         if there:
             out.rename(old)
@@ -59,6 +84,17 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _require_parent(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise PipelineError(f"--out {out}: there is no folder {out.parent}. Create it, or name another.")
+
+
+def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
+    """Write it atomically, with the time."""
+    whole = {**content, "written": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_atomic(file, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _exported(folder: Path) -> set[str]:

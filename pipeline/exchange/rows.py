@@ -1,4 +1,4 @@
-"""Which rows of a split go into a file of other programs, and how that gets its name.  tracks, features -> [files]
+"""Which rows of a split go into a file of other programs, as which arrays.  tracks, features -> [files]
 
 Existing code cuts windows out of all rows of one name, without looking at frame numbers: a window across a gap would
 take frames for neighbours that are not. So rows are cut into segments whose frames follow one another.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.storage.atomic import publish
 from pipeline.errors import PipelineError
-from pipeline.exchange.vibe_db.layouts import COMMON, write_provenance
+from pipeline.exchange.vibe_db.joblib_files import Blocks
+from pipeline.exchange.vibe_db.layouts import COMMON
 from pipeline.features.plan import is_current
 
 Rows = NDArray[np.int64]
@@ -38,34 +37,47 @@ def require_stream(split: cache.Split, stream: str) -> None:
         raise PipelineError(f"{split.name}: the stream {stream!r} lags behind the tracks. Extract it first.")
 
 
-def require_new_file(file: Path, *, replace: bool) -> None:
-    """Raise PipelineError where the folder of `file` is not there, and where `file` is, without `replace`."""
-    if not file.parent.is_dir():
-        raise PipelineError(f"--out {file}: there is no folder {file.parent}. Create it, or name another.")
-    if not replace and file.exists():
-        raise PipelineError(f"--out {file}: exists already. Name another file, or add --replace.")
-
-
-def publish_with_provenance(file: Path, write: Callable[[Path], str], provenance: Mapping[str, Any]) -> None:
-    """Write a file that has its name only when it is complete, with its provenance beside it.
-
-    write: writes to the path that it is given, and returns the sha256 of what it wrote.
-    """
-    temporary = file.with_name(f".{file.name}.part")
-    try:
-        digest = write(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    write_provenance(file, {**provenance, "file": file.name, "sha256": digest})
-    publish(temporary, file)  # last: a file of this name always has its provenance
-
-
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
     """What a provenance has of a stream."""
     manifest = split.stream_manifest(stream)
     recorded = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
     return {"name": stream, "digest": manifest["digest"], **recorded}
+
+
+def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
+    """What a provenance has of a split; `stand_in`: it, or a stream of `streams`, is demo data or untrained."""
+    manifests = [split.manifest, *map(split.stream_manifest, streams)]
+    stand_in = any(manifest.get("stand_in") for manifest in manifests)
+    return {"split": split.name, "split_digest": split.manifest["digest"], "stand_in": stand_in}
+
+
+def array_of(
+    compute: Callable[[int, int], Any],
+    pieces: Sequence[tuple[int, int]],
+    n_rows: int,
+    dtype: str | None,
+    progress: Callable[[int], None],
+) -> Blocks:
+    """The array (n_rows, ...) whose rows `compute` makes of each piece [start, stop), when it is written.
+
+    dtype: None: that of what `compute` gives. progress: called with the number of rows after each piece.
+    """
+
+    sample = np.asarray(compute(pieces[0][0], pieces[0][0] + 1))
+    kind = np.dtype(dtype or sample.dtype)
+
+    def blocks() -> Iterator[NDArray[Any]]:
+        for start, stop in pieces:
+            block = np.asarray(compute(start, stop)).astype(kind, copy=False)
+            yield block
+            progress(len(block))
+
+    return Blocks((n_rows, *sample.shape[1:]), kind, blocks)
+
+
+def in_any_row(split: cache.Split, has: Has) -> bool:
+    """Whether a row of a committed track has it."""
+    return any(has(start, stop).any() for start, stop in spans(split.tracks.start, split.tracks.stop))
 
 
 def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:
@@ -109,6 +121,16 @@ class Segments:
     @property
     def rows(self) -> int:
         return int((self.stop - self.start).sum())
+
+    def numbers(self, start: int, stop: int) -> Rows:
+        """Which segment each of their rows [start, stop) is in."""
+        return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
+
+    def require_rows(self, split: cache.Split) -> None:
+        """Raise PipelineError, with what the rows lack, where there are none."""
+        if not self.rows:
+            why = ", ".join(f"{n:,} rows have {need}" for need, n in self.left_out.items()) or "it has no tracks"
+            raise PipelineError(f"{split.name}: nothing to export: {why}")
 
     def names(self, split: cache.Split, of: Sequence[str]) -> list[str]:
         """A name for each, made of its track's in `of`, with `_seg0`, `_seg1`, ... where the track has several.

@@ -27,7 +27,7 @@ from pipeline.conversion.committed import harmless_of, video_state
 from pipeline.errors import PipelineError
 from pipeline.exchange.folders import new_folder
 from pipeline.exchange.formats import Exported
-from pipeline.exchange.rows import require_stream
+from pipeline.exchange.rows import origin_of, require_stream
 from pipeline.features.pixel_sources import column
 from pipeline.skeletons import joint_names
 
@@ -91,9 +91,8 @@ def export(
     features = stream if options.features else ""
     if features:
         require_stream(split, features)
-    stand_in = bool(split.manifest.get("stand_in") or (features and split.stream_manifest(features).get("stand_in")))
-    described = {"split": name, "split_digest": split.manifest["digest"], "stand_in": stand_in, "stream": features}
-    described["joints"] = list(joint_names("spin49"))
+    described = origin_of(split, *([features] if features else []))
+    described |= {"stream": features, "joints": list(joint_names("spin49"))}
     of_rows, of_tracks = _row_specs(split, features), _track_specs(split)
     n_rows, n_tracks = int((split.tracks.stop - split.tracks.start).sum()), len(split.tracks)
     with new_folder(out, replace=replace) as (folder, provenance):
@@ -103,7 +102,7 @@ def export(
         _write(folder, "tracks", described, of_tracks, _tracks(split))
         _write(folder, "rows", described, of_rows, _rows(split, of_rows, features, progress))
     summary = f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and {count(len(split.videos), 'video')}"
-    return Exported(out, n_rows, summary, {}, {}, stand_in)
+    return Exported(out, n_rows, summary, {}, {}, described["stand_in"])
 
 
 def _write(

@@ -33,6 +33,7 @@ from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
 from pipeline.exchange.folders import new_folder
 from pipeline.exchange.formats import Exported
+from pipeline.exchange.rows import origin_of
 from pipeline.features.pixel_sources import Pixels, column, cuts, pixels
 from pipeline.features.plan import is_current
 from pipeline.features.streams.crops import Crops
@@ -83,8 +84,10 @@ def export(
         longest = np.diff(split.runs).max(initial=0)
         raise PipelineError(f"{name}: no window of {options.seqlen} frames: the longest run has {longest}")
     crops_of = functools.partial(_stored, split, stored) if stored else functools.partial(_cut, split, source, options)
-    stand_in = bool(split.manifest.get("stand_in") or (stored and split.stream_manifest(stored).get("stand_in")))
-    described = {"split": name, "split_digest": split.manifest["digest"], "stand_in": stand_in, "crops": stored}
+    described = {**origin_of(split, *([stored] if stored else [])), "crops": stored}
+    used = ("seqlen", "stride", *(() if stored else ("encoding", "quality")))
+    described |= {key: getattr(options, key) for key in used}
+    stand_in = described["stand_in"]
     prefix, counts = name.replace("/", "-").replace(".", "_"), _ExportedWindows()  # a key ends at its first dot
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
     with new_folder(out, replace=replace) as (folder, provenance):
@@ -95,8 +98,7 @@ def export(
                 progress(counts.rows, n_rows)
         if not write.number:
             raise PipelineError(f"{name}: nothing to export: each of {count(len(windows), 'window')} has {UNDECODABLE}")
-        chosen = {key: getattr(options, key) for key in ("seqlen", "stride", "encoding", "quality")}
-        provenance |= {"format": "webdataset", **described, **chosen, "samples": counts.windows, "rows": counts.rows}
+        provenance |= {"format": "webdataset", **described, "samples": counts.windows, "rows": counts.rows}
     n_lost = split.undecodable(stored) if stored else counts.undecodable
     left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts.rows}
     summary = f"{count(counts.windows, 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}, crops "

@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
+from pipeline.exchange.folders import publish_with_provenance, require_new_file
 from pipeline.exchange.formats import Exported
 from pipeline.exchange.rows import (
     FEATURES,
@@ -30,10 +29,11 @@ from pipeline.exchange.rows import (
     Has,
     Rows,
     Segments,
+    array_of,
     checks_of,
-    publish_with_provenance,
+    in_any_row,
+    origin_of,
     recorded_stream,
-    require_new_file,
     require_stream,
     segments_of,
     spans,
@@ -56,14 +56,6 @@ Array = NDArray[Any]
 NEEDS: Final = {"features": FEATURES, "joints3D": JOINTS_3D, "pose": SMPL, "shape": SMPL, "theta": SMPL}
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedDatabase(Exported):
-    """A database file that was written."""
-
-    names: int  # different vid_names: tracks, or segments of them
-    fields: tuple[str, ...]
-
-
 def export(
     root: cache.Root,
     name: str,
@@ -72,7 +64,7 @@ def export(
     stream: str = "resnet50",
     replace: bool = False,
     progress: Progress = silent,
-) -> ExportedDatabase:
+) -> Exported:
     """Write the split `name` of the cache `root` to the file `out`, or into the folder `out` under its usual name.
 
     Beside it comes `<file>.provenance.json`. Raises cache.CacheError when there is no such split, PipelineError when
@@ -92,16 +84,12 @@ def export(
     fields = tuple(field for field in layout.fields if field not in absent)
     needed = {NEEDS.get(field) for field in fields}
     segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
-    if not segments.rows:
-        why = ", ".join(f"{n:,} rows have {need}" for need, n in segments.left_out.items()) or "it has no tracks"
-        raise PipelineError(f"{name}: nothing to export: {why}")
+    segments.require_rows(split)
     arrays = _Fields(split, layout, segments, stream, progress).arrays(fields)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
-    stand_in = bool(split.manifest.get("stand_in", False) or (provenance["stream"] or {}).get("stand_in"))
-    publish_with_provenance(file, lambda part: _write(part, layout, arrays), {**provenance, "stand_in": stand_in})
-    n_names = len(segments.start)
-    summary = f"{count(segments.rows, 'row')} under {count(n_names, 'name')}"
-    return ExportedDatabase(file, segments.rows, summary, absent, segments.left_out, stand_in, n_names, fields)
+    publish_with_provenance(file, lambda part: _write(part, layout, arrays), provenance)
+    summary = f"{count(segments.rows, 'row')} under {count(len(segments.start), 'name')}"
+    return Exported(file, segments.rows, summary, absent, segments.left_out, provenance["stand_in"])
 
 
 def _check_file(file: Path, layout: Layout, *, replace: bool) -> None:
@@ -119,9 +107,7 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]
         columns = (layout.column_3d,) if field == "joints3D" else FIELDS[field].columns
         if missing := [name for name in columns if name not in split.columns]:
             absent[field] = f"the split has no {' and no '.join(missing)}"
-        elif needed != FEATURES and not any(
-            checks[needed](start, stop).any() for start, stop in spans(split.tracks.start, split.tracks.stop)
-        ):
+        elif needed != FEATURES and not in_any_row(split, checks[needed]):
             absent[field] = f"in no row ({needed})"
         elif field == "img_name" and any(
             split.videos[video].source.partition(":")[0] not in NAMED
@@ -141,7 +127,7 @@ class _Fields:
 
     def arrays(self, fields: Sequence[str]) -> dict[str, Blocks]:
         """Every field with its shape and type."""
-        rows, n_rows, first = self.split.rows, self.segments.rows, int(self.segments.start[0])
+        rows, n_rows = self.split.rows, self.segments.rows
         computed: dict[str, Callable[[int, int], Any]] = {
             "vid_name": self._vid_names,
             "img_name": self._img_names,
@@ -154,21 +140,18 @@ class _Fields:
             "theta": lambda start, stop: np.concatenate([rows(n, start, stop) for n in ("pose", "betas")], axis=1),
             "valid": self._valid,
             "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
-            "features": self._features,
+            "features": functools.partial(rows, f"features/{self.stream}"),
         }
 
-        def blocks(field: str, dtype: np.dtype[Any]) -> Iterator[Array]:
-            for start, stop in spans(self.segments.start, self.segments.stop):
-                yield np.asarray(computed[field](start, stop)).astype(dtype, copy=False)
-                self.done += stop - start
-                self.progress(self.done, len(fields) * n_rows, field)
+        def progress(field: str, rows: int) -> None:
+            self.done += rows
+            self.progress(self.done, len(fields) * n_rows, field)
 
-        described = {}
+        arrays, pieces = {}, [*spans(self.segments.start, self.segments.stop)]
         for field in fields:
-            dtype = np.dtype(self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype)
-            shape = (n_rows, *np.shape(computed[field](first, first + 1))[1:])
-            described[field] = Blocks(shape, dtype, functools.partial(blocks, field, dtype))
-        return described
+            dtype = self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype
+            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, functools.partial(progress, field))
+        return arrays
 
     def _text_type(self, field: str) -> str:
         """HDF5's texts are bytes, which existing code decodes. A segment's last picture has its longest name."""
@@ -186,22 +169,14 @@ class _Fields:
             return np.ones(stop - start, np.uint8)
         return np.asarray(self.split.rows("valid", start, stop) == 1)
 
-    def _features(self, start: int, stop: int) -> Array:
-        windows = np.stack([np.arange(start, stop), np.arange(start, stop) + 1], axis=1)
-        read = self.split.read(windows, stream=self.stream, fields=["features"], dtype="float32")
-        return np.asarray(read["features"][:, 0])
-
-    def _segment(self, start: int, stop: int) -> Rows:
-        return np.searchsorted(self.segments.start, np.arange(start, stop), side="right") - 1
-
     def _vid_names(self, start: int, stop: int) -> Array:
-        names = [self.names[i] for i in self._segment(start, stop).tolist()]
+        names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
         if self.layout.container == "hdf5" and (bad := [name for name in names if not name.isascii()]):
             raise PipelineError(f"vid_name {bad[0]!r}: existing code reads these names as ASCII. Rename the video.")
         return np.array(names)
 
     def _img_names(self, start: int, stop: int) -> list[str]:
-        track = self.segments.track[self._segment(start, stop)]
+        track = self.segments.track[self.segments.numbers(start, stop)]
         return list(self._pictures(track, self.split.rows("frame_index", start, stop)))
 
     def _pictures(self, track: Rows, frame: Array) -> Iterator[str]:
@@ -246,10 +221,8 @@ def _provenance(
     scales = np.unique(split.tracks.crop_scale[segments.track]).tolist()
     skeletons = {"joints2D": layout.joints_2d, "joints3D": layout.joints_3d}
     return {
+        **origin_of(split, *([stream] if "features" in arrays else [])),
         "format": "vibe",
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "split": split.name,
-        "split_digest": split.manifest["digest"],
         "stream": recorded_stream(split, stream) if "features" in arrays else None,
         "rows": segments.rows,
         "names": len(segments.start),

@@ -6,7 +6,6 @@ file has no name of its own: it is written as `<path of the video>#<frame>`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.storage.atomic import write_atomic
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.exchange.folders import beside
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
@@ -191,19 +190,6 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
         return ""
     same = name_of is not None and all(name_of(int(i)) == name for i, name in zip(frame_index, names, strict=True))
     return candidate if same else ""
-
-
-SUFFIX: Final = ".provenance.json"
-
-
-def beside(file: Path) -> Path:
-    """The path of a database file's provenance."""
-    return file.with_name(file.name + SUFFIX)
-
-
-def write_provenance(file: Path, content: Mapping[str, Any]) -> None:
-    """Write the provenance of `file`, atomically."""
-    write_atomic(beside(file), (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_provenance(file: Path, sha256: str) -> dict[str, Any]:

@@ -8,13 +8,11 @@ list has an entry a track, its first frame twice. What a file cannot have is nam
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as validated
 
 import cache
@@ -22,14 +20,16 @@ from pipeline import datasets
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError, StandInMixed
+from pipeline.exchange.folders import publish_with_provenance, require_new_file
 from pipeline.exchange.formats import Exported
 from pipeline.exchange.rows import (
     Has,
     Segments,
+    array_of,
     checks_of,
-    publish_with_provenance,
+    in_any_row,
+    origin_of,
     recorded_stream,
-    require_new_file,
     require_stream,
     segments_of,
     spans,
@@ -88,37 +88,29 @@ def export(
     segments = segments_of(split, checks)
     motions = Motions(split, segments, bodies) if layout.kind == "motions" and bodies is not None else None
     segments = segments if motions is None else motions.segments
-    if not segments.rows:
-        why = ", ".join(f"{n:,} rows have {need}" for need, n in segments.left_out.items()) or "it has no tracks"
-        raise PipelineError(f"{name}: nothing to export: {why}")
+    segments.require_rows(split)
     parts = _parts(layout, segments, rows, motions)
-    numbers = {"vid": lambda start, stop: np.searchsorted(segments.start, np.arange(start, stop), side="right") - 1}
-    computed = {**rows.computed, **numbers} if motions is None else motions.computed
+    computed = {**rows.computed, "vid": segments.numbers} if motions is None else motions.computed
     entries = _entries(fields, parts, layout, computed, progress)
     absent_in_file = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
     used = [s for field, s in (("features", stream), ("stationaries", rows.stationary)) if field in fields and s]
-    streams = {used_stream: recorded_stream(split, used_stream) for used_stream in used}
-    stand_in = any([split.manifest.get("stand_in", False), *(recorded["stand_in"] for recorded in streams.values())])
     n_rows = sum(part.rows for part in parts)
     provenance = {
+        **origin_of(split, *used),
         "format": "wham",
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "split": split.name,
-        "split_digest": split.manifest["digest"],
-        "streams": streams,
+        "streams": {used_stream: recorded_stream(split, used_stream) for used_stream in used},
         "body": bodies.digests() if bodies else {},
         "kp2d": f"of the dataset: {datasets.get(name.partition('/')[0]).keypoints_from}",
         "fields": sorted(entries),
         "rows": n_rows,
         "left_out": dict(segments.left_out),
         "absent": absent_in_file,
-        "stand_in": stand_in,
     }
     write = functools.partial(write_joblib, entries=entries, tensors=motions is None)
     publish_with_provenance(file, write, provenance)
-    n_names = len(parts if layout.kind == "sequences" else segments.start)
-    summary = f"{count(n_rows, 'row')} in {count(n_names, 'sequence')}"
-    return Exported(file, n_rows, summary, absent_in_file, segments.left_out, stand_in)
+    n_sequences = len(parts if layout.kind == "sequences" else segments.start)
+    summary = f"{count(n_rows, 'row')} in {count(n_sequences, 'sequence')}"
+    return Exported(file, n_rows, summary, absent_in_file, segments.left_out, provenance["stand_in"])
 
 
 def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
@@ -175,8 +167,7 @@ def _absent(
     labels = checks_of(split, "kp_3d", stream)
     checks = {need: labels.get(need) or rows.has(need) for need in sorted(set().union(*needs.values()))}
     for need in list(checks):
-        parts = spans(split.tracks.start, split.tracks.stop)
-        if len(split.tracks) and not any(checks[need](start, stop).any() for start, stop in parts):
+        if len(split.tracks) and not in_any_row(split, checks[need]):
             absent |= {field: f"in no row ({need})" for field in needs if need in needs[field]}
             del checks[need]
     used = set().union(*(needs[field] for field in needs if field not in absent))
@@ -224,19 +215,13 @@ def _entries(
     """The file's entries, each computed when it is written."""
     written, total = [0], len(fields) * sum(part.rows for part in parts)
 
+    def add(field: str, rows: int) -> None:
+        written[0] += rows
+        progress(written[0], total, field)
+
     def array(field: str, part: _Part) -> Blocks:
-        start = part.pieces[0][0]
-        sample = np.asarray(computed[field](start, start + 1))
-        dtype = sample.dtype if sample.dtype.kind == "U" else np.dtype(FIELDS[field].dtype)
-
-        def blocks() -> Iterator[NDArray[Any]]:
-            for piece in part.pieces:
-                block = np.asarray(computed[field](*piece)).astype(dtype, copy=False)
-                yield block
-                written[0] += len(block)
-                progress(written[0], total, field)
-
-        return Blocks((part.rows, *sample.shape[1:]), dtype, blocks)
+        dtype = None if (layout.kind, field) == ("motions", "vid") else FIELDS[field].dtype  # texts there
+        return array_of(computed[field], part.pieces, part.rows, dtype, functools.partial(add, field))
 
     entries: dict[str, Entry] = {}
     for field in fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tracemalloc
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_stored_crops_come_as_they_are_and_labels_are_those_of_these_crops(penn:
         *("--set", "seqlen=8"),
     ).out
     assert "crops of the stream moved" in printed
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert (provenance["crops"], provenance["seqlen"]) == ("moved", 8) and "quality" not in provenance
     split, samples = penn.split, read(tmp_path / "out")
     windows = split.windows(8, 16)
     batch = split.read(windows, stream="moved", fields=["kp_2d", "theta"])
