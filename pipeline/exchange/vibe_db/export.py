@@ -185,8 +185,7 @@ class _Fields:
         for video, index in zip(self.split.tracks.video[track].tolist(), frame.tolist(), strict=True):
             if video != last:
                 last, name_of = video, names_of(self.split.videos[video].source)
-            if name_of is None:
-                raise PipelineError(f"{self.split.name}: the pictures of {self.split.videos[video].name} have no names")
+            assert name_of is not None  # else img_name is absent
             yield name_of(index)
 
 

@@ -19,7 +19,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.errors import PipelineError, StandInMixed
+from pipeline.errors import PipelineError
 from pipeline.exchange.folders import publish_with_provenance, require_new_file
 from pipeline.exchange.formats import Exported
 from pipeline.exchange.rows import (
@@ -41,7 +41,7 @@ from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, REGRESS
 from pipeline.features.streams.hmr2 import Hmr2
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.streams.world import Stationary
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
 
 USUAL: Final = ResNet50.kind  # the stream that `export` has where none is named
 FINITE: Final = ("trans", "extrinsics", "intrinsics")  # columns that may lack values in some rows
@@ -122,11 +122,8 @@ def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bod
         return None
     if not options.body.is_dir():
         raise PipelineError(f"--set body: there is no folder {options.body}")
-    kinds = {True: "demo data", False: "real data"}
-    of_split, of_body = bool(split.manifest.get("stand_in", False)), is_stand_in(options.body)
-    if of_split != of_body:
-        found = f"{split.name} is {kinds[of_split]}, but the body in {options.body} is {kinds[of_body]}"
-        raise StandInMixed(f"--set body: {found}: joints made from both would mean nothing")
+    stand_in = bool(split.manifest.get("stand_in"))
+    refuse_mixture(split.name, stand_in, options.body, is_stand_in(options.body), option="--set body")
     return Bodies(options.body)
 
 
@@ -153,7 +150,7 @@ def _stream_notes(split: cache.Split, layout: FileLayout, stream: str, stationar
 def _absent(
     split: cache.Split, layout: FileLayout, rows: RowFields, stream: str, notes: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Has]]:
-    """FileField of the layout that cannot be written -> why; and what rows must have for the others."""
+    """Fields of the layout that cannot be written -> why; and what rows must have for the others."""
     absent = {field: why for field, why in notes.items() if field == "features"}
     body, has_regressor = rows.bodies, rows.bodies is not None and rows.bodies.regressor is not None
     for field in layout.fields:

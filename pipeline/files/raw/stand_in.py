@@ -9,6 +9,7 @@ from typing import Any, Final
 from pipeline.errors import StandInMixed
 
 MARKER: Final = "STAND_IN.json"
+BODY: Final = "[paths] body (or --body)"
 
 
 def is_stand_in(folder: Path) -> bool:
@@ -25,13 +26,17 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     return marker
 
 
-def refuse_mixture(raw: Path, raw_stands_in: bool, body: Path, body_stands_in: bool) -> None:
-    """Raise StandInMixed when exactly one of raw data and body is demo data."""
-    if raw_stands_in == body_stands_in:
+def refuse_mixture(
+    data: Path | str, data_stands_in: bool, body: Path, body_stands_in: bool, *, option: str = BODY
+) -> None:
+    """Raise StandInMixed when exactly one of data (a raw folder, a split's name) and body is demo data.
+
+    option: what names the body.
+    """
+    if data_stands_in == body_stands_in:
         return
     kind = {True: "demo data", False: "real data"}
     raise StandInMixed(
-        f"{raw} is {kind[raw_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both "
-        "would mean nothing. Point [paths] body (or --body) at the SMPL files for real data, at the synthesized body "
-        "for demo data."
+        f"{data} is {kind[data_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both "
+        f"would mean nothing. Point {option} at the SMPL files for real data, at the synthesized body for demo data."
     )
