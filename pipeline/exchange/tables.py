@@ -29,6 +29,7 @@ from pipeline.exchange.folders import new_folder
 from pipeline.exchange.formats import Exported
 from pipeline.exchange.rows import origin_of, require_stream
 from pipeline.features.pixel_sources import column
+from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.skeletons import joint_names
 
 Array = NDArray[Any]
@@ -77,7 +78,7 @@ def export(
     name: str,
     out: Path,
     *,
-    stream: str = "resnet50",
+    stream: str = "",
     replace: bool = False,
     progress: Progress = silent,
     options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
@@ -85,10 +86,13 @@ def export(
     """Write the split `name` of the cache `root` into the folder `out`: four Parquet files, and provenance.json.
 
     Raises cache.CacheError when there is no such split, PipelineError when `out` is no new or empty folder without
-    `replace`, and when the stream is missing, stale or of bytes where features are to be written.
+    `replace`, when the stream (default resnet50) is missing, stale or of bytes where features are to be written, and
+    for a `stream` where none are.
     """
     split = cache.open(root)[name]
-    features = stream if options.features else ""
+    if stream and not options.features:
+        raise PipelineError(f"--stream {stream}: features are written with --set features=yes alone")
+    features = (stream or ResNet50.kind) if options.features else ""
     if features:
         require_stream(split, features)
     described = origin_of(split, *([features] if features else []))

@@ -64,7 +64,7 @@ def export(
     name: str,
     out: Path,
     *,
-    stream: str = "",  # noqa: ARG001  no features are written
+    stream: str = "",
     replace: bool = False,
     progress: Progress = silent,
     options: WindowOptions = WindowOptions(),  # noqa: B008  it is frozen
@@ -72,8 +72,11 @@ def export(
     """Write the windows of the split `name` of the cache `root` into the folder `out`, with provenance.json.
 
     Raises cache.CacheError when there is no such split, PipelineError when it has no pictures or no window, when the
-    stream of crops or the raw folder is not there, and when `out` is no new or empty folder without `replace`.
+    stream of crops or the raw folder is not there, for a `stream`, since no features are written, and when `out` is no
+    new or empty folder without `replace`.
     """
+    if stream:
+        raise PipelineError(f"--stream {stream}: names features, which are not written. Crops: --set crops=NAME")
     split = cache.open(root)[name]
     if "bbox" not in split.columns:
         raise PipelineError(f"{name}: has no pictures, so no crops. Its labels: export --format parquet")

@@ -23,7 +23,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     about = "; ".join(f"{name}: {form.about}" for name, form in FORMATS.items())
     add("--format", required=True, choices=FORMATS, help=about)
     add("--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it")
-    add("--stream", default="resnet50", help="the stream with the features (default resnet50)")
+    add("--stream", help="the stream with the features (default resnet50)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the format")
     add("--raw", type=Path, help="the dataset's own raw folder, where it has moved: for formats with pictures")
     add("--replace", action="store_true", help="overwrite what is there")
@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out}: is in the cache. {do}")
     texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
     format_options = _format_options(args.format, texts)
+    stream = {} if args.stream is None else {"stream": args.stream}
     with bar(f"export {name}", err, unit="row") as progress:
         exported = export(
-            args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress, **format_options
+            args.cache, name, args.out, replace=args.replace, progress=progress, **stream, **format_options
         )
     out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
     for field, why in exported.absent.items():

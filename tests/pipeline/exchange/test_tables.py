@@ -208,6 +208,8 @@ def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: A
     assert pq.read_schema(tmp_path / "all/rows.parquet").metadata[b"stream"] == b"resnet50"
     with pytest.raises(PipelineError, match="other"):
         export(penn.root, penn.name, tmp_path / "none", stream="other", options=TableOptions(features=True))
+    with pytest.raises(PipelineError, match="features=yes"):  # else it would write no features without a word
+        export(penn.root, penn.name, tmp_path / "none", stream="resnet50")
     assert run(*words, "--out", tmp_path / "none", "--set", "feature=yes") == 2
     penn.edit("0003", lambda x: x + 9)
     penn.convert()

@@ -155,6 +155,7 @@ def test_pictures_that_are_not_those_of_the_conversion_are_refused(penn: Any, tm
         ("3dpw/train", ("--set", "crops=none"), "no feature stream"),
         ("3dpw/train", ("--raw", "/nowhere"), "--raw"),
         ("3dpw/train", ("--set", "quality=0"), "quality"),
+        ("3dpw/train", ("--stream", "moved"), "--set crops=NAME"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_words(
