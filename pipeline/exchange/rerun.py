@@ -110,7 +110,7 @@ def export(
 
 def _without_bodies(shown: Shown) -> dict[str, str]:
     has = any("pose" in track.rows for track in shown.tracks)
-    return {"bodies": "name SMPL's files: --set body=DIR"} if has and shown.body is None else {}
+    return {"bodies": "name SMPL's files: --body DIR"} if has and shown.body is None else {}
 
 
 def _video(track: ShownTrack) -> str:

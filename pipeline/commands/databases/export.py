@@ -7,12 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import cache
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.settings.arguments import split_options
+from pipeline.commands.settings.commands import body_of
 from pipeline.commands.settings.file import BY_SET, Section
+from pipeline.datasets import installed
 from pipeline.errors import ConfigError
 from pipeline.exchange.formats import FORMATS
 
@@ -26,7 +29,13 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--stream", help="the stream with the features (default resnet50)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the format")
     add("--raw", type=Path, help="the dataset's own raw folder, where it has moved: for formats with pictures")
+    add("--body", type=Path, help="SMPL's files, for formats with bodies; default: [paths] body")
     add("--replace", action="store_true", help="overwrite what is there")
+
+
+def reads(_: argparse.Namespace) -> list[str]:
+    """[paths] body."""
+    return ["paths.body"]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +46,13 @@ def run(args: argparse.Namespace) -> int:
         do = f"`gc` removes from {args.cache} what is no part of it: name another"
         raise ConfigError(f"--out {args.out}: is in the cache. {do}")
     texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
-    format_options = _format_options(args.format, texts)
+    options_class, dataset = FORMATS[args.format].options_class(), installed(args.dataset)
+    if args.body is not None:
+        texts["body"] = str(args.body)
+    elif "body" not in texts and dataset is not None and "body" in _names(options_class):
+        demo = bool(cache.open(args.cache)[name].manifest["stand_in"])
+        texts |= {} if (body := body_of(args, dataset, demo=demo)) is None else {"body": str(body)}
+    format_options = _format_options(args.format, texts, options_class)
     stream = {} if args.stream is None else {"stream": args.stream}
     with bar(f"export {name}", err, unit="row") as progress:
         exported = export(
@@ -53,12 +68,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _format_options(name: str, texts: dict[str, str]) -> dict[str, Any]:
+def _names(options_class: type[Any] | None) -> list[str]:
+    return [] if options_class is None else [field.name for field in fields(options_class)]
+
+
+def _format_options(name: str, texts: dict[str, str], options_class: type[Any] | None) -> dict[str, Any]:
     """`options` of the format's function, where it has some. Raises ConfigError for what it does not have."""
-    section, options_class = Section(BY_SET, name, texts, texts), FORMATS[name].options_class()
     if options_class is None:
         if texts:
             raise ConfigError(f"--set {next(iter(texts))}: the format {name} has no options")
         return {}
-    section.check_keys(field.name for field in fields(options_class))
+    section = Section(BY_SET, name, texts, texts)
+    section.check_keys(_names(options_class))
     return {"options": options_class(**section.typed(options_class))}

@@ -117,13 +117,13 @@ def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bod
     """Raises StandInMixed, and PipelineError for motions without a body."""
     if options.body is None:
         if layout.kind == "motions":
-            do = "--set body=DIR names the folder of SMPL's files"
+            do = "--body DIR names the folder of SMPL's files"
             raise PipelineError(f"{split.name}: a motion begins with its lowest vertex on the ground: {do}")
         return None
     if not options.body.is_dir():
-        raise PipelineError(f"--set body: there is no folder {options.body}")
+        raise PipelineError(f"--body: there is no folder {options.body}")
     stand_in = bool(split.manifest.get("stand_in"))
-    refuse_mixture(split.name, stand_in, options.body, is_stand_in(options.body), option="--set body")
+    refuse_mixture(split.name, stand_in, options.body, is_stand_in(options.body), option="--body")
     return Bodies(options.body)
 
 
@@ -159,7 +159,7 @@ def _absent(
         elif missing := [c for c in FIELDS[field].columns if c not in (*split.columns, "intrinsics")]:
             absent[field] = f"the split has no {' and no '.join(missing)}"
         elif FIELDS[field].body and (body is None or (FIELDS[field].body == REGRESSOR and not has_regressor)):
-            absent[field] = f"needs {FIELDS[field].body}: --set body=DIR"
+            absent[field] = f"needs {FIELDS[field].body}: --body DIR"
     needs = {field: _needs(field) for field in layout.fields if field not in absent}
     labels = checks_of(split, "kp_3d", stream)
     checks = {need: labels.get(need) or rows.has(need) for need in sorted(set().union(*needs.values()))}

@@ -34,7 +34,7 @@ class FileField(NamedTuple):
     dtype: str
     columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
     rows_with: tuple[str, ...] = ()  # rows that have this alone are written
-    body: str = ""  # what of --set body it needs
+    body: str = ""  # what of the body it needs
 
 
 FIELDS: Final[Mapping[str, FileField]] = {

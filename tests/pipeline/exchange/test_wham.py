@@ -236,7 +236,7 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
         moved = before @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T - [0, ground, 0]
         np.testing.assert_allclose(after, moved, atol=1e-3)
         assert after[0, :, 1].max() == pytest.approx(0, abs=1e-4)
-    with pytest.raises(PipelineError, match="--set body"):
+    with pytest.raises(PipelineError, match="--body"):
         export(root, "amass/train", tmp_path, replace=True)
 
 
@@ -301,7 +301,7 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(
     words = ["export", "3dpw", "train", "--cache", str(root), "--format", "wham", "--out", str(tmp_path)]
     assert main(words) == 0
     out = capsys.readouterr().out
-    for field, why in {"features": "tokens", "joints3D": "--set body", "transl": "--set body"}.items():
+    for field, why in {"features": "tokens", "joints3D": "--body", "transl": "--body"}.items():
         assert f"without {field}: " in out and why in out
     provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
     assert provenance["stand_in"] and provenance["kp2d"].endswith("detected") and "joints2D" in provenance["absent"]
