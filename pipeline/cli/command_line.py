@@ -18,7 +18,7 @@ from pipeline.cli.options import set_option, settings_over
 from pipeline.cli.signals import NAMES, BrokenPipe, exit_code, listen, listening, signal_of
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 done, but problems were found (verify, doctor, leaks, convert, config); "
+    "exit codes: 0 done; 1 done, but problems were found (verify, doctor, leaks, prepare, detect, convert, config); "
     "2 an error, with a message on standard error; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM); "
     "141 broken pipe. See docs/terminal.md."
 )

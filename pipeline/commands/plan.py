@@ -167,7 +167,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
     if plan.undetected and plan.target.detector is not None:
         clips = count(len(plan.undetected), "clip")
-        yield f"detect   {clips} without keypoints of {plain(plan.target.detector.name)}"
+        yield f"detect   {clips}, by {plain(plan.target.detector.name)}"
         shown = len(plan.undetected) if most is None else most
         yield from (f"  {plain(line)}" for line in few(plan.undetected, shown, "plan --all"))
 

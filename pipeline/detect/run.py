@@ -74,7 +74,7 @@ class DetectionReport:
         messages = [f"{count(self.undecoded, 'frame')} within clips cannot be decoded"] if self.undecoded else []
         if self.orphans:
             first = ", ".join(self.orphans[:FEW]) + (", ..." if len(self.orphans) > FEW else "")
-            which = f"{count(len(self.orphans), 'file')} of clips that are gone: {first}"
+            which = f"{count(len(self.orphans), 'file')} of keypoints whose clips are gone: {first}"
             messages.append(f"{which}. Put the clips back, or remove the files.")
         return messages
 

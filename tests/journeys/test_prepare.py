@@ -153,8 +153,11 @@ def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal: Terminal) -
         r"page 3dpw-test\.html",
     )
     assert "detect " not in printed
+    assert "no speed is known" in printed
+    assert "plan --" not in printed.replace("--plan", ""), "prepare tells only what can be done with prepare"
     assert re.search(r"in all +about \d+ person-frames, [\d.]+ [KM]iB", printed)
-    types("pipeline prepare amass --raw amass --cache cache --body body", r"features none", r"amass/train")
+    printed = types("pipeline prepare amass --raw amass --cache cache --body body", r"features none", r"amass/train")
+    assert "--weights" not in printed
     rows = {row["split"]: row for row in terminal.types_json("pipeline status --json --cache cache")}
     assert rows["3dpw/test"]["streams"] == ["means"]
     assert rows["amass/train"]["streams"] == []

@@ -305,8 +305,11 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
 # ------------------------------------------------------------------------------------------------------- as it reads
 
 
-def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
-    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
+def forecast_lines(forecasts: Sequence[Forecast], measured_by: str = "") -> Iterator[str]:
+    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all.
+
+    `measured_by`: what gives a speed that is not known; by default, it is told of each step.
+    """
     if not forecasts:
         return
     yield "[bold]forecast[/bold]"
@@ -329,7 +332,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
         f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""
     )
     yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items() if n)}"
-    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works))
+    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works, measured_by))
 
 
 def _time(works: Sequence[Work]) -> str:
@@ -354,7 +357,7 @@ def _seconds(works: Sequence[Work]) -> tuple[float, float]:
     return sum(least for least, _ in seconds), sum(most for _, most in seconds)
 
 
-def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
+def _steps(works: Sequence[Work], measured_by: str) -> Iterator[tuple[str, str]]:
     """Each kind of step, such as `extract resnet50`, with its hours and the speed that they follow from."""
     for step, name in dict.fromkeys((work.step, work.name) for step in STEPS for work in works if work.step == step):
         same = [work for work in works if (work.step, work.name) == (step, name)]
@@ -371,6 +374,9 @@ def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
         if texts:
             yield f"{step} {name}", "; ".join(texts)
     untimed = [work for work in works if work.rate is None]
+    if untimed and measured_by:
+        yield "no speed is known", measured_by
+        return
     for step in STEPS:
         if same := [work for work in untimed if work.step == step]:
             yield "no speed is known", f"{_titles(same)}: {MEASURED_BY[step]}"

@@ -54,6 +54,7 @@ from pipeline.processes.devices import DeviceName
 NO_DETECTOR: Final = "none"
 SAMPLE: Final = 2  # videos of a split that are read for the forecast
 KEPT: Final = "what is finished is kept, the rest continues with the same command"
+SPEEDS: Final = "what is done first gives one; from then on, this command with --plan tells the hours"
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; the others go on
 WITHOUT_WEIGHTS: Final = (
     "no features: nothing names the network's weights. With --weights, the same command adds them: spin:FILE, "
@@ -73,7 +74,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--stream", help="the stream of features, as for extract; default: those of [features]")
     add("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from them; default: [paths] body")
     detectors = ", ".join([*detect.names(), NO_DETECTOR])
-    add("--detector", help=f"for clips without keypoints: {detectors}; default: as of detect")
+    add("--detector", help=f"for clips without keypoints: {detectors}")
     add("--device", type=option_type(DeviceName), help="auto, cpu, cuda, cuda:1, ...; default: [detect]'s, [features]'")
     from_settings(sub, detector="detect.detector")
     sub.set_defaults(kind=None, precision=None, also=[], crops=None, replace=False)  # of extract's options
@@ -293,7 +294,7 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     sampled = [forecast_of(plan, sample=SAMPLE, workers=cores(0)) for plan in plans if plan.name in unknown]
     forecasts = [result for result in forecasts if result.split not in unknown] + [*filter(None, sampled)]
     timed(forecasts, measured_rates(readable(prepared.args.cache)) | detection_rates(plans))
-    for text in (*(text for plan in plans for text in lines(plan, FEW)), *forecast_lines(forecasts)):
+    for text in (*(text for plan in plans for text in lines(plan, FEW)), *forecast_lines(forecasts, SPEEDS)):
         out.print(text)
     if prepared.without_weights:
         out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
@@ -302,7 +303,7 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
 
 def _print_summary(prepared: Preparation, targets: Sequence[Target]) -> int:
     """What is in the cache now, and what comes next. How many videos are rejected because something is wrong."""
-    n_flaws, with_features = 0, ""
+    n_flaws, with_features, n_rows = 0, "", 0
     at = ["--cache", str(prepared.args.cache)]
     for target in targets:
         if (split := committed_split(target.root, target.name)) is None:
@@ -314,16 +315,17 @@ def _print_summary(prepared: Preparation, targets: Sequence[Target]) -> int:
             out.print(f"  {plain(text)}")
         untrained = any(is_untrained(split, stream) for stream in missing)
         out.print(f"  features {plain(', '.join(streams)) or 'none'}" + f"  {UNTRAINED}" * untrained)
-        if (page := prepared.page(target)).is_file():
+        if show.split_of(page := prepared.page(target)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected(split)
         for text in few([f"rejected {text}" for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
-        n_flaws, with_features = n_flaws + n_rejected, with_features or target.name * bool(streams)
+        n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]
+        with_features = with_features or target.name * bool(streams and split.manifest["rows"])
     predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
     upcoming = {
         "videos": command("status", "--all", *at),
-        "features": "" if with_features else "the same command with --weights",
+        "features": "the same command with --weights" if prepared.without_weights and n_rows else "",
         "bodies": command(*predict, module="tasks") if with_features else "",
         "more": "the same command, after videos came or changed",
     }

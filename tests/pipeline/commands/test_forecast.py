@@ -128,7 +128,7 @@ def test_people_are_to_be_found_first_where_clips_have_no_keypoints(
     assert train["forecast"]["steps"]["detect"] == {"rows": 56, "carried_at_most": 0}
     assert train["forecast"]["rows"] == 56, "as if a person was in each frame"
     shown = ran("plan").out
-    assert "  detect   2 clips without keypoints of demo" in shown
+    assert "  detect   2 clips, by demo" in shown
     assert "hours not known: detect videos, convert videos, extract resnet50 (no speed is known)" in shown
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # without the weights

@@ -214,7 +214,7 @@ def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(
     assert main(detect) == 0
     shown = capsys.readouterr().out
     assert 'renamed a.mp4 -> new/"ä".mp4' in shown
-    assert "1 file of clips that are gone: b.mp4.json" in shown
+    assert "1 file of keypoints whose clips are gone: b.mp4.json" in shown
     assert "1 clip up to date" in shown
     assert not (out / "a.mp4.json").exists()
     assert main(["detect", str(raw), "--out", str(tmp_path / "again")]) == 0
