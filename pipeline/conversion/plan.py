@@ -390,5 +390,6 @@ def _refuse_loss(
     if n_known and not videos:
         raise PipelineError(
             f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_known, 'video')} of "
-            f"it. Is this the raw folder, and is it complete? If all of them are to go, remove {folder}."
+            f"it. Is this the raw folder, and is it complete? If all of them are to go, remove {folder}: tags that "
+            "name it lose it, too."
         )
