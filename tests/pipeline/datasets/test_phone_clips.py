@@ -110,6 +110,12 @@ def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(tmp_path: P
     assert_where_the_people_are(track, scene)
     (account,) = report
     assert any("the frame rate varies" in note for note in account.notes)
+    shown = tmp_path.with_name(f"{tmp_path.name}.mp4")  # upright, as the frames are
+    assert main(["show", "videos", "train", "--raw", str(tmp_path), "--out", str(shown)]) == 0
+    with av.open(str(shown)) as container:
+        images = [image.to_ndarray(format="rgb24") for image in container.decode(video=0)]
+    assert len(images) == N and images[0].shape == scene.images[0].shape
+    assert np.median(np.abs(images[-1].astype(float) - scene.images[-1])) < 8
 
 
 def test_an_avi_with_b_frames_has_a_constant_rate(tmp_path: Path) -> None:
