@@ -38,8 +38,8 @@ def bar(*_, **__):
         nonlocal calls
         calls += 1
         if calls == int(step):
-            Path(note).write_text("here")
             try:
+                Path(note).write_text("here")  # from here on, the signal may come
                 time.sleep(60)
             finally:
                 if "slow end" in note:
