@@ -117,8 +117,11 @@ class _Person:
         corner = _point(x - half_width, y - half_height)
         opposite = _point(x + half_width, y + half_height)
         cv2.rectangle(image, corner, opposite, colour, max(1, round(size)), cv2.LINE_AA, SUBPIXELS)
-        text, font = (corner[0] >> SUBPIXELS, (corner[1] >> SUBPIXELS) - round(3 * size)), cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(image, self.name, text, font, 0.4 * size, colour, max(1, round(size)), cv2.LINE_AA)
+        font, letters, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, max(1, round(size))
+        width, lowest = cv2.getTextSize(self.name, font, letters, thick)[0][0], image.shape[0] - round(BAND_PX * size)
+        left = max(0, min(corner[0] >> SUBPIXELS, image.shape[1] - width))  # inside the picture, between its captions
+        bottom = max(round(2 * BAND_PX * size), min((corner[1] >> SUBPIXELS) - round(3 * size), lowest))
+        cv2.putText(image, self.name, (left, bottom), font, letters, colour, thick, cv2.LINE_AA)
         if "kp_2d" in rows:
             draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
@@ -127,8 +130,10 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> ClipF
     """All frames of the tracks' one video, with what the tracks have in each. `out` appears when it is complete.
 
     Where rows are some frames apart, so are the clip's frames, at so many a second that time is kept. Raises
-    PipelineError for tracks of several videos, without pictures, and where H.264 cannot be written.
+    PipelineError for no tracks, for those of several videos or without pictures, and where H.264 cannot be written.
     """
+    if not shown.tracks:
+        raise PipelineError(f"{shown.name}: no track to make a clip of. A page says why: --out PAGE.html")
     videos = {track.record.video: track.source for track in shown.tracks}
     if len(videos) != 1:
         raise PipelineError(f"{out}: a clip is of one video, found {len(videos)}. Name one: --video NAME")

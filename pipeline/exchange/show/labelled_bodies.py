@@ -81,9 +81,9 @@ class LabelledBodies:
 
 
 def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
-    """(3, 3) px of the camera in a row; None where they are not known."""
-    intrinsics = track.rows["intrinsics"][row] if "intrinsics" in track.rows else track.record.intrinsics
-    return intrinsics if intrinsics is not None and np.isfinite(intrinsics).all() else None
+    """(3, 3) px of the camera in a row: the row's own where it zooms, else the track's; None where not known."""
+    cameras = (track.rows["intrinsics"][row] if "intrinsics" in track.rows else None, track.record.intrinsics)
+    return next((camera for camera in cameras if camera is not None and np.isfinite(camera).all()), None)
 
 
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:

@@ -212,8 +212,12 @@ class _RawTracks:
             account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
         elif self._choice.rejected:
             return []  # nothing is wrong with it, or nothing can be drawn
+        declared = self._dataset.extra_columns(self._split, body=self._body is not None)
+        of_rows = [column.name for column in declared if column.per == "row"]
+        columns = [t.columns | {name: t.extra[name] for name in of_rows if name in t.extra} for t in tracks]
         return [
-            shown_track(t, t.columns, source=t.frames, notes=account.notes, frames=self._choice.frames) for t in tracks
+            shown_track(t, of_track, source=t.frames, notes=account.notes, frames=self._choice.frames)
+            for t, of_track in zip(tracks, columns, strict=True)
         ]
 
     def called(self, name: str) -> ShownTrack:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.exchange import show
 from pipeline.exchange.show import clip
-from pipeline.exchange.show.labelled_bodies import PosedBody, weak_perspective
+from pipeline.exchange.show.labelled_bodies import PosedBody, intrinsics_of, weak_perspective
 from pipeline.files.pixels.video_file import VideoFormat
 from pipeline.track import Track
 from tests.pipeline.exchange.made_tracks import AT, made, shown
@@ -83,6 +84,15 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     assert [int(np.ptp(colour)) > 40 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
 
 
+def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> None:
+    for x, y, left, low in ((630, 2, 460, 18), (5, 395, 0, 370), (5, 2, 0, 18), (630, 395, 460, 370)):
+        bbox = np.tile(np.array([x, y, 4, 4], np.float32), (2, 1))
+        track = made(tmp_path, 2, name="f/somebody_of_a_long_name", bbox=bbox)
+        frames, _ = written(tmp_path, shown(track))
+        letters = np.ptp(frames[0][low : low + 18, left : left + 180].astype(int), axis=-1) > 40
+        assert letters.sum() > 300, (x, y)  # about 700
+
+
 def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     track = made(tmp_path, 11)
     (tmp_path / "f/000004.jpg").write_bytes(b"no picture")
@@ -124,10 +134,27 @@ def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_th
     assert weak_perspective(body, kp_2d) is None
 
 
+def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw, root = embedded.raw("bedlam"), tmp_path / "cache"
+    into.convert(root, raw, "bedlam", body=embedded.body)
+    split = cache.open(root)["bedlam/train"]
+    choice = show.Choice(names=(split.tracks[0].name,), frames=2)
+    converted = show.from_cache(root, "bedlam/train", choice).tracks[0]
+    read_raw = show.from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
+    assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom
+    np.testing.assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
+    np.testing.assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)
+    np.testing.assert_array_equal(read_raw.rows["extrinsics"], converted.rows["extrinsics"])
+    zooms = replace(converted, rows=converted.rows | {"intrinsics": np.stack([np.eye(3), 2 * np.eye(3)])})
+    np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
+
+
 def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(
-    root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    embedded: Any, root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "clip.mp4"
+    assert main(["show", "3dpw", "train", "--raw", str(embedded.raw("3dpw")), "--rejected", "--out", str(out)]) == 2
+    assert "no track" in capsys.readouterr().err
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     for words, reason in (
         (["amass", "train"], "no pictures"),
