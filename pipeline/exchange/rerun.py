@@ -131,6 +131,7 @@ def _video_frames(
     indices = sorted({index for of_track in rows for index in of_track})
     source = tracks[0].source if options.pictures else None
     frames = (Frame(i, None, None) for i in indices) if source is None else source.read(indices)
+    shown: list[ShownTrack] = []  # in the frame before
     for frame in frames:
         recording.set_time("frame", sequence=frame.index)
         if math.isfinite(fps):
@@ -143,8 +144,12 @@ def _video_frames(
         if frame.image is not None:
             log("camera/image", _jpeg(frame.image))
         _log_camera(log, *present[0])
+        for track in shown:
+            if frame.index not in rows[tracks.index(track)]:
+                _clear(log, track)
         for track, row in present:
             _log_person(log, track, row, frame.image, bodies)
+        shown = [track for track, _ in present]
         yield len(present), int(frame.problem is not None)
     recording.reset_time()
 
@@ -208,6 +213,13 @@ def _log_person(log: Any, track: ShownTrack, row: int, image: Image | None, bodi
     posed = None if bodies is None else bodies.posed(track, row)
     if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
         log(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=posed.verts + rows["trans"][row]))
+
+
+def _clear(log: Any, track: ShownTrack) -> None:
+    """Remove a person from here on: what was logged last is shown until something else is."""
+    person = _person(track)
+    for path in (f"camera/image/{person}", f"crops/{person}", f"pelvis/{person}", _body_path(track)):
+        log(path, rr.Clear(recursive=True))
 
 
 def _person(track: ShownTrack) -> str:

@@ -104,6 +104,24 @@ def test_motion_without_pictures_is_a_body_and_rows_may_be_fewer(root: Path, emb
     assert not [entity for entity in content if "image" in entity]
 
 
+def test_a_person_without_a_row_in_a_frame_is_cleared(embedded: Any, into: Any, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, embedded.raw("bedlam"), "bedlam", body=embedded.body)
+    split = cache.open(root)["bedlam/train"]
+    frames = [split.rows("frame_index", track.start, track.stop).tolist() for track in split.tracks[:2]]
+    holes = sorted({*frames[0]} ^ {*frames[1]})
+    assert holes, "of the second person two rows are missing"
+    video = split.tracks[0].video
+    assert export(root, "bedlam/train", tmp_path / "a.rrd", f"video={video}", "pictures=no") == 0
+    cleared = {
+        (path, frame)
+        for path, components in read(tmp_path / "a.rrd").items()
+        for frame in components.get("Clear:is_recursive", {})
+    }
+    assert {frame for _, frame in cleared} == {holes[0]}  # once, until the person is back
+    assert all(split.tracks[1].name.removeprefix(f"{split.tracks[1].video}/") in path for path, _ in cleared)
+
+
 def test_pictures_can_be_left_out_and_what_is_there_stays(root: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "a.rrd"
     name = cache.open(root)["penn_action/train"].tracks[0].video
