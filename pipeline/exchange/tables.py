@@ -138,7 +138,7 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
 
 
 def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Progress) -> Iterator[Group]:
-    """Groups of ROWS live rows, whatever lies between them."""
+    """Groups of ROWS live rows, across the gaps between tracks."""
     tracks, runs = split.tracks, split.runs[:, 0]
     end = np.cumsum(tracks.stop - tracks.start)  # of each track, counted in live rows
     n_rows = int(end[-1]) if len(end) else 0

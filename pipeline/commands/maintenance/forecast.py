@@ -308,7 +308,7 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
 def forecast_lines(forecasts: Sequence[Forecast], measured_by: str = "") -> Iterator[str]:
     """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all.
 
-    `measured_by`: what gives a speed that is not known; by default, it is told of each step.
+    `measured_by`: what gives a speed that is not known; by default, stated for each step.
     """
     if not forecasts:
         return
