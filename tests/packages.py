@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
 BROKEN = {"vibe_pipeline.datasets": {"dances": "dances_reader:Dances"}}  # of a package whose module does not load
@@ -32,3 +34,15 @@ def install_page(site: Path, kind: str) -> Path:
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
     shutil.copytree(source, site, ignore=shutil.ignore_patterns("__pycache__", "test_*", "*.toml"), dirs_exist_ok=True)
     return install(site, project["name"], project["entry-points"])
+
+
+@contextmanager
+def without(entries: Any, name: str) -> Iterator[None]:
+    """A registry or table lacks an entry for a while; all of it is there again afterwards, in the same order."""
+    before = dict(entries)
+    del entries[name]
+    try:
+        yield
+    finally:
+        entries.clear()
+        entries.update(before)

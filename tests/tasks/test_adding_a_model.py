@@ -10,7 +10,7 @@ import torch
 
 from pipeline import plug_ins
 from tasks import Report
-from tests.packages import install_page
+from tests.packages import install_page, without
 from tests.tasks.conftest import Project
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.tiny_runs import assert_same_run, in_memory, killed_at, like_vibe, scalars
@@ -59,21 +59,23 @@ def test_its_own_loss_is_how_joints_move_where_two_frames_in_a_row_have_labels(p
 
 
 def test_a_model_without_a_preset_for_demo_data_breaks_nothing_and_says_what_it_takes(
-    package, project: Project, build, tasks_command, within, monkeypatch
+    package, project: Project, build, tasks_command, within
 ) -> None:
-    monkeypatch.delitem(models.find("former").presets, "embedded")
-    within(project)
-    assert [task.model for task in Report().requires()] == ["vibe"], "not trained for hours unless luigi.cfg wants that"
-    project.configure({"former": {**TINY, "report": "true"}})
-    within(project)
-    assert [task.model for task in Report().requires()] == ["vibe", "former"]
-    trained = build(project, "Train", model="former")
-    assert trained.done == ["train Former, former"], trained.shown
-    assert "Former has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in trained.words
-    project.configure({"former": {"preset": "embedded"}})
-    code, shown = tasks_command(project, "train", "--model", "former")
-    assert code == 2
-    assert "[former] preset = embedded: expected one of usual" in shown
+    with without(models.find("former").presets, "embedded"):
+        within(project)
+        assert [task.model for task in Report().requires()] == ["vibe"], (
+            "not trained for hours unless luigi.cfg wants that"
+        )
+        project.configure({"former": {**TINY, "report": "true"}})
+        within(project)
+        assert [task.model for task in Report().requires()] == ["vibe", "former"]
+        trained = build(project, "Train", model="former")
+        assert trained.done == ["train Former, former"], trained.shown
+        assert "Former has no preset 'embedded', for demo data: it is trained by its preset 'usual'" in trained.words
+        project.configure({"former": {"preset": "embedded"}})
+        code, shown = tasks_command(project, "train", "--model", "former")
+        assert code == 2
+        assert "[former] preset = embedded: expected one of usual" in shown
 
 
 def test_a_package_that_does_not_load_is_named_and_leaves_the_other_models_alone(

@@ -25,6 +25,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine, NumberStream, PairStream
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
+from tests.packages import without
 
 SPLIT = "toy/train"
 SMALL = CropPolicy(size=16)
@@ -332,7 +333,7 @@ def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..
 
 
 def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
-    toy: Toy, network: Any, tmp_path: Path, verify: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    toy: Toy, network: Any, tmp_path: Path, verify: Callable[..., Any]
 ) -> None:
     file = tmp_path / "weights.pt"
     file.write_bytes(b"some weights")
@@ -350,8 +351,8 @@ def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
     (skipped,) = recompute(toy.root, 5, weights=weights).skipped
     assert "extracted differently" in skipped.why
     assert "✗ toy/train, own: not compared: " in verify(code=1).out
-    monkeypatch.delitem(streams.STREAMS, "resnet50")  # type: ignore[misc]
-    assert "stream 'resnet50', whose package is not installed" in recompute(toy.root, 5).skipped[0].why
+    with without(streams.STREAMS, "resnet50"):
+        assert "stream 'resnet50', whose package is not installed" in recompute(toy.root, 5).skipped[0].why
 
 
 def test_what_could_not_be_compared_is_not_ok(penn: Any, into: Any, network: Any, ran: Any) -> None:

@@ -81,7 +81,9 @@ def test_options_that_mean_nothing_are_refused_in_words(kind: str, options: Mapp
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(PipelineError, match=r"no stream is called 'resnet'; did you mean 'resnet50'.* known: resnet50"):
+    with pytest.raises(
+        PipelineError, match=r"no stream is called 'resnet'; did you mean 'resnet50'.* known: .*resnet50"
+    ):
         streams.get("resnet")
     with pytest.raises(PipelineError, match="no stream is called 'colours'"):
         streams.of_identity({"kind": "colours", "version": 1})
