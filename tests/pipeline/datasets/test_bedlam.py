@@ -1,5 +1,6 @@
 """BEDLAM's readers: files of exactly the release's form by hand, and each trap of the format."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+import cache
 from pipeline import cameras
 from pipeline.body import Body
+from pipeline.commands.maintenance.leaks import compare_names
 from pipeline.datasets import contract
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.files.pixels.sources import parse
@@ -193,6 +196,22 @@ def test_openpose_joints_of_the_second_release_go_by_name(tmp_path: Path) -> Non
     write(tmp_path, data)
     track = read(tmp_path, dataset=Bedlam2())[0][0]
     np.testing.assert_allclose(track.kp_2d[:, :25, :2], data["gtkps"][::2, :25, :2], atol=1e-4)
+
+
+def test_scenes_that_were_not_released_are_a_split_of_their_own(into: Any, tmp_path: Path) -> None:
+    data, unreleased = labels(), "20240621_1_250_archmodelsvol8_tracking_6fps"
+    data["gtkps"] = np.random.default_rng(1).uniform(300, 600, (2 * N, 90, 3))
+    for scene in ("20241107_1_250_archmodelsvol8_tracking_6fps", unreleased):
+        write(tmp_path, data, scene)
+    splits = {split: [v.name for v in Bedlam2().videos(tmp_path, split)] for split in Bedlam2.splits}
+    released = "20241107_1_250_archmodelsvol8_tracking_6fps/seq_000000"
+    assert splits == {"train": [released], "unreleased": [f"{unreleased}/seq_000000"]}
+    assert [video.name for video in Bedlam().videos(tmp_path, "train")] == sorted(itertools.chain(*splits.values()))
+    for split in Bedlam2.splits:
+        into.convert(tmp_path / "cache", tmp_path, "bedlam2", split)
+    compared = compare_names([*cache.open(tmp_path / "cache").values()])
+    leaks = [(pair.first, pair.second, [common.name for common in pair.common]) for pair in compared if pair.leaks]
+    assert leaks == [("bedlam2/train", "bedlam2/unreleased", [*SUBJECTS])]
 
 
 def test_pictures_at_30_fps_are_every_frame(tmp_path: Path) -> None:

@@ -43,9 +43,18 @@ def label_files(raw: Path) -> dict[str, Path]:
 
 def pictures_of(raw: Path, scene: str) -> Path:
     """The folder of a scene's sequences, below `raw`; the usual one where there is none."""
-    names = (scene, re.sub(r"_[0-9]+fps$", "", scene))
+    names = (scene, without_rate(scene))
     folders = [Path(folder, name, "png") for name in names for folder in ("", "training_images")]
     return next((folder for folder in folders if (raw / folder).is_dir()), folders[0])
+
+
+def without_rate(scene: str) -> str:
+    """A scene's name without `_6fps` or `_30fps`.
+
+    >>> without_rate("20221010_3_1000_batch01hand_6fps")
+    '20221010_3_1000_batch01hand'
+    """
+    return re.sub(r"_[0-9]+fps$", "", scene)
 
 
 def sequences_in(pictures: Path) -> list[str]:
