@@ -119,15 +119,16 @@ class Shards:
 
 def decoders_of(parent: int) -> list[int]:
     """The processes that decode for a process, by number: those that its server has forked. Ended ones do not count."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    parents, servers = {}, set()
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+            state, ppid = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(ppid) == parent and b"server.serve()" in (process / "cmdline").read_bytes():
+                servers.add(int(process.name))  # other children have children, too: a browser's, for instance
         except OSError:
             continue
         if state != "Z":
-            parents[int(stat.parent.name)] = int(ppid)
-    servers = {process for process, of in parents.items() if of == parent}
+            parents[int(process.name)] = int(ppid)
     return sorted(process for process, of in parents.items() if of in servers)
 
 
