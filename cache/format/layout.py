@@ -58,6 +58,10 @@ class ColumnSpec:
         """How this column is cut in a split whose rows are cut so: bytes of many rows have chunks of their own."""
         return rows if self.per_row == 1 else Geometry(rows.rows_per_shard * self.per_row, self.per_row)
 
+    def length(self, extent: int, rows: Geometry) -> int:
+        """Entries along the first axis, of a split with `extent` rows: bytes fill whole shards."""
+        return extent if self.per_row == 1 else rows.boundary(extent) * self.per_row
+
 
 def _floats(*trailing: int, about: str) -> ColumnSpec:
     return ColumnSpec(trailing, np.dtype("<f4"), math.nan, about)
@@ -206,9 +210,9 @@ def sharding(dtype: np.dtype[Any], chunk: Sequence[int]) -> dict[str, Any]:
 def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
     """zarr.json of a column of a split with `extent` rows."""
     column_geometry = spec.cut(geometry)
-    length = extent if column_geometry == geometry else geometry.shards(extent) * column_geometry.rows_per_shard
     codec = sharding(spec.dtype, (column_geometry.rows_per_chunk, *spec.trailing))
     shard = (column_geometry.rows_per_shard, *spec.trailing)
+    length = spec.length(extent, geometry)
     return _metadata((length, *spec.trailing), shard, spec.dtype, spec.fill, [codec], {"about": spec.about})
 
 

@@ -134,7 +134,7 @@ class MappedRows:
 
     Args:
         array: the array's folder.
-        layout: from `recognise`.
+        layout: where its rows are in its files.
         records: the manifest's record of each shard, by its number as text: the file must have the record's size.
         check_current: called after opening a shard; raises when the array has been replaced.
     """

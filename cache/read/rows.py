@@ -1,14 +1,12 @@
 """What the readers of rows have in common: the layout of an array, and batches of windows.  features -> [windows]
 
 `cache.read.mapped` maps local files, `cache.read.ranged` fetches ranges of objects; both slice rows out of uncompressed
-shards of the layout that `recognise` accepts. `cache.read.zarr_rows` reads everything else, slowly, with equal results.
+shards.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -16,18 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format.layout import sharding
+from cache.format.layout import ColumnSpec, Geometry
 from cache.windows import spread
 
 Ints = NDArray[np.int64]
 
-_TYPES: Final = frozenset(
-    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
-)
-
 
 class Rows(Protocol):
-    """Rows of one array, by whichever way they are read."""
+    """Rows of one array."""
 
     trailing: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -49,6 +43,13 @@ class ArrayLayout:
     rows_per_shard: int
     rows_per_chunk: int
 
+    @classmethod
+    def of(cls, spec: ColumnSpec, extent: int, rows: Geometry) -> ArrayLayout:
+        """Of a column, of a split with `extent` rows that are cut so."""
+        geometry = spec.cut(rows)
+        length = spec.length(extent, rows)
+        return cls(length, spec.trailing, spec.dtype, geometry.rows_per_shard, geometry.rows_per_chunk)
+
     @property
     def chunks(self) -> int:
         """In a shard."""
@@ -62,27 +63,6 @@ class ArrayLayout:
     def chunk_bytes(self) -> int:
         """Without its checksum."""
         return self.rows_per_chunk * self.row_bytes
-
-
-def recognise(metadata: Mapping[str, Any]) -> ArrayLayout | None:
-    """The layout of an array by its zarr.json, if it is the one that the cache writes; else None."""
-    try:
-        n_rows, *trailing = metadata["shape"]
-        shard, *_ = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-        chunk, *_ = metadata["codecs"][0]["configuration"]["chunk_shape"]
-    except (KeyError, ValueError, TypeError, IndexError):
-        return None
-    if metadata["data_type"] not in _TYPES or metadata.get("storage_transformers"):
-        return None
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    expected = {
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *trailing]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "codecs": [sharding(dtype, (chunk, *trailing))],
-    }
-    if {key: metadata[key] for key in expected} != json.loads(json.dumps(expected)):
-        return None
-    return ArrayLayout(n_rows, tuple(trailing), dtype, shard, chunk)
 
 
 def check_range(starts: Ints, seqlen: int, n_rows: int, location: str) -> None:

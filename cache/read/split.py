@@ -18,7 +18,6 @@ from cache.format.manifest import Commit, Place
 from cache.format.records import TrackTable, VideoTable
 from cache.format.tables import live_by_shard, track_of
 from cache.read.batches import USUAL, OpenSplit, StreamFields
-from cache.read.streams import open_lazily
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.storage.local import LocalStore
@@ -269,6 +268,8 @@ class Split:
         stream of bytes, `features/crops` is the bytes of all rows instead. Reading it raises CacheError where a shard
         is missing, and CacheChanged when the split has been replaced.
         """
+        from cache.read.lazy import open_lazily  # here: importing zarr is slow
+
         return open_lazily(*self._opened.array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:

@@ -6,10 +6,9 @@ tracks -> features -> [windows]
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +16,16 @@ from numpy.typing import NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
-from cache.format.layout import (
-    BYTES,
-    COMPUTED,
-    HAS_VALUE,
-    ROOM,
-    Geometry,
-    shard_key,
-    stream_columns,
-)
+from cache.format.layout import BYTES, COMPUTED, HAS_VALUE, ROOM, Geometry, stream_columns
 from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
+from cache.format.references import columns_of
 from cache.read.mapped import MappedRows
 from cache.read.ranged import RangedRows
-from cache.read.rows import Ints, Rows, recognise
+from cache.read.rows import ArrayLayout, Ints, Rows
 from cache.storage.base import Store
 from cache.storage.local import LocalStore
 from cache.storage.object_store import ObjectStore, in_parallel
 from cache.windows import Ranges, join_adjacent, ranges_where
-
-if TYPE_CHECKING:
-    import zarr
-
 
 _AT_ONCE: Final = 32 * ROOM  # bytes: one read takes at most so many, and one row more
 _DO: Final = "Take windows(stream=...), or extract what is missing."
@@ -65,39 +53,20 @@ class StalenessCheck:
 
 
 def open_rows(
-    store: Store, array: str, metadata: bytes, records: Mapping[str, str], check_current: Callable[[], None]
+    store: Store, array: str, layout: ArrayLayout, records: Mapping[str, str], check_current: Callable[[], None]
 ) -> Rows:
-    """Open the fastest reader for an array with this zarr.json. Other arguments as for MappedRows."""
-    meta = json.loads(metadata)
-    layout = recognise(meta)
-    if layout is not None and isinstance(store, LocalStore):
-        return MappedRows(store.path(array), layout, records, check_current)
-    if layout is not None and isinstance(store, ObjectStore):
+    """Open the reader of an array. Arguments as for MappedRows."""
+    if isinstance(store, ObjectStore):
         return RangedRows(store, array, layout, records, check_current)
-    from cache.read.zarr_rows import ZarrRows  # here: importing zarr is slow
-
-    return ZarrRows(store, array, meta)
+    assert isinstance(store, LocalStore)
+    return MappedRows(store.path(array), layout, records, check_current)
 
 
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit."""
-    metadata, records = bytes(commit.files[f"{array}/zarr.json"]), commit.manifest["shards"][array]
-    place = commit.shards_at
-    return open_rows(place.store, place.array(array), metadata, records, check_current)
-
-
-def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
-    """Open one array of a commit as a `zarr.Array`, which raises CacheError when a shard of the commit is missing.
-
-    It raises CacheChanged when the commit's shards have been replaced.
-    """
-    from cache.read.zarr_rows import StrictStore, zarr_array
-
-    metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
-    trailing = tuple(metadata["shape"][1:])
-    named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
-    store, folder = commit.place.store, commit.shards_at.array(array)
-    return zarr_array(StrictStore(store.zarr(folder), store.location(folder), named, check_current), metadata)
+    held, place = commit.manifest, commit.shards_at
+    layout = ArrayLayout.of(columns_of(held)[array], int(held["extent"]), Geometry(**held["geometry"]))
+    return open_rows(place.store, place.array(array), layout, held["shards"][array], check_current)
 
 
 class OpenStream:

@@ -26,6 +26,7 @@ from cache.format.records import VideoEntry, VideosByName, VideoTable, WrittenTr
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
 from cache.format.tags import keep_for_tags
+from cache.read.rows import ArrayLayout
 from cache.read.streams import open_rows
 from cache.storage import store_at
 from cache.storage.base import Root
@@ -339,9 +340,9 @@ class SplitWriter(Writer):
             shard, filled = divmod(self._next, size)
             try:
                 for name, spec in self._columns.items() if filled else ():
-                    metadata = layout.column_metadata(spec, (shard + 1) * size, self._geometry)
+                    rows_of = ArrayLayout.of(spec, (shard + 1) * size, self._geometry)
                     records = {str(shard): files[shard][name]}
-                    rows = open_rows(self._store, self.place.array(name), metadata, records, lambda: None)
+                    rows = open_rows(self._store, self.place.array(name), rows_of, records, lambda: None)
                     rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
                 break
             except CacheError:  # damaged: only the shards before it count as finished

@@ -14,6 +14,7 @@ import zarr
 import cache
 from cache import CacheChanged, CacheError
 from cache.read import labels
+from cache.read.rows import widen
 from tests.cache.toy import split_of
 
 
@@ -89,6 +90,8 @@ class TestBatches:
             split.read([[40, 48]], stream=None, fields=["features"])
         with pytest.raises(CacheError, match="no column 'nose'"):
             split.column("nose")
+        with pytest.raises(CacheError, match="expected 143 rows"):
+            split.rows("kp_2d", 140, 144)
 
     def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split: cache.Split) -> None:
         assert isinstance(split.column("kp_2d"), zarr.Array)
@@ -209,3 +212,12 @@ def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name: str, root:
             cache.open(root)["toy/train"].read([[32, 36]], "resnet50", fields=["features", "bbox"])
     shard.write_bytes(whole)
     cache.open(root)["toy/train"].read([[32, 36]], "resnet50", fields=["features", "bbox"])
+
+
+def test_widening_is_exact_for_every_float16() -> None:
+    half = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    for some in (half, half[np.isfinite(half)]):  # with infinities and NaN it takes another way
+        out = np.empty(some.shape, np.float32)
+        widen(some, out)
+        np.testing.assert_array_equal(out, some.astype(np.float32))
+        assert (np.signbit(out) == np.signbit(some)).all()

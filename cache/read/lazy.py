@@ -1,0 +1,75 @@
+"""Whole columns through zarr-python, lazily.  features -> [windows]
+
+To zarr a missing chunk is fill values, and a replaced file is a file. Here the first is an error where the manifest
+names the shard, and so is the second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import zarr
+from zarr.storage import StorePath, WrapperStore
+
+from cache.format import shard as shards
+from cache.format.layout import shard_key
+from cache.format.manifest import Commit
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.abc.store import Store as ZarrStore
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+
+def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -> zarr.Array[Any]:
+    """Open one array of a commit, read-only, with the zarr.json that the commit names.
+
+    Reading it raises CacheError when a shard of the commit is missing, CacheChanged when its shards were replaced.
+    """
+    metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
+    trailing = tuple(metadata["shape"][1:])
+    named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
+    store, folder = commit.place.store, commit.shards_at.array(array)
+    strict = StrictStore(store.zarr(folder), store.location(folder), named, check_current)
+    return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=StorePath(strict)))
+
+
+class StrictStore(WrapperStore[Any]):
+    """One array's folder, read-only.
+
+    Args:
+        store: the folder.
+        location: the folder's path or URL, for messages.
+        named: keys of the shards that the manifest names.
+        check_current: called when something has been read, to raise when the array has been replaced since.
+    """
+
+    def __init__(
+        self, store: ZarrStore, location: str, named: Collection[str], check_current: Callable[[], None]
+    ) -> None:
+        super().__init__(store)
+        self._location, self._named, self._check_current = location, frozenset(named), check_current
+
+    def _with_store(self, store: ZarrStore) -> Self:
+        return type(self)(store, self._location, self._named, self._check_current)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        data = await super().get(key, prototype, byte_range)
+        self._check(key, data)
+        return data
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        ranges = list(key_ranges)
+        parts = await super().get_partial_values(prototype, ranges)
+        for (key, _), data in zip(ranges, parts, strict=True):
+            self._check(key, data)
+        return parts
+
+    def _check(self, key: str, data: Buffer | None) -> None:
+        self._check_current()  # first: a shard that is missing because its split was replaced is no damage
+        if data is None and key in self._named:
+            raise shards.missing(f"{self._location}/{key}")
