@@ -34,6 +34,7 @@ MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
+JOURNAL: Final = "journal"  # in `.writing`: what a writer has finished and not committed
 STAGED: Final = ".commit"  # small files between the commit and their place
 TAGS: Final = ".tags"  # below the cache: names of committed states, and what they need of their own
 IN_PLACE: Final = ".done"  # in an object store, beside staged files: they have been copied into place

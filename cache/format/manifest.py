@@ -28,7 +28,7 @@ from typing import Any, Final
 from cache.errors import CacheError
 from cache.fingerprint import canonical
 from cache.format import layout
-from cache.format.layout import FORMAT, IN_PLACE, PROVENANCE, STAGED, TAGS, json_file
+from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, TAGS, json_file
 from cache.storage.base import Bytes, Etag, Store
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
@@ -69,6 +69,11 @@ class Place:
         return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
     @property
+    def journal(self) -> str:
+        """The folder of the writer's journal."""
+        return f"{self.writing}/{JOURNAL}"
+
+    @property
     def staged_shard(self) -> str:
         """The prefix of the keys of staged shards, which no writer has accepted yet."""
         return f"{self.writing}/{layout.STAGED_SHARD}"
@@ -79,7 +84,7 @@ class Place:
 
     def journals(self) -> list[str]:
         """Names of journals and checkpoints in `writing`, from which the next writer continues."""
-        prefixes = ("journal", layout.CHECKPOINT)
+        prefixes = (JOURNAL, layout.CHECKPOINT)
         return [name for name in self.store.list_names(self.writing) if name.startswith(prefixes)]
 
     def array(self, name: str) -> str:
@@ -309,7 +314,7 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
         store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
         if store.exclusive:
             if not keep_journal:
-                store.journal(place.writing).remove()  # left by the writer of this commit when it was killed
+                store.remove([place.journal])  # left by the writer of this commit when it was killed
             store.remove([place.staging(manifest["digest"])])
             break
         # Another writer may have committed meanwhile, and these files have overwritten its own. Read the manifest

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,6 @@ Root = Path | str  # a folder, or a URL as s3://bucket/prefix
 class Lock:
     """What keeps other writers out, until `release` or the end of `with`. This one keeps out none."""
 
-    def require(self) -> None:
-        """Raise CacheError when the lock has been lost: another process may be writing by now."""
-
     def release(self) -> None:
         """Let the next writer in."""
 
@@ -39,25 +36,6 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-class Journal(Protocol):
-    """What a writer has finished but not yet committed: records under one head, which names what they are good for."""
-
-    def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-        """The intact records, when the journal was begun with exactly this head; None otherwise."""
-
-    def start(self, head: Mapping[str, Any]) -> None:
-        """Begin an empty journal under this head."""
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Append one record. When this returns, a crash can no longer take it away."""
-
-    def remove(self) -> None:
-        """Delete the journal: its records are committed, or of no use any more."""
-
-    def close(self) -> None:
-        """Close the file, if there is one."""
 
 
 class Store(ABC):
@@ -139,10 +117,6 @@ class Store(ABC):
     @abstractmethod
     def lock(self, folder: str) -> Lock:
         """Keep other writers out; CacheError when there is one. `folder` is for the lock's own files."""
-
-    @abstractmethod
-    def journal(self, folder: str) -> Journal:
-        """The journal of a writer whose own files are in `folder`."""
 
     @abstractmethod
     def zarr(self, folder: str = "") -> ZarrStore:

@@ -7,7 +7,6 @@ region, endpoint and timeouts from the environment (AWS_ACCESS_KEY_ID, AWS_REGIO
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from cache.errors import CacheError
-from cache.fingerprint import fingerprint
 from cache.storage.base import Bytes, Etag, Lock, Store, concurrent_commit
 
 if TYPE_CHECKING:
@@ -152,9 +150,6 @@ class ObjectStore(Store):
     def lock(self, folder: str) -> Lock:  # noqa: ARG002  the manifest's conditional put decides
         return Lock()
 
-    def journal(self, folder: str) -> ObjectJournal:
-        return ObjectJournal(self, folder)
-
     def zarr(self, folder: str = "") -> ZarrStore:
         from zarr.storage import ObjectStore as ZarrObjectStore
 
@@ -256,36 +251,6 @@ def _message(error: Exception) -> str:
     text = re.sub(r", max_retries: \d+, retry_timeout: \S+\s*", " ", text)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0][:300].rstrip(" .:")
-
-
-class ObjectJournal:
-    """A `Journal` of one object a record, below a name that its head gives: writers with other heads do not meet."""
-
-    def __init__(self, store: ObjectStore, folder: str) -> None:
-        self._store, self._folder = store, folder
-        self._home = ""
-        self._next = 0
-
-    def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-        self.start(head)
-        records = self._store.read_many(self._store.files(self._home))
-        self._next = len(records)
-        return [json.loads(bytes(records[key])) for key in sorted(records)] or None
-
-    def start(self, head: Mapping[str, Any]) -> None:
-        self._home = f"{self._folder}/journal/{fingerprint(head)[:16]}"
-        self._next = 0
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        self._store.put_small({f"{self._home}/{self._next:08d}.json": json.dumps(record).encode()}, self._folder)
-        self._next += 1
-
-    def remove(self) -> None:
-        if self._home:
-            self._store.remove([self._home])
-
-    def close(self) -> None:
-        pass
 
 
 def in_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:

@@ -13,7 +13,8 @@ from cache.format import layout, manifest
 from cache.format.manifest import Commit, Place, callers_entries, has_shards
 from cache.format.tags import keep_for_tags
 from cache.storage import store_at
-from cache.storage.base import Journal, Lock, Root
+from cache.storage.base import Lock, Root
+from cache.storage.journal import Journal
 
 
 class Writer(ABC):
@@ -26,7 +27,7 @@ class Writer(ABC):
 
     def __init__(self, place: Place, provenance: Mapping[str, Any] | None) -> None:
         self.place, self._store, self._provenance = place, place.store, dict(provenance or {})
-        self._journal: Journal = self._store.journal(place.writing)
+        self._journal = Journal(self._store, place.journal)
 
     def __enter__(self) -> Self:
         self._lock: Lock = self._store.lock(self.place.writing)
@@ -38,7 +39,6 @@ class Writer(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._journal.close()
         self._lock.release()
 
     @property
@@ -59,12 +59,10 @@ class Writer(ABC):
         """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
         assert self._commit is not None, "nothing is committed yet"
         notes, digest = manifest.read_provenance(self.place), self._commit.digest
-        self._lock.require()
         manifest.write_provenance(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
 
     def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
-        """Commit. Raises CacheError when the lock was lost."""
-        self._lock.require()
+        """Commit, with a note on how it came about."""
         noted = {**self._provenance, **(note or {})}
         _publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
 

@@ -300,7 +300,6 @@ class SplitWriter(Writer):
     def _write_shard(self, filled: int) -> None:
         """Write the buffer's first `filled` rows as the shard that ends at the next row, and journal it."""
         shard = (self._next - 1) // self._geometry.rows_per_shard
-        self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
             data, self._records[name][shard] = shards.encode(self._buffers[name][:filled], spec, self._geometry)
             self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)
@@ -319,13 +318,12 @@ class SplitWriter(Writer):
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
             **({EXTRA: [column.stored_as for column in self._extra.values()]} if self._extra else {}),
         }
-        journal = self._journal.resume(head)
+        journal = self._journal.start(head)
         first = self._first // self._geometry.rows_per_shard
-        if journal is None:
+        if not journal:
             keep = range(0 if self._commit is None else first)
             for name in (*COLUMNS, *(name for name in self._columns if name not in COLUMNS)):
                 remove_shards(self._store, self.place.array(name), keep)
-            self._journal.start(head)
             return
         files: dict[int, Mapping[str, str]] = {record["shard"]: record["files"] for record in journal}
         videos: dict[str, dict[str, Any]] = {video["name"]: video for record in journal for video in record["videos"]}

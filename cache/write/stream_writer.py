@@ -88,7 +88,6 @@ class StreamWriter(StreamShards, Writer):
         """
         self._require_pending(shard)
         arrays = self.checked(shard, data, ok, keys)
-        self._lock.require()  # without it, this may be a shard that another writer has committed
         temporary = self.place.temporary
         self._add_to_journal(shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary))
 
@@ -110,7 +109,6 @@ class StreamWriter(StreamShards, Writer):
             ):
                 expected = f"{shards.size_of(staged.records[name])} bytes that were staged"
                 raise CacheError.at(self._store.location(key), expected=expected, found="no such file", do=do)
-        self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self._key(name, staged.shard))
         self._add_to_journal(staged.shard, staged.records)
@@ -163,13 +161,11 @@ class StreamWriter(StreamShards, Writer):
             invalidate_shards(self.place, self._commit, self.foreign)
             self._read_state()
         self._records = dict(self.committed)
-        head = {"plan": self.plan, "dim": self._dim, "dtype": self._dtype}
-        journal = self._journal.resume(head)
-        if journal is None:
+        journal = self._journal.start({"plan": self.plan, "dim": self._dim, "dtype": self._dtype})
+        if not journal:
             for name in self.columns:
                 remove_shards(self._store, self.place.array(name), keep=self.committed)
-            self._journal.start(head)
-        for record in journal or ():  # valid after any later commit of the split: a shard's rows never change
+        for record in journal:  # valid after any later commit of the split: a shard's rows never change
             shard, files = record["shard"], record["files"]
             if shard not in self.committed and record["rows"] == self.rows_record(shard):
                 keys = {self._key(name, shard): text for name, text in files.items()}

@@ -61,7 +61,7 @@ def unfinished(root: Path, appended: Sequence[Video], plan: str = "next") -> Pat
         split.begin()
         for one in appended:
             split.append(*one)
-    return root / SPLIT / ".writing/journal.jsonl"
+    return root / SPLIT / ".writing/journal"
 
 
 def write(root: Path, target: Sequence[Video], *, drop: Sequence[str] = (), plan: str = "plan") -> None:

@@ -162,8 +162,8 @@ def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
 ) -> None:
     n_syncs = step("convert", penn.raw, tmp_path / "calm")
     assert step("convert", penn.raw, penn.root, kill_at=n_syncs // 4) == -9
-    lines = (penn.root / penn.name / ".writing/journal.jsonl").read_text().splitlines()[1:]
-    finished = [video["name"] for line in lines for video in json.loads(line.partition(" ")[2])["videos"]]
+    records = sorted((penn.root / penn.name / ".writing/journal").glob("*/*.json"))
+    finished = [v["name"] for file in records for v in json.loads(file.read_text().partition(" ")[2])["videos"]]
     assert 0 < len(finished) < 6
     reads.clear()
     reported: list[tuple[int, int]] = []

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 SPLIT = "penn_action/train"
 SHARD = 8  # rows
 LENGTHS = (30, 7, 8, 50, 21)  # frames of the videos; their tracks go across the ends of shards
-JOURNAL = f"{SPLIT}/features/colour/.writing/journal.jsonl"
+JOURNAL = f"{SPLIT}/features/colour/.writing/journal"
 
 # What a killed process runs: `rows done of rows` as it goes on, and at last what was computed.
 RUNNER = """
@@ -123,11 +123,8 @@ class Running:
     @property
     def journalled(self) -> list[int]:
         """Shards that are kept, whatever comes."""
-        try:
-            lines = (self.root / JOURNAL).read_text().splitlines(keepends=True)[1:]
-        except FileNotFoundError:
-            return []
-        return [json.loads(line.partition(" ")[2])["shard"] for line in lines if line.endswith("\n")]
+        texts = [file.read_text() for file in sorted((self.root / JOURNAL).glob("*/[0-9]*.json"))]
+        return [json.loads(text.partition(" ")[2])["shard"] for text in texts]
 
     def until(self, what: Callable[[], bool], within: float = 30) -> None:
         end = time.monotonic() + within

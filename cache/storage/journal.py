@@ -1,0 +1,55 @@
+"""What a writer has finished but not yet committed, so that the next one goes on from there.  [cache]"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+
+from cache.fingerprint import fingerprint
+from cache.storage.base import Store
+
+
+class Journal:
+    """Records under one head, which names what they are good for: a small file each, with a checksum."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store, self._folder = store, folder
+        self._home, self._next = "", 0
+
+    def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Go on with the journal that was begun with exactly this head. Returns its intact records.
+
+        Without any, an empty one is begun. In a folder, where there can be no other writer, all others are removed.
+        """
+        self._home = f"{self._folder}/{fingerprint(head)[:16]}"
+        files = self._store.read_many(self._store.files(self._home))
+        records: list[dict[str, Any]] = []
+        while (file := files.get(self._key(len(records)))) is not None:
+            crc, _, text = bytes(file).partition(b" ")
+            if crc != _checksum(text):
+                break
+            records.append(json.loads(text))
+        self._next = len(records)
+        if not records and self._store.exclusive:
+            self._store.remove([self._folder])
+        return records
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one record. When this returns, a crash can no longer take it away."""
+        text = json.dumps(record).encode()
+        self._store.put_small({self._key(self._next): _checksum(text) + b" " + text}, self._folder)
+        self._next += 1
+
+    def remove(self) -> None:
+        """Delete the journal: its records are committed."""
+        self._store.remove([self._folder if self._store.exclusive else self._home])
+
+    def _key(self, number: int) -> str:
+        return f"{self._home}/{number:08d}.json"
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % google_crc32c.value(text)
