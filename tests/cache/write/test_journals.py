@@ -26,10 +26,10 @@ def spoil(root: Path, name: str) -> None:
     file.unlink() if name.endswith("lost") else file.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*("bbox/c/0/0 lost", "bbox/c/1/0 lost", "bbox/c/1/0"), *(f".writing/journal/*/0000000{n}.json" for n in "012")],
-)
+RECORDS = [f".writing/journal/*/0000000{number}.json" for number in range(3)]
+
+
+@pytest.mark.parametrize("name", ["bbox/c/0/0 lost", "bbox/c/1/0 lost", "bbox/c/1/0", *RECORDS])
 def test_what_is_lost_or_damaged_since_is_written_again(tmp_path: Path, toy: Any, name: str) -> None:
     toy.write(tmp_path / "calm", toy.videos())
     toy.unfinished(tmp_path / "killed", toy.videos()[:4], "plan")
