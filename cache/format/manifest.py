@@ -6,8 +6,7 @@ place. A reader that opens in between compares digests, and takes each file from
 object store, where a slower writer may copy older files into place, the staged ones are kept.
 
 `provenance.json`, next to the manifest, notes when, where and with what software each commit was made. It is the one
-file that differs between equal caches. Only people read it: `verify` reports a damaged one, and the next commit
-replaces it.
+file that differs between equal caches. A damaged one counts as none: the next commit replaces it.
 """
 
 from __future__ import annotations
@@ -369,12 +368,3 @@ def note_of(commit: Commit) -> Mapping[str, Any]:
     """Read the note of a commit; {} when it is missing."""
     note: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
     return note
-
-
-def provenance_problem(place: Place) -> str:
-    """The error message for a damaged `provenance.json`; "" when it is intact or missing."""
-    key = f"{place.home}/{PROVENANCE}"
-    if read_provenance(place) or not place.store.exists(key):
-        return ""
-    do = "How the data were made is not known; the data are intact. The next commit replaces the file."
-    return f"{place.store.location(key)}: expected notes on commits, found something else. {do}"

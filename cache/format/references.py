@@ -6,29 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
-from cache.errors import CacheError
 from cache.format import layout
 from cache.format.extra import extras_of
 from cache.format.layout import (
     CHECKPOINT,
     COLUMNS,
     FEATURES,
-    MANIFEST,
     PROVENANCE,
     STAGED,
     STAGED_SHARD,
     TEMPORARY_SHARD,
-    WRITING,
     ColumnSpec,
     Geometry,
     stream_arrays,
     stream_columns,
     stream_of,
 )
-from cache.format.manifest import Commit, Place, read_manifest
+from cache.format.manifest import Commit, Place
 from cache.format.tables import TABLES, TEXTS
 from cache.storage.base import Store
 
@@ -119,6 +115,8 @@ def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> It
     if is_split:
         tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
         yield from (place.array(name) for name in names if name in TABLE_NAMES and name not in tables)
+        streams = store.list_names(place.array(FEATURES))  # `_ok`, `_key` and `_at` of those whose folder is gone:
+        yield from (place.array(f"{FEATURES}/{name}") for name in streams if stream_of(name) not in streams)
     committed = "" if commit is None else commit.digest[:16]
     digests = store.list_names(f"{place.home}/{STAGED}")
     yield from (f"{place.home}/{STAGED}/{digest}" for digest in digests if digest != committed)
@@ -131,30 +129,3 @@ def _columns_on_disk(place: Place, commit: Commit | None) -> list[str]:
     strange = [name for name in store.list_names(place.home) if name not in known]
     shards_alone = [name for name in strange if store.list_names(place.array(name)) == ["c"]]
     return [name for name in known if name not in TABLE_NAMES] + shards_alone
-
-
-def arrays_without_stream(store: Store, split: str) -> list[str]:
-    """Keys of `_ok`, `_key` and `_at` arrays whose stream's folder does not exist."""
-    names = store.list_names(f"{split}/{FEATURES}")
-    return [f"{split}/{FEATURES}/{name}" for name in names if stream_of(name) not in names]
-
-
-def other_files(store: Store, split: str) -> list[str]:
-    """Keys of the files below a split that are of no kind that the cache writes: the user's notes, and what else."""
-    arrays = {*COLUMNS, *TABLE_NAMES}
-    with suppress(CacheError):  # of a damaged manifest nothing is known
-        if current := read_manifest(Place(store, split)):
-            arrays |= {column.array for column in extras_of(current[0]).values()}
-    paths = {key: key.removeprefix(f"{split}/").split("/") for key in store.files(split)}
-    return sorted(key for key, path in paths.items() if not _is_the_caches(path, arrays))
-
-
-def _is_the_caches(path: list[str], arrays: Collection[str]) -> bool:
-    """Whether a file is of an array, a group, a manifest, or in a folder of writers, named by a manifest or not."""
-    of_array = path[0] in arrays
-    of_stream = path[0] == FEATURES and len(path) > 2
-    inner = path[1:] if of_array else path[2:] if of_stream else path
-    if inner == ["zarr.json"] or path == [FEATURES, "zarr.json"] or ((of_array or of_stream) and inner[:1] == ["c"]):
-        return True
-    temporary = len(inner) == 1 and inner[0].startswith(".") and inner[0].endswith(".tmp")
-    return not of_array and (inner[0] in (WRITING, STAGED) or inner in ([MANIFEST], [PROVENANCE]) or temporary)

@@ -8,22 +8,18 @@ manifest takes a new conversion, which carries features over by their keys. Kill
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.extra import extras_of
 from cache.format.layout import TAGS, Geometry, json_file
-from cache.format.manifest import Commit, Place
-from cache.format.references import column_metadata_of, columns_of
+from cache.format.manifest import Place
+from cache.format.references import column_metadata_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
 from cache.storage.base import Root
-from cache.verification.shards import check, shards_of
 from cache.verification.verify import VerifyReport
 from cache.write.base import invalidate
-from cache.write.split_writer import SplitWriter
 
 
 @dataclass(slots=True)
@@ -38,7 +34,7 @@ class Repaired:
 
 
 def repair(root: Root, report: VerifyReport) -> Repaired:
-    """Repair what `verify` found damaged. Shards are checked once more: what is intact by now stays.
+    """Repair what `verify` found damaged.
 
     Raises CacheError when there is no cache at `root`, OSError when files may not be read. What cannot be repaired is
     in `refused`.
@@ -63,16 +59,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         try:
             if (split, stream) in small:
                 _restore_small_files(place, repaired)
-            numbers = shards.get((split, stream), ())
-            if not stream:
-                _remove_from_split(place, numbers, repaired)
-                continue
-            commit = _loaded(place)
-            if still := sorted(_still_damaged(commit, numbers)):
-                files = _files(commit, still)
-                invalidate(store.root, split, stream, still)
-                repaired.streams[split, stream] = tuple(still)
-                repaired.removed += files
+            _remove_shards(place, shards.get((split, stream), set()), repaired)
         except CacheError as error:  # it must not keep other splits and streams from being repaired
             repaired.refused.append(str(error))
     return repaired
@@ -105,53 +92,23 @@ def _restore_small_files(place: Place, repaired: Repaired) -> None:
         repaired.restored += sorted(wrong)
 
 
-def _remove_from_split(place: Place, numbers: Collection[int], repaired: Repaired) -> None:
-    """Remove the shards in which no track has a row; the others need the raw data."""
-    commit = _loaded(place)
-    live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
-    still = _still_damaged(commit, numbers)
-    if needed := tuple(sorted(still & live)):
-        repaired.rows[place.split] = needed
-    if free := sorted(still - live):
-        columns, extra = commit.manifest["shards"].keys(), extras_of(commit.manifest).values()
-        notes = manifest.note_of(commit)
-        provenance = {
-            key: notes[key] for key in ("raw", "body") if key in notes
-        }  # extraction needs to know where they are
-        files = _files(commit, free)
-        with SplitWriter(
-            place.store.root,
-            place.split,
-            columns=columns,
-            extra=extra,
-            plan="repair",
-            provenance={**provenance, "invalidated": free},
-        ) as writer:
-            writer.begin(invalidate=free)
-            writer.commit(writer.entries)
-        repaired.removed += files
-
-
-def _loaded(place: Place) -> Commit:
+def _remove_shards(place: Place, numbers: set[int], repaired: Repaired) -> None:
+    """Remove shards of a stream, and those of a split in which no track has a row; the others need the raw data."""
     commit = manifest.load(place)
     if commit is None:
         message = f"{place.store.location(place.home)}: nothing is committed there"
         raise CacheError(manifest.lost_manifest(place) or message)
-    return commit
-
-
-def _files(commit: Commit, numbers: Collection[int]) -> list[str]:
-    """Keys of the files of these shards, of all arrays."""
-    place = commit.place
-    folders = [f"{place.array(name)}/c/{number}" for name in commit.manifest["shards"] for number in numbers]
-    return [key for folder in folders for key in place.store.files(folder) or [folder] if place.store.exists(key)]
-
-
-def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
-    """Those of the shards that are damaged now: the report may be old, and its shards restored since."""
-    damaged: set[int] = set()
-    for name, spec in columns_of(commit.manifest).items():
-        if name in commit.manifest["shards"]:
-            files = (file for file in shards_of(commit, name, spec) if file.number in numbers)
-            damaged |= {file.number for file in files if check(commit.place.store, file, fast=False)}
-    return damaged
+    named = commit.manifest["shards"]
+    numbers &= {int(shard) for records in named.values() for shard in records}  # a killed repair has removed others
+    if place.stream is None:
+        live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
+        if needed := tuple(sorted(numbers & live)):
+            repaired.rows[place.split] = needed
+        numbers -= live
+    if numbers:
+        folders = [f"{place.array(name)}/c/{number}" for name in named for number in sorted(numbers)]
+        files = [key for folder in folders for key in place.store.files(folder) or [folder] if place.store.exists(key)]
+        invalidate(place.store.root, place.split, place.stream, numbers)
+        repaired.removed += files
+        if place.stream is not None:
+            repaired.streams[place.split, place.stream] = tuple(sorted(numbers))

@@ -22,14 +22,11 @@ from cache.format import shard as shards
 from cache.format.layout import STAGED, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
-    arrays_without_stream,
     column_metadata_of,
     columns_of,
     groups_of,
-    other_files,
     places_of,
     split_folders,
-    stream_folders,
     unreferenced,
 )
 from cache.format.tags import place_of_tag, places_of_tag, read_tag, tag_names
@@ -133,7 +130,6 @@ def verify(
             for name in names:
                 for place in places[name]:
                     findings.include(verification.place(place))
-                findings.notes += verification.notes_on_other_files(name)
             for name in tag_names(store):
                 findings.include(verification.tag(name, splits))
         except BaseException:
@@ -254,8 +250,6 @@ class _Verification:
                 findings.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
             findings.damage(place, place.manifest, str(error))
-        if problem := manifest.provenance_problem(place):
-            findings.notes.append(problem)
         if journals := place.journals():
             findings.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
         staged = commit is not None and manifest.is_staged(place, held)
@@ -284,18 +278,6 @@ class _Verification:
                 do = "Convert or extract it again, with this version."
                 findings.damage(place, key, self._error(key, expected, state, do), array)
         return commit
-
-    def notes_on_other_files(self, split: str) -> list[str]:
-        """A note on files in a split's folders that are not of the cache, but for those in JSON beside a manifest."""
-        homes = {split, *(f"{split}/{layout.FEATURES}/{name}" for name in stream_folders(self._store, split))}
-        strange = arrays_without_stream(self._store, split)
-        for key in other_files(self._store, split):
-            if key.rpartition("/")[0] not in homes or not key.endswith(".json"):
-                strange.append(key)
-        if not strange:
-            return []
-        more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
-        return [f"{self._store.location(strange[0])}: no manifest names it{more}"]
 
     def _error(self, key: str, expected: str, found: str, do: str) -> str:
         return str(CacheError.at(self._store.location(key), expected=expected, found=found, do=do))

@@ -98,10 +98,12 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
 
 
-def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) -> None:
+def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
     """Remove shards from a committed stream, which makes them pending again. The manifest is changed first.
 
-    Raises CacheError when there is no such stream, or when it has a writer.
+    Without a stream: from a split, shards in which no track has rows.
+
+    Raises CacheError when there is no such stream or split, or when it has a writer.
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)
@@ -109,21 +111,23 @@ def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) ->
         manifest.recover(place)
         commit = manifest.load(place)
         if commit is None:
-            raise CacheError(f"{place.store.location(place.home)}: there is no committed stream")
+            raise CacheError(f"{place.store.location(place.home)}: nothing is committed there")
         invalidate_shards(place, commit, numbers)
 
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
     """Remove shards as `invalidate` does. The caller holds the writer's lock, and the commit's files are in place."""
     removed = {str(shard) for shard in numbers}
-    shards = {
-        array: {shard: record for shard, record in records.items() if shard not in removed}
-        for array, records in commit.manifest["shards"].items()
-    }
-    rows = {shard: record for shard, record in commit.manifest["rows"].items() if shard not in removed}
-    body = {**commit.manifest, "split_digest": "", "shards": shards, "rows": rows}
+
+    def remaining(records: Mapping[str, str]) -> dict[str, str]:
+        return {shard: record for shard, record in records.items() if shard not in removed}
+
+    held = commit.manifest
+    body = {key: value for key, value in held.items() if key != "digest"}
+    body["shards"] = {array: remaining(records) for array, records in held["shards"].items()}
+    if place.stream is not None:
+        body |= {"split_digest": "", "rows": remaining(held["rows"])}
     files = {name: bytes(data) for name, data in commit.files.items()}
-    note = {"invalidated": sorted(numbers)}
-    del body["digest"]
+    note = {**manifest.note_of(commit), "invalidated": sorted(numbers)}
     _publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
-    place.store.remove([f"{place.array(array)}/c/{shard}" for array in shards for shard in sorted(removed)])
+    place.store.remove([f"{place.array(array)}/c/{shard}" for array in held["shards"] for shard in sorted(removed)])

@@ -7,7 +7,7 @@ goes on. Nothing that is there is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from cache.format import layout, manifest
 from cache.format.layout import COLUMNS
 from cache.format.manifest import Place, callers_entries
 from cache.format.records import TrackRecord, TrackRows
-from cache.format.references import other_files, stream_folders
+from cache.format.references import stream_folders
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -31,7 +31,6 @@ from cache.write.stream_writer import StreamWriter
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
 
 COPIED: Final = "copied"  # in the notes on a commit: of which cache and state it is the copy
-_BLOCK: Final = 1 << 20  # bytes of a file that are copied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,8 @@ def copy_split(
 
     tag: in the state that it names; None: as it is now.
 
-    Killed at any point and called again, it goes on. Rows are checked as they are read. A video of which a stream has
-    not all rows is copied without its rows of that stream.
+    Killed at any point and called again, it goes on. Rows are checked as they are read. Of a stream, each shard of
+    the copy is written of which it has all rows: extraction fills the others.
 
     Raises MissingSplit when there is no such split. Raises CacheError when the other cache has another split or stream
     of that name, or a writer of it, for a stream that the split does not have, and for damaged rows.
@@ -75,9 +74,9 @@ def copy_split(
     for name in names if is_there else ():
         _refuse_other_stream(source, store, name)
     if not is_there:
-        _write_tracks(store, source, list(opened.values()), progress)
-    if tag is None:  # stamps of raw files, for instance, are of the newest state
-        _copy_other_files(source.store, store, split)
+        _write_tracks(store, source, progress)
+    if tag is None:  # they are of the newest state
+        _copy_stamps(source.store, store, split)
     copied = FeatureCache(store.root)[split]
     start = {track.name: track.start for track in source.tracks}
     shift = np.array([start[name] for name in copied.tracks.names], np.int64) - copied.tracks.start
@@ -142,25 +141,17 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
         )
 
 
-def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], progress: Progress) -> None:
-    """Videos of which all streams have every row come first, so that what a stream has fills whole shards."""
+def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
     held, n_rows = source.manifest, 0
     digest = str(held["digest"])
     sizes: dict[str, int] = held["geometry"]
-    incomplete = [_incomplete(source, stream) for stream in streams]
-    names = np.array(source.videos.names, dtype=object)
-    order = np.argsort(names, kind="stable")
-    for some_missing in incomplete:
-        order = order[np.argsort(some_missing[order], kind="stable")]
-    groups = np.array(incomplete, bool).reshape(len(incomplete), len(order)).T
-    mark = manifest.sha256(order.tobytes() + groups.tobytes())[:16]
-    previous = -1
+    order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
     with SplitWriter(
         store.root,
         source.name,
         columns=source.columns,
         extra=source.extra.values(),
-        plan=f"copy {digest} {mark}",
+        plan=f"copy {digest}",
         provenance=_note(source.store, source.name, digest, source.provenance),
         **sizes,
     ) as writer:
@@ -169,23 +160,10 @@ def _write_tracks(store: Store, source: Split, streams: Sequence[OpenStream], pr
         for number, tracks in zip(order.tolist(), _tracks_of(source, order), strict=True):
             entry = source.videos[number]
             if entry.name not in journalled:
-                if previous >= 0 and (groups[number] != groups[previous]).any():
-                    writer.begin_shard()
                 writer.append(entry, [_as_appended(source, track) for track in tracks])
-            previous = number
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(held["rows"]), source.name)
         writer.commit(callers_entries(held, SplitWriter.own_entries))
-
-
-def _incomplete(source: Split, stream: OpenStream) -> NDArray[np.bool_]:
-    """(videos,) whether rows of a video are missing in the stream."""
-    tracks, size = source.tracks, int(source.manifest["geometry"]["rows_per_shard"])
-    missing = np.full(len(source.rows_by_shard()), True)
-    missing[[shard for shard in stream.shards if shard < len(missing)]] = False
-    before = np.concatenate([[0], np.cumsum(missing)])  # shards that it does not have before each one
-    of_track = before[-(-tracks.stop // size)] > before[tracks.start // size]
-    return np.bincount(tracks.video[of_track], minlength=len(source.videos)) > 0
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
@@ -262,18 +240,8 @@ def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict
     return {**entries, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
 
 
-def _copy_other_files(source: Store, store: Store, split: str) -> None:
-    """Every file that is not the cache's own, as a conversion's stamps and the user's notes, where it is not there."""
-    place = Place(store, split)
-
-    def blocks(key: str) -> Iterator[bytes]:
-        size = source.size(key) or 0
-        for start in range(0, size, _BLOCK):
-            block = np.empty(min(_BLOCK, size - start), np.uint8)
-            source.read_into(key, start, block)
-            yield block.tobytes()
-
-    if missing := [key for key in other_files(source, split) if not store.exists(key)]:
-        with store.lock(place.writing):
-            for key in missing:
-                store.put(key, blocks(key), temporary=place.temporary)
+def _copy_stamps(source: Store, store: Store, home: str) -> None:
+    """The files in JSON that commands keep beside a manifest, as a conversion's stamps, where they are not there."""
+    own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
+    keys = [f"{home}/{name}" for name in source.list_names(home) if name.endswith(".json") and name not in own]
+    store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)

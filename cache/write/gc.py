@@ -6,9 +6,8 @@ user's own files in its folders stay.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -17,7 +16,7 @@ from cache.errors import CacheError
 from cache.format import manifest
 from cache.format.layout import MANIFEST, PROVENANCE, TAGS, WRITING, is_name
 from cache.format.manifest import Place
-from cache.format.references import arrays_without_stream, places_of, split_folders, unreferenced
+from cache.format.references import places_of, split_folders, unreferenced
 from cache.format.tags import folder_of, held_back, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
@@ -41,7 +40,7 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
 
     Args:
         root: the cache.
-        dry_run: only report.
+        dry_run: only report; what a running writer has finished, too.
         unfinished: also what a killed writer has finished, with its journal: it will start over. In an object store
             these look like abandoned files, and always go.
         older_than: seconds; leave what is younger. None: 0, and a day in an object store, which has no lock to show a
@@ -55,7 +54,6 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
     for split in split_folders(store):
         for place in places_of(store, split):
             sweep.under_lock(place, partial(sweep.place, place))
-        sweep.remove(arrays_without_stream(store, split))
     for name in filter(is_name, store.list_names(TAGS)):
         place = Place(store, f"{TAGS}/{name}")
         sweep.under_lock(place, partial(sweep.tag, place, name))
@@ -73,20 +71,11 @@ class _Sweep:
     def under_lock(self, place: Place, sweep: Callable[[], object]) -> None:
         """Sweep while no writer is let in; where there is one, or a damaged manifest, that is reported instead."""
         try:
-            with self._lock(place):
+            with nullcontext() if self._dry_run else self._store.lock(place.writing):
                 sweep()
         except CacheError as error:
             self.found.skipped.append(str(error))
         self.prune(place.home)
-
-    def _lock(self, place: Place) -> AbstractContextManager[object]:
-        """The writer's lock; none where this may not write, and only reports."""
-        try:
-            return self._store.lock(place.writing)
-        except OSError as error:
-            if self._dry_run and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                return nullcontext()
-            raise
 
     def place(self, place: Place) -> None:
         """Remove the unreferenced files of one split without its streams, or of one stream."""

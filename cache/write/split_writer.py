@@ -176,8 +176,7 @@ class SplitWriter(Writer):
         self._videos = set(self.committed_videos) - self._drop
         self._track_names = set(decode_texts(self._kept["track_name"]))
         self._records: dict[str, dict[int, str]] = {name: {} for name in self._columns}
-        self._next = self._start = self._first  # the next row; the first row since the last padding
-        self._ranges: list[list[int]] = []  # [start, stop) rows of this commit before the last padding
+        self._next = self._first  # the next row
         self._unwritten: list[dict[str, Any]] = []  # videos since the last journalled shard
         self._buffers = {
             name: np.full((self._geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
@@ -214,13 +213,6 @@ class SplitWriter(Writer):
             self._add_rows({**track.columns, **track.extra})
         self._unwritten.append(video)
 
-    def begin_shard(self) -> None:
-        """Close the current shard: the next video shares no shard with those of this commit so far."""
-        size = self._geometry.rows_per_shard
-        if filled := self._next % size:
-            self._write_shard(filled)
-        self._continue_at(self._next + -self._next % size)
-
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Commit atomically: readers see all that was appended, and nothing of what was dropped.
 
@@ -235,9 +227,8 @@ class SplitWriter(Writer):
         self._refuse(entries)
         if filled := self._next % self._geometry.rows_per_shard:
             self._write_shard(filled)
-        self._continue_at(self._next)
-        if self._ranges:
-            self._commits, self._extent = [*self._commits, *self._ranges], self._ranges[-1][1]
+        if self._next > self._first:
+            self._commits, self._extent = [*self._commits, [self._first, self._next]], self._next
         new_tables = tables_of(self._new, self._extra.values())
         tables = new_tables if self._other_columns else self._kept.plus(new_tables)
         files = tables.to_files()
@@ -277,12 +268,6 @@ class SplitWriter(Writer):
         self._new.append(video)
         self._videos.add(video["name"])
         self._track_names.update(track["name"] for track in video["tracks"])
-
-    def _continue_at(self, row: int) -> None:
-        """Close the current range of rows without padding. The next row is `row`."""
-        if self._next > self._start:
-            self._ranges.append([self._start, self._next])
-        self._next = self._start = row
 
     def _add_rows(self, rows: Mapping[str, NDArray[Any]]) -> None:
         size, n_rows, n_added = self._geometry.rows_per_shard, len(rows["frame_index"]), 0
@@ -347,14 +332,9 @@ class SplitWriter(Writer):
                 end -= 1
         for name in self._columns:
             self._records[name] = {number: files[number][name] for number in range(first, shard)}
-        end, self._next = self._next, self._first
         for video in videos.values():
-            if video["stop"] <= end:
-                start = video["tracks"][0]["start"] if video["tracks"] else video["stop"]
-                if start > self._next:
-                    self._continue_at(start)
+            if video["stop"] <= self._next:
                 self._remember(video)
-                self._next = video["stop"]
         self.journalled = tuple(video["name"] for video in self._new)
 
     def _shard_key(self, name: str, shard: int) -> str:

@@ -53,5 +53,5 @@ def _print(done: cache.Copied, args: argparse.Namespace) -> None:
     out.print(plain(f"{done.split}: copied {' with '.join(wrote)}" if wrote else f"{done.split}: up to date"))
     for stream, rows in done.missing.items():
         extract = command("extract", done.split, "--cache", str(args.cache), "--stream", stream)
-        missing = f"{stream} has not all rows of {done.split} in {args.cache}: {count(rows, 'row')} missing"
+        missing = f"{stream} has not all rows of {done.split} in {args.cache}: the copy lacks {count(rows, 'row')}"
         out.print(f"{DOUBT} {plain(f'{missing}. To have them: {extract}')}, then copy again")

@@ -1,4 +1,4 @@
-"""provenance.json is a note for people: a damaged one is reported, and stops no work."""
+"""provenance.json is a note for people: a damaged one stops no work."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ SPLIT = "toy/train"
 HOMES = (SPLIT, f"{SPLIT}/features/resnet50")
 
 
-def test_damaged_or_lost_notes_are_reported_and_replaced_by_the_next_commit(root: Path, toy: Any) -> None:
+def test_damaged_or_lost_notes_count_as_none_and_are_replaced_by_the_next_commit(root: Path, toy: Any) -> None:
     for notes in (b'{"commits": {', b"[1, 2]", b'{"commits": {"a": 7}}', b"\xff\xfe", None):
         for home in HOMES:
             file = root / home / "provenance.json"
             file.unlink() if notes is None else file.write_bytes(notes)
         split = cache.open(root)[SPLIT]
         assert (split.provenance, split.was_invalidated("resnet50")) == ({}, False)
-        report = cache.verify(root)
-        assert report.ok
-        found = [note.partition(": ")[0].removeprefix(f"{root}/") for note in report.notes]
-        assert found == ([] if notes is None else [f"{home}/provenance.json" for home in HOMES])
+        assert cache.verify(root).ok
     (root / SPLIT / "provenance.json").write_bytes(b"{")
     for plan in ("second", "third"):
         with toy.writer(root, plan, provenance={"raw": plan}) as writer:

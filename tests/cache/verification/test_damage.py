@@ -258,8 +258,6 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
     (tmp_path / "other/train/.writing").mkdir(parents=True)  # a first conversion's first changes: no group is there
     assert "other/train: nothing is committed" in notes()
     (tmp_path / SPLIT / "bbox/c/77").mkdir()
-    (tmp_path / SPLIT / "what.csv").write_text("mine")
-    assert "what.csv: no manifest names it" in notes()
 
 
 def read_while_it_shrinks(root: str, pipe: Any) -> None:

@@ -109,19 +109,6 @@ def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root: Path, toy
     assert toy.tree(root) == before
 
 
-def test_what_an_old_report_names_is_left_alone_where_it_is_intact_now(root: Path) -> None:
-    names = [f"{SPLIT}/{name}" for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0", "features/resnet50/c/3/0")]
-    good = {name: spoil(root / name) for name in names}
-    old = cache.verify(root)
-    assert [(damage.stream, damage.shard) for damage in old.damaged] == [(None, 1), ("resnet50", 1), ("resnet50", 3)]
-    for name in names[:2]:
-        (root / name).write_bytes(good[name])
-    done = cache.repair(root, old)
-    assert (done.rows, done.streams) == ({}, {(SPLIT, "resnet50"): (3,)})
-    assert all("/c/3" in key for key in done.removed)
-    assert cache.verify(root).ok
-
-
 @pytest.fixture
 def objects(memory: None, toy: Any) -> Any:
     """s3://memory/cache with the toy split and stream, and the store of objects behind it."""

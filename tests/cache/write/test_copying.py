@@ -86,22 +86,6 @@ def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(
     assert toy.tree(to) == toy.tree(fresh)
 
 
-def test_what_people_keep_in_a_split_goes_along(root: Path, to: Path) -> None:
-    theirs = {
-        "README.md": b"ours",
-        "empty": b"",
-        "kp_2d/checked-by-hand.txt": b"x",
-        "features/resnet50/left-out.json": b"[]",
-        "mine/c/0": bytes(3 << 20),
-    }
-    for name, data in theirs.items():
-        (root / SPLIT / name).parent.mkdir(exist_ok=True, parents=True)
-        (root / SPLIT / name).write_bytes(data)
-    cache.copy_split(root, SPLIT, to)
-    assert {name: (to / SPLIT / name).read_bytes() for name in theirs} == theirs
-    assert cache.verify(to).ok
-
-
 def test_labels_that_one_track_does_not_have_stay_missing(tmp_path: Path, to: Path, toy: Any) -> None:
     entry, (track,) = toy.video("b", [40])
     columns = {column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")}
