@@ -27,7 +27,7 @@ def beside(file: Path) -> Path:
 def require_new_file(file: Path, *, replace: bool) -> None:
     """Raise PipelineError where the folder of `file` is not there, and where `file` is, without `replace`."""
     _require_parent(file)
-    if not replace and file.exists():
+    if not replace and (file.exists() or file.is_symlink()):  # a link that leads nowhere, too
         raise PipelineError(f"--out {file}: exists already. Name another file, or add --replace.")
 
 

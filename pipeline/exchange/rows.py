@@ -6,17 +6,18 @@ take frames for neighbours that are not. So rows are cut into segments whose fra
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.exchange.vibe_db.joblib_files import Blocks
-from pipeline.exchange.vibe_db.layouts import COMMON
 from pipeline.features.plan import is_current
 
 Rows = NDArray[np.int64]
@@ -26,6 +27,17 @@ BATCH: Final = 8192  # rows: of features 64 MB
 FEATURES: Final = "no features"
 JOINTS_3D: Final = "no 3D joints"
 SMPL: Final = "no SMPL parameters"
+COMMON: Final = slice(25, 39)  # the 14 joints of the 49 that existing code takes for known in every row
+
+
+class FileField(NamedTuple):
+    """One array, or entry, of a file."""
+
+    dtype: str  # as it is written; "U": texts
+    columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
+    rows_with: tuple[str, ...] = ()  # checks: rows that pass these alone are written
+    shapes: tuple[tuple[int | str, ...], ...] = ()  # of a row, any of them; a word stands for any number above 0
+    body: str = ""  # what of SMPL's files it needs
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
@@ -56,13 +68,12 @@ def array_of(
     pieces: Sequence[tuple[int, int]],
     n_rows: int,
     dtype: str | None,
-    progress: Callable[[int], None],
+    add: Callable[[int], None],
 ) -> Blocks:
     """The array (n_rows, ...) whose rows `compute` makes of each piece [start, stop), when it is written.
 
-    dtype: None: that of what `compute` gives. progress: called with the number of rows after each piece.
+    dtype: None: that of what `compute` gives. add: called with the number of rows after each piece.
     """
-
     sample = np.asarray(compute(pieces[0][0], pieces[0][0] + 1))
     kind = np.dtype(dtype or sample.dtype)
 
@@ -70,14 +81,38 @@ def array_of(
         for start, stop in pieces:
             block = np.asarray(compute(start, stop)).astype(kind, copy=False)
             yield block
-            progress(len(block))
+            add(len(block))
 
     return Blocks((n_rows, *sample.shape[1:]), kind, blocks)
 
 
-def in_any_row(split: cache.Split, has: Has) -> bool:
-    """Whether a row of a committed track has it."""
-    return any(has(start, stop).any() for start, stop in spans(split.tracks.start, split.tracks.stop))
+def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
+    """(field, rows that are written of it now): `progress` of all fields together."""
+    done = 0
+
+    def add(field: str, rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done, total, field)
+
+    return add
+
+
+def absent_fields(split: cache.Split, fields: Mapping[str, FileField], checks: Mapping[str, Has]) -> dict[str, str]:
+    """Which of the fields cannot be written -> why: a column is missing, or no row passes one of `checks`."""
+
+    @functools.cache
+    def in_no_row(need: str) -> bool:
+        ranges = [*spans(split.tracks.start, split.tracks.stop)]
+        return bool(ranges) and not any(checks[need](start, stop).any() for start, stop in ranges)
+
+    absent = {}
+    for name, field in fields.items():
+        if missing := [column for column in field.columns if column not in split.columns]:
+            absent[name] = f"the split has no {' and no '.join(missing)}"
+        elif need := next((need for need in field.rows_with if need in checks and in_no_row(need)), ""):
+            absent[name] = f"in no row ({need})"
+    return absent
 
 
 def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:

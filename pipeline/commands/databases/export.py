@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if args.body is not None:
         texts["body"] = str(args.body)
     elif "body" not in texts and dataset is not None and "body" in _names(options_class):
-        demo = bool(cache.open(args.cache)[name].manifest["stand_in"])
-        texts |= {} if (body := body_of(args, dataset, demo=demo)) is None else {"body": str(body)}
+        split = cache.open(args.cache)[name]
+        body = body_of(args, dataset, demo=bool(split.manifest["stand_in"]), needed="pose" in split.columns)
+        texts |= {"body": str(body)} if body is not None and body.is_dir() else {}
     format_options = _format_options(args.format, texts, options_class)
     stream = {} if args.stream is None else {"stream": args.stream}
     with bar(f"export {name}", err, unit="row") as progress:

@@ -133,14 +133,14 @@ def dataset_of(args: argparse.Namespace, name: str) -> Dataset:
     return sections.reader_of(args.source, name)
 
 
-def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
-    """`--body`; else, of a dataset that uses it, [paths] body where it is of the same kind as the raw data.
+def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None) -> Path | None:
+    """`--body`; else, where it is needed, [paths] body where it is of the same kind as the raw data.
 
-    `demo`: these are demo data. Of the other kind, a line says so, and there is none.
+    `demo`: these are demo data. Of the other kind, a line says so, and there is none. needed: None: to convert.
     """
     named: Path | None = args.body
     body: Path | None = value(args.source, "paths.body")
-    if named is not None or body is None or not dataset.uses_body:
+    if named is not None or body is None or not (dataset.uses_body if needed is None else needed):
         return named
     not_made = bool(value(args.source, "embedded.enabled")) and not body.is_dir()
     if is_stand_in(body) == demo and not not_made:

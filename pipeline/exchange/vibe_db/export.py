@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import h5py
 import numpy as np
@@ -24,14 +24,13 @@ from pipeline.exchange.folders import publish_with_provenance, require_new_file
 from pipeline.exchange.formats import Exported
 from pipeline.exchange.rows import (
     FEATURES,
-    JOINTS_3D,
-    SMPL,
     Has,
     Rows,
     Segments,
+    absent_fields,
     array_of,
     checks_of,
-    in_any_row,
+    counting,
     origin_of,
     recorded_stream,
     require_stream,
@@ -52,8 +51,6 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import convert, joint_names
 
 Array = NDArray[Any]
-
-NEEDS: Final = {"features": FEATURES, "joints3D": JOINTS_3D, "pose": SMPL, "shape": SMPL, "theta": SMPL}
 
 
 def export(
@@ -82,10 +79,10 @@ def export(
     if lost := [field for field in ("joints2D", "bbox", "theta") if field in absent]:
         raise PipelineError(f"{name}: cannot be exported without {lost[0]}: {absent[lost[0]]}")
     fields = tuple(field for field in layout.fields if field not in absent)
-    needed = {NEEDS.get(field) for field in fields}
+    needed = {need for field in fields for need in FIELDS[field].rows_with}
     segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
     segments.require_rows(split)
-    arrays = _Fields(split, layout, segments, stream, progress).arrays(fields)
+    arrays = _Fields(split, layout, segments, stream).arrays(fields, progress)
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     publish_with_provenance(file, lambda part: _write(part, layout, arrays), provenance)
     summary = f"{count(segments.rows, 'row')} under {count(len(segments.start), 'name')}"
@@ -101,31 +98,24 @@ def _check_file(file: Path, layout: Layout, *, replace: bool) -> None:
 
 def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]) -> dict[str, str]:
     """Field of the layout that cannot be written -> why."""
-    absent = {}
-    for field in layout.fields:
-        needed = NEEDS.get(field, FEATURES)
-        columns = (layout.column_3d,) if field == "joints3D" else FIELDS[field].columns
-        if missing := [name for name in columns if name not in split.columns]:
-            absent[field] = f"the split has no {' and no '.join(missing)}"
-        elif needed != FEATURES and not in_any_row(split, checks[needed]):
-            absent[field] = f"in no row ({needed})"
-        elif field == "img_name" and any(
-            split.videos[video].source.partition(":")[0] not in NAMED
-            for video in np.unique(split.tracks.video).tolist()
-        ):
-            absent[field] = "some pictures have no file of their own, or are turned after it is read"
+    fields = {name: FIELDS[name] for name in layout.fields}
+    if "joints3D" in fields:
+        fields["joints3D"] = fields["joints3D"]._replace(columns=(layout.column_3d,))
+    absent = absent_fields(split, fields, {need: has for need, has in checks.items() if need != FEATURES})
+    sources = {split.videos[video].source.partition(":")[0] for video in np.unique(split.tracks.video).tolist()}
+    if "img_name" in fields and not sources <= {*NAMED}:
+        absent["img_name"] = "some pictures have no file of their own, or are turned after it is read"
     return absent
 
 
 class _Fields:
     """The arrays of one file, computed whenever they are read, in blocks of at most BATCH rows."""
 
-    def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str, progress: Progress) -> None:
+    def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
         self.split, self.layout, self.segments, self.stream = split, layout, segments, stream
-        self.progress, self.done = progress, 0
         self.names = segments.names(split, split.tracks.names)
 
-    def arrays(self, fields: Sequence[str]) -> dict[str, Blocks]:
+    def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
         """Every field with its shape and type."""
         rows, n_rows = self.split.rows, self.segments.rows
         computed: dict[str, Callable[[int, int], Any]] = {
@@ -142,15 +132,11 @@ class _Fields:
             "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
             "features": functools.partial(rows, f"features/{self.stream}"),
         }
-
-        def progress(field: str, rows: int) -> None:
-            self.done += rows
-            self.progress(self.done, len(fields) * n_rows, field)
-
         arrays, pieces = {}, [*spans(self.segments.start, self.segments.stop)]
+        add = counting(progress, len(fields) * n_rows)
         for field in fields:
             dtype = self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype
-            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, functools.partial(progress, field))
+            arrays[field] = array_of(computed[field], pieces, n_rows, dtype, functools.partial(add, field))
         return arrays
 
     def _text_type(self, field: str) -> str:

@@ -6,19 +6,19 @@ imported or called. Arrays are mapped, so opening a file of 80 GB reads some hun
 they are needed.
 
 The format written is that of joblib before 1.2, which later versions read too; what those write, the 0.14 that TCMR
-asks for cannot read. Instructions without effect fill up to a multiple of 16 bytes before each array, so that it can be
-mapped.
+asks for cannot read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import mmap
 import os
 import pickle
 import pickletools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,29 +27,26 @@ import joblib.numpy_pickle as joblib_format
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.files.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
-AGAIN: Final = "Copy the file again, all of it."
+AGAIN: Final = "Copy all of it again, or write it again where it was made: joblib.dump(arrays, FILE), without compress."
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16
 MAX_TEXT: Final = 4096  # characters
 NUMBERS_AND_TEXT: Final = "biufUS"
 PROTOCOL: Final = 3  # Python 3.7 reads it, and it has no frames, which arrays would interrupt
 ALIGNED: Final = 16  # bytes
-FROM_NUMPY: Final = pickle.GLOBAL + b"torch\nfrom_numpy\n"
-
-# How compressed files begin, and what makes a plain one of them without unpickling.
-COMPRESSED: Final = {
-    b"\x1f\x8b": ("gzip", "gunzip -c FILE > PLAIN"),
-    b"BZh": ("bz2", "bunzip2 -c FILE > PLAIN"),
-    b"\xfd7zXZ": ("xz", "xz -dc FILE > PLAIN"),
-    b"\x5d\x00": ("lzma", "xz --format=lzma -dc FILE > PLAIN"),
-    b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc FILE > PLAIN"),
-    **{b"x" + level: ("zlib", "zlib-flate -uncompress < FILE > PLAIN") for level in (b"\x01", b"^", b"\x9c", b"\xda")},
+NOT_PLAIN: Final = {  # how other files begin
+    b"PK": "a zip archive, as torch.save writes",
+    b"\x1f\x8b": "one compressed with gzip",
+    b"BZh": "one compressed with bz2",
+    b"\xfd7zXZ": "one compressed with xz",
+    b"\x5d\x00": "one compressed with lzma",
+    b"\x04\x22\x4d\x18": "one compressed with lz4",
+    b"x": "one compressed with zlib",
 }
 
 
@@ -61,22 +58,13 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
     """
     with reading(file, EXPECTED, do=AGAIN):  # of a damaged pickle anything; an empty file cannot be mapped
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _refuse_compressed(file, content[:8])
+            if kind := next((kind for start, kind in NOT_PLAIN.items() if content[:8].startswith(start)), ""):
+                refuse(kind)
             loaded = _Unpickler(file, content).load()
         if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
             refuse(f"{type(loaded).__name__} at the top")
     arrays = {name: value for name, value in loaded.items() if isinstance(value, np.ndarray)}
     return arrays, tuple(sorted(loaded.keys() - arrays.keys()))
-
-
-def _refuse_compressed(file: Path, start: bytes) -> None:
-    if start.startswith(b"PK"):
-        do = "Write it with joblib.dump, from where it was made."
-        raise RawDataError(file, "file", expected=EXPECTED, found="a zip archive, as torch.save writes", do=do)
-    for magic, (kind, command) in COMPRESSED.items():
-        if start.startswith(magic):
-            do = f"Decompress it, then import that: {command.replace('FILE', str(file))}"
-            raise RawDataError(file, "file", expected=EXPECTED, found=f"one compressed with {kind}", do=do)
 
 
 class _Wrapper(Object):
@@ -136,10 +124,15 @@ class _Unpickler(ArrayUnpickler):
             refuse("an array of objects without its values")
         if not all(isinstance(value, str | bytes) for value in objects):
             refuse("an array of Python objects that are no texts; store numbers as an array of numbers")
-        texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in objects]
+        texts = [text_of(value) for value in objects]
         if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # each takes the room of the longest
             refuse(f"a text of {longest:,} characters")
         return np.array(texts, str)
+
+
+def text_of(value: str | bytes) -> str:
+    """A text that may be stored as bytes."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,70 +148,55 @@ Entry = Blocks | Sequence[Blocks | str]
 
 
 def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> str:
-    """Write a file of `joblib_parts`, and return its sha256."""
-    digest = hashlib.sha256()
-    with file.open("wb") as stream:
-        for part in joblib_parts(entries, tensors=tensors):
-            stream.write(part)
-            digest.update(part)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return digest.hexdigest()
-
-
-def joblib_parts(entries: Mapping[str, Entry], *, tensors: bool = False) -> Iterator[bytes | memoryview]:
-    """The bytes, in parts, of a file that `joblib.load` gives back as {name: array}, or {name: [array or text, ...]}.
+    """Write a file that `joblib.load` gives back as {name: array} or {name: [array or text, ...]}; return its sha256.
 
     tensors: arrays come back as PyTorch's tensors, by `torch.from_numpy`. Raises ValueError when the blocks of an array
     have another number of bytes than its shape and type.
     """
-    position = 3
-    yield pickle.PROTO + bytes([PROTOCOL]) + pickle.EMPTY_DICT
-    for name, entry in entries.items():
-        several, items = (False, [entry]) if isinstance(entry, Blocks) else (True, entry)
-        key = _instructions(name) + (pickle.EMPTY_LIST + pickle.MARK if several else b"")
-        yield key
-        position += len(key)
-        for item in items:
-            parts = [_instructions(item)] if isinstance(item, str) else _array(name, item, position, tensors)
-            for part in parts:
-                yield part
-                position += len(part)
-        end = (pickle.APPENDS if several else b"") + pickle.SETITEM
-        yield end
-        position += len(end)
-    yield pickle.STOP
+    with _HashedFile(file.open("wb", buffering=0)) as stream:
+        _BlockPickler(stream, tensors=tensors).dump(dict(entries))
+        stream.flush()
+        os.fsync(stream.fileno())
+        return stream.digest.hexdigest()
 
 
-def _array(name: str, array: Blocks, position: int, tensors: bool) -> Iterator[bytes | memoryview]:
-    """The instructions that put an array on the stack, with its bytes; they begin at `position` in the file."""
-    wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, array.shape, "C", array.dtype, allow_mmap=True)
-    # Without it, no version looks for the padding that versions before 1.2 do not know.
-    wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
-    function, described = FROM_NUMPY if tensors else b"", _instructions(wrapper)
-    yield function + _fill(-(position + len(function) + len(described)) % ALIGNED) + described
-    missing = n_bytes = math.prod(array.shape) * array.dtype.itemsize
-    for block in array.blocks():
-        missing -= block.nbytes
-        yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-    if missing:
-        raise ValueError(f"{name}: {n_bytes - missing:,} bytes in blocks, {n_bytes:,} announced")
-    if tensors:
-        yield pickle.TUPLE1 + pickle.REDUCE
+class _HashedFile(io.BufferedWriter):
+    """A file that is written from its start to its end, and its sha256."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.digest, self.position = hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self.position += len(data)
+        return super().write(data)
 
 
-def _instructions(value: Any) -> bytes:
-    """The instructions that put a value on the stack: its pickle without the first and the last, and without memos."""
-    return pickletools.optimize(pickle.dumps(value, protocol=PROTOCOL))[2:-1]
+class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib has no types
+    """Pickles `Blocks` as joblib pickles arrays."""
 
+    def __init__(self, stream: _HashedFile, *, tensors: bool) -> None:
+        super().__init__(stream, protocol=PROTOCOL)
+        self._stream, self._tensors = stream, tensors
 
-def _fill(n_bytes: int) -> bytes:
-    """Instructions of `n_bytes` together, or 16 more, that push something small and take it off again.
-
-    >>> [len(_fill(n)) for n in (0, 1, 2, 3, 15)]
-    [0, 17, 2, 3, 15]
-    """
-    if n_bytes == 1:
-        n_bytes += ALIGNED
-    odd = n_bytes % 2
-    return b"K\x000" * odd + b"N0" * ((n_bytes - 3 * odd) // 2)
+    def save(self, value: Any) -> None:
+        if not isinstance(value, Blocks):
+            super().save(value)
+            return
+        wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, value.shape, "C", value.dtype, allow_mmap=True)
+        # Without it, no version looks for the padding that versions before 1.2 do not know.
+        wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
+        described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]  # without start, end and memos
+        function = pickle.GLOBAL + b"torch\nfrom_numpy\n" if self._tensors else b""
+        # Bytes that are pushed and taken off again, so that the array begins where it can be mapped.
+        fill = -(self._stream.position + len(function) + len(described) + 3) % ALIGNED
+        self.write(pickle.SHORT_BINBYTES + bytes([fill, *bytes(fill)]) + pickle.POP + function + described)
+        missing = math.prod(value.shape) * value.dtype.itemsize
+        for block in value.blocks():
+            missing -= block.nbytes
+            self.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+        if missing:
+            raise ValueError(f"blocks of an array {value.shape}: {missing:,} bytes missing")
+        if self._tensors:
+            self.write(pickle.TUPLE1 + pickle.REDUCE)

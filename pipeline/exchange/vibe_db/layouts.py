@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.exchange.folders import beside
+from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
@@ -26,31 +27,21 @@ Container = Literal["joblib", "hdf5"]
 
 PICTURE: Final = 224  # px, a side: the pictures in whose pixels InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
-COMMON: Final = slice(25, 39)  # the 14 joints of the 49 that existing code takes for known in every row
-
-
-class Field(NamedTuple):
-    """One array of a database file."""
-
-    dtype: str  # as it is written; "U": texts
-    shapes: tuple[tuple[int | str, ...], ...]  # of a row, any of them; a word stands for any number above 0
-    columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
-
 
 _NUMBER: Final = ((), (1,))
-FIELDS: Final[Mapping[str, Field]] = {
-    "vid_name": Field("U", ((),)),
-    "img_name": Field("U", ((),)),
-    "frame_id": Field("<i8", ((),)),
-    "joints2D": Field("<f4", (("joints", 3),), ("kp_2d",)),
-    "joints3D": Field("<f4", ((49, 3), (14, 3))),  # the column depends on the layout
-    "bbox": Field("<f4", ((4,),), ("bbox",)),
-    "pose": Field("<f4", ((72,),), ("pose",)),
-    "shape": Field("<f4", ((10,),), ("betas",)),
-    "theta": Field("<f4", ((82,),), ("pose", "betas")),
-    "valid": Field("|u1", _NUMBER),
-    "valid_i": Field("<f4", _NUMBER),
-    "features": Field("<f4", (("numbers",),)),
+FIELDS: Final[Mapping[str, FileField]] = {
+    "vid_name": FileField("U", shapes=((),)),
+    "img_name": FileField("U", shapes=((),)),
+    "frame_id": FileField("<i8", shapes=((),)),
+    "joints2D": FileField("<f4", ("kp_2d",), (), (("joints", 3),)),
+    "joints3D": FileField("<f4", (), (JOINTS_3D,), ((49, 3), (14, 3))),  # the column depends on the layout
+    "bbox": FileField("<f4", ("bbox",), (), ((4,),)),
+    "pose": FileField("<f4", ("pose",), (SMPL,), ((72,),)),
+    "shape": FileField("<f4", ("betas",), (SMPL,), ((10,),)),
+    "theta": FileField("<f4", ("pose", "betas"), (SMPL,), ((82,),)),
+    "valid": FileField("|u1", shapes=_NUMBER),
+    "valid_i": FileField("<f4", shapes=_NUMBER),
+    "features": FileField("<f4", (), (FEATURES,), (("numbers",),)),
 }
 
 

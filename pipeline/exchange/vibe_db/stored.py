@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.exchange.vibe_db.joblib_files import stored_arrays
+from pipeline.exchange.vibe_db.joblib_files import stored_arrays, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
@@ -49,7 +49,7 @@ class Database:
 
     def texts(self, field: str, start: int, stop: int) -> list[str]:
         """Rows [start, stop) of a field of texts, which may be stored as bytes."""
-        return [_text(value) for value in self.read(field, start, stop).tolist()]
+        return [text_of(value) for value in self.read(field, start, stop).tolist()]
 
     def segments(self) -> Iterator[Segment]:
         """Runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid name."""
@@ -57,7 +57,7 @@ class Database:
         for first_row in range(0, self.rows, NAMES_AT_ONCE):
             values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
             for change in np.flatnonzero(np.r_[True, values[1:] != values[:-1]]).tolist():
-                text = _text(values[change])
+                text = text_of(values[change])
                 encoded = text.encode("utf-8", "surrogatepass")
                 if not 0 < len(encoded) <= MAX_NAME or "\0" in text or encoded.decode("utf-8", "replace") != text:
                     row = first_row + change
@@ -103,7 +103,7 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], oth
             description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
             raise database.error(name, "an array of that name", description, "Is this the dataset's file?")
     for name, array in fields.items():
-        description, (dtype, shapes, _) = f"{array.dtype} {array.shape}", FIELDS[name]
+        description, dtype, shapes = f"{array.dtype} {array.shape}", FIELDS[name].dtype, FIELDS[name].shapes
         if array.shape[:1] != (database.rows,):
             raise database.error(name, f"{database.rows} rows, as vid_name has", description)
         if array.dtype.kind not in KINDS.get(dtype, "biuf") or not any(_fits(array.shape[1:], s) for s in shapes):
@@ -131,7 +131,3 @@ def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | Non
         if dataset.id.get_storage_size() < dataset.nbytes:
             refuse(f"{dataset.id.get_storage_size():,} of its {dataset.nbytes:,} bytes")
     return dataset
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

@@ -25,9 +25,10 @@ from pipeline.exchange.formats import Exported
 from pipeline.exchange.rows import (
     Has,
     Segments,
+    absent_fields,
     array_of,
     checks_of,
-    in_any_row,
+    counting,
     origin_of,
     recorded_stream,
     require_stream,
@@ -37,14 +38,13 @@ from pipeline.exchange.rows import (
 from pipeline.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
 from pipeline.exchange.wham.bodies import Bodies
 from pipeline.exchange.wham.fields import Compute, Motions, RowFields
-from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, REGRESSOR, FileLayout, file_field
+from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, PELVIS, REGRESSOR, FileLayout, file_field
 from pipeline.features.streams.hmr2 import Hmr2
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.streams.world import Stationary
 from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
 
 USUAL: Final = ResNet50.kind  # the stream that `export` has where none is named
-FINITE: Final = ("trans", "extrinsics", "intrinsics")  # columns that may lack values in some rows
 
 
 @validated(frozen=True, config={"extra": "forbid"})
@@ -152,29 +152,18 @@ def _absent(
 ) -> tuple[dict[str, str], dict[str, Has]]:
     """Fields of the layout that cannot be written -> why; and what rows must have for the others."""
     absent = {field: why for field, why in notes.items() if field == "features"}
-    body, has_regressor = rows.bodies, rows.bodies is not None and rows.bodies.regressor is not None
-    for field in layout.fields:
-        if field in NOT_DERIVED:
-            absent[field] = f"needs {NOT_DERIVED[field]}"
-        elif missing := [c for c in FIELDS[field].columns if c not in (*split.columns, "intrinsics")]:
-            absent[field] = f"the split has no {' and no '.join(missing)}"
-        elif FIELDS[field].body and (body is None or (FIELDS[field].body == REGRESSOR and not has_regressor)):
-            absent[field] = f"needs {FIELDS[field].body}: --body DIR"
-    needs = {field: _needs(field) for field in layout.fields if field not in absent}
+    absent |= {field: f"needs {NOT_DERIVED[field]}" for field in layout.fields if field in NOT_DERIVED}
+    fields = {field: FIELDS[field] for field in layout.fields if field not in absent}
+    missing = [] if rows.bodies is not None else [PELVIS]
+    missing += [] if rows.bodies is not None and rows.bodies.regressor is not None else [REGRESSOR]
+    absent |= {name: f"needs {field.body}: --body DIR" for name, field in fields.items() if field.body in missing}
     labels = checks_of(split, "kp_3d", stream)
-    checks = {need: labels.get(need) or rows.has(need) for need in sorted(set().union(*needs.values()))}
-    for need in list(checks):
-        if len(split.tracks) and not in_any_row(split, checks[need]):
-            absent |= {field: f"in no row ({need})" for field in needs if need in needs[field]}
-            del checks[need]
-    used = set().union(*(needs[field] for field in needs if field not in absent))
+    needs = sorted({need for field in fields.values() for need in field.rows_with})
+    checks = {need: labels.get(need) or rows.has(need) for need in needs}
+    absent |= absent_fields(split, fields, checks)
+    used = {need for name, field in fields.items() if name not in absent for need in field.rows_with}
     always = {layout.rows_with: rows.has(layout.rows_with)} if layout.rows_with else {}
     return absent, always | {need: has for need, has in checks.items() if need in used}
-
-
-def _needs(field: str) -> set[str]:
-    """What a row must have for a field."""
-    return {*FIELDS[field].rows_with, *(f"no {column}" for column in FIELDS[field].columns if column in FINITE)}
 
 
 class _Part(NamedTuple):
@@ -210,11 +199,7 @@ def _entries(
     progress: Progress,
 ) -> dict[str, Entry]:
     """The file's entries, each computed when it is written."""
-    written, total = [0], len(fields) * sum(part.rows for part in parts)
-
-    def add(field: str, rows: int) -> None:
-        written[0] += rows
-        progress(written[0], total, field)
+    add = counting(progress, len(fields) * sum(part.rows for part in parts))
 
     def array(field: str, part: _Part) -> Blocks:
         dtype = None if (layout.kind, field) == ("motions", "vid") else FIELDS[field].dtype  # texts there

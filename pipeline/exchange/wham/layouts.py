@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL
+from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
 
 PELVIS, REGRESSOR = "SMPL's files", "SMPL's files with J_regressor_wham.npy (31, 6890)"
 NO_SIZE: Final = "no size of the picture"
 NO_GENDER: Final = "no gender, male or female"
 NO_RATE: Final = "another rate than 30 frames a second"
+NO_TRANS, NO_EXTRINSICS, NO_INTRINSICS = "no trans", "no extrinsics", "no intrinsics"  # which some rows may lack
 REGRESSED: Final = 31  # 17 joints as COCO's, 14 as LSP's
 FROM_MIRRORED: Final = "HMR2.0 on the mirrored crops, which no stream holds"
 FROM_FIRST: Final = "the bodies of HMR2.0's own heads on the first crop, which no stream holds"
@@ -28,40 +29,32 @@ NOT_DERIVED: Final = {
 }
 
 
-class FileField(NamedTuple):
-    """One entry of a file."""
-
-    dtype: str
-    columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
-    rows_with: tuple[str, ...] = ()  # rows that have this alone are written
-    body: str = ""  # what of the body it needs
-
-
+_LABELLED: Final = ("pose", "betas")
+_IN_CAMERA: Final = (*_LABELLED, "trans", "extrinsics")
+_GENDERED: Final = (SMPL, NO_GENDER, NO_TRANS, NO_EXTRINSICS)
 FIELDS: Final[Mapping[str, FileField]] = {
     "vid": FileField("<i8"),
     "frame_id": FileField("<i8"),
     "bbox": FileField("<f4", ("bbox",)),
     "res": FileField("<f4"),
-    "pose": FileField("<f4", ("pose", "betas"), (SMPL,)),
-    "betas": FileField("<f4", ("pose", "betas"), (SMPL,)),
-    "transl": FileField("<f4", ("pose", "betas", "trans"), (SMPL,), PELVIS),
-    "body_transl": FileField("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), PELVIS),
+    "pose": FileField("<f4", _LABELLED, (SMPL,)),
+    "betas": FileField("<f4", _LABELLED, (SMPL,)),
+    "transl": FileField("<f4", (*_LABELLED, "trans"), (SMPL, NO_TRANS), body=PELVIS),
+    "body_transl": FileField("<f4", _IN_CAMERA, _GENDERED, body=PELVIS),
     "kp2d": FileField("<f4", ("kp_2d",)),
     "joints3D": FileField("<f4", ("kp_3d",), (JOINTS_3D,)),
     "joints2D": FileField("<f4", ("kp_2d",)),
-    "body_joints3D": FileField("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL, NO_GENDER), REGRESSOR),
-    "body_joints2D": FileField(
-        "<f4", ("pose", "betas", "trans", "extrinsics", "intrinsics"), (SMPL, NO_GENDER), REGRESSOR
-    ),
-    "cam_poses": FileField("<f4", ("extrinsics",)),
+    "body_joints3D": FileField("<f4", _IN_CAMERA, _GENDERED, body=REGRESSOR),
+    "body_joints2D": FileField("<f4", _IN_CAMERA, (*_GENDERED, NO_INTRINSICS), body=REGRESSOR),
+    "cam_poses": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
     "gender": FileField("<i8", (), (NO_GENDER,)),
     "features": FileField("<f4", (), (FEATURES,)),
     "stationaries": FileField("<f4"),
-    "root": FileField("<f4", ("pose", "extrinsics"), (SMPL,)),
-    "w_trans": FileField("<f4", ("pose", "betas", "trans", "extrinsics"), (SMPL,), PELVIS),
-    "c_trans": FileField("<f4", ("trans",)),
-    "extrinsics": FileField("<f4", ("extrinsics",)),
-    "intrinsics": FileField("<f4", ("intrinsics",)),
+    "root": FileField("<f4", ("pose", "extrinsics"), (SMPL, NO_EXTRINSICS)),
+    "w_trans": FileField("<f4", _IN_CAMERA, (SMPL, NO_TRANS, NO_EXTRINSICS), body=PELVIS),
+    "c_trans": FileField("<f4", ("trans",), (NO_TRANS,)),
+    "extrinsics": FileField("<f4", ("extrinsics",), (NO_EXTRINSICS,)),
+    "intrinsics": FileField("<f4", (), (NO_INTRINSICS,)),
     "flipped_bbox": FileField("<f4", ("bbox",)),
     "flipped_kp2d": FileField("<f4", ("kp_2d",)),
 }

@@ -244,6 +244,10 @@ def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path
     with pytest.raises(PipelineError, match="--replace"):
         export(tmp_path / "c", "posetrack/train", tmp_path / "x.pt")
     assert (tmp_path / "x.pt").read_text() == "months of work"
+    (tmp_path / "link.pt").symlink_to("a disk that is not mounted")
+    with pytest.raises(PipelineError, match="--replace"):
+        export(tmp_path / "c", "posetrack/train", tmp_path / "link.pt")
+    assert (tmp_path / "link.pt").is_symlink()
     export(tmp_path / "c", "posetrack/train", tmp_path / "x.pt", replace=True)
     assert len(joblib.load(tmp_path / "x.pt")["features"]) == 4
 
