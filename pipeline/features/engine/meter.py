@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-STAGES: Final = ("decode", "crop", "pair", "copy", "model", "write")
+STAGES: Final = ("decode", "crop", "pair", "model", "write")
 
 _ADDING: Final = threading.Lock()
 
@@ -56,18 +57,18 @@ class Meter:
 
     def busy(self) -> dict[str, float]:
         """Stage -> share of the time, 0 to 1, in which its processes or threads were busy."""
-        many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"copy": self.lanes, "model": self.lanes}
+        many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"model": self.lanes}
         spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
         return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
 
     @property
     def bottleneck(self) -> str:
-        """The stage that all others wait for: decode (with crop and pair), model (with copy) or write."""
-        busy = self.busy()
+        """The stage that all others wait for: decode (with crop and pair), model or write."""
+        busy = Counter(self.busy())
         together = {
-            "decode": busy.get("decode", 0) + busy.get("crop", 0) + busy.get("pair", 0),
-            "model": busy.get("model", 0) + busy.get("copy", 0),
-            "write": busy.get("write", 0),
+            "decode": busy["decode"] + busy["crop"] + busy["pair"],
+            "model": busy["model"],
+            "write": busy["write"],
         }
         return max(together, key=together.__getitem__)
 

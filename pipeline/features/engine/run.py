@@ -28,7 +28,7 @@ from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJo
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Problems, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels, label_batch
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import BYTES, Computer, Copies, LabelComputer, Machine, Stream
+from pipeline.features.streams.base import BYTES, Computer, LabelComputer, Machine, Stream
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -117,13 +117,9 @@ class Output(Generic[T]):
             return np.array(data, object), sizes != 0
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
-        began = time.perf_counter()
-        computed = numbers_of(
-            self.stream, self._computer, self._crops[batch.span][:, *region_slices(self.stream.policy)]
-        )
-        spent = time.perf_counter() - began
-        copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
-        meter.add(model=spent - copied, **({"copy": copied} if copied else {}))
+        with meter.measured("model"):
+            crops = self._crops[batch.span][:, *region_slices(self.stream.policy)]
+            computed = numbers_of(self.stream, self._computer, crops)
         return computed, np.ones(len(slots), bool)
 
 

@@ -45,10 +45,6 @@ class Network(ABC):
     def release(self) -> None:  # noqa: B027
         """That memory goes away."""
 
-    def copied(self) -> float:
-        """Seconds since the last call that copying crops to the device took."""
-        return 0.0
-
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, height, width, 3) RGB -> (batch_size, dim)."""
         if (expected := (self.batch_size, *self.region, 3)) != crops.shape or crops.dtype != np.uint8:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import ClassVar, Final, Self
+from typing import Final
 
 import numpy as np
 import torch
@@ -19,6 +17,9 @@ from pipeline.features.streams.base import Machine
 FAST_BATCH: Final = 256
 EXACT_BATCH: Final = 64
 PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
+
+# cuDNN's flags hold for the process, and are read where layers are launched: one network at a time sets its own.
+_LAUNCHING: Final = threading.Lock()
 
 
 class CudaNetwork(Network):
@@ -41,9 +42,9 @@ class CudaNetwork(Network):
         self._forward: Callable[[torch.Tensor], torch.Tensor] = plain.to(device)
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
-        self._copied, self._counting = 0.0, threading.Lock()
         self._of_thread = threading.local()
-        self._flags = CudnnFlags(fast=fast)
+        # By default, cuDNN rounds fp32 to TF32's 10 bits.
+        self._flags = {"benchmark": fast, "deterministic": not fast, "allow_tf32": fast}
         # What is compiled is compiled here, once, and not in two threads at the same time.
         self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
@@ -64,23 +65,14 @@ class CudaNetwork(Network):
             with torch.cuda.device(self._device):
                 torch.cuda.cudart().cudaHostUnregister(self._pinned.pop().ctypes.data)  # type: ignore[no-untyped-call]
 
-    def copied(self) -> float:
-        with self._counting:
-            seconds, self._copied = self._copied, 0.0
-        return seconds
-
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.cuda.stream(self._stream()), self._flags:
-            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            before.record()
+        with torch.cuda.stream(self._stream()):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
-            after.record()
-            features = self._forward(there)
+            with _LAUNCHING, torch.backends.cudnn.flags(enabled=True, **self._flags):
+                features = self._forward(there)
             # Waits for this thread's stream alone. Then the crops have been read, and their memory may be used again.
             result: NDArray[np.float32] = features.cpu().numpy()
-        with self._counting:
-            self._copied += before.elapsed_time(after) / 1000
         return result
 
     def _stream(self) -> torch.cuda.Stream:
@@ -95,39 +87,3 @@ class CudaNetwork(Network):
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether a GPU does: from Ampere on. Older ones emulate it, more slowly than fp32, or refuse it."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-class CudnnFlags:
-    """How cuDNN chooses its algorithms: a context that several threads, of several networks, are in at the same time.
-
-    What it sets holds for the process: a thread that left it by itself would end it for the others. While any network
-    inside is exact, its flags are set: a fast one's numbers do not depend on them.
-    """
-
-    _inside: ClassVar[Counter[bool]] = Counter()  # fast? -> threads
-    _set: ClassVar[tuple[bool, AbstractContextManager[None]] | None] = None
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, *, fast: bool) -> None:
-        self._fast = fast
-
-    def __enter__(self) -> Self:
-        self._count(1)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._count(-1)
-
-    def _count(self, n: int) -> None:
-        of = CudnnFlags
-        with of._lock:
-            of._inside[self._fast] += n
-            wanted = None if not of._inside.total() else not of._inside[False]
-            if of._set is not None and of._set[0] is not wanted:
-                of._set[1].__exit__(None, None, None)
-                of._set = None
-            if of._set is None and wanted is not None:
-                # By default, it rounds fp32 to TF32's 10 bits.
-                choice = {"benchmark": wanted, "deterministic": not wanted, "allow_tf32": wanted}
-                of._set = wanted, torch.backends.cudnn.flags(enabled=True, **choice)
-                of._set[1].__enter__()

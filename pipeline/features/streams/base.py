@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,15 +85,6 @@ class Computer(Protocol):
 
         Height and width are the crop policy's region, or its size: 224 x 224 unless the stream says otherwise.
         """
-        ...
-
-
-@runtime_checkable
-class Copies(Protocol):
-    """A computer that measures how long crops took to its device, apart from computing."""
-
-    def copied(self) -> float:
-        """Seconds of copying since the last call."""
         ...
 
 

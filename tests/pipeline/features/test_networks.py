@@ -242,25 +242,6 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
 # ------------------------------------------------------------------------------------- CUDA, part by part
 
 
-def flags() -> tuple[bool, bool, bool]:
-    cudnn = torch.backends.cudnn
-    return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-
-
-def test_beside_a_fast_network_an_exact_one_computes_without_tf32_and_the_callers_flags_come_back() -> None:
-    before, (fast, exact) = flags(), (cuda.CudnnFlags(fast=precision) for precision in (True, False))
-    fast.__enter__()
-    assert flags() == (True, False, True)
-    with exact:
-        assert flags() == (False, True, False)
-        fast.__exit__()
-        fast.__enter__()
-        assert flags() == (False, True, False)
-    assert flags() == (True, False, True)
-    fast.__exit__()
-    assert flags() == before
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("compiled", [False, True])
