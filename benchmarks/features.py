@@ -301,11 +301,11 @@ def model(args: argparse.Namespace) -> Found:
     """The network alone, in all its threads, on noise."""
     stream = ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     computer = stream.load(Machine(args.device), None)
-    return {"rate": rate_of(computer, SECONDS)["rate"], "shares_cores": computer.provenance["device"] == "cpu"}
+    return {"rate": rate_of(computer, SECONDS), "shares_cores": computer.provenance["device"] == "cpu"}
 
 
-def rate_of(computer: networks.Network, seconds: float) -> Found:
-    """Crops a second of a network in all its threads, on noise, and GB a second of the copies to its device."""
+def rate_of(computer: networks.Network, seconds: float) -> float:
+    """Crops a second of a network in all its threads, on noise."""
     shape = (computer.lanes, computer.batch_size, crops.CROP_SIZE, crops.CROP_SIZE, 3)
     memory = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     computer.adopt(memory)
@@ -319,11 +319,9 @@ def rate_of(computer: networks.Network, seconds: float) -> Found:
 
     with ThreadPoolExecutor(computer.lanes) as threads:
         list(threads.map(computer, memory))  # what is done only once
-        computer.copied()
         rates = list(threads.map(rate, memory))
     computer.release()
-    copying = computer.copied()
-    return {"rate": sum(rates), "copied": sum(rates) * seconds * memory[0][0].nbytes / 1e9 / copying if copying else 0}
+    return sum(rates)
 
 
 def opened(args: argparse.Namespace) -> cache.Split:

@@ -143,18 +143,17 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 
 def alone(root: Path, args: argparse.Namespace) -> Iterator[str]:
-    """The network on noise, and the copies to it."""
+    """The network on noise."""
     torch.manual_seed(0)
     torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
     yield "ResNet-50 by itself, on noise in memory that it may pin. Memory: the most that torch had allocated.\n"
-    yield "| precision | arithmetic | crops at once | crops a second | copied at, GB/s | memory, GiB |"
-    yield "|---|---|---|---|---|---|"
+    yield "| precision | arithmetic | crops at once | crops a second | memory, GiB |"
+    yield "|---|---|---|---|---|"
     for precision in ("fast", "exact"):
         forget_peak(args)
         computer = weights(root, precision).load(machine(args), None)
-        found = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
-        copied = f"{found['copied']:.1f}" if found["copied"] else "-"
-        cells = [precision, computer.arithmetic, str(computer.batch_size), f"{found['rate']:,.0f}", copied, peak(args)]
+        rate = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        cells = [precision, computer.arithmetic, str(computer.batch_size), f"{rate:,.0f}", peak(args)]
         yield f"| {' | '.join(cells)} |"
 
 
