@@ -55,12 +55,6 @@ def test_the_jacobian_of_the_way_there_and_back_is_the_identity(angle):
     np.testing.assert_allclose(jacobian, np.eye(3), atol=1e-6)
 
 
-def test_half_a_turn_has_the_length_pi():
-    half_turns = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]]).diag_embed()
-    axis_angle = matrix_to_axis_angle(half_turns).abs()
-    torch.testing.assert_close(axis_angle, math.pi * torch.eye(3))
-
-
 def test_6d_interleaves_two_columns_of_the_matrix():
     # Rows of a (3, 2) matrix: the columns are (2, 0, 0) and (1, 3, 0), orthonormal x and y.
     torch.testing.assert_close(rotation_6d_to_matrix(torch.tensor([2.0, 1, 0, 3, 0, 0])), torch.eye(3))

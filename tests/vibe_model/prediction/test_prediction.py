@@ -16,8 +16,7 @@ from vibe_model.cameras import in_picture
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
-from vibe_model.prediction.windows import Present, select_tracks
-from vibe_model.rotations import nearest_rotations
+from vibe_model.prediction.windows import Present
 from vibe_model.vibe.generator import Estimate
 
 
@@ -44,10 +43,6 @@ def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
     present = Present.of(split, "resnet50")
     assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [0, 0, *[1] * 6, *[2] * 4]
     assert present.runs(np.array([], np.int64)).tolist() == []
-
-
-def test_tracks_are_chosen_by_a_pattern_of_their_names():
-    assert [track.name for track in select_tracks(MemorySplit(0, [2, 2, 2]), "v[02]/*")] == ["v0/0", "v2/0"]
 
 
 # -------------------------------------------------------------------------------------------------- predictions
@@ -171,17 +166,6 @@ def test_the_mean_of_rotations_is_scipys_chordal_mean():
         for joint in range(2):
             expected = Rotation.from_matrix(rotmat[:, joint]).mean(gaussian_weights(5, frame, 1.2)).as_matrix()
             np.testing.assert_allclose(smoothed[frame, joint], expected, atol=1e-9)
-
-
-@given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
-def test_the_nearest_rotation_is_a_rotation_and_none_is_nearer(seed):
-    matrix = np.random.default_rng(seed).normal(size=(3, 3))
-    nearest = nearest_rotations(matrix)
-    np.testing.assert_allclose(nearest @ nearest.T, np.eye(3), atol=1e-12)
-    assert np.linalg.det(nearest) == pytest.approx(1)
-    best = np.square(nearest - matrix).sum()
-    assert (np.square(rotations(seed, 200) - matrix).sum((1, 2)) >= best - 1e-12).all()
 
 
 def test_smoothed_predictions_keep_their_type_and_their_segments(model, split):

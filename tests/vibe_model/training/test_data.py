@@ -11,15 +11,14 @@ from torch.utils.data import DataLoader
 
 import cache
 from cache import CacheChanged, CacheError
-from tests.vibe_model.builders import MemorySplit, TinyBody
+from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.batches import assert_same, write
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.settings.run_config import Reading
-from vibe_model.training.data import TrainingBatch, TrainingBatches, on_device, stream
+from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
 
@@ -255,30 +254,3 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, 
 
 
 # ---------------------------------------------------------------------------------------------- float16, in memory
-
-
-def test_features_widened_on_the_device_train_to_the_same_bits(mixed, on_disk):
-    stored = on_device(TrainingBatches(mixed, on_disk).at(2), CPU)
-    widened = stored._replace(labels={**stored.labels, "features": stored.labels["features"].float()})
-    assert stored.labels["features"].dtype == torch.float16
-    found = []
-    for batch in (stored, widened):
-        trainer = VIBETrainer(mixed, TinyBody())
-        trainer.train_step(batch)
-        found.append(trainer.state_dict()["gen_state_dict"])
-    assert all(torch.equal(found[0][name], value) for name, value in found[1].items())
-
-
-@pytest.mark.parametrize("datasets_3d", [("d/train",), ("a/train", "d/train")])
-def test_features_of_two_precisions_meet_in_the_wider_one(mixed, on_disk, tmp_path, datasets_3d):
-    write(tmp_path, "d/train", [8], seed=5, dtype="float32")
-    precise = cache.open(tmp_path)["d/train"]
-    both = TrainingBatches(replace(mixed, datasets_3d=datasets_3d), {**on_disk, "d/train": precise})
-    seen = set()
-    for step in range(10):  # two windows of the 3D part each: more than a round
-        features = both.at(step).labels["features"]
-        assert features.dtype == np.float32
-        seen |= {window.tobytes() for window in features[3:]}
-    stored = precise.read(precise.windows(4, 4, "resnet50"), fields=("features",))["features"]
-    assert len(stored) == 2
-    assert {window.tobytes() for window in stored} <= seen

@@ -85,13 +85,6 @@ def test_a_window_scored_exactly_zero_still_moves_the_generator(step):
     assert_close(found, expected)
 
 
-def test_gradients_are_added_to_those_that_are_there(step):
-    _, once = in_one_go(*step)
-    once = {name: gradient.clone() for name, gradient in once.items()}
-    step_gradients(*step, WEIGHTS)
-    assert_close(gradients(*step[:2]), {name: 2 * gradient for name, gradient in once.items()})
-
-
 def test_without_a_discriminator_its_terms_are_zero_and_the_generators_gradients_its_own(step):
     generator, _, batch, _ = step
     terms = step_gradients(generator, None, batch, None, WEIGHTS)
