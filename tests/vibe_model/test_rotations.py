@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from vibe_model.rotations import (
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    nearest_rotations,
+    rotation_6d_to_matrix,
+)
 
 ANGLES = [0.0, 1e-9, 1e-6, 1e-4, 3e-4, 1e-3, 0.1, 1.0, 3.0, math.pi - 1e-3, math.pi - 1e-6, math.pi]
 AXES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [-1, 2, 3], [0.1, -5, 0.2]], float)
@@ -61,3 +66,10 @@ def test_6d_interleaves_two_columns_of_the_matrix():
     # Columns (0, 0, 5) and (0, -1, 1): x = e3, y = -e2, z = x cross y = e1.
     expected = torch.tensor([[0.0, 0, 1], [0, -1, 0], [1, 0, 0]])
     torch.testing.assert_close(rotation_6d_to_matrix(torch.tensor([0.0, 0, 0, -1, 5, 1])), expected)
+
+
+def test_the_nearest_rotation_is_scipys_also_to_a_matrix_that_mirrors():
+    matrices = np.random.default_rng(0).normal(size=(20, 3, 3))
+    assert 0 < (np.linalg.det(matrices) < 0).sum() < 20
+    expected = [Rotation.align_vectors(matrix.T, np.eye(3))[0].as_matrix() for matrix in matrices]
+    np.testing.assert_allclose(nearest_rotations(matrices), expected, atol=1e-6)

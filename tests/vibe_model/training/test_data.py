@@ -254,3 +254,12 @@ def test_a_worker_that_starts_after_a_commit_raises_with_its_first_batch(mixed, 
 
 
 # ---------------------------------------------------------------------------------------------- float16, in memory
+
+
+def test_parts_of_two_precisions_meet_in_the_wider_one(mixed, on_disk, tmp_path):
+    write(tmp_path, "d/train", [8], seed=5, dtype="float32")
+    precise = cache.open(tmp_path)["d/train"]
+    both = TrainingBatches(replace(mixed, datasets_3d=("d/train",)), {**on_disk, "d/train": precise})
+    stored = precise.read(precise.windows(4, 4, "resnet50"), fields=("features",))["features"]
+    drawn = both.at(0).labels["features"][3:]  # both windows
+    assert {window.tobytes() for window in drawn} == {window.tobytes() for window in stored}
