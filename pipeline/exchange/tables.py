@@ -146,9 +146,9 @@ def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Pro
         numbers = np.arange(first, min(first + ROWS, n_rows))
         track = np.searchsorted(end, numbers, side="right")
         rows = (tracks.stop[track] - (end[track] - numbers)).astype(np.int64)
-        values = {name: column(split, name, rows) for name in names if name != "features"}
+        values = {name: column(split.rows, name, rows) for name in names if name != "features"}
         if stream:
-            values["features"] = column(split, f"features/{stream}", rows).astype(np.float32)
+            values["features"] = column(split.rows, f"features/{stream}", rows).astype(np.float32)
         progress(first, n_rows)
         run = np.searchsorted(runs, rows, side="right") - 1
         yield {"row": rows, **_of_track(split, track), "run_number": run, **values}

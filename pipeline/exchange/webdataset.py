@@ -129,7 +129,7 @@ def _cut(
     split: cache.Split, source: Callable[[int], Pixels], options: WindowOptions, video: int, rows: Rows
 ) -> Iterator[tuple[int, bytes | None]]:
     """Crops of a video's raw pictures, frame by frame; None for those of a frame that cannot be decoded."""
-    place, frame = source(video), column(split, "frame_index", rows)
+    place, frame = source(video), column(split.rows, "frame_index", rows)
     place.check()
     order = np.lexsort((rows, frame))
     rows, frame = rows[order], frame[order]

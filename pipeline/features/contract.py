@@ -137,7 +137,7 @@ def _label(name: str, rng: np.random.Generator) -> NDArray[Any]:
     return np.asarray(values, column.dtype)
 
 
-def _computer(stream: Stream, sample: _Sample, batch_size: int, fill: float | None = None) -> Compute:
+def _computer(stream: Stream, sample: Any, batch_size: int, fill: float | None = None) -> Compute:
     """What computes some of the sample's rows, in batches. `fill`: in the place of labels that there are not."""
     machine = Machine("cpu", batch_size, 1)
     computer: Any = stream.load(machine, None)

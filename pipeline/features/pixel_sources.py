@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,45 +50,19 @@ def labels_in(labels: Labels, cut: Cut) -> Labels:
     return {**labels, "kp_2d": shown}
 
 
-class RowSource(Protocol):
-    """A source of columns' rows: a split, or its open shards."""
-
-    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """As `Split.rows`."""
-        ...
-
-
-class LabelSource(RowSource, Protocol):
-    """A source of columns' rows that knows their tracks, and which of them follow each other."""
-
-    @property
-    def runs(self) -> NDArray[np.int64]:
-        """As `Split.runs`."""
-        ...
-
-    @property
-    def tracks(self) -> Any:
-        """As `Split.tracks`: `fps` and `step`."""
-        ...
-
-    def track_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """As `Split.track_of`."""
-        ...
-
-
-def column(split: RowSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """(n, ...) of a column as stored, of any rows."""
+def column(rows_of: Callable[[str, int, int], NDArray[Any]], name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """(n, ...) of a column as stored, of any rows. `rows_of`: `Split.rows`, or of its open shards."""
     if not len(rows):
-        return split.rows(name, 0, 0)
+        return rows_of(name, 0, 0)
     different, inverse = np.unique(rows, return_inverse=True)
     runs = np.split(different, np.flatnonzero(np.diff(different) != 1) + 1)
-    return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
+    return np.concatenate([rows_of(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
 
 
-def label(split: LabelSource, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+def label(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
     """(n, ...) of what a stream of labels reads of any rows: a column as stored, or `ROW_RATE`."""
     if name != ROW_RATE:
-        return column(split, name, rows)
+        return column(split.rows, name, rows)
     track = split.track_of(rows)
     return np.asarray(split.tracks.fps[track] / split.tracks.step[track], np.float64)
 
@@ -109,7 +83,7 @@ def windows_in_run(
     return around, (around >= start[:, None]) & (around < stop[:, None])
 
 
-def label_batch(split: LabelSource, rows: NDArray[np.int64], reads: Reads) -> Labels:
+def label_batch(split: Split, rows: NDArray[np.int64], reads: Reads) -> Labels:
     """The labels of (n,) rows as a stream's computer is given them: see `LabelComputer`."""
     if reads.window == 1:
         return {name: label(split, name, rows) for name in reads.labels}
@@ -127,7 +101,7 @@ def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64]) -> list[Cut]
     track = split.track_of(rows)
     scale = np.asarray(split.tracks.crop_scale[track], np.float64)
     keys = policy.keys(split.tracks[number].name for number in track.tolist())
-    frame, bbox = (column(split, name, rows) for name in ("frame_index", "bbox"))
+    frame, bbox = (column(split.rows, name, rows) for name in ("frame_index", "bbox"))
     boxes, mirrored = policy.boxes(bbox, scale, keys, frame)
     values = zip(boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True)
     return [Cut(tuple(box), of_track, flipped) for box, of_track, flipped in values]

@@ -1,8 +1,8 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
-This module has its own code for which rows, frames, crops and neighbours belong together, and decodes videos by
-another library (`pipeline.files.pixels.by_pyav`). Loading a stream, its computation, and reading a column of labels are
-shared with it. So it finds a row that the engine put in the wrong place.
+This module has its own code for which rows, frames and crops belong together, and decodes videos by another library
+(`pipeline.files.pixels.by_pyav`). Loading a stream, its computation, and reading labels are shared with it. So it finds
+a row that the engine put in the wrong place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
-from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, fill_of, label, labels_in, pixels
+from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, label, label_batch, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
@@ -80,7 +80,8 @@ class SingleRows:
     def _of_labels(self, requests: Requests) -> Iterator[RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
             rows = requests.source[start : start + MOST_ROWS]
-            computed, known = labelled(self._stream, self._computer, self._windows(rows), len(rows))
+            labels = label_batch(self._split, rows, self._stream.reads)
+            computed, known = labelled(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
                 yield RowResult(start + i, computed[i] if known[i] else None, "labels")
 
@@ -127,35 +128,14 @@ class SingleRows:
                 rows = np.stack([source - back for back in reversed(range(self._stream.reads.crops))], axis=1)
                 pixels_of = self._pixels(int(video[numbers[0]])).by_another_decoder()
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
-                yield _Chunk(numbers, pixels_of, self._frames(rows), shown, self._labels(source))
-
-    def _labels(self, rows: Rows) -> Labels:
-        return {name: label(self._split, name, rows) for name in self._stream.reads.labels}
-
-    def _windows(self, rows: Rows) -> Labels:
-        """The labels of (n,) rows, or windows of these: row by row, for as long as frames follow each other."""
-        reads = self._stream.reads
-        if reads.window == 1:
-            return self._labels(rows)
-        offsets, tracks = np.arange(-reads.history, reads.future + 1), self._split.tracks
-        track = self._split.track_of(rows)
-        around = np.clip(rows[:, None] + offsets, tracks.start[track, None], tracks.stop[track, None] - 1)
-        frames = column(self._split, "frame_index", around.ravel()).reshape(around.shape)
-        own, step = frames[:, reads.history, None], tracks.step[track, None]
-        in_run = (around == rows[:, None] + offsets) & (frames == own + offsets * step)
-        labels = {
-            name: values.reshape(*around.shape, *values.shape[1:])
-            for name, values in self._labels(around.ravel()).items()
-        }
-        for values in labels.values():
-            values[~in_run] = fill_of(values.dtype)
-        return {**labels, "in_run": in_run}
+                labels = {name: label(self._split, name, source) for name in self._stream.reads.labels}
+                yield _Chunk(numbers, pixels_of, self._frames(rows), shown, labels)
 
     def _frames(self, rows: Rows) -> Rows:
         """By which the pixels know them, of rows of any shape."""
         if self._spec.crops:
             return rows
-        return column(self._split, "frame_index", rows.ravel()).reshape(rows.shape)
+        return column(self._split.rows, "frame_index", rows.ravel()).reshape(rows.shape)
 
 
 def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:

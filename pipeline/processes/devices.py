@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +67,7 @@ class Devices:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._calls: deque[Callable[..., Any]] = deque()
-        works = [functools.partial(_call, device=name) for name in names]
+        works = [functools.partial(operator.call, device=name) for name in names]
         self._pool = Pool[Callable[..., Any], Any](works, self._jobs(), ahead=1, timeout=math.inf, memory=None)
 
     def __enter__(self) -> Devices:
@@ -109,7 +110,3 @@ class Devices:
                         "they wrote is above. What is finished is kept: run it again, without a device that fails."
                     )
                 yield outcome
-
-
-def _call(job: Callable[..., R], *, device: str) -> R:
-    return job(device=device)

@@ -201,7 +201,7 @@ def _misaligned(split: Split, spec: StreamSpec, single: SingleRows, differs: dic
         best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.source[result.number])))
     for row, (difference, neighbour) in sorted(best.items()):
         if difference < CLEARLY * differs[row]:
-            frame, other = column(split, "frame_index", np.array([row, neighbour])).tolist()
+            frame, other = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
             track = split.tracks[int(split.track_of(np.array([row]))[0])].name
             yield Misaligned(track, frame, differs[row], other, difference)
 

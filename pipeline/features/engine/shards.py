@@ -101,7 +101,7 @@ class OpenShards:
 
     def cuts(self, rows: NDArray[np.int64]) -> Iterator[Cut]:
         """What the crops of (n,) rows show."""
-        frame, bbox = (column(self, name, rows) for name in ("frame_index", "bbox"))
+        frame, bbox = (column(self.rows, name, rows) for name in ("frame_index", "bbox"))
         for box, *of in zip(*(values.tolist() for values in self._boxes(rows, frame, bbox)), strict=True):
             yield Cut(tuple(box), *of)
 
@@ -109,7 +109,7 @@ class OpenShards:
         """Return the labels that the stream reads of (n,) rows, as stored; None where it reads none."""
         if not self._columns:
             return itertools.repeat(None, len(rows))
-        values = zip(*(column(self._split, name, rows) for name in self._columns), strict=True)
+        values = zip(*(column(self._split.rows, name, rows) for name in self._columns), strict=True)
         return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
 
     def put(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import CropPolicy
+from pipeline.errors import MissingAssets
 from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
 
@@ -95,6 +96,7 @@ class Stream(ABC):
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
     dtype: ClassVar[str]  # float16, float32 or bytes
+    where: ClassVar[str] = ""  # for messages: where a file that is an option is to be had
 
     def __str__(self) -> str:
         """ResNet18(weights='untrained'), crop jitter:1"""
@@ -142,8 +144,10 @@ class Stream(ABC):
     @property
     def weights_file(self) -> Path | None:
         """The file of its weights, where they are in one: `provenance.json` names it."""
-        weights = getattr(self, "weights", None)
-        return Path(weights.argument) if isinstance(weights, WeightsSpec) and weights.kind in FILES else None
+        for value in (getattr(self, f.name) for f in fields(self)):
+            if isinstance(value, Path) or (isinstance(value, WeightsSpec) and value.kind in FILES):
+                return value if isinstance(value, Path) else Path(value.argument)
+        return None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -167,12 +171,21 @@ class Stream(ABC):
         return np.frombuffer(data, np.uint8)
 
     def identity(self) -> dict[str, Any]:
-        """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
-        options = {f.name: getattr(self, f.name) for f in fields(self)}
-        if isinstance(weights := options.get("weights"), WeightsSpec):
-            options["weights"] = weights.identity()
-        crop = options.pop("crop", WHOLE)
-        return {"kind": self.kind, "version": self.version, **options, **crop_identity(crop)}
+        """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale.
+
+        Of an option that is a file its content, as "weights". Raises MissingAssets where there is no such file.
+        """
+        identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
+        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+            if isinstance(value, Path):
+                if not value.is_file():
+                    raise MissingAssets(f"{name}: there is no file {value}. {self.where}")
+                name, value = "weights", WeightsSpec("file", str(value))
+            if isinstance(value, CropPolicy):  # none where it is the usual one, as in older streams
+                identity |= {name: parts} if (parts := value.as_dict()) else {}
+            else:
+                identity[name] = value.identity() if isinstance(value, WeightsSpec) else value
+        return identity
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
@@ -181,22 +194,18 @@ class Stream(ABC):
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        if issubclass(kinds.get("weights", object), WeightsSpec):
-            if "argument" not in options["weights"]:
+        file = next((name for name, kind in kinds.items() if issubclass(kind, Path)), "")
+        if file or issubclass(kinds.get("weights", object), WeightsSpec):
+            weights = options.pop("weights")
+            if "argument" not in weights:
                 return None  # only the digest of a checkpoint's file is known
-            options["weights"] = kinds["weights"](**options["weights"])
+            options[file or "weights"] = Path(weights["argument"]) if file else kinds["weights"](**weights)
         return cls(**options) if options.keys() <= kinds.keys() else None
 
 
 def region_of(crop: CropPolicy) -> tuple[int, int]:
     """(height, width) px of what a computer is given of a crop."""
     return crop.region or (crop.size, crop.size)
-
-
-def crop_identity(crop: CropPolicy) -> dict[str, Any]:
-    """A crop policy's part of an identity: none where it is the usual one, as in older streams."""
-    parts = crop.as_dict()
-    return {"crop": parts} if parts else {}
 
 
 @dataclass(frozen=True, kw_only=True)

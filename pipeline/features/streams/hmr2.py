@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError, MissingAssets
-from pipeline.features.streams.base import crop_identity
+from pipeline.errors import ConfigError
 from pipeline.features.streams.network import NetworkStream, Precision, check_precision
-from pipeline.features.weights import NetworkWeights
 
 if TYPE_CHECKING:
     from pipeline.features.networks.base import Loaded
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 # 1.3), in most datasets: 0.84 of that is 1.2. Where a dataset's own factors are others, so is the crop, by up to a
 # tenth. 4D-Humans takes a detector's box as it is, and GVHMR 1.2 times one made 192 : 256.
 CROP: Final = CropPolicy(size=256, region=(256, 192), scale=0.84)
-WHERE: Final = "hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's hmr2a.ckpt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +33,17 @@ class Hmr2(NetworkStream):
 
     kind: ClassVar[str] = "hmr2"
     dim: ClassVar[int] = 1024
+    where: ClassVar[str] = "HMR2.0's .ckpt: hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's hmr2a.ckpt"
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
-            raise ConfigError(f"checkpoint is not set: name HMR2.0's .ckpt ({WHERE}), as --set checkpoint=FILE")
+            raise ConfigError(f"checkpoint is not set: name {self.where}, as --set checkpoint=FILE")
         check_precision(self.precision)
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError("crop: HMR2.0 sees the middle of a crop of 256 px: begin with size:256 region:256x192")
 
     def __str__(self) -> str:
         return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"
-
-    def identity(self) -> dict[str, Any]:
-        if not self.checkpoint.is_file():
-            raise MissingAssets(f"checkpoint: there is no file {self.checkpoint}. HMR2.0's .ckpt: {WHERE}")
-        own = {"kind": self.kind, "version": self.version, "precision": self.precision}
-        return {**own, "weights": NetworkWeights("file", str(self.checkpoint)).identity(), **crop_identity(self.crop)}
-
-    @property
-    def weights_file(self) -> Path | None:
-        return self.checkpoint
-
-    @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        file = identity["weights"].get("argument")  # usually only the digest is known
-        crop = CropPolicy.from_dict(identity.get("crop", {}))
-        return cls(checkpoint=Path(file), precision=identity["precision"], crop=crop) if file else None
 
     def loaded(self) -> Loaded:
         """Raises what `networks.hmr2.load` raises."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import cameras
-from pipeline.errors import ConfigError, MissingAssets
+from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ROW_RATE, LabelStream, Machine, Reads
-from pipeline.features.weights import WeightsSpec
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.skeletons import JOINTS
@@ -120,6 +119,7 @@ class Stationary(LabelStream):
     dim: ClassVar[int] = len(POINTS)
     history: ClassVar[int] = 2
     future: ClassVar[int] = 2
+    where: ClassVar[str] = "SMPL's are at smpl.is.tue.mpg.de"
 
     def __post_init__(self) -> None:
         if self.body.stem not in GENDERS:
@@ -139,22 +139,6 @@ class Stationary(LabelStream):
     def stand_in(self) -> bool:
         """Whether it is the procedural body."""
         return is_stand_in(self.body.parent)
-
-    @property
-    def weights_file(self) -> Path | None:
-        return self.body
-
-    def identity(self) -> dict[str, Any]:
-        """With the digest of the body's file. Raises MissingAssets where it is not there."""
-        if not self.body.is_file():
-            raise MissingAssets(f"body: there is no file {self.body}. SMPL's are at smpl.is.tue.mpg.de")
-        weights = WeightsSpec("file", str(self.body)).identity()
-        return {"kind": self.kind, "version": self.version, "weights": weights, "world": self.world}
-
-    @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        file = identity["weights"].get("argument")  # usually only the digest is known
-        return cls(body=Path(file), world=identity["world"]) if file else None
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _Contacts:  # noqa: ARG002 - on the CPU
         """The body in float64. Raises as `Body.load`, and ConfigError for a file that it would not take."""
