@@ -90,12 +90,14 @@ def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) 
 
 
 class OpenSplit:
-    """One commit of a split: its tables, and the readers of columns and streams, opened when they are first used."""
+    """What `Split` reads: one commit's tables, and columns and streams, opened when they are first used."""
 
     def __init__(self, commit: Commit) -> None:
-        self.store, self.name, self.commit = commit.place.store, commit.place.split, commit
+        self.store, self.name, self._commit = commit.place.store, commit.place.split, commit
+        self.root = self.store.root
         self.manifest: Mapping[str, Any] = commit.manifest
-        self.tables = Tables.from_files(commit.files)
+        """The cache's own entries and those that were given to `commit`."""
+        self._tables = Tables.from_files(commit.files)
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
@@ -103,7 +105,7 @@ class OpenSplit:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that the split has."""
+        """Names of the columns that this split has in every row, its dataset's own among them."""
         return (
             *(name for name in COLUMNS if name in self.manifest["shards"]),
             *(name for name, column in self.extra.items() if column.per == "row"),
@@ -111,7 +113,7 @@ class OpenSplit:
 
     @cached_property
     def extra(self) -> dict[str, ExtraColumn]:
-        """The columns that the dataset's reader brought, by name."""
+        """The columns that the dataset's reader brought, of rows and of tracks, by name."""
         return extras_of(self.manifest)
 
     def _of_tracks(self, name: str) -> Array | None:
@@ -119,62 +121,62 @@ class OpenSplit:
         if name in self.columns:
             return None
         if name in self.extra:
-            return self.tables[self.extra[name].array]
-        return self._genders if name == "gender" else self.tables["track_intrinsics"] if name == "intrinsics" else None
+            return self._tables[self.extra[name].array]
+        return self._genders if name == "gender" else self._tables["track_intrinsics"] if name == "intrinsics" else None
 
     @cached_property
     def _genders(self) -> NDArray[np.uint8]:
-        return np.array([GENDERS.index(name) for name in decode_texts(self.tables["track_gender"])], np.uint8)
+        return np.array([GENDERS.index(name) for name in decode_texts(self._tables["track_gender"])], np.uint8)
 
     @property
-    def stream_names(self) -> tuple[str, ...]:
+    def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
-        home = f"{self.commit.place.base}/{FEATURES}"
+        home = f"{self._commit.place.base}/{FEATURES}"
         names = (name for name in self.store.list_names(home) if layout.is_name(name))
         return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
 
     def place(self, stream: str | None = None) -> Place:
-        """Where its manifest is, or that of one of its streams: what the cache holds now, or a tag."""
-        return replace(self.commit.place, stream=stream)
+        """Where the manifest that it was opened by is, or that of one of its streams."""
+        return replace(self._commit.place, stream=stream)
 
-    def read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+    def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
         """Read (B, seqlen, ...) of one array, as stored."""
-        reader = self.reader(name)
+        reader = self._reader(name)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
         reader.read(starts, seqlen, out)
         return out
 
-    def reader(self, name: str) -> Rows:
+    def _reader(self, name: str) -> Rows:
         """The reader of a column, or of a stream's array. Raises CacheError when there is none of that name."""
         if name not in self._rows:
-            self._rows[name] = open_column(*self.array(name))
+            self._rows[name] = open_column(*self._array(name))
         return self._rows[name]
 
-    def array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
+    def _array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
         """A column's or stream's array: the commit that has it, its name there, and the commit's staleness check."""
         array = name.removeprefix(f"{FEATURES}/")
         if array != name:
-            stream = self.stream(layout.stream_of(array))
+            stream = self._stream(layout.stream_of(array))
             if array in stream.commit.manifest["shards"]:
                 return stream.commit, array, stream.check_current
         elif name in self.columns:
-            return self.commit, name, self._check_current
+            return self._commit, name, self._check_current
         raise CacheError(f"{self.name}: no column {name!r} of rows; there are: {', '.join(self.columns)}")
 
-    def stream(self, stream: str) -> OpenStream:
+    def _stream(self, stream: str) -> OpenStream:
         """A committed stream. Raises CacheError when there is none of that name."""
         if stream not in self._streams:
             layout.check_names(self.name, stream)
             commit = manifest.load(self.place(stream))
             if commit is None:
-                names = ", ".join(self.stream_names) or "none"
+                names = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
                 raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {names}. {do}")
             self._check_current()  # when the split was replaced, the stream belongs to its new rows
             self._streams[stream] = OpenStream(commit, self.manifest)
         return self._streams[stream]
 
-    def read(
+    def _read(
         self,
         windows: Array,
         chosen: StreamFields,
@@ -198,7 +200,7 @@ class OpenSplit:
 
         @cache
         def raw(name: str) -> Array | None:
-            return self.read_rows(name, starts, seqlen) if name in columns else None
+            return self._read_rows(name, starts, seqlen) if name in columns else None
 
         def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
             """The caller's buffer, or a new array. Raises ValueError for a buffer of another shape or type."""
@@ -208,7 +210,7 @@ class OpenSplit:
                 raise ValueError(f"out[{name!r}] is {batch.dtype}{batch.shape}, expected writable {dtype}{shape}")
             return batch
 
-        fields_of_labels = labels.LabelFields(raw, lambda: self.tables["track_crop_scale"][track], crop)
+        fields_of_labels = labels.LabelFields(raw, lambda: self._tables["track_crop_scale"][track], crop)
         batch: dict[str, Array] = {}
         for name in names:
             if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
@@ -228,7 +230,7 @@ class OpenSplit:
                 batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
                 batch[name][...] = of_tracks[track][:, None]
             else:
-                reader = self.reader(name)
+                reader = self._reader(name)
                 batch[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, batch[name])
             if name in mirrors and (rows := fields_of_labels.mirrored_rows).any():
@@ -241,10 +243,10 @@ class OpenSplit:
         """The windows of each stream that has a requested field."""
         run_starts, sources = starts, chosen.sources
         if chosen.history:  # the first row of each window's run
-            first: Ints = self.tables["run_start"]
+            first: Ints = self._tables["run_start"]
             run_starts = first[np.searchsorted(first, starts, side="right") - 1]
         return {
-            name: StreamWindows(self.stream(name), starts, seqlen, chosen.history.get(name, 0), run_starts)
+            name: StreamWindows(self._stream(name), starts, seqlen, chosen.history.get(name, 0), run_starts)
             for name in dict.fromkeys(sources[field] for field in names if field in sources)
         }
 
@@ -261,7 +263,7 @@ class OpenSplit:
         seqlen = int(stops[0] - starts[0])
         if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
             raise ValueError("windows of one batch must all have the same length, of at least one row")
-        after = np.searchsorted(self.tables["track_start"], starts, side="right")  # 0: before all tracks
+        after = np.searchsorted(self._tables["track_start"], starts, side="right")  # 0: before all tracks
         if np.count_nonzero(self._ends[after] < stops):
             bad = int(np.argmax(self._ends[after] < stops))
             window = [int(starts[bad]), int(stops[bad])]
@@ -271,7 +273,7 @@ class OpenSplit:
     @cached_property
     def _ends(self) -> Ints:
         """Stop rows of all tracks, behind one entry that is smaller than any row."""
-        return np.concatenate([[np.iinfo(np.int64).min], self.tables["track_stop"]])
+        return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
     def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
         """The crops that a stream's network saw, for windows of (B,) tracks; None when they are the boxes themselves.
@@ -280,10 +282,10 @@ class OpenSplit:
         """
         if stream is None or (unused and isinstance(stream, _DefaultName) and not self._has_usual_stream):
             return None
-        policy = self.stream(stream).crop
+        policy = self._stream(stream).crop
         if policy.follows_box:
             return None
-        scale = self.tables["track_crop_scale"][track][:, None]
+        scale = self._tables["track_crop_scale"][track][:, None]
         keys = self._jitter_keys(policy)[track][:, None]
         return lambda bbox, frame: policy.boxes(bbox, scale, keys, frame)
 
@@ -293,7 +295,7 @@ class OpenSplit:
 
     def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
         """(n_tracks,) seeds of the tracks' jitter, hashed once per policy."""
-        tracks = TrackTable(self.tables)
+        tracks = TrackTable(self._tables)
         if policy.jitter is None:
             return np.zeros(len(tracks), np.uint64)
         if policy not in self._keys:
@@ -310,11 +312,7 @@ class OpenSplit:
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
             if name == "features" and name not in stream_fields:
-                named = (
-                    f"`streams` gives {', '.join(stream_fields)}"
-                    if stream_fields
-                    else f"there are: {self.stream_names}"
-                )
+                named = f"`streams` gives {', '.join(stream_fields)}" if stream_fields else f"there are: {self.streams}"
                 raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
             if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
                 raise CacheError(self._no_field(name))

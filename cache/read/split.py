@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest, tags
-from cache.format.extra import FUNCTION, ExtraColumn, FindMirror, find_mirrors_by, mirror_finders
+from cache.format.extra import FUNCTION, FindMirror, find_mirrors_by, mirror_finders
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Place
 from cache.format.records import TrackTable, VideoTable
 from cache.format.tables import live_by_shard, track_of
 from cache.read.batches import USUAL, OpenSplit, StreamFields
@@ -114,21 +114,16 @@ class FeatureCache(Mapping[str, "Split"]):
         return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
 
 
-class Split:
+class Split(OpenSplit):
     """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
 
     It stays what it was when it was opened: later commits show when it is opened again. It can be pickled, into
     workers for instance, which open it again and raise CacheChanged if there has been a commit since.
     """
 
-    def __init__(self, commit: Commit) -> None:
-        self.store, self.root, self.name = commit.place.store, commit.place.store.root, commit.place.split
-        self._opened = OpenSplit(commit)
-        self._tables = self._opened.tables
-
     def __reduce__(self) -> tuple[Any, ...]:
         finders = mirror_finders() if any(c.mirror == FUNCTION for c in self.extra.values()) else ()
-        return _reopen, (self.root, self.name, self._opened.commit.digest, finders, self.tag)
+        return _reopen, (self.root, self.name, self._commit.digest, finders, self.tag)
 
     def __repr__(self) -> str:
         return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
@@ -138,34 +133,10 @@ class Split:
         """The name of the tag that it was opened by; None of what the cache holds now."""
         return tags.name_of(self.place())
 
-    def place(self, stream: str | None = None) -> Place:
-        """Where the manifest that it was opened by is, or that of one of its streams."""
-        return self._opened.place(stream)
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        """The manifest: the cache's own entries and those that were given to `commit`."""
-        return self._opened.manifest
-
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
-        return manifest.note_of(self._opened.commit)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that this split has in every row, its dataset's own among them."""
-        return self._opened.columns
-
-    @property
-    def extra(self) -> Mapping[str, ExtraColumn]:
-        """The columns that the dataset's reader brought, of rows and of tracks, by name."""
-        return self._opened.extra
-
-    @property
-    def streams(self) -> tuple[str, ...]:
-        """Names of the committed feature streams, sorted."""
-        return self._opened.stream_names
+        return manifest.note_of(self._commit)
 
     @property
     def tracks(self) -> TrackTable:
@@ -179,7 +150,7 @@ class Split:
 
     def stream_shards(self, stream: str) -> list[int]:
         """The shards that a stream has for the rows of this split, ascending."""
-        return self._opened.stream(stream).shards
+        return self._stream(stream).shards
 
     def was_invalidated(self, stream: str) -> bool:
         """Whether the stream lacks rows of tracks since a repair took their damaged shards out of it."""
@@ -189,15 +160,15 @@ class Split:
 
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
         """The manifest of a feature stream: what was given to its `commit`, and the shards it has."""
-        return self._opened.stream(stream).commit.manifest
+        return self._stream(stream).commit.manifest
 
     def crop_policy(self, stream: str) -> CropPolicy:
         """Which part of the picture the stream's network saw of each row. Raises CacheError for an unknown policy."""
-        return self._opened.stream(stream).crop
+        return self._stream(stream).crop
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
-        return manifest.note_of(self._opened.stream(stream).commit)
+        return manifest.note_of(self._stream(stream).commit)
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
@@ -240,12 +211,12 @@ class Split:
         """(R, 2) int64 of [start, stop) rows: the `runs`, cut where one of the streams has no numbers."""
         runs = self.runs
         for name in streams:
-            runs = intersect(runs, self._opened.stream(name).rows_with_flag(*HAS_VALUE))
+            runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
         return runs
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
-        lost = intersect(self.runs, self._opened.stream(stream).rows_with_flag(UNDECODABLE))
+        lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
     @property
@@ -270,7 +241,7 @@ class Split:
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
-        return open_lazily(*self._opened.array(name))
+        return open_lazily(*self._array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too.
@@ -280,8 +251,8 @@ class Split:
         """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name and layout.stream_of(array) == array:
-            self._opened.stream(array).require_numbers()
-        rows: Array = self._opened.read_rows(name, np.array([start]), stop - start)[0]
+            self._stream(array).require_numbers()
+        rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
 
     def blobs(self, stream: str, rows: ArrayLike) -> list[bytes]:
@@ -294,7 +265,7 @@ class Split:
         numbers = np.asarray(rows)
         if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
             raise ValueError(f"rows are {numbers.dtype}{numbers.shape}, expected integers (N,)")
-        return self._opened.stream(stream).blobs(numbers.astype(np.int64))
+        return self._stream(stream).blobs(numbers.astype(np.int64))
 
     def read(
         self,
@@ -345,7 +316,7 @@ class Split:
         wrong form.
         """
         chosen = StreamFields.of(stream, streams, history)
-        return self._opened.read(np.asarray(windows), chosen, fields, dtype, out)
+        return self._read(np.asarray(windows), chosen, fields, dtype, out)
 
 
 def _reopen(root: Root, name: str, digest: str, finders: Sequence[FindMirror], tag: str | None) -> Split:
