@@ -46,26 +46,15 @@ def require_cache(root: Root) -> Store:
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
-    has_commit = store.exists(MANIFEST)
-    if has_commit or isinstance(store, LocalStore):  # in an object store, looking around would cost requests
-        top, path = _outermost_group(store)
-        if has_commit or (path and not FeatureCache(root)):
-            split = f"[{'/'.join(path[:2])!r}]" if len(path) > 1 else "['<dataset>/<split>']"
-            found = f"{'/'.join(path) or 'one split'} of one"
-            do = f"Open the whole: cache.open({str(top) if path else '...'!r}){split}."
+    if isinstance(store, LocalStore):  # in an object store, looking around would cost requests
+        folder = top = store.root.resolve()
+        while (top.parent / "zarr.json").exists():
+            top = top.parent
+        if store.exists(MANIFEST) or (top != folder and not FeatureCache(root)):
+            found = f"{folder.relative_to(top)} of one" if top != folder else "one split of one"
+            do = f"Open the whole: cache.open({str(top)!r})." if top != folder else "Open the folder above."
             raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
     return store
-
-
-def _outermost_group(store: Store) -> tuple[Root, list[str]]:
-    """The root of the outermost Zarr group that a folder lies in, and the names from there to the folder."""
-    root = store.root if isinstance(store.root, str) else str(store.root.resolve())
-    names: list[str] = []
-    while True:
-        parent, _, name = root.rpartition("/")
-        if not parent or parent.endswith(":/") or not store_at(parent).exists("zarr.json"):
-            return root, names
-        root, names = parent, [name, *names]
 
 
 class FeatureCache(Mapping[str, "Split"]):

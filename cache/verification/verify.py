@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -75,23 +75,6 @@ class VerifyReport:
         return tuple(damage.what for damage in self.damaged)
 
 
-@dataclass(slots=True)
-class _Findings:
-    """What was found in one part of a cache."""
-
-    notes: list[str] = field(default_factory=list)
-    damaged: list[Damage] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)  # of splits, shards, bytes
-
-    def damage(self, place: Place, key: str, message: str, array: str | None = None, shard: int | None = None) -> None:
-        self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
-
-    def include(self, other: _Findings) -> None:
-        self.notes += other.notes
-        self.damaged += other.damaged
-        self.counts += other.counts
-
-
 def verify(
     root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
 ) -> VerifyReport:
@@ -114,76 +97,71 @@ def verify(
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(folders) or 'none'}")
     names = [name for name in folders if splits is None or name in splits]
     places = {name: places_of(store, name) for name in names}
-    findings = _Findings()
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
         verification = _Verification(store, fast, threads, progress, itertools.chain(*places.values()))
         try:
-            splits_of = [places[name][0] for name in names]
-            committed = [
-                split_place.split
-                for split_place in splits_of
-                if store.exists(split_place.manifest) or manifest.lost_manifest(split_place)
-            ]
-            findings.include(
-                verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)]))
-            )
-            for name in names:
-                for place in places[name]:
-                    findings.include(verification.place(place))
+            own = (places[name][0] for name in names)
+            committed = [place for place in own if store.exists(place.manifest) or manifest.lost_manifest(place)]
+            verification.groups("", dict.fromkeys(["", *(place.split.partition("/")[0] for place in committed)]))
+            for place in itertools.chain(*places.values()):
+                verification.place(place)
             for name in tag_names(store):
-                findings.include(verification.tag(name, splits))
+                verification.tag(name, splits)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    return VerifyReport(tuple(findings.damaged), tuple(findings.notes), fast=fast, **findings.counts)
+    return VerifyReport(tuple(verification.damaged), tuple(verification.notes), fast=fast, **verification.counts)
 
 
 class _Verification:
-    """One pass over a cache."""
+    """One pass over a cache, and what it has found."""
 
     def __init__(
         self, store: Store, fast: bool, threads: ThreadPoolExecutor, progress: Progress | None, places: Iterable[Place]
     ) -> None:
         self._store, self._fast, self._threads, self._progress = store, fast, threads, progress
-        self._done = self._bytes = self._total = 0
-        self._started = time.monotonic()
+        self.damaged: list[Damage] = []
+        self.notes: list[str] = []
+        self.counts: Counter[str] = Counter()  # of splits, shards, bytes
+        self._total, self._started = 0, time.monotonic()
         for place in places if progress else ():
             with suppress(CacheError):
                 if current := manifest.read_manifest(place):
                     self._total += sum(map(len, current[0]["shards"].values()))
 
-    def groups(self, split: str, folders: Iterable[str]) -> _Findings:
+    def _damage(self, place: Place, key: str, message: str, array: str | None = None, shard: int | None = None) -> None:
+        self.damaged.append(Damage(place.split, place.stream, array, shard, key, message))
+
+    def groups(self, split: str, folders: Iterable[str]) -> None:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
-        findings = _Findings()
         keys = [layout.group_key(folder) for folder in folders]
         files = self._store.read_many(keys)
         for key in keys:
             if key not in files or bytes(files[key]) != layout.group_metadata():
                 state = "other bytes" if key in files else "no file"
                 message = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
-                findings.damaged.append(Damage(split, None, None, None, key, message))
-        return findings
+                self.damaged.append(Damage(split, None, None, None, key, message))
 
-    def place(self, place: Place) -> _Findings:
+    def place(self, place: Place) -> None:
         """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
-        for _ in range(_ATTEMPTS):
+        for left in reversed(range(_ATTEMPTS)):
             before = self._store.etag(place.manifest)
-            findings = _Findings()
-            commit = self._commit(place, findings)
-            if commit is not None:
-                self._arrays(commit, findings)
-            if not findings.damaged or self._store.etag(place.manifest) == before:
-                break
-        return findings
+            n_damaged, n_notes, counts = len(self.damaged), len(self.notes), self.counts.copy()
+            if (commit := self._commit(place)) is not None:
+                self._arrays(commit)
+            if not left or len(self.damaged) == n_damaged or self._store.etag(place.manifest) == before:
+                return
+            del self.damaged[n_damaged:], self.notes[n_notes:]
+            self.counts = counts
 
-    def tag(self, name: str, splits: Collection[str] | None) -> _Findings:
+    def tag(self, name: str, splits: Collection[str] | None) -> None:
         """Check what a tag has of its own: manifests, small files, and shards that the cache has removed."""
-        findings, home = _Findings(), place_of_tag(self._store, name)
+        home = place_of_tag(self._store, name)
         try:
             tag = read_tag(self._store, name)
         except CacheError as error:
-            findings.damage(home, home.manifest, str(error))
-            return findings
+            self._damage(home, home.manifest, str(error))
+            return
         for place in places_of_tag(self._store, tag):
             if splits is not None and place.split not in splits:
                 continue
@@ -191,50 +169,48 @@ class _Verification:
             try:
                 commit = manifest.load(place)
             except CacheError as error:
-                findings.damage(place, place.manifest, str(error))
+                self._damage(place, place.manifest, str(error))
                 continue
             digest = named["streams"][place.stream] if place.stream else named["digest"]
             if commit is None or commit.digest != digest:
                 expected, state = "the manifest that the tag names", "another, or none"
-                findings.damage(place, place.manifest, self._error(place.manifest, expected, state, place.again))
+                self._damage(place, place.manifest, self._error(place.manifest, expected, state, place.again))
             elif commit.current is None:
-                self._arrays(commit, findings)
-        return findings
+                self._arrays(commit)
 
-    def _arrays(self, commit: Commit, findings: _Findings) -> None:
+    def _arrays(self, commit: Commit) -> None:
         """Check the shards of all arrays."""
         place = commit.place
         if place.stream is None and not place.tag:
-            findings.counts["splits"] += 1
-            findings.include(self.groups(place.split, groups_of(place.split)[2:]))
+            self.counts["splits"] += 1
+            self.groups(place.split, groups_of(place.split)[2:])
         columns = columns_of(commit.manifest)
         if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
             state = f"columns that this version does not know: {unknown}"
             message = self._error(place.manifest, "known columns", state, "Use the version that wrote it.")
-            findings.damage(place, place.manifest, message)
+            self._damage(place, place.manifest, message)
         for array in (name for name in columns if name in commit.manifest["shards"]):
             try:
                 files = shards_of(commit, array, columns[array])
             except CacheError as error:
                 message = f"{self._store.location(place.array(array))}: {error}"
-                findings.damage(place, place.manifest, message, array)
+                self._damage(place, place.manifest, message, array)
                 continue
             for first in range(0, len(files), _AHEAD):
                 some = files[first : first + _AHEAD]
                 checks = self._threads.map(partial(check, self._store, fast=self._fast), some)
                 for file, problem in zip(some, checks, strict=True):
                     if problem:
-                        findings.damage(place, file.key, problem, array, file.number)
-                    findings.counts.update(shards=1, bytes=file.size)
-                    self._done += 1
-                    self._bytes += file.size
+                        self._damage(place, file.key, problem, array, file.number)
+                    self.counts.update(shards=1, bytes=file.size)
                     if self._progress is not None:
-                        rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
-                        self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
+                        rate = self.counts["bytes"] / 1e6 / max(time.monotonic() - self._started, 1e-3)
+                        done = self.counts["shards"]
+                        self._progress(done, max(self._total, done), f"{rate:,.0f} MB/s")
 
-    def _commit(self, place: Place, findings: _Findings) -> Commit | None:
-        """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
-        store = self._store
+    def _commit(self, place: Place) -> Commit | None:
+        """The commit in force with its intact small files; None where there is none."""
+        store, n_damaged = self._store, len(self.damaged)
         commit: Commit | None = None
         try:
             text, etag = store.read_with_etag(place.manifest)
@@ -242,25 +218,25 @@ class _Verification:
             commit = Commit(place, held, manifest.small_files(place, held), etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
-                findings.damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
+                self._damage(place, place.manifest, self._error(place.manifest, expected, "another", shards.REPAIR))
         except FileNotFoundError:
             if lost := manifest.lost_manifest(place):
-                findings.damage(place, place.manifest, lost)
+                self._damage(place, place.manifest, lost)
             else:
-                findings.notes.append(f"{store.location(place.home)}: nothing is committed yet")
+                self.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
-            findings.damage(place, place.manifest, str(error))
+            self._damage(place, place.manifest, str(error))
         if journals := place.journals():
-            findings.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
+            self.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
         staged = commit is not None and manifest.is_staged(place, held)
         if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
             location = store.location(f"{place.home}/{STAGED}")
-            findings.notes.append(f"{location}: left by a killed commit; the next writer removes it")
-        if findings.damaged:
+            self.notes.append(f"{location}: left by a killed commit; the next writer removes it")
+        if len(self.damaged) > n_damaged:
             return commit
         if unnamed := list(unreferenced(place, commit, unfinished=not journals)):
             named = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}; `gc` removes them"
-            findings.notes.append(f"{store.location(place.home)}: {named}")
+            self.notes.append(f"{store.location(place.home)}: {named}")
         if commit is None:
             return None
         names = {place.array(name): name for name in held["files"]}
@@ -272,11 +248,11 @@ class _Verification:
                 state = "other bytes" if key in in_place else "no file"
                 do = shards.REPAIR if metadata is not None or name in commit.files else place.again
                 message = self._error(key, "the file that the manifest names by its digest", state, do)
-                findings.damage(place, key, message, array)
+                self._damage(place, key, message, array)
             elif metadata is not None and bytes(commit.files[name]) != metadata:
                 expected, state = "its column's shape, type and layout", "others, with the digest in the manifest"
                 do = "Convert or extract it again, with this version."
-                findings.damage(place, key, self._error(key, expected, state, do), array)
+                self._damage(place, key, self._error(key, expected, state, do), array)
         return commit
 
     def _error(self, key: str, expected: str, found: str, do: str) -> str:

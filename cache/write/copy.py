@@ -19,7 +19,6 @@ from cache.format import layout, manifest
 from cache.format.layout import COLUMNS
 from cache.format.manifest import Place, callers_entries
 from cache.format.records import TrackRecord, TrackRows
-from cache.format.references import stream_folders
 from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
@@ -107,11 +106,6 @@ def _is_copy(source: Split, store: Store) -> bool:
     if not store.exists(place.manifest):
         if lost := manifest.lost_manifest(place):
             raise CacheError(lost)
-        for stream in stream_folders(store, split):
-            if store.exists(Place(store, split, stream).manifest):
-                location = store.location(place.home)
-                do = "Remove that folder, or copy into another cache."
-                raise CacheError.at(location, expected="no split", found="streams of one that is gone", do=do)
         return False
     if _states(source) & _states(FeatureCache(store.root)[split]):
         return True

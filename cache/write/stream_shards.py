@@ -9,6 +9,7 @@ rows' keys: their features are copied, not computed again.
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import tempfile
@@ -30,7 +31,6 @@ from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
-from cache.write import checkpoints
 
 Arrays = Mapping[str, NDArray[Any] | Sequence[bytes]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
@@ -167,7 +167,11 @@ class StreamShards:
             rows: (n,) indices within the shard.
             data, ok, keys: these rows, as for `StreamWriter.write`; bytes as an array of objects.
         """
-        self._put_checkpoint(shard, {"rows": rows, "ok": ok, "keys": keys, **checkpoints.joined(data)})
+        saved: dict[str, NDArray[Any] | str] = {"rows": rows, "ok": ok, "keys": keys, "data": data}
+        if data.dtype == object:
+            saved["data"] = np.frombuffer(b"".join(data), np.uint8)
+            saved["sizes"] = np.fromiter(map(len, data), np.int64, len(data))
+        self._put_checkpoint(shard, saved)
 
     def kept(self, shard: int, keys: Keys) -> Carried:
         """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns the same as `carried`."""
@@ -175,7 +179,11 @@ class StreamShards:
         data: Any = np.zeros((n, *spec.trailing), object if self._dtype == layout.BYTES else spec.dtype)
         mask, ok, saved = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
         if "rows" in saved:
-            rows, values = saved["rows"], checkpoints.divided(saved)
+            rows, values = saved["rows"], saved["data"]
+            if "sizes" in saved:
+                parts = np.split(values, np.cumsum(saved["sizes"]))[:-1]
+                values = np.empty(len(rows), object)
+                values[:] = [part.tobytes() for part in parts]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
             if values.dtype != object:  # a shard accepts finite values only: compute the others again
                 same &= np.isfinite(values).all(axis=1)
@@ -184,15 +192,21 @@ class StreamShards:
         return mask, data, ok
 
     def _put_checkpoint(self, shard: int, arrays: Mapping[str, NDArray[Any] | str]) -> None:
-        file = checkpoints.pack({"plan": self.plan, "form": self.form, **arrays})
-        self._store.put_small({self.place.checkpoint(shard): file}, self.place.writing)
+        file = io.BytesIO()
+        np.savez(file, plan=self.plan, form=self.form, **arrays)  # type: ignore[arg-type]  # of texts, NumPy makes arrays
+        data = file.getvalue() + shards.crc32c(file.getvalue())
+        self._store.put_small({self.place.checkpoint(shard): data}, self.place.writing)
 
     def _checkpoint(self, shard: int) -> dict[str, NDArray[Any]]:
         """Read the arrays of a shard's checkpoint; {} when there is none with this plan and form."""
         try:
-            saved = checkpoints.unpack(self._store.read(self.place.checkpoint(shard))) or {}
+            file = self._store.read(self.place.checkpoint(shard))
         except FileNotFoundError:
             return {}
+        if shards.crc32c(file[:-4]) != file[-4:]:  # torn by a crash, or changed by a disk
+            return {}
+        with np.load(io.BytesIO(file[:-4]), allow_pickle=False) as arrays:
+            saved = dict(arrays)
         fits = all(str(saved.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
         return saved if fits else {}
 

@@ -167,7 +167,6 @@ class TestOpening:
         with pytest.raises(CacheError, match=f"found {folder} of one") as error:
             cache.open(folder)
         assert f"cache.open('{tmp_path / 'cache'}')" in str(error.value)
-        assert ("['toy/train']" in str(error.value)) is folder.startswith("toy/train")
 
     def test_a_cache_that_lies_in_a_group_of_another_is_one(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path / "cache", [toy.video("a", [3])])

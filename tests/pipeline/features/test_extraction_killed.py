@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -22,7 +21,6 @@ import numpy as np
 import pytest
 
 import cache
-from cache.write import checkpoints
 from pipeline.features import extract as features
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.plan import plan_extraction
@@ -270,23 +268,12 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
     assert run("verify", "--cache", root) == 0
 
 
-@pytest.mark.parametrize("damage", ["torn", "of another plan", "of other rows"])
-def test_a_checkpoint_that_does_not_fit_is_ignored(
-    damage: str, colours: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torn_checkpoint_is_ignored(colours: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calm = colours("calm")
     with interrupted(monkeypatch), pytest.raises(KeyboardInterrupt):
         colours("killed")
     (file,) = (tmp_path / "killed" / SPLIT).rglob("partial-0")
-    data = file.read_bytes()
-    with np.load(io.BytesIO(data[:-4])) as held:
-        arrays = dict(held)
-    if damage == "torn":
-        file.write_bytes(data[:-100])
-    elif damage == "of another plan":
-        file.write_bytes(checkpoints.pack({**arrays, "plan": "another"}))
-    else:
-        file.write_bytes(checkpoints.pack({**arrays, "keys": arrays["keys"] + np.uint64(1)}))
+    file.write_bytes(file.read_bytes()[:-100])
     again = colours("killed")
     assert (again.kept, again.computed) == (0, calm.computed)
     assert into.tree(tmp_path / "killed") == into.tree(tmp_path / "calm")
