@@ -194,15 +194,6 @@ def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
     assert batch["2d"]["kp_2d"].dtype == np.float32
 
 
-def test_every_window_of_a_split_comes_as_often_as_its_weight_says(splits):
-    mixture = Mixture(parts_of(splits, weights={"a": 0.5})[:1], seqlen=4)
-    n = mixture.counts["2d"]
-    seen = Counter()
-    for step in range(2 * (n["a"] + 2 * n["b"])):  # five windows each, in all 10 (a + 2 b)
-        seen += windows_in(mixture.draw(step)["2d"])
-    assert Counter((split, times) for (split, _), times in seen.items()) == {("a", 10): n["a"], ("b", 20): n["b"]}
-
-
 def test_parts_and_seeds_have_orders_of_their_own(splits):
     part = {"splits": splits, "count": 20, "fields": ("kp_2d",), "stride": 2}
     both = Mixture([MixturePart(name="x", **part), MixturePart(name="y", **part)], seqlen=4)

@@ -127,18 +127,6 @@ def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child:
         assert all(reading)
 
 
-@pytest.mark.slow
-def test_spawned_children_open_the_split_again(root: Path) -> None:
-    split = cache.open(root)["toy/train"]
-    windows = random_windows(0)
-    expected = split.read(windows, dtype="float16")
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        waiting = [pool.apply_async(split.read, (windows,), {"dtype": "float16"}) for _ in range(4)]
-        for result in waiting:
-            for name, array in result.get(120).items():
-                assert array.tobytes() == expected[name].tobytes(), name
-
-
 READ_ALL = """
 import os, resource, sys
 import numpy as np

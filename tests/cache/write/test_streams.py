@@ -47,25 +47,6 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     assert cache.verify(copy).ok
 
 
-def test_a_copys_name_with_a_dot_is_a_name_like_any_other(tracks: Path, toy: Any) -> None:
-    toy.write(tracks, [], drop=["a"])
-    names = ("resnet50", "resnet50.j1", "resnet50.j1.x+y-z")
-    for dim, name in enumerate(names, start=2):
-        toy.write_stream(tracks, stream=name, dim=dim)
-    assert not cache.gc(tracks).removed
-    cache.delete_stream(tracks, "toy/train", "resnet50")
-    split = cache.open(tracks)["toy/train"]
-    assert split.streams == names[1:]
-    batch = split.read(split.windows(4, 4, streams=names[1:]), streams=names[1:], fields=names[1:])
-    assert [batch[name].shape[2] for name in names[1:]] == [3, 4]
-    with StreamWriter(tracks, "toy/train", "resnet50.j2", dim=4, plan="p") as writer:
-        shards = cache.StreamShards(tracks, "toy/train", "resnet50.j2", dim=4)
-        writer.accept(shards.stage(*toy.given(shards, 0)))
-        writer.commit({})
-    report = cache.verify(tracks)
-    assert (report.ok, report.notes) == (True, ())
-
-
 def test_unchanged_rows_are_carried_over_by_their_keys(tracks: Path, toy: Any) -> None:
     toy.write_stream(tracks, bad_rows=[12])
     toy.write(tracks, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
@@ -73,22 +54,15 @@ def test_unchanged_rows_are_carried_over_by_their_keys(tracks: Path, toy: Any) -
         assert writer.pending == [5]
         old = np.arange(10, 37)
         keys = toy.keys(old)
-        keys[-1] = [99, 99]
+        keys[-3:] = [[99, 99], [5, 0], [1, 5]]  # one word alone makes no key equal
         mask, features, ok = writer.carried(keys)
-        assert mask.tolist() == [True] * 26 + [False]
-        assert ok.tolist() == [1, 1, 0] + [1] * 23 + [0]
+        assert mask.tolist() == [True] * 24 + [False] * 3
+        assert ok.tolist() == [1, 1, 0] + [1] * 21 + [0] * 3
         np.testing.assert_array_equal(features[ok == 1], toy.features(old, 4)[ok == 1])
         writer.write(5, features, ok, keys)
         writer.commit({"weights": "known"})
     found = cache.open(tracks)["toy/train"].read([[163, 167]], "resnet50", fields=["features"])["features"]
     np.testing.assert_array_equal(found[0], toy.features(np.arange(13, 17), 4))
-
-
-def test_keys_that_differ_in_one_word_are_different_keys(root: Path, toy: Any) -> None:
-    toy.write(root, [], drop=["a"])  # something has been replaced: only then is there anything to carry over
-    with writer_of(root) as writer:
-        mask, _, _ = writer.carried(np.array([[0, 5], [5, 0], [1, 5], [2**64 - 1, 2**64 - 1]], np.uint64))
-    assert mask.tolist() == [True, False, False, False]
 
 
 def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
