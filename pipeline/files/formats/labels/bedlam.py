@@ -114,4 +114,4 @@ def camera_stands(labels: Mapping[str, NDArray[Any]]) -> bool:
     """Whether the camera is seen to stand: some person is in two pictures, and each has one `cam_ext` in all."""
     subs, first, person = np.unique(labels["sub"], return_index=True, return_inverse=True)
     camera = labels["cam_ext"]
-    return len(subs) < len(person) and bool((np.abs(camera - camera[first][person]) < STILL).all())
+    return len(subs) < len(person) and np.allclose(camera, camera[first][person], rtol=0, atol=STILL)
