@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
 
-__all__ = ["Detect", "Detector", "Image", "People", "find", "get", "identity", "load", "names"]
+__all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
@@ -49,18 +49,18 @@ def load(detector: Detector, device: str) -> Detect:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
             people = function(images)
         of_each = isinstance(people, list) and len(people) == len(images)
-        flaw = next(filter(None, map(_flaw, people)), "") if of_each else _shown(people)
-        if flaw:
+        problem = next(filter(None, map(flaw, people)), "") if of_each else _shown(people)
+        if problem:
             raise PipelineError(
                 f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: boxes (P, 4), scores (P,) "
-                f"and keypoints (P, 17, 3) of a picture, all finite, scores and confidences 0 to 1; found {flaw}"
+                f"and keypoints (P, 17, 3) of a picture, all finite, scores and confidences 0 to 1; found {problem}"
             )
         return people
 
     return detect
 
 
-def _flaw(people: object) -> str:
+def flaw(people: object) -> str:
     """What is wrong with a picture's people; "" if nothing."""
     if not isinstance(people, People):
         return f"{_shown(people)} in it"
@@ -70,8 +70,10 @@ def _flaw(people: object) -> str:
             return f"{name} {array.shape if isinstance(array, np.ndarray) else type(array).__name__} of {n} people"
         if not np.isfinite(array).all():
             return f"{name} that are not finite"
-    shares = np.append(people.scores, people.keypoints[..., 2])
-    return "" if ((shares >= 0) & (shares <= 1)).all() else f"such of {shares.min():.4g} to {shares.max():.4g}"
+    for name, shares in (("scores", people.scores), ("confidences of keypoints", people.keypoints[..., 2])):
+        if ((shares < 0) | (shares > 1)).any():
+            return f"{name} of {shares.min():.4g} to {shares.max():.4g}"
+    return ""
 
 
 def _shown(result: object) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipeline.detect import flaw
 from pipeline.detect.base import Detector, People
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import declaration_problems, number_problems, of_another_process
 
-SHAPES: Final = {"boxes": (4,), "scores": (), "keypoints": (17, 3)}  # of each person
 NEAR: Final = 0.5  # of the picture's longer side: farther outside is no person of it
 SAME: Final = 0.01  # px and confidences: more is not rounding
 
@@ -77,19 +77,12 @@ def _detected(detect: Any, images: Sequence[Image]) -> list[People]:
 
 
 def _people_problems(people: People, image: Image, number: int) -> Iterator[str]:
-    where, n = f"picture {number} of {image.shape[1]} x {image.shape[0]} px", len(people.boxes)
-    for name, shape in SHAPES.items():
-        values = getattr(people, name)
-        if np.shape(values) != (n, *shape) or np.asarray(values).dtype != np.float32:
-            form = f"{np.shape(values)} {np.asarray(values).dtype}"
-            yield f"{where}: {name} are {form}: expected {(n, *shape)} float32"
-            return
-        if not np.isfinite(values).all():
-            yield f"{where}: {name} are not finite"
-            return
-    for name, confidences in (("scores", people.scores), ("confidences of keypoints", people.keypoints[..., 2])):
-        if ((confidences < 0) | (confidences > 1)).any():
-            yield f"{where}: {name} are {confidences.min():g} to {confidences.max():g}: expected 0 to 1"
+    where = f"picture {number} of {image.shape[1]} x {image.shape[0]} px"
+    problem = flaw(people) or next((f"{part.dtype}" for part in people if part.dtype != np.float32), "")
+    if problem:
+        expected = "boxes (P, 4), scores (P,), keypoints (P, 17, 3), finite float32, scores and confidences 0 to 1"
+        yield f"{where}: {problem}: expected {expected}"
+        return
     if (people.boxes[:, 2:] <= people.boxes[:, :2]).any():
         yield f"{where}: a box ends before it begins: expected x y of the upper left and of the lower right corner"
     joints = people.keypoints[people.keypoints[..., 2] > 0][:, :2]

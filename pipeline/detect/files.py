@@ -11,16 +11,14 @@ keypoints reads it; `pipeline.files.formats.labels.detections` does here.
 
 `.provenance` is how fast the run over the most frames was, when and where; `plan` forecasts by it.
 
-While a clip is being computed, the text of its people is in `.parts/<clip>.json/annotations`; a killed run begins with
-that clip again. `failed.json` there is why a clip has no file.
+`.detect/<fingerprint>` is why a clip has no file. A killed run begins with the clips again that it was in.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,9 +35,7 @@ from pipeline.skeletons import bones, joint_names
 
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
-PARTS: Final = ".parts"
-ANNOTATIONS: Final = "annotations"
-FAILED: Final = "failed.json"
+RECORDS: Final = ".detect"  # the lock, and why clips have no file
 PROVENANCE: Final = ".provenance"
 SEEN: Final = 0.3
 PLACES: Final = 2  # decimals of px
@@ -48,7 +44,7 @@ END: Final = b"}]}\n"  # of a file, and of nothing that is cut off: all lines be
 
 @dataclass(frozen=True, slots=True)
 class ClipFiles:
-    """The file of one clip, and its folder while it is computed."""
+    """The file of one clip."""
 
     out: Path
     clip: str  # path below the raw folder
@@ -59,8 +55,9 @@ class ClipFiles:
         return self.out / f"{self.clip}.json"
 
     @property
-    def folder(self) -> Path:
-        return self.out / PARTS / f"{self.clip}.json"
+    def failed(self) -> Path:
+        """Why the clip has no file, as an earlier run found with these pixels, weights and settings."""
+        return self.out / RECORDS / self.fingerprint
 
     def done(self) -> bool:
         """Whether the file is there to its end, and of these pixels, weights and settings.
@@ -81,39 +78,24 @@ class ClipFiles:
     def rename(self, before: ClipFiles) -> None:
         """Take the file of the same clip under the name that it had before: the same bytes as of computing it again."""
         info = read_info(before.file) | {"fingerprint": self.fingerprint, "clip": self.clip}
-        make_folder(self.file.parent)
-        temporary = self.file.with_name(f".{self.file.name}.tmp")
-        write_synced(temporary, _renamed(before, self.clip, info))
-        publish(temporary, self.file)
+        self._write(_renamed(before, self.clip, info))
         before.file.unlink()
-
-    def failure(self) -> str:
-        """Why the clip has no file, as an earlier run found with these pixels, weights and settings; "" if not."""
-        record = _object(self.folder / FAILED)
-        return str(record["why"]) if record.get("fingerprint") == self.fingerprint and "why" in record else ""
-
-    def fail(self, why: str) -> None:
-        """Remember why the clip has no file."""
-        (self.folder / ANNOTATIONS).unlink(missing_ok=True)
-        write_atomic(self.folder / FAILED, json.dumps({"fingerprint": self.fingerprint, "why": why}).encode())
 
     def people(self) -> IO[bytes]:
         """The empty file for the text of the clip's people, in the order of the frames, with a comma before each."""
-        make_folder(self.folder)
-        return (self.folder / ANNOTATIONS).open("w+b")
+        make_folder(self.out)
+        return tempfile.TemporaryFile(dir=self.out)
 
     def finish(self, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> None:
         """Make the clip's file: its decoded frames, and the text of its people."""
+        self._write(self._text(info, frames, people))
+        self.failed.unlink(missing_ok=True)
+
+    def _write(self, text: Iterator[bytes]) -> None:
         make_folder(self.file.parent)
         temporary = self.file.with_name(f".{self.file.name}.tmp")
-        write_synced(temporary, self._text(info, frames, people))
+        write_synced(temporary, text)
         publish(temporary, self.file)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # other clips' parts are there
-            for folder in self.folder.parents:
-                if folder == self.out:
-                    break
-                folder.rmdir()
 
     def _text(self, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> Iterator[bytes]:
         yield _first_line({"description": MADE_BY, "fingerprint": self.fingerprint} | info)

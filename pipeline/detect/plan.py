@@ -97,8 +97,8 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str]
             continue
         if is_done:
             done += 1
-        elif why := files.failure():
-            failed[files] = why
+        elif files.failed.is_file():
+            failed[files] = files.failed.read_text()
         elif files.fingerprint in before:
             renamed[files] = before.pop(files.fingerprint)
         else:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cache.storage.atomic import WriterLock
+from cache.storage.atomic import WriterLock, write_atomic
 from pipeline import cluster
 from pipeline.cli.console import rate
 from pipeline.cli.options import cores
@@ -30,7 +30,7 @@ from pipeline.cli.text import FEW, count
 from pipeline.detect import load
 from pipeline.detect.base import Detect, DetectionResources, Detector, People
 from pipeline.detect.decoders import DecodedBatch, Decoders
-from pipeline.detect.files import PARTS, ClipFiles, note_speed, people_text
+from pipeline.detect.files import RECORDS, ClipFiles, note_speed, people_text
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.cuts import Histogram, cuts, difference
@@ -131,7 +131,7 @@ def detect_planned(
     )
     todo = [*plan.missing, *plan.failed]
     if todo or plan.renamed:
-        lock = WriterLock(plan.out / PARTS / "lock")
+        lock = WriterLock(plan.out / RECORDS / "lock")
         try:
             for files, before in plan.renamed.items():
                 files.rename(before)
@@ -334,7 +334,7 @@ class DetectionRun:
     def _give_up(self, clip: _OpenClip, error: RawDataError) -> None:
         """Record why a clip has no result; the others go on."""
         self.open.pop(clip.files.clip).text.close()
-        clip.files.fail(str(error))
+        write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"))
         self.report.problems[clip.files.clip] = str(error)
         self.total -= max(0, _stated(self.plan.raw, clip.files.clip))
 
