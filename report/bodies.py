@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import cache
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
+from pipeline.exchange.show.bodies import COLOURS, Painter, SeenBody
 from pipeline.exchange.show.page import jpeg_uri
-from pipeline.exchange.show.painted_bodies import COLOURS, Painter, SeenBody
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image

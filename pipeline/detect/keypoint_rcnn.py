@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from pipeline.detect.base import Detect, Detector
-from pipeline.detect.pretrained import PRETRAINED, downloaded, file_of
+from pipeline.detect.base import PRETRAINED, Detect, Detector, downloaded, file_of
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detect import graphs, simcc
-from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect.base import PRETRAINED, Detect, Detector, People, downloaded, file_of, option
 from pipeline.detect.graphs import Graph, GraphNetwork
-from pipeline.detect.pretrained import PRETRAINED, downloaded, file_of, option
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.pixels.frames import Image
 

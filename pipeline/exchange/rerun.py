@@ -33,8 +33,8 @@ from pipeline.cli.text import count
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
 from pipeline.exchange.formats import Exported
+from pipeline.exchange.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.exchange.show.drawing import NAMES, SIDE_COLOURS, SIDES
-from pipeline.exchange.show.labelled_bodies import LabelledBodies, intrinsics_of
 from pipeline.exchange.show.tracks import Choice, Shown, ShownTrack, from_cache
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.skeletons import bones

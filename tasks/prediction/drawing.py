@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.exchange.show.bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.exchange.show.clip import caption
-from pipeline.exchange.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.files.pixels.frames import Image
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel

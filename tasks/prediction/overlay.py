@@ -71,12 +71,12 @@ def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing
     """Every frame of the source, with its bodies and what is beside it."""
     every = frames_of(source, stop=bodies.stop)  # damaged ones, too
     while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
-        records = bodies.of_frames(frames[0].index, frames[-1].index + 1)
+        records = bodies.of_frames(frames[0][0].index, frames[-1][0].index + 1)
         verts = drawing.vertices(records)
         moved: dict[str, Any] = {
             when(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
         }
-        for frame in frames:
+        for frame, picture in frames:
             in_frame = records["frame"] == frame.index
             around = {text: points[in_frame] for text, points in moved.items()}
-            yield drawing.views(frame.image, records[in_frame], verts[in_frame], around)
+            yield drawing.views(picture, records[in_frame], verts[in_frame], around)

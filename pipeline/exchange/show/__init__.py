@@ -1,8 +1,8 @@
 """A page on which a wrong joint order is seen at a glance.  raw -> [tracks, pixels, crops] -> features -> windows
 
 `tracks` collects what is shown, from the cache or from raw files; `drawing` turns joints into lines; `page` decodes and
-crops with the functions that training uses, and writes the HTML. `clip` writes all frames of a video; `labelled_bodies`
-poses the labels, and `painted_bodies` shades bodies over pictures.
+crops with the functions that training uses, and writes the HTML. `clip` writes all frames of a video; `bodies`
+poses labels and shades bodies over pictures.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,11 +17,10 @@ import numpy as np
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
+from pipeline.exchange.show.bodies import COLOURS, LabelledBodies, SeenBody
 from pipeline.exchange.show.drawing import SIDE_COLOURS, Skeleton, flat
-from pipeline.exchange.show.labelled_bodies import LabelledBodies
-from pipeline.exchange.show.painted_bodies import COLOURS, SeenBody
 from pipeline.exchange.show.tracks import Shown, ShownTrack
-from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
+from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
 from pipeline.files.pixels.numbered import n_frames
 from pipeline.files.pixels.video_file import DEFAULT_FPS, H264_ENCODERS, best_format, video_writer
 
@@ -36,15 +34,6 @@ FURTHEST: Final = 2.0**15  # px: OpenCV draws no lines to points beyond
 SUBPIXELS: Final = 3  # bits: OpenCV's points are whole numbers of eighths of a pixel
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
-class ShownFrame:
-    """A frame as a clip shows it."""
-
-    index: int
-    image: Image  # all of one size; of a frame that cannot be decoded the one before
-    problem: str  # why it is not its own picture; "" where it is
-
-
 class ClipFacts(NamedTuple):
     """What a clip shows."""
 
@@ -53,9 +42,10 @@ class ClipFacts(NamedTuple):
     with_rows: int  # frames in which a track that is drawn has a row
 
 
-def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0) -> Iterator[ShownFrame]:
-    """Frames of a source from `first` on, `step` apart, to its end; all others keep their time where one is damaged.
+def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0) -> Iterator[tuple[Frame, Image]]:
+    """Frames of a source from `first` on, `step` apart, to its end, each with what is shown: all of one size.
 
+    Instead of a frame that cannot be decoded the one before is shown, so that all others keep their time.
     stop: the end of a source that is neither a video nor numbered pictures. A picture of another size than the source's
     is cut, or has black beside it. Raises RawDataError where no picture can be read.
     """
@@ -66,7 +56,7 @@ def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0)
     for frame in itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices)):
         if frame.image is not None:
             shown = _fitted(frame.image, (height, width))
-        yield ShownFrame(frame.index, shown, frame.problem or "")
+        yield frame, shown
 
 
 def rate_of(source: FrameSource) -> float:
@@ -149,9 +139,9 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> ClipF
     total = (source.header().n_frames or 0) if isinstance(source, Video) else int(indices[-1]) + 1
     n_written = with_rows = 0
     with video_writer(out, (fps if math.isfinite(fps) else rate_of(source)) / step, source.size()) as write:
-        for frame in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
+        for frame, picture in frames_of(source, int(indices[0]) % step, step, int(indices[-1]) + 1):
             present = [(person, person.rows[frame.index]) for person in people if frame.index in person.rows]
-            write(_drawn(frame, people, present, bodies, shown.stand_in))
+            write(_drawn(frame, picture, people, present, bodies, shown.stand_in))
             n_written, with_rows = n_written + 1, with_rows + bool(present)
             progress(frame.index, max(total, frame.index), video)
     return ClipFacts(video, n_written, with_rows)
@@ -166,14 +156,15 @@ def require_h264(out: Path) -> None:
 
 
 def _drawn(
-    frame: ShownFrame,
+    frame: Frame,
+    picture: Image,
     people: list[_Person],
     present: list[tuple[_Person, int]],
     bodies: LabelledBodies | None,
     stand_in: bool,
 ) -> Image:
     """A frame with the people who have a row in it."""
-    image, size = frame.image.copy(), max(1.0, min(frame.image.shape[:2]) / CAPTION_FOR)
+    image, size = picture.copy(), max(1.0, min(picture.shape[:2]) / CAPTION_FOR)
     if not present:
         image[...] = (image.mean(axis=2, keepdims=True) * DIMMED).astype(np.uint8)
     if bodies is not None:

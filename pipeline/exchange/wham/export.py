@@ -36,8 +36,7 @@ from pipeline.exchange.rows import (
     spans,
 )
 from pipeline.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
-from pipeline.exchange.wham.bodies import Bodies
-from pipeline.exchange.wham.fields import Compute, Motions, RowFields
+from pipeline.exchange.wham.fields import Bodies, Compute, Motions, RowFields
 from pipeline.exchange.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, PELVIS, REGRESSOR, FileLayout, file_field
 from pipeline.features.streams.hmr2 import Hmr2
 from pipeline.features.streams.resnet50 import ResNet50

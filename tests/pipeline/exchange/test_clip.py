@@ -18,7 +18,7 @@ from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.exchange import show
 from pipeline.exchange.show import clip
-from pipeline.exchange.show.labelled_bodies import PosedBody, intrinsics_of, weak_perspective
+from pipeline.exchange.show.bodies import PosedBody, intrinsics_of, weak_perspective
 from pipeline.files.pixels.video_file import VideoFormat
 from pipeline.track import Track
 from tests.pipeline.exchange.made_tracks import AT, made, shown
