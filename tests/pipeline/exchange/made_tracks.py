@@ -1,4 +1,4 @@
-"""Tracks with pictures, and what a page shows of them."""
+"""Tracks with pictures, what a page shows of them, and splits of a video each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+import cache
 from pipeline.exchange import show
 from pipeline.exchange.show.drawing import NAMES
 from pipeline.exchange.show.tracks import shown_track
@@ -50,3 +51,34 @@ def pictures(page: Page) -> list[np.ndarray]:
         assert [int(image.attributes[key]) for key in ("width", "height")] == [decoded.shape[1], decoded.shape[0]]
         found.append(decoded)
     return found
+
+
+def add_stream(
+    root: Path, name: str, stream: str, kind: str, dim: int, lost: tuple[int, ...] = (), weights: Any = None
+) -> None:
+    """Features that are an eighth of the row's number, without those of the rows `lost`; of demo data."""
+    with cache.StreamWriter(root, name, stream, dim=dim, plan="test") as writer:
+        for shard in writer.pending:
+            rows = np.arange(writer.rows(shard).start, writer.rows(shard).stop)
+            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+            writer.write(shard, np.repeat(rows[:, None] / 8, dim, axis=1), ~np.isin(rows, lost), keys)
+        identity = {"kind": kind, "weights": weights}
+        writer.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
+
+
+def add_video(
+    root: Path, name: str, columns: dict[str, Any], step: int = 1, video: str = "v", fps: float = 25.0
+) -> None:
+    """One track of one video, of numbered pictures."""
+    n_rows = len(next(iter(columns.values())))
+    whole: dict[str, Any] = {
+        "frame_index": np.arange(n_rows) * step,
+        "bbox": np.full((n_rows, 4), 100, np.float32),
+        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
+    } | columns
+    track = cache.TrackRows(name=f"{video}/0", video=video, step=step, fps=fps, crop_scale=1.3, columns=whole)
+    with cache.SplitWriter(root, name, columns=whole, plan=video) as writer:
+        writer.begin()
+        entry = cache.VideoEntry(name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480)
+        writer.append(entry, [track])
+        writer.commit({"stand_in": True, "reader": {}})

@@ -21,6 +21,7 @@ from pipeline.exchange.vibe_db.export import export
 from pipeline.exchange.vibe_db.importing import import_database
 from pipeline.exchange.vibe_db.layouts import layout_of, names_of, source_of, usual_name
 from pipeline.skeletons import JOINTS, joint_names
+from tests.pipeline.exchange.made_tracks import add_stream, add_video
 
 DIM = 2048
 SHAPES = {"bbox": (4,), "features": (DIM,), "shape": (10,), "pose": (72,), "theta": (82,), "valid_i": (1,)}
@@ -45,16 +46,8 @@ SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its
 QUICK = ("insta_variety/train", "3dpw/validation", "amass/train")  # a file of each kind; the others are as these are
 
 
-def add_stream(root: Path, name: str, lost: tuple[int, ...] = (), stream: str = "resnet50") -> None:
-    """Features that are the row's number, without those of the rows `lost`."""
-    with cache.StreamWriter(root, name, stream, dim=DIM, plan="test") as writer:
-        for shard in writer.pending:
-            rows = np.arange(writer.rows(shard).start, writer.rows(shard).stop)
-            features = np.repeat(rows[:, None] / 8, DIM, axis=1)
-            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            writer.write(shard, features, ~np.isin(rows, lost), keys)
-        identity = {"kind": "resnet50", "weights": {"kind": "untrained", "argument": "0"}}
-        writer.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
+def add_features(root: Path, name: str, lost: tuple[int, ...] = ()) -> None:
+    add_stream(root, name, "resnet50", "resnet50", DIM, lost, {"kind": "untrained", "argument": "0"})
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +55,7 @@ def exportable(converted: Any, embedded: Any, into: Any, tmp_path_factory: pytes
     """root(split): a cache that has it, with features. Only to be read."""
     root = tmp_path_factory.mktemp("exported") / "cache"
     converted.copy(converted.raw, root)
-    add_stream(root, "penn_action/train")
+    add_features(root, "penn_action/train")
 
     def make(name: str) -> Path:
         if not (root / name / "manifest.json").exists():
@@ -70,7 +63,7 @@ def exportable(converted: Any, embedded: Any, into: Any, tmp_path_factory: pytes
             reader = datasets.get(dataset)
             into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body if reader.uses_body else None)
             if reader.has_pixels:
-                add_stream(root, name)
+                add_features(root, name)
         return root
 
     return make
@@ -169,19 +162,8 @@ def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path
 
 
 def small_cache(root: Path, name: str, columns: dict[str, Any], *, lost: tuple[int, ...] = (), step: int = 1) -> None:
-    """One track of one video."""
-    n_rows = len(next(iter(columns.values())))
-    whole: dict[str, Any] = {
-        "frame_index": np.arange(n_rows) * step,
-        "bbox": np.full((n_rows, 4), 100, np.float32),
-        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
-    } | columns
-    track = cache.TrackRows(name="v/0", video="v", step=step, fps=25.0, crop_scale=1.3, columns=whole)
-    with cache.SplitWriter(root, name, columns=whole, plan="test") as writer:
-        writer.begin()
-        writer.append(cache.VideoEntry(name="v", source="pictures:v/{:04d}.jpg+0"), [track])
-        writer.commit({"stand_in": False, "reader": {}})
-    add_stream(root, name, lost)
+    add_video(root, name, columns, step)
+    add_features(root, name, lost)
 
 
 def test_each_run_of_frames_that_have_what_is_needed_has_a_name_of_its_own_and_comes_back_the_same(
@@ -292,12 +274,7 @@ def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) ->
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
     with pytest.raises(PipelineError, match="no stream 'other'; there are: resnet50"):
         export(tmp_path / "c", "posetrack/train", tmp_path, stream="other")
-    columns = {"frame_index": np.arange(2), "bbox": np.ones((2, 4)), "kp_2d": np.ones((2, 49, 3))}
-    track = cache.TrackRows(name="w/0", video="w", step=1, fps=25.0, crop_scale=1.3, columns=columns)
-    with cache.SplitWriter(tmp_path / "c", "posetrack/train", columns=columns, plan="more") as writer:
-        writer.begin()
-        writer.append(cache.VideoEntry(name="w"), [track])
-        writer.commit({})
+    add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(2)}, video="w")
     with pytest.raises(PipelineError, match="lags behind"):
         export(tmp_path / "c", "posetrack/train", tmp_path)
 

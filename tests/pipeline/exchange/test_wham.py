@@ -20,6 +20,7 @@ from pipeline.body import Body
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.exchange.wham.export import WhamOptions, export
 from pipeline.skeletons import JOINTS
+from tests.pipeline.exchange.made_tracks import add_stream, add_video
 
 VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
 LABELS = {
@@ -38,37 +39,14 @@ COCO = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]  # mirrored (W
 BY_NETWORK = {"flipped_features", "init_kp3d", "init_pose", "flipped_init_kp3d", "flipped_init_pose"}
 
 
-def add_stream(root: Path, name: str, stream: str = "tokens", kind: str = "hmr2", dim: int = 1024) -> None:
-    """Numbers that are the row's number."""
-    with cache.StreamWriter(root, name, stream, dim=dim, plan="test") as writer:
-        for shard in writer.pending:
-            rows = np.arange(writer.rows(shard).start, writer.rows(shard).stop)
-            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            writer.write(shard, np.repeat(rows[:, None] / 8, dim, axis=1), np.ones(len(rows), bool), keys)
-        writer.commit({"identity": {"kind": kind}, "stand_in": True})
-
-
-def add_video(
-    root: Path, name: str, columns: dict[str, Any], frames: Any = None, step: int = 1, video: str = "v"
-) -> None:
-    """One track of one video."""
-    n_rows = len(next(iter(columns.values())))
-    whole: dict[str, Any] = {
-        "frame_index": np.arange(n_rows) * step if frames is None else frames,
-        "bbox": np.full((n_rows, 4), 100, np.float32),
-        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
-    } | columns
-    track = cache.TrackRows(name=f"{video}/0", video=video, step=step, fps=30.0, crop_scale=1.2, columns=whole)
-    with cache.SplitWriter(root, name, columns=whole, plan=video) as writer:
-        writer.begin()
-        writer.append(cache.VideoEntry(name=video, width=640, height=480), [track])
-        writer.commit({"stand_in": True, "reader": {}})
+def add_tokens(root: Path, name: str) -> None:
+    add_stream(root, name, "tokens", "hmr2", 1024)
 
 
 def small_cache(root: Path, name: str, columns: dict[str, Any], **options: Any) -> None:
     """A split of one video, with tokens."""
-    add_video(root, name, columns, **options)
-    add_stream(root, name)
+    add_video(root, name, columns, fps=30.0, **options)
+    add_tokens(root, name)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +69,7 @@ def made(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> 
             dataset, _, split = name.partition("/")
             into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body)
             if dataset != "amass":
-                add_stream(root, name)
+                add_tokens(root, name)
         return root
 
     return make
@@ -286,7 +264,7 @@ def test_emdb_s_sequences_are_lists_whose_first_frame_is_there_twice(made: Any, 
 def test_3dpw_s_sequences_have_their_names(tmp_path: Path) -> None:
     columns = {"pose": np.zeros((4, 72)), "betas": np.zeros((4, 10)), "has_smpl": np.ones(4, np.uint8)}
     for name, file in {"3dpw/validation": "3dpw_val_vit.pth", "3dpw/test": "3dpw_test_vit.pth"}.items():
-        small_cache(tmp_path / "c", name, columns, frames=np.r_[0:2, 5:7])
+        small_cache(tmp_path / "c", name, columns | {"frame_index": np.r_[0:2, 5:7]})
         done = export(tmp_path / "c", name, tmp_path)
         assert done.file.name == file and set(done.absent) == {*BY_NETWORK, "features", "cam_poses", "gender"}
         held = joblib.load(done.file)
@@ -356,12 +334,12 @@ def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
 def test_rows_of_a_later_commit_need_tokens_first(tmp_path: Path) -> None:
     kp_3d = np.ones((7, 49, 4), np.float32)
     kp_3d[:, 39, :3] = 0
-    labels = {"kp_3d": kp_3d, "has_3d": np.ones(7, np.uint8)}
-    root, frames = tmp_path / "c", np.r_[0:4, 6:9]
-    small_cache(root, "h36m/train", labels, frames=frames)
+    labels = {"kp_3d": kp_3d, "has_3d": np.ones(7, np.uint8), "frame_index": np.r_[0:4, 6:9]}
+    root = tmp_path / "c"
+    small_cache(root, "h36m/train", labels)
     done = export(root, "h36m/train", tmp_path, stream="tokens")
     assert joblib.load(done.file)["vid"].tolist() == [0] * 4 + [1] * 3  # no window across the gap
-    add_video(root, "h36m/train", labels, frames=frames, video="w")
+    add_video(root, "h36m/train", labels, video="w")
     with pytest.raises(PipelineError, match="lags behind"):
         export(root, "h36m/train", tmp_path, stream="tokens", replace=True)
 
