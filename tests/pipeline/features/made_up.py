@@ -1,4 +1,4 @@
-"""A split in memory, and pixels that crash and hang: what an extraction needs, without a cache or a network.
+"""A split, streams without a network, and pixels that crash and hang.
 
 Tests put a copy of this file where decoding processes find it: sources and streams are sent to them by pickle.
 """
@@ -8,113 +8,32 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
+import cache
 from pipeline.features.streams.base import ByteStream, Machine, NumberStream, PairStream
 from pipeline.files.pixels.frames import Frame, increasing, nothing
 
+SPLIT = "made_up/train"
 SIDE = 32  # px
 
 
-class Track(NamedTuple):
-    """Rows of one person: its video, row, length, and frame of the first row."""
-
-    video: int
-    start: int
-    length: int
-    frame: int = 0
-
-
-class Tracks:
-    def __init__(self, tracks: Sequence[Track]) -> None:
-        self.video, self.start, self.length, self.frame = np.array(tracks, np.int64).reshape(-1, 4).T
-        self.stop = self.start + self.length
-        self.crop_scale = 1 + np.arange(len(tracks)) / 16
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def __getitem__(self, number: int) -> SimpleNamespace:
-        return SimpleNamespace(name=f"{self.video[number]}/{number}")
-
-
-class Split:
-    """What extraction reads of `cache.Split`. A row's box is in the middle of the picture, with a width of its own."""
-
-    def __init__(self, tracks: Sequence[Track], rows_per_shard: int) -> None:
-        self.name = "made_up/train"
-        self.tracks = Tracks(tracks)
-        self.n_rows = max((track.start + track.length for track in tracks), default=0)
-        self.manifest = {"geometry": {"rows_per_shard": rows_per_shard}}
-        self.videos = [
-            SimpleNamespace(pixels=f"{video}") for video in range(1 + max((t.video for t in tracks), default=0))
-        ]
-        self.track = np.full(self.n_rows, -1)
-        self.frame = np.full(self.n_rows, -1)
-        for i, track in enumerate(tracks):
-            self.track[track.start : track.start + track.length] = i
-            self.frame[track.start : track.start + track.length] = track.frame + np.arange(track.length)
-        self.bbox = np.tile(np.array([SIDE / 2, SIDE / 2, 4, 4], np.float32), (self.n_rows, 1))
-        self.bbox[:, 2] += np.arange(self.n_rows, dtype=np.float32) / max(1, self.n_rows)
-
-    @property
-    def runs(self) -> np.ndarray:
-        """One for each track."""
-        return np.stack([self.tracks.start, self.tracks.stop], axis=1)
-
-    @property
-    def live(self) -> np.ndarray:
-        """Rows of tracks."""
-        return np.flatnonzero(self.track >= 0)
-
-    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        found: np.ndarray = {"frame_index": self.frame, "bbox": self.bbox}[name][start:stop]
-        return found
-
-    def track_of(self, rows: np.ndarray) -> np.ndarray:
-        found: np.ndarray = self.track[rows]
-        return found
-
-
-class Shards:
-    """What extraction asks of `cache.StreamShards`; it has no row."""
-
-    def __init__(self, split: Split, stream: Any) -> None:
-        self._split, self._stream = split, stream
-
-    @property
-    def pending(self) -> list[int]:
-        """All that hold rows of tracks."""
-        found: list[int] = np.unique(self._split.live // self._size).tolist()
-        return found
-
-    @property
-    def _size(self) -> int:
-        return self._split.manifest["geometry"]["rows_per_shard"]
-
-    def rows(self, shard: int) -> range:
-        return range(shard * self._size, min((shard + 1) * self._size, self._split.n_rows))
-
-    def live(self, shard: int) -> np.ndarray:
-        live: np.ndarray = self._split.track[shard * self._size : (shard + 1) * self._size] >= 0
-        return live
-
-    def carried(self, keys: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
-        return self.kept(0, keys)
-
-    def kept(self, shard: int, keys: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
-        n, dim = len(keys), self._stream.dim
-        values = np.full((n, dim), np.nan) if dim else np.array([b""] * n, object)
-        return np.zeros(n, bool), values, np.zeros(n, np.uint8)
-
-    def checkpoint(self, *_: Any) -> None:
-        """What is interrupted here is not gone on with."""
+def convert(root: Path, n_videos: int, n_frames: int, rows_per_shard: int = 16) -> None:
+    """A split of videos of one person each, from frame 0 on, whose box is in the middle of the picture."""
+    bbox = np.tile(np.array([SIDE / 2, SIDE / 2, 4, 4], np.float32), (n_frames, 1))
+    columns = {"frame_index": np.arange(n_frames), "bbox": bbox}
+    geometry = {"rows_per_shard": rows_per_shard, "rows_per_chunk": 8}
+    with cache.SplitWriter(root, SPLIT, columns=tuple(columns), plan="", **geometry) as writer:
+        writer.begin()
+        for video in map(str, range(n_videos)):
+            track = cache.TrackRows(name=f"{video}/0", video=video, step=1, fps=30.0, crop_scale=1.0, columns=columns)
+            writer.append(cache.VideoEntry(name=video, pixels=video, width=SIDE, height=SIDE), [track])
+        writer.commit({"stand_in": True})
 
 
 def decoders_of(parent: int) -> list[int]:
@@ -145,16 +64,6 @@ class Colour(NumberStream):
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
         return _Mean(machine.batch_size or 4, machine.threads or 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size(ByteStream):
-    """A crop's shape, and how many of its pixels are black: beyond the picture."""
-
-    kind: ClassVar[str] = "size"
-
-    def encode(self, crop: np.ndarray) -> bytes:
-        return f"{crop.shape} {int((crop == 0).all(axis=2).sum())}".encode()
 
 
 class _Mean:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cache
 from pipeline.errors import PipelineError
-from pipeline.features.engine import tasks
-from pipeline.features.engine.run import Output, Run
+from pipeline.features import extract as features
+from pipeline.features.engine import shards, tasks
 from pipeline.features.pixel_sources import Frames
-from pipeline.features.spec import Resources
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 2.0  # s after which a process counts as hung here
@@ -34,8 +38,8 @@ def no_process_is_left(made_up: ModuleType, on_path: Path, monkeypatch: pytest.M
 class Extract:
     """Extractions of made-up videos, each of one track from frame 0 on, cut into shards of 16 rows."""
 
-    def __init__(self, made_up: Any, folder: Path) -> None:
-        self.made_up, self._folder = made_up, folder
+    def __init__(self, made_up: Any, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.made_up, self._folder, self._patch, self._roots = made_up, folder, patch, itertools.count()
 
     def source(self, name: str = "0", **given: Any) -> Any:
         return self.made_up.Source(self._folder, name, **given)
@@ -49,44 +53,35 @@ class Extract:
         batch_size: int = 4,
         stream: Any = None,
         also: Sequence[Any] = (),
-        written: Callable[[Any], None] = lambda shard: None,
         digest: str = "",
     ) -> tuple[dict[int, dict[int, Any]], Any, dict[str, int]]:
         """(video -> frame -> what the stream has of it, the meter, problems). Of all streams: `self.found`."""
-        made_up = self.made_up
-        split = made_up.Split([made_up.Track(i, i * n_frames, n_frames) for i in range(len(sources))], 16)
-        reported: list[int] = []
+        root, name = self._folder / f"cache{next(self._roots)}", self.made_up.SPLIT
+        self.made_up.convert(root, len(sources), n_frames)
 
-        def write(shard: Any) -> Any:
-            written(shard)
-            return shard
+        def of_video(video: int) -> Frames:
+            return Frames(sources[video], name, f"video {video}", digest or sources[video].name)
 
-        def output(stream: Any) -> Output[Any]:
-            shards = made_up.Shards(split, stream)
-            return Output(split, stream, shards, shards.pending, write)
-
-        streams = [stream or made_up.Colour(), *also]
-        run: Run[Any] = Run(
-            split,
-            [output(one) for one in streams],
-            pixels_of=lambda video: Frames(sources[video], split.name, f"video {video}", digest or sources[video].name),
-            resources=Resources(batch_size=batch_size, workers=workers, timeout=timeout),
-            progress=lambda rows, meter: reported.append(rows),
+        self._patch.setattr(features, "pixels", lambda *_, **__: of_video)
+        streams, reported = [stream or self.made_up.Colour(), *also], list[int]()
+        done = features.extract_together(
+            [plan_extraction(root, name, StreamSpec(one.kind, one)) for one in streams],
+            Resources(batch_size=batch_size, workers=workers, timeout=timeout),
+            progress=lambda rows, *_: reported.append(rows),
         )
-        self.found: list[dict[int, dict[int, Any]]] = [{i: {} for i in range(len(sources))} for _ in streams]
-        problems: dict[str, int] = {}
-        self.examples: list[str] = []
-        for number, shard in run.results():
-            for at in np.flatnonzero(shard.ok).tolist():
-                video, frame = divmod(shard.start + at, n_frames)
-                one = shard.data[at]
-                self.found[number][video][frame] = one if isinstance(one, bytes) else tuple(one.tolist())
-            for kind, n in shard.counts.problems.items():
-                problems[kind] = problems.get(kind, 0) + n
-            self.examples += shard.counts.examples
         assert reported == sorted(reported)
-        assert reported[-1] == split.n_rows * len(streams)
-        return self.found[0], run.meter, problems
+        n_rows = len(sources) * n_frames
+        assert reported[-1] == n_rows * len(streams)
+        split = cache.open(root)[name]
+        self.found: list[dict[int, dict[int, Any]]] = []
+        for one in streams:
+            values, ok = (split.rows(f"features/{one.kind}{flag}", 0, n_rows) for flag in ("", "_ok"))
+            by_video = np.arange(n_rows).reshape(len(sources), n_frames)
+            self.found.append(
+                {i: {f: tuple(values[row]) for f, row in enumerate(rows) if ok[row]} for i, rows in enumerate(by_video)}
+            )
+        self.examples = [example for one in done for example in one.examples]
+        return self.found[0], done[0].meter, dict(sum((Counter(one.problems) for one in done), Counter()))
 
     def whole(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
         """What an undisturbed extraction finds."""
@@ -100,8 +95,9 @@ class Extract:
 
 
 @pytest.fixture
-def extract(made_up: ModuleType, tmp_path: Path) -> Extract:
-    return Extract(made_up, tmp_path)
+def extract(made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Extract:
+    monkeypatch.setattr(shards, "EXAMPLES", 100)
+    return Extract(made_up, tmp_path, monkeypatch)
 
 
 # ----------------------------------------------------------------------------------------------------- what comes
@@ -209,12 +205,13 @@ def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
     extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "RUN_ROWS", 8)
-    written: list[int] = []
+    written: list[Any] = []
+    monkeypatch.setattr(cache.StreamWriter, "write", lambda _, *shard: written.append(shard))
     slow = extract.source(deeds=((-1, "slow"),))
     with pytest.raises(
         PipelineError, match=r"made_up/train: video 0: .* does not hold the pictures that were converted"
     ):
-        extract(slow, n_frames=100, digest="another", written=lambda shard: written.append(shard.number))
+        extract(slow, n_frames=100, digest="another")
     assert written == []
 
 
@@ -225,40 +222,32 @@ ALONE = """
 import sys
 from pathlib import Path
 import made_up
-from pipeline.features.engine.run import Output, Run
+from pipeline.features import extract
 from pipeline.features.pixel_sources import Frames
-from pipeline.features.spec import Resources
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
 
-def main(folder, n_rows, deed):
-    split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
-    shards = made_up.Shards(split, made_up.Colour())
-    source = made_up.Source(folder, deeds=((40, deed),))
-    output = Output(split, made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
-    run = Run(split, [output], pixels_of=lambda video: Frames(source, "", str(video), ""),
-              resources=Resources(batch_size=16, workers=2), progress=lambda rows, meter: None)
-    rows = 0
-    for _, n in run.results():
-        rows += n
-        print(rows, flush=True)
+def main(folder, n_rows):
+    made_up.convert(folder / "cache", n_rows // 50, 50, 64)
+    source = Frames(made_up.Source(folder), "", "", "")
+    extract.pixels = lambda *_, **__: lambda video: source
+    plan = plan_extraction(folder / "cache", made_up.SPLIT, StreamSpec("colour", made_up.Colour()))
+    done = extract.extract(plan, Resources(batch_size=16, workers=2))
     peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    print(peak.split()[1])
+    print(done.computed, peak.split()[1])
 
-main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+main(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
-def alone(made_up: ModuleType, folder: Path, n_rows: int, deed: str = "nothing") -> subprocess.Popen[str]:
-    """An extraction in a process of its own, which prints how many rows are done, and at last its peak memory in kB."""
-    words = [sys.executable, "-c", ALONE, str(folder), str(n_rows), deed]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
-
-
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     peaks = []
     for n_rows in (1000, 5000):
-        with alone(made_up, tmp_path, n_rows) as process:
-            *_, rows, peak = process.communicate()[0].split()
+        folder = tmp_path / str(n_rows)
+        folder.mkdir()
+        words = [sys.executable, "-c", ALONE, str(folder), str(n_rows)]
+        rows, peak = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT).stdout.split()
         assert int(rows) == n_rows
         peaks.append(int(peak))
     assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that

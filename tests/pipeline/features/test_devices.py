@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract, extract_together
@@ -20,7 +19,6 @@ from pipeline.processes.devices import Devices, device_names
 
 PENN = "penn_action/train"
 TWO = Resources(workers=2, devices="cpu,cpu")
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
 
 @pytest.fixture
@@ -65,15 +63,6 @@ def test_two_processes_that_die_at_the_same_shards_end_it(
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
     with pytest.raises(PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"):
         extract(plan_extraction(roots[0], PENN, spec), TWO)
-
-
-@pytest.mark.slow
-@without_gpu
-def test_a_gpu_that_there_is_not_is_an_error_and_no_cpu_takes_its_place(penn: Any) -> None:
-    penn.converted()
-    two = Resources(workers=1, devices="0,1")
-    with pytest.raises(ConfigError, match=r"device 'cuda:0': torch .* finds no CUDA device here"):
-        extract(plan_extraction(penn.root, PENN, StreamSpec()), two)
 
 
 def test_what_a_job_raises_comes_with_its_device() -> None:

@@ -50,22 +50,15 @@ def slowly(self, crops):
 
 mean, made_up._Mean.__call__ = made_up._Mean.__call__, slowly
 resources = Resources(batch_size=4, workers=int(sys.argv[2]))
-streams = {"colour": made_up.Colour()}
-if sys.argv[3:4] == ["dies"]:  # when three checkpoints are written
+if sys.argv[3:] == ["dies"]:  # when three checkpoints are written
     run.CHECKPOINT_EVERY, write, written = 0.0, cache.StreamShards.checkpoint, []
     def checkpoint(*args):
         write(*args)
         written.append(args)
         len(written) < 3 or os.kill(os.getpid(), signal.SIGKILL)
     cache.StreamShards.checkpoint = checkpoint
-elif sys.argv[3:]:
-    from cache import CropPolicy, Jitter
-    jittered = made_up.Colour(crop=CropPolicy(jitter=Jitter(copy=1)))
-    streams |= {"colour.j1": jittered, "size": made_up.Size(), "steps": made_up.Steps()}
-specs = [StreamSpec(name, stream) for name, stream in streams.items()]
-plans = [plan_extraction(Path(sys.argv[1]), "penn_action/train", spec) for spec in specs]
-report = lambda rows, total, message="": print(rows, total, flush=True)
-done = features.extract_together(plans, resources, progress=report)[0]
+plan = plan_extraction(Path(sys.argv[1]), "penn_action/train", StreamSpec("colour", made_up.Colour()))
+done = features.extract(plan, resources, progress=lambda rows, total, message="": print(rows, total, flush=True))
 print("computed", done.computed, done.carried, sum(done.problems.values()))
 """
 
@@ -106,12 +99,12 @@ def convert(folder: Path, rows_per_shard: int) -> Path:
 class Running:
     """One extraction in a process of its own."""
 
-    def __init__(self, root: Path, runner: Path, made_up: Any, workers: int = 2, kinds: str = "") -> None:
-        self.root, self._made_up = root, made_up
+    def __init__(self, root: Path, runner: Path, workers: int = 2, *options: str) -> None:
+        self.root = root
         self._told = root.parent / f"{root.name}.txt"
         with self._told.open("w") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(runner), str(root), str(workers), *kinds.split()],
+                [sys.executable, "-W", "error", str(runner), str(root), str(workers), *options],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(runner.parent), str(ROOT)])},
                 stdout=stdout,
@@ -131,11 +124,6 @@ class Running:
             assert time.monotonic() < end
             time.sleep(0.002)
 
-    @property
-    def decoding(self) -> list[int]:
-        found: list[int] = self._made_up.decoders_of(self.process.pid)
-        return found
-
     def kill(self) -> None:
         self.process.kill()
         assert self.process.wait() == -signal.SIGKILL, self._told.read_text()
@@ -151,14 +139,14 @@ class Running:
 
 
 @pytest.fixture
-def start(converted: Path, runner: Path, made_up: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start(converted: Path, runner: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def run(name: str, **options: Any) -> Running:
         root = tmp_path / name
         if not root.exists():
             shutil.copytree(converted, root)
-        started.append(Running(root, runner, made_up, **options))
+        started.append(Running(root, runner, **options))
         return started[-1]
 
     yield run
@@ -220,10 +208,10 @@ def colours(small: Path, made_up: Any, tmp_path: Path) -> Callable[[str], featur
 
 
 def test_computed_rows_of_an_incomplete_shard_survive_sigkill(
-    small: Path, runner: Path, made_up: Any, into: Any, tmp_path: Path, colours: Any
+    small: Path, runner: Path, into: Any, tmp_path: Path, colours: Any
 ) -> None:
     calm, root = colours("calm"), Path(shutil.copytree(small, tmp_path / "killed"))
-    running = Running(root, runner, made_up, workers=1, kinds="dies")
+    running = Running(root, runner, 1, "dies")
     assert running.process.wait(60) == -signal.SIGKILL
     report = cache.verify(root)
     assert report.ok
