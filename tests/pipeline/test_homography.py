@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import crops, homography
+from pipeline import homography
 
 SIDE = 224
 POINTS = homography.normalise(homography.grid(SIDE, SIDE), SIDE, SIDE)
@@ -195,16 +194,6 @@ def test_pictures_of_different_things_and_small_ones_are_not_known() -> None:
     assert homography.between(*[one[:least, :least]] * 2)[1]
 
 
-def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion() -> None:
-    scene, rng = textured(3, 400), np.random.default_rng(3)
-    boxes = np.array([200, 200, 180, 180]) + rng.uniform(-18, 18, (4, 4)) * [1, 1, 1, 0]
-    boxes[:, 3] = boxes[:, 2]
-    for before, box in itertools.pairwise(boxes):
-        earlier, own, later = (crops.crop_person(scene, b, 1.0) for b in (box, before, box))
-        assert np.abs(homography.between(earlier, later)[0] - np.eye(3)).max() == 0
-        assert np.abs(homography.between(own, later)[0] - np.eye(3)).max() > 5e-2
-
-
 def test_grey_is_the_usual_mean_of_the_colours() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     exact = picture @ np.array([0.299, 0.587, 0.114])
@@ -237,9 +226,3 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
         homography.between(picture, picture[1:])
     with pytest.raises(ValueError, match=r"found \(289, 2\), \(288, 2\)"):
         homography.fit(POINTS, POINTS[1:])
-
-
-def test_outside_of_a_field_its_border_counts() -> None:
-    field = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
-    at = np.array([[-5, 0], [9, 0], [0, 9], [9, 9], [1.5, 0.5]])
-    np.testing.assert_allclose(homography.sample(field, at)[:, 0], [0, 3, 8, 11, 3.5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -101,19 +102,15 @@ def test_fast_features_point_where_exact_ones_do(fast: CpuNetwork, crops: np.nda
     assert error(features, truth) < 0.02
 
 
-def test_without_onednns_operators_exact_features_are_the_same_and_it_is_told(
+def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(
     network: ResNet, crops: np.ndarray, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "fused_available", lambda: False)
-    for precision in (False, True):
-        plain = on_cpu(network, fast=precision, batch_size=N)  # the last one computes no more than N
-        assert plain.arithmetic == "fp32, layer by layer"
-    assert error(networks.compute(plain, crops), truth) < 1e-5
-
-
-def test_a_cpu_without_bf16_computes_fast_features_in_fp32(network: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "bf16_is_native", lambda: False)
     assert on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
+    monkeypatch.setattr(cpu, "fused_available", lambda: False)
+    plain = on_cpu(network, fast=True, batch_size=N)
+    assert plain.arithmetic == "fp32, layer by layer"
+    assert error(networks.compute(plain, crops), truth) < 1e-5
 
 
 def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndarray, truth: np.ndarray) -> None:
@@ -128,65 +125,41 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
     assert least_cosine(fast.astype(np.float64), truth) > 0.9999
 
 
-# ----------------------------------------------------------------------------- what they must not depend on
-
-
 @pytest.mark.parametrize("precision", ["fast", "exact"])
-def test_a_crops_bits_do_not_depend_on_its_company(
-    precision: str, crops: np.ndarray, request: pytest.FixtureRequest
-) -> None:
-    network: CpuNetwork = request.getfixturevalue(precision)
-    together = networks.compute(network, crops)
-    np.testing.assert_array_equal(networks.compute(network, crops[2:3]), together[2:3])
-    np.testing.assert_array_equal(networks.compute(network, crops[::-1]), together[::-1])
-
-
-@pytest.mark.parametrize("precision", ["fast", "exact"])
-def test_bits_do_not_depend_on_lanes_or_threads(
-    small_backbone: None, precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
+def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
+    precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
     two: CpuNetwork = request.getfixturevalue(precision)
-    one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
+    together = networks.compute(two, crops)
+    np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
+    np.testing.assert_array_equal(networks.compute(two, crops[::-1]), together[::-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "BATCH_SIZE", two.batch_size)
+        one = on_cpu(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
     assert (one.lanes, two.lanes) == (1, 2)
     before = torch.get_num_threads()
-    expected = networks.compute(two, crops)
     torch.set_num_threads(3)
     try:
-        np.testing.assert_array_equal(networks.compute(one, crops), expected)
+        np.testing.assert_array_equal(networks.compute(one, crops), together)
     finally:
         torch.set_num_threads(before)
 
 
 def test_the_processs_number_of_threads_is_left_alone() -> None:
-    def elsewhere() -> int:
-        found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        return found[0]
+    lanes, both = Threads(2), threading.Barrier(2)  # so that it takes both lanes
+
+    def inside(_: int) -> int:
+        both.wait(timeout=10)
+        return torch.get_num_threads()
 
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        lanes = Threads(2)
-        both = threading.Barrier(2)  # so that it takes both lanes
-
-        def inside(_: None) -> int:
-            both.wait(timeout=10)
-            return torch.get_num_threads()
-
-        seen: list[int] = []
-        callers = [threading.Thread(target=lambda: seen.append(lanes(inside, None))) for _ in range(2)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        assert seen == [1, 1]
-        assert torch.get_num_threads() == 3
-        assert elsewhere() == 3
+        assert lanes.map(inside, range(2)) == [1, 1]
+        with ThreadPoolExecutor(1) as elsewhere:
+            assert [torch.get_num_threads(), elsewhere.submit(torch.get_num_threads).result()] == [3, 3]
     finally:
         torch.set_num_threads(before)
-    assert elsewhere() == before
 
 
 # ------------------------------------------------------------------------------------------------- loading

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams import Machine, resnet50
-from pipeline.features.streams.base import BYTES, ByteStream, Stream
+from pipeline.features.streams.base import Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -42,18 +43,6 @@ def forgotten(small_backbone: None) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------- the registry
 
 
-@pytest.mark.parametrize("kind", streams.STREAMS)
-def test_every_stream_says_what_it_is(kind: str) -> None:
-    network = {"network": "a_network", "dim": 3}
-    needs = {"torchvision": network, "timm": network, "hmr2": {"checkpoint": Path("hmr2a.ckpt")}}
-    needs["stationary"] = {"body": Path("SMPL_NEUTRAL.pkl")}
-    stream = streams.get(kind, **needs.get(kind, {}))
-    assert (stream.kind, type(stream)) == (kind, streams.find(kind))
-    assert stream.version >= 1
-    assert (stream.dtype == BYTES) == (stream.dim == 0) == isinstance(stream, ByteStream)
-    assert str(stream) != repr(stream)
-
-
 @pytest.mark.parametrize(
     "stream",
     [ResNet50(weights=WeightsSpec("torchvision", "IMAGENET1K_V2"), precision="exact"), ResNet50(), Crops(quality=80)],
@@ -73,6 +62,8 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
         ("resnet50", {"precision": "medium"}, "precision 'medium': expected exact or fast"),
         ("crops", {"quality": 0}, "quality 0: expected 1 to 100"),
         ("crops", {"quality": 101}, "quality 101: expected 1 to 100"),
+        ("homography", {"crop": CropPolicy(size=91)}, "crop of 91 px: expected at least 92 px"),
+        ("homography", {"crop": CropPolicy(size=256, region=(256, 192))}, "crop with a region"),
     ],
 )
 def test_options_that_mean_nothing_are_refused_in_words(kind: str, options: Mapping[str, Any], told: str) -> None:
@@ -183,3 +174,22 @@ def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its
         assert "defect of" not in shown
     monkeypatch.setattr(small.Pose2D, "load", lambda *_: Path("/none").read_bytes())
     assert "failed in load: FileNotFoundError" in ran(*extract, code=2).err
+
+
+# ------------------------------------------------------------------------------------------------ homography
+
+
+def test_the_homography_of_a_crop_of_one_colour_is_not_known(crop: np.ndarray) -> None:
+    stream, black = streams.get("homography"), np.zeros_like(crop)
+    for earlier, later in ((black, black), (crop, black), (black, crop)):
+        assert stream.pair(earlier, later) is None
+
+
+def test_the_identity_of_a_homography_has_its_method_and_not_the_computer_it_was_computed_on() -> None:
+    stream = streams.get("homography", crop=CropPolicy(size=256))
+    method = {"flow": "dis", "fit": "robust", "finest_scale": 1, "rounds": 10}
+    identity = {"kind": "homography", "version": 1, **method, "crop": {"size": 256}}
+    assert stream.identity() == identity
+    assert streams.of_identity(json.loads(json.dumps(identity))) == stream
+    assert streams.of_identity(identity | {"rounds": 3}) is None, "of an earlier version"
+    assert stream.provenance["opencv"] == cv2.__version__
