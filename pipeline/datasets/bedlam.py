@@ -39,7 +39,6 @@ WORLD_UP: Final = np.array([0, -1, 0], np.float32)  # the world's axes are the c
 INTRINSICS: Final = cache.ExtraColumn(  # not mirrored: px of the picture as it is, like boxes and a track's intrinsics
     name="intrinsics", about="camera matrix of the row, where the camera zooms", unit="px", shape=(3, 3)
 )
-UNRELEASED: Final = "unreleased"  # the split of such scenes: whom they show may be of a test that is kept back
 SMPLX: Final = "SMPL-X bodies: their pose, shape and translation are no SMPL's, so the rows have no body"
 
 
@@ -64,7 +63,6 @@ class Bedlam(Dataset):
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name)
     turned: ClassVar[str] = "closeup"  # in the name of scenes whose pictures are stored on their side
-    unreleased: ClassVar[frozenset[str]] = frozenset()  # scenes that labels have and the release has not
     joints: ClassVar[tuple[str, ...]] = JOINTS["smpl"][:22]  # with which gtkps begins: shared by SMPL and SMPL-X
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
@@ -86,7 +84,7 @@ class Bedlam(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         videos: list[RawVideo] = []
         for scene, file in scenes.label_files(raw).items():
-            if (scenes.without_rate(scene) in self.unreleased) != (split == UNRELEASED):
+            if scenes.split_of(scene) != split:
                 continue
             pictures = scenes.pictures_of(raw, scene)
             names = scenes.sequences_in(raw / pictures) or ["seq_000000"]  # rejected where there are no pictures
@@ -157,16 +155,10 @@ class Bedlam(Dataset):
 
 @dataclass(frozen=True)
 class Bedlam2(Bedlam):
-    """Its successor: other scenes are on their side, and `gtkps` begins with OpenPose's 25 joints.
-
-    Labels of 68 scenes are published, of which 66 are released (github.com/pixelite1201/BEDLAM/issues/69).
-    """
+    """Its successor: other scenes are on their side, and `gtkps` begins with OpenPose's 25 joints."""
 
     name: ClassVar[str] = "bedlam2"
-    splits: ClassVar[tuple[str, ...]] = ("train", UNRELEASED)
-    unreleased: ClassVar[frozenset[str]] = frozenset(
-        {"20240805_5-10_250_busstation_orbit_zoom", "20240621_1_250_archmodelsvol8_tracking"}
-    )
+    splits: ClassVar[tuple[str, ...]] = ("train", "unreleased")
     page: ClassVar[str] = "https://bedlam2.is.tue.mpg.de"
     turned: ClassVar[str] = "portrait"
     joints: ClassVar[tuple[str, ...]] = JOINTS["body_25"]

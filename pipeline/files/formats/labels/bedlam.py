@@ -21,6 +21,10 @@ from pipeline.files.raw.listing import listed
 AGAIN: Final = "Unpack the labels again."
 KEYS: Final = ("imgname", "sub", "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps")
 N_POSE, N_POSE_X, N_BETAS = 72, 165, 10
+UNRELEASED: Final = (  # BEDLAM2's labels have 68 scenes, its release 66: github.com/pixelite1201/BEDLAM/issues/69
+    "20240805_5-10_250_busstation_orbit_zoom",
+    "20240621_1_250_archmodelsvol8_tracking",
+)
 STILL: Final = 1e-4  # m, and entries of a rotation: what a camera that stands may differ by
 LABELS: Final = tuple(  # folders of a raw folder, SMPL's first
     f"{folder}{name}"
@@ -55,6 +59,11 @@ def without_rate(scene: str) -> str:
     '20221010_3_1000_batch01hand'
     """
     return re.sub(r"_[0-9]+fps$", "", scene)
+
+
+def split_of(scene: str) -> str:
+    """What was not released is no one's training: whom it shows may be of a test that is kept back."""
+    return "unreleased" if without_rate(scene) in UNRELEASED else "train"
 
 
 def sequences_in(pictures: Path) -> list[str]:
