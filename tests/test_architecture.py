@@ -58,7 +58,7 @@ NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
     *(
         "pipeline.commands.maintenance.overview",
-        "pipeline.commands.maintenance.accept",
+        "pipeline.commands.accept",
         "pipeline.conversion.convert",
         "tasks",
     ),

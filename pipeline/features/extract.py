@@ -133,6 +133,7 @@ class _StreamExtraction:
         extends = plan.spec.name in split.streams and not plan.replace
         self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
+        self._measured_before = _measured(split.stream_provenance(plan.spec.name)) if extends else {}
         self.counts = Counts()
 
     def _provenance(self) -> Mapping[str, Any]:
@@ -174,8 +175,14 @@ class _StreamExtraction:
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         file = self.plan.spec.stream.weights_file
         named = {} if file is None else {"weights_file": str(file.resolve())}
+        measured = meter.as_dict() if meter.rows else self._measured_before  # rows that are carried over tell no speed
         # Times go into the note: the manifest is the same for every run.
         self.writer.commit(
             {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
-            note={"measured": meter.as_dict(), "computed_with": software, **named},
+            note={"measured": measured, "computed_with": software, **named},
         )
+
+
+def _measured(note: Mapping[str, Any]) -> dict[str, Any]:
+    """How fast a stream's last rows were computed, with where and when: also of a commit that computed none."""
+    return {key: note.get(key) for key in ("host", "finished")} | dict(note.get("measured") or {})

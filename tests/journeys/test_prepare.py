@@ -73,7 +73,7 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
     types(f"{prepare} --plan", r"detect +2 clips", r"about 81 person-frames", r"extract +means")
     assert not (terminal.folder / "out").exists()
     assert not (clips / "keypoints").exists()
-    types(prepare, r"81 persons in 81 frames", r"81 of 81 frames kept", r"81 rows in", r"page out/videos-train\.html")
+    types(prepare, r"81 persons in 81 frames", r"81 of 81 frames kept", r"81 rows in", r"page out/cache-videos-train")
     assert features(terminal) == 81
     before = files_of(terminal.folder)
     types(prepare, r"up to date \(2 videos, means\)", r"frames 81 kept of 81")
@@ -84,7 +84,7 @@ def test_a_folder_of_clips_in_one_command_and_what_happens_to_it(terminal: Termi
     assert features(terminal) == 123
     (clips / "a.mp4").rename(clips / "renamed.mp4")
     types(prepare, r"1 renamed", r"renamed a\.mp4 -> renamed\.mp4", r"40 rows carried over")
-    page = (terminal.folder / "out/videos-train.html").read_text()
+    page = (terminal.folder / "out/cache-videos-train.html").read_text()
     assert "renamed.mp4/0" in page
     assert "a.mp4/0" not in page
 

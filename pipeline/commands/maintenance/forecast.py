@@ -291,7 +291,10 @@ def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, StepRate]:
 def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
     """Of one run's note; None where it was made on another machine, or nothing was measured."""
     measured = note.get("measured")
-    if note.get("host") != socket.gethostname() or not isinstance(measured, Mapping):
+    if not isinstance(measured, Mapping):
+        return None
+    note = {**note, **measured}  # those of a run that computed nothing are of an earlier one, and say so
+    if note.get("host") != socket.gethostname():
         return None
     try:
         rows, rate = int(measured["rows"]), float(measured["rows_a_second"])

@@ -67,7 +67,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())}; clips of your own are `videos`")
     add("--raw", type=Path, required=True, help="the dataset's own raw folder; of videos, the folder of the clips")
     add("--cache", type=cache.place_of, required=True, help=CACHE)
-    add("--out", type=Path, metavar="DIR", help="where to write DATASET-SPLIT.html; default: next to the cache")
+    add("--out", type=Path, metavar="DIR", help="where to write CACHE-DATASET-SPLIT.html; default: next to the cache")
     add("--plan", action="store_true", help="print what would be done, and stop")
     weights = "of the features' network, as for extract; without: tracks alone, but where [features] names them"
     add("--weights", help=weights)
@@ -149,7 +149,8 @@ class Preparation:
     def page(self, target: Target) -> Path:
         """Where a split's tracks are shown."""
         folder = self.args.cache.parent if isinstance(self.args.cache, Path) else Path()
-        return (self.args.out or folder) / f"{target.dataset.name}-{target.split}.html"
+        root = Path(self.args.cache).absolute().name  # another cache beside this one has pages of its own
+        return (self.args.out or folder) / f"{root}-{target.dataset.name}-{target.split}.html"
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise, before hours of work, what a later step would: weights, packages, the device, folders for pages."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.maintenance.accept import accept, acceptable
+from pipeline.commands.accept import accept, acceptable
 from pipeline.commands.maintenance.overview import plan_split
 from pipeline.conversion.identity import accepted
 from pipeline.errors import PipelineError

@@ -53,6 +53,13 @@ def test_a_sample_has_an_error_and_speeds_of_earlier_runs_an_age(penn: Any, into
         assert rate["source"].startswith("measured here ")
         assert rate["source"].endswith(f" ago, over {rows} rows")
         assert found["seconds"][work] == pytest.approx(8 / rate["rows_a_second"])
+    penn.remove("0003", "0007", "0008")
+    penn.convert()
+    penn.add("0003")  # as it was put back: a commit that computes nothing keeps the speed
+    penn.convert()
+    assert into.extract(penn.root, precision="fast").computed == 0
+    penn.add("0007")
+    assert as_json(ran, penn)["rates"]["resnet50"]["source"].endswith(" ago, over 24 rows")
 
 
 def test_before_the_download_the_releases_numbers_give_the_totals(luigi_cfg: Any, ran: Any) -> None:

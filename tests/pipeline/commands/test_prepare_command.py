@@ -22,6 +22,8 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
     shutil.rmtree(penn.root / "penn_action/test")  # a split that is new has the features of the others
     shown = ran(*words).out
     assert "no features" not in shown
+    assert "hours not known" not in shown, "another split has told the speed"
+    assert penn.root.with_name(f"{penn.root.name}-penn_action-test.html").is_file()
     assert "✓ penn_action/train: up to date" in shown
     assert list(cache.open(penn.root)["penn_action/test"].streams) == ["resnet50"]
     shown = ran(*words, "--weights", "untrained:1", code=2)
