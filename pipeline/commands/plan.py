@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,7 @@ from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, plain, size
 from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.commands.maintenance.forecast import (
-    EXTRACT,
-    Forecast,
-    StepRate,
-    detection_rates,
-    forecast_lines,
-    forecast_of,
-    measured_rates,
-    readable,
-    timed,
-)
+from pipeline.commands.maintenance.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.commands.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.commands.settings.arguments import check_own_folder, joined
 from pipeline.commands.settings.commands import body_of, dataset_of
@@ -54,8 +43,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add(
         "--sample", type=whole(1), default=0, metavar="N", help="forecast: read N videos of every split to be converted"
     )
-    add("--rate", type=whole(1), help="forecast: rows a second that each device extracts; default: as measured here")
-    add("--devices", type=whole(1), default=1, help="forecast: with --rate, how many devices (default 1)")
+    add("--rate", type=whole(1), help="forecast: rows a second of extraction, on all devices; default: as measured")
     workers_option(sub, "forecast: processes that read the sample")
     target_options(sub)
 
@@ -89,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
-    forecasts = forecasts_of(plans, args)
+    forecasts = forecasts_of(plans, sample=args.sample, workers=cores(args.workers), rate=args.rate)
     failed = [plan for plan in plans if plan.problems and not (args.forecast and plan.name in forecasts)]
     rows = [as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
     result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
@@ -156,10 +144,9 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         if stream.why:
             yield from (f"  {line}" for line in _extraction(plan, stream, because))
         elif because and not stream.differs and (todo is None or todo.append):
-            yield f"  extract  {plain(stream.stream)}: new rows of the conversion{_carried(plan, stream.stream)}"
+            yield f"  extract  {plain(stream.stream)}: new rows of the conversion"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
-        name = plan.target.stream.name
-        yield f"  extract  {plain(name)}: all rows of the conversion{_carried(plan, name)}"
+        yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
     for problem in plan.problems:
         yield f"  {WRONG} {plain(problem) if problem not in shown else 'cannot be planned: see the last lines'}"
 
@@ -170,15 +157,6 @@ def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
         yield f"detect   {clips}, by {plain(plan.target.detector.name)}"
         shown = len(plan.undetected) if most is None else most
         yield from (f"  {plain(line)}" for line in few(plan.undetected, shown, "plan --all"))
-
-
-def _carried(plan: SplitPlan, stream: str) -> str:
-    """What of a conversion's new rows the stream may have already: how many, where that is known."""
-    n = plan.carried_at_most(stream, math.inf)
-    if not n:
-        return ""
-    rows = f"at most {count(round(n), 'row')}" if n < math.inf else "those"
-    return f"; {rows} with the same pictures and boxes as before {'is' if n == 1 else 'are'} carried over"
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
@@ -209,8 +187,6 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
     line = f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(n_rows, 'row')} in {shards}, {size(todo.n_bytes)}"
     yield line + more
     yield f"  why    {plain(todo.why)}"
-    if lacks.carried_at_most:
-        yield f"  at most {lacks.carried_at_most:,} of them are carried over from rows that were replaced"
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
@@ -225,26 +201,6 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
             f"[features] stream: {split} --stream {stream.stream}, with the options that it was extracted with"
         )
     yield from (f"{IDLE} {plain(text)}" for text in plan.accepted)
-
-
-# -------------------------------------------------------------------------------------------------------- forecast
-
-
-def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[str, Forecast]:
-    """By split, of those where something is to be done. Reads a sample of videos where --sample asks for one."""
-    if args.devices > 1 and args.rate is None:
-        raise PipelineError("--devices goes with --rate: rows a second of each device")
-    splits = readable(plans[0].target.root) if plans else []
-    options = {"sample": args.sample, "workers": cores(args.workers)}
-    forecasts = {plan.name: result for plan in plans if (result := forecast_of(plan, **options)) is not None}
-    rates = measured_rates(splits) | detection_rates(plans)
-    if args.rate is not None:
-        on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
-        steps = {work.key for result in forecasts.values() for work in result.works.values()}
-        step_rate = StepRate(args.rate * args.devices, on, devices=args.devices)
-        rates |= {step: step_rate for step in steps if step[0] == EXTRACT}
-    timed(forecasts.values(), rates)
-    return forecasts
 
 
 def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import contextlib
 import math
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,11 +39,7 @@ EXTRACT: Final = "extract"
 UNKNOWN: Final = "person-frames are not known before some videos are read: plan --sample 16"
 NOT_MADE: Final = "demo data that are not made yet; of the releases: --set embedded.enabled=false"
 STEPS: Final = (DETECT, CONVERT, EXTRACT)
-MEASURED_BY: Final = {
-    DETECT: "the first clips that are detected here give one",
-    CONVERT: "`plan --sample 16` measures it, or the first conversion here",
-    EXTRACT: "`plan --rate` gives one, or the first extraction here",
-}
+MEASURED_BY: Final = "the first run here measures it, or `plan --sample 16` a conversion; `plan --rate` sets a stream's"
 HEADERS: Final = 64  # clips whose lengths are looked at
 Step = tuple[str, str]  # DETECT, CONVERT or EXTRACT, and the name of the dataset or of the stream
 Form = tuple[int, str]  # numbers a row and their type; for compressed crops, `BYTES`
@@ -55,7 +51,6 @@ class StepRate(NamedTuple):
     rows: float  # a second; of detection, frames
     source: str  # "given"; "measured here 3 days ago, over 81,749 rows"
     weight: float = math.inf  # rows that it was measured over
-    devices: int = 0  # that share it, where it is given; 0: measured
 
 
 class Work(NamedTuple):
@@ -121,11 +116,36 @@ class Forecast:
         return {name: work for name, work in self.works.items() if name not in (DETECT, CONVERT)}
 
 
-def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Forecast | None:
-    """Of one split's plans; None where nothing is to be done, or no plan could be made of the raw files that are there.
+def forecasts_of(
+    plans: Sequence[SplitPlan],
+    *,
+    sample: int = 0,
+    unknown_only: bool = False,
+    workers: int = 1,
+    rate: float | None = None,
+) -> dict[str, Forecast]:
+    """By split, of those where something is to be done.
 
-    sample: so many videos are read, 0: none. Rates are added by `timed`.
+    sample: so many videos of each split are read, 0: none; unknown_only: only where nothing else tells how many rows
+    there will be. rate: rows a second that are extracted; None: as measured here.
     """
+    forecasts: dict[str, Forecast] = {}
+    for plan in plans:
+        result = _forecast_of(plan, 0 if unknown_only else sample, workers)
+        if result is not None and unknown_only and result.expected.rows is None:
+            result = _forecast_of(plan, sample, workers)
+        if result is not None:
+            forecasts[plan.name] = result
+    rates = _rates(plans, forecasts)
+    for result in forecasts.values():
+        for name, work in result.works.items():
+            given = StepRate(rate, "given") if rate is not None and work.step == EXTRACT else None
+            result.works[name] = work._replace(rate=given or rates.get(work.key))
+    return forecasts
+
+
+def _forecast_of(plan: SplitPlan, sample: int, workers: int) -> Forecast | None:
+    """Of one split, without speeds; None where nothing is to be done, or no plan could be made of its raw files."""
     todo, target = plan.conversion, plan.target
     if target.not_made:
         return Forecast(plan.name, Expected(None, NOT_MADE))
@@ -155,18 +175,6 @@ def forecast_of(plan: SplitPlan, *, sample: int = 0, workers: int = 1) -> Foreca
         works[name] = Work(EXTRACT, name, rows, plan.carried_at_most(name, rows))
     result.works = {name: work for name, work in works.items() if work.rows}
     return result
-
-
-def timed(forecasts: Iterable[Forecast], rates: Mapping[Step, StepRate]) -> None:
-    """Add the rates, by step and name. Of a dataset without one, the speed of a sample holds for all of its splits."""
-    every, of_samples = list(forecasts), dict[Step, StepRate]()
-    for result in every:
-        rate, work = result.expected.rate, result.works.get(CONVERT)
-        if rate is not None and work is not None:
-            of_samples[work.key] = max(rate, of_samples.get(work.key, rate), key=lambda rate: rate.weight)
-    all_rates = of_samples | dict(rates)
-    for result in every:
-        result.works = {name: work._replace(rate=all_rates.get(work.key)) for name, work in result.works.items()}
 
 
 # ------------------------------------------------------------------------------------------------- person-frames
@@ -253,39 +261,31 @@ def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
 # ---------------------------------------------------------------------------------------------------- what is known
 
 
-def readable(root: cache.Root) -> list[cache.Split]:
+def _rates(plans: Sequence[SplitPlan], forecasts: Mapping[str, Forecast]) -> dict[Step, StepRate]:
+    """How fast this machine did each step before, or reads a sample now: what was measured over the most rows."""
+    measured: list[tuple[Step, StepRate | None]] = []
+    for plan in plans:
+        dataset = plan.target.dataset.name
+        if plan.name in forecasts:
+            measured.append(((CONVERT, dataset), forecasts[plan.name].expected.rate))
+        if plan.detection is not None:
+            speed = read_speed(plan.detection.out, plan.detection.about)
+            measured.append(((DETECT, dataset), _measured(speed, "frame")))
+    for split in _readable(plans[0].target.root) if plans else ():
+        measured.append(((CONVERT, split.name.partition("/")[0]), _measured(split.provenance)))
+        with contextlib.suppress(cache.CacheError):
+            measured += [((EXTRACT, name), _measured(split.stream_provenance(name))) for name in split.streams]
+    known = [(step, rate) for step, rate in measured if rate is not None]
+    return dict(sorted(known, key=lambda pair: pair[1].weight))
+
+
+def _readable(root: cache.Root) -> Iterator[cache.Split]:
     """The splits of a cache that can be opened; none where there is no cache yet."""
-    splits = list[cache.Split]()
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(root)
         for name in opened.splits:
             with contextlib.suppress(cache.CacheError):  # a damaged one is among its plan's problems
-                splits.append(opened[name])
-    return splits
-
-
-def measured_rates(splits: Iterable[cache.Split]) -> dict[Step, StepRate]:
-    """How fast this machine did each step: of each, the run over the most rows."""
-    rates: dict[Step, StepRate] = {}
-    for split in splits:
-        notes = [((CONVERT, split.name.partition("/")[0]), split.provenance)]
-        with contextlib.suppress(cache.CacheError):
-            notes += [((EXTRACT, name), split.stream_provenance(name)) for name in split.streams]
-        for step, note in notes:
-            rate = _measured(note)
-            if rate is not None and (step not in rates or rate.weight > rates[step].weight):
-                rates[step] = rate
-    return rates
-
-
-def detection_rates(plans: Iterable[SplitPlan]) -> dict[Step, StepRate]:
-    """How fast this machine found people with the detectors that are to be used."""
-    rates: dict[Step, StepRate] = {}
-    for plan in plans:
-        if plan.detection is not None:
-            rate = _measured(read_speed(plan.detection.out, plan.detection.about), "frame")
-            rates |= {} if rate is None else {(DETECT, plan.target.dataset.name): rate}
-    return rates
+                yield opened[name]
 
 
 def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
@@ -308,11 +308,8 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
 # ------------------------------------------------------------------------------------------------------- as it reads
 
 
-def forecast_lines(forecasts: Sequence[Forecast], measured_by: str = "") -> Iterator[str]:
-    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all.
-
-    `measured_by`: what gives a speed that is not known; by default, stated for each step.
-    """
+def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
     if not forecasts:
         return
     yield "[bold]forecast[/bold]"
@@ -335,7 +332,7 @@ def forecast_lines(forecasts: Sequence[Forecast], measured_by: str = "") -> Iter
         f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""
     )
     yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items() if n)}"
-    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works, measured_by))
+    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works))
 
 
 def _time(works: Sequence[Work]) -> str:
@@ -360,7 +357,7 @@ def _seconds(works: Sequence[Work]) -> tuple[float, float]:
     return sum(least for least, _ in seconds), sum(most for _, most in seconds)
 
 
-def _steps(works: Sequence[Work], measured_by: str) -> Iterator[tuple[str, str]]:
+def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
     """Each kind of step, such as `extract resnet50`, with its hours and the speed that they follow from."""
     for step, name in dict.fromkeys((work.step, work.name) for step in STEPS for work in works if work.step == step):
         same = [work for work in works if (work.step, work.name) == (step, name)]
@@ -368,21 +365,14 @@ def _steps(works: Sequence[Work], measured_by: str) -> Iterator[tuple[str, str]]
         least, most = _seconds(same)
         texts = []
         if rate is not None:
-            speed = f"at {_about(rows / most)} a second, {rate.source.partition(', over ')[0]}"
-            if rate.devices:
-                speed = f"on {count(rate.devices, 'device')} at {rate.rows / rate.devices:,.0f} a second each"
+            speed = f"at {_about(rate.rows)} a second, {rate.source.partition(', over ')[0]}"
             texts.append(f"{_between(least, most)} {speed}")
         if carried:
             texts.append(f"of {_about(rows)} rows at most {_about(carried)} are carried over, not computed")
         if texts:
             yield f"{step} {name}", "; ".join(texts)
-    untimed = [work for work in works if work.rate is None]
-    if untimed and measured_by:
-        yield "no speed is known", measured_by
-        return
-    for step in STEPS:
-        if same := [work for work in untimed if work.step == step]:
-            yield "no speed is known", f"{_titles(same)}: {MEASURED_BY[step]}"
+    if untimed := [work for work in works if work.rate is None]:
+        yield "no speed is known", f"{_titles(untimed)}: {MEASURED_BY}"
 
 
 def _between(least: float, most: float) -> str:

@@ -48,9 +48,8 @@ class StreamPlan:
 
     @property
     def n_bytes(self) -> int:
-        """Of the features, flags and keys that would be written; of compressed crops, about so many."""
-        dim, dtype = self.form
-        return self.lacks.rows * (sum(FLAG_AND_KEY) + (A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize))
+        """Of the shards that would be written; of stored crops, about."""
+        return round(stream_bytes(self.lacks.rows, *self.form))
 
 
 @dataclass(slots=True)

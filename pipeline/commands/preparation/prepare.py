@@ -19,14 +19,7 @@ from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command
 from pipeline.commands.convert import accounting_lines
 from pipeline.commands.detect import detector_name, detector_of
-from pipeline.commands.maintenance.forecast import (
-    detection_rates,
-    forecast_lines,
-    forecast_of,
-    measured_rates,
-    readable,
-    timed,
-)
+from pipeline.commands.maintenance.forecast import forecast_lines, forecasts_of
 from pipeline.commands.maintenance.overview import SplitPlan, plan_split
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import steps
@@ -54,7 +47,6 @@ from pipeline.processes.devices import DeviceName
 NO_DETECTOR: Final = "none"
 SAMPLE: Final = 2  # videos of a split that are read for the forecast
 KEPT: Final = "what is finished is kept, the rest continues with the same command"
-SPEEDS: Final = "what is done first gives one; from then on, this command with --plan tells the hours"
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; the others go on
 WITHOUT_WEIGHTS: Final = (
     "no features: nothing names the network's weights. With --weights, the same command adds them: spin:FILE, "
@@ -290,12 +282,8 @@ def _show(prepared: Preparation, target: Target) -> None:
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     """What will be done, how much, and why. Some videos are read where nothing else tells their number of rows."""
-    forecasts = [result for plan in plans if (result := forecast_of(plan)) is not None]
-    unknown = {result.split for result in forecasts if result.expected.rows is None}
-    sampled = [forecast_of(plan, sample=SAMPLE, workers=cores(0)) for plan in plans if plan.name in unknown]
-    forecasts = [result for result in forecasts if result.split not in unknown] + [*filter(None, sampled)]
-    timed(forecasts, measured_rates(readable(prepared.args.cache)) | detection_rates(plans))
-    for text in (*(text for plan in plans for text in lines(plan, FEW)), *forecast_lines(forecasts, SPEEDS)):
+    forecasts = forecasts_of(plans, sample=SAMPLE, unknown_only=True, workers=cores(0))
+    for text in (*(text for plan in plans for text in lines(plan, FEW)), *forecast_lines([*forecasts.values()])):
         out.print(text)
     if prepared.without_weights:
         out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")

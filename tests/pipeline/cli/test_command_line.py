@@ -132,7 +132,6 @@ MISTAKES = (  # words, and what the message names
     ("doctor penn_action --raw absent", "there is no such folder"),
     ("doctor penn_action --raw {file}", "is a file"),
     ("verify --cache {root} --raw {root}", "--raw goes with --repair or --recompute"),
-    ("plan penn_action train --raw {penn} --cache {root} --devices 2", "--devices goes with --rate"),
     ("plan penn_action --raw r --cache c", "name the split and --cache"),
     ("plan penn_action train --raw r", "name the split and --cache"),
     ("plan pen_action train --raw r --cache c", "no dataset is called 'pen_action'"),

@@ -104,7 +104,7 @@ def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any, tmp
         penn.label("0004").unlink()
         (penn.frames("0005") / "000008.jpg").unlink()
         penn.remove("0006")
-        ran("new, changed and removed videos", *words, "--rate", "4", "--devices", "2")
+        ran("new, changed and removed videos", *words, "--rate", "8")
         penn.convert()
         ran("a stream lacks rows", *words, *UNTRAINED)
         ran("another network", *words, "--weights", "untrained:7")
@@ -124,7 +124,7 @@ def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any, tmp
         shutil.rmtree(penn.root)
         shutil.rmtree(penn.raw)
         luigi_cfg("h36m amass insta_variety", "[features]\nweights = torchvision:IMAGENET1K_V2")
-        ran("before the download", "plan", "--forecast", "--rate", "1200", "--devices", "4")
+        ran("before the download", "plan", "--forecast", "--rate", "4800")
 
 
 def test_doctor(penn: Any, show: Any, embedded: Any, tmp_path: Path, luigi_cfg: Any) -> None:

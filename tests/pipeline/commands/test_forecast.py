@@ -12,7 +12,7 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.commands.maintenance.forecast import expected_rows, forecast_of
+from pipeline.commands.maintenance.forecast import expected_rows, forecasts_of
 from pipeline.commands.maintenance.overview import array_bytes, columns_bytes, plan_split, stored_bytes, stream_bytes
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import plan_conversion
@@ -25,10 +25,10 @@ def as_json(ran: Any, penn: Any, *more: object) -> Any:
 
 
 def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, ran: Any) -> None:
-    found = as_json(ran, penn, "--sample", 6, "--rate", 4, "--devices", 3)
+    found = as_json(ran, penn, "--sample", 6, "--rate", 12)
     assert (found["rows"], found["source"], found["error"]) == (24, "all videos were read", 0)
     assert found["seconds"]["resnet50"] == pytest.approx(24 / 12)
-    assert found["rates"]["resnet50"]["source"] == "given: 3 devices at 4 a second"
+    assert found["rates"]["resnet50"]["source"] == "given"
     assert found["seconds"]["convert"] > 0
     penn.convert()
     into.extract(penn.root, precision="fast")
@@ -193,4 +193,4 @@ def test_a_split_that_cannot_be_planned_has_no_forecast(penn: Any) -> None:
     (penn.raw / "labels").rmdir()
     plan = plan_split(penn.target())
     assert plan.problems
-    assert forecast_of(plan) is None
+    assert forecasts_of([plan]) == {}

@@ -14,7 +14,7 @@ import pytest
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.commands.maintenance.overview import plan_split
+from pipeline.commands.maintenance.overview import plan_split, stream_bytes
 from pipeline.datasets.penn_action import PennAction
 from pipeline.exchange.show.tracks import rejected
 from pipeline.features.spec import StreamSpec
@@ -103,7 +103,7 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     penn.convert()
     assert "resnet50 (untrained, lacks rows)" in ran("status", "--cache", penn.root, "--json").out
     (stream,) = as_json(*UNTRAINED)["extract"]
-    expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": 8 * (2 * 2048 + 1 + 16)}
+    expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": stream_bytes(8, 2048, "float16")}
     assert stream == {"stream": "resnet50", "why": "the split has changed", "identity": [], **expected}
     into.extract(penn.root)
     penn.remove("0005")
