@@ -15,7 +15,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
-from pipeline.commands.maintenance import leaks
+from pipeline.commands import leaks
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.exchange.show.page import Portrait, portrait
 from pipeline.exchange.show.tracks import Choice, from_cache, rejected

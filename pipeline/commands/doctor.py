@@ -1,11 +1,17 @@
-"""`python -m pipeline doctor`: what is there of each download, what is missing, what to do."""
+"""`python -m pipeline doctor`: what is there of each download, what is missing, what to do.  [raw] -> tracks
+
+By the names of files and folders alone, from the parts and the known mistakes that each dataset declares
+(`pipeline.datasets.base`): seconds on a full download. Three checks are the same for all datasets: missing, still
+packed, one folder off.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.table import Table
 
@@ -15,12 +21,14 @@ from pipeline.cli.console import DONE, DOUBT, err, plain
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command
-from pipeline.commands.maintenance.examine import Examination, PartCount, examine, examine_body
 from pipeline.commands.settings.commands import dataset_of
 from pipeline.commands.settings.file import settings_file
 from pipeline.commands.settings.sections import Settings, load
-from pipeline.errors import PipelineError
+from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
+from pipeline.files.raw.stand_in import MARKER
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
 TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of what is missing, and need not be got
@@ -30,6 +38,27 @@ MARKS: Final = {
     "missing": "[red]missing[/red]",
     "left out": "[dim]left out[/dim]",
 }
+BODY: Final = "body"  # the name under which the body model's files are examined
+BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
+SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
+ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
+WITHOUT: Final = "bodies of {} actors in evaluation"
+BODY_PARTS: Final = (
+    ReleasePart("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
+    ReleasePart("joints for spin49", (smpl_files.REGRESSOR_EXTRA,), SPIN),
+    ReleasePart("Human3.6M's joints", (smpl_files.REGRESSOR_H36M,), SPIN),
+    ReleasePart("mean parameters", (smpl_files.MEAN_PARAMS,), SPIN),
+    *(
+        ReleasePart(
+            f"SMPL, {gender}", (f"{name}.{{pkl,npz}}",), ARCHIVE.format(gender[0], name), without=WITHOUT.format(gender)
+        )
+        for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
+    ),
+)
+BODY_MISTAKES: Final = tuple(
+    Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
+    for folder in ("", "*/")
+)
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -171,3 +200,171 @@ def _summary(e: Examination) -> str:
         counts = [f"{part.found:,} of {part.known:,} {part.what}" for part in e.incomplete]
         return f"{', '.join(counts)}: these can be converted"
     return "complete, but see below"
+
+
+# ----------------------------------------------------------------------------------------------------- examination
+
+
+class Problem(NamedTuple):
+    """What is wrong with a raw folder, and what to do."""
+
+    what: str
+    do: str
+
+
+class PartCount(NamedTuple):
+    """One part of a release, and how many of its files or folders are there."""
+
+    what: str
+    where: tuple[str, ...]  # the part's patterns
+    source: str
+    without: str
+    splits: tuple[str, ...]
+    found: int
+    known: int | None  # how many the release has; None: not known, or demo data, which are no release
+    state: str  # there, incomplete, missing, left out (missing and not needed), or an excuse for what is missing
+
+    @classmethod
+    def of(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
+        """With its state."""
+        state = "incomplete" if known is not None and found < known else "there"
+        if not found:
+            state = "left out" if part.without else "missing"
+        return cls(part.what, part.patterns, part.source, part.without, part.splits or splits, found, known, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What is there in one raw folder."""
+
+    dataset: str
+    page: str
+    raw: Path
+    stand_in: bool
+    splits: tuple[str, ...]
+    parts: tuple[PartCount, ...]
+    mistakes: tuple[Problem, ...]
+    packed: tuple[Path, ...] = ()  # archives, which may hold what is missing
+    usable: tuple[str, ...] = ()  # the splits of which every needed part is there, complete or not
+
+    @property
+    def missing(self) -> tuple[PartCount, ...]:
+        """The parts without which a split cannot be converted."""
+        return tuple(part for part in self.parts if part.state == "missing")
+
+    @property
+    def incomplete(self) -> tuple[PartCount, ...]:
+        """The parts of which there are fewer files than in the release."""
+        return tuple(part for part in self.parts if part.state == "incomplete")
+
+    def excused(self, excuse: str) -> Examination:
+        """The same, where the user need not get what is missing: that is its state then."""
+        parts = [part._replace(state=excuse) if part.state == "missing" else part for part in self.parts]
+        return replace(self, parts=tuple(parts))
+
+
+def examine(dataset: Dataset, raw: Path) -> Examination:
+    """Examine a dataset's own raw folder. Raises for nothing that is or is not in it."""
+    return _examine(dataset.name, dataset.page, raw, dataset.splits, dataset.parts, dataset.mistakes, dataset)
+
+
+def examine_body(folder: Path) -> Examination:
+    """Examine the body model's folder."""
+    return _examine(BODY, BODY_PAGE, folder, (), BODY_PARTS, BODY_MISTAKES)
+
+
+def _examine(
+    name: str,
+    page: str,
+    raw: Path,
+    splits: tuple[str, ...],
+    parts: Sequence[ReleasePart],
+    mistakes: Sequence[Mistake],
+    reader: Dataset | None = None,
+) -> Examination:
+    unreadable: listing.Unreadable = {}
+    stand_in, counts = listing.is_there(raw / MARKER), list[PartCount]()
+    for part in parts:
+        n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
+        counts.append(PartCount.of(part, splits, n, None if stand_in else part.known))
+    packed = _packed(raw, parts)
+    problems = [
+        Problem(f"{place} cannot be read: {why}", "Get the permission to read it.")
+        for place, why in sorted(unreadable.items())
+    ]
+    problems += _misplaced(raw, parts, counts, packed)
+    for mistake in mistakes:
+        if paths := [path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})]:
+            problems.append(Problem(f"{min(paths)} {mistake.what}", mistake.do))
+    if reader is not None and not parts:
+        counts, unlistable = _listed_videos(reader, raw, stand_in=stand_in)
+        problems += unlistable
+        if not page:  # one's own clips need not be in every split
+            counts = [part for part in counts if part.found] or counts
+            splits = tuple(split for part in counts for split in part.splits)
+    without = {split for part in counts if part.state == "missing" for split in part.splits}
+    usable = tuple(split for split in splits if split not in without)
+    return Examination(name, page, raw, stand_in, splits, tuple(counts), tuple(problems), packed, usable)
+
+
+def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[Problem]]:
+    """The videos that the reader lists, of a dataset that declares no parts."""
+    counts, problems = list[PartCount](), dict[Problem, None]()
+    for split in dataset.splits:
+        n, total = 0, dataset.totals.get(split)
+        try:
+            n = len(dataset.videos(raw, split))
+        except RawDataError as error:
+            problems[Problem(str(error), "")] = None
+        except Exception as error:  # a reader from another package may fail in any way
+            do = "A defect of its reader: please report it to its authors."
+            problems[Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do)] = None
+        source = "the download" if dataset.page else "your own clips"
+        known = None if stand_in or total is None else total.videos
+        counts.append(PartCount.of(ReleasePart(f"videos of {split}", (), source, (split,)), dataset.splits, n, known))
+    return counts, [*problems]
+
+
+def _misplaced(
+    raw: Path, parts: Sequence[ReleasePart], counts: Sequence[PartCount], packed: Sequence[Path]
+) -> Iterator[Problem]:
+    """What is one folder off; else what is still packed."""
+    absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
+    if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
+        do = f"Move what is in {elsewhere}, so that it is in {raw}."
+        if elsewhere == raw.parent:
+            own = elsewhere.resolve()
+            renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
+            do = f"Name the folder above: --raw {own.parent}{renamed}."
+        yield Problem(f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}", do)
+    elif any(not count.without and count.state != "there" for count in counts):
+        for folder in dict.fromkeys(archive.parent for archive in packed):
+            first, *more = [archive for archive in packed if archive.parent == folder]
+            which = f"{first} and {len(more)} more are" if more else f"{first} is"
+            yield Problem(f"{which} still packed", f"Unpack in {raw}.")
+
+
+def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:
+    """The folder that holds `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
+    patterns = [glob for part in parts for glob in globs(part.patterns)]
+    if listing.is_folder_there(raw):
+        return listing.deeper(raw, patterns)
+    same = [folder for folder in listing.folders_in(raw.parent) if _letters(folder.name) == _letters(raw.name)]
+    return next((folder for folder in (raw.parent, *same) if listing.any_fits(folder, patterns)), None)
+
+
+def _letters(name: str) -> str:
+    """A name without capitals and signs.
+
+    >>> _letters("Penn_Action"), _letters("3DPW")
+    ('pennaction', '3dpw')
+    """
+    return "".join(char for char in name.lower() if char.isalnum())
+
+
+def _packed(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
+    """Archives in the raw folder; where there is none, next to its place, under the names that the parts give."""
+    if listing.is_folder_there(raw):
+        return tuple(listing.packed(raw))
+    named = [part.source.lower() for part in parts]
+    return tuple(file for file in listing.packed(raw.parent) if any(file.name.lower() in source for source in named))

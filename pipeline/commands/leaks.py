@@ -1,27 +1,50 @@
-"""`python -m pipeline leaks`: what training and test splits share."""
+"""`python -m pipeline leaks`: what training and test splits share.  [raw -> tracks] -> features -> training
+
+Names are those that readers declare (`Dataset.origin`). Pictures look the same, whatever their size and compression,
+where their hashes do: the signs of the lowest frequencies of the cosine transform, against their median (Zauner,
+Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
+"""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err
 from pipeline.cli.options import cores, json_option, whole, workers_option
-from pipeline.cli.progress import bar
+from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
-from pipeline.commands.maintenance.leaks import (
-    NOT_COMPARABLE,
-    Comparison,
-    compare_names,
-    compare_pictures,
-    sample_pictures,
-)
 from pipeline.commands.settings.arguments import cache_option
+from pipeline.datasets import installed
+from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
+from pipeline.files.pixels import sources
+from pipeline.processes import Failed, alive
+from pipeline.processes.ordered_map import ordered_map
+
+TRAIN: Final = "train"  # splits of this name are trained on, all others are tests
+PUBLISHED: Final = "video"  # recordings that go by one name in all datasets
+NOT_COMPARABLE: Final = "names of two releases do not compare"
+
+SIDE: Final = 32  # px, to which a picture is reduced before its transform
+LOW: Final = 8  # frequencies a side; the mean does not count, so that 63 are left
+ALIKE: Final = 8  # bits in which hashes of the same picture differ at most; of two scenes, they differ in about 31
+FLAT: Final = 4.0  # standard deviation of grey levels, of 0 to 255, below which a hash would be that of noise
+AT_ONCE: Final = 4096  # hashes that are compared with as many others at once
+
+Hashes = NDArray[np.uint64]
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -90,3 +113,232 @@ def _folded(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
         what: pairs[0] if len(pairs) == 1 else f"{len(pairs):,} pairs of splits" for what, pairs in by_what.items()
     }
     return ", ".join(f"{what}s of {place}" for what, place in places.items())
+
+
+# ----------------------------------------------------------------------------------------------------------- names
+
+
+class Common(NamedTuple):
+    """One thing that two splits share, and where each has it."""
+
+    name: str
+    first: tuple[str, ...]  # videos; of pictures, a frame of one
+    second: tuple[str, ...]
+
+
+class Comparison(NamedTuple):
+    """One kind of thing in two splits."""
+
+    first: str  # a split that is trained on; or another test split of a dataset that has none to train on
+    second: (
+        str  # a test split; or another that is trained on, of the same people, or the first again: what it has twice
+    )
+    what: str  # subject; sequence, motion, video or recording; picture
+    common: tuple[Common, ...]
+    unknown: str  # why it cannot be determined, or not for all videos; "" where it is
+
+    @property
+    def leaks(self) -> bool:
+        """Does a test share anything with what is trained on?"""
+        return bool(self.common) and self.is_of_training
+
+    @property
+    def is_of_training(self) -> bool:
+        """Is a split that is trained on compared with another one?"""
+        return _is_trained_on(self.first) and not _is_trained_on(self.second)
+
+
+class Origins(NamedTuple):
+    """Who and what the videos of one split show: of those that gave a track."""
+
+    split: str
+    recording: str  # what a recording is called
+    people: str  # of which datasets the subjects' names are
+    videos: tuple[str, ...]
+    by_field: Mapping[str, Sequence[tuple[str, str | None]]]  # subject, recording -> (video, its name or None)
+
+    @classmethod
+    def of(cls, split: cache.Split) -> Origins:
+        """By the dataset's reader; nothing is known of a dataset that is not installed here."""
+        dataset, names = split.name.partition("/")[0], split.videos.names
+        reader = installed(dataset)
+        videos = tuple(names[number] for number in np.unique(split.tracks.video).tolist())
+        origins = {video: reader.origin(video) if reader else Origin() for video in videos}
+        subjects: Sequence[tuple[str, str | None]] = [(video, origin.subject) for video, origin in origins.items()]
+        if reader and reader.people:
+            tracks = (name.rpartition("/")[::2] for name in split.tracks.names)
+            subjects = [*dict.fromkeys((video, subject) for video, subject in tracks)]
+        recordings = [(video, origin.recording) for video, origin in origins.items()]
+        people, recording = (reader.people or dataset, reader.recording) if reader else (dataset, "recording")
+        return cls(split.name, recording, people, videos, {"subject": subjects, "recording": recordings})
+
+    def named(self, field: str) -> dict[str, list[str]]:
+        """Subject or recording -> its videos."""
+        videos: dict[str, list[str]] = defaultdict(list)
+        for video, name in self.by_field[field]:
+            if name is not None:
+                videos[name].append(video)
+        return videos
+
+    def nameless(self, field: str) -> str:
+        """Where names are missing, as text; "" where there are none."""
+        n = sum(name is None for _, name in self.by_field[field])
+        some = f"{n:,} of {count(len(self.videos), 'video')} of " if n < len(self.videos) else ""
+        return f"{some}{self.split}" if n else ""
+
+
+def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
+    """What every training split shares with every test split by name, and what a split has twice.
+
+    Also people that two datasets share that are both trained on, where their names compare.
+    """
+    by_split = {split.name: Origins.of(split) for split in splits}
+    pairs = _pairs(by_split)
+    compared = [result for first, second in pairs for result in _compared(by_split[first], by_split[second])]
+    for one, other in itertools.combinations(by_split.values(), 2):
+        dataset = one.split.partition("/")[0]
+        if other.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
+            compared += [result for result in _compared(one, other) if result.what != "subject" and result.common]
+        elif one.people == other.people and _is_trained_on(one.split) and _is_trained_on(other.split):
+            compared += [result for result in _compared(one, other) if result.common]
+    for each in by_split.values():
+        if each.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
+            names = sorted(each.named("recording").items())
+            twice = tuple(Common(name, tuple(videos[:1]), tuple(videos[1:])) for name, videos in names if videos[1:])
+            compared += [Comparison(each.split, each.split, each.recording, twice, "")] if twice else []
+    return compared
+
+
+def _pairs(names: Sequence[str] | dict[str, Origins]) -> list[tuple[str, str]]:
+    """Every training split with every test split."""
+    trained = [name for name in names if _is_trained_on(name)]
+    return [(first, second) for first in trained for second in names if second not in trained]
+
+
+def _is_trained_on(split: str) -> bool:
+    return split.rpartition("/")[2] == TRAIN
+
+
+def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
+    """Subjects and recordings of two splits."""
+    same = first.split.partition("/")[0] == second.split.partition("/")[0]
+    published = first.recording == second.recording == PUBLISHED
+    for field, comparable in (("subject", first.people == second.people), ("recording", same or published)):
+        what = field if field == "subject" or first.recording != second.recording else first.recording
+        if not comparable:
+            yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
+            continue
+        ours, theirs = first.named(field), second.named(field)
+        common = (Common(name, tuple(ours[name]), tuple(theirs[name])) for name in sorted(ours.keys() & theirs.keys()))
+        lacking = " and ".join(filter(None, (first.nameless(field), second.nameless(field))))
+        unknown = f"not in the names of {lacking}" if lacking else ""
+        yield Comparison(first.split, second.split, what, tuple(common), unknown)
+
+
+def summary(compared: Sequence[Comparison]) -> str:
+    """What is shared, as one line; "" where there is no training split, or no test."""
+    pairs = [pair for pair in compared if pair.is_of_training]
+    if not pairs:
+        return ""
+    shared = [f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks]
+    unknown = sum(bool(pair.unknown) for pair in pairs)
+    line = "; ".join(shared) or "training and test splits share no name of a person or recording"
+    return line + (f" ({unknown} of {len(pairs)} comparisons cannot be determined by names)" if unknown else "")
+
+
+# -------------------------------------------------------------------------------------------------------- pictures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampledPictures:
+    """Sampled pictures of a split."""
+
+    hashes: Hashes  # (N,)
+    shown: tuple[str, ...]  # (N,) "frame 12 of 0001"
+    unknown: str  # why there are none, or not of all videos
+
+
+def sample_pictures(
+    split: cache.Split, raw: Path | None, n: int, workers: int, progress: Progress = silent
+) -> SampledPictures:
+    """Hashes of up to `n` pictures a video, evenly over its first track, decoded in supervised processes.
+
+    raw: the dataset's own raw folder now; None: where it was at conversion.
+    """
+    recorded = split.provenance.get("raw")
+    folder = raw or (Path(str(recorded)) if recorded else None)
+    videos, first = np.unique(split.tracks.video, return_index=True)
+    samples: list[tuple[str, str, list[int]]] = []
+    for number, track in zip(videos.tolist(), first.tolist(), strict=True):
+        start, stop = int(split.tracks.start[track]), int(split.tracks.stop[track])
+        rows = np.unique(np.linspace(start, stop - 1, n + 2)[1:-1].astype(np.int64)).tolist()
+        video = split.videos[number]
+        frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
+        samples += [(video.name, video.source, frames)] if video.source else []
+    if not samples:
+        return SampledPictures(np.empty(0, np.uint64), (), "there are none")
+    if folder is None or not folder.is_dir():
+        return SampledPictures(np.empty(0, np.uint64), (), f"the raw folder {folder or ''} is not there: --raw")
+    hashes, shown, unread = list[int](), list[str](), 0
+    jobs = [(source, frames) for _, source, frames in samples]
+    for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
+        by_frame = {} if isinstance(result, Failed) else result
+        hashes += by_frame.values()
+        shown += (f"frame {frame} of {samples[n_done][0]}" for frame in by_frame)
+        unread += not by_frame
+        progress(n_done + 1, len(jobs), samples[n_done][0])
+    unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} cannot be read, or show nothing"
+    return SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
+
+
+def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
+    """Frame -> hash, of those that can be read and show something."""
+    source, frames = job
+    by_frame: dict[int, int] = {}
+    try:
+        for frame in sources.parse(raw, source).read(frames, alive=alive):
+            if frame.image is not None and (bits := picture_hash(frame.image)) is not None:
+                by_frame[frame.index] = bits
+    except PipelineError:
+        return {}
+    return by_frame
+
+
+def compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
+    """Which pictures of test splits look like one of a training split: the same, or the same place without people."""
+    compared = []
+    for first, second in _pairs([*pictures]):
+        ours, theirs = pictures[first], pictures[second]
+        rows, bits = nearest(theirs.hashes, ours.hashes)
+        common = tuple(
+            Common(f"{bits[i]} of 63 bits differ", (ours.shown[rows[i]],), (theirs.shown[i],))
+            for i in np.flatnonzero(bits <= ALIKE).tolist()
+        )
+        unknown = "; ".join(dict.fromkeys(filter(None, (ours.unknown, theirs.unknown))))
+        compared.append(Comparison(first, second, "picture", common, unknown))
+    return compared
+
+
+def picture_hash(image: NDArray[Any]) -> int | None:
+    """The 63 bits of a picture (H, W, 3) uint8, in any order of colours; None for one that shows next to nothing."""
+    grey = cv2.resize(image.mean(axis=2, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    if grey.std() < FLAT:
+        return None
+    low = cv2.dct(grey)[:LOW, :LOW].reshape(-1)[1:]
+    return int(np.packbits(np.append(False, low > np.median(low))).view(">u8")[0])
+
+
+def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """hashes (N,), others (M,) -> (N,) which of the others is nearest, and (N,) in how many bits it differs.
+
+    Without others, in 64 bits.
+    """
+    rows, bits = np.zeros(len(hashes), np.int64), np.full(len(hashes), 64)
+    for start, first in itertools.product(range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)):
+        part = slice(start, start + AT_ONCE)
+        differ = np.bitwise_count(hashes[part, None] ^ others[first : first + AT_ONCE])
+        best = differ.argmin(axis=1)
+        least = np.take_along_axis(differ, best[:, None], axis=1)[:, 0]
+        rows[part] = np.where(least < bits[part], best + first, rows[part])
+        bits[part] = np.minimum(least, bits[part])
+    return rows, bits

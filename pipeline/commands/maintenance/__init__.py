@@ -1,1 +1,1 @@
-"""What is to be done with a cache, and what a user decides about it: overview, accept, repair."""
+"""What is to be done with a cache, how much and for how long, and how it is repaired: overview, forecast, repair."""

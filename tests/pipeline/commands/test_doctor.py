@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline import datasets
-from pipeline.commands.maintenance.examine import Examination, examine, examine_body
+from pipeline.commands.doctor import Examination, examine, examine_body
 from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files

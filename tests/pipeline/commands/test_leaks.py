@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.maintenance.leaks import ALIKE, Comparison, compare_names, nearest, picture_hash
+from pipeline.commands.leaks import ALIKE, Comparison, compare_names, nearest, picture_hash
 from vibe_model.vibe.config import TrainConfig
 
 # Names as the releases have them: 3DPW's of training and validation, of the others a few.

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.body import Body
-from pipeline.commands.maintenance.leaks import compare_names
+from pipeline.commands.leaks import compare_names
 from pipeline.datasets import contract
 from pipeline.datasets.bedlam import Bedlam, Bedlam2
 from pipeline.files.pixels.sources import parse
