@@ -137,6 +137,25 @@ def test_an_open_tag_never_reads_what_has_replaced_its_shards(
     assert [tag.held > 0 for tag in cache.tags(root)] == [True]
 
 
+def test_a_writer_killed_right_after_its_commit_leaves_tags_whole(
+    tagged: tuple[Path, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, first = tagged
+    publish = cache.write.base.manifest.publish  # type: ignore[attr-defined]
+
+    def killed(*args: Any, **options: Any) -> None:
+        publish(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cache.write.base.manifest.publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        cache.invalidate(root, SPLIT, "resnet50", [1])
+    assert differences(root, first, "v1") == []
+    monkeypatch.undo()
+    made_up.extract(root, "resnet50", at_most=99, staged=False, written=[])
+    assert differences(root, first, "v1") == [] == differences(root, first)
+
+
 def test_a_tag_may_be_made_while_a_writer_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the writer's look for tags and its commit: it looks again before it removes. After that: none is made."""
     root = tmp_path / "cache"
