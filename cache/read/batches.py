@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple
@@ -14,11 +13,10 @@ from numpy.typing import DTypeLike, NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.extra import EXTRA, ExtraColumn, extras_of
+from cache.format.extra import ExtraColumn, extras_of
 from cache.format.layout import COLUMNS, COMPUTED, FEATURES, GENDERS, MANIFEST, UNDECODABLE
 from cache.format.manifest import Commit, Place
 from cache.format.records import TrackTable
-from cache.format.references import split_folders
 from cache.format.tables import Tables, decode_texts
 from cache.read import labels
 from cache.read.rows import Ints, Rows
@@ -315,21 +313,9 @@ class OpenSplit:
                 named = f"`streams` gives {', '.join(stream_fields)}" if stream_fields else f"there are: {self.streams}"
                 raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
             if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
-                raise CacheError(self._no_field(name))
+                columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
+                raise CacheError(f"{self.name}: no field or column {name!r}; columns: {columns}.")
         return list(fields)
-
-    def _no_field(self, name: str) -> str:
-        """The error message for a field that the split does not have: what it has, and which other splits have it."""
-        has_it = []
-        for split in split_folders(self.store):
-            with suppress(CacheError):
-                if (read := manifest.read_manifest(Place(self.store, split))) and name in (
-                    read[0]["shards"].keys() | read[0].get(EXTRA, {}).keys()
-                ):
-                    has_it.append(split)
-        elsewhere = f" These have it: {', '.join(has_it)}." if has_it else ""
-        columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
-        return f"{self.name}: no field or column {name!r}; columns: {columns}.{elsewhere}"
 
 
 class StreamWindows:

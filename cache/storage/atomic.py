@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,6 @@ from cache.errors import CacheError
 from cache.storage.base import Lock
 
 _OWN_FOLDERS: Final = 3  # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
-_HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -100,7 +98,6 @@ class WriterLock(Lock):
         except BaseException:
             self.close()
             raise
-        _HELD.add(self)
 
     def release(self) -> None:
         """Let the next writer in, and leave no trace: nor a folder in which nothing was written."""
@@ -115,7 +112,7 @@ class WriterLock(Lock):
                 folder.rmdir()
 
     def close(self) -> None:
-        """Close the lock's file in this process: in a forked child, the parent still holds the lock."""
+        """Let go of the lock, which is still there to see."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -140,12 +137,3 @@ class WriterLock(Lock):
                 return fd
         os.close(fd)
         return -1
-
-
-def _close_in_child() -> None:
-    # A forked worker shares the lock's file description, and would hold the lock on after its parent's death.
-    for lock in list(_HELD):
-        lock.close()
-
-
-os.register_at_fork(after_in_child=_close_in_child)

@@ -53,7 +53,7 @@ class SplitWriter(Writer):
         extra: columns that a dataset's reader brings. A commit may have others than the one before, or other shapes,
             when it drops all videos of that one: its shards are deleted, and features are carried over by their keys.
 
-    Raises CacheError when there is another writer, or when columns or geometry differ from the committed ones.
+    Raises CacheError when there is another writer, or when committed columns are not among these.
     """
 
     own_entries = frozenset(
@@ -68,8 +68,8 @@ class SplitWriter(Writer):
         columns: Collection[str],
         plan: str,
         provenance: Mapping[str, Any] | None = None,
-        rows_per_shard: int | None = None,
-        rows_per_chunk: int | None = None,
+        rows_per_shard: int = ROWS_PER_SHARD,
+        rows_per_chunk: int = ROWS_PER_CHUNK,
         extra: Iterable[ExtraColumn] = (),
     ) -> None:
         layout.check_names(split)
@@ -80,7 +80,7 @@ class SplitWriter(Writer):
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
         self._columns |= {column.name: column.spec for column in self._extra.values() if column.per == "row"}
         self._plan = plan
-        self._requested_geometry = (rows_per_shard, rows_per_chunk)
+        self._new_geometry = Geometry(rows_per_shard, rows_per_chunk)
         self._began = False
         self.journalled: tuple[str, ...] = ()
         """Videos that a killed writer with the same plan has finished, in order. Do not append them again."""
@@ -111,14 +111,20 @@ class SplitWriter(Writer):
         self._tables = none if self._commit is None else Tables.from_files(self._commit.files)
         self.committed_videos = VideosByName(self._tables)
         earlier = self._longest_stream() if self._commit is None else self._commit.manifest
-        self._geometry = self._checked_geometry(earlier)
-        committed = {} if self._commit is None else extras_of(self._commit.manifest)
-        stored, target = ({c.name: c.stored_as for c in columns.values()} for columns in (committed, self._extra))
-        added = {} if self._commit is None else self._columns.keys() - self._commit.manifest["shards"].keys()
-        self._other_columns = self._commit is not None and (stored != target or bool(added))
+        self._geometry = Geometry(**earlier["geometry"]) if "geometry" in earlier else self._new_geometry
+        self._other_columns = self._commit is not None and self._has_other_columns(self._commit.manifest)
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.boundary(self._extent)
+
+    def _has_other_columns(self, committed: Mapping[str, Any]) -> bool:
+        """Whether columns are new, or declared otherwise. Raises CacheError when some of the cache's own are gone."""
+        if gone := sorted(committed["shards"].keys() & COLUMNS.keys() - self._columns.keys()):
+            location = self._store.location(self.place.manifest)
+            do = "A split keeps its columns over all commits: bring them, or remove the split and convert it again."
+            raise CacheError.at(location, expected=f"columns {gone}", found="a commit without them", do=do)
+        stored, target = ({c.name: c.stored_as for c in of.values()} for of in (extras_of(committed), self._extra))
+        return stored != target or bool(self._columns.keys() - committed["shards"].keys())
 
     def _longest_stream(self) -> Mapping[str, Any]:
         """Return the manifest of the stream with the largest extent; {} when no stream has one.
@@ -132,22 +138,6 @@ class SplitWriter(Writer):
                 read = manifest.read_manifest(Place(self._store, self._split, stream))
                 manifests += [] if read is None else [read[0]]
         return max(manifests, key=lambda stream: int(stream["extent"]), default={})
-
-    def _checked_geometry(self, earlier: Mapping[str, Any]) -> Geometry:
-        rows_per_shard, rows_per_chunk = self._requested_geometry
-        if "geometry" not in earlier:
-            return Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
-        location, do = self._store.location(self.place.manifest), "or remove the split and convert it again."
-        committed = {} if self._commit is None else self._commit.manifest["shards"]
-        names, target = ({*columns} & COLUMNS.keys() for columns in (committed, self._columns))
-        if self._commit is not None and names - target:
-            do = f"A split keeps its columns over all commits: leave them, {do}"
-            raise CacheError.at(location, expected=f"columns {sorted(names)}", found=str(sorted(target)), do=do)
-        geometry = Geometry(**earlier["geometry"])
-        if geometry != Geometry(rows_per_shard or geometry.rows_per_shard, rows_per_chunk or geometry.rows_per_chunk):
-            do = f"A split keeps its geometry: leave it out, {do}"
-            raise CacheError.at(location, expected=f"{geometry}", found=f"{self._requested_geometry}", do=do)
-        return geometry
 
     def begin(self, drop: Collection[str] = (), *, invalidate: Collection[int] = ()) -> None:
         """Start a commit in which the tracks of the committed videos `drop` are removed, or replaced.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +61,3 @@ def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_thei
             pass
         with pytest.raises(CacheError, match="process"):
             cache.delete_stream(tracks, SPLIT, "resnet50")
-
-
-def _wait_for_end(pipe: Any) -> None:
-    pipe.recv()
-
-
-def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path, toy: Any) -> None:
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-    with toy.writer(tmp_path, "p"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside zarr's idle event loop
-        worker = fork.Process(target=_wait_for_end, args=(there,))
-        worker.start()
-    toy.write(tmp_path, [toy.video("a", [3])])
-    here.send("end")
-    worker.join()
-    assert worker.exitcode == 0
