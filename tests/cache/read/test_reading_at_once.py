@@ -127,39 +127,6 @@ def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child:
         assert all(reading)
 
 
-READ_ALL = """
-import os, resource, sys
-import numpy as np
-import cache
-from pathlib import Path
-
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-split = cache.open(sys.argv[1])["toy/train"]
-T, n_rows = 6, 1040
-most = 0
-
-def read(starts):
-    global most
-    windows = np.stack([starts, starts + T], axis=1)
-    batch = split.read(windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16")
-    assert (batch["frame_index"] == windows[:, :1] + np.arange(T)).all()
-    assert (batch["bbox"][..., 0] == batch["frame_index"]).all()
-    assert (batch["features"][..., 0] == batch["frame_index"] // 64).all()
-    most = max(most, len(os.listdir("/proc/self/fd")))
-
-everything = np.arange(0, n_rows - T + 1)
-for part in np.array_split(np.random.default_rng(0).permutation(everything[::8]), 4):  # every shard, in any order
-    read(part)
-print(most)
-"""
-
-
-def test_a_cache_of_many_shards_is_read_with_256_open_files(root: Path) -> None:
-    run = subprocess.run([sys.executable, "-c", READ_ALL, str(root)], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout) < 256 - 64  # it leaves some to others
-
-
 READ_IN_LITTLE_MEMORY = """
 import resource, sys
 import numpy as np

@@ -214,26 +214,6 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
 # --------------------------------------------------------------------------------------------------------- errors
 
 
-def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(
-    url: str, toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    real, count = obstore.put, itertools.count()
-
-    def failing(store: Any, key: str, data: bytes, **options: Any) -> Any:
-        if next(count) == 40:
-            raise obstore.exceptions.GenericError("Generic S3 error: connection reset")
-        return real(store, key, data, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(obstore, "put", failing)
-        with pytest.raises(CacheError, match=r"connection reset.* What is finished is kept"):
-            toy.write(url, toy.videos())
-    assert cache.FeatureCache(url).splits == ()
-    toy.write(url, toy.videos())
-    toy.write(tmp_path / "calm", toy.videos())
-    assert objects(url) == toy.tree(tmp_path / "calm")
-
-
 def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked() -> None:
     code = (
         "import cache.storage.object_store as o; o.RETRY_SECONDS = 0.1; import cache; cache.open('s3://bucket/cache')"

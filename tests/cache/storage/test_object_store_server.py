@@ -10,7 +10,7 @@ import pytest
 
 import cache
 from cache import CacheError
-from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, three_runs, two_commits
+from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, two_commits
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
@@ -30,12 +30,9 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-@pytest.mark.parametrize("runs", [two_commits, pytest.param(three_runs, marks=pytest.mark.slow)])
-def test_the_objects_are_the_files_and_are_read_as_they_are(
-    runs: Any, url: str, server: Any, toy: Any, tmp_path: Path
-) -> None:
+def test_the_objects_are_the_files_and_are_read_as_they_are(url: str, server: Any, toy: Any, tmp_path: Path) -> None:
     for root in (url, tmp_path):
-        runs(root, toy)
+        two_commits(root, toy)
     name, _, prefix = url.removeprefix("s3://").partition("/")
     found = {}
     for page in server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,11 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
-from cache.storage import atomic
 
 HOME = Path("toy/train")
 
 
-def refuse(folder: Path) -> None:
-    raise PermissionError(errno.EACCES, "Permission denied", str(folder))
-
-
-def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None:
     expected = toy.tree(root)
     left = {
         HOME / "bbox/c/9/0": b"shard",
@@ -39,11 +33,6 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any, mo
     (root / HOME / "bbox/c/11").mkdir()  # of a write that ended before its first byte
     dry = cache.gc(root, dry_run=True)
     assert all((root / name).exists() for name in left)
-    with monkeypatch.context() as patch:  # root may write anywhere, so a read-only disk is imitated
-        patch.setattr(atomic, "make_folder", refuse)
-        assert cache.gc(root, dry_run=True) == dry
-        with pytest.raises(PermissionError):
-            cache.gc(root)
     found = cache.gc(root)
     assert found.removed == dry.removed
     assert found.bytes == dry.bytes == sum(map(len, left.values()))
