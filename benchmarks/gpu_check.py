@@ -366,7 +366,7 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 def shareable() -> Model:
     """A model that trains in several processes."""
-    return next(model for model in models.every() if model.several_processes)
+    return next(model for model in models.every() if model.load_trainer().several_processes)
 
 
 def shared_step(args: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         exchange commands __main__
     """,
     "vibe_model": """
-        errors tracks cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
+        errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
         training vibe hmmr pr_vipe part_dynamics sections __init__
     """,
     "report": "__init__ page data statistics runs curves results bodies provenance assembly",

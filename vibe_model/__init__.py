@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vibe_model.part_dynamics import losses as part_dynamics_losses
     from vibe_model.part_dynamics.generator import PartDynamics
     from vibe_model.pr_vipe import losses as pr_vipe_losses
-    from vibe_model.tracks import Tracks
+    from vibe_model.training.data import Tracks
     from vibe_model.vibe.config import TrainConfig
     from vibe_model.vibe.discriminator import MotionDiscriminator
     from vibe_model.vibe.generator import VIBE
@@ -46,7 +46,7 @@ _HOMES: Final = {
     "PartDynamics": "vibe_model.part_dynamics.generator",
     "PoseDiscriminator": "vibe_model.hmmr.discriminator",
     "PrVIPE": "pipeline.features.networks.pr_vipe",  # a feature stream is computed with it, too
-    "Tracks": "vibe_model.tracks",
+    "Tracks": "vibe_model.training.data",
     "TrainConfig": "vibe_model.vibe.config",
     "hmmr_losses": "vibe_model.hmmr.losses",
     "load_published": "vibe_model.checkpoints",

@@ -82,11 +82,6 @@ class Model(Training):
         with _REGISTRY.calling(self.section, f"importing {self.trainer}"):
             return plug_ins.load(self.trainer)
 
-    @property
-    def several_processes(self) -> bool:
-        """Can several processes train it as one?"""
-        return bool(self.load_trainer().several_processes)
-
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters. Raises PlugInError for another package's failure."""
         with _REGISTRY.calling(self.section, self.generator):

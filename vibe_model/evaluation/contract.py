@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.skeletons import JOINTS
-from vibe_model.errors import VibeModelError
 from vibe_model.evaluation.protocols import LEFT_OUT, Labels, Protocol
 from vibe_model.metrics import METRICS, Metric
 
@@ -52,7 +51,7 @@ def protocol_problems(protocol: Protocol) -> list[str]:
             problems.append(f"metric {name}: ours of that name is {ours.title} in {ours.unit}: take another name")
         try:
             problems += [f"metric {name}: {problem}" for problem in _metric_problems(protocol, name, metric)]
-        except (PipelineError, VibeModelError) as error:
+        except PipelineError as error:
             problems.append(str(error))
         except Exception as error:  # a protocol under test may fail in any way
             problems.append(f"metric {name}: {type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, device_of
-from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, windows_with
+from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, streams_of
 from vibe_model.rotations import rotation_6d_to_matrix
 from vibe_model.settings.run_config import Reading
 
@@ -123,7 +123,8 @@ def labelled(
     first, last = min(0, *steps), max(0, *steps)
     whole = windows_of(split.runs, seqlen=last - first + 1, stride=1)[:, 0] - first
     if stream is not None:
-        whole = np.intersect1d(whole, windows_with(split, 1, stream, extra_streams)[:, 0])
+        with_features = windows_of(split.runs_with(streams_of(stream, extra_streams)), seqlen=1, stride=1)[:, 0]
+        whole = np.intersect1d(whole, with_features)
     for track in select_tracks(split, tracks):
         frames = whole[(whole >= track.start) & (whole < track.stop)] - track.start
         if len(frames):

@@ -17,7 +17,7 @@ from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
 from vibe_model.errors import ConfigError
 from vibe_model.hmmr.generator import Sets
-from vibe_model.losses import COMMON14, Batch, beside_labels, centre_on_hips, labels_of, mean_where
+from vibe_model.losses import Batch, beside_labels, keypoints_3d, labels_of, mean_where
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "kp": 60.0,
@@ -150,8 +150,7 @@ def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
 
 
 def _joints(one: OneSet) -> Tensor:
-    error = centre_on_hips(one.pred["kp_3d"][..., COMMON14, :]) - centre_on_hips(one.label["kp_3d"][..., COMMON14, :])
-    return 0.5 * mean_where(error.square(), one.label["w_3d"])
+    return 0.5 * keypoints_3d(one.pred["kp_3d"], one.label["kp_3d"], one.label["w_3d"])
 
 
 def _smpl(one: OneSet) -> Tensor:

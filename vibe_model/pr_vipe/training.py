@@ -10,6 +10,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Generator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,10 +27,10 @@ from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.pr_vipe.poses import PoseSet, joined, read_poses
 from vibe_model.pr_vipe.retrieval import evaluate
 from vibe_model.pr_vipe.views import pose_distances, seen
-from vibe_model.prediction.trained import load_body
+from vibe_model.prediction.trained import device_of, load_body
 from vibe_model.training.data import TrainingBatch, on_device
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.parallel import ProcessGroup, alone
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
         options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
         return lambda group: PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
 
-    return run_once(config, alone(config.device), prepare)
+    return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
 
 
 class PrVIPETrainer(Trainer):

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.windows import windows_of
 from vibe_model.errors import DataError
 from vibe_model.settings.run_config import Reading
 
 if TYPE_CHECKING:
     from cache import Split
 
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Array = NDArray[Any]
 
@@ -46,24 +44,21 @@ def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
 
 
 class Present(NamedTuple):
-    """Which rows of a split have features of one stream: two flags a row, from which windows are planned by track."""
+    """Where a split has features: stretches of neighbouring frames, one step apart, all of one track."""
 
-    has_features: Bools  # (rows,)
-    followed: Bools  # (rows,) the next row is the next frame of the track, and has features too
+    starts: Ints  # (S,) first rows, ascending
+    stops: Ints  # (S,) the row after each one's last
 
     @classmethod
     def of(cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING) -> Present:
-        """The flags of a whole split: rows with all streams. Raises DataError for a stream of jittered crops."""
+        """Those with all streams. Raises DataError for a stream of jittered crops."""
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
                 f"the stream {stream!r} is of randomly moved and mirrored crops, which are for training alone. Name "
                 "the stream of plain crops."
             )
-        single, pairs = (windows_with(split, n, stream, extra_streams)[:, 0] for n in (1, 2))
-        present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
-        present.has_features[single] = True
-        present.followed[pairs] = True
-        return present
+        # Each in one piece: a search would copy a column of pairs, for every track.
+        return cls(*np.ascontiguousarray(split.runs_with(streams_of(stream, extra_streams)).T))
 
     def windows(
         self, track: Any, *, seqlen: int, drop_last: bool, margin: int = 0, repeat_ends: bool = False
@@ -77,11 +72,12 @@ class Present(NamedTuple):
         gaps or not, and what remains at its end is dropped.
         """
         if drop_last and seqlen:
-            starts = range(track.start, track.stop - seqlen + 1, seqlen)
-            whole = (start for start in starts if self.has_features[start : start + seqlen].sum() == seqlen)
-            return [EvalWindow(start, start + seqlen, start) for start in whole]
+            there = self._stretch_of(np.arange(track.start, track.stop)) >= 0
+            firsts = (n for n in range(0, len(there) - seqlen + 1, seqlen) if there[n : n + seqlen].all())
+            return [EvalWindow(start, start + seqlen, start) for start in (track.start + first for first in firsts)]
         windows: list[EvalWindow] = []
-        for start, stop in self._segments(track):
+        part = slice(*np.searchsorted(self.starts, (track.start, track.stop)))
+        for start, stop in zip(self.starts[part].tolist(), self.stops[part].tolist(), strict=True):
             length = seqlen or stop - start + 2 * margin
             if margin and length > 2 * margin:
                 windows += cover_with_margin(start, stop, length, margin, repeat_ends=repeat_ends)
@@ -90,18 +86,15 @@ class Present(NamedTuple):
         return windows
 
     def runs(self, rows: Ints) -> Ints:
-        """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""
-        if not len(rows):
-            return np.zeros(0, np.int64)
-        apart = (np.diff(rows) != 1) | ~self.followed[rows[:-1]]
-        return np.concatenate([[0], np.cumsum(apart)]).astype(np.int64)
+        """(F,) rows with features -> (F,) a number each: rows of equal number are of one stretch."""
+        return np.unique(self._stretch_of(rows), return_inverse=True)[1].astype(np.int64)
 
-    def _segments(self, track: Any) -> Iterator[tuple[int, int]]:
-        """Row ranges [start, stop) of neighbouring frames, one step apart, that all have features."""
-        rows = track.start + np.flatnonzero(self.has_features[track.start : track.stop])
-        for part in np.split(rows, np.flatnonzero(np.diff(self.runs(rows))) + 1):
-            if len(part):
-                yield int(part[0]), int(part[-1]) + 1
+    def _stretch_of(self, rows: Ints) -> Ints:
+        """(F,) rows -> (F,) which stretch each is in, -1 without features."""
+        if not len(self.starts):
+            return np.full(len(rows), -1)
+        which = np.searchsorted(self.starts, rows, side="right") - 1
+        return np.where(rows < self.stops[which], which, -1)
 
 
 def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
@@ -148,11 +141,6 @@ def with_history(rows: Array, history: int) -> Array:
 def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, ...]:
     """All that must be there of a frame: the stream of its features first."""
     return (stream, *(extra.stream for extra in extra_streams.values()))
-
-
-def windows_with(split: Split, seqlen: int, stream: str, extra_streams: Mapping[str, Reading]) -> Array:
-    """(W, 2) of [start, stop): the windows at every row that have all streams, as `Split.windows` has them."""
-    return windows_of(split.runs_with(streams_of(stream, extra_streams)), seqlen=seqlen, stride=1)
 
 
 def read_inputs(split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]) -> dict[str, Array]:

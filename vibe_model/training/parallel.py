@@ -99,12 +99,6 @@ def joined(device: str, processes: int) -> Iterator[ProcessGroup]:
         distributed.destroy_process_group()
 
 
-@contextmanager
-def alone(device: str) -> Iterator[ProcessGroup]:
-    """A group of one, for a training that never shares its batches."""
-    yield ProcessGroup(device=device_of(device))
-
-
 def n_processes(config: VideoConfig) -> int:
     """How many processes the settings of a training run mean on this machine."""
     if config.processes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor
 
 from vibe_model import runs
+from vibe_model.prediction.trained import device_of
 from vibe_model.rotations import nearest_rotations
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.parallel import ProcessGroup, alone
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.trainer import Learner, Trainer, weights_of
 from vibe_model.vibe.discriminator import MOTION
 from vibe_model.vibe.mposer import N_ROTATIONS, MPoser, geodesic_degrees, kl_divergence, matrices, reconstruction_error
@@ -45,7 +47,7 @@ def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | Non
         options: dict[str, Any] = {"stand_in": runs.check_stand_in(splits), "report": progress}
         return lambda group: MPoserRun(config, MPoserTrainer(config, group), splits, **options)
 
-    return run_once(config, alone(config.device), prepare)
+    return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
 
 
 class MPoserTrainer(Trainer):

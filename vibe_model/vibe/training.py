@@ -1,24 +1,32 @@
-"""One step of VIBE's training.  features -> windows -> [training] -> evaluation"""
+"""One step of VIBE's training: its losses, their gradients.  features -> windows -> [training] -> evaluation
+
+`step_losses` is the definition; `step_gradients` is what training calls: the same numbers for less work.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from vibe_model import runs
+from vibe_model import losses, runs
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.parallel import ProcessGroup
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.discriminator import MotionDiscriminator, build_discriminator
+from vibe_model.vibe.discriminator import MOTION, MotionDiscriminator, build_discriminator, frozen
 from vibe_model.vibe.generator import VIBE
 from vibe_model.vibe.mposer import MPoser, load_mposer
-from vibe_model.vibe.steps import step_gradients
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+
+GENERATOR_TERMS: Final = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "mposer")
+# Far below what float32 can add to any gradient, far above its smallest number.
+_NEXT_TO_NOTHING: Final = 1e-20
 
 
 class VIBETrainer(VideoTrainer):
@@ -71,3 +79,112 @@ class VIBETrainer(VideoTrainer):
         share = {"kp_3d": kp_3d, "pose": smpl, "shape": smpl, "discriminator_real": discriminator_real}
         weights["discriminator_real"] = weights["discriminator"]
         return {name: weight * share.get(name, windows) for name, weight in weights.items()}
+
+
+def step_losses(
+    generator: nn.Module,
+    discriminator: nn.Module | None,
+    batch: losses.Batch,
+    real_theta: Tensor | NDArray[Any] | None,
+    weights: Mapping[str, float],
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(generator loss, discriminator loss, all weighted terms): both losses of one step, from the same parameters.
+
+    batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` takes; real_theta (B', T, 85);
+    weights: a factor for each term; "adversarial" and "discriminator" are the published 0.5 unless given, and
+    "discriminator_real" is "discriminator"'s. The generator loss is the sum of kp_2d, kp_3d, pose, shape and
+    adversarial, the discriminator loss of discriminator_real and discriminator_fake. Neither loss's gradient reaches
+    the other network's parameters. Without a discriminator its terms are 0.
+    """
+    reference = next(generator.parameters())
+    pred = generator(_features(batch, reference), vertices=False)
+    terms = losses.generator_losses(pred, batch, weights) | _no_motion_terms(reference)
+    if discriminator is not None:
+        fake, real = pred["theta"][..., MOTION], _real_motion(real_theta, reference)
+        with frozen(discriminator):
+            adversarial = discriminator(fake)
+        # Each forward draws its own dropout: the fakes are scored once for either side, as published.
+        terms |= losses.adversarial_terms(adversarial, discriminator(real), discriminator(fake.detach()), weights)
+    discriminator_loss = terms["discriminator_real"] + terms["discriminator_fake"]
+    return torch.stack([terms[name] for name in GENERATOR_TERMS if name in terms]).sum(), discriminator_loss, terms
+
+
+def step_gradients(
+    generator: VIBE,
+    discriminator: nn.Module | None,
+    batch: losses.Batch,
+    real_theta: Tensor | NDArray[Any] | None,
+    weights: Mapping[str, float],
+    *,
+    prior: Callable[[Tensor], Tensor] | None = None,
+    precision: str = "fp32",
+) -> dict[str, Tensor]:
+    """Add both losses' gradients to `.grad` of their networks' parameters. Returns all weighted terms, detached.
+
+    Equal to calling backward on both losses of `step_losses` for the same arguments, but the discriminator is run once
+    over generated and real motion together, forwards and backwards. Where it has dropout, both sides are thus scored by
+    one draw of it; each side's expectation is the same.
+
+    prior: of (B, T, 69) generated motion, the scalar "mposer" before its weight: how implausible a learned prior finds
+    it.
+    precision: "bf16" takes the matrix products of encoder, regressor and discriminator in bfloat16; parameters,
+    gradients, recurrent states, rotations, bodies and losses stay float32.
+    """
+    reference = next(generator.parameters())
+    autocast = torch.autocast(reference.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with autocast:
+        estimate = generator.regress(_features(batch, reference))
+    pred = generator.pose(estimate, vertices=False)
+    terms = losses.generator_losses(pred, batch, weights) | _no_motion_terms(reference)
+    if prior is not None:
+        terms["mposer"] = weights["mposer"] * prior(pred["theta"][..., MOTION])
+    ends = [torch.stack([terms[name] for name in GENERATOR_TERMS if name in terms]).sum()]
+    starts = [torch.ones_like(ends[0])]
+    if discriminator is not None:
+        fake, real = pred["theta"][..., MOTION], _real_motion(real_theta, reference)
+        motion = torch.cat((fake.detach(), real)).requires_grad_()
+        with autocast:
+            scores = discriminator(motion)  # (B + B', 1)
+        adversarial_terms, motion_grad = _judged(motion, scores, len(fake), weights)
+        terms |= adversarial_terms
+        ends.append(fake)
+        starts.append(motion_grad)
+    torch.autograd.backward(ends, starts)
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def _judged(
+    motion: Tensor, scores: Tensor, n_fake: int, weights: Mapping[str, float]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The discriminator's gradients into its `.grad`; the motion terms; the adversarial one's gradient at the fakes.
+
+    motion (B + B', T, 69), the B fakes first, and its scores (B + B', 1). The generator's and the discriminator's
+    gradients differ only in the derivative by each window's score: one factor a window. So one pass backwards serves
+    both: with the discriminator's factors, and its gradient at the fakes times the ratio of the two.
+    """
+    leaves = scores.detach().float().requires_grad_()
+    fakes, reals = leaves[:n_fake], leaves[n_fake:]
+    terms = losses.adversarial_terms(fakes, reals, fakes, weights)
+    (for_generator,) = torch.autograd.grad(terms["adversarial"], leaves)
+    (for_both,) = torch.autograd.grad(terms["discriminator_real"] + terms["discriminator_fake"], leaves)
+    # A window that gives the discriminator no gradient still carries the generator's share.
+    for_both = torch.where(for_both.abs() < _NEXT_TO_NOTHING, _NEXT_TO_NOTHING, for_both)
+    torch.autograd.backward(scores, for_both.to(scores.dtype))
+    assert motion.grad is not None
+    ratio = for_generator[:n_fake] / for_both[:n_fake]  # (B, 1)
+    return terms, motion.grad[:n_fake] * ratio[..., None]
+
+
+def _features(batch: losses.Batch, reference: Tensor) -> Tensor:
+    # Moved as they are stored, then widened: float16 is half the bytes, and the numbers are the same.
+    return torch.as_tensor(batch["features"], device=reference.device).to(reference.dtype)
+
+
+def _real_motion(real_theta: Tensor | NDArray[Any] | None, reference: Tensor) -> Tensor:
+    if real_theta is None:
+        raise ValueError("real_theta: expected real motion for the discriminator, found None")
+    return torch.as_tensor(real_theta, dtype=reference.dtype, device=reference.device)[..., MOTION]
+
+
+def _no_motion_terms(reference: Tensor) -> dict[str, Tensor]:
+    return dict.fromkeys(("adversarial", "discriminator_real", "discriminator_fake"), reference.new_zeros(()))

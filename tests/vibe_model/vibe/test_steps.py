@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vibe_model import VIBE, MotionDiscriminator, losses
-from vibe_model.vibe.steps import step_gradients, step_losses
+from vibe_model.vibe.training import step_gradients, step_losses
 
 WEIGHTS = losses.PUBLISHED_WEIGHTS
 
