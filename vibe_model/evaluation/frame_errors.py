@@ -140,16 +140,17 @@ class Scorer:
         """
         bodies = raw.smoothed(self._smooth)
         labels = self._labels(bodies)
-        truths = [Truth.of(protocol, labels) for protocol in self._protocols]
-        posed = self._pose(bodies, truths)
-        by_protocol = {}
+        truths = [Truth.of(protocol, labels, self._metrics[protocol.name]) for protocol in self._protocols]
+        predicted = self._pose(bodies, truths)
+        by_protocol = []
         for truth in truths:
+            for model in MODELS:
+                self._measure(model, truth, predicted, bodies.run)
             name, keypoints = truth.protocol.name, metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)[1]
-            models = {model: self._errors(model, truth, posed, bodies.run) for model in MODELS}
             by_keypoint = frozenset(m for m, metric in self._metrics[name].items() if metric.by_keypoint)
-            by_protocol[name] = TrackErrors(truth.counted, keypoints, models, by_keypoint)
-            self.means[name].add(by_protocol[name])
-        return bodies, next(iter(by_protocol.values()))
+            by_protocol.append(TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint))
+            self.means[name].add(by_protocol[-1])
+        return bodies, by_protocol[0]
 
     def _labels(self, bodies: TrackBodies) -> Labels:
         """The labels of a track's predicted frames."""
@@ -164,9 +165,15 @@ class Scorer:
         return Labels(joints, kp_2d, arrays["theta"], *flags)
 
     @torch.no_grad()
-    def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> Posed:
-        """What is compared of the bodies; frames without a label are not posed."""
-        out = Posed.empty(len(predicted), {truth.protocol.joints for truth in truths})
+    def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> dict[str, Floats]:
+        """Of the bodies what IN_2D names, and joints by their order. Frames without a label are not posed: 0.
+
+        What metrics of vertices give is put into the truths: vertices are not kept.
+        """
+        orders: set[Order] = {truth.protocol.joints for truth in truths}
+        shapes = {"keypoints": (49, 2), "prediction": (N_BODY_25, 3)}
+        shapes |= {order: (len(JOINTS[order]), 3) for order in orders}
+        out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
         groups = self._by_label_body(truths, predicted.track)
         with_mesh = {key: any(self._reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
         needed = np.flatnonzero(np.any([truth.counted | truth.with_keypoints for truth in truths], axis=0))
@@ -178,18 +185,18 @@ class Scorer:
             posed: dict[str, Tensor] = {}
             if meshed or any(truth.with_keypoints[part].any() for truth in truths):
                 posed = self._generator.pose(bodies, vertices=meshed)
-                out.kp_2d[part] = _numpy(posed["kp_2d"])
-                out.body_25[part] = _numpy(posed["kp_3d"][:, :N_BODY_25])
+                out["keypoints"][part] = _numpy(posed["kp_2d"])
+                out["prediction"][part] = _numpy(posed["kp_3d"][:, :N_BODY_25])
             own = Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
             if any(truth.counted[part].any() for truth in truths):
-                for order, joints in out.joints.items():
-                    joints[part] = _numpy(self._predicted_joints(order, bodies, own))
+                for order in orders:
+                    out[order][part] = _numpy(self._predicted_joints(order, bodies, own))
             for key, group in groups.items():
                 if len(labelled := rows[key]):
                     theta = group[0].labels.theta[labelled]
                     label = Mesh.of_theta(self._label_bodies[key[0]], theta, own.betas)
                     label = label.posed() if with_mesh[key] else label
-                    self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled, out)
+                    self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled)
         return out
 
     def _by_label_body(self, truths: Sequence[Truth], track: TrackRecord) -> dict[tuple[str, bool], list[Truth]]:
@@ -210,7 +217,7 @@ class Scorer:
             return self._generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"]
         return mesh.joints(order)
 
-    def _compare_bodies(self, truths: Sequence[Truth], own: Mesh, label: Mesh, rows: Ints, out: Posed) -> None:
+    def _compare_bodies(self, truths: Sequence[Truth], own: Mesh, label: Mesh, rows: Ints) -> None:
         """Fill in the joints of the labels' bodies, and what metrics of vertices give, of some rows of a track.
 
         What protocols have in common is computed once: vertices about a root, and a metric of them.
@@ -231,23 +238,22 @@ class Scorer:
                         target = vertices(label, metric.reads, root)
                         pred = np.broadcast_to(vertices(mesh, metric.reads, root), target.shape)
                         errors[key] = protocol.measure(name, pred, target)
-                    out.of_vertices(protocol.name, model, name)[rows[counted]] = errors[key][counted]
+                    truth.errors[model][name][rows[counted]] = errors[key][counted]
 
     def _vertices(self, mesh: Mesh, reads: str, root: Root) -> Floats:
         """(N, 6890, 3) m, as metrics read them."""
         return _numpy((mesh if reads == "vertices" else mesh.at_rest(self._unit_shapes(mesh.body))).vertices(root))
 
-    def _errors(self, model: str, truth: Truth, posed: Posed, run: Ints) -> ByFrame:
-        """Each error of a track's frames."""
-        protocol, errors = truth.protocol, {}
-        pairs = self._pairs(model, truth, posed)
+    def _measure(self, model: str, truth: Truth, predicted: Mapping[str, Floats], run: Ints) -> None:
+        """Fill in each error of a track's frames but those of vertices."""
+        protocol = truth.protocol
+        pairs = self._pairs(model, truth, predicted)
         for name, metric in self._metrics[protocol.name].items():
             if metric.reads in VERTICES:
-                errors[name] = posed.of_vertices(protocol.name, model, name)
                 continue
             pred, target = pairs[metric.reads]
             rows = np.flatnonzero(truth.with_keypoints if metric.reads in IN_2D else truth.counted)
-            errors[name] = out = np.full(len(run), np.nan)
+            out = truth.errors[model][name]
             if metric.span > 1 and protocol.successive == "split":
                 before = self._before.get((protocol.name, model, name), (pred[:0], target[:0]))
                 pred, target = np.concatenate([before[0], pred[rows]]), np.concatenate([before[1], target[rows]])
@@ -260,15 +266,14 @@ class Scorer:
                 first = len(stretch) - len(values)  # a value of closed-up frames belongs to the last of them
                 first = first if protocol.successive == "track" else metric.span // 2
                 out[stretch[first:][: len(values)]] = values
-        return errors
 
-    def _pairs(self, model: str, truth: Truth, posed: Posed) -> dict[str, Pair]:
+    def _pairs(self, model: str, truth: Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
         """What metrics read of a track's frames, predicted and true."""
-        n, protocol = len(truth.counted), truth.protocol
-        joints, kp_2d, body_25 = posed.joints[protocol.joints], posed.kp_2d, posed.body_25
+        protocol = truth.protocol
+        joints, kp_2d, body_25 = (predicted[name] for name in (protocol.joints, *IN_2D))
         if model == BASELINE:
             mean = _numpy(self._mean.joints(protocol.joints))
-            joints, kp_2d = np.broadcast_to(mean, joints.shape), np.broadcast_to(self._mean_kp_2d, (n, 49, 2))
+            joints, kp_2d = np.broadcast_to(mean, joints.shape), np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
             body_25 = np.zeros_like(body_25)  # wherever it stands, it does not move
         return {
             "joints": (protocol.rooted(joints), protocol.rooted(truth.joints)),
@@ -280,13 +285,14 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """Labels of F frames, as a protocol has them."""
+    """Labels of F frames, as a protocol has them, and how far predictions are from them."""
 
     protocol: Protocol
     labels: Labels
     joints: Floats  # (F, J, 3) m; of the labels' bodies filled in when those are posed
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 where a keypoint does not count
     counted: Bools  # (F,) with 3D labels that count
+    errors: Mapping[str, dict[str, Float64s]]  # by model and metric (F,), filled in; nan where a frame has none
 
     @property
     def with_keypoints(self) -> Bools:
@@ -299,7 +305,7 @@ class Truth:
         return self.counted & self.labels.has_smpl
 
     @classmethod
-    def of(cls, protocol: Protocol, labels: Labels) -> Self:
+    def of(cls, protocol: Protocol, labels: Labels, measured: Iterable[str]) -> Self:
         """Raises PlugInError for rules of another package's that fail."""
         if protocol.round_labels:
             rounded = {name: getattr(labels, name).astype(np.float16).astype(np.float32) for name in ROUNDED}
@@ -307,30 +313,11 @@ class Truth:
         with protocols.REGISTRY.calling(protocol.name, "rows, rows_2d"):
             rows, rows_2d = (np.asarray(rule(labels), np.bool_) for rule in (protocol.rows, protocol.rows_2d))
             kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
+        errors = {model: {name: np.full(len(rows), np.nan) for name in measured} for model in MODELS}
         if protocol.truth == "joints":
-            return cls(protocol, labels, labels.joints, kp_2d, rows & labels.has_3d)
+            return cls(protocol, labels, labels.joints, kp_2d, rows & labels.has_3d, errors)
         joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
-        return cls(protocol, labels, joints, kp_2d, rows & labels.has_smpl)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Posed:
-    """What is compared of F bodies; 0 of those that are not."""
-
-    joints: Mapping[Order, Floats]  # (F, J, 3) m, by their order
-    body_25: Floats  # (F, 25, 3) m, OpenPose's
-    kp_2d: Floats  # (F, 49, 2) in the crop
-    vertices: dict[tuple[str, str, str], Float64s] = field(default_factory=dict)  # by protocol, model, error: (F,)
-
-    @classmethod
-    def empty(cls, n: int, orders: Iterable[Order]) -> Self:
-        """Before they are posed."""
-        joints = {order: np.zeros((n, len(JOINTS[order]), 3), np.float32) for order in orders}
-        return cls(joints, np.zeros((n, N_BODY_25, 3), np.float32), np.zeros((n, 49, 2), np.float32))
-
-    def of_vertices(self, protocol: str, model: str, name: str) -> Float64s:
-        """(F,) an error of vertices, nan where it is not measured."""
-        return self.vertices.setdefault((protocol, model, name), np.full(len(self.kp_2d), np.nan))
+        return cls(protocol, labels, joints, kp_2d, rows & labels.has_smpl, errors)
 
 
 def _stretches(rows: Ints, run: Ints, protocol: Protocol, span: int) -> list[Ints]:

@@ -80,16 +80,12 @@ def unit_shapes(body: Body) -> Tensor:
     return verts
 
 
-def label_genders(split: Split) -> tuple[str, ...]:
-    """Genders of the bodies that a split's 3D labels were derived through, as its reader declares them."""
-    return tuple(split.manifest.get("reader", {}).get("genders", (NEUTRAL_BODY,)))
-
-
 def genders_of(protocol: Protocol, split: Split) -> tuple[str, ...]:
-    """Genders of the bodies that a protocol compares with."""
+    """Genders of the bodies that a protocol compares with: "declared" are those that 3D labels were derived through."""
     if protocol.body == "own":
         return tuple(sorted({track.gender for track in split.tracks})) or (NEUTRAL_BODY,)
-    return label_genders(split) if protocol.body == "declared" else (NEUTRAL_BODY,)
+    declared = split.manifest.get("reader", {}).get("genders") if protocol.body == "declared" else None
+    return tuple(declared or (NEUTRAL_BODY,))
 
 
 def label_gender(track: TrackRecord, genders: Sequence[str]) -> str:
