@@ -68,8 +68,8 @@ class SplitWriter(Writer):
         columns: Collection[str],
         plan: str,
         provenance: Mapping[str, Any] | None = None,
-        rows_per_shard: int = ROWS_PER_SHARD,
-        rows_per_chunk: int = ROWS_PER_CHUNK,
+        rows_per_shard: int | None = None,
+        rows_per_chunk: int | None = None,
         extra: Iterable[ExtraColumn] = (),
     ) -> None:
         layout.check_names(split)
@@ -80,7 +80,7 @@ class SplitWriter(Writer):
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
         self._columns |= {column.name: column.spec for column in self._extra.values() if column.per == "row"}
         self._plan = plan
-        self._new_geometry = Geometry(rows_per_shard, rows_per_chunk)
+        self._new_geometry = Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
         self._began = False
         self.journalled: tuple[str, ...] = ()
         """Videos that a killed writer with the same plan has finished, in order. Do not append them again."""
