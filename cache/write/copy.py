@@ -7,7 +7,7 @@ goes on. Nothing that is there is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,7 +73,7 @@ def copy_split(
     for name in names if is_there else ():
         _refuse_other_stream(source, store, name)
     if not is_there:
-        _write_tracks(store, source, progress)
+        _write_tracks(store, source, _order(source, opened.values()), progress)
     if tag is None:  # they are of the newest state
         _copy_stamps(source.store, store, split)
     copied = FeatureCache(store.root)[split]
@@ -135,11 +135,23 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
         )
 
 
-def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
+def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
+    """Numbers of the videos, by name; last those of which a stream misses rows: all others fill whole shards."""
+    order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
+    tracks, size = source.tracks, int(source.manifest["geometry"]["rows_per_shard"])
+    for stream in streams:
+        missing = ~np.isin(np.arange(len(source.rows_by_shard())), stream.shards)
+        before = np.concatenate([[0], np.cumsum(missing)])  # shards that it does not have before each one
+        of_track = before[-(-tracks.stop // size)] > before[tracks.start // size]
+        of_video = np.bincount(tracks.video[of_track], minlength=len(order)) > 0
+        order = order[np.argsort(of_video[order], kind="stable")]
+    return order
+
+
+def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress: Progress) -> None:
     held, n_rows = source.manifest, 0
     digest = str(held["digest"])
     sizes: dict[str, int] = held["geometry"]
-    order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
     with SplitWriter(
         store.root,
         source.name,
