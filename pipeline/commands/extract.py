@@ -45,14 +45,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--weights", help=f"{weights}. Default: the stream's own, or [features] weights; untrained ones only for demos")
     add("--precision", choices=["exact", "fast"], help="exact: plain fp32. Default: the stream's own, or [features]'")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the stream")
-    add(
-        "--also",
-        action="append",
-        default=[],
-        metavar="'NAME[=KIND] [OPTION=VALUE ...]'",
-        help="another stream, in the same pass over the pixels, as in --also homography --also 'j1=resnet50 "
-        "crop=jitter:1,seed:0'; a resnet50 has --weights and --precision",
-    )
     add("--crops", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
     setting_options(sub, "features", *TAKES)
     setting_options(sub, "dask", "scheduler")
@@ -107,8 +99,7 @@ def reads(args: argparse.Namespace) -> list[str]:
     """[features], and the sections of streams."""
     features, single = dataclass_of(args.source.section("features"), Features), bool(args.stream or args.kind)
     keys = [f"features.{field.name}" for field in fields(features) if not (single and field.name in ("stream", "also"))]
-    named = [name for text in args.also for name in text.split()[0].split("=")]
-    names = [args.stream, args.kind, features.kind, *named, *(() if single else (features.stream, *features.also))]
+    names = [args.stream, args.kind, features.kind, *(() if single else (features.stream, *features.also))]
     return [*keys, *dict.fromkeys(filter(None, names))]
 
 
@@ -130,8 +121,6 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
     Raises NoWeights where they name none for real data.
     """
     requested = _requested(args, committed)
-    if len(names := [stream.name for stream in requested]) > len(set(names)):
-        raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
     has_resnet = ResNet50.kind in [stream.kind for stream in requested]
     specs = []
     for number, stream in enumerate(requested):
@@ -148,25 +137,13 @@ def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None,
 
 
 def _requested(args: argparse.Namespace, committed: cache.Split | None) -> list[RequestedStream]:
-    """--stream, --kind and --also; all that [features] names where neither of the first two is given."""
-    features, options = (
-        dataclass_of(args.source.section("features"), Features),
-        named_values("--set", args.set, QUALITY),
-    )
-    first, kind = args.stream or args.kind, args.kind
-    also = []
-    for text in args.also:
-        words = text.split()
-        stream, _, of_kind = words[0].partition("=")
-        also.append(
-            RequestedStream(
-                stream, of_kind or _kind(args, committed, stream), named_values("--also", words[1:], QUALITY)
-            )
-        )
-    if first is None:
-        first, kind = features.stream, features.kind
-        also = also or [RequestedStream(stream, _kind(args, committed, stream), {}) for stream in features.also]
-    return [RequestedStream(first, kind or _kind(args, committed, first, features.kind), options), *also]
+    """--stream and --kind; all that [features] names where neither is given."""
+    features = dataclass_of(args.source.section("features"), Features)
+    options = named_values("--set", args.set, QUALITY)
+    if name := args.stream or args.kind:
+        return [RequestedStream(name, args.kind or _kind(args, committed, name, features.kind), options)]
+    also = [RequestedStream(stream, _kind(args, committed, stream), {}) for stream in features.also]
+    return [RequestedStream(features.stream, features.kind, options), *also]
 
 
 def _recorded(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:

@@ -69,7 +69,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--detector", help=f"for clips without keypoints: {detectors}")
     add("--device", type=option_type(DeviceName), help="auto, cpu, cuda, cuda:1, ...; default: [detect]'s, [features]'")
     from_settings(sub, detector="detect.detector")
-    sub.set_defaults(kind=None, precision=None, also=[], crops=None, replace=False)  # of extract's options
+    sub.set_defaults(kind=None, precision=None, crops=None, replace=False)  # of extract's options
 
 
 def kept(_: argparse.Namespace) -> str:

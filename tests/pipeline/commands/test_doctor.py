@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -71,18 +70,13 @@ def test_of_an_empty_or_absent_folder_everything_is_missing(name: str, tmp_path:
         assert {f.state for f in found.parts} <= {"missing", "left out"}
 
 
-def test_a_download_is_counted_by_names_alone_hidden_files_not(tmp_path: Path) -> None:
-    penn(tmp_path)
-    touch(tmp_path / "labels/._0001.mat", tmp_path / "frames/.DS_Store", tmp_path / "labels/x\x1b[31m[red].mat")
-    found = look("penn_action", tmp_path)
+def test_a_download_is_counted_by_names_alone_hidden_files_not_and_links_are_followed(tmp_path: Path) -> None:
+    disk = penn(tmp_path / "disk")
+    touch(disk / "labels/._0001.mat", disk / "frames/.DS_Store", disk / "labels/x\x1b[31m[red].mat")
+    (tmp_path / "raw").symlink_to(disk)
+    found = look("penn_action", tmp_path / "raw")
     assert counts(found)["label files"] == (4, 2326, "incomplete")
     assert (found.usable, problems(found)) == (("train", "test"), "")
-
-
-def test_links_to_other_disks_are_followed(tmp_path: Path) -> None:
-    penn(tmp_path / "disk")
-    (tmp_path / "raw").symlink_to(tmp_path / "disk")
-    assert look("penn_action", tmp_path / "raw").usable == ("train", "test")
 
 
 def test_a_split_whose_part_is_missing_is_the_only_one_that_cannot_be_used(tmp_path: Path) -> None:
@@ -222,10 +216,3 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert "penn_action train" in train
     ran(*shlex.split(test), "--workers", 1)
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
-
-
-def test_as_json_it_reports_the_same(embedded: Any, tmp_path: Path, doctor: Any) -> None:
-    found = json.loads(doctor("3dpw", "--raw", tmp_path, "--body", embedded.body, "--json"))
-    threedpw, body = found["examined"]
-    assert (threedpw["dataset"], threedpw["usable"], body["dataset"]) == ("3dpw", [], "body")
-    assert threedpw["parts"][0]["where"] == ["sequenceFiles/train/<sequence>.pkl"]
