@@ -88,12 +88,12 @@ def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
     return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
 
 
-def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats, Floats]:
-    """Two (H, W) uint8 pictures -> (P, 2) points of the `grid`, (P, 2) where each went, (P,) weights.
+def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats]:
+    """Two (H, W) uint8 pictures -> (P, 2) points of the `grid`, (P, 2) where each went.
 
-    A weight is 1 where the flow forth and back comes within a pixel of where it began, inside the picture, else 0.
-    The flow back is computed at half the resolution of the flow forth: it only tells right from wrong by a pixel,
-    where its own error is 0.1 px, and takes a quarter of the time.
+    Points from which the flow forth and back comes within a pixel of where it began, inside the picture. The flow back
+    is computed at half the resolution of the flow forth: it only tells right from wrong by a pixel, where its own error
+    is 0.1 px, and takes a quarter of the time.
     """
     height, width = previous.shape
     start, size = grid(height, width), np.array([width, height], np.float64)
@@ -103,7 +103,7 @@ def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats, Fl
     inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
     good = inside & (np.square(moved + back).sum(axis=1) < LARGEST_ERROR**2)
     source = normalise(start, height, width)
-    return source, source + moved / (size / 2), good.astype(np.float64)  # equal where nothing moved, to the bit
+    return source[good], (source + moved / (size / 2))[good]  # equal where nothing moved, to the bit
 
 
 def sample(field: NDArray[np.float32], at: Floats) -> Floats:
@@ -124,30 +124,28 @@ def transfer(homography: Floats, points: Floats) -> Floats:
         return np.asarray(mapped[..., :2] / mapped[..., 2:], np.float64)
 
 
-def fit(source: Floats, target: Floats, weights: Floats | None = None) -> tuple[Floats, bool]:
-    """(P, 2) points and where each went, (P,) weights of squared residuals -> (3, 3), and whether it is known.
+def fit(source: Floats, target: Floats) -> tuple[Floats, bool]:
+    """(P, 2) points and where each went -> (3, 3), and whether it is known.
 
-    Direct linear transform with Hartley's normalisation of both point sets (over points of weight above 0), then
-    ROUNDS in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped to where it
-    went.
+    Direct linear transform with Hartley's normalisation of both point sets, then ROUNDS in which a squared residual has
+    the weight 1 / (1 + (r / 0.01)^2), r the distance from where the point is mapped to where it went.
 
-    The identity, unknown: fewer than 40 points of weight above 0; a system whose second smallest singular value is
+    The identity, unknown: fewer than 40 points; a system whose second smallest singular value is
     below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; a corner that moves by more than 1.
     Points that are not finite do not count. Where no point moved it is exactly the identity. Raises ValueError for
     other shapes.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    initial = np.ones(len(source)) if weights is None else np.asarray(weights, np.float64)
-    if source.shape != (len(initial), 2) or target.shape != source.shape or initial.ndim != 1:
-        raise ValueError(f"expected (P, 2), (P, 2) and (P,), found {source.shape}, {target.shape} and {initial.shape}")
-    used = (initial > 0) & np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
-    source, target, initial = source[used], target[used], initial[used]
+    if source.shape != (len(source), 2) or target.shape != source.shape:
+        raise ValueError(f"expected (P, 2) and (P, 2), found {source.shape} and {target.shape}")
+    used = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
+    source, target = source[used], target[used]
     if len(source) < LEAST_POINTS:
         return np.eye(3), False
     from_source, from_target = hartley(source), hartley(target)
     to_target = np.linalg.inv(from_target)
     system = System(transfer(from_source, source), transfer(from_target, target))
-    singular, solution = system.solve(initial)
+    singular, solution = system.solve(np.ones(len(source)))
     homography = to_target @ solution @ from_source
     homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
     for _ in range(ROUNDS):
@@ -155,7 +153,7 @@ def fit(source: Floats, target: Floats, weights: Floats | None = None) -> tuple[
         depth = mapped[:, 2:]  # 1 / (1 + (r / 0.01)^2), times its square above and below: it may be 0
         squared = np.square((mapped[:, :2] - target * depth) / RESIDUAL).sum(axis=1)
         near = np.square(depth[:, 0]) + np.finfo(float).tiny
-        singular, solution = system.solve(initial * near / (near + squared))
+        singular, solution = system.solve(near / (near + squared))
         homography = to_target @ solution @ from_source
     last = abs(homography[2, 2])
     if singular[1] < SMALLEST_SINGULAR * singular[-1] or last < SMALLEST_LAST * np.linalg.norm(homography):

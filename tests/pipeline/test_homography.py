@@ -86,15 +86,11 @@ def test_points_that_moved_at_random_do_not_count(seed: int) -> None:
     assert np.abs(homography.fit(POINTS, target)[0] - NEAR_IDENTITY).max() < 1e-3
 
 
-def test_a_weight_counts_as_so_many_points_and_points_of_weight_0_or_nan_not_at_all() -> None:
-    rng = np.random.default_rng(1)
-    target = homography.transfer(NEAR_IDENTITY, POINTS) + rng.normal(0, 0.003, POINTS.shape)
-    weights = np.ones(len(POINTS))
-    weights[:150] = 0
-    halved, _ = homography.fit(POINTS, target, 0.5 * weights)
-    np.testing.assert_allclose(halved, homography.fit(POINTS[150:], target[150:])[0], atol=1e-12)
+def test_points_that_are_not_finite_do_not_count() -> None:
+    target = homography.transfer(NEAR_IDENTITY, POINTS) + np.random.default_rng(1).normal(0, 0.003, POINTS.shape)
+    expected, _ = homography.fit(POINTS[150:], target[150:])
     target[:150] = np.nan
-    np.testing.assert_array_equal(homography.fit(POINTS, target, 0.5 * weights)[0], halved)
+    np.testing.assert_array_equal(homography.fit(POINTS, target)[0], expected)
 
 
 def test_each_round_weighs_the_points_by_the_solution_before() -> None:
@@ -224,5 +220,5 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
             homography.between(picture, wrong)
     with pytest.raises(ValueError, match="two pictures of one size"):
         homography.between(picture, picture[1:])
-    with pytest.raises(ValueError, match=r"found \(289, 2\), \(288, 2\)"):
+    with pytest.raises(ValueError, match=r"found \(289, 2\) and \(288, 2\)"):
         homography.fit(POINTS, POINTS[1:])

@@ -140,27 +140,18 @@ def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
             assert result == item
 
 
-def crash_after_another(item: str) -> str:
-    if (file := Path(item)).suffix == ".once" and not file.exists():
-        file.touch()
-        segfault()
-    return item
-
-
-def test_what_crashes_only_once_is_given_a_second_chance(tmp_path: Path) -> None:
-    items = ["a", str(tmp_path / "b.once"), "c"]
-    assert [*ordered_map(crash_after_another, items, 1)] == items
-
-
-def hang_once(file: Path) -> str:
+def end_once(item: tuple[Path, str]) -> str:
+    file, name = item
     if not file.exists():
         file.touch()
-        sleep()
+        ENDS[name][0]()
     return "read"
 
 
-def test_what_hangs_is_not_tried_again(tmp_path: Path) -> None:
-    (failed,) = ordered_map(hang_once, [tmp_path / "file"], 1, timeout=0.3)
+def test_what_crashes_is_given_a_second_chance_and_what_hangs_is_not(tmp_path: Path) -> None:
+    items = [(tmp_path / name, name) for name in ("crash", "hang")]
+    again, failed = ordered_map(end_once, items, 1, timeout=0.3)
+    assert again == "read"
     assert isinstance(failed, Failed)
     assert failed.reason == "reader_timeout"
 

@@ -7,12 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-import cache
-from pipeline import crops
 from pipeline.__main__ import main
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
@@ -25,25 +21,6 @@ pytestmark = pytest.mark.usefixtures("small_shards")
 
 def extract_crops(root: Path, into: Any, quality: int = 95, name: str = "crops") -> extract.Extraction:
     return into.extract(root, name=name, stream=Crops(quality=quality))
-
-
-def test_a_row_holds_its_own_crop(root: Path, penn: Any, into: Any) -> None:
-    done = extract_crops(root, into)
-    assert (done.computed, done.meter.frames, done.problems) == (24, 24, {})
-    split = penn.split
-    manifest = split.stream_manifest("crops")
-    assert manifest["identity"] == {"kind": "crops", "version": 1, "quality": 95}
-    assert manifest["stand_in"], "of stand-in pictures"
-    for track in split.tracks:
-        boxes = split.rows("bbox", track.start, track.stop)
-        for row in range(track.start, track.stop):
-            number = row - track.start + 1
-            picture = cv2.imread(str(penn.raw / f"frames/{track.video}/{number:06d}.jpg"))[..., ::-1]
-            cut = crops.crop_person(np.ascontiguousarray(picture), boxes[row - track.start], track.crop_scale)
-            (data,) = split.blobs("crops", np.array([row]))
-            kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            assert np.abs(kept.astype(int) - cut).mean() < 2.0
-    assert cache.verify(root).ok
 
 
 def test_many_extractions_hold_nothing(root: Path, into: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import cache
 from pipeline.commands.maintenance.recompute import recompute
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.engine import run
 from pipeline.features.spec import StreamSpec
@@ -57,16 +57,6 @@ class Undeclared(Boxes):
         return _computer(compute)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NotLoaded(Boxes):
-    """Its library is missing."""
-
-    kind: ClassVar[str] = "not_loaded"
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
-        raise ConfigError("not_loaded needs a library")
-
-
 def _computer(compute: Any) -> LabelComputer:
     class Computer(SimpleNamespace):
         provenance: ClassVar[dict[str, Any]] = {"stand_in": False}
@@ -90,7 +80,7 @@ def moved(name: str, columns: dict[str, Any]) -> None:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """With 8 rows a shard: every track crosses shards, and `b` has a gap."""
-    for stream in (Boxes, Undeclared, NotLoaded):
+    for stream in (Boxes, Undeclared):
         monkeypatch.setitem(streams.STREAMS, stream.kind, f"{__name__}:{stream.__name__}")
     made = Toy(tmp_path)
     made.film()
@@ -140,11 +130,8 @@ def test_recomputing_finds_windows_that_are_of_the_row_before(toy: Toy, monkeypa
     assert {row.track for row in compared.misaligned} == {"a/0", "a/1", "b/0"}
 
 
-@pytest.mark.parametrize(("stream", "reason"), [(Undeclared(), r"undeclared.*history"), (NotLoaded(), "library")])
-def test_a_stream_that_reads_undeclared_rows_or_cannot_be_loaded_is_refused_and_leaves_nothing(
-    toy: Toy, stream: LabelStream, reason: str
-) -> None:
-    with pytest.raises(PipelineError, match=reason):
-        toy.extract(StreamSpec("refused", stream))
+def test_a_stream_that_reads_undeclared_rows_is_refused_and_leaves_nothing(toy: Toy) -> None:
+    with pytest.raises(PipelineError, match=r"undeclared.*history"):
+        toy.extract(StreamSpec("refused", Undeclared()))
     assert cache.open(toy.root)[SPLIT].streams == ()
     assert [path.name for path in (toy.root / SPLIT / "features").iterdir()] == ["zarr.json"]

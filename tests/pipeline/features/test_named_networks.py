@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ import torch
 from torchvision import models
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
-from pipeline.features import networks, streams
+from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.features import streams
 from pipeline.features.streams import Machine, NumberStream, network
 from pipeline.features.weights import NetworkWeights
 
@@ -139,19 +138,6 @@ def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], w
         stream("torchvision", weights, **options).load(CPU, None)
 
 
-def test_offline_it_names_the_file_and_where_to_put_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr("torch.hub.urlopen", offline)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(MissingAssets) as refused:
-        stream("torchvision", "pretrained", network="resnet18", dim=512).load(CPU, None)
-    message = str(refused.value)
-    assert "weights pretrained: https://download.pytorch.org/models/resnet18-f37072fd.pth cannot be" in message
-    assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in message
-
-
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -194,35 +180,6 @@ def test_rows_of_other_weights_under_the_same_name_are_not_extended(file: Path) 
         small(file).load(CPU, before)
     now = small(file).load(CPU, None).provenance
     assert small(file).load(CPU, now).provenance == now
-
-
-def test_a_file_of_another_network_is_refused(file: Path) -> None:
-    state = torch.load(file, weights_only=True)
-    del state["stage3.0.branch2.0.weight"]
-    torch.save(state, file)
-    with pytest.raises(RawDataError, match=r"shufflenet_v2_x0_5's tensors, found missing .'stage3.0.branch2.0.weight'"):
-        small(file).load(CPU, None)
-    file.unlink()
-    with pytest.raises(MissingAssets, match="there is no such file"):
-        small(file).load(CPU, None)
-
-
-# -------------------------------------------------------------------------------------------------- bf16
-
-
-def test_fast_features_point_where_exact_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
-    crops, options = noise(64, 64), {"network": "resnet18", "crop": CropPolicy(size=64), "dim": 512}
-    exact, fast = (stream("torchvision", precision=one, **options).load(CPU, None) for one in ("exact", "fast"))
-    assert (exact.provenance["arithmetic"], fast.provenance["arithmetic"]) == (
-        "fp32, layer by layer",
-        "bf16, layer by layer",
-    )
-    assert fast.provenance["sha256"] == exact.provenance["sha256"]
-    a, b = (network(crops).astype(np.float64) for network in (exact, fast))
-    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
-    assert np.abs(a - b).max() > 0
-    np.testing.assert_array_equal(fast(crops[::-1].copy())[::-1], b)
 
 
 # -------------------------------------------------------------------------------------------------- timm

@@ -50,14 +50,6 @@ def test_a_row_is_the_embedding_of_its_keypoints_wherever_and_however_large(best
     np.testing.assert_allclose(of(best).load(CPU, None)({"kp_2d": kp})[0], values, atol=1e-3)
 
 
-def test_a_rows_bytes_do_not_depend_on_the_other_rows(best: Path) -> None:
-    kp, compute = labels(400), of(best).load(CPU, None)
-    values, _ = compute({"kp_2d": kp})
-    order = np.random.default_rng(1).permutation(400)
-    np.testing.assert_array_equal(compute({"kp_2d": kp[order]})[0], values[order])
-    np.testing.assert_array_equal(compute({"kp_2d": kp[:3]})[0], values[:3])
-
-
 def test_without_a_torso_it_is_the_prior(best: Path) -> None:
     kp = labels(2)
     kp[0, [skeletons.joint_names("spin49").index(name) for name in ("lhip", "OP LHip")], 2] = 0
