@@ -46,8 +46,8 @@ ENTRY_POINTS: Final = "vibe_pipeline.streams"
 
 STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "resnet50": "pipeline.features.streams.resnet50:ResNet50",
-    "torchvision": "pipeline.features.streams.named:Torchvision",
-    "timm": "pipeline.features.streams.named:Timm",
+    "torchvision": "pipeline.features.streams.network:Torchvision",
+    "timm": "pipeline.features.streams.network:Timm",
     "hmr2": "pipeline.features.streams.hmr2:Hmr2",
     "crops": "pipeline.features.streams.crops:Crops",
     "homography": "pipeline.features.streams.homography:Homography",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError
-from pipeline.features.streams.network import NetworkStream, Precision, check_precision
+from pipeline.features.streams.network import NetworkStream, Precision
 
 if TYPE_CHECKING:
     from pipeline.features.networks.base import Loaded
@@ -38,7 +38,7 @@ class Hmr2(NetworkStream):
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
             raise ConfigError(f"checkpoint is not set: name {self.where}, as --set checkpoint=FILE")
-        check_precision(self.precision)
+        super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError("crop: HMR2.0 sees the middle of a crop of 256 px: begin with size:256 region:256x192")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from pipeline.features.streams.base import Machine, NumberStream, region_of
-from pipeline.features.streams.network import MOST_NETWORKS, Precision, check_precision
+from cache import CropPolicy
+from pipeline.features.streams.base import Machine, region_of
+from pipeline.features.streams.network import NetworkStream, Precision
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ UNTRAINED: Final = WeightsSpec("untrained", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet50(NumberStream):
+class ResNet50(NetworkStream):
     """2048 numbers a crop.
 
     `precision`: exact is plain fp32, equal to torch's own layers to 1e-5, and the same bits on one kind of device.
@@ -34,9 +33,6 @@ class ResNet50(NumberStream):
     version: ClassVar[int] = 2
     dim: ClassVar[int] = 2048
 
-    def __post_init__(self) -> None:
-        check_precision(self.precision)
-
     def __str__(self) -> str:
         return f"{self.weights}, {self.precision}{self._crop_shown}"
 
@@ -44,20 +40,13 @@ class ResNet50(NumberStream):
     def stand_in(self) -> bool:
         return self.weights.stand_in
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
-        """The network on its device, loaded once for all the splits that a process extracts.
+    @property
+    def same_network(self) -> Self:
+        """Of all copies with jitter, since these change what is cut alone."""
+        return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
-        Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
-        """
-        # Another checkpoint of the same name is another network.
-        content = json.dumps([self.weights.identity(), (recorded or {}).get("standardisation")])
-        return _running(self.weights, self.precision, machine, region_of(self.crop), content)
+    def running(self, machine: Machine, recorded: Mapping[str, Any]) -> Network:
+        """Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises."""
+        from pipeline.features import networks
 
-
-@functools.lru_cache(maxsize=MOST_NETWORKS)
-def _running(
-    weights: WeightsSpec, precision: Precision, machine: Machine, region: tuple[int, int], content: str
-) -> Network:
-    from pipeline.features import networks
-
-    return networks.load(weights, precision, machine, {"standardisation": json.loads(content)[1]}, region)
+        return networks.load(self.weights, self.precision, machine, recorded, region_of(self.crop))

@@ -16,7 +16,7 @@ import torch
 from cache import CropPolicy
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.streams import Machine, resnet50
+from pipeline.features.streams import Machine, network
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
@@ -35,9 +35,9 @@ def crop() -> np.ndarray:
 @pytest.fixture
 def forgotten(small_backbone: None) -> Iterator[None]:
     """No network is loaded yet, and none is left to others."""
-    resnet50._running.cache_clear()
+    network._running.cache_clear()
     yield
-    resnet50._running.cache_clear()
+    network._running.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------- the registry
@@ -88,7 +88,7 @@ def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(forgot
     first = stream.load(machine, None)
     assert stream.load(machine, None) is first
     assert first.provenance["stand_in"]
-    recorded = {"standardisation": {"mean": [1.0] * 2048, "std": [2.0] * 2048}, "sha256": "of earlier rows"}
+    recorded = {"standardisation": {"mean": [1.0] * 2048, "std": [2.0] * 2048}}
     other = stream.load(machine, recorded)
     assert other is not first
     assert other.provenance["standardisation"] == recorded["standardisation"]
