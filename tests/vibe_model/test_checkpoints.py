@@ -78,6 +78,8 @@ def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(model, tmp_p
     assert set(report.used) == set(model.state_dict())
     assert set(report.ignored) == {f"regressor.smpl.{name}" for name in ("betas", "J_regressor_extra", "faces_tensor")}
     assert report.untouched == ()
+    performance = read_checkpoint(file)["performance"]
+    assert (type(performance), performance) == (float, 56.56)
 
 
 def test_only_the_regressor_of_a_whole_checkpoint_is_read_where_that_is_asked_for(model, tmp_path):
@@ -100,12 +102,6 @@ def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
     assert_equal(model.state_dict(), {n: weights[n] if n.startswith("regressor.") else before[n] for n in before})
     assert set(report.ignored) == {"conv1.weight", "bn1.num_batches_tracked", "layer4.2.conv3.weight"}
     assert set(report.untouched) == {name for name in before if name.startswith("encoder.")}
-
-
-def test_the_performance_is_read_as_a_plain_number(model, tmp_path):
-    content = read_checkpoint(write(tmp_path / "vibe.pth.tar", published(model)))
-    assert type(content["performance"]) is float
-    assert content["performance"] == 56.56
 
 
 def without(content, name):

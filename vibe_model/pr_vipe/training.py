@@ -25,8 +25,7 @@ from vibe_model.errors import CheckpointError, DataError
 from vibe_model.pr_vipe import losses
 from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.pr_vipe.poses import PoseSet, joined, read_poses
-from vibe_model.pr_vipe.retrieval import evaluate
-from vibe_model.pr_vipe.views import pose_distances, seen
+from vibe_model.pr_vipe.retrieval import evaluate, pose_distances, seen
 from vibe_model.prediction.trained import device_of, load_body
 from vibe_model.training.data import TrainingBatch, on_device
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once

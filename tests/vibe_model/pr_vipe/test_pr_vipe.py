@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from vibe_model import PrVIPE, pr_vipe_losses
 from vibe_model.metrics import np_mpjpe
-from vibe_model.pr_vipe.views import pose_distances
+from vibe_model.pr_vipe.retrieval import pose_distances
 
 TORSO = [1, 2, 7, 8]  # shoulders, hips
 

@@ -18,8 +18,8 @@ from vibe_model.metrics import normalise_13
 from vibe_model.pr_vipe import retrieval
 from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.pr_vipe.poses import PoseSet
+from vibe_model.pr_vipe.retrieval import foreshortened
 from vibe_model.pr_vipe.training import PrVIPETrainer
-from vibe_model.pr_vipe.views import foreshortened
 from vibe_model.training.data import TrainingBatch
 
 pytestmark = pytest.mark.slow

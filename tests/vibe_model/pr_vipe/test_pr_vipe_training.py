@@ -17,7 +17,7 @@ from vibe_model.metrics import normalise_13, np_mpjpe
 from vibe_model.pr_vipe import retrieval, training
 from vibe_model.pr_vipe.config import PRESETS, PrVIPEConfig
 from vibe_model.pr_vipe.poses import read_poses, same_instant
-from vibe_model.pr_vipe.views import flat_distances, foreshortened, seen
+from vibe_model.pr_vipe.retrieval import flat_distances, foreshortened, seen
 
 NOSE = [joint_names("spin49").index(name) for name in ("nose", "OP Nose")]
 HIPS = [KEYPOINTS_13.index(name) for name in ("lhip", "rhip")]
