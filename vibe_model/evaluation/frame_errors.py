@@ -7,8 +7,8 @@ knows a protocol by its name: what its record says is done.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -111,14 +111,12 @@ class Scorer:
     ) -> None:
         self._generator, self._split, self._smooth, self._keypoints = generator, split, smooth, keypoints
         kept = {"vertices": vertices, "vertices at rest": vertices, "keypoints": keypoints}
-        self._metrics = {
-            protocol.name: {name: m for name, m in protocol.metrics.items() if kept.get(m.reads, True)}
-            for protocol in protocols
-        }
-        self._protocols = tuple(protocols)
+        self._protocols = [
+            replace(p, metrics={name: m for name, m in p.metrics.items() if kept.get(m.reads, True)}) for p in protocols
+        ]
         self.means = {p.name: Means(by_track=p.mean == "tracks") for p in protocols}  # over the tracks so far
         self._genders = {
-            p.name: genders_of(p, split) for p in protocols if p.truth == "body" or self._reads_vertices(p)
+            p.name: genders_of(p, split) for p in self._protocols if p.truth == "body" or _reads_vertices(p)
         }
         genders = dict.fromkeys(gender for of_protocol in self._genders.values() for gender in of_protocol)
         self._label_bodies = label_bodies(generator, split, genders)
@@ -140,16 +138,16 @@ class Scorer:
         """
         bodies = raw.smoothed(self._smooth)
         labels = self._labels(bodies)
-        truths = [Truth.of(protocol, labels, self._metrics[protocol.name]) for protocol in self._protocols]
+        truths = [Truth.of(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
         by_protocol = []
         for truth in truths:
             for model in MODELS:
                 self._measure(model, truth, predicted, bodies.run)
-            name, keypoints = truth.protocol.name, metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)[1]
-            by_keypoint = frozenset(m for m, metric in self._metrics[name].items() if metric.by_keypoint)
+            keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)[1]
+            by_keypoint = frozenset(name for name, metric in truth.protocol.metrics.items() if metric.by_keypoint)
             by_protocol.append(TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint))
-            self.means[name].add(by_protocol[-1])
+            self.means[truth.protocol.name].add(by_protocol[-1])
         return bodies, by_protocol[0]
 
     def _labels(self, bodies: TrackBodies) -> Labels:
@@ -175,7 +173,7 @@ class Scorer:
         shapes |= {order: (len(JOINTS[order]), 3) for order in orders}
         out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
         groups = self._by_label_body(truths, predicted.track)
-        with_mesh = {key: any(self._reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
+        with_mesh = {key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
         needed = np.flatnonzero(np.any([truth.counted | truth.with_keypoints for truth in truths], axis=0))
         for start in range(0, len(needed), POSED_AT_ONCE):
             part = needed[start : start + POSED_AT_ONCE]
@@ -208,9 +206,6 @@ class Scorer:
                 groups.setdefault((gender, truth.protocol.round_labels), []).append(truth)
         return groups
 
-    def _reads_vertices(self, protocol: Protocol) -> bool:
-        return any(metric.reads in VERTICES for metric in self._metrics[protocol.name].values())
-
     def _predicted_joints(self, order: Order, bodies: Estimate, mesh: Mesh) -> Tensor:
         """(N, J, 3) m."""
         if order == "common14" and mesh.verts is None:
@@ -230,7 +225,7 @@ class Scorer:
                 truth.joints[rows] = _numpy(label.joints(protocol.joints))
             centred = protocol.root_vertices or label.body is not own.body
             root: Root = (protocol.joints, tuple(protocol.root_places) if centred else ())
-            for name, metric in self._metrics[protocol.name].items():
+            for name, metric in protocol.metrics.items():
                 if metric.reads not in VERTICES or not counted.any():
                     continue
                 for model, mesh in zip(MODELS, (own, self._mean), strict=True):
@@ -248,7 +243,7 @@ class Scorer:
         """Fill in each error of a track's frames but those of vertices."""
         protocol = truth.protocol
         pairs = self._pairs(model, truth, predicted)
-        for name, metric in self._metrics[protocol.name].items():
+        for name, metric in protocol.metrics.items():
             if metric.reads in VERTICES:
                 continue
             pred, target = pairs[metric.reads]
@@ -305,7 +300,7 @@ class Truth:
         return self.counted & self.labels.has_smpl
 
     @classmethod
-    def of(cls, protocol: Protocol, labels: Labels, measured: Iterable[str]) -> Self:
+    def of(cls, protocol: Protocol, labels: Labels) -> Self:
         """Raises PlugInError for rules of another package's that fail."""
         if protocol.round_labels:
             rounded = {name: getattr(labels, name).astype(np.float16).astype(np.float32) for name in ROUNDED}
@@ -313,11 +308,15 @@ class Truth:
         with protocols.REGISTRY.calling(protocol.name, "rows, rows_2d"):
             rows, rows_2d = (np.asarray(rule(labels), np.bool_) for rule in (protocol.rows, protocol.rows_2d))
             kp_2d = np.where(rows_2d[:, None, None], labels.kp_2d, np.float32(0))
-        errors = {model: {name: np.full(len(rows), np.nan) for name in measured} for model in MODELS}
+        errors = {model: {name: np.full(len(rows), np.nan) for name in protocol.metrics} for model in MODELS}
         if protocol.truth == "joints":
             return cls(protocol, labels, labels.joints, kp_2d, rows & labels.has_3d, errors)
         joints = np.zeros((len(rows), len(JOINTS[protocol.joints]), 3), np.float32)
         return cls(protocol, labels, joints, kp_2d, rows & labels.has_smpl, errors)
+
+
+def _reads_vertices(protocol: Protocol) -> bool:
+    return any(metric.reads in VERTICES for metric in protocol.metrics.values())
 
 
 def _stretches(rows: Ints, run: Ints, protocol: Protocol, span: int) -> list[Ints]:
