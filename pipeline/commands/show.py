@@ -82,10 +82,12 @@ def run(args: argparse.Namespace) -> int:
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
     with bar(f"show {name}", err, unit="frame" if clip else "track") as progress:
-        facts = write_clip(shown, args.out, progress=progress) if clip else None
-        if facts is None:
+        of = ""
+        if clip:
+            n_frames, with_rows = write_clip(shown, args.out, progress=progress)
+            of = f" of {shown.tracks[0].record.video}, {count(n_frames, 'frame')}, {with_rows:,} with rows,"
+        else:
             show.write_page(shown, args.out, progress=progress)
-    of = "" if facts is None else f" of {facts.video}, {count(facts.frames, 'frame')}, {facts.with_rows:,} with rows,"
     tracks = count(len(shown.tracks), "track")
     out.print(plain(f"{name}: {tracks}{of} in {args.out} ({size(args.out.stat().st_size)})"))
     if shown.stand_in:

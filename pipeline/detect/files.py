@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.storage.atomic import make_folder, publish, write_atomic, write_synced
 from pipeline.detect.base import People
@@ -185,28 +184,23 @@ def read_info(file: Path) -> dict[str, Any]:
 
 def people_text(frame: int, people: People, n_before: int) -> bytes:
     """JSON of the people in a frame, with a comma before each; their ids count from those before."""
-    rows = zip(people.boxes, people.scores, people.keypoints, strict=True)
-    texts = (
-        _annotation(n_before + i, frame, box, float(score), joints) for i, (box, score, joints) in enumerate(rows, 1)
-    )
-    return b"".join(b",\n" + json.dumps(text, separators=(",", ":")).encode() for text in texts)
-
-
-def _annotation(
-    number: int, frame: int, box: NDArray[np.float32], score: float, joints: NDArray[np.float32]
-) -> dict[str, Any]:
-    corner, side = box[:2].astype(np.float64), (box[2:] - box[:2]).astype(np.float64)
-    visible = np.where(joints[:, 2] >= SEEN, 2, np.where(joints[:, 2] > 0, 1, 0))
-    xy = np.where(visible[:, None] > 0, np.round(joints[:, :2].astype(np.float64), PLACES), 0)
-    return {
-        "id": number,
-        "image_id": frame + 1,
-        "category_id": 1,
-        "bbox": np.round([*corner, *side], PLACES).tolist(),
-        "area": round(float(side.prod()), PLACES),
-        "iscrowd": 0,
-        "score": round(score, 4),
-        "num_keypoints": int((visible > 0).sum()),
-        "keypoints": [value for (x, y), v in zip(xy.tolist(), visible.tolist(), strict=True) for value in (x, y, v)],
-        "keypoint_scores": np.round(joints[:, 2].astype(np.float64), 4).tolist(),
-    }
+    text = b""
+    for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
+        corner, side = box[:2].astype(np.float64), (box[2:] - box[:2]).astype(np.float64)
+        visible = np.where(joints[:, 2] >= SEEN, 2, np.where(joints[:, 2] > 0, 1, 0))
+        xy = np.where(visible[:, None] > 0, np.round(joints[:, :2].astype(np.float64), PLACES), 0)
+        triples = zip(*xy.T.tolist(), visible.tolist(), strict=True)
+        annotation = {
+            "id": number,
+            "image_id": frame + 1,
+            "category_id": 1,
+            "bbox": np.round([*corner, *side], PLACES).tolist(),
+            "area": round(float(side.prod()), PLACES),
+            "iscrowd": 0,
+            "score": round(float(score), 4),
+            "num_keypoints": int((visible > 0).sum()),
+            "keypoints": [value for triple in triples for value in triple],
+            "keypoint_scores": np.round(joints[:, 2].astype(np.float64), 4).tolist(),
+        }
+        text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
+    return text

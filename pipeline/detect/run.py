@@ -93,14 +93,11 @@ class DetectionReport:
 
 def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
     """How many frames the clips have by their headers."""
-    return sum(_stated(raw, files.clip) for files in todo)
-
-
-def _stated(raw: Path, clip: str) -> int:
-    try:
-        return Video(raw, clip).header().n_frames or 0
-    except PipelineError:
-        return 0
+    n_frames = 0
+    for files in todo:
+        with contextlib.suppress(PipelineError):
+            n_frames += max(0, Video(raw, files.clip).header().n_frames or 0)
+    return n_frames
 
 
 def detect_clips(
@@ -336,7 +333,7 @@ class DetectionRun:
         self.open.pop(clip.files.clip).text.close()
         write_atomic(clip.files.failed, str(error).encode(errors="backslashreplace"))
         self.report.problems[clip.files.clip] = str(error)
-        self.total -= max(0, _stated(self.plan.raw, clip.files.clip))
+        self.total -= n_frames_stated(self.plan.raw, [clip.files])
 
     def _info(self, clip: _OpenClip) -> dict[str, Any]:
         """Return the first line of the clip's file."""

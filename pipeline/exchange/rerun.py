@@ -16,7 +16,6 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,10 +31,11 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
+from pipeline.exchange.folders import require_new_file
 from pipeline.exchange.formats import Exported
 from pipeline.exchange.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.exchange.show.drawing import NAMES, SIDE_COLOURS, SIDES
-from pipeline.exchange.show.tracks import Choice, Shown, ShownTrack, from_cache
+from pipeline.exchange.show.tracks import Choice, ShownTrack, from_cache
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.skeletons import bones
 
@@ -77,11 +77,9 @@ def export(
 
     Raises as `show.from_cache` does, and PipelineError when `out` is a folder, or exists without `replace`.
     """
-    if out.is_dir() or not out.parent.is_dir() or (out.exists() and not replace):
-        problem = "is a folder" if out.is_dir() else "exists already" if out.exists() else "has no folder to be in"
-        raise PipelineError(
-            f"--out {out}: {problem}. Name a new file, as {name.replace('/', '_')}.rrd, or --replace it."
-        )
+    if out.is_dir():
+        raise PipelineError(f"--out {out}: is a folder. Name a file in it, as {name.replace('/', '_')}.rrd.")
+    require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
     raw, body = (Path(text) if text else None for text in (options.raw, options.body))
     shown = from_cache(root, name, choice, raw=raw, body=body)
@@ -92,9 +90,9 @@ def export(
         recording.save(part)
         recording.send_recording_name(name + " (DEMO DATA)" * shown.stand_in)
         bodies = LabelledBodies(body) if body is not None else None
-        of_videos = groupby(sorted(shown.tracks, key=_video), key=_video)
-        for video, tracks in of_videos:
-            for n_rows, n_missing in _video_frames(recording, video, [*tracks], bodies, options):
+        for video in sorted({track.record.video for track in shown.tracks}):
+            tracks = [track for track in shown.tracks if track.record.video == video]
+            for n_rows, n_missing in _video_frames(recording, video, tracks, bodies, options):
                 done, missing = done + n_rows, missing + n_missing
                 progress(done, total, video)
         recording.flush()
@@ -105,16 +103,9 @@ def export(
         part.unlink(missing_ok=True)
     summary = f"{count(done, 'row')} of {count(len(shown.tracks), 'track')}"
     absent = {"pictures": f"{count(missing, 'frame')} cannot be read, the raw folder is {shown.raw}"} if missing else {}
-    return Exported(out, done, summary, absent | _without_bodies(shown), {}, shown.stand_in)
-
-
-def _without_bodies(shown: Shown) -> dict[str, str]:
-    has = any("pose" in track.rows for track in shown.tracks)
-    return {"bodies": "name SMPL's files: --body DIR"} if has and shown.body is None else {}
-
-
-def _video(track: ShownTrack) -> str:
-    return track.record.video
+    if body is None and any("pose" in track.rows for track in shown.tracks):
+        absent["bodies"] = "name SMPL's files: --body DIR"
+    return Exported(out, done, summary, absent, {}, shown.stand_in)
 
 
 def _video_frames(

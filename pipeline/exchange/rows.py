@@ -19,6 +19,7 @@ from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
 from pipeline.exchange.vibe_db.joblib_files import Blocks
 from pipeline.features.plan import is_current
+from pipeline.files.formats.arrays import Shape
 
 Rows = NDArray[np.int64]
 Has = Callable[[int, int], NDArray[np.bool_]]  # which of the rows [start, stop) have something
@@ -36,7 +37,7 @@ class FileField(NamedTuple):
     dtype: str  # as it is written; "U": texts
     columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
     rows_with: tuple[str, ...] = ()  # checks: rows that pass these alone are written
-    shapes: tuple[tuple[int | str, ...], ...] = ()  # of a row, any of them; a word stands for any number above 0
+    shapes: tuple[Shape, ...] = ()  # of a row, any of them
     body: str = ""  # what of SMPL's files it needs
 
 

@@ -12,8 +12,8 @@ import io
 import itertools
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -91,22 +91,25 @@ def export(
     used = ("seqlen", "stride", *(() if stored else ("encoding", "quality")))
     described |= {key: getattr(options, key) for key in used}
     stand_in = described["stand_in"]
-    prefix, counts = name.replace("/", "-").replace(".", "_"), _ExportedWindows()  # a key ends at its first dot
+    prefix = name.replace("/", "-").replace(".", "_")  # a key ends at its first dot
+    counts = Counter[str]()  # windows, rows, and undecodable: rows whose picture is
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
     with new_folder(out, replace=replace) as (folder, provenance):
         write = _Shards(folder, prefix, options.shard_mb * 10**6)
         with contextlib.closing(write):
             for window, crops in _complete(split, windows, options.stride, crops_of, counts):
                 write.add(f"{prefix}-{window[0]:010d}", _files(split, window, crops, stored, options, stand_in))
-                progress(counts.rows, n_rows)
+                progress(counts["rows"], n_rows)
         if not write.number:
             raise PipelineError(f"{name}: nothing to export: each of {count(len(windows), 'window')} has {UNDECODABLE}")
-        provenance |= {"format": "webdataset", **described, "samples": counts.windows, "rows": counts.rows}
-    n_lost = split.undecodable(stored) if stored else counts.undecodable
-    left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts.rows}
-    summary = f"{count(counts.windows, 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}, crops "
+        provenance |= {"format": "webdataset", **described, "samples": counts["windows"], "rows": counts["rows"]}
+    n_lost = split.undecodable(stored) if stored else counts["undecodable"]
+    left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts["rows"]}
+    summary = (
+        f"{count(counts['windows'], 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}, crops "
+    )
     summary += f"of the stream {stored}," if stored else "from the raw pictures,"
-    return Exported(out, counts.rows, summary, {}, {what: n for what, n in left_out.items() if n}, stand_in)
+    return Exported(out, counts["rows"], summary, {}, {what: n for what, n in left_out.items() if n}, stand_in)
 
 
 def _whole_stream(split: cache.Split) -> str:
@@ -157,17 +160,8 @@ def _encoded(crop: Image, options: WindowOptions) -> bytes:
 # ------------------------------------------------------------------------------------------------------- samples
 
 
-@dataclass(slots=True)
-class _ExportedWindows:
-    """What has been exported, and of how many rows the picture could not be decoded."""
-
-    windows: int = 0
-    rows: int = 0
-    undecodable: int = 0
-
-
 def _complete(
-    split: cache.Split, windows: Rows, stride: int, crops_of: CropsOf, counts: _ExportedWindows
+    split: cache.Split, windows: Rows, stride: int, crops_of: CropsOf, counts: Counter[str]
 ) -> Iterator[tuple[Rows, list[bytes]]]:
     """Windows with their crops, video by video, in the order of their last frames; without those that lack a crop."""
     video = split.tracks.video[split.track_of(windows[:, 0])]
@@ -178,19 +172,19 @@ def _complete(
         rows = np.unique(of_video[:, :1] + np.arange(of_video[0, 1] - of_video[0, 0]))
         for row, data in crops_of(video_number, rows):
             held[row] = data
-            counts.undecodable += data is None
+            counts["undecodable"] += data is None
             if (window := by_last.get(row)) is None:
                 continue
             start, stop = window.tolist()
             crops = [crop for number in range(start, stop) if (crop := held[number]) is not None]
             if len(crops) == stop - start:
                 exported.append(start)
-                counts.windows += 1
+                counts["windows"] += 1
                 yield window, crops
             for number in range(start, min(start + stride, stop) if start + stride in starts else stop):
                 del held[number]
         steps = np.diff(np.sort(exported), append=np.iinfo(np.int64).max)
-        counts.rows += int(np.minimum(steps, of_video[0, 1] - of_video[0, 0]).sum())
+        counts["rows"] += int(np.minimum(steps, of_video[0, 1] - of_video[0, 0]).sum())
 
 
 def _files(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import cv2
 import numpy as np
@@ -32,14 +32,6 @@ PEOPLE: Final = (*COLOURS[2:], *COLOURS[:2])  # a colour a track: those of the s
 DIMMED: Final = 0.5  # brightness of frames without any row, grey besides
 FURTHEST: Final = 2.0**15  # px: OpenCV draws no lines to points beyond
 SUBPIXELS: Final = 3  # bits: OpenCV's points are whole numbers of eighths of a pixel
-
-
-class ClipFacts(NamedTuple):
-    """What a clip shows."""
-
-    video: str
-    frames: int
-    with_rows: int  # frames in which a track that is drawn has a row
 
 
 def frames_of(source: FrameSource, first: int = 0, step: int = 1, stop: int = 0) -> Iterator[tuple[Frame, Image]]:
@@ -116,10 +108,10 @@ class _Person:
             draw_skeleton(image, flat(rows["kp_2d"][row]), size)
 
 
-def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> ClipFacts:
-    """All frames of the tracks' one video, with what the tracks have in each. `out` appears when it is complete.
+def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
+    """All frames of the tracks' one video, with what the tracks have in each: how many, and how many have a row.
 
-    Where rows are some frames apart, so are the clip's frames, at so many a second that time is kept. Raises
+    `out` appears when it is complete. Where rows are some frames apart, so are the clip's frames, at so many a second that time is kept. Raises
     PipelineError for no tracks, for those of several videos or without pictures, and where H.264 cannot be written.
     """
     if not shown.tracks:
@@ -144,7 +136,7 @@ def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> ClipF
             write(_drawn(frame, picture, people, present, bodies, shown.stand_in))
             n_written, with_rows = n_written + 1, with_rows + bool(present)
             progress(frame.index, max(total, frame.index), video)
-    return ClipFacts(video, n_written, with_rows)
+    return n_written, with_rows
 
 
 def require_h264(out: Path) -> None:

@@ -33,7 +33,7 @@ FIELDS: Final[Mapping[str, FileField]] = {
     "vid_name": FileField("U", shapes=((),)),
     "img_name": FileField("U", shapes=((),)),
     "frame_id": FileField("<i8", shapes=((),)),
-    "joints2D": FileField("<f4", ("kp_2d",), (), (("joints", 3),)),
+    "joints2D": FileField("<f4", ("kp_2d",), (), ((None, 3),)),
     "joints3D": FileField("<f4", (), (JOINTS_3D,), ((49, 3), (14, 3))),  # the column depends on the layout
     "bbox": FileField("<f4", ("bbox",), (), ((4,),)),
     "pose": FileField("<f4", ("pose",), (SMPL,), ((72,),)),
@@ -41,7 +41,7 @@ FIELDS: Final[Mapping[str, FileField]] = {
     "theta": FileField("<f4", ("pose", "betas"), (SMPL,), ((82,),)),
     "valid": FileField("|u1", shapes=_NUMBER),
     "valid_i": FileField("<f4", shapes=_NUMBER),
-    "features": FileField("<f4", (), (FEATURES,), (("numbers",),)),
+    "features": FileField("<f4", (), (FEATURES,), ((None,),)),
 }
 
 

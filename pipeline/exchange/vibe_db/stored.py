@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import RawDataError
 from pipeline.exchange.vibe_db.joblib_files import stored_arrays, text_of
 from pipeline.exchange.vibe_db.layouts import FIELDS, REQUIRED, Layout
-from pipeline.files.formats.arrays import reading, refuse
+from pipeline.files.formats.arrays import fits, reading, refuse
 from pipeline.files.formats.hdf5 import filters_of, own_object
 from pipeline.files.raw.files import open_unbuffered
 
@@ -102,21 +102,17 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], oth
         if name in layout.fields and name not in fields:
             description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
             raise database.error(name, "an array of that name", description, "Is this the dataset's file?")
+    if not database.rows:
+        raise database.error("vid_name", "rows", "none")
     for name, array in fields.items():
         description, dtype, shapes = f"{array.dtype} {array.shape}", FIELDS[name].dtype, FIELDS[name].shapes
         if array.shape[:1] != (database.rows,):
             raise database.error(name, f"{database.rows} rows, as vid_name has", description)
-        if array.dtype.kind not in KINDS.get(dtype, "biuf") or not any(_fits(array.shape[1:], s) for s in shapes):
-            expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes)
+        fitting = 0 not in array.shape and any(fits(array.shape[1:], shape) for shape in shapes)
+        if array.dtype.kind not in KINDS.get(dtype, "biuf") or not fitting:
+            expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes).replace("None", "any")
             raise database.error(name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", description)
-    if not database.rows:
-        raise database.error("vid_name", "rows", "none")
     return database
-
-
-def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
-    pairs = zip(found, shape, strict=False)
-    return len(found) == len(shape) and all(n > 0 if isinstance(size, str) else n == size for n, size in pairs)
 
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:
