@@ -105,10 +105,9 @@ def export(
         provenance |= {"format": "webdataset", **described, "samples": counts["windows"], "rows": counts["rows"]}
     n_lost = split.undecodable(stored) if stored else counts["undecodable"]
     left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts["rows"]}
-    summary = (
-        f"{count(counts['windows'], 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}, crops "
-    )
-    summary += f"of the stream {stored}," if stored else "from the raw pictures,"
+    crops_from = f"of the stream {stored}" if stored else "from the raw pictures"
+    summary = f"{count(counts['windows'], 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}"
+    summary += f", crops {crops_from},"
     return Exported(out, counts["rows"], summary, {}, {what: n for what, n in left_out.items() if n}, stand_in)
 
 

@@ -111,8 +111,9 @@ class _Person:
 def write_clip(shown: Shown, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
     """All frames of the tracks' one video, with what the tracks have in each: how many, and how many have a row.
 
-    `out` appears when it is complete. Where rows are some frames apart, so are the clip's frames, at so many a second that time is kept. Raises
-    PipelineError for no tracks, for those of several videos or without pictures, and where H.264 cannot be written.
+    `out` appears when it is complete. Where rows are some frames apart, so are the clip's frames, at so many a second
+    that time is kept. Raises PipelineError for no tracks, for those of several videos or without pictures, and where
+    H.264 cannot be written.
     """
     if not shown.tracks:
         raise PipelineError(f"{shown.name}: no track to make a clip of. A page says why: --out PAGE.html")

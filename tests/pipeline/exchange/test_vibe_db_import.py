@@ -257,6 +257,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
         ({"bbox": None}, "'bbox': expected an array of that name", "posetrack/train"),
         ({"bbox": boxes()[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)", "posetrack/train"),
         ({"bbox": boxes() * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
+        ({"features": np.zeros((N, 0))}, r"'features': expected numbers of shape \(rows, any\)", "posetrack/train"),
         ({"joints2D": keypoints(17)}, "'joints2D'.*17.*--joints-2d", "posetrack/train"),
         ({"features": feature_rows().astype(complex)}, "array of complex", "posetrack/train"),
         ({"vid_name": np.arange(N)}, "'vid_name': expected texts", "posetrack/train"),
