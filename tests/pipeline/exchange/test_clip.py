@@ -169,14 +169,3 @@ def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(
     assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out)]) == 2
     assert "vibe-pipeline[av]" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_pictures_that_moved_are_found_by_raw(embedded: Any, into: Any, tmp_path: Path, capsys: Any) -> None:
-    raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
-    into.convert(root, raw)
-    moved = raw.rename(tmp_path / "moved")
-    words = ["show", "penn_action", "train", "--cache", str(root), "--out", str(tmp_path / "clip.mp4")]
-    assert main(words) == 2
-    assert "--raw DIR" in capsys.readouterr().err
-    assert main([*words, "--raw", str(moved)]) == 0
-    assert len(read(tmp_path / "clip.mp4")[0]) == 8

@@ -278,17 +278,6 @@ def test_what_was_there_stays_when_an_export_ends_early(
     assert len(read(tmp_path / "new")["rows"]) == 24
 
 
-def test_a_missing_package_is_named_with_what_installs_it(
-    penn: Any, tmp_path: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    penn.converted()
-    monkeypatch.setattr("pipeline.exchange.formats.find_spec", lambda name: None)
-    words = ("export", penn.name, "--cache", penn.root, "--format", "parquet", "--set", "features=yes")
-    printed = ran(*words, "--out", tmp_path / "out", code=2).err
-    assert "pyarrow" in printed and "[parquet]" in printed
-    assert not (tmp_path / "out").exists()
-
-
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "ROWS", 200)
 

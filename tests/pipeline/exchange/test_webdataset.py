@@ -166,15 +166,6 @@ def test_what_cannot_be_exported_is_refused_with_words(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_run_that_ends_early_leaves_no_shard(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        export(root, "3dpw/train", tmp_path / "out", progress=end, options=WindowOptions(seqlen=4))
-    assert [*tmp_path.iterdir()] == []
-
-
 def made(folder: Path, n_frames: int) -> Path:
     """A cache with one video of one person and strange names; each frame is the same noise, 64 px wide."""
     columns = {"frame_index": np.arange(n_frames), "bbox": np.full((n_frames, 4), 32, np.float32)}
