@@ -31,8 +31,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
-from pipeline.exchange.folders import require_new_file
-from pipeline.exchange.formats import Exported
+from pipeline.exchange.formats import Exported, require_new_file
 from pipeline.exchange.show.bodies import LabelledBodies, intrinsics_of
 from pipeline.exchange.show.drawing import NAMES, SIDE_COLOURS, SIDES
 from pipeline.exchange.show.tracks import Choice, ShownTrack, from_cache

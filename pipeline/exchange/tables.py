@@ -25,8 +25,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.conversion.committed import harmless_of, video_state
 from pipeline.errors import PipelineError
-from pipeline.exchange.folders import new_folder
-from pipeline.exchange.formats import Exported
+from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import origin_of, require_stream
 from pipeline.features.pixel_sources import column
 from pipeline.features.streams.resnet50 import ResNet50

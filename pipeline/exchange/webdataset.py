@@ -31,8 +31,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
-from pipeline.exchange.folders import new_folder
-from pipeline.exchange.formats import Exported
+from pipeline.exchange.formats import Exported, new_folder
 from pipeline.exchange.rows import origin_of
 from pipeline.features.pixel_sources import Pixels, column, cuts, pixels
 from pipeline.features.plan import is_current

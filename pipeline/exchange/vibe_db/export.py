@@ -20,8 +20,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
-from pipeline.exchange.folders import publish_with_provenance, require_new_file
-from pipeline.exchange.formats import Exported
+from pipeline.exchange.formats import Exported, publish_with_provenance, require_new_file
 from pipeline.exchange.rows import (
     FEATURES,
     Has,

@@ -22,7 +22,7 @@ from pipeline.conversion.identity import describe
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.exchange.folders import beside
+from pipeline.exchange.formats import beside
 from pipeline.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from pipeline.exchange.vibe_db.stored import Database, open_database
 from pipeline.exchange.vibe_db.tracks import FileReader, columns_of

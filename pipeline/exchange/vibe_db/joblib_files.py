@@ -36,7 +36,7 @@ AGAIN: Final = "Copy all of it again, or write it again where it was made: jobli
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16
 MAX_TEXT: Final = 4096  # characters
-NUMBERS_AND_TEXT: Final = "biufUS"
+KINDS: Final = "biufUSO"  # numbers and texts
 PROTOCOL: Final = 3  # Python 3.7 reads it, and it has no frames, which arrays would interrupt
 ALIGNED: Final = 16  # bytes
 NOT_PLAIN: Final = {  # how other files begin
@@ -100,12 +100,11 @@ class _Unpickler(ArrayUnpickler):
         sizes = shape if isinstance(shape, tuple) else (None,)
         if len(sizes) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**48 for n in sizes):
             refuse(f"an array of shape {str(shape)[:80]}")
-        if state.get("subclass") is not NDARRAY or not isinstance(dtype, np.dtype) or order not in ("C", "F"):
-            refuse("an array of no known class, type or order")
+        is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
+        if not (is_array and isinstance(dtype, np.dtype) and dtype.kind in KINDS):
+            refuse(f"an array of {str(dtype)[:80]}")
         if dtype.kind == "O":
             return self.texts(sizes)
-        if dtype.kind not in NUMBERS_AND_TEXT:
-            refuse(f"an array of {dtype}")
         if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # from joblib 1.2 on: padding follows
             padding = self.content.read_byte()
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:

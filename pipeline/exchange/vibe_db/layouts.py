@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.exchange.folders import beside
+from pipeline.exchange.formats import beside
 from pipeline.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
 from pipeline.files.formats.json_files import load_json
 from pipeline.files.pixels import sources

@@ -17,7 +17,7 @@ import pytest
 import cache
 from cache.format.extra import ExtraColumn
 from pipeline.errors import PipelineError
-from pipeline.exchange import folders, tables
+from pipeline.exchange import formats, tables
 from pipeline.exchange.tables import TableOptions, export
 
 TABLES = ("videos", "tracks", "rows", "accounting")
@@ -243,7 +243,7 @@ def test_a_second_export_is_refused_and_with_replace_it_is_the_same_to_the_byte(
         export(penn.root, penn.name, tmp_path / "out")
     export(penn.root, penn.name, tmp_path / "out", replace=True)
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.parquet")} == first
-    provenance = json.loads((tmp_path / "out" / folders.PROVENANCE).read_text())
+    provenance = json.loads((tmp_path / "out" / formats.PROVENANCE).read_text())
     assert set(provenance["files"]) == set(first) and provenance["stand_in"] is True
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
     (tmp_path / "out/mine.txt").write_text("notes")
@@ -266,7 +266,7 @@ def test_what_was_there_stays_when_an_export_ends_early(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "sync_folder", end)
+        patch.setattr(formats, "sync_folder", end)
         for out in ("out", "new"):
             with pytest.raises(KeyboardInterrupt):
                 export(penn.root, penn.name, tmp_path / out, replace=True)
