@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -117,6 +117,7 @@ class Pictures:
     root: Path
     pattern: str
     first: int = 0
+    random_access: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         below(self.root, self.pattern)
@@ -124,10 +125,6 @@ class Pictures:
         if len(_NUMBER.findall(name)) != 1 or _NUMBER.search(folder):
             expected = "a pattern that needs one number like {:06d}, in the file's name"
             raise RawDataError(self.root, "pictures", expected=expected, found=repr(self.pattern), do="Rename them.")
-
-    @property
-    def random_access(self) -> bool:
-        return True
 
     @property
     def spec(self) -> str:
@@ -204,13 +201,10 @@ class Video:
 
     root: Path
     path: str  # below root
+    random_access: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         below(self.root, self.path)
-
-    @property
-    def random_access(self) -> bool:
-        return False
 
     @property
     def spec(self) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import tfrecords
@@ -32,13 +32,10 @@ class RecordPictures:
     path: str  # below root
     start: int
     length: int
+    random_access: ClassVar[bool] = False  # the record is read as a whole
 
     def __post_init__(self) -> None:
         below(self.root, self.path)
-
-    @property
-    def random_access(self) -> bool:
-        return False  # the record is read as a whole
 
     @property
     def spec(self) -> str:

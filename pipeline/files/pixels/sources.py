@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from pipeline.errors import PipelineError
-from pipeline.files.pixels.frames import FrameSource, Pictures, Video
+from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, nothing
 from pipeline.files.pixels.records import RecordPictures
-from pipeline.files.pixels.turned import TurnedPictures
+
+
+class TurnedPictures(Pictures):
+    """Pictures that are stored on their side: frames are turned 90 degrees clockwise, and `size` is the turned one."""
+
+    __slots__ = ()
+
+    @property
+    def spec(self) -> str:
+        return f"turned:{self.pattern}+{self.first}"
+
+    def size(self) -> tuple[int, int]:
+        width, height = Pictures.size(self)
+        return height, width
+
+    def digest(self) -> str:
+        return hashlib.sha256(f"turned:{Pictures.digest(self)}".encode()).hexdigest()
+
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
+        for frame in Pictures.read(self, frame_index, alive=alive):
+            if frame.image is None:
+                yield frame
+            else:
+                yield Frame(frame.index, np.ascontiguousarray(np.rot90(frame.image, -1)), None)
+
 
 SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
     "pictures": Pictures.from_spec,
