@@ -313,17 +313,6 @@ def test_bodies_in_the_camera_are_where_they_were_in_the_world(
         assert turns.max() < 1e-5
 
 
-@pytest.mark.parametrize(("name", "reader"), [("h36m", "metadata.xml"), ("mpi_inf_3dhp", "S1/Seq1/camera.calibration")])
-def test_without_a_calibration_only_the_cameras_are_not_known(
-    name: str, reader: str, embedded: Any, tmp_path: Path
-) -> None:
-    raw = embedded.copy(name, tmp_path / "raw")
-    (raw / reader).unlink()
-    track = next(datasets.get(name).tracks(raw, "train"))
-    assert (track.extra, track.intrinsics) == ({}, None)
-    assert track.kp_2d is not None
-
-
 def test_an_extrinsic_that_is_no_camera_is_not_used(embedded: Any, tmp_path: Path) -> None:
     raw = embedded.copy("mpi_inf_3dhp", tmp_path / "raw")
     for file in raw.glob("S*/Seq*/camera.calibration"):

@@ -25,7 +25,6 @@ from pipeline.datasets.amass import Amass
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.contract import ONE_QUARTER, impossible
 from pipeline.datasets.threedpw import ThreeDPW
-from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
@@ -351,22 +350,6 @@ def test_conversion_rejects_a_video_in_another_unit_by_column_and_the_rest_goes_
     assert "'pose': expected rotations in rad" in rejected.message
     assert rejected.dropped == {"other_unit": rejected.found}
     assert len(cache.open(tmp_path)["amass/train"].tracks) == done.totals["videos"]["kept"] > 0
-
-
-@pytest.mark.parametrize(
-    ("column", "spoil"),
-    [
-        ("kp_3d", lambda t: replace(t, kp_3d=t.kp_3d * np.float32([1e3, 1e3, 1e3, 1]))),
-        ("kp_2d", lambda t: replace(t, kp_2d=t.kp_2d * np.float32([1, 1, 100]))),
-        ("kp_2d", lambda t: replace(t, kp_2d=t.kp_2d / np.float32([90, 80, 1]))),
-    ],
-)
-def test_a_track_of_another_unit_is_refused_when_it_is_read(
-    column: str, spoil: Callable[[Track], Track], raw: Path
-) -> None:
-    with pytest.raises(RawDataError, match=f"'{column}': expected") as refused:
-        list(Dances(spoil=spoil).tracks(raw, "train"))
-    assert refused.value.reason == "other_unit"
 
 
 @pytest.mark.parametrize(

@@ -225,13 +225,6 @@ def test_the_pelvis_of_another_gender_would_put_the_body_elsewhere(tmp_path: Pat
     assert np.abs(right - wrong).max() > 5e-4
 
 
-def test_every_pickle_protocol_is_read(tmp_path: Path) -> None:
-    file = write(tmp_path, sequence())
-    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        file.write_bytes(pickle.dumps(sequence(), protocol=protocol))
-        assert len(read(tmp_path)[0].frame_index) == N
-
-
 def test_the_24_joints_are_named(tmp_path: Path) -> None:
     data = sequence()
     data["kp2d"][3, SMPL.index("smpl_lelbow")] = np.nan

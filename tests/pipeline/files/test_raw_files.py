@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files.pixels.frames import Pictures, Video
+from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw.files import (
     caching,
     file_digest,
@@ -56,16 +56,6 @@ def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(make, tmp_p
         read_regular(tmp_path / "it")
     assert file_digest(tmp_path / "it").startswith("unreadable")
     assert span_digest(tmp_path / "it", 0, 10).startswith("unreadable")
-
-
-@pytest.mark.parametrize("make", THINGS)
-def test_in_the_place_of_pixels_it_is_a_problem_of_that_frame(make, tmp_path: Path) -> None:
-    make(tmp_path / "000000.jpg")
-    make(tmp_path / "video.mp4")
-    (picture,) = Pictures(tmp_path, "{:06d}.jpg").read([0])
-    assert picture.kind == "picture_unreadable"
-    (frame,) = Video(tmp_path, "video.mp4").read([0])
-    assert frame.kind == "video_unreadable"
 
 
 def test_a_file_is_read_through_a_link_too(tmp_path: Path) -> None:
