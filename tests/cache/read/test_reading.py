@@ -113,42 +113,26 @@ def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alik
             assert (split.read(windows[some], stream=None, fields=["valid"])["valid"] == expected[some]).all()
 
 
-class TestWhatIsReadChangesNothing:
-    """What comes out of a split is the reader's own, or cannot be written to."""
-
-    @pytest.fixture
-    def split(self, made: Path) -> cache.Split:
-        return cache.open(made)["toy/train"]
-
-    def test_tables_refuse_to_be_written_to(self, split: cache.Split) -> None:
-        for name in ("start", "stop", "step", "fps", "crop_scale", "video"):
-            table = getattr(split.tracks, name)
-            with pytest.raises(ValueError, match="read-only"):
-                table[0] = 7
-            with pytest.raises(ValueError, match="WRITEABLE"):
-                table.flags.writeable = True
-
-    def test_columns_refuse_to_be_written_to(self, split: cache.Split, toy: Any, made: Path) -> None:
-        before = toy.tree(made)
-        for name in ("kp_2d", "valid", "features/resnet50"):
-            column = split.column(name)
-            with pytest.raises(ValueError, match="read-only"):
-                column[:4] = 0
-        assert toy.tree(made) == before
-
-    def test_what_was_read_is_the_readers_own(self, split: cache.Split, toy: Any, made: Path) -> None:
-        before = toy.tree(made)
-        windows = split.windows(8, 8, "resnet50")
-        everything = ["features", *labels.FIELDS, *split.columns]
-        first = split.read(windows, fields=everything, dtype="float16")
-        kept = {name: array.copy() for name, array in first.items()}
-        rows = split.rows("valid", 0, 10)
-        for array in (*first.values(), rows, split.windows(8, 8)):
-            array[...] = 3
-        again = split.read(windows, fields=everything, dtype="float16")
-        for name, array in again.items():
-            np.testing.assert_array_equal(array, kept[name])
-        assert toy.tree(made) == before
+def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(made: Path, toy: Any) -> None:
+    split, before = cache.open(made)["toy/train"], toy.tree(made)
+    for name in ("start", "stop", "step", "fps", "crop_scale", "video"):
+        table = getattr(split.tracks, name)
+        with pytest.raises(ValueError, match="read-only"):
+            table[0] = 7
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            table.flags.writeable = True
+    for name in ("kp_2d", "valid", "features/resnet50"):
+        with pytest.raises(ValueError, match="read-only"):
+            split.column(name)[:4] = 0
+    windows = split.windows(8, 8, "resnet50")
+    everything = ["features", *labels.FIELDS, *split.columns]
+    first = split.read(windows, fields=everything, dtype="float16")
+    kept = {name: array.copy() for name, array in first.items()}
+    for array in (*first.values(), split.rows("valid", 0, 10), split.windows(8, 8)):
+        array[...] = 3
+    for name, array in split.read(windows, fields=everything, dtype="float16").items():
+        np.testing.assert_array_equal(array, kept[name])
+    assert toy.tree(made) == before
 
 
 class TestOpening:

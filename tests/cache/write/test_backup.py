@@ -46,14 +46,3 @@ def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root: Pa
         assert (found.videos.names, boxes(found)) == (names, rows)
         cache.gc(backup)  # shards of the commit in between
         assert cache.verify(backup).ok
-
-
-def test_a_stream_and_a_split_are_deleted_as_folders(root: Path, toy: Any) -> None:
-    split = root / "toy/train"
-    shutil.rmtree(split / "features/resnet50")
-    assert cache.gc(root).removed == ["toy/train/features/resnet50_key", "toy/train/features/resnet50_ok"]
-    found = cache.verify(root)
-    assert (found.ok, found.notes, cache.open(root)["toy/train"].streams) == (True, (), ())
-    shutil.rmtree(split)
-    assert cache.verify(root).ok
-    assert cache.open(root).splits == ()

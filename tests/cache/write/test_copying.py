@@ -70,22 +70,6 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(repl
     assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
 
 
-def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(
-    replaced: Path, to: Path, tmp_path: Path, toy: Any
-) -> None:
-    cache.copy_split(replaced, SPLIT, to, streams=())
-    videos = [video for video in toy.videos() if video[0].name in "ace"]
-    videos += [toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()]
-    fresh = tmp_path / "fresh"
-    with toy.writer(fresh, "p") as writer:
-        writer.begin()
-        for video in sorted(videos, key=lambda video: video[0].name):
-            writer.append(*video)
-        writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
-    (to / SPLIT / "stamps.json").unlink()
-    assert toy.tree(to) == toy.tree(fresh)
-
-
 def test_labels_that_one_track_does_not_have_stay_missing(tmp_path: Path, to: Path, toy: Any) -> None:
     entry, (track,) = toy.video("b", [40])
     columns = {column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")}

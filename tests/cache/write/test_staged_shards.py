@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import CacheError, MissingSplit, StreamShards, StreamWriter
+from cache import CacheError, StreamShards, StreamWriter
 
 SPLIT = "toy/train"
 FORMS: dict[str, Any] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 0, "dtype": "bytes"}}
@@ -22,12 +22,6 @@ def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") ->
 
 def shards_of(root: Path, stream: str = "resnet50", *, plan: str = "") -> StreamShards:
     return StreamShards(root, SPLIT, stream, plan=plan, **FORMS[stream])
-
-
-def writing(root: Path, stream: str = "resnet50") -> list[str]:
-    """Names in the writer's own folder."""
-    folder = root / SPLIT / "features" / stream / ".writing"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 @pytest.fixture
@@ -76,22 +70,6 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
         with pytest.raises(CacheError, match="found no such file"):
             writer.accept(outside)
         assert writer.pending == [1, 2, 3, 4]
-
-
-def test_staging_checks_what_writing_checks(root: Path, toy: Any) -> None:
-    shards = shards_of(root)
-    shard, features, ok, keys = toy.given(shards, 1)
-    for wrong in ((9, features, ok, keys), (shard, features[:, :3], ok, keys), (shard, features * np.nan, ok, keys)):
-        with pytest.raises(CacheError, match=r"not pending|expected features|not finite"):
-            shards.stage(*wrong)
-    toy.write_stream(root, shards=[1])
-    with pytest.raises(CacheError, match="not pending"):
-        shards_of(root).stage(shard, features, ok, keys)
-    with pytest.raises(CacheError, match="Choose another name"):
-        StreamShards(root, SPLIT, "resnet50", dim=5)
-    with pytest.raises(MissingSplit):
-        StreamShards(root, "toy/test", "resnet50", dim=4)
-    assert writing(root) == []
 
 
 # ------------------------------------------------------------------------------------- killed workers, late workers
