@@ -145,13 +145,6 @@ def rotations(seed, *shape):
     return Rotation.random(int(np.prod(shape)), random_state=seed).as_matrix().reshape(*shape, 3, 3)
 
 
-def test_sigma_0_changes_nothing_and_returns_a_copy():
-    values, rotmat = np.random.default_rng(0).normal(size=(9, 3)), rotations(0, 9, 24)
-    for before, after in ((values, smooth(values, one_run(9), 0)), (rotmat, smooth_rotations(rotmat, one_run(9), 0))):
-        np.testing.assert_array_equal(after, before)
-        assert not np.shares_memory(after, before)
-
-
 @pytest.mark.parametrize(("n", "sigma"), [(1, 2.0), (2, 5.0), (7, 0.4), (7, 1.0), (12, 40.0)])
 def test_every_frame_is_the_normalised_gaussian_mean_of_its_segment(n, sigma):
     values = np.random.default_rng(n).normal(size=(n, 2, 3))

@@ -20,7 +20,7 @@ from vibe_model.networks import cpu_kernels
 from vibe_model.prediction.trained import device_of
 from vibe_model.training import parallel
 from vibe_model.training.data import TrainingBatches, on_device
-from vibe_model.training.parallel import ProcessGroup, joined
+from vibe_model.training.parallel import ProcessGroup
 from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
@@ -177,13 +177,6 @@ def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     in_memory(monkeypatch, "vibe")
     with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
         training.run(replace(vibe_config(tmp_path), processes=2))
-
-
-def test_a_process_alone_is_a_group_of_one():
-    with joined("cpu", 0) as found:
-        assert found == ProcessGroup()
-    assert found.leads
-    assert found.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):

@@ -95,12 +95,6 @@ def test_without_a_discriminator_its_terms_are_zero_and_the_generators_gradients
     assert_close(found, gradients(generator))
 
 
-def test_a_discriminator_wants_real_motion(step):
-    generator, discriminator, batch, _ = step
-    with pytest.raises(ValueError, match="real_theta"):
-        step_gradients(generator, discriminator, batch, None, WEIGHTS)
-
-
 def test_a_learned_prior_is_a_term_of_the_generators_loss(step):
     generator, _, batch, _ = step
     alone = step_gradients(generator, None, batch, None, WEIGHTS)
