@@ -171,8 +171,7 @@ def _problems(e: Examination) -> Iterator[str]:
     if not (e.missing or e.incomplete or e.mistakes):
         return
     yield from ("", f"[bold]{e.dataset}[/bold] {plain(f'in {e.raw}: {_summary(e)}')}")
-    for problem in e.mistakes:
-        yield f"  {DOUBT} {plain(f'{problem.what}. {problem.do}'.rstrip(' .') + '.')}"
+    yield from (f"  {DOUBT} {plain(text)}" for text in e.mistakes)
     packed = [file.name.lower() for file in e.packed]
     parts = [part for part in e.parts if part.state != "there"]
     sources = dict.fromkeys(part.source + " (optional)" * bool(part.without) for part in parts)
@@ -203,13 +202,6 @@ def _summary(e: Examination) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------- examination
-
-
-class Problem(NamedTuple):
-    """What is wrong with a raw folder, and what to do."""
-
-    what: str
-    do: str
 
 
 class PartCount(NamedTuple):
@@ -243,7 +235,7 @@ class Examination:
     stand_in: bool
     splits: tuple[str, ...]
     parts: tuple[PartCount, ...]
-    mistakes: tuple[Problem, ...]
+    mistakes: tuple[str, ...]  # what is wrong, and what to do
     packed: tuple[Path, ...] = ()  # archives, which may hold what is missing
     usable: tuple[str, ...] = ()  # the splits of which every needed part is there, complete or not
 
@@ -289,13 +281,12 @@ def _examine(
         counts.append(PartCount.of(part, splits, n, None if stand_in else part.known))
     packed = _packed(raw, parts)
     problems = [
-        Problem(f"{place} cannot be read: {why}", "Get the permission to read it.")
-        for place, why in sorted(unreadable.items())
+        f"{place} cannot be read: {why}. Get the permission to read it." for place, why in sorted(unreadable.items())
     ]
     problems += _misplaced(raw, parts, counts, packed)
     for mistake in mistakes:
         if paths := [path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})]:
-            problems.append(Problem(f"{min(paths)} {mistake.what}", mistake.do))
+            problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
     if reader is not None and not parts:
         counts, unlistable = _listed_videos(reader, raw, stand_in=stand_in)
         problems += unlistable
@@ -307,18 +298,18 @@ def _examine(
     return Examination(name, page, raw, stand_in, splits, tuple(counts), tuple(problems), packed, usable)
 
 
-def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[Problem]]:
+def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[str]]:
     """The videos that the reader lists, of a dataset that declares no parts."""
-    counts, problems = list[PartCount](), dict[Problem, None]()
+    counts, problems = list[PartCount](), dict[str, None]()
     for split in dataset.splits:
         n, total = 0, dataset.totals.get(split)
         try:
             n = len(dataset.videos(raw, split))
         except RawDataError as error:
-            problems[Problem(str(error), "")] = None
+            problems[str(error)] = None
         except Exception as error:  # a reader from another package may fail in any way
             do = "A defect of its reader: please report it to its authors."
-            problems[Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do)] = None
+            problems[f"{dataset.name} cannot be examined: {unexpected(error)}. {do}"] = None
         source = "the download" if dataset.page else "your own clips"
         known = None if stand_in or total is None else total.videos
         counts.append(PartCount.of(ReleasePart(f"videos of {split}", (), source, (split,)), dataset.splits, n, known))
@@ -327,7 +318,7 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
 
 def _misplaced(
     raw: Path, parts: Sequence[ReleasePart], counts: Sequence[PartCount], packed: Sequence[Path]
-) -> Iterator[Problem]:
+) -> Iterator[str]:
     """What is one folder off; else what is still packed."""
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
     if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
@@ -336,12 +327,12 @@ def _misplaced(
             own = elsewhere.resolve()
             renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
             do = f"Name the folder above: --raw {own.parent}{renamed}."
-        yield Problem(f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}", do)
+        yield f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}. {do}"
     elif any(not count.without and count.state != "there" for count in counts):
         for folder in dict.fromkeys(archive.parent for archive in packed):
             first, *more = [archive for archive in packed if archive.parent == folder]
             which = f"{first} and {len(more)} more are" if more else f"{first} is"
-            yield Problem(f"{which} still packed", f"Unpack in {raw}.")
+            yield f"{which} still packed. Unpack in {raw}."
 
 
 def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:

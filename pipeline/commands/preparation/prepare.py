@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         for target in targets:
             try:
                 step(prepared, target)
-            except (PipelineError, cache.CacheError, OSError) as error:  # the other splits go on
+            except ERRORS as error:
                 failures.append(error_text(error, [args.cache]))
                 err.print(f"{WRONG} {line(step.__name__[1:], target.name, plain(failures[-1], keep=steps.LAYOUT))}")
     n_flaws += _print_summary(prepared, targets)

@@ -20,13 +20,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from configparser import (
-    ConfigParser,
-    DuplicateOptionError,
-    DuplicateSectionError,
-    MissingSectionHeaderError,
-    ParsingError,
-)
+from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, ParsingError
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -202,7 +196,10 @@ def read(file: Path, do: str = "Run from the project's folder, or set LUIGI_CONF
     try:
         parser.read_file(lines, source=str(file))
     except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
-        raise _located(error, file, lines) from error
+        number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
+        twice = isinstance(error, DuplicateSectionError | DuplicateOptionError)
+        what = "this is there twice: keep one" if twice else "expected key = value, below a [section]"
+        raise ConfigError(f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}") from error
     return SettingsFile(file, {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()})
 
 
@@ -214,19 +211,3 @@ def _lines(file: Path) -> list[str]:
         line = data[: error.start].count(b"\n") + 1
         byte = f"the byte {data[error.start]:#04x}"
         raise ConfigError(f"{file}, line {line}: expected text in UTF-8, found {byte}") from error
-
-
-def _located(
-    error: ParsingError | DuplicateSectionError | DuplicateOptionError, file: Path, lines: Sequence[str]
-) -> ConfigError:
-    """A parser's error as one line, with the file's line."""
-    number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
-    if isinstance(error, DuplicateSectionError):
-        what = f" [{error.section}]: this section is in line {line_of(file, error.section)} already: keep one"
-    elif isinstance(error, DuplicateOptionError):
-        first = line_of(file, error.section, error.option)
-        what = f" [{error.section}] {error.option}: is in line {first} already: keep one"
-    else:
-        form = "a section, as [paths], before anything else" if isinstance(error, MissingSectionHeaderError) else ""
-        what = f": expected {form or 'key = value, or [section]'}, found {lines[number - 1].strip()[:60]!r}"
-    return ConfigError(f"{file}, line {number}{what}")

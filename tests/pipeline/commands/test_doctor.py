@@ -50,7 +50,7 @@ def counts(examination: Examination) -> dict[str, tuple[int, int | None, str]]:
 
 
 def problems(examination: Examination) -> str:
-    return "\n".join(f"{problem.what}. {problem.do}" for problem in examination.mistakes)
+    return "\n".join(examination.mistakes)
 
 
 @EVERY

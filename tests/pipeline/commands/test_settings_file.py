@@ -68,13 +68,12 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[a]\nx = 1\n\nx = 2\n", ", line 4 [a] x: is in line 2 already: keep one"),
-        ("[b]\nx = 0\n[a]\nx = 1\nx = 2\n", ", line 5 [a] x: is in line 4 already: keep one"),
-        ("[a]\n[b]\n[a]\n", ", line 3 [a]: this section is in line 1 already: keep one"),
-        ("x = 1\n", ", line 1: expected a section, as [paths], before anything else, found 'x = 1'"),
-        ("[a]\nworkers\n", ", line 2: expected key = value, or [section], found 'workers'"),
-        ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, or [section], found '[b'"),
-        ("[a]\n= 1\n", ", line 2: expected key = value, or [section], found '= 1'"),
+        ("[b]\nx = 0\n[a]\nx = 1\n\nx = 2\n", ", line 6: this is there twice: keep one; found 'x = 2'"),
+        ("[a]\n[b]\n[a]\n", ", line 3: this is there twice: keep one; found '[a]'"),
+        ("x = 1\n", ", line 1: expected key = value, below a [section]; found 'x = 1'"),
+        ("[a]\nworkers\n", ", line 2: expected key = value, below a [section]; found 'workers'"),
+        ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, below a [section]; found '[b'"),
+        ("[a]\n= 1\n", ", line 2: expected key = value, below a [section]; found '= 1'"),
     ],
 )
 def test_what_is_no_settings_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
