@@ -1,19 +1,24 @@
 """Runs commands as a shell does, each in a fresh process, without importing torch for each of them.
 
 python commands.py: a line of JSON for each command comes in (argv, folder, site, env, out), and its exit code goes out.
-The process imports what the commands import, runs nothing of it, and forks for each command. Not among that are Luigi
-and `tasks`, which read luigi.cfg when they are imported, and `vibe_model.sections`, which looks for models of packages.
+The process imports what the commands import, runs nothing of it, and forks for each command; and once more for the
+server of the command's supervised processes, which would import it again. Not among the imports are Luigi and `tasks`,
+which read luigi.cfg when they are imported, and `vibe_model.sections`, which looks for models of packages.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import pkgutil
 import runpy
+import signal
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
+from unittest import mock
 
 import av  # noqa: F401
 import matplotlib.backends.backend_svg  # noqa: F401
@@ -24,6 +29,7 @@ import cache
 import pipeline.__main__
 import report
 import vibe_model
+from pipeline.processes import server
 
 for package in (cache, pipeline, report, vibe_model):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -53,6 +59,27 @@ def run(argv: list[str]) -> int:
     raise ValueError(argv)
 
 
+class ForkedServer:
+    """What subprocess.Popen would start: the server of this process's supervised ones."""
+
+    def __init__(self, args: Sequence[str], *, process_group: int, stdin: int, env: Mapping[str, str]) -> None:
+        self.returncode: int | None = None
+        self._number = os.fork()
+        if not self._number:
+            os.setpgid(0, process_group)
+            os.dup2(stdin, 0)
+            os.environ.update(env)
+            sys.argv = ["-c", args[-1]]
+            server.serve()
+            os._exit(0)
+
+    def kill(self) -> None:
+        os.kill(self._number, signal.SIGKILL)
+
+    def wait(self) -> None:
+        os.waitpid(self._number, 0)
+
+
 def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str) -> int:
     """What runs in the forked process, with the packages of the folder `site` installed."""
     os.environ.update(env)
@@ -62,6 +89,8 @@ def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str
     for stream in (1, 2):
         os.dup2(to, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with mock.patch("subprocess.Popen", ForkedServer):
+        server._servers.append(server._Server())  # now: later, this process may have several threads
     try:
         return run(argv)
     except SystemExit as end:
@@ -76,6 +105,7 @@ def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str
 
 def serve() -> None:
     """A process for each line, one after the other."""
+    gc.freeze()  # a collection in a fork would write to every page
     for line in sys.stdin:
         request = json.loads(line)
         number = os.fork()

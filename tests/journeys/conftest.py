@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.processes.server import ONE_THREAD
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 KIT = HERE / "kit"
@@ -111,7 +113,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     """The process that runs the commands of all journeys."""
     with subprocess.Popen(
         [sys.executable, str(HERE / "commands.py")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
