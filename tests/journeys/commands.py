@@ -36,6 +36,8 @@ for package in (cache, pipeline, report, vibe_model):
         if module.name != "vibe_model.sections":
             importlib.import_module(module.name)
 
+WITHOUT_POOL = ("config", "copy", "gc", "init", "plan", "show", "status", "tag")
+
 
 def run(argv: list[str]) -> int:
     """The exit code of one command."""
@@ -89,8 +91,9 @@ def child(argv: list[str], folder: str, site: str, env: dict[str, str], out: str
     for stream in (1, 2):
         os.dup2(to, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    with mock.patch("subprocess.Popen", ForkedServer):
-        server._servers.append(server._Server())  # now: later, this process may have several threads
+    if argv[1] not in WITHOUT_POOL:
+        with mock.patch("subprocess.Popen", ForkedServer):
+            server._servers.append(server._Server())  # now: later, this process may have several threads
     try:
         return run(argv)
     except SystemExit as end:
