@@ -150,7 +150,7 @@ def test_a_labelled_dataset_needs_its_body_and_no_detector(terminal: Terminal) -
     printed = types(
         "pipeline prepare 3dpw --raw 3dpw --cache cache --body body --stream means",
         *(rf"✓ convert +3dpw/{split}" for split in ("train", "validation", "test")),
-        r"page 3dpw-test\.html",
+        r"page cache-3dpw-test\.html",
     )
     assert "detect " not in printed
     assert "no speed is known" in printed
