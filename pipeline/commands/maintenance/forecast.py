@@ -39,7 +39,8 @@ EXTRACT: Final = "extract"
 UNKNOWN: Final = "person-frames are not known before some videos are read: plan --sample 16"
 NOT_MADE: Final = "demo data that are not made yet; of the releases: --set embedded.enabled=false"
 STEPS: Final = (DETECT, CONVERT, EXTRACT)
-MEASURED_BY: Final = "the first run here measures it, or `plan --sample 16` a conversion; `plan --rate` sets a stream's"
+FIRST_RUN: Final = "the first run here measures it"
+MEASURED_BY: Final = f"{FIRST_RUN}, or `plan --sample 16` a conversion; `plan --rate` sets a stream's"
 HEADERS: Final = 64  # clips whose lengths are looked at
 Step = tuple[str, str]  # DETECT, CONVERT or EXTRACT, and the name of the dataset or of the stream
 Form = tuple[int, str]  # numbers a row and their type; for compressed crops, `BYTES`
@@ -308,7 +309,7 @@ def _measured(note: Mapping[str, Any], unit: str = "row") -> StepRate | None:
 # ------------------------------------------------------------------------------------------------------- as it reads
 
 
-def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
+def forecast_lines(forecasts: Sequence[Forecast], measured_by: str = MEASURED_BY) -> Iterator[str]:
     """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
     if not forecasts:
         return
@@ -332,7 +333,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
         f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""
     )
     yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items() if n)}"
-    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works))
+    yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works, measured_by))
 
 
 def _time(works: Sequence[Work]) -> str:
@@ -357,7 +358,7 @@ def _seconds(works: Sequence[Work]) -> tuple[float, float]:
     return sum(least for least, _ in seconds), sum(most for _, most in seconds)
 
 
-def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
+def _steps(works: Sequence[Work], measured_by: str) -> Iterator[tuple[str, str]]:
     """Each kind of step, such as `extract resnet50`, with its hours and the speed that they follow from."""
     for step, name in dict.fromkeys((work.step, work.name) for step in STEPS for work in works if work.step == step):
         same = [work for work in works if (work.step, work.name) == (step, name)]
@@ -372,7 +373,7 @@ def _steps(works: Sequence[Work]) -> Iterator[tuple[str, str]]:
         if texts:
             yield f"{step} {name}", "; ".join(texts)
     if untimed := [work for work in works if work.rate is None]:
-        yield "no speed is known", f"{_titles(untimed)}: {MEASURED_BY}"
+        yield "no speed is known", f"{_titles(untimed)}: {measured_by}"
 
 
 def _between(least: float, most: float) -> str:

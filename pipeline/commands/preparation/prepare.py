@@ -19,7 +19,7 @@ from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command
 from pipeline.commands.convert import accounting_lines
 from pipeline.commands.detect import detector_name, detector_of
-from pipeline.commands.maintenance.forecast import forecast_lines, forecasts_of
+from pipeline.commands.maintenance.forecast import FIRST_RUN, forecast_lines, forecasts_of
 from pipeline.commands.maintenance.overview import SplitPlan, plan_split
 from pipeline.commands.plan import lines
 from pipeline.commands.preparation import steps
@@ -283,7 +283,10 @@ def _show(prepared: Preparation, target: Target) -> None:
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     """What will be done, how much, and why. Some videos are read where nothing else tells their number of rows."""
     forecasts = forecasts_of(plans, sample=SAMPLE, unknown_only=True, workers=cores(0))
-    for text in (*(text for plan in plans for text in lines(plan, FEW)), *forecast_lines([*forecasts.values()])):
+    for text in (
+        *(text for plan in plans for text in lines(plan, FEW)),
+        *forecast_lines([*forecasts.values()], FIRST_RUN),
+    ):
         out.print(text)
     if prepared.without_weights:
         out.print(f"{DOUBT} {plain(WITHOUT_WEIGHTS)}")
