@@ -112,26 +112,15 @@ def another_option(terminal: Terminal) -> None:
         types(again, r"up to date")
 
 
-def one_more_clip(terminal: Terminal) -> None:
-    """One more clip."""
+def one_more_clip_and_a_new_name(terminal: Terminal) -> None:
+    """One more clip; another one has a new name."""
     types = terminal.types
     clips = terminal.folder / "clips"
     write_clip(clips / "c.mp4", 50, seed=5)
-    types(DETECT, r"1 clip: 50 persons", r"4 clips up to date")
-    types(CONVERT, r"1 video read, 4 unchanged")
-    types(EXTRACT, r"50 rows computed.* 0 carried over")
-    terminal.is_intact("mine")
-    assert rows_of(terminal) == 174
-
-
-def a_new_name(terminal: Terminal) -> None:
-    """A new name."""
-    types = terminal.types
-    clips = terminal.folder / "clips"
     (clips / "a.mp4").rename(clips / "renamed.mp4")
-    types(DETECT, r"renamed.*a\.mp4")
-    types(CONVERT, r"renamed .*a\.mp4.*renamed\.mp4")
-    types(EXTRACT, r"0 rows computed.* 45 carried over")
+    types(DETECT, r"1 clip, 1 renamed: 50 persons", r"renamed a\.mp4", r"3 clips up to date")
+    types(CONVERT, r"1 new video, 1 renamed video", r"renamed .*a\.mp4.*renamed\.mp4")
+    types(EXTRACT, r"50 rows computed.* 45 carried over")
     terminal.is_intact("mine")
     assert rows_of(terminal) == 174
 
@@ -235,8 +224,7 @@ def bodies(terminal: Terminal) -> None:
 def test_a_folder_of_clips(terminal: Terminal) -> None:
     first_clips(terminal)
     another_option(terminal)
-    one_more_clip(terminal)
-    a_new_name(terminal)
+    one_more_clip_and_a_new_name(terminal)
     gone_and_back(terminal)
     copied_elsewhere(terminal)
     broken_clips(terminal)
