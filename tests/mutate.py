@@ -21,7 +21,7 @@ boxes | pipeline/boxes.py | test_boxes
 crops | pipeline/crops.py | test_crops
 homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
-linking | pipeline/linking.py pipeline/cleaning.py pipeline/files/pixels/cuts.py | test_linking test_cleaning test_cuts
+linking | pipeline/linking.py pipeline/files/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
 windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_sev* test_mixture
 posetrack | pipeline/datasets/posetrack.py | test_posetrack

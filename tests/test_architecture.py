@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
     "cache": "errors fingerprint crop_policy windows draws storage format read write verification mixture __init__",
     "pipeline": """
-        __init__ errors cli processes reasons accounting skeletons rotations cameras boxes linking cleaning files
+        __init__ errors cli processes reasons accounting skeletons rotations cameras boxes linking files
         track cluster crops homography plug_ins synthetic detect body datasets conversion features
         exchange commands __main__
     """,

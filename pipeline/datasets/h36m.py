@@ -33,7 +33,7 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.formats.labels.h36m import Metadata, SmplFit, load_cdf, load_fits, load_metadata, load_rotations
 from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.rotations import in_camera, is_rotation
 from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.cleaning import Cleaning, clean
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Origin, finite_joints
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
@@ -28,10 +27,10 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.labels.detections import Detections, read_detections
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import file_digest
-from pipeline.linking import MAX_GAP, link, split_at_gaps
+from pipeline.linking import MAX_GAP, Cleaning, clean, link, split_at_gaps
 from pipeline.skeletons import convert, joint_names, without_non_finite
 from pipeline.track import CROP_SCALE, Track
 

@@ -20,7 +20,7 @@ from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
-from pipeline.files.pixels.numbered import n_frames, numbered, picture_pattern
+from pipeline.files.pixels.sources import n_frames, numbered, picture_pattern
 from pipeline.files.raw.listing import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more

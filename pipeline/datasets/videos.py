@@ -5,7 +5,7 @@
 
 Names and formats of detectors' files: `pipeline.detect.clips`, `pipeline.files.formats.labels.detections`.
 Who is who is linked over time unless the detector tracked, never over a cut to another scene, and cleaned as HMMR's
-authors cleaned InstaVariety and VLOG-people (`pipeline.cleaning`).
+authors cleaned InstaVariety and VLOG-people (`pipeline.linking`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
-from pipeline.cleaning import Cleaning
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.people import CLIPS_GAP, Rules, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
+from pipeline.linking import Cleaning
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class OwnVideos(Dataset):
     `val` and `test` are the percentages of clips in these splits, drawn by a hash of `seed` and the clip's path; clips
     in a top folder of a split's name belong there whatever the hash. `bridge` adds the frames in which a person was
     missed, up to `max_gap` in a row, with boxes in between: for prediction. The other options are those of
-    `pipeline.cleaning.Cleaning` that depend on the clips.
+    `pipeline.linking.Cleaning` that depend on the clips.
     """
 
     val: int = 0

@@ -21,7 +21,7 @@ from pipeline.exchange.show.bodies import COLOURS, LabelledBodies, SeenBody
 from pipeline.exchange.show.drawing import SIDE_COLOURS, Skeleton, flat
 from pipeline.exchange.show.tracks import Shown, ShownTrack
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Pictures, Video
-from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.pixels.sources import n_frames
 from pipeline.files.pixels.video_file import DEFAULT_FPS, H264_ENCODERS, best_format, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data

@@ -1,8 +1,14 @@
-"""The pixel source that a line in the cache describes.  [pixels] -> crops -> features"""
+"""The pixel source that a line in the cache describes, or that a folder's names show.  [pixels] -> crops -> features
+
+MPI-INF-3DHP and Human3.6M come as videos, from which people extract pictures under names of their own. Which pictures
+there are, and how they are numbered, is decided by their names alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +18,12 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, nothing
 from pipeline.files.pixels.records import RecordPictures
+from pipeline.files.raw.listing import listed
+
+# The last number before the extension counts the frames. Braces would be taken for a number in a pattern.
+NUMBERED: Final = re.compile(
+    r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))", re.IGNORECASE
+)
 
 
 class TurnedPictures(Pictures):
@@ -58,3 +70,35 @@ def parse(root: Path, spec: str) -> FrameSource:
             f"pixel source {spec!r}: its kind is none of {', '.join(SOURCES)}. Convert the video again."
         )
     return SOURCES[kind](root, rest)
+
+
+def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
+    """The numbered pictures in `raw / folder`, whatever their names; None where there are none.
+
+    Of several ways of naming the one with most pictures counts, of equally many the first by name. Frame 0 is the
+    smallest number there is, so that a missing picture in between shifts nothing.
+    """
+    numbers_of: dict[tuple[str, str], list[str]] = {}
+    for entry in listed(raw / folder, {}):
+        if found := numbered(entry.name):
+            numbers_of.setdefault((found["before"], found["after"]), []).append(found["number"])
+    if not numbers_of:
+        return None
+    (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
+    # The digits to which most numbers are padded: {:06d} gives 000001 and 1000000.
+    lengths = Counter(map(len, numbers))
+    padded = [length for length in lengths if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)]
+    digits = max(padded, key=lambda length: (lengths[length], -length)) if padded else min(lengths)
+    first = min(int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number))
+    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
+
+
+def n_frames(source: Pictures | Video) -> int:
+    """How many frames there are: of pictures up to the last one; of a video those that decode, whatever it states."""
+    return source.n_decodable() if isinstance(source, Video) else int(source.indices().max(initial=-1)) + 1
+
+
+def numbered(name: str) -> re.Match[str] | None:
+    """The parts of a numbered picture's name; None for any other, hidden ones among them."""
+    # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the cache.
+    return NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None

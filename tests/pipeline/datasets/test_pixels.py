@@ -19,7 +19,7 @@ from pipeline.datasets.pixels import (
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import Pictures, Video
-from pipeline.files.pixels.numbered import n_frames, picture_pattern
+from pipeline.files.pixels.sources import n_frames, picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
 
 FOLDER = Path("S1/video_0")

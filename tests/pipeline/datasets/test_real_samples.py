@@ -13,7 +13,7 @@ from pipeline.accounting import Accounting
 from pipeline.datasets.contract import reader_problems
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import Video
-from pipeline.files.pixels.numbered import n_frames
+from pipeline.files.pixels.sources import n_frames
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import read_one, touch
 
