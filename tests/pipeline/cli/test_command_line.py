@@ -202,7 +202,9 @@ def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     assert "penn_action/train is real data: name the network's weights" in extract(code=2).err
     moved = penn.raw.rename(tmp_path / "elsewhere")
     assert "--raw DIR" in extract("--weights", "untrained:0", code=2).err
-    extract("--weights", "untrained:0", "--raw", moved)
+    shown = extract("--weights", "untrained:0", "--raw", moved).out
+    assert ("UNTRAINED" in shown, "DEMO DATA" in shown) == (True, False)
+    assert penn.split.stream_manifest("resnet50")["backbone"]["stand_in"]
     (row,) = json.loads(status_of("--json"))
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
 

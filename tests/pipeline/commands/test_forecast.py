@@ -12,8 +12,8 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.commands.maintenance.forecast import expected_rows, forecasts_of
-from pipeline.commands.maintenance.overview import array_bytes, columns_bytes, plan_split, stored_bytes, stream_bytes
+from pipeline.commands.maintenance.forecast import expected_rows
+from pipeline.commands.maintenance.overview import array_bytes, columns_bytes, stored_bytes, stream_bytes
 from pipeline.conversion.convert import convert
 from pipeline.conversion.plan import plan_conversion
 from pipeline.files.raw.stand_in import MARKER
@@ -186,11 +186,3 @@ def test_bytes_of_many_rows(tmp_path: Path) -> None:
         assert found["columns"] == columns_bytes(rows, ("frame_index",)) == array_bytes(rows, 8)
         assert found["streams"]["s"] == stream_bytes(rows, 3, "float16")
         assert found["columns"] + found["streams"]["s"] + found["tables"] == sum(files.values())
-
-
-def test_a_split_that_cannot_be_planned_has_no_forecast(penn: Any) -> None:
-    penn.remove("0001", "0002", "0003", "0004", "0005", "0006")
-    (penn.raw / "labels").rmdir()
-    plan = plan_split(penn.target())
-    assert plan.problems
-    assert forecasts_of([plan]) == {}

@@ -144,18 +144,6 @@ def by_cfg(penn: Any, luigi_cfg: Any, ran: Any) -> Callable[..., Any]:
     return lambda *words, code=0, **settings: ran("plan", *words, "--config", luigi_cfg(**settings), code=code)
 
 
-def test_features_of_real_pictures_by_random_weights_are_untrained_and_no_demo_data(
-    penn: Any, run: Any, network: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    penn.without_marker()
-    penn.convert()
-    assert run("extract", penn.name, "--cache", penn.root, "--weights", "untrained:0") == 0
-    shown = capsys.readouterr().out
-    assert "UNTRAINED" in shown
-    assert "DEMO DATA" not in shown
-    assert penn.split.stream_manifest("resnet50")["backbone"]["stand_in"]
-
-
 def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
     penn: Any, by_cfg: Any, into: Any, network: Any
 ) -> None:
