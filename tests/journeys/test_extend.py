@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,8 @@ def one_package(source: Path) -> Path:
     return source
 
 
-def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
+def first_settings(terminal: Terminal) -> str:
+    """Install the package and write luigi.cfg, which is returned as it was before the package's settings."""
     types, folder = terminal.types, terminal.folder
     terminal.install_by_pip(one_package(folder.with_name("source")))
     types("pipeline init")
@@ -86,8 +88,12 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
         settings = settings.replace(old, new)
     (folder / "luigi.cfg").write_text(settings + ADDED)
     types("pipeline config --check", r"no mistakes")
+    return plain
 
-    # A dataset with a column of its own, and streams, of which one looks back.
+
+def a_dataset_and_streams(terminal: Terminal) -> None:
+    """A dataset with a column of its own, and streams, of which one looks back."""
+    types, folder = terminal.types, terminal.folder
     raw = folder / "data/embedded/raw"
     raw.mkdir(parents=True)
     types(f"python {terminal.site}/lab_recordings_example.py {raw}/lab_recordings")
@@ -104,8 +110,12 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
     types("luigi --module tasks Data", r"convert +lab_recordings/train +1 video read")
     terminal.is_intact("data/cache")
     assert sum(terminal.frames_kept("data/cache").values()) > sum(kept.values())
+    read_what_was_written(terminal, contacts)
 
-    split = cache.open(folder / "data/cache")["lab_recordings/train"]
+
+def read_what_was_written(terminal: Terminal, contacts: Sequence[str]) -> None:
+    """The new video's column, and the stream that looks back."""
+    split = cache.open(terminal.folder / "data/cache")["lab_recordings/train"]
     (track,) = (track for track in split.tracks if track.name.startswith("train/again/"))
     rows = slice(track.start, track.stop)
     (contact,) = split.read([[rows.start, rows.stop]], stream=None, fields=("foot_contact",))["foot_contact"]
@@ -115,7 +125,10 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
     assert list(known) == [False] + (len(box) - 1) * [True], "there is nothing before the first frame"
     np.testing.assert_allclose(speed[1:], np.diff(box[:, :2], axis=0) / box[1:, 3:], atol=1e-3)
 
-    # A detector.
+
+def a_detector(terminal: Terminal) -> None:
+    types, folder = terminal.types, terminal.folder
+    raw = folder / "data/embedded/raw"
     write_clip(folder / "clips/a.mp4", 30, seed=1)
     shutil.copy(raw / "3dpw/STAND_IN.json", folder / "clips")
     types("pipeline detect clips --out clips/keypoints", r"30 persons in 30 frames")
@@ -123,7 +136,10 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
     types("pipeline extract videos train --cache data/cache", r"means extracted, 30 rows", r"box_speed extracted, 30")
     terminal.is_intact("data/cache")
 
-    # A model beside VIBE, and a protocol.
+
+def a_model_and_a_protocol(terminal: Terminal) -> None:
+    """A model beside VIBE."""
+    types, folder = terminal.types, terminal.folder
     types("luigi --module tasks Report", r"train +Former", r"train +VIBE", r"report +page")
     page = (folder / "runs/report.html").read_text()
     for pattern in (r"<t[dh][^>]*>\s*Former", r"<t[dh][^>]*>\s*VIBE", r"smpl24", r"jerk error"):
@@ -138,10 +154,15 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
         r"60 rows under 5 names",
     )
 
-    # Without it, messages name what is missing, and the cache can be read.
+
+def without_the_package(terminal: Terminal, plain: str) -> None:
+    """Messages name what is missing, and the cache can be read."""
+    types, folder = terminal.types, terminal.folder
+    (best,) = (folder / "runs").glob("former-*/best.pt")
     for about in terminal.site.glob("*.dist-info"):
         shutil.rmtree(about)
     types("pipeline config --check", r"\[lab_recordings\]: unknown section.*install that package", code=2)
+    settings = (folder / "luigi.cfg").read_text().removesuffix(ADDED)
     (folder / "luigi.cfg").write_text(settings.replace("datasets = 3dpw lab_recordings", "datasets = lab_recordings"))
     types("pipeline plan", r"no dataset is called 'lab_recordings'.*install that package", code=2)
     (folder / "luigi.cfg").write_text(plain)
@@ -154,3 +175,11 @@ def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
     for pattern in (of_dataset, r"means \(package not installed\)", rf"model 'former', {missing}"):
         assert re.search(pattern, page), pattern
     types("pipeline verify --cache data/cache", r"intact")
+
+
+def test_one_package_adds_all_that_there_is(terminal: Terminal) -> None:
+    plain = first_settings(terminal)
+    a_dataset_and_streams(terminal)
+    a_detector(terminal)
+    a_model_and_a_protocol(terminal)
+    without_the_package(terminal, plain)
