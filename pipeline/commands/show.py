@@ -112,7 +112,7 @@ def _shown(args: argparse.Namespace, choice: show.Choice) -> show.Shown:
 
 def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
     """As `body_of`, but that a page needs none: that of luigi.cfg may be missing."""
-    body = body_of(args, dataset, demo=demo)
+    body = body_of(args, dataset, demo=demo, needed="pose" in dataset.columns(args.split, body=False))
     return body if body is None or body == args.body or body.is_dir() else None
 
 

@@ -47,6 +47,14 @@ def test_raw_files_and_the_cache_give_one_page_that_needs_nothing_else_and_can_b
         assert drawing.attributes.get("aria-hidden") == "true" or drawing.attributes.get("aria-label")
 
 
+def test_poses_are_drawn_by_the_body_of_luigi_cfg(embedded: Any, page: Any, root: Path, luigi_cfg: Any) -> None:
+    luigi_cfg("amass").with_name("body").symlink_to(embedded.body)
+    options = ("amass", "train", "--frames", 2, "--cache", root)
+    by_cfg = page(*options).main.all("svg")
+    without = page(*options, "--set", "paths.body=-").main.all("svg")
+    assert len(by_cfg) == len(page(*options, "--body", embedded.body).main.all("svg")) > len(without)
+
+
 def contrast(first: str, second: str) -> float:
     """Of two #rrggbb, as WCAG 2 counts it."""
 
