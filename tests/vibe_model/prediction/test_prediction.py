@@ -43,6 +43,7 @@ def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
     present = Present.of(split, "resnet50")
     assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [0, 0, *[1] * 6, *[2] * 4]
     assert present.runs(np.array([], np.int64)).tolist() == []
+    assert cover(MemorySplit(0, [8], lacking=range(8)), drop_last=True) == ([], [])
 
 
 # -------------------------------------------------------------------------------------------------- predictions
