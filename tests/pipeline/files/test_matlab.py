@@ -46,6 +46,19 @@ def written(file: Path, fill: Callable[[h5py.File], Any]) -> Path:
     return file
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (2, 2)}]
+)
+@pytest.mark.parametrize("dtype", ["f8", "u1", "i8", ">f8"])
+def test_numbers_of_every_type_become_float64(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+    values = np.arange(10, dtype=dtype).reshape(5, 2)
+    file = written(tmp_path / "x.mat", lambda stored: stored.create_dataset("a", data=values, **options))
+    found = load_hdf5(file, {**SHAPE, "b": [(None,)]}, optional=("b",))
+    assert list(found) == ["a"]
+    assert found["a"].dtype == np.float64
+    np.testing.assert_array_equal(found["a"], values)
+
+
 def virtual(stored: h5py.File) -> None:
     layout = h5py.VirtualLayout((1, 2), "f8")
     layout[:] = h5py.VirtualSource("secret.h5", "a", (1, 2))
