@@ -25,6 +25,7 @@ from vibe_model.sections import VIBE, which_runs
 from vibe_model.settings.video_config import VideoConfig
 
 RESULTS: Final = "results.csv"
+WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -63,15 +64,15 @@ class Evaluate(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """The first protocol's rows, a table a split, and the files that hold the rest."""
+        """A table a split and protocol, and the files that hold the rest."""
         folder, rows = self._folder(), _all_rows(self.record)
-        for split in dict.fromkeys(row["split"] for row in rows):
-            of_split = [row for row in rows if row["split"] == split]
+        for split, protocol in dict.fromkeys((row["split"], row["protocol"]) for row in rows):
             console.out.print()
-            console.out.print(table_of(split, [row for row in of_split if row["protocol"] == of_split[0]["protocol"]]))
+            of_protocol = [row for row in rows if (row["split"], row["protocol"]) == (split, protocol)]
+            console.show(table_of(f"{split}, {protocol}", of_protocol), least=WIDE)
         show_notes(read_metrics(folder))
         where = shortened(folder)
-        fact("numbers", f"{where}/{RESULTS} (all protocols), {where}/{runs.METRICS} (all)")
+        fact("numbers", f"{where}/{RESULTS}, {where}/{runs.METRICS} (all)")
         fact("curves", command("--logdir", shortened(folder.parent), module="tensorboard.main"))
         fact("status", command("status", "--cache", shortened(settings().paths.cache)))
 
@@ -118,14 +119,14 @@ def _all_rows(model: Model) -> list[dict[str, Any]]:
 def result_rows(
     metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None, *, title: str = VIBE.title
 ) -> list[dict[str, Any]]:
-    """metrics.json as rows: a split, a protocol, a model, and its errors.
+    """metrics.json as rows: a split, a protocol (first the dataset's own, as emdb), a model, and its errors.
 
     Models: the trained one, by its title; the per-frame baseline and that one smoothed, of `per_frame`, its run's
     metrics.json; the mean body.
     """
     rows = []
     for split, results in ((s, by_protocol(metrics[s])) for s in metrics if "/" in s):  # others: of the run
-        for protocol, own in results.items():
+        for protocol, own in sorted(results.items(), key=lambda item: item[0] != split.partition("/")[0]):
             keypoints = metrics[split].get(runs.KEYPOINTS)
             models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
             if per_frame is not None:
@@ -146,8 +147,8 @@ def as_csv(rows: Rows) -> str:
     return runs.csv_text([columns, *([row.get(name, "") for name in columns] for row in rows)])
 
 
-def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
-    """`result_rows` of one split for the terminal: the main errors, within 80 columns; results.csv has all.
+def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
+    """`result_rows` of one split for the terminal: the main errors; results.csv has all.
 
     protocols: with a column that names each row's.
     """
@@ -155,7 +156,7 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
     minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
     shown = [name for name in measured if name not in minor]
-    table = Table(split, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in (*(metrics[name].title for name in shown), "frames"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -219,7 +220,6 @@ def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -
     for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)
     for split, shown in rows.items():
-        shown.sort(key=lambda row: row["protocol"] != split.partition("/")[0])  # first the dataset's own, as emdb
         for figures in () if metrics["stand_in"] else published.figures_of(split):
             errors = {name: figures.errors.get(name, "") for name in METRICS}
             shown.append({"split": split, "protocol": figures.protocol, "model": figures.model, **errors, "frames": ""})

@@ -20,6 +20,14 @@ def settings() -> Settings:
     return load(settings_file())
 
 
+def settings_without(option: str) -> Settings:
+    """`settings`, for what an option would name. Raises ConfigError, which names it where there is no luigi.cfg."""
+    if not settings_file().exists():
+        file = settings_file().resolve()
+        raise ConfigError(f"{file}: there is no such file. Name {option}, or run from the project's folder.")
+    return settings()
+
+
 def load(file: Path) -> Settings:
     """Read and check a whole luigi.cfg.
 

@@ -14,7 +14,7 @@ from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
 from tasks import evaluation
 from tasks.commands.predict import model_options, positive
-from tasks.settings import settings
+from tasks.settings import settings, settings_without
 from tasks.terminal import fact, plain, shortened
 from vibe_model import models, runs
 from vibe_model.evaluation import protocols
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.prediction.trained import Trained
 
-WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
 NOTE: Final = "figures of papers are beside the protocol that they are by; by hmmr, means are over tracks"
 
 
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
     from vibe_model.prediction.trained import load_trained
 
-    model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
+    model = load_trained(args.checkpoint, args.body or settings_without("--body DIR").paths.body, args.device)
     stream = args.stream or model.stream or settings().features.stream
     opened = cache.open(args.cache or settings().paths.cache, args.at)
     named = args.protocol or models.of(model.config).protocols
@@ -107,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         console.show_json(metrics)
         return 0
     for name, rows in evaluation.rows_beside_published(metrics, model.title).items():
-        console.show(evaluation.table_of(name, rows, protocols=True), least=WIDE)
+        console.show(evaluation.table_of(name, rows, protocols=True), least=evaluation.WIDE)
         console.out.print()
     evaluation.show_notes(metrics, f"; {NOTE}")
     if out is not None:

@@ -17,7 +17,7 @@ from pipeline.commands.preparation.steps import converted, extracted
 from pipeline.commands.settings.file import settings_file
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.linking import MAX_GAP
-from tasks.settings import settings
+from tasks.settings import settings, settings_without
 from tasks.terminal import DEMO_DATA, UP_TO_DATE, fact, plain, say, shortened, warn
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     from vibe_model.prediction.trained import load_trained
 
     detector = None if args.cache is not None or args.keypoints is not None else _detector(args)
-    model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
+    model = load_trained(args.checkpoint, args.body or settings_without("--body DIR").paths.body, args.device)
     if args.cache is not None:
         stream = args.stream or model.stream or settings().features.stream
         job = jobs.of_cache(args.cache, args.named[0], model, stream, out)

@@ -29,7 +29,7 @@ from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import is_stand_in
 from tasks.prediction.sources import SPLIT, ClipsToPredict
-from tasks.settings import settings
+from tasks.settings import settings, settings_without
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2
 from vibe_model.errors import DataError
@@ -97,7 +97,8 @@ def feature_streams(trained: Trained, weights: str | None) -> tuple[StreamSpec, 
         return (StreamSpec(name, stream_named(name, options, effective(settings_file()))),)
     if weights is not None:
         return (StreamSpec(stream=stream_named(ResNet50.kind, {"weights": weights})),)
-    return tuple(spec for spec in (settings().crops, settings().stream) if spec is not None)
+    s = settings_without("--weights, as spin:FILE")
+    return tuple(spec for spec in (s.crops, s.stream) if spec is not None)
 
 
 def resources(trained: Trained, weights: str | None, device: str) -> Resources:

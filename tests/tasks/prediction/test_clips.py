@@ -317,11 +317,18 @@ def test_people_whom_rtmpose_finds_are_predicted(folder, patch, tmp_path, capsys
     detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": labels})
     pose = blob_pose(tmp_path / "pose.onnx")
     options = ("--detector", "rtmpose", "--detector-weights", pose, "--set", f"detector={detector}")
-    assert run(folder / "dance.mp4", *with_model(folder, tmp_path / "out"), *options) == 0
-    assert f"{N_LONG} detections in {N_LONG} frames by rtmpose" in " ".join(capsys.readouterr().out.split())
+    assert run(folder / "test/short.AVI", *with_model(folder, tmp_path / "out"), *options, "--no-overlay") == 0
+    assert f"{N_SHORT} detections in {N_SHORT} frames by rtmpose" in " ".join(capsys.readouterr().out.split())
     (video,) = summary(tmp_path / "out")["videos"]
     (track,) = video["tracks"]
-    assert track["frames"] == N_LONG
+    assert track["frames"] == N_SHORT
+
+
+def test_without_luigi_cfg_the_options_that_replace_it_are_named(folder, patch, tmp_path, capsys) -> None:
+    words = ("--checkpoint", folder / "hmmr.pt", "--out", tmp_path / "out")
+    for body, option in (((), "--body"), (("--body", folder), "--weights")):
+        assert run(folder / "dance.mp4", *words, *body) == 2
+        assert f"luigi.cfg: there is no such file. Name {option}" in capsys.readouterr().err
 
 
 def test_options_of_a_detector_are_checked_before_anything_runs(folder, tmp_path, capsys) -> None:
