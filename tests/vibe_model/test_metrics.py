@@ -49,6 +49,17 @@ def test_a_mirrored_body_is_not_aligned_by_mirroring_it_back():
     assert (metrics.pa_mpjpe(target * (-1, 1, 1), target) > 100).all()
 
 
+def test_the_alignment_is_the_best_of_all_similarities():
+    pred, target = body(1, 1), body(1, 2)
+    aligned = metrics.procrustes_align(pred, target)
+    best = np.square(aligned - target).sum()
+    for seed in range(50):
+        nudge = Rotation.from_rotvec(np.random.default_rng(seed).normal(size=3) * 0.05).as_matrix()
+        centre = aligned.mean(1, keepdims=True)
+        for scale in (0.97, 1, 1.03):
+            assert np.square(scale * (aligned - centre) @ nudge.T + centre - target).sum() >= best
+
+
 def test_a_body_collapsed_to_a_point_aligns_to_the_mean():
     target = body(1)
     aligned = metrics.procrustes_align(np.ones((1, 14, 3)), target)
@@ -68,12 +79,9 @@ def test_accelerations_are_second_differences_about_the_hips():
     np.testing.assert_allclose(metrics.accel(pred), 1, atol=1e-6)
 
 
-def test_too_few_frames_give_no_number_and_other_joints_are_refused():
-    for n in range(3):
-        assert metrics.accel(body(n)).shape == metrics.accel_error(body(n), body(n)).shape == (0,)
-    assert np.isnan([metrics.pck(body(0), body(0)), metrics.auc(body(0), body(0))]).all()
-    with pytest.raises(ValueError, match="common14"):
-        metrics.mpjpe(np.zeros((1, 17, 3)), np.zeros((1, 17, 3)))
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_fewer_than_three_frames_have_no_acceleration(n):
+    assert metrics.accel(body(n)).shape == metrics.accel_error(body(n), body(n)).shape == (0,)
 
 
 def test_pck_is_the_share_of_joints_closer_than_150_mm():
@@ -92,6 +100,21 @@ def test_auc_is_the_mean_over_31_thresholds():
     pred = target.copy()
     pred[0, [0, 1, 4, 5, 6, 7, 8]] += (0.0725, 0, 0)  # half the joints: below 75, 80, ..., 150 mm, 16 thresholds
     assert metrics.auc(pred, target) == pytest.approx(100 * (0.5 * 30 / 31 + 0.5 * 16 / 31))
+
+
+def test_no_frames_give_no_number():
+    assert np.isnan(metrics.pck(body(0), body(0)))
+    assert np.isnan(metrics.auc(body(0), body(0)))
+
+
+def test_inputs_are_left_alone_and_other_joints_refused():
+    pred, target = body(3, 1), body(3, 2)
+    copies = pred.copy(), target.copy()
+    for name in ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc"):
+        getattr(metrics, name)(pred, target)
+    np.testing.assert_array_equal((pred, target), copies)
+    with pytest.raises(ValueError, match="common14"):
+        metrics.mpjpe(np.zeros((1, 17, 3)), np.zeros((1, 17, 3)))
 
 
 def keypoints(*points):
@@ -129,6 +152,17 @@ def test_a_frame_whose_box_has_no_extent_gives_no_2d_pck():
     alone, none = keypoints((0.3, 0.3), (0.3, 0.3)), keypoints((0, 0), (1, 1)) * (1, 1, 0)
     for target in (alone, none, alone[:0]):
         assert metrics.hits_2d(target[..., :2], target)[1].sum() == 0
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-5, 5))
+@settings(max_examples=40, deadline=None)
+def test_2d_pck_knows_no_unit_and_no_origin(seed, scale, shift):
+    random = np.random.default_rng(seed)
+    target = np.concatenate([random.normal(size=(4, 7, 2)), random.integers(0, 2, (4, 7, 1))], axis=2)
+    pred = target[..., :2] + random.normal(size=(4, 7, 2)) * 0.1
+    other = np.concatenate([target[..., :2] * scale + shift, target[..., 2:]], axis=2)
+    for one, same in zip(metrics.hits_2d(pred, target), metrics.hits_2d(pred * scale + shift, other), strict=True):
+        np.testing.assert_array_equal(one, same)
 
 
 # ------------------------------------------------------------------------------------------------ aligned PCK

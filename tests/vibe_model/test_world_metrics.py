@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vibe_model import metrics
@@ -24,6 +26,14 @@ def aligned_by_scipy(source, goal, points, *, scaled=True):
     return scale * rotation.apply(points - source.mean(0)) + goal.mean(0)
 
 
+@pytest.mark.parametrize("metric", [metrics.w_mpjpe, metrics.wa_mpjpe])
+@given(seed=st.integers(0, 1000), scale=st.floats(0.2, 5))
+def test_another_world_is_no_error(metric, seed, scale):
+    target = walk(130, seed)
+    turn = Rotation.random(random_state=seed).as_matrix()
+    np.testing.assert_allclose(metric(scale * target @ turn.T + (5, -3, 1), target), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("metric", "n_fitted"), [(metrics.w_mpjpe, 2), (metrics.wa_mpjpe, 100)])
 @pytest.mark.parametrize("n", [1, 2, 100, 101, 230])
 def test_chunks_of_100_frames_are_aligned_each_by_its_own_frames(metric, n_fitted, n):
@@ -36,6 +46,16 @@ def test_chunks_of_100_frames_are_aligned_each_by_its_own_frames(metric, n_fitte
         for frame, right in zip(moved, truth, strict=True):
             expected.append(1000 * sum(np.linalg.norm(a - b) for a, b in zip(frame, right, strict=True)) / 24)
     np.testing.assert_allclose(metric(pred, target), expected, rtol=1e-6)
+
+
+def test_a_drift_is_seen_from_the_first_frames_and_spread_over_all():
+    """A body that slides by 10 mm a frame beside one that stands: W counts from frame 0 on; WA from the middle."""
+    target = np.tile(walk(1), (100, 1, 1))
+    pred = target + np.arange(100)[:, None, None] * (0.01, 0, 0)
+    w, wa = metrics.w_mpjpe(pred, target), metrics.wa_mpjpe(pred, target)
+    assert w[99] > 700
+    assert wa.mean() < w.mean() / 1.5
+    assert metrics.w_mpjpe(pred[:0], target[:0]).shape == (0,)
 
 
 def test_rte_is_a_share_of_the_path_and_has_no_scale():

@@ -9,6 +9,7 @@ from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_ver
 from vibe_model import HMMR, metrics
 from vibe_model.evaluation.dynamics import KnownPoses, dynamics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
+from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.rotations import axis_angle_to_matrix
@@ -88,6 +89,17 @@ def test_the_unposed_error_is_that_of_the_shape_alone(world):
     found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
     assert found["pve_unposed"] == pytest.approx(np.mean([error[part].mean() for part in TRACKS]), rel=1e-4)
     assert "pve_unposed" not in evaluate_split(oracle, split, **STREAM)
+
+
+def test_each_sequence_weighs_the_same():
+    """Errors 1 and 3 in sequences of 10 and 90 frames: 2.0, over frames 2.8."""
+    means = {by_track: Means(by_track=by_track) for by_track in (True, False)}
+    for n, error in ((10, 1.0), (90, 3.0)):
+        of_one = {"mpjpe": np.full(n, error), "pck_2d": np.full(n, error)}
+        for one in means.values():
+            one.add(TrackErrors(np.ones(n, bool), np.full(n, 7.0), {"own": of_one}))
+    assert means[True].of() == pytest.approx({"mpjpe": 2.0, "pck_2d": 2.0})
+    assert means[False].of() == pytest.approx({"mpjpe": 2.8, "pck_2d": 2.8})
 
 
 @pytest.mark.parametrize(("px", "right"), [(11.1, True), (11.3, False)])

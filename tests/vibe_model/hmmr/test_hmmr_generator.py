@@ -164,6 +164,28 @@ def test_the_convolutions_see_thirteen_frames_and_the_windows_norm_all():
     assert reach == {"frame": list(range(3, 16)), "window": list(range(20))}
 
 
+def test_by_frame_a_track_can_be_cut_anywhere():
+    """A margin of 6 is all that a frame depends on; with the window's statistics it is not."""
+    features, close = normal(1, 60, SIZE), {}
+    for norm in ("frame", "window"):
+        strip = shaken(MovieStrip(SIZE, norm, None))
+        with torch.no_grad():
+            whole, part = strip(features)[:, 20:28], strip(features[:, 14:34])[:, 6:14]
+        close[norm] = float((whole - part).abs().max())
+    assert close["frame"] < 1e-10
+    assert close["window"] > 1e-3
+
+
+def test_at_the_start_strip_and_hallucination_are_close_to_the_feature():
+    model, features = small(feature_size=512), normal(4, 20, 512, dtype=torch.float32)
+    with torch.no_grad():
+        for found, limit in ((model.movie_strip(features), 0.15), (model.hallucinate(features), 0.03)):
+            assert 0 < float((found - features).norm() / features.norm()) < limit
+        for layer in model.temporal.blocks:
+            layer.conv2.weight.zero_()
+        assert torch.equal(model.movie_strip(features), features)
+
+
 def test_starts_are_uniform_with_the_authors_limits():
     def limit(tensor):
         return float(tensor.detach().abs().max())
@@ -176,6 +198,13 @@ def test_starts_are_uniform_with_the_authors_limits():
     assert limit(corrections.regressor.out.weight) == pytest.approx(0.00736, rel=0.01)
     assert limit(corrections.deltas["plus5"].out.weight) == pytest.approx(math.sqrt(0.03 / 548), rel=0.01)
     assert limit(PoseDiscriminator().joints.weight) == pytest.approx(math.sqrt(6 / 33), rel=0.01)
+
+
+def test_a_width_narrows_blocks_and_hallucinator():
+    model, features = small(width=32), normal(1, 4, SIZE, dtype=torch.float32)
+    assert model.temporal.blocks[0].conv1.weight.shape == (32, 32, 3)
+    assert model.hallucinator.fc2.weight.shape == (32, 32)
+    assert model.movie_strip(features).shape == model.hallucinate(features).shape == features.shape
 
 
 # ------------------------------------------------------------------------------------------------ heads
@@ -259,6 +288,15 @@ def test_outputs_agree_with_each_other(body, regressor):
             torch.testing.assert_close(estimate.camera, forward["theta"][..., :3])  # of every step: the current one's
 
 
+def test_hallucinated_frames_are_independent_and_evaluation_joints_fourteen(body):
+    model, features = small(body).eval(), normal(1, 4, SIZE, dtype=torch.float32)
+    with torch.no_grad():
+        whole = model(features, hallucinated=True, eval_joints=True, vertices=False)
+        alone = model(features[:, 2:3], hallucinated=True, eval_joints=True, vertices=False)
+    assert whole["kp_3d"].shape == (1, 4, 14, 3)
+    torch.testing.assert_close(whole["deltas"][-5]["kp_3d"][:, 2:3], alone["deltas"][-5]["kp_3d"])
+
+
 @pytest.mark.parametrize("regressor", ["hmr", "spin"])
 def test_all_sets_in_one_pass_are_those_of_both_predictions(body, regressor):
     model, features = small(body, regressor=regressor).eval(), normal(2, 6, SIZE, dtype=torch.float32)
@@ -293,6 +331,16 @@ def test_the_discriminator_equals_its_formula():
     whole = joints.reshape(3, 736)
     whole = dense(relu(dense(relu(dense(whole, w, "whole.0")), w, "whole.1")), w, "whole.2")
     assert_equals(discriminator, np.concatenate([each, whole], 1), rotmat)
+
+
+def test_a_joint_moves_its_own_score_and_the_last():
+    discriminator = shaken(PoseDiscriminator(), 0.1)
+    rotmat = normal(1, 23, 3, 3)
+    other = rotmat.clone()
+    other[:, 7] += 0.1
+    with torch.no_grad():
+        moved = np.flatnonzero(discriminator(other)[0] != discriminator(rotmat)[0])
+    assert moved.tolist() == [7, 23]
 
 
 # ------------------------------------------------------------------------------------------------ prediction

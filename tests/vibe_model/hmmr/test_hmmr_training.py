@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_vibe
-from tests.vibe_model.training.tiny_runs import first_batch, scalars
-from vibe_model import HMMR, PoseDiscriminator, hmmr_losses, models
+from tests.vibe_model.training.tiny_runs import KINDS, first_batch, scalars
+from vibe_model import HMMR, PoseDiscriminator, hmmr_losses, models, runs
 from vibe_model.hmmr.config import PRESETS, VARIANTS
 from vibe_model.hmmr.training import HMMRTrainer, judge, real_poses
 from vibe_model.prediction.trained import load_trained
@@ -41,6 +41,13 @@ def test_a_run_leaves_what_every_models_does_and_its_checkpoint_is_loaded_as_wha
     assert isinstance(trained.generator, HMMR)
     assert trained.config.MODEL == "hmmr"
     assert all(torch.equal(value, best["gen_state_dict"][n]) for n, value in trained.generator.state_dict().items())
+
+
+def test_training_lowers_the_loss(config, splits):
+    only_pose = {"kp_weight": 0.0, "joints_weight": 0.0, "hallucinate_weight": 0.0}
+    trainer, batch = first_batch(replace(config, dropout=0.0, prior="none", **only_pose), splits)
+    smpl = [trainer.train_step(batch).terms["smpl"] for _ in range(15)]
+    assert smpl[-1] < 0.8 * smpl[0]
 
 
 # ------------------------------------------------------------------------------------------------ one step
@@ -131,3 +138,11 @@ def test_the_published_numbers():
     assert models.variant_of(config, "videos").datasets_2d == (*config.datasets_2d, "videos/train")
     ours = PRESETS["hmmr"]()
     assert (ours.norm, ours.regressor, ours.optimal_camera, ours.batch_size) == ("frame", "spin", "least_squares", 32)
+
+
+def test_the_fingerprint_is_the_models_own(config, splits):
+    names = {
+        runs.fingerprint(one, splits)
+        for one in (config, replace(config, norm="frame"), replace(config, past=1), KINDS["vibe"].config(config.runs))
+    }
+    assert len(names) == 4

@@ -200,3 +200,10 @@ def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once() -> None:
     ]
     np.testing.assert_allclose(pose_distances(*normalised), expected, atol=1e-9)
     np.testing.assert_allclose(pose_distances(*(p.float() for p in normalised)), expected, atol=1e-5)
+
+
+@given(st.integers(0, 99), st.floats(0.1, 10), st.tuples(*[st.floats(-3, 3)] * 3))
+def test_np_mpjpe_of_a_similar_pose_is_0(seed, scale, rotvec) -> None:
+    pose = np.random.default_rng(seed).normal(size=(1, 13, 3))
+    similar = scale * pose @ Rotation.from_rotvec(rotvec).as_matrix().T + 5
+    np.testing.assert_allclose(np_mpjpe(pose, similar), 0, atol=1e-6)

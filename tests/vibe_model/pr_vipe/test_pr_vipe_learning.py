@@ -18,7 +18,7 @@ from vibe_model.metrics import normalise_13
 from vibe_model.pr_vipe import retrieval
 from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.pr_vipe.poses import PoseSet
-from vibe_model.pr_vipe.retrieval import foreshortened
+from vibe_model.pr_vipe.retrieval import foreshortened, pose_distances
 from vibe_model.pr_vipe.training import PrVIPETrainer
 from vibe_model.training.data import TrainingBatch
 
@@ -78,6 +78,21 @@ def pictures(poses, azimuth):
 @torch.no_grad()
 def embedded(network, keypoints):
     return network(PrVIPE.normalise(keypoints)[0])
+
+
+def test_poses_are_found_again_more_often_the_nearer_the_cameras_are(trained, held_out) -> None:
+    poses = held_out.poses
+    between = pose_distances(*2 * [torch.from_numpy(poses)]).numpy()
+    first = np.random.default_rng(0).uniform(0, 2 * np.pi, len(poses))
+    queries = embedded(trained, pictures(poses, first)[0])
+    found = {}
+    for degrees in (15, 30, 60, 120, 180):
+        gallery = embedded(trained, pictures(poses, first + math.radians(degrees))[0])
+        distances = trained.distances(*queries, *gallery, 20, torch.Generator().manual_seed(0))
+        found[degrees] = retrieval.hits(distances.detach().numpy(), between)["hit_1"]
+    assert found[15] > found[30] + 5
+    assert found[30] > found[60] + 5
+    assert found[30] > max(found[120], found[180]) + 10
 
 
 def test_cameras_anywhere_are_better_overcome_than_by_keypoints(trained, held_out) -> None:
