@@ -1,0 +1,126 @@
+"""Scenes of BEDLAM and BEDLAM2: an npz, a row of which is one person in one picture.  [raw] -> tracks -> features
+
+Where labels and pictures are in a raw folder, and what is in a scene's file.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RawDataError
+from pipeline.files.formats.arrays import load_npz, numbers, state_of
+from pipeline.files.raw.listing import listed
+
+AGAIN: Final = "Unpack the labels again."
+KEYS: Final = ("imgname", "sub", "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps")
+N_POSE, N_POSE_X, N_BETAS = 72, 165, 10
+UNRELEASED: Final = (  # BEDLAM2's labels have 68 scenes, its release 66: github.com/pixelite1201/BEDLAM/issues/69
+    "20240805_5-10_250_busstation_orbit_zoom",
+    "20240621_1_250_archmodelsvol8_tracking",
+)
+STILL: Final = 1e-4  # m, and entries of a rotation: what a camera that stands may differ by
+LABELS: Final = tuple(  # folders of a raw folder, SMPL's first
+    f"{folder}{name}"
+    for name in ("all_npz_12_smpl_training", "all_npz_12_training")
+    for folder in ("", "training_labels/")
+)
+
+
+def label_files(raw: Path) -> dict[str, Path]:
+    """Scene -> its file below `raw`, SMPL's where there are both. Raises RawDataError where there is none."""
+    files: dict[str, Path] = {}
+    for folder in LABELS:
+        for file in sorted((raw / folder).glob("[!.]*.npz")):
+            files.setdefault(file.stem, file.relative_to(raw))
+    if not files:
+        expected = " or ".join(f"{folder}/<scene>_6fps.npz" for folder in LABELS[::2])
+        raise RawDataError(raw, "folder", expected=expected, found="none", do="Unpack the labels.")
+    return files
+
+
+def pictures_of(raw: Path, scene: str) -> Path:
+    """The folder of a scene's sequences, below `raw`; the usual one where there is none."""
+    names = (scene, without_rate(scene))
+    folders = [Path(folder, name, "png") for name in names for folder in ("", "training_images")]
+    return next((folder for folder in folders if (raw / folder).is_dir()), folders[0])
+
+
+def without_rate(scene: str) -> str:
+    """A scene's name without `_6fps` or `_30fps`.
+
+    >>> without_rate("20221010_3_1000_batch01hand_6fps")
+    '20221010_3_1000_batch01hand'
+    """
+    return re.sub(r"_[0-9]+fps$", "", scene)
+
+
+def split_of(scene: str) -> str:
+    """What was not released is no one's training: whom it shows may be of a test that is kept back."""
+    return "unreleased" if without_rate(scene) in UNRELEASED else "train"
+
+
+def sequences_in(pictures: Path) -> list[str]:
+    """Names of the sequences that have a folder of pictures there."""
+    return sorted(entry.name for entry in listed(pictures, {}) if re.fullmatch("seq_[0-9]{6}", entry.name))
+
+
+def load_scene(file: Path, n_joints: int) -> dict[str, NDArray[Any]]:
+    """The used arrays of a scene, N rows, with `sequence` and `number` of the picture for `imgname`.
+
+    Read once for all sequences of the scene. Raises RawDataError, also for pickled objects, which are not read.
+    """
+    return _cached(file, n_joints, state_of(file))
+
+
+@functools.lru_cache(maxsize=1)
+def _cached(file: Path, n_joints: int, state: tuple[int, int]) -> dict[str, NDArray[Any]]:  # noqa: ARG001
+    stored = load_npz(file, KEYS)
+
+    def array(key: str, *shape: int | None) -> NDArray[np.float64]:
+        return numbers(file, key, stored[key], shape, do=AGAIN)
+
+    def texts(key: str, pattern: str, expected: str) -> list[re.Match[str]]:
+        values = stored[key]
+        found = [re.fullmatch(pattern, str(v)) for v in values] if values.dtype.kind == "U" and values.ndim == 1 else []
+        if len(found) != n or not all(found):
+            bad = str(values[found.index(None)]) if None in found else f"{values.shape} {values.dtype}"
+            raise RawDataError(file, key, expected=f"{n} texts like {expected}", found=bad, do=AGAIN)
+        return [match for match in found if match]
+
+    pose = array("pose_cam", None, None)
+    n = len(pose)
+    if pose.shape[1] not in (N_POSE, N_POSE_X):
+        expected = f"{N_POSE} numbers a row (SMPL) or {N_POSE_X} (SMPL-X)"
+        raise RawDataError(file, "pose_cam", expected=expected, found=str(pose.shape[1]), do=AGAIN)
+    names = texts("imgname", r"(seq_[0-9]{6})/\1_([0-9]{4})\.png", "seq_000000/seq_000000_0125.png")
+    keypoints = array("gtkps", n, None, 3)
+    if keypoints.shape[1] < n_joints:
+        found = str(keypoints.shape[1])
+        raise RawDataError(file, "gtkps", expected=f"at least {n_joints} joints", found=found, do=AGAIN)
+    return {
+        "sequence": np.array([name[1] for name in names], str),
+        "number": np.array([int(name[2]) for name in names], np.int64),
+        "sub": np.array([match[0] for match in texts("sub", r"[\w.-]+", "rp_emma_posed_008")], str),
+        "center": array("center", n, 2),
+        "scale": array("scale", n),
+        "pose_cam": pose,
+        "shape": array("shape", n, N_BETAS if pose.shape[1] == N_POSE else None),
+        "trans_cam": array("trans_cam", n, 3),
+        "cam_int": array("cam_int", n, 3, 3),
+        "cam_ext": array("cam_ext", n, 4, 4),
+        "gtkps": keypoints[:, :n_joints].copy(),
+    }
+
+
+def camera_stands(labels: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the camera is seen to stand: some person is in two pictures, and each has one `cam_ext` in all."""
+    subs, first, person = np.unique(labels["sub"], return_index=True, return_inverse=True)
+    camera = labels["cam_ext"]
+    return len(subs) < len(person) and np.allclose(camera, camera[first][person], rtol=0, atol=STILL)
