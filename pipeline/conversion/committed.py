@@ -29,6 +29,11 @@ DROP: Final = "--drop-removed"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
+def speed_of(note: Mapping[str, Any]) -> dict[str, Any]:
+    """How fast the last rows were made, with where and when: for the note on a commit that makes none."""
+    return {key: note.get(key) for key in ("host", "finished")} | dict(note.get("measured") or {})
+
+
 def names_with_rows(committed: cache.Split) -> frozenset[str]:
     """Committed videos that have tracks: those that would be lost with their raw files."""
     names = committed.videos.names

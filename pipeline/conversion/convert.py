@@ -21,7 +21,7 @@ from pipeline import cluster
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
-from pipeline.conversion.committed import empty_lines
+from pipeline.conversion.committed import empty_lines, speed_of
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
@@ -108,17 +108,19 @@ def convert(
         changes.write_stamps(plan.root, plan.name, read_as)
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
-        writer.commit(entries, note={"measured": measured})
+        before = plan.committed.provenance if plan.committed is not None else {}
+        writer.commit(entries, note={"measured": measured or speed_of(before)})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if is_failure(plan.dataset, account)]
     rejected = [account for account in failed if account.name in appended - stay.keys()] + [*stay.values()]
     n_unreadable = sum(account.set_aside == NOT_NOW for account in rejected)
+    unreadable = [f"{plan.name}: {count(n_unreadable, 'video')} could not be read now. {LATER}"] * bool(n_unreadable)
     return Conversion(
         plan,
         totals,
         rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
         notes=tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes),
-        problems=(*plan.missing_lines, *_unreadable(plan, n_unreadable), *empty_lines(plan.name, totals, accounts)),
+        problems=(*plan.missing_lines, *unreadable, *empty_lines(plan.name, totals, accounts)),
         unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
         uncounted=sum(not account.found for account in failed),
     )
@@ -158,8 +160,8 @@ def _append_videos(
 ) -> tuple[dict[str, str], dict[str, float], dict[str, VideoAccount]]:
     """Read and write what a killed run has not written already.
 
-    Returns the digest of every video of the split, how fast they were read and written, for `provenance.json`, and the
-    accounts of committed videos that cannot be read now and stay as they were.
+    Returns the digest of every video of the split, how fast they were read and written, {} where there was no row, and
+    the accounts of committed videos that cannot be read now and stay as they were.
     """
     began, rows, journalled = time.monotonic(), 0, set(writer.journalled)
     stay: dict[str, VideoAccount] = {}
@@ -186,7 +188,8 @@ def _append_videos(
         rows += video.n_rows
         progress(n_done, len(plan.append), name)
     seconds = max(time.monotonic() - began, 1e-3)
-    return digests, {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)}, stay
+    measured = {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)} if rows else {}
+    return digests, measured, stay
 
 
 def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
@@ -202,9 +205,8 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
         return not plan.differs
     if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.tracks):
         message = account.message or f"{account.name}: no row is left of it."
-        raise PipelineError(
-            f"{plan.name}: {message} Nothing was committed: it has rows that would be lost ({plan.why})."
-        )
+        lost = f"it has rows that would be lost ({plan.why})"
+        raise PipelineError(f"{plan.name}: {message} Nothing was committed: {lost}.")
     return account.set_aside == NOT_NOW
 
 
@@ -215,10 +217,6 @@ def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
     """Was the video rejected because something is wrong with it?"""
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
-
-
-def _unreadable(plan: ConversionPlan, n: int) -> list[str]:
-    return [f"{plan.name}: {count(n, 'video')} could not be read now. {LATER}"] if n else []
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
@@ -259,9 +257,8 @@ class ReadVideo:
 
     def rejected(self) -> ReadVideo:
         """Without its rows, as its account says."""
-        entry = cache.VideoEntry(
-            name=self.entry.name, fingerprint=self.entry.fingerprint, account=self.account.as_dict()
-        )
+        name, fingerprint = self.entry.name, self.entry.fingerprint
+        entry = cache.VideoEntry(name=name, fingerprint=fingerprint, account=self.account.as_dict())
         return ReadVideo(entry, [], self.account)
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Final
 import cache
 from cache import Split
 from pipeline.cli.progress import Progress, silent
+from pipeline.conversion.committed import speed_of
 from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.errors import ConfigError
 from pipeline.features.computing import load
@@ -133,7 +134,7 @@ class _StreamExtraction:
         extends = plan.spec.name in split.streams and not plan.replace
         self.missing = missing_rows(split, plan.spec.name if extends else None).shards
         self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
-        self._measured_before = _measured(split.stream_provenance(plan.spec.name)) if extends else {}
+        self._measured_before = speed_of(split.stream_provenance(plan.spec.name)) if extends else {}
         self.counts = Counts()
 
     def _provenance(self) -> Mapping[str, Any]:
@@ -181,8 +182,3 @@ class _StreamExtraction:
             {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
             note={"measured": measured, "computed_with": software, **named},
         )
-
-
-def _measured(note: Mapping[str, Any]) -> dict[str, Any]:
-    """How fast a stream's last rows were computed, with where and when: also of a commit that computed none."""
-    return {key: note.get(key) for key in ("host", "finished")} | dict(note.get("measured") or {})

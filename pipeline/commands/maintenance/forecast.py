@@ -12,6 +12,7 @@ import contextlib
 import math
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -198,11 +199,9 @@ def _with_detection(plan: SplitPlan, todo: ConversionPlan, frames: float, sample
     expected = expected_rows(detected, plan.rows_again, sample, workers)
     if not waiting or expected.rows is None:
         return expected
-    source = f"if each frame of {count(len(waiting), 'clip')} without keypoints shows one person"
-    return expected._replace(
-        rows=expected.rows + frames,
-        source=f"{expected.source}; {source}" if expected.rows else source,
-    )
+    source = f"{expected.source}; " if expected.rows else ""
+    source += f"if each frame of {count(len(waiting), 'clip')} without keypoints shows one person"
+    return expected._replace(rows=expected.rows + frames, source=source)
 
 
 def expected_rows(plan: ConversionPlan, again: int, sample: int, workers: int) -> Expected:
@@ -235,9 +234,7 @@ def of_release(dataset: Dataset, split: str, downloaded: int | None) -> Expected
     if frames is None or (downloaded is not None and not videos):
         return Expected(None, UNKNOWN if downloaded is not None else "person-frames are not known before the download")
     share = 1.0 if downloaded is None or not videos else min(1.0, downloaded / videos)
-    rows = frames * share / dataset.every
-    source += ", not downloaded yet" * (downloaded is None)
-    return Expected(rows, source)
+    return Expected(frames * share / dataset.every, source + ", not downloaded yet" * (downloaded is None))
 
 
 def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
@@ -323,16 +320,14 @@ def forecast_lines(forecasts: Sequence[Forecast], measured_by: str = MEASURED_BY
     works = [work for result in countable for work in result.works.values()]
     if not works:
         return
-    disk = dict.fromkeys((name for result in countable for name in result.bytes), 0.0)
-    for name in disk:
-        disk[name] = sum(result.bytes.get(name, 0) for result in countable)
+    disk = sum((Counter(result.bytes) for result in countable), Counter[str]())
     rows = sum(
         max([result.expected.rows or 0, *(work.rows for work in result.extractions.values())]) for result in countable
     )
     yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(sum(disk.values()))}, {plain(_time(works))}" + (
         f"; without {count(len(unknown), 'split')} of unknown size" if unknown else ""
     )
-    yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items() if n)}"
+    yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in disk.items())}"
     yield from (f"  {plain(title):<24}  {plain(text)}" for title, text in _steps(works, measured_by))
 
 
@@ -363,11 +358,10 @@ def _steps(works: Sequence[Work], measured_by: str) -> Iterator[tuple[str, str]]
     for step, name in dict.fromkeys((work.step, work.name) for step in STEPS for work in works if work.step == step):
         same = [work for work in works if (work.step, work.name) == (step, name)]
         carried, rows, rate = sum(work.carried for work in same), sum(work.rows for work in same), same[0].rate
-        least, most = _seconds(same)
         texts = []
         if rate is not None:
             speed = f"at {_about(rate.rows)} a second, {rate.source.partition(', over ')[0]}"
-            texts.append(f"{_between(least, most)} {speed}")
+            texts.append(f"{_between(*_seconds(same))} {speed}")
         if carried:
             texts.append(f"of {_about(rows)} rows at most {_about(carried)} are carried over, not computed")
         if texts:

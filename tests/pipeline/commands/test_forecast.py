@@ -55,7 +55,8 @@ def test_a_sample_has_an_error_and_speeds_of_earlier_runs_an_age(penn: Any, into
         assert found["seconds"][work] == pytest.approx(8 / rate["rows_a_second"])
     penn.remove("0003", "0007", "0008")
     penn.convert()
-    penn.add("0003")  # as it was put back: a commit that computes nothing keeps the speed
+    penn.add("0003")  # as it was put back: a commit that reads or computes nothing keeps the speed
+    assert as_json(ran, penn)["rates"]["convert"]["source"].endswith(" ago, over 24 rows")
     penn.convert()
     assert into.extract(penn.root, precision="fast").computed == 0
     penn.add("0007")
