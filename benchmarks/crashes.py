@@ -1,13 +1,17 @@
-"""Does a killed command lose or mix anything? SIGKILL, hundreds of times; what readers see, and how it ends.
+"""A working lab that is killed and damaged: is everything in the cache that must be there, after thousands of steps?
 
-    make data && .venv/bin/python benchmarks/crashes.py
+    .venv/bin/python benchmarks/crashes.py --minutes 60
 
-Two kinds of jobs are killed at random moments: the commands `python -m pipeline convert` and `extract` over demo data,
-and a short training on what `make data` has written. Every other killed job is started again and killed once more.
-After every kill a cache must verify, and readers must find all of the old state or all of the new one; so must a reader
-that reads all the time. Then the job is started again, and must end in the same bytes as one that was never disturbed
-(of a training: the same checkpoints and metrics). Kills at any change of a file: tests/cache/test_histories.py.
-Writes benchmarks/crashes.md; ends with 1 when anything was not so.
+A step edits raw videos of demo data (added, removed, corrected, spoiled, other pictures) and converts, extracts, copies
+the split, or collects garbage; or damages a file and repairs the cache. Its command (`python -m pipeline`) runs
+undisturbed, beside a reader, with another writer, or ends by SIGKILL or SIGTERM at a random moment; then the cache must
+verify, every track must be as before or as after, and the command must then succeed. After each step, all that readers
+get of every track is compared with a cache that is made from the raw folder at once. Shards have 16 rows, so that there
+are many. What happens at any one change of a file is for tests/cache/test_histories.py.
+
+Prints a line a step. A difference ends it with 1, and prints the seed, the step and the folder, which is kept:
+`--seed S --steps N` does the same steps (when processes come to a moment is the system's). Writes
+benchmarks/crashes.md. Training that is killed: tests/vibe_model/training/test_training.py.
 """
 
 from __future__ import annotations
@@ -16,201 +20,98 @@ import argparse
 import contextlib
 import hashlib
 import io
-import json
+import itertools
 import multiprocessing
+import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+import traceback
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-
-import cache
+from scipy.io import loadmat
 
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
 
+import cache  # noqa: E402
 from benchmarks.common import report  # noqa: E402
+from cache.write import split_writer  # noqa: E402
+from pipeline import synthetic  # noqa: E402
+from pipeline.__main__ import main as pipeline_main  # noqa: E402
+from pipeline.synthetic.files import jpeg, write_mat  # noqa: E402
 
-OUTSIDE: Final = ("provenance.json", "stamps.json", ".stamps.json.part")  # of the promise of equal bytes: times
-LONGEST: Final = 600.0  # s that any one job may take
+SPLIT, STREAM = "penn_action/train", "crops"
+LONGEST: Final = 300.0  # s that a command may take
+ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
+Contents = Mapping[str, tuple[Any, ...]]  # track -> its columns; its flags and bytes of the stream, None where it lags
+
 FRESH: Final = multiprocessing.get_context("forkserver")  # a new process is a fork of one that has imported these
-FRESH.set_forkserver_preload(["__main__", "cache"])
+FRESH.set_forkserver_preload(["__main__", "pipeline.__main__"])
 
 
-# ------------------------------------------------------------------------------------------------- what is killed
+class Difference(Exception):
+    """The cache is not as it must be."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """What is killed: a command on a folder, which it is given as the last argument, from one state to the next."""
-
-    name: str
-    arguments: Sequence[str]
-
-    def run(self, root: Path, after: float = LONGEST) -> int:
-        """Do it, and kill it after some seconds. The exit status."""
-        log = root.with_name(f"{root.name}.txt")
-        with log.open("w") as out:  # a pipe would be held open by what the killed process started
-            process = subprocess.Popen(
-                [sys.executable, *self.arguments, str(root)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
-            )
-            try:
-                process.wait(after)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.returncode not in (0, -signal.SIGKILL):
-            raise SystemExit(f"{' '.join(self.arguments)} ended with {process.returncode}:\n{log.read_text()}")
-        return process.returncode
-
-    def seen(self, root: Path) -> str | None:
-        """The state that a reader finds; raises CacheError when a reader would, and for damage."""
-        if (root / "zarr.json").exists() and not (verified := cache.verify(root)).ok:
-            raise cache.CacheError(str(verified.problems))
-        return seen(root)
-
-    def contents(self, root: Path) -> dict[str, bytes]:
-        """All that must be the same in the end."""
-        return tree(root)
+def small_shards() -> None:
+    """For all that this process writes."""
+    for name, rows in (("ROWS_PER_SHARD", 16), ("ROWS_PER_CHUNK", 4)):
+        setattr(split_writer, name, rows)
 
 
-class Training(Command):
-    """A training run; its states are not a reader's, only its end counts."""
-
-    def seen(self, root: Path) -> str | None:
-        return "finished" if list(root.glob("*/metrics.json")) else None
-
-    def contents(self, root: Path) -> dict[str, bytes]:
-        """Checkpoints and every other file but curves, without where the run is."""
-        import torch
-
-        found = {}
-        for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("events.")):
-            found[path.name] = path.read_bytes().replace(str(root).encode(), b"")
-            if path.suffix == ".pt":
-                state = torch.load(path, weights_only=True)
-                state.get("config", {}).pop("runs", None)
-                torch.save(state, written := io.BytesIO())
-                found[path.name] = written.getvalue()
-        return found
+def run_command(words: Sequence[str], log: str) -> None:
+    """A command in a process of its own."""
+    small_shards()
+    with Path(log).open("w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        sys.exit(pipeline_main(list(words)))
 
 
-def seen(root: Path) -> str | None:
-    """All that a reader finds in a cache, as one digest; None while nothing is committed.
+def contents(root: Path) -> Contents:
+    """All that readers get of a split, by its tracks; and what became of its videos."""
+    if not (root / "zarr.json").exists() or SPLIT not in cache.open(root):
+        return {}
+    split = cache.open(root)[SPLIT]
+    size = split.manifest["geometry"]["rows_per_shard"]
+    shards = {*split.stream_shards(STREAM)} if STREAM in split.streams else set[int]()
+    tracks: dict[str, tuple[Any, ...]] = {}
+    for track in split.tracks:
+        stored: Any = None
+        if {*range(track.start // size, (track.stop - 1) // size + 1)} <= shards:
+            ok = split.rows(f"features/{STREAM}_ok", track.start, track.stop)
+            stored = (ok.tolist(), split.blobs(STREAM, track.start + np.flatnonzero(ok)))
+        rows = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
+        tracks[track.name] = (track.video, repr(track[4:]), rows), stored
+    return tracks | {f"video {video.name}": (video.fingerprint, video.account) for video in split.videos}
 
-    Raises CacheError when a reader would.
-    """
+
+def seen(root: Path) -> str:
+    """The same as one digest, also while another process writes."""
     while True:
         with contextlib.suppress(cache.CacheChanged):  # replaced since it was opened: open it again
-            if not (root / "zarr.json").is_file() or not (names := cache.open(root).splits):
-                return None
-            digest = hashlib.sha256()
-            for part in (part for name in names for part in parts_of(cache.open(root)[name])):
-                digest.update(part)
-            return digest.hexdigest()
-
-
-def parts_of(split: cache.Split) -> Iterator[bytes]:
-    """Everything in a split: tables, rows, and every window of two rows as training reads them."""
-    yield repr((split.name, dict(split.manifest), list(split.tracks), list(split.videos))).encode()
-    for column in split.columns:
-        for track in split.tracks:
-            yield split.rows(column, track.start, track.stop).tobytes()
-    for stream in (None, *split.streams):
-        windows, manifest = split.windows(2, 1, stream), {} if stream is None else dict(split.stream_manifest(stream))
-        yield repr((windows.tolist(), manifest)).encode()
-        if manifest.get("dtype") == "bytes":
-            yield b"".join(split.blobs(str(stream), np.unique(windows - [0, 1])))
-        else:
-            yield from (array.tobytes() for array in split.read(windows, stream).values())
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file of a cache but those outside the promise of equal bytes."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in OUTSIDE)
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
-
-
-def pipeline_commands(work: Path) -> list[Command]:
-    """First conversion, extraction, and both again once raw videos have changed."""
-    from pipeline import synthetic  # here: the processes of the tiny runs start in no time without it
-
-    changed = work / "changed/penn_action"
-    synthetic.write_dataset("penn_action", changed, n_videos=5, n_frames=8)
-    raw = Path(shutil.copytree(changed, work / "raw/penn_action"))
-    train = sorted(path.stem for path in (raw / "labels").glob("*.mat"))[::2]
-    gone, recomputed, shorter, _, new = train
-    for folder, name in ((changed, gone), (raw, new)):
-        (folder / "labels" / f"{name}.mat").unlink()
-        shutil.rmtree(folder / "frames" / name)
-    max((changed / "frames" / shorter).glob("*.jpg")).unlink()
-    picture, other = sorted((changed / "frames" / recomputed).glob("*.jpg"))[:2]
-    picture.unlink()  # so that its folder has another time
-    shutil.copyfile(other, picture)
-    jobs = []
-    for folder, what in ((raw, ""), (changed, " of changes")):
-        place = ["penn_action", "train", "--raw", str(folder)]
-        for verb, options in (
-            ("convert", ["--workers", "2", "--drop-removed"]),
-            ("extract", ["--precision", "exact", "--device", "cpu"]),
-        ):
-            arguments = ["-m", "pipeline", verb, *place, *options, "--cache"]
-            jobs.append(Command(f"`pipeline {verb}`{what}", arguments))
-    return jobs
-
-
-def training() -> Training:
-    """48 steps in 3 epochs, saved every 4 steps, on what `make data` has written."""
-    from vibe_model import TrainConfig
-
-    short: Any = {"epochs": 3, "iterations": 16, "checkpoint_every": 4, "batch_size": 8, "device": "cpu"}
-    config = replace(TrainConfig.embedded(), cache=ROOT / "data/cache", body=ROOT / "data/embedded/body", **short)
-    code = (
-        "import json, sys\nfrom vibe_model import TrainConfig, training\n"
-        "training.run(TrainConfig.from_dict({**json.loads(sys.argv[1]), 'runs': sys.argv[2]}))"
-    )
-    return Training("training", ["-c", code, json.dumps(config.as_dict())])
-
-
-# ---------------------------------------------------------------------------------------------- kills, and what is left
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of one job's kills."""
-
-    name: str
-    kills: int = 0
-    again: int = 0  # of them, of jobs that went on after an earlier kill
-    old: int = 0  # kills after which readers found the old state
-    new: int = 0
-    states: set[str] = field(default_factory=set)  # different contents of the folder after a kill
-    reads: int = 0  # of the reader beside it
-    wrong: list[str] = field(default_factory=list)
+            return hashlib.sha256(repr(sorted(contents(root).items())).encode()).hexdigest()
 
 
 @contextlib.contextmanager
-def reader_beside(root: Path) -> Iterator[Callable[[], tuple[int, set[str | None]]]]:
-    """A process that reads all of a cache again and again. Gives what ends it: (how often it read, what it saw)."""
+def reader_beside(root: Path) -> Iterator[Callable[[], set[str]]]:
+    """A process that reads all of a cache again and again. Gives what ends it, and returns all states that it saw."""
     here, there = FRESH.Pipe()
     process = FRESH.Process(target=keep_reading, args=(str(root), there), daemon=True)
     process.start()
     here.recv()  # it is reading
 
-    def end() -> tuple[int, set[str | None]]:
+    def end() -> set[str]:
         here.send("end")
-        reads, found = here.recv()
-        return reads, found
+        states: set[str] = here.recv()
+        return states
 
     try:
         yield end
@@ -219,141 +120,260 @@ def reader_beside(root: Path) -> Iterator[Callable[[], tuple[int, set[str | None
         process.join()
 
 
-def keep_reading(root: str, pipe: Connection) -> None:
+def keep_reading(root: str, pipe: Connection[Any, Any]) -> None:
     """What the process does."""
     pipe.send("reading")
-    reads, found = 0, set()
+    states = set[str]()
     while not pipe.poll():
         try:
-            state = seen(Path(root))
+            states.add(seen(Path(root)))
         except Exception as error:  # whatever it is: a reader must never meet it
-            state = f"{type(error).__name__}: {error}"
-        found.add(state)
-        reads += state is not None
+            states.add(f"{type(error).__name__}: {error}")
         time.sleep(0.005)  # the writer needs the processor too
-    pipe.send((reads, found))
+    pipe.send(states)
 
 
-def survive(job: Command, before: Path, work: Path, kills: int, rng: random.Random) -> Tally:
-    """Kill it at `kills` moments from the state `before`; leave the state after it in work/calm."""
-    calm, root = work / "calm", work / "killed"
-    copy(before, calm)
-    old, began = job.seen(calm), time.perf_counter()
-    job.run(calm)
-    seconds = time.perf_counter() - began
-    new, expected = job.seen(calm), job.contents(calm)
-    tally = Tally(job.name)
-    if old == new:
-        tally.wrong.append("it changed nothing")
-    for number in range(kills):
-        copy(before, root)
-        share = (number + rng.random()) / kills
-        with reader_beside(root) as end:
-            for again in range(1 + number % 2):
-                after = share * seconds
-                share = rng.random() / 2  # less is left to do
-                if job.run(root, after) == -signal.SIGKILL:  # else it had less left to do than that
-                    examine(job, root, f"{after:.2f} s{' of a job that went on' * again}", tally, (old, new))
-                    tally.again += again
-            job.run(root)
-            reads, states = end()
-        tally.reads += reads
-        tally.wrong += [f"a reader beside kill {number + 1} saw {state}" for state in states - {None, old, new}]
-        ended = job.contents(root)
-        if others := sorted(name for name in ended.keys() | expected.keys() if ended.get(name) != expected.get(name)):
-            tally.wrong.append(f"kill {number + 1} ended with {len(others)} other files: {', '.join(others[:3])} ...")
-        if job.seen(root) != new:
-            tally.wrong.append(f"kill {number + 1}: another state at the end")
-    return tally
+class Lab:
+    """A raw folder of Penn Action that is edited, and videos that are not in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.raw, self.spare, self.sizes = folder / "raw/penn_action", folder / "spare", itertools.count()
+        synthetic.write_dataset("penn_action", self.raw, n_videos=6, n_frames=9)
+        for kind in ("labels", "frames"):
+            (self.spare / kind).mkdir(parents=True)
+
+    @property
+    def names(self) -> list[str]:
+        """Videos that are there."""
+        return sorted(file.stem for file in (self.raw / "labels").glob("*.mat"))
+
+    def edit(self, rng: random.Random) -> str:
+        """Change one video, and say how."""
+        away = sorted(file.stem for file in (self.spare / "labels").glob("*.mat"))
+        verbs = ["correct", "picture", "broken picture", "spoil", "touch", *["add"] * (3 if away else 0)]
+        verb = rng.choice([*verbs, *["remove"] * (2 if len(self.names) > 3 else 0)])
+        name = rng.choice(away if verb == "add" else self.names)
+        label, frames = self.raw / f"labels/{name}.mat", self.raw / "frames" / name
+        if verb in ("add", "remove"):
+            start, end = (self.spare, self.raw) if verb == "add" else (self.raw, self.spare)
+            for path in (f"labels/{name}.mat", f"frames/{name}"):
+                (start / path).rename(end / path)
+        elif verb == "correct":
+            with contextlib.suppress(ValueError, TypeError, OSError):  # a spoiled one stays so
+                variables = {key: value for key, value in loadmat(label).items() if not key.startswith("__")}
+                variables["x"][rng.randrange(len(variables["x"]))] += 1
+                write_mat(label, variables)
+        elif verb == "spoil":  # and the next time restored
+            spoiled = label.with_suffix(".whole")
+            if spoiled.exists():
+                spoiled.replace(label)
+            else:
+                shutil.copyfile(label, spoiled)
+                label.write_bytes(label.read_bytes()[:-100])
+        elif verb == "touch":
+            os.utime(label)
+        else:
+            picture = rng.choice(sorted(frames.glob("*.jpg")))
+            grey = jpeg(np.full((270, 480, 3), rng.randrange(256), np.uint8))
+            # Names and sizes tell whether pictures have changed, and a file's time that it is worth to look.
+            os.utime(label)
+            picture.write_bytes((grey if verb == "picture" else b"no picture") + bytes(next(self.sizes)))
+        return f"{name}: {verb}"
 
 
-def examine(job: Command, root: Path, where: str, tally: Tally, states: tuple[str | None, str | None]) -> None:
-    """Count a kill, by what it has left."""
-    tally.kills += 1
-    tally.states.add(hashlib.sha256(repr(tree(root)).encode()).hexdigest())
-    try:
-        found = job.seen(root)
-    except cache.CacheError as error:
-        found = str(error)
-    if found not in states:
-        tally.wrong.append(f"{where}: a reader saw {found}")
-    tally.old += found == states[0]
-    tally.new += found == states[1]
+class Steps:
+    """One step after the other."""
 
+    def __init__(self, work: Path, seed: int) -> None:
+        self.work, self.root, self.lab, self.seed = work, work / "cache", Lab(work), seed
+        self.step, self.rng, self.notes = 0, random.Random(), list[str]()
+        self.kinds, self.n_killed, self.seconds = Counter[str](), 0, dict[str, float]()
+        self.current: Contents = {}
+        small_shards()
 
-def copy(before: Path, root: Path) -> None:
-    shutil.rmtree(root, ignore_errors=True)
-    if before.exists():
-        shutil.copytree(before, root)
+    def do(self) -> str:
+        """One step, and its line."""
+        self.step, began = self.step + 1, time.perf_counter()
+        self.rng = random.Random(f"{self.seed} {self.step}")
+        weights = {"convert": 10, "extract": 7, "copy": 1, "gc": 1, "damage": 3}
+        kind = self.rng.choices([*weights], [*weights.values()])[0] if self.current else "convert"
+        self.notes = [kind]
+        if kind == "convert":
+            self.notes += [self.lab.edit(self.rng) for _ in range(self.rng.choice((1, 1, 2, 4)))]
+        if kind == "copy":
+            self._copy()
+        elif kind == "damage":
+            self._damage()
+        else:
+            self._command(kind)
+        self.kinds[kind] += 1
+        return f"step {self.step} {', '.join(self.notes)} [{time.perf_counter() - began:.1f} s]"
 
+    def words(self, command: str, root: Path | None = None) -> list[str]:
+        """The command line."""
+        where = ["--cache", str(root or self.root)]
+        if command == "convert":
+            return [
+                "convert",
+                *SPLIT.split("/"),
+                *where,
+                "--raw",
+                str(self.lab.raw),
+                "--workers",
+                "1",
+                "--drop-removed",
+            ]
+        if command == "extract":
+            kind = ["--stream", STREAM, "--kind", "crops", "--device", "cpu", "--workers", "1"]
+            return ["extract", *SPLIT.split("/"), *where, *kind]
+        return [command, *where]
 
-def chain(jobs: Sequence[Command], work: Path, kills: int, rng: random.Random) -> list[Tally]:
-    """Every job on what the one before it left."""
-    before, tallies = work / "before", []
-    for number, job in enumerate(jobs):
-        share = kills * (number + 1) // len(jobs) - kills * number // len(jobs)
-        tallies.append(survive(job, before, work, share, rng))
-        copy(work / "calm", before)
-        print(line(tallies[-1]), *tallies[-1].wrong, sep="\n  ", flush=True)
-    return tallies
+    def fresh(self, *, extracted: bool) -> Contents:
+        """What a cache has that is made at once from the raw folder."""
+        root = self.work / "fresh"
+        shutil.rmtree(root, ignore_errors=True)
+        self.end(self.words("convert", root), (0, 1))
+        if extracted:
+            self.end(self.words("extract", root), (0, 1))
+        return contents(root)
 
+    def _command(self, command: str) -> None:
+        """A command in one of several ways, and then undisturbed."""
+        way = self.rng.choice(("calm", "killed", "killed", "ended", "two", "extra_streams"))
+        self.notes.append(f"-> {way}")
+        expected = self.fresh(extracted=True)
+        if way == "extra_streams":
+            before = seen(self.root)
+            with reader_beside(self.root) as end:
+                self.end(self.words(command), (0, 1, 2))
+                states = end()
+            if states - {before, seen(self.root)}:
+                raise Difference(f"a reader saw {states}, neither the old nor the new state")
+        elif way != "calm":
+            self._disturbed(command, way, expected)
+        began = time.perf_counter()
+        self.end(self.words(command), (0, 1, 2))
+        self.seconds[command] = time.perf_counter() - began
+        found = contents(self.root)
+        self.require(
+            found, [expected] if command == "convert" else [expected, self.current], complete=command == "extract"
+        )
+        self.current = found
 
-HEAD: Final = (
-    "| job | kills | of jobs that went on | old state | new state | different folders | reads beside it | wrong |"
-)
+    def _disturbed(self, command: str, way: str, expected: Contents) -> None:
+        """Killed, asked to end, or with another command on the same split."""
+        commands = [command, self.rng.choice(("convert", "extract", "gc"))] if way == "two" else [command]
+        processes = [self._started(self.words(name)) for name in commands]
+        if way != "two":
+            processes[0].join(self.rng.random() * (1 + self.seconds.get(command, 1)))
+            processes[0].terminate() if way == "ended" else processes[0].kill()
+        for process in processes:
+            process.join(LONGEST)
+            text = process.log.read_text()
+            if process.exitcode == -signal.SIGKILL:
+                self.n_killed += 1
+            if process.exitcode not in ENDED or "defect" in text or "Traceback" in text:
+                raise Difference(f"{command} ended with {process.exitcode}: {text}")
+            process.log.unlink()
+        if (self.root / "zarr.json").exists():
+            self.end(["verify", "--cache", str(self.root)], (0,))
+        found = contents(self.root)
+        self.require(found, [self.current, expected])
+        self.current = found
 
+    def _copy(self) -> None:
+        other = self.work / "other"
+        self.end(["copy", SPLIT, "--cache", str(self.root), "--to", str(other)], (0,))
+        self.end(["verify", "--cache", str(other)], (0,))
+        self.require(contents(other), [self.current])
+        shutil.rmtree(other)
 
-def line(tally: Tally) -> str:
-    numbers = (tally.kills, tally.again, tally.old, tally.new, len(tally.states), tally.reads, len(tally.wrong))
-    return f"| {tally.name} | {' | '.join(f'{number:,}' for number in numbers)} |"
+    def _damage(self) -> None:
+        """Damage a file: verification names it, readers get no other data, and it is repaired or restored."""
+        for command in ("convert", "extract"):
+            self.end(self.words(command), (0, 1))
+        self.current = contents(self.root)
+        files = [file for file in sorted((self.root / SPLIT).rglob("*")) if file.is_file() and "c" in file.parts]
+        file = self.rng.choice(files)
+        data, key = file.read_bytes(), file.relative_to(self.root).as_posix()
+        at = self.rng.randrange(len(data))
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :])
+        self.notes.append(key)
+        if key not in (out := self.end(["verify", "--cache", str(self.root)], (1,))):
+            raise Difference(f"verify did not name {key}: {out}")
+        with contextlib.suppress(cache.CacheError):
+            self.require(contents(self.root), [self.current])
+        if file.relative_to(self.root / SPLIT).parts[0].startswith(("track_", "video_", "run_")):
+            file.write_bytes(data)
+        else:
+            self.end(["verify", "--repair", "--cache", str(self.root)], (0,))
+        for command in ("convert", "extract"):
+            self.end(self.words(command), (0, 1))
+        self.end(["verify", "--cache", str(self.root)], (0,))
+        self.require(contents(self.root), [self.fresh(extracted=True)], complete=True)
 
+    def require(self, found: Contents, states: Collection[Contents], *, complete: bool = False) -> None:
+        """Raise Difference unless the cache is one of these. `complete`: of the stream, no row may be missing."""
+        wrong = []
+        for state in states:
+            names = list(found.keys() ^ state.keys())
+            for name in found.keys() & state.keys():
+                (ours, stored), (theirs, expected) = found[name], state[name]
+                same = stored == expected or name.startswith("video ") or (stored is None and not complete)
+                names += [] if ours == theirs and (same or expected is None) else [name]
+            if not names:
+                return
+            wrong.append(", ".join(sorted(names)[:3]))
+        raise Difference(f"{SPLIT}: other than expected: {'; '.join(wrong)}")
 
-def results(tallies: Sequence[Tally], seed: int, seconds: float) -> list[str]:
-    """What was done, and what came of it."""
-    kills, wrong = sum(tally.kills for tally in tallies), [text for tally in tallies for text in tally.wrong]
-    verdict = (
-        "Every cache verified, every reader saw all of the old or all of the new state, and every job ended in the "
-        "same bytes as an undisturbed one."
-        if not wrong
-        else f"{len(wrong)} things were wrong:"
-    )
-    return [
-        f"Seed {seed}, {seconds / 60:.0f} minutes.",
-        "",
-        f"**{kills} kills. {verdict}**",
-        "",
-        *(f"- {text}" for text in wrong),
-        HEAD,
-        "|---" * (HEAD.count("|") - 1) + "|",
-        *map(line, tallies),
-        "",
-        "Different folders: how many different contents the folder had after a kill, times aside.",
-    ]
+    def _started(self, words: list[str]) -> Any:
+        log = Path(tempfile.mkstemp(dir=self.work, suffix=".txt")[1])
+        process: Any = FRESH.Process(target=run_command, args=(words, str(log)))
+        process.start()
+        process.log = log
+        return process
+
+    def end(self, words: Sequence[str], codes: Sequence[int]) -> str:
+        """A command in this process, which must end with one of these codes. What it printed."""
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+            code = pipeline_main(list(words))
+        if code not in codes or "defect" in out.getvalue():
+            raise Difference(f"{' '.join(words)} ended with {code}, expected {codes}: {out.getvalue()}")
+        return out.getvalue()
 
 
 def main() -> int:
-    """Kill, read, print, write the report."""
+    """Steps until the time is over or something differs, and the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commands", type=int, default=40, help="commands that are killed, every other one twice")
-    parser.add_argument("--training", type=int, default=12, help="training runs that are killed, likewise")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
+    parser.add_argument("--steps", type=int, default=10**9)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--work", type=Path, help="where the lab's folder is made; default: that for temporary files")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/crashes.md")
     args = parser.parse_args()
-    if args.training and not (ROOT / "data/cache").is_dir():  # before minutes of kills whose report would be lost
-        parser.error("there is no data/cache to train on: run `make data`, or take --training 0")
-    began, tallies = time.perf_counter(), []
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        kinds: list[tuple[int, Callable[[], Sequence[Command]]]] = [
-            (args.commands, partial(pipeline_commands, Path(folder))),
-            (args.training, lambda: [training()]),
-        ]
-        for number, (kills, jobs) in enumerate(kinds):
-            (work := Path(folder, str(number))).mkdir()
-            tallies += chain(jobs(), work, kills, random.Random(args.seed)) if kills else []
-    lines = results(tallies, args.seed, time.perf_counter() - began)
-    report("DEMO DATA.", "Does a killed command lose or mix anything?", lines, args)
-    return int(any(tally.wrong for tally in tallies))
+    work = Path(tempfile.mkdtemp(prefix="crashes-", dir=args.work))
+    began, steps, wrong = time.perf_counter(), Steps(work, args.seed), ""
+    while steps.step < args.steps and time.perf_counter() - began < 60 * args.minutes and not wrong:
+        try:
+            print(steps.do(), flush=True)
+        except Exception as error:
+            wrong = f"seed {args.seed}, step {steps.step}: {', '.join(steps.notes)}\n{type(error).__name__}: {error}"
+            if not isinstance(error, Difference):
+                traceback.print_exc()
+    minutes = (time.perf_counter() - began) / 60
+    lines = [
+        f"Seed {args.seed}, {minutes:.0f} minutes.",
+        "",
+        f"**{steps.step:,} steps, {steps.n_killed:,} of their commands killed: {'1' if wrong else 'no'} difference.**",
+        "",
+        *([f"```text\n{wrong}\n```", ""] if wrong else []),
+        *("| step | times |", "|---|---|", *(f"| {kind} | {n:,} |" for kind, n in steps.kinds.most_common())),
+    ]
+    report("DEMO DATA.", "A working lab that is killed and damaged", lines, args)
+    print(f"{wrong}\nThe lab and its cache are in {work}" if wrong else "")
+    if not wrong:
+        shutil.rmtree(work)
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

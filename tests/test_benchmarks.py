@@ -261,21 +261,21 @@ def test_the_check_of_a_gpu_stops_at_the_first_failure_with_what_to_do(
 
 @pytest.mark.slow
 def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> None:
-    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--work", tmp_path)
+    text = ran("crashes", tmp_path, "--seed", 1, "--steps", 20, "--work", tmp_path)
     assert "**20 steps, " in text
-    assert "no difference.**" in text
+    assert "killed: no difference.**" in text
 
 
 NOTICED = """
 import sys
 from pathlib import Path
-from benchmarks.soak import Difference, Soak, contents
+from benchmarks.crashes import Difference, Steps, contents
 
-soak = Soak(Path(sys.argv[1]), 0)
+steps = Steps(Path(sys.argv[1]), 0)
 for command in ("convert", "extract"):
-    soak.end(soak.words(command), (0,))
-found = contents(soak.root)
-soak.require(found, [soak.fresh(extracted=True)], complete=True)
+    steps.end(steps.words(command), (0,))
+found = contents(steps.root)
+steps.require(found, [steps.fresh(extracted=True)], complete=True)
 track = next(name for name in found if not name.startswith("video "))
 (labels, stored), other = found[track], dict(found)
 moved = ((*labels[:2], {**labels[2], "bbox": b""}), stored)
@@ -283,7 +283,7 @@ for changed in (None, moved, (labels, (stored[0], stored[1][1:])), (labels, None
     other.pop(track, None)
     other |= {} if changed is None else {track: changed}
     try:
-        soak.require(other, [found], complete=True)
+        steps.require(other, [found], complete=True)
         sys.exit(f"not noticed: {changed}")
     except Difference:
         pass
