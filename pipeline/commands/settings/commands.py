@@ -30,7 +30,7 @@ def effective(file: Path, detector: str | None = None) -> SettingsFile:
     """
     if file.exists() or file != Path("luigi.cfg"):
         return sections.load(file, detector=detector).source
-    source = layered(SettingsFile(file, {}))
+    source = layered(SettingsFile(file, {}), declared().formerly)
     sections.check_sections(source)
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
@@ -118,7 +118,8 @@ def complete(args: argparse.Namespace) -> None:
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
     """Raise ConfigError for a `--set` of this command that is not among what it reads; None: all but training's."""
-    for section, key, _ in of_command_line(args.settings):
+    for old, key, _ in of_command_line(args.settings):
+        section = declared().formerly.get(old, old)
         if reads is None and section not in (*LUIGI, *declared().names()):
             continue
         if reads is None or not {section, f"{section}.{key}"} & set(reads):

@@ -29,6 +29,7 @@ from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter
 
 import cache
+from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.options import SET
 from pipeline.errors import ConfigError, did_you_mean, expected
 
@@ -43,22 +44,22 @@ class Section(dict[str, str]):
     """Key -> value of one section; empty where the file does not have it."""
 
     def __init__(
-        self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = ()
+        self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = (), old: str = ""
     ) -> None:
-        """by_set: the keys that `--set` sets."""
+        """by_set: the keys that `--set` sets; old: what the file calls the section, where that is an old name."""
         super().__init__(values or {})
-        self.file, self.name, self.by_set = file, name, frozenset(by_set)
+        self.file, self.name, self.by_set, self.heading = file, name, frozenset(by_set), old or name
 
     def where(self, key: str = "") -> str:
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's where there is no such key."""
-        line = 0 if key in self.by_set else line_of(self.file, self.name, key if key in self else "")
+        line = 0 if key in self.by_set else line_of(self.file, self.heading, key if key in self else "")
         file = BY_SET if key in self.by_set or (not line and self.by_set) else self.file
         return f"{file}{f', line {line}' if line else ''} [{self.name}]{f' {key}' if key else ''}"
 
     def without(self, *keys: str) -> Section:
         """The section but for these keys."""
         values = {key: text for key, text in self.items() if key not in keys}
-        return Section(self.file, self.name, values, self.by_set)
+        return Section(self.file, self.name, values, self.by_set, self.heading)
 
     def located(self, message: str) -> str:
         """An error message, with the line of the first key that it mentions.
@@ -150,13 +151,32 @@ def settings_file() -> Path:
     return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
 
 
-def layered(source: SettingsFile) -> SettingsFile:
-    """The file with what `--set` sets over it. Raises ConfigError for what is no SECTION.KEY=VALUE."""
-    sections = dict(source.sections)
-    for name, key, text in of_command_line():
+def layered(source: SettingsFile, formerly: Mapping[str, str]) -> SettingsFile:
+    """The file with what `--set` sets over it. Raises ConfigError for what `--set` cannot set.
+
+    formerly: old names of sections, which are read as the new ones, with a note.
+    """
+    sections: dict[str, Section] = {}
+    for old, section in source.sections.items():
+        name = formerly.get(old, old)
+        if name != old and name in source.sections:
+            raise ConfigError(f"{section.where()}: is called [{name}] now, which is there, too: keep one")
+        if name != old:
+            note(f"{section.where()}: is called [{name}] now. The next version does not read the old name.")
+        sections[name] = Section(source.path, name, section, old=old)
+    for old, key, text in of_command_line():
+        name = formerly.get(old, old)
+        if name != old:
+            note(f"--set {old}.{key}: the section is called {name} now. The next version does not read the old name.")
         below = sections.get(name, Section(source.path, name))
-        sections[name] = Section(source.path, name, {**below, key: text}, {*below.by_set, key})
+        sections[name] = Section(source.path, name, {**below, key: text}, {*below.by_set, key}, below.heading)
     return SettingsFile(source.path, sections)
+
+
+@functools.cache
+def note(text: str) -> None:
+    """Print a line on standard error, once in a process."""
+    err.print(f"{DOUBT} {plain(text)}")
 
 
 def of_command_line(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:

@@ -107,6 +107,7 @@ class Declared(NamedTuple):
     """The sections that a package above declares: which there are, and what it makes of them."""
 
     names: Callable[[], tuple[str, ...]]
+    formerly: Mapping[str, str]  # old names, which are read until the next version: new ones
     check: Callable[[Settings], None]  # raise ConfigError
     values: Callable[[Settings], Iterator[SectionValues]]
     check_inputs: Callable[[Settings], None]  # raise ConfigError for what only training refuses
@@ -127,7 +128,7 @@ def load(file: Path, do: str | None = None, detector: str | None = None) -> Sett
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file; `detector`:
     which one a command names, whose section may have options, too.
     """
-    source = layered(read(file) if do is None else read(file, do))
+    source = layered(read(file) if do is None else read(file, do), declared().formerly)
     check_sections(source)
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
