@@ -46,7 +46,7 @@ def require_cache(root: Root) -> Store:
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
-    if isinstance(store, LocalStore):  # in an object store, looking around would cost requests
+    if isinstance(store, LocalStore):
         folder = top = store.root.resolve()
         while (top.parent / "zarr.json").exists():
             top = top.parent
@@ -54,6 +54,9 @@ def require_cache(root: Root) -> Store:
             found = f"{folder.relative_to(top)} of one" if top != folder else "one split of one"
             do = f"Open the whole: cache.open({str(top)!r})." if top != folder else "Open the folder above."
             raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
+    elif store.exists(MANIFEST):  # looking around would cost requests
+        do = "Open the whole: the address up to <dataset>/<split>."
+        raise CacheError.at(store.location(""), expected="a feature cache", found="one split of one", do=do)
     return store
 
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -98,6 +99,7 @@ class WriterLock(Lock):
         except BaseException:
             self.close()
             raise
+        _HELD.add(self)
 
     def release(self) -> None:
         """Let the next writer in, and leave no trace: nor a folder in which nothing was written."""
@@ -112,7 +114,7 @@ class WriterLock(Lock):
                 folder.rmdir()
 
     def close(self) -> None:
-        """Let go of the lock, which is still there to see."""
+        """Close the lock's file in this process: a forked child leaves the lock to its parent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -137,3 +139,15 @@ class WriterLock(Lock):
                 return fd
         os.close(fd)
         return -1
+
+
+_HELD: Final[weakref.WeakSet[WriterLock]] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    # A forked child shares the lock's file description, and would hold the lock on after its parent's death.
+    for lock in list(_HELD):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -33,6 +33,8 @@ class Journal:
                 break
             records.append(json.loads(text))
         self._next = len(records)
+        # Behind one that is not intact all count as never written: else they would come back behind those added now.
+        self._store.remove([key for key in files if key >= self._key(self._next)])
         if not records and self._store.exclusive:
             self._store.remove([self._folder])
         return records

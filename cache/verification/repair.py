@@ -8,16 +8,19 @@ manifest takes a new conversion, which carries features over by their keys. Kill
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import TAGS, Geometry, json_file
 from cache.format.manifest import Place
-from cache.format.references import column_metadata_of
+from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
 from cache.storage.base import Root
+from cache.verification.shards import check, shards_of
 from cache.verification.verify import VerifyReport
 from cache.write.base import invalidate
 
@@ -34,7 +37,7 @@ class Repaired:
 
 
 def repair(root: Root, report: VerifyReport) -> Repaired:
-    """Repair what `verify` found damaged.
+    """Repair what `verify` found damaged. Shards are checked once more: what is intact by now stays.
 
     Raises CacheError when there is no cache at `root`, OSError when files may not be read. What cannot be repaired is
     in `refused`.
@@ -59,7 +62,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
         try:
             if (split, stream) in small:
                 _restore_small_files(place, repaired)
-            _remove_shards(place, shards.get((split, stream), set()), repaired)
+            _remove_shards(place, shards.get((split, stream), ()), repaired)
         except CacheError as error:  # it must not keep other splits and streams from being repaired
             repaired.refused.append(str(error))
     return repaired
@@ -92,14 +95,16 @@ def _restore_small_files(place: Place, repaired: Repaired) -> None:
         repaired.restored += sorted(wrong)
 
 
-def _remove_shards(place: Place, numbers: set[int], repaired: Repaired) -> None:
+def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) -> None:
     """Remove shards of a stream, and those of a split in which no track has a row; the others need the raw data."""
     commit = manifest.load(place)
     if commit is None:
         message = f"{place.store.location(place.home)}: nothing is committed there"
         raise CacheError(manifest.lost_manifest(place) or message)
     named = commit.manifest["shards"]
-    numbers &= {int(shard) for records in named.values() for shard in records}  # a killed repair has removed others
+    files_of = (shards_of(commit, name, spec) for name, spec in columns_of(commit.manifest).items() if name in named)
+    suspects = (file for file in itertools.chain.from_iterable(files_of) if file.number in reported)
+    numbers = {file.number for file in suspects if check(place.store, file, fast=False)}
     if place.stream is None:
         live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
         if needed := tuple(sorted(numbers & live)):

@@ -181,6 +181,8 @@ def _features(batch: losses.Batch, reference: Tensor) -> Tensor:
 
 
 def _real_motion(real_theta: Tensor | NDArray[Any] | None, reference: Tensor) -> Tensor:
+    if real_theta is None:
+        raise ValueError("real_theta: expected real motion for the discriminator, found None")
     return torch.as_tensor(real_theta, dtype=reference.dtype, device=reference.device)[..., MOTION]
 
 

@@ -244,3 +244,11 @@ def test_without_obstore_the_error_is_what_to_install(monkeypatch: pytest.Monkey
 def test_an_empty_place_is_no_cache(url: str) -> None:
     with pytest.raises(CacheError, match=rf"{url}: expected a feature cache, found no zarr\.json"):
         cache.open(url)
+
+
+def test_a_split_of_a_cache_is_no_cache(both: tuple[str, Path]) -> None:
+    url, folder = f"{both[0]}/{SPLIT}", both[1] / SPLIT
+    for name in ("zarr.json", "manifest.json"):  # here, every address is a bucket of its own
+        cache.store_at(url).put_small({name: (folder / name).read_bytes()}, "")
+    with pytest.raises(CacheError, match=f"{url}: expected a feature cache, found one split of one"):
+        cache.open(url)

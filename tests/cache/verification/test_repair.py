@@ -161,3 +161,14 @@ def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root: Path, 
         spoil(root / SPLIT / f"features/resnet50/c/{shard}/0")
         assert repaired(root).streams == {(SPLIT, "resnet50"): (shard,)}
         assert cache.open(root)[SPLIT].was_invalidated("resnet50") == missed
+
+
+def test_what_the_report_names_stays_where_it_is_intact_by_now(root: Path) -> None:
+    names = [f"{SPLIT}/{name}" for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0", "features/resnet50/c/3/0")]
+    good = {name: spoil(root / name) for name in names}
+    report = cache.verify(root)
+    for name in names[:2]:
+        (root / name).write_bytes(good[name])
+    done = cache.repair(root, report)
+    assert (done.rows, done.streams) == ({}, {(SPLIT, "resnet50"): (3,)})
+    assert cache.verify(root).ok

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cache import StreamWriter
+from cache import StreamWriter, store_at
+from cache.storage.journal import Journal
 
 
 def test_videos_in_finished_shards_are_not_asked_for_again(tmp_path: Path, toy: Any) -> None:
@@ -45,3 +46,16 @@ def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(t
         assert writer.pending == [0, 2, 3, 4]
     with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="new") as writer:
         assert writer.pending == [0, 1, 2, 3, 4]
+
+
+def test_records_behind_a_damaged_one_do_not_come_back(tmp_path: Path) -> None:
+    def begun() -> tuple[Journal, list[dict[str, Any]]]:
+        journal = Journal(store_at(tmp_path), "journal")
+        return journal, journal.start({"plan": "p"})
+
+    for number in range(3):
+        begun()[0].add({"old": number})
+    (damaged,) = tmp_path.glob("journal/*/00000001.json")
+    damaged.write_bytes(b"torn")
+    begun()[0].add({"new": 1})
+    assert begun()[1] == [{"old": 0}, {"new": 1}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import cache
 from cache import CacheError, StreamWriter
+from cache.storage.atomic import WriterLock
 from tests.cache import toy as builders
 
 SPLIT = "toy/train"
@@ -61,3 +63,24 @@ def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_thei
             pass
         with pytest.raises(CacheError, match="process"):
             cache.delete_stream(tracks, SPLIT, "resnet50")
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    lock = WriterLock(tmp_path / "lock")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads
+        child = fork.Process(target=_until_told, args=(there,))
+        child.start()
+    there.close()
+    assert here.recv() == "begun"
+    lock.close()  # as a kill does: the file stays
+    WriterLock(tmp_path / "lock").release()
+    here.send("end")
+    child.join(60)
+
+
+def _until_told(pipe: Any) -> None:
+    pipe.send("begun")
+    pipe.recv()

@@ -139,3 +139,10 @@ def test_the_losses_are_the_sums_of_their_terms_with_the_published_half_by_defau
     torch.testing.assert_close(discriminator_loss, 0.5 * ((fake**2).sum() / 6 + ((genuine - 1) ** 2).sum() / 4))
     torch.testing.assert_close(generator_loss, sum(parts[name] for name in (*supervised, "adversarial")))
     torch.testing.assert_close(discriminator_loss, parts["discriminator_real"] + parts["discriminator_fake"])
+
+
+def test_a_discriminator_without_real_motion_is_refused(step):
+    generator, discriminator, batch, _ = step
+    for call in (step_losses, step_gradients):
+        with pytest.raises(ValueError, match="real_theta: expected real motion"):
+            call(generator, discriminator, batch, None, WEIGHTS)
