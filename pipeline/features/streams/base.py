@@ -173,14 +173,17 @@ class Stream(ABC):
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale.
 
-        Of an option that is a file its content, as "weights". Raises MissingAssets where there is no such file.
+        Of an option that is a file its content, as "weights" where no other option is. Raises MissingAssets where there
+        is no such file.
         """
+        names = {f.name for f in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
             if isinstance(value, Path):
                 if not value.is_file():
                     raise MissingAssets(f"{name}: there is no file {value}. {self.where}")
-                name, value = "weights", WeightsSpec("file", str(value))
+                name = name if "weights" in names | identity.keys() else "weights"
+                value = WeightsSpec("file", str(value))
             if isinstance(value, CropPolicy):  # none where it is the usual one, as in older streams
                 identity |= {name: parts} if (parts := value.as_dict()) else {}
             else:
@@ -194,7 +197,9 @@ class Stream(ABC):
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        file = next((name for name, kind in kinds.items() if issubclass(kind, Path)), "")
+        file, *others = [*(name for name, kind in kinds.items() if issubclass(kind, Path)), ""]
+        if file and (len(others) > 1 or "weights" in kinds):
+            return None  # of files only the digests are known
         if file or issubclass(kinds.get("weights", object), WeightsSpec):
             weights = options.pop("weights")
             if "argument" not in weights:

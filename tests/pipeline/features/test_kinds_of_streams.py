@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -329,3 +329,25 @@ def test_a_pair_from_stored_crops_sees_the_earlier_one_through_the_later_box(toy
     again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
     for name, values in pixels.items():
         assert np.median(np.abs(again[name] - values)[:, [2, 5]]) < 0.01  # a box that moved would be 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfTwoFiles(LabelStream):
+    network: Path = Path()
+    regressor: Path = Path()
+
+    kind, dim, columns = "of_two_files", 1, ("pose",)
+
+    def load(self, machine: Machine, recorded: object) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("changed", ["network", "regressor"])
+def test_each_file_of_a_stream_is_part_of_what_it_is(changed: str, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("network", "regressor")}
+    for name, file in files.items():
+        file.write_text(name)
+    before = OfTwoFiles(**files).identity()
+    assert OfTwoFiles.from_identity(before) is None
+    files[changed].write_text("another")
+    assert OfTwoFiles(**files).identity() != before
