@@ -19,6 +19,7 @@ from cache.errors import CacheError
 from cache.storage.base import Lock
 
 _OWN_FOLDERS: Final = 3  # above a lock's file: of writers, of the split or stream, and of the dataset or all streams
+_HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -101,12 +102,20 @@ class WriterLock(Lock):
             raise
         _HELD.add(self)
 
+    def require(self) -> None:
+        """Raise CacheError unless the locked file is still the one of that name: else there may be another writer."""
+        if not self._is_current(self._fd):
+            holder = "another file, or none: the lock has been removed"
+            do = "Nothing was committed. Make sure that there is no other writer, and run it again."
+            raise CacheError.at(self.file, expected="the lock that this writer took", found=holder, do=do)
+
     def release(self) -> None:
         """Let the next writer in, and leave no trace: nor a folder in which nothing was written."""
         if self._fd < 0:
             return
         try:
-            self.file.unlink(missing_ok=True)  # before the lock is released: after that, it may be another writer's
+            if self._is_current(self._fd):  # a lock that was lost may be another writer's by now
+                self.file.unlink(missing_ok=True)  # before the lock is released: after that, likewise
         finally:
             self.close()
         with contextlib.suppress(OSError):  # the first one that has other files, or the next writer's lock
@@ -114,10 +123,16 @@ class WriterLock(Lock):
                 folder.rmdir()
 
     def close(self) -> None:
-        """Close the lock's file in this process: a forked child leaves the lock to its parent."""
+        """Close the lock's file in this process: in a forked child, the parent still holds the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return fd >= 0 and os.path.samestat(os.fstat(fd), self.file.stat())
+        except FileNotFoundError:
+            return False
 
     def _take(self) -> int:
         """The locked file's descriptor, or -1 when the file was removed meanwhile by the writer that held it."""
@@ -134,18 +149,14 @@ class WriterLock(Lock):
             do = "Wait until it is done, or end it; what it has finished is kept."
             place = self.file.parent.parent
             raise CacheError.at(place, expected="no other writer", found=f"process {holder} writing", do=do) from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), self.file.stat()):
-                return fd
-        os.close(fd)
-        return -1
-
-
-_HELD: Final[weakref.WeakSet[WriterLock]] = weakref.WeakSet()
+        if not self._is_current(fd):
+            os.close(fd)
+            return -1
+        return fd
 
 
 def _close_in_child() -> None:
-    # A forked child shares the lock's file description, and would hold the lock on after its parent's death.
+    # A forked worker shares the lock's file description, and would hold the lock on after its parent's death.
     for lock in list(_HELD):
         lock.close()
 

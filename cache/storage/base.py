@@ -28,6 +28,9 @@ Root = Path | str  # a folder, or a URL as s3://bucket/prefix
 class Lock:
     """What keeps other writers out, until `release` or the end of `with`. This one keeps out none."""
 
+    def require(self) -> None:
+        """Raise CacheError when the lock has been lost: another process may be writing by now."""
+
     def release(self) -> None:
         """Let the next writer in."""
 

@@ -59,10 +59,12 @@ class Writer(ABC):
         """Update the current commit's notes in `provenance.json`, as after raw files have moved."""
         assert self._commit is not None, "nothing is committed yet"
         notes, digest = manifest.read_provenance(self.place), self._commit.digest
+        self._lock.require()
         manifest.write_provenance(self.place, {**notes, digest: {**notes.get(digest, {}), **self._provenance}})
 
     def _publish(self, entries: Mapping[str, Any], files: Mapping[str, bytes], note: Mapping[str, Any] | None) -> None:
-        """Commit, with a note on how it came about."""
+        """Commit, with a note on how it came about. Raises CacheError when the lock was lost."""
+        self._lock.require()
         noted = {**self._provenance, **(note or {})}
         _publish(self.place, entries, files, before=self._commit, note=noted, started=self._started)
 

@@ -275,6 +275,7 @@ class SplitWriter(Writer):
     def _write_shard(self, filled: int) -> None:
         """Write the buffer's first `filled` rows as the shard that ends at the next row, and journal it."""
         shard = (self._next - 1) // self._geometry.rows_per_shard
+        self._lock.require()  # without it, this may be a shard that another writer has committed
         for name, spec in self._columns.items():
             data, self._records[name][shard] = shards.encode(self._buffers[name][:filled], spec, self._geometry)
             self._store.put(self._shard_key(name, shard), data, temporary=self.place.temporary)

@@ -88,6 +88,7 @@ class StreamWriter(StreamShards, Writer):
         """
         self._require_pending(shard)
         arrays = self.checked(shard, data, ok, keys)
+        self._lock.require()  # without it, this may be a shard that another writer has committed
         temporary = self.place.temporary
         self._add_to_journal(shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary))
 
@@ -109,6 +110,7 @@ class StreamWriter(StreamShards, Writer):
             ):
                 expected = f"{shards.size_of(staged.records[name])} bytes that were staged"
                 raise CacheError.at(self._store.location(key), expected=expected, found="no such file", do=do)
+        self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self._key(name, staged.shard))
         self._add_to_journal(staged.shard, staged.records)

@@ -1,4 +1,4 @@
-"""Of many writers of a split or a stream, one writes."""
+"""Of many writers of a split or a stream, one writes; one that has lost its lock changes nothing."""
 
 from __future__ import annotations
 
@@ -51,6 +51,41 @@ def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(
         process.join(60)
     assert [text for text in answers if text and not ("no other writer" in text and "process" in text)] == []
     assert toy.tree(tmp_path) == toy.tree(made_tracks)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
+    how: str, seed: int, tmp_path: Path, toy: Any
+) -> None:
+    lock, videos = tmp_path / SPLIT / ".writing/lock", toy.videos()
+    with pytest.raises(CacheError, match="lock"), toy.writer(tmp_path, "plan") as writer:
+        writer.begin()
+        for video in videos[:2]:
+            writer.append(*video)
+        lock.unlink()
+        if how == "replaced":
+            lock.write_text("1\n")
+        toy.write(tmp_path, toy.videos(seed), plan="second")
+        files = toy.tree(tmp_path)
+        for video in videos[2:]:
+            writer.append(*video)
+        writer.commit({})
+    assert toy.tree(tmp_path) == files
+    assert cache.verify(tmp_path).ok
+
+
+def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks: Path, toy: Any) -> None:
+    with (
+        pytest.raises(CacheError, match="lock"),
+        StreamWriter(tracks, SPLIT, "resnet50", dim=4, plan="weights") as writer,
+    ):
+        (tracks / SPLIT / "features/resnet50/.writing/lock").unlink()
+        toy.write_stream(tracks)
+        files = toy.tree(tracks)
+        shard, features, ok, keys = toy.given(writer, 0)
+        writer.write(shard, features + 1, ok, keys)
+    assert toy.tree(tracks) == files
 
 
 def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(tracks: Path, toy: Any) -> None:
