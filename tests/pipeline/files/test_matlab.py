@@ -1,5 +1,7 @@
 """MATLAB files of both kinds, and .npz archives: what is read, and what is refused."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,55 @@ SHAPE = {"a": [(None, 2)]}
 # -- MATLAB v5 -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_variables_come_in_their_stored_types_and_shapes(tmp_path: Path, compressed: bool) -> None:
+    cells = np.empty((2, 1), object)
+    cells[:, 0] = [np.arange(6.0).reshape(2, 3), np.array([[7.5]])]
+    stored = {
+        "doubles": np.random.default_rng(0).normal(size=(5, 13)),
+        "bytes": np.arange(12, dtype=np.uint8).reshape(3, 4),
+        "small": np.int16([[1, -2]]),
+        "none": np.zeros((0, 3)),
+        "cube": np.arange(24.0).reshape(2, 3, 4),
+    }
+    savemat(tmp_path / "a.mat", {**stored, "cells": cells, "text": "not wanted"}, do_compression=compressed)
+    found = load_mat(tmp_path / "a.mat", ["cells", *stored], optional=("nowhere",))
+    for name, value in stored.items():
+        assert found[name].dtype == value.dtype
+        np.testing.assert_array_equal(found[name], value)
+    assert [cell.tolist() for cell in found.pop("cells")[:, 0]] == [[[0, 1, 2], [3, 4, 5]], [[7.5]]]
+    assert found.keys() == stored.keys()
+
+
+def test_a_file_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
+    def big(kind: int, content: bytes) -> bytes:
+        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    head = big(6, struct.pack(">II", 6, 0)) + big(5, struct.pack(">2i", 1, 2)) + big(1, b"x")
+    content = big(14, head + big(9, struct.pack(">2d", 1.5, -3)))
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\x00MI" + content)
+    np.testing.assert_array_equal(load_mat(tmp_path / "a.mat", ["x"])["x"], [[1.5, -3]])
+
+
 def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"x": np.ones((2, 2))})
     with pytest.raises(RawDataError, match=r"'x_2'.*only \['x'\]") as caught:
         load_mat(tmp_path / "a.mat", ["x_2"], optional=["x"])
     assert caught.value.reason == "bad_label_file"
+
+
+def test_a_damaged_file_gives_an_error_or_its_numbers(tmp_path: Path) -> None:
+    file, stored = tmp_path / "a.mat", np.arange(40.0).reshape(4, 10)
+    savemat(file, {"x": stored}, do_compression=True)
+    whole, refused = file.read_bytes(), 0
+    for at in range(136, len(whole)):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):
+            file.write_bytes(damaged)
+            try:
+                np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)
+            except RawDataError:
+                refused += 1
+    assert refused > 1.8 * (len(whole) - 136)
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="real label files are not there")
@@ -122,3 +168,17 @@ def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wron
     assert table(Path("x"), [], [], 2).shape == (0, 2)
     with pytest.raises(RawDataError, match="'b'"):
         table(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
+
+
+def test_a_compressed_variable_that_ends_in_a_sync_flush_is_read(tmp_path: Path) -> None:
+    # As two of Penn Action's labels are stored: 16,384 bytes, and a stream without a final block.
+    stored = np.random.default_rng(0).normal(size=(157, 13))
+    file = tmp_path / "a.mat"
+    savemat(file, {"x": stored}, do_compression=True)
+    content = file.read_bytes()
+    plain = zlib.decompress(content[136:])
+    assert len(plain) == 16_384
+    packer = zlib.compressobj()
+    packed = packer.compress(plain) + packer.flush(zlib.Z_SYNC_FLUSH)
+    file.write_bytes(content[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)

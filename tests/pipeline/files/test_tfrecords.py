@@ -13,9 +13,29 @@ from pipeline.synthetic.files import tfrecord as framed
 MIB = 1 << 20
 
 
+def crc32c(data: bytes) -> int:
+    """Bit by bit, from the polynomial (RFC 3720, B.4)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data: bytes) -> bytes:
+    bits = f"{crc32c(data):032b}"
+    return struct.pack("<I", (int(bits[-15:] + bits[:-15], 2) + 0xA282EAD8) % 2**32)
+
+
+def record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
+
+
 def header(length: int) -> bytes:
     stored = struct.pack("<Q", length)
-    return stored + struct.pack("<I", tfrecords.masked_crc(stored))
+    return stored + masked(stored)
 
 
 THREE = [b"the first", b"", b"the third record"]
@@ -24,7 +44,7 @@ THREE = [b"the first", b"", b"the third record"]
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "three.tfrecord"
-    path.write_bytes(b"".join(map(framed, THREE)))
+    path.write_bytes(b"".join(map(record, THREE)))
     return path
 
 
@@ -40,6 +60,15 @@ def readable(file: Path) -> tuple[list[bytes], list[str]]:
 
 
 # -- framing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [(bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E), (b"123456789", 0xE3069283)],
+)
+def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(data: bytes, crc: int) -> None:
+    assert crc32c(data) == crc  # the examples of the RFC
+    assert struct.pack("<I", tfrecords.masked_crc(data)) == masked(data)
 
 
 def test_tensorboard_s_writer_is_understood(tmp_path: Path) -> None:
@@ -86,7 +115,7 @@ def test_every_shorter_file_gives_the_whole_records_and_a_problem(file: Path) ->
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_BYTES + 1, MAX_BYTES])
 def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, length: int) -> None:
     file = tmp_path / "x.tfrecord"
-    file.write_bytes(framed(b"good") + header(length) + bytes(100))
+    file.write_bytes(record(b"good") + header(length) + bytes(100))
     tracemalloc.start()
     assert spans(file) == [(0, 20), (20, 132)]
     with pytest.raises(TFRecordError, match="accepted are" if length > MAX_BYTES else "the file at 132"):
@@ -100,7 +129,7 @@ def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, leng
 def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tfrecords, "MAX_RECORDS", 10)
     file = tmp_path / "x.tfrecord"
-    file.write_bytes(framed(b"") * 50)
+    file.write_bytes(record(b"") * 50)
     found = spans(file)
     assert len(found) == 11
     assert found[-1] == (160, 800)
@@ -147,7 +176,7 @@ def test_what_cannot_be_opened_is_one_span_and_told_when_it_is_read(tmp_path: Pa
 
 def test_a_file_that_changed_since_it_was_listed_is_noticed(file: Path) -> None:
     (_, second, _) = spans(file)
-    file.write_bytes(framed(b"x") + file.read_bytes())
+    file.write_bytes(record(b"x") + file.read_bytes())
     with pytest.raises(TFRecordError):
         read(file, *second)
     with pytest.raises(TFRecordError, match="ends at 17, expected is 25: the file was changed"):
