@@ -97,6 +97,16 @@ def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
     assert len(link([thin[None]] * 3, range(3))) == 1
 
 
+def test_costs_are_0_for_the_same_and_1_for_people_far_apart() -> None:
+    a, far = person(100)[None], person(5000)[None]
+    assert costs_of(a, a)[0, 0] == pytest.approx(0)
+    assert costs_of(a, far)[0, 0] == pytest.approx(1)
+    only_feet, only_head = a.copy(), a.copy()
+    only_feet[0, :5, 2], only_head[0, 5:7, 2] = 0, 0
+    only_head[0, 3:5, 2] = 0
+    assert costs_of(only_feet[:, :7], only_head[:, :7])[0, 0] == pytest.approx(1)  # nothing to compare
+
+
 @settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1))
 def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: int) -> None:

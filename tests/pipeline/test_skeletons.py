@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.skeletons import (
     JOINTS,
@@ -100,6 +102,20 @@ def test_a_source_may_be_the_names_that_a_file_lists() -> None:
     np.testing.assert_array_equal(out[25], [1, 2, 1])
     np.testing.assert_array_equal(out[44], [3, 4, 1])
     assert out[..., 2].sum() == 2
+
+
+@given(st.sampled_from(sorted(JOINTS)), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4))
+def test_conversion_keeps_leading_axes_channels_and_type(name: str, leading: list[int], channels: int) -> None:
+    keypoints = np.ones((*leading, SIZES[name], channels), np.float32)
+    out = convert(keypoints, source=name, target="spin49")
+    assert out.shape == (*leading, 49, channels)
+    assert out.dtype == np.float32
+
+
+def test_conversion_leaves_its_input_alone() -> None:
+    keypoints = labelled("coco")
+    convert(keypoints, source="coco", target="coco")[:] = 7
+    np.testing.assert_array_equal(keypoints, labelled("coco"))
 
 
 def test_wrong_numbers_of_joints_unknown_skeletons_doubled_names_and_nothing_in_common_are_refused() -> None:

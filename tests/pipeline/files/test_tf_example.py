@@ -1,9 +1,12 @@
 """tf.train.Example by protobuf: TensorFlow's own bytes, what the demo data's writer writes, and what is refused."""
 
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.files.formats.tfrecords import Example, ExampleError
 from pipeline.synthetic.files import tf_example as example
@@ -29,6 +32,28 @@ def test_tensorflow_s_own_bytes_mean_what_its_tutorial_says() -> None:
     assert parsed.integers("feature1", 1).tolist() == [4]
     assert parsed.bytes_list("feature2", 1) == [b"goat"]
     assert parsed.floats("feature3", 1).tolist() == [float(np.float32(0.9876))]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.lists(st.binary(max_size=300), max_size=5),
+    st.lists(st.floats(width=32, allow_nan=False), max_size=40),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40),
+)
+def test_what_was_written_is_read(pictures: Any, floats: Any, integers: Any) -> None:
+    stored = {"pictures": pictures, "floats": np.float32(floats), "integers": np.array(integers, np.int64)}
+    parsed = Example.parse(example(stored))
+    assert parsed.bytes_list("pictures", 5) == pictures
+    for key, dtype in (("floats", np.float32), ("integers", np.int64)):
+        assert read(parsed, key).dtype == dtype
+        np.testing.assert_array_equal(read(parsed, key), stored[key])
+
+
+def test_numbers_may_be_stored_one_by_one() -> None:
+    floats = b"".join(b"\x0d" + struct.pack("<f", value) for value in (0.5, -2))
+    entry = b"\x0a\x01a\x12" + bytes([len(floats) + 2]) + b"\x12" + bytes([len(floats)]) + floats
+    data = b"\x0a" + bytes([len(entry) + 2]) + b"\x0a" + bytes([len(entry)]) + entry
+    assert Example.parse(data).floats("a", 2).tolist() == [0.5, -2]
 
 
 def test_a_feature_that_is_not_there_is_empty() -> None:
