@@ -49,6 +49,15 @@ def test_angles_mean_what_their_names_say(degrees, end, start, direction) -> Non
     assert bone @ np.array(direction) / np.linalg.norm(bone) > 0.93  # the template's bones are not exactly straight
 
 
+def test_a_mirrored_motion_is_the_mirror_image() -> None:
+    angles = perform("throw").angles
+    np.testing.assert_array_equal(motion.mirror(motion.mirror(angles)), angles)
+    poses = motion.to_smpl(np.concatenate([angles[:1], motion.mirror(angles[:1])]), np.zeros(2))
+    joints, other = skin(procedural(), np.zeros(10), poses, np.zeros((2, 3)), np.array([0])).joints
+    for name in ("knee", "ankle", "elbow", "wrist"):
+        np.testing.assert_allclose(joints[JOINT[f"l{name}"]] * [-1, 1, 1], other[JOINT[f"r{name}"]], atol=2e-3)
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_action_is_smooth_within_limits_visible_and_on_the_ground(action: str) -> None:
     m = perform(action)
