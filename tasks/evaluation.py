@@ -135,16 +135,18 @@ def result_rows(
             models["mean body"] = own["baseline"]
             measured = metrics_in(models.values())
             for model, numbers in models.items():
-                errors = {name: round(numbers[name], 2) if name in numbers else "" for name in measured}
+                errors = {name: numbers.get(name, "") for name in measured}
                 frames = own["frames"] or own.get("frames_2d", 0)
                 rows.append({"split": split, "protocol": protocol, "model": model, **errors, "frames": frames})
     return rows
 
 
 def as_csv(rows: Rows) -> str:
-    """`result_rows` with a line of names; an error that no frame has a label for is left empty."""
+    """`result_rows` to two digits, with a line of names; an error that no frame has a label for is left empty."""
     columns = ("split", "protocol", "model", *metrics_in(rows), "frames")
-    return runs.csv_text([columns, *([row.get(name, "") for name in columns] for row in rows)])
+    cells = ([row.get(name, "") for name in columns] for row in rows)
+    rounded = ([round(cell, 2) if isinstance(cell, float) else cell for cell in line] for line in cells)
+    return runs.csv_text([columns, *rounded])
 
 
 def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tasks import training
-from tasks.evaluation import as_csv, result_rows
+from tasks.evaluation import as_csv, result_rows, table_of
 from tests.tasks.conftest import PROBE, ROOT, Project
 from vibe_model import runs
 from vibe_model.metrics import UNITS
@@ -121,10 +121,10 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
     def of(pa_mpjpe: float, **more: Any) -> dict[str, Any]:
         return {"pa_mpjpe": pa_mpjpe, "frames": 12, "baseline": {"pa_mpjpe": 50.0}, **more}
 
-    own = {"stand_in": False, "h36m/val": of(41.256, published=of(42.0))}
+    own = {"stand_in": False, "h36m/val": of(41.3496, published=of(42.0))}
     columns = ("split", "protocol", "model", "pa_mpjpe", "mpjpe", "frames")
     assert [[row[name] for name in columns] for row in csv.DictReader(as_csv(result_rows(own)).splitlines())] == [
-        ["h36m/val", "default", "VIBE", "41.26", "", "12"],
+        ["h36m/val", "default", "VIBE", "41.35", "", "12"],
         ["h36m/val", "default", "mean body", "50.0", "", "12"],
         ["h36m/val", "published", "VIBE", "42.0", "", "12"],
         ["h36m/val", "published", "mean body", "50.0", "", "12"],
@@ -133,8 +133,9 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
     per_frame = {"h36m/val": of(44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0}))}
     found = [(row["model"], row["pa_mpjpe"]) for row in result_rows(own, per_frame)]
     names = ("VIBE", "per frame", "per frame, smoothed", "mean body")
-    expected = (41.26, 44.0, 43.5, 50.0, 42.0, 45.0, 46.0, 50.0)
+    expected = (41.3496, 44.0, 43.5, 50.0, 42.0, 45.0, 46.0, 50.0)
     assert found == [*zip(2 * names, expected, strict=True)]
+    assert next(table_of("", result_rows(own)).columns[1].cells) == "41.3", "rounded once"
 
 
 # --------------------------------------------------------------------------------------------------------- training
