@@ -10,6 +10,7 @@ memory already, and a second thread would wait for the interpreter (measured: sl
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import resource
@@ -32,6 +33,7 @@ from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
 _CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; _ALL + 1: all are 1
 _NOT_HELD: Final = sys.maxsize  # offset of a chunk that the shard does not hold: slices from there are empty
+_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
 _MOST: Final = 16384  # shards: a quarter of the maps that Linux allows a process
 
 ByteRange = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
@@ -88,13 +90,23 @@ class OpenFileLimit:
         self._lock = threading.Lock()
         self._opened: deque[tuple[weakref.ref[MappedShard], weakref.ref[MappedRows], int]] = deque()
 
+    def open(self, make: Callable[[], MappedShard]) -> MappedShard:
+        """Make room, then return `make()`. Without a free descriptor, close every shard and try again."""
+        self._make_room(_allowed())
+        try:
+            return make()
+        except OSError as error:
+            if error.errno not in _TOO_MANY:
+                raise
+        self._make_room(0)  # other code uses the remaining descriptors: close every shard
+        return make()
+
     def remember(self, reader: MappedRows, shard: int, opened: MappedShard) -> None:
         """Count a shard that a reader has opened."""
         self._opened.append((weakref.ref(opened), weakref.ref(reader), shard))
 
-    def make_room(self) -> None:
-        """Close the oldest shards until another may be opened."""
-        limit = _allowed()
+    def _make_room(self, limit: int) -> None:
+        """Close the oldest shards until fewer than `limit` are open, or none is."""
         if len(self._opened) < limit:
             return
         with self._lock:
@@ -178,9 +190,18 @@ class MappedRows:
 
     def _parts(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has several."""
+        begin = 0
         n_windows = max(_allowed() // 8, 4)  # windows whose shards are open together: each touches two or three shards
-        for begin in range(0, len(starts), n_windows):
-            yield from self._located(starts[begin : begin + n_windows], seqlen)
+        while begin < len(starts):
+            try:
+                parts = self._located(starts[begin : begin + n_windows], seqlen)
+            except OSError as error:
+                if error.errno not in _TOO_MANY or n_windows == 1:
+                    raise
+                n_windows = max(n_windows // 4, 1)  # other code has files open, too
+                continue
+            yield from parts
+            begin += n_windows
 
     def _located(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """The byte ranges of a few windows, whose shards are all opened together."""
@@ -202,8 +223,7 @@ class MappedRows:
         if opened is None or opened.file_size() != opened.size:
             record = self._records.get(str(shard))
             try:
-                _OPEN_FILES.make_room()
-                opened = MappedShard(self._file(shard), self._layout, record)
+                opened = _OPEN_FILES.open(lambda: MappedShard(self._file(shard), self._layout, record))
             finally:
                 # After opening: then the shard belongs to the checked state. Also after an error: a shard that is
                 # missing because the split was replaced is not reported as damage.

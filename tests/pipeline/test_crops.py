@@ -33,9 +33,28 @@ def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x: float, y: floa
     assert centroid(mirrored) == pytest.approx(((1 - kp_2d[0, 0]) * 224 / 2, expected[1]), abs=0.15)
 
 
+def test_the_scaled_boxs_centre_goes_to_112_and_its_edges_to_0_and_224() -> None:
+    matrix = crop_affine(np.array([50.0, 60, 40, 40]), scale=1.3)
+    half = 40 * 1.3 / 2
+    np.testing.assert_allclose(matrix @ [50, 60, 1], [112, 112])
+    np.testing.assert_allclose(matrix @ [50 - half, 60 + half, 1], [0, 224], atol=1e-9)
+
+
 def test_a_crop_of_224_px_at_scale_1_is_the_picture_itself() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     np.testing.assert_array_equal(crop_person(picture, np.array([112, 112, 224, 224]), scale=1), picture)
+
+
+def test_a_crop_shifted_by_whole_pixels_is_a_cut() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    crop = crop_person(picture, np.array([112 + 20, 112 + 30, 224, 224]), scale=1)
+    np.testing.assert_array_equal(crop, picture[30 : 30 + 224, 20 : 20 + 224])
+
+
+def test_outside_the_picture_is_black() -> None:
+    crop = crop_person(np.full((100, 100, 3), 200, np.uint8), np.array([0, 0, 100, 100]), scale=1)
+    assert (crop[:110, :110] == 0).all()
+    assert (crop[116:, 116:] == 200).all()
 
 
 def test_doubling_resamples_bilinearly() -> None:
@@ -43,6 +62,15 @@ def test_doubling_resamples_bilinearly() -> None:
     picture[:, 1::2] = 100  # columns alternate 0, 100
     crop = crop_person(picture, np.array([56, 56, 112, 112]), scale=1)
     np.testing.assert_array_equal(crop[100, :4, 0], [0, 50, 100, 50])  # between two columns their mean
+
+
+def test_keypoints_keep_their_confidence_and_the_input_is_left_alone() -> None:
+    kp_2d = np.array([[[50, 60, 0.4], [76, 60, 0]]], np.float32)
+    bbox = np.array([[50, 60, 40, 40]], np.float32)
+    out = normalise_keypoints(kp_2d, bbox)
+    np.testing.assert_allclose(out, [[[0, 0, 0.4], [1, 0, 0]]], atol=1e-6)
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(kp_2d[0, 0], np.float32([50, 60, 0.4]))
 
 
 @given(
@@ -78,13 +106,16 @@ def test_a_very_large_box_still_shows_the_picture_small_and_in_place() -> None:
     assert len(lit) == 20 * 20
 
 
-def test_what_is_no_colour_picture_and_a_box_without_area_are_refused() -> None:
-    for picture in (np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
-        with pytest.raises(ValueError, match="uint8 RGB picture"):
-            crop_person(picture, np.array([2, 2, 4, 4]))
-    for bbox in ((0, 0, 0, 0), (0, 0, -1, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)):
-        with pytest.raises(ValueError, match="no crop has box"):
-            crop_person(np.zeros((5, 5, 3), np.uint8), np.array(bbox))
+@pytest.mark.parametrize("bbox", [(0, 0, 0, 0), (0, 0, -1, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)])
+def test_a_box_without_area_is_refused(bbox: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="no crop has box"):
+        crop_person(np.zeros((5, 5, 3), np.uint8), np.array(bbox))
+
+
+@pytest.mark.parametrize("picture", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)])
+def test_what_is_no_colour_picture_is_refused(picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8 RGB picture"):
+        crop_person(picture, np.array([2, 2, 4, 4]))
 
 
 def test_flipping_picture_and_box_flips_the_crop_about_the_pixel_grid() -> None:

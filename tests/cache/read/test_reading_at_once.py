@@ -127,6 +127,75 @@ def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child:
         assert all(reading)
 
 
+@pytest.mark.slow
+def test_spawned_children_open_the_split_again(root: Path) -> None:
+    split = cache.open(root)["toy/train"]
+    windows = random_windows(0)
+    expected = split.read(windows, dtype="float16")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        waiting = [pool.apply_async(split.read, (windows,), {"dtype": "float16"}) for _ in range(4)]
+        for result in waiting:
+            for name, array in result.get(120).items():
+                assert array.tobytes() == expected[name].tobytes(), name
+
+
+READ_ALL = """
+import os, resource, sys
+import numpy as np
+import cache
+from pathlib import Path
+
+def limit(n):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+when, root = sys.argv[1], sys.argv[2]
+if when == "before":
+    limit(256)
+split = cache.open(root)["toy/train"]
+T, n_rows = 6, 1040
+most, others = 0, []
+
+def read(starts):
+    global most
+    windows = np.stack([starts, starts + T], axis=1)
+    batch = split.read(windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16")
+    assert (batch["frame_index"] == windows[:, :1] + np.arange(T)).all()
+    assert (batch["bbox"][..., 0] == batch["frame_index"]).all()
+    assert (batch["features"][..., 0] == batch["frame_index"] // 64).all()
+    most = max(most, len(os.listdir("/proc/self/fd")))
+
+everything = np.arange(0, n_rows - T + 1)
+if when == "after":
+    read(everything[::4])  # as many as it likes
+    assert most > 300, most
+    limit(256)
+    most = 0
+if when == "crowded":
+    limit(256)
+    others = [open(os.devnull) for _ in range(240)]
+for part in np.array_split(np.random.default_rng(0).permutation(everything[::8]), 4):  # every shard, in any order
+    read(part)
+print(most)
+"""
+
+
+@pytest.mark.parametrize(
+    "when", [pytest.param(when, marks=pytest.mark.slow) for when in ("before", "after")] + ["crowded"]
+)
+def test_a_cache_of_many_shards_is_read_with_256_open_files(root: Path, when: str) -> None:
+    """Whether the limit was there when the package was imported, came later, or others have taken nearly all of it."""
+    if when != "before":
+        hard = int(subprocess.check_output(["/bin/sh", "-c", "ulimit -n"]))
+        if hard < 2048:
+            pytest.skip(f"needs 2048 open files to begin with, may have {hard}")
+    run = subprocess.run([sys.executable, "-c", READ_ALL, when, str(root)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if when == "before":
+        assert int(run.stdout) < 256 - 64  # it leaves some to others
+    if when == "crowded":
+        assert int(run.stdout) > 240
+
+
 READ_IN_LITTLE_MEMORY = """
 import resource, sys
 import numpy as np

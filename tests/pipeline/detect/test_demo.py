@@ -34,3 +34,8 @@ def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:
         else:
             assert np.nanmedian(apart) < 0.05, name
             assert np.isfinite(apart).mean() > 0.45, name
+
+
+def test_it_finds_nobody_in_an_empty_place() -> None:
+    grey = np.full((120, 160, 3), 130, np.uint8)
+    assert [len(people.boxes) for people in detect.get("demo").load("cpu")([grey, grey])] == [0, 0]

@@ -156,6 +156,49 @@ def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(
     np.testing.assert_allclose(people.keypoints[0, :, 2], np.minimum(CONFIDENCES, 1), atol=0.01)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(33, 700), st.integers(33, 700)),
+    low=st.tuples(*[st.floats(-0.2, 0.7)] * 2),
+    side=st.tuples(*[st.floats(0.25, 0.9)] * 2),
+)
+def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(
+    size: tuple[int, int], low: tuple[float, float], side: tuple[float, float]
+) -> None:
+    """Closed forms, in float64: letterbox and back, the box's crop and back; at the border, too."""
+    scaled = [int(one * min(SIDE / size[0], 64 / size[1]) + 0.5) for one in size]
+    true = np.array([*(np.array(low) * size), *((np.array(low) + side) * size)])
+    padded, scale = simcc.letterbox(np.full((*size[::-1], 3), 200, np.uint8), (SIDE, 64))
+    assert padded.shape == (64, SIDE, 3)
+    assert (padded[: scaled[1], : scaled[0]] == 200).all()
+    assert (padded[scaled[1] :] == 114).all()
+    assert (padded[:, scaled[0] :] == 114).all()
+    np.testing.assert_allclose(true * np.tile(np.array(scaled) / size, 2) / np.tile(scale, 2), true)
+    (affine,) = simcc.crop_affines(true[None], CROP)
+    corners = np.array([[true[0], true[1], 1], [true[2], true[3], 1]]) @ affine.T
+    sides = corners[1] - corners[0]
+    np.testing.assert_allclose((corners[0] + corners[1]) / 2, np.array(CROP) / 2)
+    np.testing.assert_allclose((sides * 1.25 / CROP).max(), 1)
+    assert sides[0] / sides[1] == pytest.approx((true[2] - true[0]) / (true[3] - true[1]))
+    bins = np.array([[3, 383], [0, 511], [200, 17]])
+    across, down = np.zeros((1, 3, 384)), np.zeros((1, 3, 512))
+    across[0, range(3), bins[:, 0]], down[0, range(3), bins[:, 1]] = [0.5, 0.25, 0.75], [0.4, 0.8, 0.9]
+    points = simcc.joints(across, down, affine[None])[0].astype(np.float64)
+    back = np.hstack([points[:, :2], np.ones((3, 1))]) @ affine.T
+    np.testing.assert_allclose(back, bins / 2, atol=0.01)
+    np.testing.assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_turned_picture_has_turned_people(find: Any, quarters: int) -> None:
+    image, centre = scene((131, 90), (50.3, 41.6)), np.array([50.3, 41.6])
+    for _ in range(quarters):
+        height = image.shape[1]
+        image, centre = np.ascontiguousarray(np.rot90(image)), np.array([centre[1], height - 1 - centre[0]])
+    people = find(image)
+    np.testing.assert_allclose(people.keypoints[0, 8, :2], centre, atol=0.2)
+
+
 def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
     width, height = 64, 96
     cells = [(s, c, r) for s in (8, 16, 32) for r in range(height // s) for c in range(width // s)]
@@ -183,8 +226,6 @@ def test_colours_and_scales_are_those_of_the_training() -> None:
     yolox, rtmdet = (simcc.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True))
     np.testing.assert_allclose(yolox, [30, 20, 10])
     np.testing.assert_allclose(rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395])
-    padded, _ = simcc.letterbox(image, (8, 6))
-    assert padded.shape == (6, 8, 3) and (padded[:, :6] == image[0, 0]).all() and (padded[:, 6:] == 114).all()
     affines = simcc.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
     pose = simcc.pose_input(image, affines, (8, 8))[0, :, 4, 4]
     np.testing.assert_allclose(pose, rtmdet[::-1], rtol=1e-6)

@@ -111,6 +111,19 @@ def test_what_is_no_picture_is_named(data: bytes, kind: str) -> None:
     assert pickle.loads(pickle.dumps(caught.value)).kind == kind
 
 
+def test_random_damage_never_raises_anything_else() -> None:
+    rng = np.random.default_rng(0)
+    for data in (jpeg(), png()):
+        for _ in range(60):
+            broken = bytearray(data)
+            for place in rng.integers(0, len(data), 4):
+                broken[place] = rng.integers(256)
+            try:
+                assert decode(bytes(broken)).shape[2] == 3
+            except PictureError as error:
+                assert error.kind.startswith("picture_")
+
+
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +228,13 @@ def test_a_name_with_a_percent_sign_is_a_file_and_no_picture_sequence(tmp_path: 
     write_video(tmp_path / "x.avi", 3)
     (tmp_path / "x.avi").rename(tmp_path / "a%02d.avi")
     assert Video(tmp_path, "a%02d.avi").header().n_frames == 3
+
+
+def test_the_digest_changes_with_the_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.avi", 5)
+    before = Video(tmp_path, "x.avi").digest()
+    write_video(tmp_path / "x.avi", 6)
+    assert Video(tmp_path, "x.avi").digest() != before
 
 
 # -- both ----------------------------------------------------------------------------------------------------------

@@ -90,6 +90,15 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
     assert not next(scene.film(cut)).visible[0][below].any()
 
 
+def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
+    take = scene.stage(shot("2", n_frames=10, width=300, height=260, n_people=3))
+    paths = [actor.trans[:, [0, 2]] for actor in take.actors]
+    for i, actor in enumerate(take.actors):
+        assert take.view.sees(actor.kp_2d).all()
+        assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
+        assert all(np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M for other in paths[:i])
+
+
 def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few() -> None:
     few, more = calibration_crops(1), calibration_crops(9)
     assert (few.shape, few.dtype) == ((1, 224, 224, 3), np.uint8)

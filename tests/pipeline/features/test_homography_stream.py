@@ -1,0 +1,63 @@
+"""The stream `homography` without an extraction: its numbers, what is not known, its identity."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from cache import CropPolicy
+from pipeline import homography
+from pipeline.errors import ConfigError
+from pipeline.features import streams
+from pipeline.synthetic import calibration_crops
+
+
+@pytest.fixture(scope="module")
+def crop() -> np.ndarray:
+    picture: np.ndarray = calibration_crops(1)[0]
+    return picture
+
+
+def test_a_row_is_the_homography_of_its_pair_without_the_identity(crop: np.ndarray) -> None:
+    stream, later = streams.get("homography"), np.roll(crop, (2, -3), (0, 1))
+    row = stream.pair(crop, later)
+    assert (row.shape, row.dtype, stream.dtype, row[8]) == ((stream.dim,), np.float32, "float32", 0)
+    expected, known = homography.between(crop, later)
+    assert known
+    np.testing.assert_array_equal(row, (expected - np.eye(3)).astype(np.float32).ravel())
+    # x' = x - 3 px and y' = y + 2 px of 112 px
+    np.testing.assert_allclose(row[[2, 5]], [-3 / 112, 2 / 112], atol=2e-3)
+
+
+def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop: np.ndarray) -> None:
+    stream, black = streams.get("homography"), np.zeros_like(crop)
+    for earlier, later in ((black, black), (crop, black), (black, crop)):
+        assert stream.pair(earlier, later) is None
+
+
+def test_its_identity_has_its_method_and_not_the_computer_it_was_computed_on() -> None:
+    stream = streams.get("homography", crop=CropPolicy(size=256))
+    method = {"flow": "dis", "fit": "robust", "finest_scale": 1, "rounds": 10}
+    identity = {"kind": "homography", "version": 1, **method, "crop": {"size": 256}}
+    assert stream.identity() == identity
+    assert streams.of_identity(json.loads(json.dumps(identity))) == stream
+    assert streams.of_identity(identity | {"rounds": 3}) is None, "of an earlier version"
+    assert streams.of_identity(identity | {"region": "person"}) is None, "of an earlier version"
+    assert stream.provenance["opencv"] == cv2.__version__
+    assert stream.provenance["cpu_features"]
+    assert not stream.provenance["stand_in"]
+
+
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        (CropPolicy(size=91), "crop of 91 px: expected at least 92 px"),
+        (CropPolicy(size=256, region=(256, 192)), "crop with a region"),
+    ],
+)
+def test_crops_without_a_homography_are_refused(crop: CropPolicy, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        streams.get("homography", crop=crop)
