@@ -350,3 +350,12 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
 def test_streams_and_copies_that_contradict_one_another_are_refused(copied, wrong):
     with pytest.raises(ValueError, match="x: expected stream or streams"):
         MixturePart(name="x", splits={"a": copied}, count=1, fields=("kp_2d",), **wrong)
+
+
+def test_every_window_of_a_split_comes_as_often_as_its_weight_says(splits):
+    mixture = Mixture(parts_of(splits, weights={"a": 0.5})[:1], seqlen=4)
+    n = mixture.counts["2d"]
+    seen = Counter()
+    for step in range(2 * (n["a"] + 2 * n["b"])):  # five windows each, in all 10 (a + 2 b)
+        seen += windows_in(mixture.draw(step)["2d"])
+    assert Counter((split, times) for (split, _), times in seen.items()) == {("a", 10): n["a"], ("b", 20): n["b"]}

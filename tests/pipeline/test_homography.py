@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import homography
+from pipeline import crops, homography
 
 SIDE = 224
 POINTS = homography.normalise(homography.grid(SIDE, SIDE), SIDE, SIDE)
@@ -222,3 +223,13 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
         homography.between(picture, picture[1:])
     with pytest.raises(ValueError, match=r"found \(289, 2\) and \(288, 2\)"):
         homography.fit(POINTS, POINTS[1:])
+
+
+def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own_would_show_motion() -> None:
+    scene, rng = textured(3, 400), np.random.default_rng(3)
+    boxes = np.array([200, 200, 180, 180]) + rng.uniform(-18, 18, (4, 4)) * [1, 1, 1, 0]
+    boxes[:, 3] = boxes[:, 2]
+    for before, box in itertools.pairwise(boxes):
+        earlier, own, later = (crops.crop_person(scene, b, 1.0) for b in (box, before, box))
+        assert np.abs(homography.between(earlier, later)[0] - np.eye(3)).max() == 0
+        assert np.abs(homography.between(own, later)[0] - np.eye(3)).max() > 5e-2

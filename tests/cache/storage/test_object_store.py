@@ -252,3 +252,23 @@ def test_a_split_of_a_cache_is_no_cache(both: tuple[str, Path]) -> None:
         cache.store_at(url).put_small({name: (folder / name).read_bytes()}, "")
     with pytest.raises(CacheError, match=f"{url}: expected a feature cache, found one split of one"):
         cache.open(url)
+
+
+def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(
+    url: str, toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real, count = obstore.put, itertools.count()
+
+    def failing(store: Any, key: str, data: bytes, **options: Any) -> Any:
+        if next(count) == 40:
+            raise obstore.exceptions.GenericError("Generic S3 error: connection reset")
+        return real(store, key, data, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "put", failing)
+        with pytest.raises(CacheError, match=r"connection reset.* What is finished is kept"):
+            toy.write(url, toy.videos())
+    assert cache.FeatureCache(url).splits == ()
+    toy.write(url, toy.videos())
+    toy.write(tmp_path / "calm", toy.videos())
+    assert objects(url) == toy.tree(tmp_path / "calm")

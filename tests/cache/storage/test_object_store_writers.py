@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cache
@@ -209,3 +212,62 @@ def test_of_two_tags_of_one_name_the_second_is_refused(url: str, toy: Any, monke
         cache.tag(url, "v1")
     assert cache.open(url, "v1")[SPLIT].videos.names == ["a", "b"]
     assert cache.verify(url).ok
+
+
+@pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
+@pytest.mark.parametrize("races", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_of_two_writers_that_race_exactly_one_commits(moment: str, races: int, url: str, toy: Any) -> None:
+    for root in (f"{url}/{attempt}" for attempt in range(races)):
+        barrier, answers = threading.Barrier(2), dict[int, str]()
+        threads = [threading.Thread(target=race, args=(root, n, barrier, answers, toy, moment)) for n in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert sorted(text == "committed" for text in answers.values()) == [False, True], answers
+        (winner,) = (number for number, text in answers.items() if text == "committed")
+        assert "another writer" in answers[1 - winner]
+        split = cache.open(root)[SPLIT]
+        assert split.manifest["by"] == winner
+        assert cache.verify(root).problems == ()
+        race(f"{root}-alone", winner, threading.Barrier(1), {}, toy, moment)
+        alone, stop = cache.open(f"{root}-alone")[SPLIT], split.tracks[-1].stop
+        np.testing.assert_array_equal(split.rows("bbox", 0, stop), alone.rows("bbox", 0, stop))
+
+
+def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, str], toy: Any, moment: str) -> None:
+    """One of two writers, in a thread; they meet at the barrier at the moment that is named."""
+
+    def meet() -> None:
+        with suppress(threading.BrokenBarrierError):
+            barrier.wait(timeout=20)
+
+    store: Any = cache.store_at(root)
+    put, replace_ = store.put, store.replace
+    met = threading.Event()
+
+    def meeting_put(key: str, data: bytes, **options: Any) -> None:
+        if moment == "first shard" and not met.is_set():
+            met.set()
+            meet()
+        put(key, data, **options)
+
+    def meeting_replace(key: str, data: bytes, *, expected: Any) -> Any:
+        if moment == "manifest":
+            meet()
+        return replace_(key, data, expected=expected)
+
+    store.put, store.replace = meeting_put, meeting_replace
+    seed = 0 if moment == "manifest" else number  # of other rows, the second one's shards are refused
+    try:
+        with SplitWriter(store, SPLIT, plan=f"plan-{number}", **NARROW) as writer:
+            if moment == "opening":
+                meet()
+            writer.begin()
+            writer.append(*narrow(toy.video("a", [20, 25 + seed], seed=seed)))
+            writer.commit({"by": number})
+        answers[number] = "committed"
+    except CacheError as error:
+        answers[number] = str(error)
+    finally:
+        barrier.abort()

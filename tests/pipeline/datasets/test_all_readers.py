@@ -322,3 +322,14 @@ def test_an_extrinsic_that_is_no_camera_is_not_used(embedded: Any, tmp_path: Pat
     assert [track.extra for track in tracks] == [{}] * len(tracks)
     assert all(track.intrinsics is not None for track in tracks)
     assert all(any("extrinsic" in note for note in account.notes) for account in report)
+
+
+@pytest.mark.parametrize(("name", "reader"), [("h36m", "metadata.xml"), ("mpi_inf_3dhp", "S1/Seq1/camera.calibration")])
+def test_without_a_calibration_only_the_cameras_are_not_known(
+    name: str, reader: str, embedded: Any, tmp_path: Path
+) -> None:
+    raw = embedded.copy(name, tmp_path / "raw")
+    (raw / reader).unlink()
+    track = next(datasets.get(name).tracks(raw, "train"))
+    assert (track.extra, track.intrinsics) == ({}, None)
+    assert track.kp_2d is not None

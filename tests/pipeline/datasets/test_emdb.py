@@ -234,3 +234,10 @@ def test_the_24_joints_are_named(tmp_path: Path) -> None:
     assert (track.kp_2d[0, :, 2] > 0).tolist() == visible.tolist()
     assert track.kp_2d[3, JOINTS["spin49"].index("lelbow"), 2] == 0
     assert any("not finite" in note for note in account["notes"])
+
+
+def test_every_pickle_protocol_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path, sequence())
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        file.write_bytes(pickle.dumps(sequence(), protocol=protocol))
+        assert len(read(tmp_path)[0].frame_index) == N

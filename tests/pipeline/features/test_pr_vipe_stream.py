@@ -84,3 +84,11 @@ def test_other_files_are_refused(best: Path, tmp_path: Path) -> None:
             of(best).load(CPU, None)
     with pytest.raises(ConfigError, match="file:FILE"):
         streams.get("pr_vipe", weights="best.pt")
+
+
+def test_a_rows_bytes_do_not_depend_on_the_other_rows(best: Path) -> None:
+    kp, compute = labels(400), of(best).load(CPU, None)
+    values, _ = compute({"kp_2d": kp})
+    order = np.random.default_rng(1).permutation(400)
+    np.testing.assert_array_equal(compute({"kp_2d": kp[order]})[0], values[order])
+    np.testing.assert_array_equal(compute({"kp_2d": kp[:3]})[0], values[:3])
