@@ -174,22 +174,3 @@ def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its
         assert "defect of" not in shown
     monkeypatch.setattr(small.Pose2D, "load", lambda *_: Path("/none").read_bytes())
     assert "failed in load: FileNotFoundError" in ran(*extract, code=2).err
-
-
-# ------------------------------------------------------------------------------------------------ homography
-
-
-def test_the_homography_of_a_crop_of_one_colour_is_not_known(crop: np.ndarray) -> None:
-    stream, black = streams.get("homography"), np.zeros_like(crop)
-    for earlier, later in ((black, black), (crop, black), (black, crop)):
-        assert stream.pair(earlier, later) is None
-
-
-def test_the_identity_of_a_homography_has_its_method_and_not_the_computer_it_was_computed_on() -> None:
-    stream = streams.get("homography", crop=CropPolicy(size=256))
-    method = {"flow": "dis", "fit": "robust", "finest_scale": 1, "rounds": 10}
-    identity = {"kind": "homography", "version": 1, **method, "crop": {"size": 256}}
-    assert stream.identity() == identity
-    assert streams.of_identity(json.loads(json.dumps(identity))) == stream
-    assert streams.of_identity(identity | {"rounds": 3}) is None, "of an earlier version"
-    assert stream.provenance["opencv"] == cv2.__version__
