@@ -10,6 +10,8 @@ from typing import Final
 from pipeline.cli import command_line
 from pipeline.cli.command_line import CommandEntry
 from pipeline.errors import PipelineError
+from pipeline.plug_ins import COMMANDS as GROUP
+from pipeline.plug_ins import load_records
 
 COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "init": CommandEntry(
@@ -97,10 +99,16 @@ SEE: Final = (
 )
 
 
+def commands() -> dict[str, CommandEntry]:
+    """All commands by name, those of extensions and packages last. Raises PlugInError for one that cannot be loaded."""
+    added = load_records(GROUP, CommandEntry)
+    return {**COMMANDS, **{name: entry for name, entry in added.items() if entry.program == "pipeline"}}
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     description = "Raw datasets -> tracks -> features in a Zarr cache."
-    return command_line.parser_of(COMMANDS, "python -m pipeline", description, SEE, complete=complete)
+    return command_line.parser_of(commands(), "python -m pipeline", description, SEE, complete=complete)
 
 
 def complete(args: argparse.Namespace) -> None:

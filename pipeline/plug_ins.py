@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
@@ -21,9 +19,9 @@ from pipeline.errors import ConfigError, PipelineError, did_you_mean
 T = TypeVar("T")
 
 MODELS: Final = "vibe_pipeline.models"  # the group of entry points; a model's section of luigi.cfg has its name
-
-# What the packages above declare of luigi.cfg; read by `pipeline.commands.settings.sections`.
-SECTIONS: Final = "vibe_model.sections:SECTIONS"
+COMMANDS: Final = "vibe_pipeline.commands"  # the group of commands: each leads to a CommandEntry
+EXPORTS: Final = "vibe_pipeline.exports"  # the group of export formats
+OWN: Final = "vibe-pipeline"  # this distribution: its extensions are found as other packages are
 
 
 class PlugInError(PipelineError):
@@ -32,8 +30,31 @@ class PlugInError(PipelineError):
 
 @functools.cache
 def entry_points(group: str) -> EntryPoints:
-    """Of all installed packages, which are searched once: that takes 20 ms."""
+    """Entry points of all installed packages, which are searched once: that takes 20 ms."""
     return metadata.entry_points(group=group)
+
+
+def is_own(entry: EntryPoint) -> bool:
+    """Whether an entry point belongs to this distribution: to an extension, not to another package."""
+    return entry.dist is not None and entry.dist.name == OWN
+
+
+def load_records(group: str, record: type[T]) -> dict[str, T]:
+    """Load the records of a group by name, our own first.
+
+    Raises PlugInError for one that cannot be loaded or is of another class.
+    """
+    records: dict[str, T] = {}
+    for entry in sorted(entry_points(group), key=lambda entry: (not is_own(entry), entry.name)):
+        try:
+            loaded = entry.load()
+        except Exception as error:  # other people's code may fail in any way: say whose it is
+            raise PlugInError(f"{group}: {entry.name!r} of {_package(entry)} cannot be loaded: {error!r}") from error
+        if not isinstance(loaded, record) or entry.name in records:
+            expected = f"one {record.__name__} called {entry.name!r}"
+            raise PlugInError(f"{group}: expected {expected}, found {entry.value} of {_package(entry)}")
+        records[entry.name] = loaded
+    return records
 
 
 def load(name: str) -> Any:
@@ -55,14 +76,15 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """All names, ours first. Raises PipelineError when two packages claim one name."""
-        return (*self.ours, *sorted(self._plug_ins()))
+        plug_ins = self._plug_ins()
+        return (*self.ours, *sorted(plug_ins, key=lambda name: (not is_own(plug_ins[name]), name)))
 
     def find(self, name: str) -> type[T]:
         """The class of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
-        plug_ins = self._plug_ins()
         if name in self.ours:
             ours: type[T] = load(self.ours[name])
             return ours
+        plug_ins = self._plug_ins()
         if name not in plug_ins:
             raise PipelineError(self.unknown(name))
         entry, which = plug_ins[name], self.label(name)
@@ -91,7 +113,7 @@ class Registry(Generic[T]):
     def label(self, name: str) -> str:
         """What messages call it: "detector 'my_pose'", of another package with that package's name."""
         entry = self._plug_ins().get(name)
-        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None else "")
+        return f"{self.what} {name!r}" + (f" of {_package(entry)}" if entry is not None and not is_own(entry) else "")
 
     @contextmanager
     def calling(self, name: str, function: str) -> Iterator[None]:
@@ -101,7 +123,8 @@ class Registry(Generic[T]):
         except PipelineError:
             raise
         except Exception as error:  # other people's code may fail in any way: say whose it is
-            if name not in self._plug_ins():
+            entry = self._plug_ins().get(name)
+            if entry is None or is_own(entry):
                 raise
             message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}"
             raise PlugInError(f"{message}. --debug shows where.") from error
@@ -143,57 +166,3 @@ class Registry(Generic[T]):
 
 def _package(entry: EntryPoint) -> str:
     return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
-
-
-def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator[str]:
-    """What is wrong with the name, version and identity of a stream or detector: for contracts.
-
-    An identity has all options, by name, `but` one, and no path.
-    """
-    if not isinstance(getattr(plug_in, named_by, None), str) or not getattr(plug_in, named_by):
-        yield f"has no {named_by}"
-    yield from number_problems(plug_in, "version")
-    identity = plug_in.identity()
-    if not isinstance(identity, Mapping):
-        yield f"identity() gives {identity!r}: expected a dictionary"
-        return
-    try:
-        same = json.loads(json.dumps(identity, allow_nan=False)) == identity
-    except (TypeError, ValueError) as error:
-        yield f"identity() is not JSON: {error}"
-        return
-    if not same:
-        yield "identity() is another one when it is read from JSON: no tuples, no keys that are numbers"
-    if identity != plug_in.identity():
-        yield "identity() is another one the second time"
-    for name in (option.name for option in fields(plug_in) if option.name != but):
-        if name not in identity and not isinstance(getattr(plug_in, name), Path):
-            yield f"identity() lacks the option {name}: its numbers depend on it"
-    for text in _texts(identity):
-        if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):
-            yield f"identity() names the path {text!r}: expected the digest of what is in it"
-
-
-def number_problems(plug_in: Any, name: str) -> Iterator[str]:
-    """What is wrong with a declared number from 1 on."""
-    if not isinstance(value := getattr(plug_in, name), int) or value < 1:
-        yield f"{name} is {value!r}: expected a whole number from 1"
-
-
-def _texts(values: Any) -> Iterator[str]:
-    if isinstance(values, str):
-        yield values
-    elif isinstance(values, Mapping):
-        yield from _texts(list(values.values()))
-    elif isinstance(values, Sequence):
-        for value in values:
-            yield from _texts(value)
-
-
-def of_another_process(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns in a process that shares nothing with this one: for contracts."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()

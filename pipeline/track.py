@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline.skeletons import JOINTS
 
 if TYPE_CHECKING:
     from pipeline.files.pixels.frames import FrameSource
@@ -22,7 +23,10 @@ Bools = NDArray[np.bool_]
 # Crop side / box side, unless a dataset has its own. Pixels and labels read it from the track.
 CROP_SCALE: Final = 1.3
 
-# The cache's columns that hold yes or no.
+HIP: Final = JOINTS["spin49"].index("hip")  # the joint at which 3D joints have their origin
+
+# The cache's columns that hold numbers, and those that hold yes or no.
+FLOATS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.float32)
 FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.uint8)
 
 # What no body is like, in most of a track's frames: its labels are in another unit. Units are far apart (1,000 for mm,
@@ -115,6 +119,27 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
         points = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2]
         if len(points) >= WHOLE and (reach := float(np.abs(points).max())) <= NORMALISED_PX:
             yield "kp_2d", "pixels of the picture", f"all joints within {reach:.3g} px of its corner"
+
+
+def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """What is wrong with a track's arrays, by the meaning that each column has (docs/cache-format.md)."""
+    for name in FLOATS:
+        if name in columns and columns[name].dtype != np.float32:
+            yield f"{name} is {columns[name].dtype}, not float32"
+        if name in columns and not np.isfinite(known_rows(columns, name)).all():
+            yield f"{name} holds NaN or infinity"
+    if columns["frame_index"].dtype.kind not in "iu":
+        yield f"frame_index is {columns['frame_index'].dtype}"
+    for name in FLAGS:
+        if name in columns and not np.isin(columns[name], (0, 1)).all():
+            yield f"{name} is neither true nor false everywhere"
+    if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
+        yield "kp_2d has a frame without a visible joint"
+    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, HIP, :3].any():
+        yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
+    for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
+        if (flag in columns) != any(name in columns for name in labels):
+            yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
 def _extents(joints: NDArray[Any]) -> NDArray[np.float64]:

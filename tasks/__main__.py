@@ -7,15 +7,24 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.cli import command_line
+from pipeline.cli.command_line import CommandEntry
+from pipeline.plug_ins import COMMANDS as GROUP
+from pipeline.plug_ins import load_records
 from tasks.commands import COMMANDS
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS
 
 
+def commands() -> dict[str, CommandEntry]:
+    """All commands by name, those of extensions and packages last. Raises PlugInError for one that cannot be loaded."""
+    added = load_records(GROUP, CommandEntry)
+    return {**COMMANDS, **{name: entry for name, entry in added.items() if entry.program == "tasks"}}
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     description = "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
-    return command_line.parser_of(COMMANDS, "python -m tasks", description, complete=_check_settings)
+    return command_line.parser_of(commands(), "python -m tasks", description, complete=_check_settings)
 
 
 def _check_settings(args: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ import pytest
 from lab_recordings import CONTACT, LabRecordings
 from lab_recordings_example import RECORDINGS, main
 
-from pipeline.datasets import contract
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
+from vibe_extensions.contracts import datasets as contract
 
 HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
 

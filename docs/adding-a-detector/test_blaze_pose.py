@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from blaze_pose import COCO, CROP_SCALE, BlazePose
 
-from pipeline.detect.contract import detector_problems
 from pipeline.errors import MissingAssets
 from pipeline.files.pixels.frames import Video
+from vibe_extensions.contracts.detectors import detector_problems
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "openpose"
 OPENPOSE = [0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11]  # COCO's joints among its 25

@@ -11,9 +11,9 @@ import pytest
 from onnx_pose import OnnxPose
 
 from pipeline import detect
-from pipeline.detect.contract import detector_problems
 from pipeline.detect.run import detect_clips
 from pipeline.files.formats.labels.detections import read_results
+from vibe_extensions.contracts.detectors import detector_problems
 
 JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), np.full(17, 0.75)])  # px of 640
 

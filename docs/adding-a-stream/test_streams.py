@@ -13,10 +13,10 @@ from small_streams import BoxSpeed, Pose2D
 from torchvision.models import resnet18
 
 from pipeline.features import streams
-from pipeline.features.contract import stream_problems
 from pipeline.features.streams import Machine
 from pipeline.skeletons import joint_names
 from pipeline.synthetic import calibration_crops
+from vibe_extensions.contracts.streams import stream_problems
 
 
 def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:

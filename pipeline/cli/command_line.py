@@ -40,10 +40,11 @@ class Command(Protocol):
 
 
 class CommandEntry(NamedTuple):
-    """A command that is imported when it is used."""
+    """A command, whose module is imported when it is used."""
 
     module: str
     help: str
+    program: str = "pipeline"  # or "tasks": the package that `python -m` runs it with
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,7 +99,7 @@ def parser_of(
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
-    for name, (module, help_) in commands.items():
+    for name, (module, help_, _) in commands.items():
         subparsers.add_parser(name, help=help_, description=help_, epilog=EXIT_CODES, module=module, complete=complete)
     return top
 

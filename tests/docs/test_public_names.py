@@ -23,8 +23,8 @@ vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
 vibe_model.settings.video_config.VideoConfig
 vibe_model.models.Model vibe_model.models.Training pipeline.features.weights.WeightsSpec pipeline.detect.Detector
 pipeline.detect.People pipeline.files.pixels.frames.Video pipeline.files.pixels.frames.FrameSource
-pipeline.datasets.base.Origin pipeline.datasets.contract.reader_problems cache.torch_windows
-pipeline.detect.contract.detector_problems pipeline.features.contract.stream_problems
+pipeline.datasets.base.Origin vibe_extensions.contracts.datasets.reader_problems cache.torch_windows
+vibe_extensions.contracts.detectors.detector_problems vibe_extensions.contracts.streams.stream_problems
 vibe_model.evaluation.protocols.Protocol
 """
 

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
-from pipeline.datasets import base, contract
+from pipeline.datasets import base
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
@@ -27,6 +27,7 @@ from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.synthetic import Actor, Take
 from pipeline.synthetic import body as procedural_body
 from pipeline.track import Track
+from vibe_extensions.contracts import datasets as contract
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in datasets.DATASETS for split in datasets.get(name).splits]

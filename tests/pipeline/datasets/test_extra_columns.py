@@ -16,10 +16,10 @@ from cache import ExtraColumn
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert, plan
-from pipeline.datasets import contract
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.track import Track
+from vibe_extensions.contracts import datasets as contract
 
 
 def reflected(poses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

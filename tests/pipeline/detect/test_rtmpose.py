@@ -25,10 +25,10 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline import detect
 from pipeline.__main__ import main
 from pipeline.detect import rtmpose, simcc
-from pipeline.detect.contract import detector_problems
 from pipeline.detect.rtmpose import Published, RTMPose
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.labels.detections import read_results
+from vibe_extensions.contracts.detectors import detector_problems
 
 SIDE = 96  # px of the detector's square input
 CROP = (192, 256)  # width and height of RTMPose's

@@ -16,7 +16,6 @@ from pipeline.commands.maintenance.recompute import recompute
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams
-from pipeline.features.contract import stream_problems
 from pipeline.features.extract import extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -24,6 +23,7 @@ from pipeline.features.streams import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.synthetic.body import write_files
+from vibe_extensions.contracts.streams import stream_problems
 
 CPU, N = Machine(device="cpu"), 9
 SPEEDS = np.array([0, 0.005, 0.01, 0.02, 0.5])  # m a frame

@@ -22,11 +22,11 @@ from scipy.io import loadmat, savemat
 from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import convert
-from pipeline.datasets import contract
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.labels.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.synthetic import files
+from vibe_extensions.contracts import datasets as contract
 
 VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]

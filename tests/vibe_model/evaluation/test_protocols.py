@@ -19,10 +19,10 @@ from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
 from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
+from vibe_extensions.contracts.protocols import protocol_problems
 from vibe_model import HMMR, TrainConfig, training, vibe
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
-from vibe_model.evaluation.contract import protocol_problems
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Scorer
 from vibe_model.metrics import METRICS

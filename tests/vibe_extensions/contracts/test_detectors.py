@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import detect
 from pipeline.detect import Detect, Detector, Image, People
-from pipeline.detect.contract import detector_problems
+from vibe_extensions.contracts.detectors import detector_problems
 
 NOBODY = People(*(np.zeros((0, *shape), np.float32) for shape in ((4,), (), (17, 3))))
 IMAGES = [np.pad(np.full((20 + i, 30, 3), 250, np.uint8), ((9, 40), (7, 31), (0, 0))) for i in range(3)]

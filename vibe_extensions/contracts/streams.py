@@ -19,7 +19,7 @@ from cache.crop_policy import Jitter
 from pipeline.features.computing import different, region_slices
 from pipeline.features.pixel_sources import label_batch
 from pipeline.features.streams.base import BYTES, ROW_RATE, Labels, Machine, Stream
-from pipeline.plug_ins import declaration_problems, of_another_process
+from vibe_extensions.contracts.common import declaration_problems, of_another_process
 
 N: Final = 9  # rows that are computed
 RUNS: Final = np.array([[0, 4], [4, N]])  # of which there are two of consecutive frames

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache import COLUMNS
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.datasets.base import Dataset, unexpected
@@ -26,17 +25,14 @@ from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, convert, with_ones
-from pipeline.track import FLAGS, MOST, Track, known_rows, other_units
+from pipeline.skeletons import convert, with_ones
+from pipeline.track import MOST, Track, column_problems, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
 Array = NDArray[Any]
 
-PIXELS: Final = ("bbox", "kp_2d")
-LABELS: Final = tuple(name for name in COLUMNS if name not in ("frame_index", *PIXELS, *FLAGS))
-PELVIS: Final = JOINTS["spin49"].index("hip")
 MAX_CROP_SCALE: Final = 10.0
 
 # What no person looks like. Where it holds for most frames of a split, only a reader's mistake explains it: joints in
@@ -145,27 +141,6 @@ def track_problems(track: Track) -> list[str]:
     if track.trans is not None and has_body and not track.trans.any():
         problems.append("trans is 0 in every frame; where it is not known, there is no such column")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
-
-
-def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
-    """What is wrong with a track's arrays, by the meaning that each column has (docs/cache-format.md)."""
-    for name in (*PIXELS, *LABELS):
-        if name in columns and columns[name].dtype != np.float32:
-            yield f"{name} is {columns[name].dtype}, not float32"
-        if name in columns and not np.isfinite(known_rows(columns, name)).all():
-            yield f"{name} holds NaN or infinity"
-    if columns["frame_index"].dtype.kind not in "iu":
-        yield f"frame_index is {columns['frame_index'].dtype}"
-    for name in FLAGS:
-        if name in columns and not np.isin(columns[name], (0, 1)).all():
-            yield f"{name} is neither true nor false everywhere"
-    if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
-        yield "kp_2d has a frame without a visible joint"
-    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
-        yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
-    for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
-        if (flag in columns) != any(name in columns for name in labels):
-            yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
 def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:

@@ -13,9 +13,9 @@ import pytest
 
 from cache import CropPolicy
 from pipeline.features import streams
-from pipeline.features.contract import stream_problems
 from pipeline.features.streams import ByteStream, LabelComputer, LabelStream, Machine
 from pipeline.features.weights import WeightsSpec
+from vibe_extensions.contracts.streams import stream_problems
 
 Numbers = np.ndarray
 

@@ -20,16 +20,16 @@ from pipeline.accounting import VideoAccount
 from pipeline.body import Body
 from pipeline.boxes import tight_boxes
 from pipeline.conversion import convert
-from pipeline.datasets import contract
 from pipeline.datasets.amass import Amass
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.contract import ONE_QUARTER, impossible
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.files import jpeg
 from pipeline.track import Track
+from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.contracts.datasets import ONE_QUARTER, impossible
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
 HIP = JOINTS["spin49"].index("hip")
@@ -258,7 +258,7 @@ def test_pictures_in_a_folder_that_is_not_named_are_reported(raw: Path) -> None:
 
 def test_an_exception_of_a_reader_is_a_problem_and_not_the_end(raw: Path) -> None:
     (problem,) = contract.reader_problems(Dances(spoil=lambda _: {}["joints"]), raw, "train")
-    assert problem.startswith("a: KeyError: 'joints' (at test_contract.py:")
+    assert problem.startswith("a: KeyError: 'joints' (at test_datasets.py:")
 
 
 # ------------------------------------------------------------------------------------------- numbers of another unit

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.detect import flaw
 from pipeline.detect.base import Detector, People
 from pipeline.files.pixels.frames import Image
-from pipeline.plug_ins import declaration_problems, number_problems, of_another_process
+from vibe_extensions.contracts.common import declaration_problems, number_problems, of_another_process
 
 NEAR: Final = 0.5  # of the picture's longer side: farther outside is no person of it
 SAME: Final = 0.01  # px and confidences: more is not rounding

@@ -1,0 +1,1 @@
+"""Contract tests for packages: what datasets, streams, detectors and protocols promise."""
