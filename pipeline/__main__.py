@@ -51,18 +51,6 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "Convert one split of a raw dataset into committed rows of the cache.",
     ),
     "extract": CommandEntry("pipeline.commands.extract", "Compute feature streams for the rows that lack them."),
-    "export": CommandEntry(
-        "pipeline.commands.databases.export",
-        "Write one split as files that other programs read.",
-    ),
-    "import": CommandEntry(
-        "pipeline.commands.databases.import_",
-        "Make a split, with its features, from a database file of VIBE's or TCMR's scripts.",
-    ),
-    "fits": CommandEntry(
-        "pipeline.commands.databases.fits",
-        "Read SMPL fits to pictures, 4D-Humans' or CameraHMR's, into a dataset's raw folder, for its option `fits`.",
-    ),
     "show": CommandEntry(
         "pipeline.commands.show",
         "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files.",

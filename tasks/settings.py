@@ -35,7 +35,8 @@ def load(file: Path) -> Settings:
     that can be seen without looking at what they name.
     """
     s = sections.load(file)
-    sections.declared().check(s)
+    for package in sections.declared():
+        package.check(s)
     return s
 
 

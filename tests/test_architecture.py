@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import tomllib
@@ -38,6 +39,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         __init__
         commands __main__
     """,
+    "vibe_extensions": "contracts exchange world __init__",
 }
 PACKAGES = {  # package -> what it may import of ours
     "cache": {"cache"},
@@ -45,6 +47,7 @@ PACKAGES = {  # package -> what it may import of ours
     "vibe_model": {"vibe_model", "cache", "pipeline"},
     "report": {"report", "pipeline", "vibe_model", "cache"},
     "tasks": {"tasks", "report", "pipeline", "vibe_model", "cache"},
+    "vibe_extensions": {"vibe_extensions", "tasks", "report", "pipeline", "vibe_model", "cache"},
 }
 OF_PIPELINE = (  # all that models may know
     *("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe"),
@@ -167,6 +170,16 @@ def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> No
     for module, found in imports().items():
         if place(module)[0] == "vibe_model":
             assert {name for name in found if name.startswith("pipeline")} <= set(OF_PIPELINE), module
+
+
+def test_an_extension_uses_only_the_extensions_that_its_readme_declares() -> None:
+    for module, found in imports().items():
+        package, extension = place(module)
+        if package == "vibe_extensions" and extension != "__init__":
+            line = re.search(r"^Needs: (.*)$", (ROOT / package / extension / "README.md").read_text(), re.MULTILINE)
+            assert line is not None, extension
+            used = {place(name)[1] for name in found if place(name)[0] == package} - {extension, "__init__"}
+            assert used <= set(re.findall(r"`(\w+)`", line[1])), module
 
 
 def test_luigi_is_known_to_tasks_alone() -> None:

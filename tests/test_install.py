@@ -23,7 +23,7 @@ from pipeline.commands import init
 from tasks import settings
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("cache", "pipeline", "report", "tasks", "vibe_model")
+PACKAGES = ("cache", "pipeline", "report", "tasks", "vibe_extensions", "vibe_model")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

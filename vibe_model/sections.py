@@ -24,7 +24,6 @@ from vibe_model.vibe.mposer_config import MPOSER, OF_VIBE, UNLESS_SET, MPoserCon
 C = TypeVar("C", bound=RunConfig)
 
 VIBE: Final = models.find("vibe")
-FORMERLY: Final = {"train": VIBE.section}  # old names of sections, which are read until the next version
 EMBEDDED: Final = "embedded"  # the preset for demo data: where [vibe] has it, so has every model that has one
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
@@ -214,10 +213,6 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
 # ----------------------------------------------------------------------------------------------- for all of luigi.cfg
 
 
-def _names() -> tuple[str, ...]:
-    return (*models.names(), MPOSER.section, PR_VIPE.section)
-
-
 def _values(s: Settings) -> Iterator[SectionValues]:
     """Every section as it holds, beside what it would be unless set."""
     for model in models.every():
@@ -244,4 +239,4 @@ def _check_all_inputs(s: Settings) -> None:
             check_inputs(s, model_settings(s, model))
 
 
-SECTIONS: Final = Declared(_names, FORMERLY, check, _values, _check_all_inputs)
+SECTIONS: Final = Declared(check, _values, _check_all_inputs)

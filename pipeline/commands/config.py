@@ -53,8 +53,9 @@ class Setting(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Read, check and show luigi.cfg. What only training would refuse is shown below it; with --check, exit 1."""
     file = args.config or settings_file()
-    s, training = sections.load(file), sections.declared()
-    training.check(s)
+    s, packages = sections.load(file), sections.declared()
+    for package in packages:
+        package.check(s)
     chosen = choose(list(effective(s)), args.names)
     if not (args.all or args.names):
         chosen = [setting for setting in chosen if setting.value != setting.default]
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     elif not args.check:
         _show(file, chosen)
     try:
-        training.check_inputs(s)
+        for package in packages:
+            package.check_inputs(s)
     except ConfigError as error:
         err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
         return 1 if args.check else 0
@@ -134,7 +136,8 @@ def _sections(s: Settings) -> Iterator[SectionValues]:
             yield _of(s.detector.name, s.detector)
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
     yield from (_of(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
-    yield from sections.declared().values(s)
+    for package in sections.declared():
+        yield from package.values(s)
     for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and defaults
         texts = s.source.section(name)
         yield SectionValues(name, texts, dict.fromkeys(texts, "Luigi's own"))

@@ -16,7 +16,7 @@ from pipeline.cli.text import from_here
 from pipeline.commands.settings import sections
 from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file, value_of
 from pipeline.commands.settings.schema import TYPES, DetectSettings, Features
-from pipeline.commands.settings.sections import declared
+from pipeline.commands.settings.sections import FORMERLY, declared_names
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, expected
 from pipeline.files.raw.stand_in import is_stand_in
@@ -30,7 +30,7 @@ def effective(file: Path, detector: str | None = None) -> SettingsFile:
     """
     if file.exists() or file != Path("luigi.cfg"):
         return sections.load(file, detector=detector).source
-    source = layered(SettingsFile(file, {}), declared().formerly)
+    source = layered(SettingsFile(file, {}), FORMERLY)
     sections.check_sections(source)
     for name, spec in TYPES.items():
         source.section(name).check_keys(field.name for field in fields(spec))
@@ -119,8 +119,8 @@ def complete(args: argparse.Namespace) -> None:
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
     """Raise ConfigError for a `--set` of this command that is not among what it reads; None: all but training's."""
     for old, key, _ in of_command_line(args.settings):
-        section = declared().formerly.get(old, old)
-        if reads is None and section not in (*LUIGI, *declared().names()):
+        section = FORMERLY.get(old, old)
+        if reads is None and section not in (*LUIGI, *declared_names()):
             continue
         if reads is None or not {section, f"{section}.{key}"} & set(reads):
             which = "all but settings of training and of Luigi" if reads is None else ", ".join(dict.fromkeys(reads))

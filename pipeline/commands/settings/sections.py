@@ -42,6 +42,7 @@ from pipeline.features.weights import WeightsSpec
 T = TypeVar("T")
 
 KIND: Final = "kind"  # the key of a further stream's section
+FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
 DEMO: Final = "demo"  # the detector for demo data alone
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
 
@@ -104,19 +105,23 @@ class SectionValues(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """The sections that a package above declares: which there are, and what it makes of them."""
+    """What a package does with the sections that it declares by entry points of the group `plug_ins.SECTIONS`."""
 
-    names: Callable[[], tuple[str, ...]]
-    formerly: Mapping[str, str]  # old names, which are read until the next version: new ones
     check: Callable[[Settings], None]  # raise ConfigError
     values: Callable[[Settings], Iterator[SectionValues]]
     check_inputs: Callable[[Settings], None]  # raise ConfigError for what only training refuses
 
 
-def declared() -> Declared:
-    """By the packages above."""
-    sections: Declared = plug_ins.load(plug_ins.SECTIONS)
-    return sections
+def declared_names() -> tuple[str, ...]:
+    """The sections that packages declare; nothing of theirs is imported."""
+    groups = (plug_ins.SECTIONS, plug_ins.MODELS)
+    return tuple(dict.fromkeys(entry.name for group in groups for entry in plug_ins.entry_points(group)))
+
+
+def declared() -> tuple[Declared, ...]:
+    """What each package does with its sections. Imports them. Raises PlugInError for one that cannot be loaded."""
+    records = plug_ins.load_records(plug_ins.SECTIONS, Declared)
+    return tuple({id(record): record for record in records.values()}.values())
 
 
 def load(file: Path, do: str | None = None, detector: str | None = None) -> Settings:
@@ -128,7 +133,7 @@ def load(file: Path, do: str | None = None, detector: str | None = None) -> Sett
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file; `detector`:
     which one a command names, whose section may have options, too.
     """
-    source = layered(read(file) if do is None else read(file, do), declared().formerly)
+    source = layered(read(file) if do is None else read(file, do), FORMERLY)
     check_sections(source)
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
@@ -325,7 +330,7 @@ def detector_named(source: SettingsFile, settings: DetectSettings, named: str | 
 
 def check_sections(source: SettingsFile) -> None:
     """Raise ConfigError for a section that there is not, and for names that two packages claim."""
-    names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared().names()]
+    names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):
         raise ConfigError(
             f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "

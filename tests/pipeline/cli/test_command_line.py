@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import datasets
-from pipeline.__main__ import COMMANDS
+from pipeline.__main__ import commands
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
 
@@ -181,8 +181,8 @@ def test_an_unexpected_failure_is_one_line_too(convert: Any, monkeypatch: pytest
 
 
 def test_every_command_explains_itself(ran: Any) -> None:
-    assert all(word in ran("--help").out for word in COMMANDS)
-    for name in COMMANDS:
+    assert all(word in ran("--help").out for word in commands())
+    for name in commands():
         shown = ran(name, "--help").out
         assert shown.startswith(f"usage: python -m pipeline {name} ")
         assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())

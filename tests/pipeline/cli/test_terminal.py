@@ -17,12 +17,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.__main__ import COMMANDS, main, parser
+from pipeline.__main__ import commands, main, parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
 from tasks.__main__ import parser as parser_of_tasks
-from tasks.commands import COMMANDS as OF_TASKS
+from tasks.__main__ import commands as commands_of_tasks
 
 Shown = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[3]
@@ -175,7 +175,7 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
 
 
 def test_every_command_with_json_is_documented() -> None:
-    known = {f"tasks {name}": command for name, command in OF_TASKS.items()} | dict(COMMANDS)
+    known = {f"tasks {name}": command for name, command in commands_of_tasks().items()} | commands()
     tops = {True: parser_of_tasks(), False: parser()}
     with_json = {name for name in known if "--json" in help_of(tops[name.startswith("tasks ")], name)}
     assert with_json - {"config"} <= set(re.findall(r"^\| `([a-z -]+)` \|", DOC, re.MULTILINE))

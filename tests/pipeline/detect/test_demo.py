@@ -7,7 +7,7 @@ import numpy as np
 from pipeline import detect
 from pipeline.files.pixels.frames import Video
 from pipeline.skeletons import convert, joint_names
-from tests.pipeline.conftest import Embedded
+from tests.fixtures import Embedded
 
 
 def test_it_finds_the_joints_of_rendered_bodies(embedded: Embedded) -> None:

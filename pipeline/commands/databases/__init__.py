@@ -1,1 +1,0 @@
-"""The commands about the database files of VIBE and TCMR."""

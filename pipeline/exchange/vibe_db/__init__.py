@@ -1,7 +1,0 @@
-"""The database files that VIBE's and TCMR's code reads: written from a cache, and read into one.
-
-    tracks, features -> database file        pipeline.exchange.vibe_db.export
-    database file -> tracks, features        pipeline.exchange.vibe_db.importing
-
-What such a file holds is docs/vibe-databases.md.
-"""

@@ -1,0 +1,407 @@
+"""Raw datasets small enough for a test, and a network that costs nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import pickle
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+import cache
+from cache.write import split_writer
+from pipeline import datasets, synthetic
+from pipeline.__main__ import main
+from pipeline.commands.settings.targets import Target
+from pipeline.conversion import convert
+from pipeline.datasets.penn_action import PennAction
+from pipeline.features import extract as features
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.files.raw.stand_in import MARKER
+
+SIZES = {  # videos a split, frames
+    "penn_action": (3, 8),
+    "posetrack": (2, 9),
+    "insta_variety": (4, 6),
+    "kinetics": (1, 28),
+    "mpi_inf_3dhp": (4, 6),
+    "h36m": (2, 16),
+    "3dpw": (1, 10),
+    "emdb": (3, 12),
+    "bedlam": (3, 12),
+    "amass": (3, 300),
+}
+
+
+class Embedded:
+    """The embedded datasets, written once for all processes of a run; a test that changes one takes a copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def takes(self, name: str) -> list[synthetic.Take]:
+        """The truth behind the dataset's videos."""
+        found: list[synthetic.Take] = pickle.loads((self.raw(name).parent / "takes").read_bytes())
+        return found
+
+    def raw(self, name: str) -> Path:
+        """The dataset's own raw folder. Only to be read."""
+
+        def write(folder: Path) -> None:
+            n_videos, n_frames = SIZES[name]
+            takes = synthetic.write_dataset(name, folder / name, n_videos=n_videos, n_frames=n_frames)
+            (folder / "takes").write_bytes(pickle.dumps(takes))
+
+        return self._once(name, write) / name
+
+    def copy(self, name: str, to: Path) -> Path:
+        """The same in a folder of the test's own."""
+        return Path(shutil.copytree(self.raw(name), to))
+
+    @property
+    def body(self) -> Path:
+        """The stand-in body's folder. Only to be read."""
+        return self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
+
+    def _once(self, name: str, write: Callable[[Path], None]) -> Path:
+        folder = self._folder / name
+        with (self._folder / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be writing it
+            if not folder.is_dir():
+                write(partial := folder.with_name(f".{name}"))
+                partial.rename(folder)
+        return folder
+
+
+def convert_into(
+    root: Path, raw: Path, name: str = "penn_action", split: str = "train", *, body: Path | None = None, **options: Any
+) -> convert.Conversion:
+    plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
+    return convert.convert(plan, **options)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file that the promise of equal bytes holds for."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    outside = {"provenance.json", "stamps.json", ".stamps.json.part"}
+    kept = (path for path in files if path.name not in outside and ".writing" not in path.parts)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
+
+
+def everything(root: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file and folder: what shows that nothing at all was touched."""
+    return {p.relative_to(root).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted(root.rglob("*"))}
+
+
+class FakeNetwork:
+    """Stands for the network: 2048 means over a crop's pixels, a row at a time. It keeps what it was shown."""
+
+    lanes = 1
+    batches: list[int]
+
+    def __init__(self, stream: ResNet50, machine: Machine) -> None:
+        self.batch_size = machine.batch_size or 16
+        self.provenance = {
+            "weights": stream.weights.identity(),
+            "sha256": "0" * 64,
+            "stand_in": stream.stand_in,
+        }
+
+    def adopt(self, memory: np.ndarray) -> None:
+        self.memory = memory
+
+    def release(self) -> None:
+        del self.memory
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        assert crops.shape == (self.batch_size, 224, 224, 3)
+        assert np.shares_memory(crops, self.memory)
+        self.batches.append(len(crops))
+        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
+        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2)
+        return means
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
+    """In the place of ResNet-50; `network.batches` has an entry for every batch that it saw."""
+    return replace_network(monkeypatch)
+
+
+def replace_network(patch: pytest.MonkeyPatch) -> type[FakeNetwork]:
+    patch.setattr(FakeNetwork, "batches", [], raising=False)
+    patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream, machine))
+    return FakeNetwork
+
+
+@dataclass(frozen=True)
+class WatchedPenn(PennAction):
+    """Penn Action's reader; a folder knows what it has read, and where it is to fail. Videos are read elsewhere."""
+
+    watched: str = field(default_factory=lambda: os.environ["WATCHED_PENN"])
+
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in super().parameters().items() if name != "watched"}
+
+    def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
+        with Path(self.watched, "read").open("a") as names:
+            names.write(f"{video.name}\n")
+        failure = Path(self.watched, f"fail-{video.name}")
+        if failure.exists():
+            raise pickle.loads(failure.read_bytes())
+        return super().read(raw, split, video, account, body)
+
+
+class Reads:
+    """What `WatchedPenn` reads, and what it fails with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def names(self) -> list[str]:
+        """The videos that have been read since the last `clear`."""
+        file = self._folder / "read"
+        return file.read_text().split() if file.exists() else []
+
+    def clear(self) -> None:
+        """Nothing has been read, nothing fails."""
+        for file in self._folder.iterdir():
+            file.unlink()
+
+    def fail(self, name: str, error: BaseException | None = None) -> None:
+        (self._folder / f"fail-{name}").write_bytes(pickle.dumps(error or ZeroDivisionError("float division")))
+
+
+@pytest.fixture
+def reads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """In the place of Penn Action's reader, one that is watched."""
+    folder = tmp_path_factory.mktemp("watched")
+    monkeypatch.setenv("WATCHED_PENN", str(folder))
+    monkeypatch.setitem(datasets.DATASETS, "penn_action", f"{__name__}:WatchedPenn")  # type: ignore[misc]
+    return Reads(folder)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 16)
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
+
+
+@pytest.fixture(autouse=True)
+def empty_working_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands read luigi.cfg of the working folder, and that of the clone is for its demo data."""
+    folder = tmp_path_factory.getbasetemp() / "empty"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embedded"
+    folder.mkdir(exist_ok=True)
+    return Embedded(folder)
+
+
+class Into:
+    """The helpers, for tests that cannot import from here."""
+
+    convert: Callable[..., convert.Conversion] = staticmethod(convert_into)
+    tree: Callable[[Path], dict[str, bytes]] = staticmethod(tree)
+    everything: Callable[[Path], dict[str, tuple[int, int]]] = staticmethod(everything)
+
+    @staticmethod
+    def spec(**given: Any) -> StreamSpec:
+        """A StreamSpec by all that can be said of one, wherever it belongs: weights, name, ..."""
+        stream = {key: given.pop(key) for key in ("weights", "precision") if key in given}
+        return StreamSpec(stream=given.pop("stream", None) or ResNet50(**stream), **given)
+
+    @classmethod
+    def extract(
+        cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
+    ) -> features.Extraction:
+        resources = {key: spec.pop(key) for key in ("device", "batch_size", "workers", "timeout") if key in spec}
+        return features.extract(plan_extraction(root, split, cls.spec(**spec), replace=replace), Resources(**resources))
+
+    @staticmethod
+    def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:
+        """Track's name -> its rows of a column or, as `features/NAME`, of a stream."""
+        opened = cache.open(root)[split]
+        column = opened.column(name)
+        return {track.name: np.asarray(column[track.start : track.stop]) for track in opened.tracks}
+
+
+@pytest.fixture(scope="session")
+def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `cluster_jobs` and `made_up` alone, on the path of this process and of those that it starts."""
+    folder = tmp_path_factory.mktemp("path")
+    for file in ("cluster/cluster_jobs.py", "features/made_up.py"):
+        shutil.copy(Path(__file__).parent / "pipeline" / file, folder)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def made_up(on_path: Path) -> ModuleType:
+    return importlib.import_module("made_up")
+
+
+@pytest.fixture(scope="session")
+def into() -> type[Into]:
+    return Into
+
+
+class Converted:
+    """Caches with the embedded Penn Action's train split, converted once a session. Only to be copied."""
+
+    def __init__(self, embedded: Embedded, folder: Path) -> None:
+        self._folder, self.raw = folder, embedded.raw("penn_action")
+
+    def root(self, extracted: str) -> Path:
+        """In shards of the size that new splits have now; `extracted`: the precision of its stream, none for ""."""
+        root = self._folder / f"{split_writer.ROWS_PER_SHARD}{extracted}"
+        if not root.is_dir():
+            convert_into(root, self.raw)
+            if extracted:
+                with pytest.MonkeyPatch.context() as patch:
+                    replace_network(patch)
+                    Into.extract(root, precision=extracted)
+        return root
+
+    def copy(self, raw: Path, root: Path, extracted: str = "") -> None:
+        """What converting (and extracting) `raw`, an untouched copy, into `root` writes: in a tenth of the time."""
+        shutil.copytree(self.root(extracted), root)
+        provenance = root / "penn_action/train/provenance.json"
+        provenance.write_text(provenance.read_text().replace(str(self.raw), str(raw)))
+
+
+@pytest.fixture(scope="session")
+def converted(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    return Converted(embedded, tmp_path_factory.mktemp("converted"))
+
+
+class Penn:
+    """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train, with 8 frames each."""
+
+    name = "penn_action/train"
+
+    def __init__(self, raw: Path, root: Path, converted: Converted) -> None:
+        self.raw, self.root, self._converted = raw, root, converted
+
+    @property
+    def split(self) -> cache.Split:
+        return cache.open(self.root)[self.name]
+
+    def plan(self, split: str = "train", **changed: Any) -> convert.ConversionPlan:
+        given = {"raw": self.raw, "root": self.root, "dataset": datasets.get("penn_action"), **changed}
+        return convert.plan_conversion(given.pop("dataset"), split, **given)
+
+    def convert(self, split: str = "train", **options: Any) -> convert.Conversion:
+        return convert.convert(self.plan(split), **options)
+
+    def converted(self, extracted: str = "") -> None:
+        """`convert` (and an extraction) of the untouched raw folder, from a cache that is there."""
+        self._converted.copy(self.raw, self.root, extracted)
+
+    def target(self, stream: StreamSpec | None = None) -> Target:
+        at = None if stream is None else stream.at(self.raw)
+        return Target(datasets.get("penn_action"), "train", self.raw, self.root, stream=at)
+
+    def rows(self, column: str) -> dict[str, np.ndarray]:
+        return Into.rows(self.root, self.name, column)
+
+    def everything(self) -> dict[str, tuple[int, int]]:
+        return everything(self.root)
+
+    def label(self, video: str) -> Path:
+        return self.raw / f"labels/{video}.mat"
+
+    def frames(self, video: str) -> Path:
+        return self.raw / f"frames/{video}"
+
+    def edit(self, video: str, change: Callable[[np.ndarray], np.ndarray] = lambda x: x + 1) -> bytes:
+        """Change the joints' x; else all move by a pixel. Returns the bytes before."""
+        before = self.label(video).read_bytes()
+        label = {key: value for key, value in loadmat(self.label(video)).items() if not key.startswith("__")}
+        savemat(self.label(video), label | {"x": change(label["x"])})
+        return before
+
+    def spoil(self, *videos: str) -> bytes:
+        """Leave a joint out: `bad_label_file`. Returns the last one's bytes before."""
+        return [self.edit(video, lambda x: x[:, :12]) for video in videos][-1]
+
+    def add(self, *videos: str) -> None:
+        """Copies of 0001."""
+        for video in videos:
+            shutil.copy(self.label("0001"), self.label(video))
+            shutil.copytree(self.frames("0001"), self.frames(video))
+
+    def remove(self, *videos: str) -> None:
+        for video in videos:
+            self.label(video).unlink()
+            shutil.rmtree(self.frames(video))
+
+    def without_marker(self) -> None:
+        """As if it were a download: real data."""
+        (self.raw / MARKER).unlink()
+
+
+@pytest.fixture
+def penn(embedded: Embedded, converted: Converted, tmp_path: Path) -> Penn:
+    return Penn(embedded.copy("penn_action", tmp_path / "raw/penn_action"), tmp_path / "cache", converted)
+
+
+@pytest.fixture
+def run() -> Callable[..., int]:
+    """`python -m pipeline`, within this process: its exit code."""
+
+    def run(*arguments: object) -> int:
+        try:
+            return main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # from argparse
+            return int(ended.code or 0)
+
+    return run
+
+
+@pytest.fixture
+def ran(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """What a command of `python -m pipeline` printed: `.out` and `.err`; `code`: the exit code that it must have."""
+
+    def ran(*arguments: object, code: int = 0) -> Any:
+        capsys.readouterr()
+        ended = run(*arguments)
+        shown = capsys.readouterr()
+        assert ended == code, shown
+        return shown
+
+    return ran
+
+
+@pytest.fixture
+def luigi_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a luigi.cfg, which commands read from then on: `luigi_cfg("amass", "[amass]\\nresampling = decimate")`."""
+
+    def write(datasets: str = "penn_action", more: str = "") -> Path:
+        file = tmp_path / "luigi.cfg"
+        paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n"
+        file.write_text(f"{paths}[data]\ndatasets = {datasets}\n{more}\n")
+        monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
+        return file
+
+    return write

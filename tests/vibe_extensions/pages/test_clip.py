@@ -1,0 +1,171 @@
+"""`python -m pipeline show --out CLIP.mp4`: clips are read back, colours at joints that the test has placed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets
+from pipeline.__main__ import main
+from pipeline.exchange import show
+from pipeline.exchange.show import clip
+from pipeline.exchange.show.bodies import PosedBody, intrinsics_of, weak_perspective
+from pipeline.files.pixels.video_file import VideoFormat
+from pipeline.track import Track
+from tests.vibe_extensions.pages.made_tracks import AT, made, shown
+
+GREY = 90  # of the pictures of `made`
+
+
+def read(file: Path) -> tuple[np.ndarray, Fraction]:
+    """(N, H, W, 3) frames and how many a second, of what browsers play."""
+    with av.open(str(file)) as container:
+        (stream,) = container.streams.video
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate is not None
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]), stream.average_rate
+
+
+def written(tmp_path: Path, *tracks: show.ShownTrack, **changed: Any) -> tuple[np.ndarray, Fraction]:
+    facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": tmp_path, "stand_in": False}
+    facts |= {"reader": {}, "totals": {}, "totals_of": "", "rejected": (), "n_rejected": 0}
+    facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
+    clip.write_clip(show.Shown(**(facts | changed), tracks=tracks), tmp_path / "clip.mp4")
+    return read(tmp_path / "clip.mp4")
+
+
+def of_rows(track: Track, rows: list[int]) -> show.ShownTrack:
+    """The track with these of its rows."""
+    assert track.bbox is not None and track.kp_2d is not None
+    part = replace(track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows])
+    return shown(part, frames=1000)
+
+
+def test_a_split_s_first_video_is_a_clip_that_browsers_play(root: Path, tmp_path: Path, capsys: Any) -> None:
+    split = cache.open(root)["penn_action/train"]
+    for words in ([], ["--track", split.tracks[0].name], ["--video", split.tracks[0].video]):
+        out = tmp_path / "clip.mp4"
+        assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out), *words]) == 0
+        frames, rate = read(out)
+        assert frames.shape[:1] == (8,) and rate == 25
+        assert {side % 2 for side in frames.shape[1:3]} == {0}
+        printed = capsys.readouterr().out
+        assert "1 track of 0001, 8 frames, 8 with rows" in printed and "demo data" in printed
+
+
+def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_marked(tmp_path: Path) -> None:
+    first = made(tmp_path, 9, size=(639, 401))
+    moved = replace(made(tmp_path, 9, size=(639, 401)), name="f/1")
+    assert moved.bbox is not None and moved.kp_2d is not None
+    moved.bbox[:, 0] += 200
+    moved.kp_2d[..., 0] += 200
+    frames, rate = written(tmp_path, of_rows(first, [1, 2, 3, 6]), of_rows(moved, [2, 3]))
+    assert frames.shape == (9, 402, 640, 3) and rate == 25
+    for joint, colour in (("rshoulder", (255, 138, 31)), ("lwrist", (61, 155, 255))):  # right orange, left blue
+        x, y = AT[joint]
+        for index, frame in enumerate(frames):
+            for position, rows in ((x, (1, 2, 3, 6)), (x + 200, (2, 3))):
+                near = np.abs(frame[y, position].astype(int) - colour).max() < 60
+                assert near == (index in rows), (joint, index)
+    background = frames[:, 350, 600].mean(axis=1)
+    assert background == pytest.approx([GREY if i in (1, 2, 3, 6) else GREY / 2 for i in range(9)], abs=4)
+    banded = frames[:, 2, 600].mean(axis=1) > GREY + 2  # grey at the top where a track has no row
+    assert banded.tolist() == [i not in (2, 3) for i in range(9)]
+    box = [frame[150, 300].astype(int) for frame in frames]  # the first one's upper edge
+    assert [int(np.ptp(colour)) > 40 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
+
+
+def test_names_of_people_at_the_edges_are_inside_the_picture(tmp_path: Path) -> None:
+    for x, y, left, low in ((630, 2, 460, 18), (5, 395, 0, 370), (5, 2, 0, 18), (630, 395, 460, 370)):
+        bbox = np.tile(np.array([x, y, 4, 4], np.float32), (2, 1))
+        track = made(tmp_path, 2, name="f/somebody_of_a_long_name", bbox=bbox)
+        frames, _ = written(tmp_path, shown(track))
+        letters = np.ptp(frames[0][low : low + 18, left : left + 180].astype(int), axis=-1) > 40
+        assert letters.sum() > 300, (x, y)  # about 700
+
+
+def test_frames_are_as_far_apart_as_rows_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    track = made(tmp_path, 11)
+    (tmp_path / "f/000004.jpg").write_bytes(b"no picture")
+    cv2.imwrite(str(tmp_path / "f/000006.jpg"), np.full((100, 100, 3), 200, np.uint8))  # of another size
+    frames, rate = written(tmp_path, of_rows(track, [0, 2, 4, 6]), stand_in=True)
+    assert len(frames) == 6 and rate == Fraction(25, 2)
+    assert [frame[2, 600].mean() > GREY + 2 for frame in frames] == [False, False, True, False, True, True]
+    assert frames[3, 50, 90].mean() == pytest.approx(200, abs=4) and frames[3, 300, 600].mean() < 4
+    marked = [(frame[-14:, :120].max() > 200) for frame in frames]
+    assert all(marked)
+
+
+def test_a_body_is_painted_where_its_labels_put_it(embedded: Any, root: Path, tmp_path: Path) -> None:
+    name = cache.open(root)["3dpw/train"].tracks[0].name
+    options = ["show", "3dpw", "train", "--cache", str(root), "--track", name]
+    clips = []
+    for body in ([], ["--body", str(embedded.body)]):
+        assert main([*options, *body, "--out", str(tmp_path / "clip.mp4")]) == 0
+        clips.append(read(tmp_path / "clip.mp4")[0].astype(int))
+    changed = np.abs(clips[1] - clips[0]).max(axis=-1) > 12
+    kp_2d = cache.open(root)["3dpw/train"].rows("kp_2d", 0, len(changed))
+    for mask, joints in zip(changed, kp_2d, strict=True):
+        hull = np.zeros(mask.shape, np.uint8)
+        cv2.fillConvexPoly(hull, cv2.convexHull(joints[joints[:, 2] > 0, :2].round().astype(np.int32)), 1)
+        around = cv2.dilate(hull, np.ones((25, 25), np.uint8)) > 0
+        assert mask[around].sum() > 0.9 * mask.sum()
+        assert mask[hull > 0].mean() > 0.3
+
+
+def test_the_weak_perspective_of_labels_without_a_camera_is_the_one_that_fits_the_joints() -> None:
+    rng = np.random.default_rng(0)
+    body = PosedBody(rng.normal(size=(50, 3)), rng.normal(size=(49, 3)))
+    kp_2d = np.concatenate([body.joints[:, :2] * 130 + (300, 200), np.ones((49, 1))], axis=1)
+    kp_2d[10:, 2] = 0
+    kp_2d[10:, :2] = 9999  # not visible: does not count
+    pixels = weak_perspective(body, kp_2d)
+    np.testing.assert_allclose(pixels, body.verts[:, :2] * 130 + (300, 200))
+    kp_2d[3:, 2] = 0
+    assert weak_perspective(body, kp_2d) is None
+
+
+def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw, root = embedded.raw("bedlam"), tmp_path / "cache"
+    into.convert(root, raw, "bedlam", body=embedded.body)
+    split = cache.open(root)["bedlam/train"]
+    choice = show.Choice(names=(split.tracks[0].name,), frames=2)
+    converted = show.from_cache(root, "bedlam/train", choice).tracks[0]
+    read_raw = show.from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
+    assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom
+    np.testing.assert_array_equal(intrinsics_of(converted, 0), split.tracks[0].intrinsics)
+    np.testing.assert_array_equal(intrinsics_of(read_raw, 0), split.tracks[0].intrinsics)
+    np.testing.assert_array_equal(read_raw.rows["extrinsics"], converted.rows["extrinsics"])
+    zooms = replace(converted, rows=converted.rows | {"intrinsics": np.stack([np.eye(3), 2 * np.eye(3)])})
+    np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
+
+
+def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(
+    embedded: Any, root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "clip.mp4"
+    assert main(["show", "3dpw", "train", "--raw", str(embedded.raw("3dpw")), "--rejected", "--out", str(out)]) == 2
+    assert "no track" in capsys.readouterr().err
+    names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
+    for words, reason in (
+        (["amass", "train"], "no pictures"),
+        (["penn_action", "train", "--video", "nope"], "'nope'.*0001"),
+        (["penn_action", "train", "--track", names[0], "--track", names[-1]], "--video NAME"),
+        (["penn_action", "train", "--frames", "3"], "--frames"),
+    ):
+        assert main(["show", *words, "--cache", str(root), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert re.search(reason, error), error
+    monkeypatch.setattr(clip, "best_format", lambda: VideoFormat(".webm", "VP90"))
+    assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out)]) == 2
+    assert "vibe-pipeline[av]" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,300 @@
+"""`python -m pipeline show`: the page on which boxes, crops and joint orders are looked at."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets, synthetic
+from pipeline.conversion import convert
+from pipeline.errors import PipelineError, StandInMixed
+from pipeline.exchange import show
+from pipeline.exchange.show.drawing import NAMES
+from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
+
+
+@pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
+def test_raw_files_and_the_cache_give_one_page_that_needs_nothing_else_and_can_be_read_aloud(
+    name: str, embedded: Any, page: Any, root: Path
+) -> None:
+    track = cache.open(root)[f"{name}/train"].tracks[-1].name
+    options = (name, "train", "--track", track, "--frames", 2, *(["--body", embedded.body] if name == "3dpw" else []))
+    read = page(*options, "--cache", root)
+    from_raw = page(*options, "--raw", embedded.raw(name))
+    assert read.source.partition("<main>")[2] == from_raw.source.partition("<main>")[2]
+    assert [section.all("h2")[0].text for section in read.main.of_class("track")] == [track]
+    assert [p.shape for p in pictures(read)[1::2]] == ([] if name == "amass" else [(224, 224, 3)] * 2)
+    ids = read.ids
+    assert max(read.levels) == (2 if name == "amass" else 3)
+    for element in read.root.all():
+        for key in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
+            assert element.attributes.get(key, "#").startswith(("data:", "#"))
+        assert not [key for key in element.attributes if key.startswith("on")]
+        assert element.attributes.get("aria-labelledby", ids[0]) in ids
+        assert element.attributes.get("href", f"#{ids[0]}").removeprefix("#") in ids
+    assert read.root.all("script", "link", "iframe", "object", "image") == []
+    assert not re.search(r"url\(|@import", read.source)
+    assert read.root.all("html")[0].attributes["lang"] == "en"
+    assert all(image.attributes["alt"].strip() for image in read.root.all("img"))
+    for drawing in read.root.all("svg"):
+        assert drawing.attributes.get("aria-hidden") == "true" or drawing.attributes.get("aria-label")
+
+
+def test_poses_are_drawn_by_the_body_of_luigi_cfg(embedded: Any, page: Any, root: Path, luigi_cfg: Any) -> None:
+    luigi_cfg("amass").with_name("body").symlink_to(embedded.body)
+    options = ("amass", "train", "--frames", 2, "--cache", root)
+    by_cfg = page(*options).main.all("svg")
+    without = page(*options, "--set", "paths.body=-").main.all("svg")
+    assert len(by_cfg) == len(page(*options, "--body", embedded.body).main.all("svg")) > len(without)
+
+
+def contrast(first: str, second: str) -> float:
+    """Of two #rrggbb, as WCAG 2 counts it."""
+
+    def luminance(colour: str) -> float:
+        full = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        s = np.array([int(full[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        return float(np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_and_lines_stand_out_by_day_and_by_night(drawn: Any) -> None:
+    themes = re.findall(r":root \{([^}]*)\}", drawn().source)
+    assert len(themes) == 2
+    for theme in themes:
+        colour = dict(re.findall(r"--([\w-]+): (#\w+);", theme))
+        for text in ("text", "faint", "link"):
+            assert all(contrast(colour[text], colour[back]) >= 4.5 for back in ("page", "raised"))
+        assert all(contrast(colour["text"], colour[back]) >= 4.5 for back in ("warning", "problem"))
+        assert all(contrast(colour[line], colour["page"]) >= 3 for line in ("right", "left", "middle"))
+
+
+def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
+    track = made(tmp_path, 20, fps=29.97, crop_scale=1.2)
+    kept = np.array([0, 1, 2, 5, 6, 7])
+    assert track.kp_2d is not None and track.bbox is not None
+    kp_2d = track.kp_2d[kept].copy()
+    kp_2d[0, NAMES.index("lwrist")] = 0
+    part = replace(track, frame_index=kept, bbox=track.bbox[kept], kp_2d=kp_2d, valid=np.arange(6) < 4)
+    (section,) = drawn(shown(part, "3 labels too many", frames=3)).main.of_class("track")
+    assert dict(zip((e.text for e in section.all("dt")), (e.text for e in section.all("dd")), strict=True)) == {
+        "Video": "f",
+        "Frames": "6, step 1, 29.97 fps",
+        "Gaps": "2 → 5",
+        "Visible joints": "2 to 3 in a frame, 3 in all",
+        "valid": "4 of 6 frames",
+        "Crop scale": "1.2",
+        "Source": "pictures:f/{:06d}.jpg+0",
+        "3D": "no 3D labels",
+    }
+    assert "rshoulder, lwrist" in section.text
+    assert [note.text for note in section.of_class("notes")] == ["3 labels too many"]
+    assert [card.all("h3")[0].text for card in section.of_class("card")] == ["Frame 0", "Frame 2", "Frame 7"]
+
+
+def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(drawn: Any, tmp_path: Path) -> None:
+    track = made(tmp_path, 4)
+    assert track.kp_2d is not None and track.bbox is not None
+    (tmp_path / "f/000000.jpg").unlink()
+    (tmp_path / "f/000002.jpg").write_bytes((tmp_path / "f/000001.jpg").read_bytes()[:300])
+    track.bbox[3, 2:] = 0
+    track.kp_2d[1, NAMES.index("lwrist"), :2] = (639.6, 210)
+    track.kp_2d[1, NAMES.index("relbow"), :2] = (639.4, 210)  # still in the last pixel
+    read = drawn(shown(track))
+    missing, good, cut, no_box = read.main.of_class("card")
+    for card, why in ((missing, "picture_missing: "), (cut, "picture_truncated: "), (no_box, "bad_box: ")):
+        assert f"No picture. {why}" in card.text
+    assert good.of_class("problem") == [] and len(pictures(read)) == 2
+    assert good.text.endswith("3 joints, 1 outside the picture, 2 outside the crop")
+
+
+def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
+    embedded: Any, into: Any, page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
+    (raw / "labels/0003.mat").write_bytes(b"<b>no label</b>")
+    into.convert(root, raw)
+    options = ("penn_action", "train", "--cache", root, "--frames", 1)
+    moved = raw.rename(tmp_path / "moved")
+    lost = page(*options)
+    assert f"The raw folder {raw} is not there" in lost.root.of_class("warning")[-1].text
+    assert "--raw DIR" in capsys.readouterr().err
+    assert len(lost.main.of_class("problem")) == 2
+    shutil.copy(moved / "frames/0003/000002.jpg", moved / "frames/0001/000001.jpg")
+    found = page(*options, "--raw", moved)
+    assert found.main.of_class("problem", "warning") == [] and len(pictures(found)) == 4
+    assert ["not those that were converted" in track.text for track in found.main.of_class("track")] == [True, False]
+    rows = [[cell.text for cell in row.all("th", "td")] for row in found.header.all("tr")]
+    frames = cache.open(root)["penn_action/train"].manifest["accounting"]["frames"]
+    assert rows[1] == ["videos", "3", "2", "1 bad_label_file"]
+    assert rows[3][:3] == ["person-frames", str(frames["found"]), str(frames["kept"])]
+    version = datasets.get("penn_action").version
+    for text in (f"penn_action, version {version}", "2 tracks of 2", "1 video rejected", "0003: bad_label_file: "):
+        assert text in found.header.text
+
+
+def test_demo_data_are_marked_and_never_meet_real_data(embedded: Any, page: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("amass", tmp_path / "raw")
+    demo = page("amass", "train", "--raw", raw)
+    assert "DEMO DATA" in demo.root.of_class("warning")[0].text and "demo data" in demo.root.all("title")[0].text
+    assert "resampling = slerp" in demo.header.text
+    (raw / "STAND_IN.json").unlink()
+    assert "demo data" not in page("amass", "train", "--raw", raw).source.lower()
+    with pytest.raises(StandInMixed):
+        show.from_raw(datasets.get("amass"), "train", raw, show.Choice(), body=embedded.body)
+
+
+def test_harmless_reasons_do_not_hide_failures(into: Any, page: Any, tmp_path: Path) -> None:
+    synthetic.write_dataset("kinetics", raw := tmp_path / "raw", n_videos=1, n_frames=2)
+    (keypoints,) = (raw / "keypoints/train").iterdir()
+    for file in keypoints.iterdir():
+        file.rename(file.with_name(file.name.replace(keypoints.name, "no_such_clip")))
+    keypoints.rename(keypoints.with_name("no_such_clip"))  # and so the clip is without keypoints
+    into.convert(tmp_path / "cache", raw, "kinetics")
+    for where in (("--cache", tmp_path / "cache"), ("--raw", raw)):
+        header = page("kinetics", "train", *where).header
+        assert "1 no_keypoints, 1 video_missing" in header.text and "1 video rejected" in header.text
+        assert [item.text.split(": ")[1] for item in header.all("details")[0].all("li")] == ["video_missing"]
+        assert "There is no track to show." in header.text
+
+
+def test_the_full_release_s_counts_are_beside_what_was_found(drawn: Any) -> None:
+    counts = {"found": 2, "kept": 2, "dropped": {}}
+    videos = {"found": 2, "kept": 1, "set_aside": {}, "without_tracks": 1}
+    totals = {"frames": counts, "tracks": counts, "videos": videos, "known": {"videos": 2326}}
+    text = drawn(totals=totals).root.all("table")[0].text
+    assert "videos 2 (the full release: 2,326) 1 1 without a track" in text
+
+
+def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 }}</title></style>caf\udce9"
+    track, text = made(tmp_path, name=f"{evil}/0", video=evil), evil.replace("\udce9", r"\udce9")
+    reader = {"dataset": evil, "version": evil, "parameters": {evil: evil}, "body": None}
+    facts = {"name": f"x/{evil}", "origin": evil, "raw": Path(evil), "rejected": (evil,), "warnings": (evil,)}
+    read = drawn(shown(track, f"note {evil}"), reader=reader, totals_of=evil, **facts)
+    assert read.root.all("script") == [] and len(read.root.all("img")) == 2
+    assert read.main.all("h2")[0].text == f"{text}/0"
+    assert f"note {text}" in read.main.text
+    assert text in read.header.text and text in read.root.all("title")[0].text
+    assert all("onerror" not in element.attributes for element in read.root.all())
+    (policy,) = [meta for meta in read.root.all("meta") if "http-equiv" in meta.attributes]
+    assert policy.attributes["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
+    names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
+    assert len(names) == 3
+    for choice, expected in (
+        (show.Choice(tracks=2), names[::2]),
+        (show.Choice(names=tuple(names[1::-1])), names[1::-1]),
+    ):
+        assert [t.record.name for t in show.from_cache(root, "penn_action/train", choice).tracks] == expected
+        assert [t.record.name for t in show.from_raw(dataset, "train", raw, choice).tracks] == expected
+    unknown = show.Choice(names=("0001/9",))
+    with pytest.raises(PipelineError, match=r"no track '0001/9'; it has 3: 0001/0, 0003/0"):
+        show.from_cache(root, "penn_action/train", unknown)
+    with pytest.raises(PipelineError, match="no track '0001/9': its video has 0001/0"):
+        show.from_raw(dataset, "train", raw, unknown)
+    with pytest.raises(PipelineError, match="no track '9/9': no video is called so"):
+        show.from_raw(dataset, "train", raw, show.Choice(names=("9/9",)))
+
+
+def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_video(
+    embedded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, raw, read = datasets.get("penn_action"), embedded.raw("penn_action"), []
+    original = type(dataset).read
+
+    def watched(reader: Any, raw: Path, split: str, video: datasets.RawVideo, *more: Any) -> Any:
+        read.append(video.name)
+        return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
+
+    monkeypatch.setattr(type(dataset), "read", watched)
+    found = show.from_raw(dataset, "train", raw, show.Choice(tracks=2))
+    assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
+    assert [track.record.video for track in found.tracks] == ["0003", "0005"]
+    assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {"unexpected_error": 1}
+    assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
+
+
+def test_several_people_of_a_few_videos_are_shown(tmp_path: Path) -> None:
+    people = [made(tmp_path / "raw", name=f"f/{person}") for person in range(4)]
+
+    class Crowd(type(datasets.get("penn_action"))):  # type: ignore[misc]
+        def videos(self, raw: Path, split: str) -> Any:
+            return [datasets.RawVideo("f", files=())]
+
+        def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
+            account.found = 4
+            for _ in people:
+                account.keep_track(1)
+            return people
+
+    found = show.from_raw(Crowd(), "train", tmp_path / "raw", show.Choice(tracks=3))
+    assert [track.record.name for track in found.tracks] == ["f/0", "f/2", "f/3"]
+
+
+def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: Any, tmp_path: Path) -> None:
+    """Pages of any length take the memory of one track: none is drawn before the one before it is written."""
+    sizes: list[int] = []
+    tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(12)]
+
+    def watched(done: int, total: int, name: str = "") -> None:
+        if done < total:
+            sizes.append((tmp_path / ".page.html.part").stat().st_size)
+
+    old = drawn(*tracks, progress=watched).source
+    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
+
+    def fails(done: int, total: int, name: str = "") -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawn(*tracks[:3], progress=fails)
+    assert (tmp_path / "page.html").read_text() == old and not (tmp_path / ".page.html.part").exists()
+
+
+def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Path) -> None:
+    page = drawn(shown(made(tmp_path, kp_2d=None)))
+    assert len(pictures(page)) == 2  # the frame and the crop
+    assert not page.main.of_class("joint")
+
+
+def test_a_rejected_video_is_drawn_with_what_is_wrong(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("kinetics", tmp_path / "kinetics")
+    clip = next(
+        folder for folder in sorted((raw / "keypoints/train").iterdir()) if list(folder.glob("*_keypoints.json"))
+    )
+    last = max(clip.iterdir())
+    for number in range(100, 160):  # of another run, whose video was longer
+        shutil.copy(last, clip / f"{clip.name}_{number:012d}_keypoints.json")
+    root = tmp_path / "cache"
+    assert into.convert(root, raw, "kinetics").rejected[0].set_aside == "frame_count_mismatch"
+    for source in (("--raw", raw), ("--cache", root)):
+        text = page("kinetics", "train", "--rejected", *source)
+        assert pictures(text)
+        assert "labels up to frame 159" in text.main.text
+        assert clip.name in text.main.text
+    rejected = show.Choice(rejected=True)
+    moved = raw.rename(tmp_path / "moved")
+    with pytest.raises(PipelineError, match=r"not there now.*--raw DIR"):
+        show.from_cache(root, "kinetics/train", rejected)
+    assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
+
+
+def test_rejected_videos_are_read_with_the_options_of_their_conversion(embedded: Any, tmp_path: Path) -> None:
+    reader, raw = datasets.get("amass", resampling="decimate"), embedded.raw("amass")
+    convert.convert(convert.plan_conversion(reader, "train", raw=raw, root=tmp_path / "cache"))
+    found = show.from_cache(tmp_path / "cache", "amass/train", show.Choice(rejected=True))
+    assert found.reader["parameters"] == {"resampling": "decimate"}

@@ -1,0 +1,86 @@
+"""`python -m pipeline export`: tracks and features -> files that other programs read."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import cache
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
+from pipeline.cli.options import named_values
+from pipeline.cli.progress import bar
+from pipeline.cli.text import count
+from pipeline.commands.settings.arguments import split_options
+from pipeline.commands.settings.commands import body_of
+from pipeline.commands.settings.file import BY_SET, Section
+from pipeline.datasets import installed
+from pipeline.errors import ConfigError
+from vibe_extensions.exchange.formats import export_formats
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    split_options(sub)
+    formats = export_formats()
+    about = "; ".join(f"{name}: {form.about}" for name, form in formats.items())
+    add("--format", required=True, choices=formats, help=about)
+    add("--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it")
+    add("--stream", help="the stream with the features (default resnet50)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the format")
+    add("--raw", type=Path, help="the dataset's own raw folder, where it has moved: for formats with pictures")
+    add("--body", type=Path, help="SMPL's files, for formats with bodies; default: [paths] body")
+    add("--replace", action="store_true", help="overwrite what is there")
+
+
+def reads(_: argparse.Namespace) -> list[str]:
+    """[paths] body."""
+    return ["paths.body"]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tracks and features -> a file or a folder of the format."""
+    name = f"{args.dataset}/{args.split}"
+    export_format = export_formats()[args.format]
+    export = export_format.function()
+    if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
+        do = f"`gc` removes from {args.cache} what is no part of it: name another"
+        raise ConfigError(f"--out {args.out}: is in the cache. {do}")
+    texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
+    options_class, dataset = export_format.options_class(), installed(args.dataset)
+    if args.body is not None:
+        texts["body"] = str(args.body)
+    elif "body" not in texts and dataset is not None and "body" in _names(options_class):
+        split = cache.open(args.cache)[name]
+        body = body_of(args, dataset, demo=bool(split.manifest["stand_in"]), needed="pose" in split.columns)
+        texts |= {"body": str(body)} if body is not None and body.is_dir() else {}
+    format_options = _format_options(args.format, texts, options_class)
+    stream = {} if args.stream is None else {"stream": args.stream}
+    with bar(f"export {name}", err, unit="row") as progress:
+        exported = export(
+            args.cache, name, args.out, replace=args.replace, progress=progress, **stream, **format_options
+        )
+    out.print(plain(f"{name}: {exported.summary} in {exported.file} ({size(exported.n_bytes)})"))
+    for field, why in exported.absent.items():
+        out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
+    for what, rows in exported.left_out.items():
+        out.print(f"  {DOUBT} {count(rows, 'row')} not exported, with {plain(what)}")
+    if exported.stand_in:
+        out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
+    return 0
+
+
+def _names(options_class: type[Any] | None) -> list[str]:
+    return [] if options_class is None else [field.name for field in fields(options_class)]
+
+
+def _format_options(name: str, texts: dict[str, str], options_class: type[Any] | None) -> dict[str, Any]:
+    """`options` of the format's function, where it has some. Raises ConfigError for what it does not have."""
+    if options_class is None:
+        if texts:
+            raise ConfigError(f"--set {next(iter(texts))}: the format {name} has no options")
+        return {}
+    section = Section(BY_SET, name, texts, texts)
+    section.check_keys(_names(options_class))
+    return {"options": options_class(**section.typed(options_class))}

@@ -1,0 +1,239 @@
+"""A database file's rows as videos and tracks.  [database files -> tracks], features
+
+All rows of one name are one video; of a name that our own export wrote, the video and the person in it. A name that
+comes back later in the file, and a frame number that does not increase, begin another track. Nothing is filled in that
+the file does not contain: a joint that its dataset does not annotate has confidence 0, a body that is all zeros or not
+finite is unknown (`has_smpl` 0), and so are 3D joints (`has_3d` 0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from pipeline.accounting import VideoAccount
+from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
+from pipeline.track import FLAGS, Track, column_problems
+from vibe_extensions.exchange.rows import COMMON
+from vibe_extensions.exchange.vibe_db.layouts import PICTURE, Layout, numbers_in, source_of
+from vibe_extensions.exchange.vibe_db.stored import Database, Segment
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+PELVIS: Final = JOINTS["spin49"].index("hip")
+N_POSE: Final = 72
+LARGEST_FRAME: Final = 2**40
+_OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")  # <video>/<person>, and a segment of it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedVideo:
+    """One video as it goes into the cache, and where in the file its rows are."""
+
+    entry: cache.VideoEntry
+    tracks: tuple[Track, ...]
+    account: VideoAccount
+    rows: Rows  # of the file, in the order of the tracks' rows
+
+
+def columns_of(database: Database, layout: Layout, *, evaluation: bool) -> tuple[str, ...]:
+    """The cache's columns that the file can fill."""
+    fields = database.fields
+    columns = ["frame_index"]
+    if "joints2D" in fields:
+        columns += ["bbox", "kp_2d"]
+    if "joints3D" in fields:
+        columns += ["has_3d"]
+        if layout.joints_3d == "spin49":
+            columns += ["kp_3d"]
+        if evaluation or layout.joints_3d == "common14":
+            columns += ["kp_3d_eval"]
+    if "theta" in fields or {"pose", "shape"} <= fields.keys():
+        columns += ["pose", "betas", "has_smpl"]
+    if "valid" in fields or "valid_i" in fields:
+        columns += ["valid"]
+    return tuple(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """Reads videos out of a database file. `columns` are the cache's that it fills."""
+
+    database: Database
+    layout: Layout
+    dataset: str
+    split: str
+    columns: tuple[str, ...]
+    digest: str  # sha256 of the file
+
+    def videos(self) -> Iterator[ImportedVideo]:
+        """Every video, in the order in which they begin in the file. Memory: one video's labels, and all names."""
+        for video, parts in grouped(self.database.segments()).items():
+            yield self._video(video, parts)
+
+    def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> ImportedVideo:
+        account = VideoAccount(video, found=sum(part.stop - part.start for _, part in parts))
+        tracks: list[Track] = []
+        rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        pictures: list[str] = []
+        numbers: dict[str, int] = {}
+        for person, part in parts:
+            names = None
+            if "img_name" in self.database.fields:
+                names = self.database.texts("img_name", part.start, part.stop)
+                pictures += names
+            frame = self._frames(part, names)
+            frames.append(frame)
+            labels = _labels(self.database, self.layout, self.columns, part.start, part.stop)
+            keep = np.ones(len(frame), bool)
+            if "bbox" in labels:
+                bbox = labels["bbox"]
+                bad_box = ~((np.abs(bbox) < LARGEST).all(axis=1) & (bbox[:, 2] > 0))
+                invisible = ~(labels["kp_2d"][..., 2] > 0).any(axis=1)
+                keep = ~bad_box & ~invisible
+                account.drop("degenerate_box", int(bad_box.sum()))
+                account.drop("no_visible_joint", int((invisible & ~bad_box).sum()))
+            if not keep.any():
+                account.drop_track("no_frame_left", 0)
+            for run in increasing_runs(frame, np.flatnonzero(keep)):
+                number = numbers[person] = numbers.get(person, -1) + 1
+                name = f"{video}/{person}" + (f"_part{number}" if number else "")
+                tracks.append(self._track(name, video, frame[run], {key: v[run] for key, v in labels.items()}))
+                account.keep_track(len(run))
+                rows.append(run + part.start)
+        account.check()
+        source = source_of(pictures, np.concatenate(frames)) if pictures else ""
+        if pictures and not source:
+            account.notes.append("img_name is not kept: these names are no numbered pictures below a raw folder")
+        fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
+        entry = cache.VideoEntry(name=video, source=source, fingerprint=fingerprint, account=account.as_dict())
+        return ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
+
+    def _track(self, name: str, video: str, frame: Rows, labels: dict[str, Array]) -> Track:
+        flags: dict[str, Any] = {flag: labels[flag].astype(bool) for flag in FLAGS if flag in labels}
+        track = Track(
+            dataset=self.dataset,
+            split=self.split,
+            name=name,
+            video=video,
+            fps=np.nan,
+            frame_index=frame,
+            crop_scale=self.layout.crop_scale,
+            **(labels | flags),
+        )
+        if problem := next(column_problems(track.columns), None):
+            raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problem)
+        return track
+
+    def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:
+        """Frame indices: the numbers of frame_id ("frame_000012" is 12), else of the pictures, else 0, 1, 2, ..."""
+        frame, stored = None, self.database.fields.get("frame_id")
+        if stored is not None and stored.dtype.kind in "biu":
+            frame = self.database.read("frame_id", part.start, part.stop).astype(np.int64)
+        elif stored is not None:
+            frame = numbers_in(self.database.texts("frame_id", part.start, part.stop))
+        if frame is None and pictures is not None and (numbered := numbers_in(pictures)) is not None:
+            first = self.layout.first_picture
+            frame = numbered - (first if numbered.min() >= first else 0)
+        if frame is None:
+            return np.arange(part.stop - part.start)
+        if (frame < 0).any() or (frame > LARGEST_FRAME).any():
+            raise self.database.error("frame_id", "frame numbers from 0 on", f"{frame.min()} in {part.name!r}")
+        return frame
+
+
+def increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
+    """`kept`, cut where the frame number does not increase.
+
+    >>> [run.tolist() for run in increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
+    [[0, 1], [2, 3]]
+    """
+    return np.split(kept, np.flatnonzero(np.diff(frame[kept]) <= 0) + 1) if len(kept) else []
+
+
+def grouped(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
+    """Video -> its segments, each with the person in it, in the order of the file.
+
+    >>> grouped(iter([Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]))
+    {'0001': [('0_seg1', Segment(name='0001/0_seg1', start=0, stop=9))], \
+'/data/labels/0002.mat': [('0', Segment(name='/data/labels/0002.mat', start=9, stop=12))]}
+    """
+    videos: dict[str, list[tuple[str, Segment]]] = {}
+    for segment in segments:
+        exported = _OWN.fullmatch(segment.name)
+        video, person = (exported[1], exported[2]) if exported else (segment.name, "0")
+        videos.setdefault(video, []).append((person, segment))
+    return videos
+
+
+def _labels(database: Database, layout: Layout, columns: Sequence[str], start: int, stop: int) -> dict[str, Array]:
+    """Rows [start, stop) as the columns, without frame_index. Raises RawDataError for what contradicts the layout."""
+    out: dict[str, Array] = {}
+    if "kp_2d" in columns:
+        joints = database.read("joints2D", start, stop).astype(np.float64)
+        kp_2d, _ = without_non_finite(convert(joints, source=layout.joints_2d, target="spin49"))
+        kp_2d[..., 2] = np.clip(kp_2d[..., 2], 0, 1)
+        out["kp_2d"], out["bbox"] = kp_2d.astype(np.float32), _boxes(database, layout, start, stop)
+    if "has_3d" in columns:
+        out |= _labels_3d(database.read("joints3D", start, stop), layout, columns)
+    if "has_smpl" in columns:
+        fields = ("theta",) if "theta" in database.fields else ("pose", "shape")
+        theta = np.concatenate([database.read(field, start, stop) for field in fields], axis=1)
+        labelled = (np.abs(theta) < LARGEST).all(axis=1) & theta.any(axis=1)
+        theta = _where(labelled, theta)
+        out |= {"pose": theta[:, :N_POSE], "betas": theta[:, N_POSE:], "has_smpl": labelled.astype(np.uint8)}
+    if "valid" in columns:
+        field = "valid" if "valid" in database.fields else "valid_i"
+        with np.errstate(invalid="ignore"):
+            out["valid"] = (database.read(field, start, stop).reshape(stop - start) > 0).astype(np.uint8)
+    return out
+
+
+def _boxes(database: Database, layout: Layout, start: int, stop: int) -> NDArray[np.float32]:
+    if layout.in_crops:
+        return np.tile(np.array([PICTURE / 2, PICTURE / 2, PICTURE, PICTURE], np.float32), (stop - start, 1))
+    bbox = database.read("bbox", start, stop).astype(np.float32)
+    if (bad := np.flatnonzero((bbox[:, 2] != bbox[:, 3]) & np.isfinite(bbox).all(axis=1))).size:
+        box = f"{bbox[bad[0]].tolist()} in row {start + int(bad[0])}"
+        raise database.error("bbox", "square boxes: centre x, centre y, width, height in px", box)
+    return bbox
+
+
+def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping[str, Array]:
+    joints = joints.astype(np.float64)
+    if layout.joints_3d == "common14":
+        labelled = _are_known(joints)
+        return {"kp_3d_eval": _where(labelled, joints), "has_3d": labelled.astype(np.uint8)}
+    joints = joints - joints[:, PELVIS : PELVIS + 1]
+    annotated = np.zeros(len(JOINTS["spin49"]), bool)
+    annotated[correspondence(layout.known_3d, "spin49")[1]] = True
+    # A joint that is exactly at the pelvis is not annotated.
+    has = annotated & (joints.any(axis=-1) | (np.arange(len(annotated)) == PELVIS))
+    labelled = _are_known(joints[:, COMMON]) & np.isfinite(joints[:, annotated]).all(axis=(1, 2))
+    kp_3d = np.concatenate([joints, np.ones((*joints.shape[:2], 1))], axis=2)
+    kp_3d = np.where((has & labelled[:, None])[..., None], kp_3d, 0).astype(np.float32)
+    out: dict[str, Array] = {"kp_3d": kp_3d, "has_3d": labelled.astype(np.uint8)}
+    if "kp_3d_eval" in columns:
+        out["kp_3d_eval"] = _where(labelled, convert(kp_3d[..., :3], source="spin49", target="common14"))
+    return out
+
+
+def _are_known(joints: Array) -> Bools:
+    """(n, J, 3) -> rows whose joints are finite, in range, and not all at one place."""
+    with np.errstate(invalid="ignore"):
+        labelled: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (joints != joints[:, :1]).any(axis=(1, 2))
+    return labelled
+
+
+def _where(known: Bools, values: Array) -> NDArray[np.float32]:
+    """Unknown rows as NaN, which no label is."""
+    return np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan).astype(np.float32)

@@ -1,0 +1,243 @@
+"""Windows as tar files that webdataset reads: crops and labels.  tracks, pixels -> [shards of training samples]
+
+A sample is a window: its crops, a picture each, its labels, an array each, and JSON of what it is of. A video's frames
+are decoded once, in order; crops are held until the last window that has them is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass as validated
+
+import cache
+from cache import CropPolicy
+from cache.read.labels import EVAL_JOINTS, FIELDS
+from cache.windows import windows_of
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.crops import CROP_SIZE
+from pipeline.errors import PipelineError
+from pipeline.features.pixel_sources import Pixels, column, cuts, pixels
+from pipeline.features.plan import is_current
+from pipeline.features.streams.crops import Crops
+from pipeline.files.pixels.frames import Image, nothing
+from vibe_extensions.exchange.formats import Exported, new_folder
+from vibe_extensions.exchange.rows import origin_of
+
+Rows = NDArray[np.int64]
+CropsOf = Callable[[int, Rows], Iterator[tuple[int, bytes | None]]]  # video, its rows -> each with its crop as a file
+
+BLOCK: Final = 1024  # rows whose boxes, or stored crops, are read at once
+UNDECODABLE: Final = "a picture that cannot be decoded"
+
+
+@validated(frozen=True, config={"extra": "forbid"})
+class WindowOptions:
+    """Options of `export --format webdataset`, by `--set NAME=VALUE`."""
+
+    seqlen: PositiveInt = 16  # frames of a window
+    stride: PositiveInt = 16  # frames from one window's start to the next one's
+    shard_mb: PositiveInt = 1000  # 10^6 bytes after which the next shard begins
+    encoding: Literal["jpg", "png"] = "jpg"  # of crops from the raw pictures
+    quality: Annotated[int, Field(ge=1, le=100)] = 95  # of those as JPEG
+    crops: str = ""  # the stream of crops; "": the first one that has all rows, else the raw pictures
+    raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = "",
+    replace: bool = False,
+    progress: Progress = silent,
+    options: WindowOptions = WindowOptions(),  # noqa: B008  it is frozen
+) -> Exported:
+    """Write the windows of the split `name` of the cache `root` into the folder `out`, with provenance.json.
+
+    Raises cache.CacheError when there is no such split, PipelineError when it has no pictures or no window, when the
+    stream of crops or the raw folder is not there, for a `stream`, since no features are written, and when `out` is no
+    new or empty folder without `replace`.
+    """
+    if stream:
+        raise PipelineError(f"--stream {stream}: names features, which are not written. Crops: --set crops=NAME")
+    split = cache.open(root)[name]
+    if "bbox" not in split.columns:
+        raise PipelineError(f"{name}: has no pictures, so no crops. Its labels: export --format parquet")
+    stored = options.crops or _whole_stream(split)
+    source = pixels(split, stored, options.raw, require=np.flatnonzero(split.rows_by_shard()).tolist())
+    windows = windows_of(split.runs_with([stored] if stored else []), seqlen=options.seqlen, stride=options.stride)
+    if not len(windows):
+        longest = np.diff(split.runs).max(initial=0)
+        raise PipelineError(f"{name}: no window of {options.seqlen} frames: the longest run has {longest}")
+    crops_of = functools.partial(_stored, split, stored) if stored else functools.partial(_cut, split, source, options)
+    described = {**origin_of(split, *([stored] if stored else [])), "crops": stored}
+    used = ("seqlen", "stride", *(() if stored else ("encoding", "quality")))
+    described |= {key: getattr(options, key) for key in used}
+    stand_in = described["stand_in"]
+    prefix = name.replace("/", "-").replace(".", "_")  # a key ends at its first dot
+    counts = Counter[str]()  # windows, rows, and undecodable: rows whose picture is
+    n_rows = int((split.tracks.stop - split.tracks.start).sum())
+    with new_folder(out, replace=replace) as (folder, provenance):
+        write = _Shards(folder, prefix, options.shard_mb * 10**6)
+        with contextlib.closing(write):
+            for window, crops in _complete(split, windows, options.stride, crops_of, counts):
+                write.add(f"{prefix}-{window[0]:010d}", _files(split, window, crops, stored, options, stand_in))
+                progress(counts["rows"], n_rows)
+        if not write.number:
+            raise PipelineError(f"{name}: nothing to export: each of {count(len(windows), 'window')} has {UNDECODABLE}")
+        provenance |= {"format": "webdataset", **described, "samples": counts["windows"], "rows": counts["rows"]}
+    n_lost = split.undecodable(stored) if stored else counts["undecodable"]
+    left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts["rows"]}
+    crops_from = f"of the stream {stored}" if stored else "from the raw pictures"
+    summary = f"{count(counts['windows'], 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}"
+    summary += f", crops {crops_from},"
+    return Exported(out, counts["rows"], summary, {}, {what: n for what, n in left_out.items() if n}, stand_in)
+
+
+def _whole_stream(split: cache.Split) -> str:
+    """The first stream that has the crops of all rows; "" where there is none."""
+    kinds = {name: split.stream_manifest(name).get("identity", {}).get("kind") for name in split.streams}
+    return next((name for name, kind in kinds.items() if kind == Crops.kind and is_current(split, name)), "")
+
+
+# --------------------------------------------------------------------------------------------------------- crops
+
+
+def _stored(split: cache.Split, stream: str, _video: int, rows: Rows) -> Iterator[tuple[int, bytes]]:
+    """Crops as the stream holds them."""
+    for first in range(0, len(rows), BLOCK):
+        block = rows[first : first + BLOCK]
+        yield from zip(block.tolist(), split.blobs(stream, block), strict=True)
+
+
+def _cut(
+    split: cache.Split, source: Callable[[int], Pixels], options: WindowOptions, video: int, rows: Rows
+) -> Iterator[tuple[int, bytes | None]]:
+    """Crops of a video's raw pictures, frame by frame; None for those of a frame that cannot be decoded."""
+    place, frame = source(video), column(split.rows, "frame_index", rows)
+    place.check()
+    order = np.lexsort((rows, frame))
+    rows, frame = rows[order], frame[order]
+
+    def cut_rows() -> Iterator[tuple[int, int, Any]]:
+        for first in range(0, len(rows), BLOCK):
+            block = slice(first, first + BLOCK)
+            boxes = cuts(split, CropPolicy(), rows[block])
+            yield from zip(frame[block].tolist(), rows[block].tolist(), boxes, strict=True)
+
+    by_frame = itertools.groupby(cut_rows(), key=lambda row: row[0])
+    decoded = place.decode(iter(np.unique(frame).tolist()), nothing)
+    for picture, (_, persons) in zip(decoded, by_frame, strict=True):
+        for _, row, box in persons:
+            shown = picture.image is not None
+            yield row, _encoded(place.crop(picture, box, CROP_SIZE, is_own=True), options) if shown else None
+
+
+def _encoded(crop: Image, options: WindowOptions) -> bytes:
+    if options.encoding == "jpg":
+        return Crops(quality=options.quality).encode(crop)
+    return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+# ------------------------------------------------------------------------------------------------------- samples
+
+
+def _complete(
+    split: cache.Split, windows: Rows, stride: int, crops_of: CropsOf, counts: Counter[str]
+) -> Iterator[tuple[Rows, list[bytes]]]:
+    """Windows with their crops, video by video, in the order of their last frames; without those that lack a crop."""
+    video = split.tracks.video[split.track_of(windows[:, 0])]
+    first = np.flatnonzero(np.diff(video, prepend=-1))
+    for video_number, of_video in zip(video[first].tolist(), np.split(windows, first[1:]), strict=True):
+        by_last = {int(window[1]) - 1: window for window in of_video}
+        starts, held, exported = {*of_video[:, 0].tolist()}, dict[int, bytes | None](), list[int]()
+        rows = np.unique(of_video[:, :1] + np.arange(of_video[0, 1] - of_video[0, 0]))
+        for row, data in crops_of(video_number, rows):
+            held[row] = data
+            counts["undecodable"] += data is None
+            if (window := by_last.get(row)) is None:
+                continue
+            start, stop = window.tolist()
+            crops = [crop for number in range(start, stop) if (crop := held[number]) is not None]
+            if len(crops) == stop - start:
+                exported.append(start)
+                counts["windows"] += 1
+                yield window, crops
+            for number in range(start, min(start + stride, stop) if start + stride in starts else stop):
+                del held[number]
+        steps = np.diff(np.sort(exported), append=np.iinfo(np.int64).max)
+        counts["rows"] += int(np.minimum(steps, of_video[0, 1] - of_video[0, 0]).sum())
+
+
+def _files(
+    split: cache.Split, window: Rows, crops: Sequence[bytes], stored: str, options: WindowOptions, stand_in: bool
+) -> dict[str, bytes]:
+    """The files of a sample by extension: what it is of, a crop for each frame, an array for each field of labels."""
+    track = split.tracks[int(split.track_of(window[:1])[0])]
+    own = [name for name, column in split.extra.items() if column.per == "row"]
+    fields = ["frame_index", *FIELDS, *({EVAL_JOINTS} & {*split.columns}), "bbox", *own]
+    batch = split.read(window[None], stream=stored or None, fields=fields)
+    labels = {name: values[0] for name, values in batch.items()}
+    about = {
+        "split": split.name,
+        "track": track.name,
+        "video": track.video,
+        "rows": window.tolist(),
+        "frames": labels.pop("frame_index").tolist(),
+        "step": track.step,
+        "crop_scale": track.crop_scale,
+        "fps": None if np.isnan(track.fps) else track.fps,
+        "gender": track.gender,
+        "stand_in": stand_in,
+        "intrinsics": None if track.intrinsics is None else track.intrinsics.tolist(),
+    }
+    extension = "jpg" if stored else options.encoding
+    files = {"json": json.dumps(about, ensure_ascii=False).encode()}
+    files |= {f"{number:03d}.{extension}": crop for number, crop in enumerate(crops)}
+    for name, values in labels.items():
+        array = io.BytesIO()
+        np.save(array, values)
+        files[f"{name}.npy"] = array.getvalue()
+    return files
+
+
+class _Shards:
+    """Tar files of about `limit` bytes in `folder`: `<prefix>-000000.tar`, ... The same samples give the same bytes."""
+
+    def __init__(self, folder: Path, prefix: str, limit: int) -> None:
+        self._folder, self._prefix, self._limit = folder, prefix, limit
+        self._tar: tarfile.TarFile | None = None
+        self.number = 0
+
+    def add(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Add a sample, all of its files to one shard."""
+        if self._tar is None or self._tar.offset >= self._limit:
+            self.close()
+            self._tar = tarfile.open(self._folder / f"{self._prefix}-{self.number:06d}.tar", "w")  # noqa: SIM115
+            self.number += 1
+        for extension, data in files.items():
+            member = tarfile.TarInfo(f"{key}.{extension}")
+            member.size = len(data)
+            self._tar.addfile(member, io.BytesIO(data))
+        self._tar.getmembers().clear()  # else it remembers each file
+
+    def close(self) -> None:
+        """End the last shard."""
+        if self._tar is not None:
+            self._tar.close()

@@ -1,0 +1,8 @@
+"""Datasets, streams and files for models of motion in the world, as WHAM and GVHMR. See README.md."""
+
+from pipeline.cli.command_line import CommandEntry
+
+FITS = CommandEntry(
+    "vibe_extensions.world.commands.fits",
+    "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its option `fits`.",
+)

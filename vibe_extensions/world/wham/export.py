@@ -1,0 +1,210 @@
+"""A split as a file of WHAM's `dataset/parsed_data`.  tracks, features -> [files of other programs]
+
+WHAM's code loads them by joblib: training rows and evaluation lists as tensors, AMASS's motions as arrays. Windows are
+cut out of all rows of one `vid`, so each segment whose frames follow one another has a number of its own. An evaluation
+list has an entry a track, its first frame twice. What a file cannot have is named.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from pydantic.dataclasses import dataclass as validated
+
+import cache
+from pipeline import datasets
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.errors import PipelineError
+from pipeline.features.streams.hmr2 import Hmr2
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.streams.world import Stationary
+from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
+from vibe_extensions.exchange.formats import Exported, publish_with_provenance, require_new_file
+from vibe_extensions.exchange.rows import (
+    Has,
+    Segments,
+    absent_fields,
+    array_of,
+    checks_of,
+    counting,
+    origin_of,
+    recorded_stream,
+    require_stream,
+    segments_of,
+    spans,
+)
+from vibe_extensions.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
+from vibe_extensions.world.wham.fields import Bodies, Compute, Motions, RowFields
+from vibe_extensions.world.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, PELVIS, REGRESSOR, FileLayout, file_field
+
+USUAL: Final = ResNet50.kind  # the stream that `export` has where none is named
+
+
+@validated(frozen=True, config={"extra": "forbid"})
+class WhamOptions:
+    """--set: `body`, the folder of SMPL's files, and of J_regressor_wham.npy; `stationary`, the stream of contacts."""
+
+    body: Path | None = None
+    stationary: str = Stationary.kind
+
+
+def export(
+    root: cache.Root,
+    name: str,
+    out: Path,
+    *,
+    stream: str = USUAL,
+    replace: bool = False,
+    progress: Progress = silent,
+    options: WhamOptions | None = None,
+) -> Exported:
+    """Write the split `name` of the cache `root` to the file `out`, or into the folder `out` under WHAM's name.
+
+    `stream`: of kind hmr2. Beside the file comes `<file>.provenance.json`. Raises cache.CacheError when there is no
+    such split; PipelineError when WHAM has no file of it, when the stream is missing or stale, when nothing can be
+    written, and when the file exists already without `replace`; StandInMixed for a demo body of real data, or the
+    reverse; MissingAssets for files that the body's folder lacks.
+    """
+    options = options or WhamOptions()
+    if name not in LAYOUTS:
+        raise PipelineError(f"{name}: WHAM has no file of it. It has {', '.join(LAYOUTS)}.")
+    layout, split = LAYOUTS[name], cache.open(root)[name]
+    file = out / layout.file if out.is_dir() else out
+    if file.suffix != ".pth":
+        raise PipelineError(f"--out {file}: WHAM's files are called .pth: name it {layout.file}")
+    require_new_file(file, replace=replace)
+    bodies = _bodies(split, layout, options)
+    notes = _stream_notes(split, layout, stream, options.stationary)
+    rows = RowFields(split, stream, "" if "stationaries" in notes else options.stationary, bodies)
+    absent, checks = _absent(split, layout, rows, stream, notes)
+    fields = tuple(field for field in layout.fields if field not in absent)
+    segments = segments_of(split, checks)
+    motions = Motions(split, segments, bodies) if layout.kind == "motions" and bodies is not None else None
+    segments = segments if motions is None else motions.segments
+    segments.require_rows(split)
+    parts = _parts(layout, segments, rows, motions)
+    computed = {**rows.computed, "vid": segments.numbers} if motions is None else motions.computed
+    entries = _entries(fields, parts, layout, computed, progress)
+    absent_in_file = {file_field(f): layout.reason(f, why) for f, why in {**absent, **notes}.items()}
+    used = [s for field, s in (("features", stream), ("stationaries", rows.stationary)) if field in fields and s]
+    n_rows = sum(part.rows for part in parts)
+    provenance = {
+        **origin_of(split, *used),
+        "format": "wham",
+        "streams": {used_stream: recorded_stream(split, used_stream) for used_stream in used},
+        "body": bodies.digests() if bodies else {},
+        "kp2d": f"of the dataset: {datasets.get(name.partition('/')[0]).keypoints_from}",
+        "fields": sorted(entries),
+        "rows": n_rows,
+        "left_out": dict(segments.left_out),
+        "absent": absent_in_file,
+    }
+    write = functools.partial(write_joblib, entries=entries, tensors=motions is None)
+    publish_with_provenance(file, write, provenance)
+    n_sequences = len(parts if layout.kind == "sequences" else segments.start)
+    summary = f"{count(n_rows, 'row')} in {count(n_sequences, 'sequence')}"
+    return Exported(file, n_rows, summary, absent_in_file, segments.left_out, provenance["stand_in"])
+
+
+def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
+    """Raises StandInMixed, and PipelineError for motions without a body."""
+    if options.body is None:
+        if layout.kind == "motions":
+            do = "--body DIR names the folder of SMPL's files"
+            raise PipelineError(f"{split.name}: a motion begins with its lowest vertex on the ground: {do}")
+        return None
+    if not options.body.is_dir():
+        raise PipelineError(f"--body: there is no folder {options.body}")
+    stand_in = bool(split.manifest.get("stand_in"))
+    refuse_mixture(split.name, stand_in, options.body, is_stand_in(options.body), option="--body")
+    return Bodies(options.body)
+
+
+def _stream_notes(split: cache.Split, layout: FileLayout, stream: str, stationary: str) -> dict[str, str]:
+    """Why `features` are absent, and `stationaries` not known. Raises PipelineError for a stream that lags behind."""
+    kinds = {s: (split.stream_manifest(s).get("identity") or {}).get("kind") for s in split.streams}
+    notes = {}
+    if "features" in layout.fields and kinds.get(stream) != Hmr2.kind:
+        tokens = ", ".join(s for s in kinds if kinds[s] == Hmr2.kind) or f"none; extract one with --kind {Hmr2.kind}"
+        notes["features"] = f"no stream of kind {Hmr2.kind} is called {stream!r} (--stream); there are: {tokens}"
+        if stream != USUAL:
+            raise PipelineError(f"{split.name}: {notes['features']}")
+    elif "features" in layout.fields:
+        require_stream(split, stream)
+    if "stationaries" in layout.fields and kinds.get(stationary) != Stationary.kind:
+        notes["stationaries"] = (
+            f"-1, not known, in all rows: no stream of kind {Stationary.kind} is called {stationary!r}"
+        )
+    elif "stationaries" in layout.fields:
+        require_stream(split, stationary)
+    return notes
+
+
+def _absent(
+    split: cache.Split, layout: FileLayout, rows: RowFields, stream: str, notes: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, Has]]:
+    """Fields of the layout that cannot be written -> why; and what rows must have for the others."""
+    absent = {field: why for field, why in notes.items() if field == "features"}
+    absent |= {field: f"needs {NOT_DERIVED[field]}" for field in layout.fields if field in NOT_DERIVED}
+    fields = {field: FIELDS[field] for field in layout.fields if field not in absent}
+    missing = [] if rows.bodies is not None else [PELVIS]
+    missing += [] if rows.bodies is not None and rows.bodies.regressor is not None else [REGRESSOR]
+    absent |= {name: f"needs {field.body}: --body DIR" for name, field in fields.items() if field.body in missing}
+    labels = checks_of(split, "kp_3d", stream)
+    needs = sorted({need for field in fields.values() for need in field.rows_with})
+    checks = {need: labels.get(need) or rows.has(need) for need in needs}
+    absent |= absent_fields(split, fields, checks)
+    used = {need for name, field in fields.items() if name not in absent for need in field.rows_with}
+    always = {layout.rows_with: rows.has(layout.rows_with)} if layout.rows_with else {}
+    return absent, always | {need: has for need, has in checks.items() if need in used}
+
+
+class _Part(NamedTuple):
+    """What is one array, or one entry of a list."""
+
+    pieces: Sequence[tuple[int, int]]  # of rows, or of motions: [start, stop), each computed at once
+    rows: int
+    texts: Mapping[str, str]  # entries that are no arrays
+
+
+def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_Part]:
+    """One of all rows, or of all motions; of evaluation lists, one a track, with its first row twice."""
+    if motions is not None:
+        return [_Part([(number, number + 1) for number in range(len(motions.lengths))], sum(motions.lengths), {})]
+    if layout.kind == "videos":
+        return [_Part([*spans(segments.start, segments.stop)], segments.rows, {})]
+    parts = []
+    for number in np.unique(segments.track).tolist():
+        track, same = rows.split.tracks[number], segments.track == number
+        first, start, stop = int(segments.start[same][0]), segments.start[same], segments.stop[same]
+        # 3DPW's are <sequence>_<person>, EMDB's <P0..9>_<sequence>.
+        name = track.video if rows.dataset == "emdb" else track.name
+        texts = {"vid": name.replace("/", "_"), "gender": track.gender}
+        parts.append(_Part([(first, first + 1), *spans(start, stop)], 1 + int((stop - start).sum()), texts))
+    return parts
+
+
+def _entries(
+    fields: Sequence[str],
+    parts: Sequence[_Part],
+    layout: FileLayout,
+    computed: Mapping[str, Compute],
+    progress: Progress,
+) -> dict[str, Entry]:
+    """The file's entries, each computed when it is written."""
+    add = counting(progress, len(fields) * sum(part.rows for part in parts))
+
+    def array(field: str, part: _Part) -> Blocks:
+        dtype = None if (layout.kind, field) == ("motions", "vid") else FIELDS[field].dtype  # texts there
+        return array_of(computed[field], part.pieces, part.rows, dtype, functools.partial(add, field))
+
+    entries: dict[str, Entry] = {}
+    for field in fields:
+        items = [part.texts[field] if field in part.texts else array(field, part) for part in parts]
+        entries[file_field(field)] = items if layout.kind == "sequences" else items[0]
+    return entries
