@@ -34,10 +34,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.detect import get, rcnn
+from pipeline.detect import get
 from pipeline.detect.base import DetectionResources
 from pipeline.detect.run import detect_clips
 from pipeline.files.pixels.frames import Video
+from vibe_extensions.clips.detectors import rcnn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

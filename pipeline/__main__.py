@@ -51,10 +51,6 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "Convert one split of a raw dataset into committed rows of the cache.",
     ),
     "extract": CommandEntry("pipeline.commands.extract", "Compute feature streams for the rows that lack them."),
-    "show": CommandEntry(
-        "pipeline.commands.show",
-        "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files.",
-    ),
     "verify": CommandEntry(
         "pipeline.commands.verify",
         "Check every byte of a cache against its manifests; exit code 1 when something is damaged.",

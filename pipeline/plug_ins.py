@@ -21,6 +21,7 @@ T = TypeVar("T")
 MODELS: Final = "vibe_pipeline.models"  # the group of entry points; a model's section of luigi.cfg has its name
 COMMANDS: Final = "vibe_pipeline.commands"  # the group of commands: each leads to a CommandEntry
 SECTIONS: Final = "vibe_pipeline.sections"  # the group of luigi.cfg's sections; each leads to its package's record
+TASKS: Final = "vibe_pipeline.tasks"  # the group of Luigi tasks; each leads to its class
 EXPORTS: Final = "vibe_pipeline.exports"  # the group of export formats
 OWN: Final = "vibe-pipeline"  # this distribution: its extensions are found as other packages are
 

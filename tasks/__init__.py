@@ -3,6 +3,7 @@
 Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
 """
 
+from pipeline.plug_ins import TASKS, entry_points
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
@@ -10,7 +11,6 @@ from tasks.embedding import ExtractBeside, TrainPrVIPE
 from tasks.evaluation import Evaluate, EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.luigi_command import prepare
-from tasks.report import Report
 from tasks.training import Train, TrainHMMR, TrainMPoser, TrainPartDynamics, TrainVIBE
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "EvaluateVIBE",
     "Extract",
     "ExtractBeside",
-    "Report",
     "Synthesize",
     "Train",
     "TrainHMMR",
@@ -33,5 +32,7 @@ __all__ = [
     "TrainVIBE",
 ]
 
+for entry in entry_points(TASKS):  # Luigi finds a task by its name once its class exists
+    globals()[entry.name] = entry.load()
 prepare()
 take_over_from_luigi()

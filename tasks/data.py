@@ -13,10 +13,10 @@ from pipeline.cli.console import IDLE
 from pipeline.cli.text import count
 from pipeline.commands.preparation import steps
 from pipeline.conversion import convert
+from pipeline.conversion.committed import rejected_videos
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.exchange.show.tracks import rejected
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
@@ -259,5 +259,5 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
 def _rejected(*names: str) -> str:
     """Videos of committed splits that were rejected because something is wrong: `3 videos rejected: status --all`"""
     opened = cache.open(settings().paths.cache)
-    n_rejected = sum(rejected(opened[name])[0] for name in names)
+    n_rejected = sum(rejected_videos(opened[name])[0] for name in names)
     return f"{count(n_rejected, 'video')} rejected: status --all" if n_rejected else ""

@@ -23,7 +23,7 @@ from pipeline.commands import init
 from tasks import settings
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("cache", "pipeline", "report", "tasks", "vibe_extensions", "vibe_model")
+PACKAGES = ("cache", "pipeline", "tasks", "vibe_extensions", "vibe_model")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -65,7 +65,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     every = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
     files = {str(file.relative_to(ROOT)) for file in every if "__pycache__" not in file.parts}
-    pages = {"pipeline/exchange/show/templates/page.html", "report/templates/report.html"}
+    pages = {"vibe_extensions/pages/show/templates/page.html", "report/templates/report.html"}
     assert {"pipeline/py.typed", "pipeline/commands/templates/luigi.cfg", *pages} <= files
     inside = zipfile.ZipFile(wheel)
     assert {name for name in inside.namelist() if ".dist-info/" not in name} == files

@@ -7,7 +7,7 @@ that were removed. A video is gone where the raw folder does not list it, and wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -238,3 +238,16 @@ def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
             f"{split.name}: was converted with a body model whose folder is not recorded. Name it: --body DIR."
         )
     return Path(str(recorded))
+
+
+def rejected_videos(split: cache.Split) -> tuple[int, Iterator[str]]:
+    """How many videos were rejected because something is wrong with them, and a line about each."""
+    harmless = harmless_of(split)
+    reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
+    accounts = ((video.name, video.account) for video in split.videos)
+    messages = (
+        f"{name}: {account['set_aside']}: {account.get('message', '')}"
+        for name, account in accounts
+        if account.get("set_aside", "") not in harmless
+    )
+    return sum(n for reason, n in reasons.items() if reason not in harmless), messages

@@ -6,7 +6,7 @@ A package adds one by an entry point of the group "vibe_pipeline.detectors": its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,13 +20,7 @@ __all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "iden
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
-DETECTORS: Final[Mapping[str, str]] = {  # name -> module:class
-    "keypoint_rcnn": "pipeline.detect.keypoint_rcnn:KeypointRCNN",
-    "rtmpose": "pipeline.detect.rtmpose:RTMPose",
-    "demo": "pipeline.detect.demo:Demo",
-}
-
-_REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, DETECTORS, Detector, "name")
+_REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, {}, Detector, "name")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
 
 

@@ -12,14 +12,6 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "tasks.commands.evaluate",
         "Evaluate a checkpoint on splits of the cache, by all protocols, beside the published figures.",
     ),
-    "predict": CommandEntry(
-        "tasks.commands.predict",
-        "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies.",
-    ),
-    "report": CommandEntry(
-        "tasks.commands.report",
-        "Write one page about the data, training and results that are there now; nothing is converted or trained.",
-    ),
     "train": CommandEntry(
         "tasks.commands.train",
         "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one.",

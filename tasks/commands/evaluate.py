@@ -13,7 +13,6 @@ from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
 from tasks import evaluation
-from tasks.commands.predict import model_options, positive
 from tasks.settings import settings, settings_without
 from tasks.terminal import fact, plain, shortened
 from vibe_model import models, runs
@@ -55,6 +54,32 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="write metrics.json, results.csv, results by track, worst windows"
     )
     json_option(sub, ": the content of metrics.json")
+
+
+def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which model, and on which device: what all commands that use one share."""
+    model = sub.add_argument_group("the model (what is not named is taken from luigi.cfg)")
+    model.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="best.pt of a run, or VIBE's, SPIN's or HMR2.0's published file",
+    )
+    model.add_argument("--body", type=Path, metavar="DIR", help="SMPL's files; default: [paths] body")
+    model.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    return model
+
+
+def positive(text: str) -> float:
+    """The type of an option that takes a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,11 +27,11 @@ import torchvision  # noqa: F401
 
 import cache
 import pipeline.__main__
-import report
+import vibe_extensions
 import vibe_model
 from pipeline.processes import server
 
-for package in (cache, pipeline, report, vibe_model):
+for package in (cache, pipeline, vibe_extensions, vibe_model):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if module.name != "vibe_model.sections":
             importlib.import_module(module.name)

@@ -12,11 +12,11 @@ import cache
 from pipeline import synthetic
 from pipeline.commands.settings import sections
 from pipeline.detect import Detector
-from pipeline.detect.keypoint_rcnn import KeypointRCNN
-from pipeline.detect.rtmpose import RTMPose
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import MARKER
 from tests.tasks.conftest import Project
+from vibe_extensions.clips.detectors.keypoint_rcnn import KeypointRCNN
+from vibe_extensions.clips.detectors.rtmpose import RTMPose
 
 
 @pytest.fixture(scope="module")

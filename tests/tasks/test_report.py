@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from report.assembly import recorded
-from tasks.report import PAGE
+from vibe_extensions.pages.report.assembly import recorded
+from vibe_extensions.pages.report_task import PAGE
 
 
 def page(project: Any) -> Path:

@@ -31,12 +31,12 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import crop_person
 from pipeline.errors import PipelineError
-from pipeline.exchange.show.bodies import LabelledBodies, intrinsics_of
-from pipeline.exchange.show.drawing import NAMES, SIDE_COLOURS, SIDES
-from pipeline.exchange.show.tracks import Choice, ShownTrack, from_cache
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.skeletons import bones
 from vibe_extensions.exchange.formats import Exported, require_new_file
+from vibe_extensions.pages.show.bodies import LabelledBodies, intrinsics_of
+from vibe_extensions.pages.show.drawing import NAMES, SIDE_COLOURS, SIDES
+from vibe_extensions.pages.show.tracks import Choice, ShownTrack, from_cache
 
 Array = NDArray[Any]
 

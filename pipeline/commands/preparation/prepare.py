@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 import cache
 from pipeline import datasets, detect
+from pipeline.cli.command_line import CommandEntry
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, VERB, WRONG, err, line, out, plain, size
 from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, bar
@@ -30,18 +32,18 @@ from pipeline.commands.settings.schema import TYPES, Features
 from pipeline.commands.settings.sections import dataclass_of, streams_of
 from pipeline.commands.settings.targets import Target, absent
 from pipeline.conversion import convert
+from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, unlabelled
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.exchange import show
-from pipeline.exchange.show.tracks import rejected
 from pipeline.features import computing
 from pipeline.features.plan import is_untrained, marked, missing_rows, plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.plug_ins import COMMANDS, load_records
 from pipeline.processes.devices import DeviceName
 
 NO_DETECTOR: Final = "none"
@@ -264,16 +266,33 @@ def _extract(prepared: Preparation, target: Target) -> None:
             report_step("extract", target.name, result)
 
 
+class PageWriter(Protocol):
+    """What `prepare` uses of the module of the command `show`."""
+
+    def split_of(self, page: Path) -> str:
+        """The digest of the committed split that a page shows; "" where there is no such page."""
+
+    def write_split(
+        self, root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
+    ) -> int:
+        """Write a page of some tracks of a split. Returns how many."""
+
+
+def _page_writer() -> PageWriter:
+    """The command `show`, which an extension adds."""
+    writer: Any = importlib.import_module(load_records(COMMANDS, CommandEntry)["show"].module)
+    return cast(PageWriter, writer)
+
+
 def _show(prepared: Preparation, target: Target) -> None:
     page, split = prepared.page(target), committed_split(target.root, target.name)
-    if split is None or not len(split.tracks) or show.split_of(page) == split.manifest["digest"]:
+    pages = _page_writer()
+    if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
         return
     page.parent.mkdir(parents=True, exist_ok=True)
-    shown = show.from_cache(target.root, target.name, show.Choice(), raw=target.raw, body=target.body)
     with prepared.bar("show", target.name, "track") as progress:
-        show.write_page(shown, page, progress=progress)
-    n_bytes = size(page.stat().st_size)
-    details = [f"{count(len(shown.tracks), 'track')} in {plain(from_here(page))} ({n_bytes})"]
+        n = pages.write_split(target.root, target.name, page, raw=target.raw, body=target.body, progress=progress)
+    details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
     report_step("show", target.name, StepResult(details=details))
 
 
@@ -307,9 +326,9 @@ def _print_summary(prepared: Preparation, targets: Sequence[Target]) -> int:
             out.print(f"  {plain(text)}")
         untrained = any(is_untrained(split, stream) for stream in missing)
         out.print(f"  features {plain(', '.join(streams)) or 'none'}" + f"  {UNTRAINED}" * untrained)
-        if show.split_of(page := prepared.page(target)) == split.manifest["digest"]:
+        if _page_writer().split_of(page := prepared.page(target)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
-        n_rejected, messages = rejected(split)
+        n_rejected, messages = rejected_videos(split)
         for text in few([f"rejected {text}" for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
         n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]

@@ -21,8 +21,8 @@ from pipeline.__main__ import commands, main, parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
-from tasks.__main__ import parser as parser_of_tasks
 from tasks.__main__ import commands as commands_of_tasks
+from tasks.__main__ import parser as parser_of_tasks
 
 Shown = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[3]

@@ -15,8 +15,8 @@ import pytest
 import cache
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.commands.maintenance.overview import plan_split, stream_bytes
+from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
-from pipeline.exchange.show.tracks import rejected
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes
@@ -182,7 +182,7 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
     assert shown.err.startswith(f"! {dances}")
     luigi_cfg("penn_action dances")
-    assert rejected(cache.open(penn.root)["dances/train"])[0] == 0, "for the report"
+    assert rejected_videos(cache.open(penn.root)["dances/train"])[0] == 0, "for the report"
     shown = ran("doctor", "--json", code=1)
     assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
     assert shown.err.startswith(f"! {dances}")

@@ -18,11 +18,11 @@ from pipeline.cli.progress import silent
 from pipeline.conversion.convert import Conversion
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
-from tasks.prediction import job as jobs
-from tasks.prediction import predict, sources
-from tasks.prediction.job import PredictionJob
-from tasks.prediction.sources import ClipsToPredict
 from tests.tasks.conftest import FakeNetwork
+from vibe_extensions.clips.prediction import job as jobs
+from vibe_extensions.clips.prediction import predict, sources
+from vibe_extensions.clips.prediction.job import PredictionJob
+from vibe_extensions.clips.prediction.sources import ClipsToPredict
 from vibe_model import models
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import Trained, load_trained

@@ -25,12 +25,12 @@ from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
-from tasks.prediction import sources
-from tasks.prediction.motions import TO_WORLD
-from tests.pipeline.detect.test_rtmpose import blob_pose, constant
-from tests.report.test_browser import CHROMIUM
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import World, save_checkpoint
+from tests.vibe_extensions.clips.test_rtmpose import blob_pose, constant
+from tests.vibe_extensions.pages.report.test_browser import CHROMIUM
+from vibe_extensions.clips.prediction import sources
+from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_model.errors import StandInMixed
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.networks.video_model import VideoModel

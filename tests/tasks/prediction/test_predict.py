@@ -17,18 +17,18 @@ import torch
 import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
-from pipeline.exchange.show.clip import DEMO_MARK, caption
 from pipeline.features.spec import Resources
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.files.pixels import video_file
 from pipeline.files.pixels.frames import Video
 from tasks.__main__ import main
-from tasks.prediction import job as jobs
-from tasks.prediction import overlay
-from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
-from tasks.prediction.job import PredictionJob
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import CPU, SEQLEN, SPLIT, save_checkpoint, small_config, streams, the_body
+from vibe_extensions.clips.prediction import job as jobs
+from vibe_extensions.clips.prediction import overlay
+from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
+from vibe_extensions.clips.prediction.job import PredictionJob
+from vibe_extensions.pages import video_file
+from vibe_extensions.pages.show.clip import DEMO_MARK, caption
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks

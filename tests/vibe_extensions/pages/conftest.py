@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.exchange import show
 from tests.html_pages import Page
+from vibe_extensions.pages import show
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 
 import cache
-from pipeline.exchange import show
-from pipeline.exchange.show.drawing import NAMES
-from pipeline.exchange.show.tracks import shown_track
 from pipeline.files.pixels.frames import Pictures
 from pipeline.track import Track
 from tests.html_pages import Page
+from vibe_extensions.pages import show
+from vibe_extensions.pages.show.drawing import NAMES
+from vibe_extensions.pages.show.tracks import shown_track
 
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}  # px, the joints of `made`
 

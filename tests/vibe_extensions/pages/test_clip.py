@@ -16,12 +16,12 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.__main__ import main
-from pipeline.exchange import show
-from pipeline.exchange.show import clip
-from pipeline.exchange.show.bodies import PosedBody, intrinsics_of, weak_perspective
-from pipeline.files.pixels.video_file import VideoFormat
 from pipeline.track import Track
 from tests.vibe_extensions.pages.made_tracks import AT, made, shown
+from vibe_extensions.pages import show
+from vibe_extensions.pages.show import clip
+from vibe_extensions.pages.show.bodies import PosedBody, intrinsics_of, weak_perspective
+from vibe_extensions.pages.video_file import VideoFormat
 
 GREY = 90  # of the pictures of `made`
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.exchange.show.bodies import AMBIENT, TO_LIGHT, Painter, SeenBody
+from vibe_extensions.pages.show.bodies import AMBIENT, TO_LIGHT, Painter, SeenBody
 
 FACES = np.array([[0, 1, 2], [0, 2, 3]])  # a square, seen from the front: anticlockwise
 

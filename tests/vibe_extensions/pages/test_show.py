@@ -15,9 +15,9 @@ import cache
 from pipeline import datasets, synthetic
 from pipeline.conversion import convert
 from pipeline.errors import PipelineError, StandInMixed
-from pipeline.exchange import show
-from pipeline.exchange.show.drawing import NAMES
 from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
+from vibe_extensions.pages import show
+from vibe_extensions.pages.show.drawing import NAMES
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])

@@ -1,1 +1,0 @@
-"""Ways out and in: databases of VIBE, pages of tracks."""

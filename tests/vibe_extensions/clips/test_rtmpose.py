@@ -1,0 +1,414 @@
+"""RTMPose by ONNX Runtime, on graphs whose outputs are planted: constants, or computed from what the picture shows.
+
+The graphs find blobs of light: the detector puts a box about the centroid of a picture's, the pose network joints about
+that of a crop's. So every number of the way from picture to network and back is known in closed form.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline import detect
+from pipeline.__main__ import main
+from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.files.formats.labels.detections import read_results
+from vibe_extensions.clips.detectors import rtmpose, simcc
+from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
+from vibe_extensions.contracts.detectors import detector_problems
+
+SIDE = 96  # px of the detector's square input
+CROP = (192, 256)  # width and height of RTMPose's
+HALF = 12.0  # px of the detector's input: half the width of the box about a blob, whose height is twice as much
+CONFIDENCES = np.linspace(0.1, 1.2, 17).astype(np.float32)  # the network's; more than 1 is 1
+SHIFTS = np.arange(17) - 8.0  # px of the crop, of each joint from the centroid
+
+
+class Graph:
+    """Nodes of a graph, as they are called."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def __call__(self, kind: str, *inputs: Any, **attributes: Any) -> str:
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        output = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, names, [output], **attributes))
+        return output
+
+    def constant(self, value: Any) -> str:
+        array = np.asarray(value)
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        self.weights.append(numpy_helper.from_array(array, f"c{len(self.weights)}"))
+        return self.weights[-1].name
+
+    def write(self, file: Path, shape: Sequence[Any], outputs: dict[str, str], kind: int = TensorProto.FLOAT) -> Path:
+        pixels = helper.make_tensor_value_info("input", kind, shape)
+        nodes = [*self.nodes, *(helper.make_node("Identity", [value], [name]) for name, value in outputs.items())]
+        kinds = {name: TensorProto.INT64 if name == "labels" else TensorProto.FLOAT for name in outputs}
+        made = [helper.make_tensor_value_info(name, kinds[name], None) for name in outputs]
+        graph = helper.make_graph(nodes, "graph", [pixels], made, self.weights)
+        file.write_bytes(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+        )
+        return file
+
+    def centroid(self, size: tuple[int, int], threshold: float) -> tuple[str, str, str]:
+        """(N, 1) x, y and sum of what is brighter in (N, 3, H, W); the first pixel's centre is at 0, 0."""
+        light = self("Relu", self("Sub", self("ReduceMean", "input", axes=[1], keepdims=0), threshold))
+        mass = self("Max", self("ReduceSum", light, np.array([1, 2]), keepdims=0), 1e-6)
+        sums = [self("ReduceSum", light, np.array([axis]), keepdims=0) for axis in (1, 2)]  # (N, W), (N, H)
+        centres = [self("ReduceSum", self("Mul", s, np.arange(n) * 1.0), np.array([1]), keepdims=0)
+                   for s, n in zip(sums, size, strict=True)]  # fmt: skip
+        x, y = (self("Unsqueeze", self("Div", centre, mass), np.array([1])) for centre in centres)
+        return x, y, self("Unsqueeze", mass, np.array([1]))
+
+
+def blob_detector(file: Path, *, normalised: bool = False, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
+    """Boxes and labels of a picture: one person about the blob, found twice, and another object."""
+    graph = Graph()
+    threshold = 1.0 if normalised else 180.0
+    x, y, mass = graph.centroid(size, threshold)
+    centre = graph("Add", graph("Concat", x, y, axis=1), 0.5)  # edges of a box are counted from the picture's corner
+    half = np.array([[HALF, 2 * HALF]])
+    score = graph("Clip", mass, 0.0, 0.9)
+    corners = (graph("Sub", centre, half), graph("Add", centre, half), score)
+    again = (graph("Sub", centre, half + 1), graph("Add", centre, half), graph("Mul", score, 0.5))
+    other = (graph("Sub", centre, half), graph("Add", centre, half), graph("Mul", score, 1.1))
+    rows = [graph("Concat", *row, axis=1) for row in (again, other, corners)]
+    dets = graph("Unsqueeze", graph("Concat", *rows, axis=0), np.array([0]))
+    labels = graph("Identity", np.array([[0, 7, 0]]))
+    return graph.write(file, (1, 3, *size[::-1]), {"dets": dets, "labels": labels})
+
+
+def blob_pose(file: Path, batch: Any = "batch", joints: int = 17, bins: int = 2) -> Path:
+    """Scores of every half pixel: joints about the blob of each crop."""
+    graph = Graph()
+    outputs = {}
+    *centroid, _ = graph.centroid(CROP, 0.5)
+    for name, centre, n in zip(("simcc_x", "simcc_y"), centroid, CROP, strict=True):
+        at = graph("Unsqueeze", graph("Add", centre, SHIFTS[None, :joints]), np.array([2]))  # (N, 17, 1)
+        apart = graph("Abs", graph("Sub", np.arange(bins * n)[None, None] / bins, at))
+        outputs[name] = graph("Sub", CONFIDENCES[None, :joints, None], graph("Mul", apart, 1e-3))
+    return graph.write(file, (batch, 3, CROP[1], CROP[0]), outputs)
+
+
+def constant(file: Path, outputs: dict[str, Any], shape: Sequence[Any] = (1, 3, SIDE, SIDE)) -> Path:
+    graph = Graph()
+    return graph.write(file, shape, {name: graph.constant(value) for name, value in outputs.items()})
+
+
+def scene(size: tuple[int, int], centre: tuple[float, float], sigma: float = 4.0) -> Any:
+    """(H, W, 3): a blob of light whose middle is at `centre`, px from the first pixel's centre."""
+    y, x = np.indices(size[::-1])
+    light = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * sigma**2))
+    return np.repeat((20 + 230 * light)[..., None].round().astype(np.uint8), 3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("graphs")
+    return {
+        "detector": str(blob_detector(folder / "yolox.onnx")),
+        "weights": str(blob_pose(folder / "rtmpose.onnx")),
+    }
+
+
+@pytest.fixture(scope="module")
+def find(graphs: dict[str, str]) -> Any:
+    function = RTMPose(**graphs).load("cpu")
+    return lambda image: function([image])[0]
+
+
+# ------------------------------------------------------------------------------------------------------ coordinates
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.tuples(*[st.integers(50, 120)] * 2), at=st.tuples(*[st.floats(0.35, 0.65)] * 2))
+def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(
+    find: Any, size: tuple[int, int], at: tuple[float, float]
+) -> None:
+    centre = np.array(at) * (np.array(size) - 1)
+    people = find(scene(size, tuple(centre)))
+    assert people.scores == pytest.approx([0.9])
+    scale = np.floor(np.array(size) * SIDE / max(size) + 0.5) / size  # of the letterbox, which has whole pixels
+    (box,) = people.boxes
+    half = np.array([HALF, 2 * HALF]) / scale
+    corners = np.stack([centre - half, centre + half]) + 0.5
+    np.testing.assert_allclose(box, np.clip(corners, 0, size).ravel(), atol=0.1)
+    px = min(CROP / (1.25 * (box[2:] - box[:2])))  # of the crop, a pixel of the picture
+    expected = centre + SHIFTS[:, None] / px
+    np.testing.assert_allclose(people.keypoints[0, :, :2], expected, atol=0.1)
+    np.testing.assert_allclose(people.keypoints[0, :, 2], np.minimum(CONFIDENCES, 1), atol=0.01)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(33, 700), st.integers(33, 700)),
+    low=st.tuples(*[st.floats(-0.2, 0.7)] * 2),
+    side=st.tuples(*[st.floats(0.25, 0.9)] * 2),
+)
+def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(
+    size: tuple[int, int], low: tuple[float, float], side: tuple[float, float]
+) -> None:
+    """Closed forms, in float64: letterbox and back, the box's crop and back; at the border, too."""
+    scaled = [int(one * min(SIDE / size[0], 64 / size[1]) + 0.5) for one in size]
+    true = np.array([*(np.array(low) * size), *((np.array(low) + side) * size)])
+    padded, scale = simcc.letterbox(np.full((*size[::-1], 3), 200, np.uint8), (SIDE, 64))
+    assert padded.shape == (64, SIDE, 3)
+    assert (padded[: scaled[1], : scaled[0]] == 200).all()
+    assert (padded[scaled[1] :] == 114).all()
+    assert (padded[:, scaled[0] :] == 114).all()
+    np.testing.assert_allclose(true * np.tile(np.array(scaled) / size, 2) / np.tile(scale, 2), true)
+    (affine,) = simcc.crop_affines(true[None], CROP)
+    corners = np.array([[true[0], true[1], 1], [true[2], true[3], 1]]) @ affine.T
+    sides = corners[1] - corners[0]
+    np.testing.assert_allclose((corners[0] + corners[1]) / 2, np.array(CROP) / 2)
+    np.testing.assert_allclose((sides * 1.25 / CROP).max(), 1)
+    assert sides[0] / sides[1] == pytest.approx((true[2] - true[0]) / (true[3] - true[1]))
+    bins = np.array([[3, 383], [0, 511], [200, 17]])
+    across, down = np.zeros((1, 3, 384)), np.zeros((1, 3, 512))
+    across[0, range(3), bins[:, 0]], down[0, range(3), bins[:, 1]] = [0.5, 0.25, 0.75], [0.4, 0.8, 0.9]
+    points = simcc.joints(across, down, affine[None])[0].astype(np.float64)
+    back = np.hstack([points[:, :2], np.ones((3, 1))]) @ affine.T
+    np.testing.assert_allclose(back, bins / 2, atol=0.01)
+    np.testing.assert_allclose(points[:, 2], [0.4, 0.25, 0.75])
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_turned_picture_has_turned_people(find: Any, quarters: int) -> None:
+    image, centre = scene((131, 90), (50.3, 41.6)), np.array([50.3, 41.6])
+    for _ in range(quarters):
+        height = image.shape[1]
+        image, centre = np.ascontiguousarray(np.rot90(image)), np.array([centre[1], height - 1 - centre[0]])
+    people = find(image)
+    np.testing.assert_allclose(people.keypoints[0, 8, :2], centre, atol=0.2)
+
+
+def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
+    width, height = 64, 96
+    cells = [(s, c, r) for s in (8, 16, 32) for r in range(height // s) for c in range(width // s)]
+    table = np.zeros((1, len(cells), 5 + 3), np.float32)
+    row = cells.index((16, 3, 1))
+    table[0, row] = [0.25, 0.5, np.log(2), np.log(3), 0.8, 0.5, 0.1, 0.2]
+    table[0, cells.index((8, 7, 11)), 4:] = [1, 0.3, 0.9, 0]  # another class has more
+    boxes, scores = simcc.persons([table], (width, height))  # type: ignore[misc]  # None for another form
+    assert np.flatnonzero(scores) == [row]
+    assert scores[row] == pytest.approx(0.4)
+    np.testing.assert_allclose(boxes[row], [3.25 * 16 - 16, 1.5 * 16 - 24, 3.25 * 16 + 16, 1.5 * 16 + 24], rtol=1e-6)
+
+
+def test_a_person_is_found_once_the_surest_first() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float)
+    scores = np.array([0.5, 0.9, 0.95, 0.6, 0.1])
+    keep = simcc.kept(boxes, scores, min_score=0.3, max_overlap=0.45)
+    assert keep.tolist() == [2, 1, 3]  # of the second's overlaps, 0.9 is too much and 4 / 9 is not
+    assert simcc.kept(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [2, 1]
+    assert simcc.kept(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
+
+
+def test_colours_and_scales_are_those_of_the_training() -> None:
+    image = np.full((4, 4, 3), (10, 20, 30), np.uint8)
+    yolox, rtmdet = (simcc.detector_input(image, normalised=flag)[0, :, 0, 0] for flag in (False, True))
+    np.testing.assert_allclose(yolox, [30, 20, 10])
+    np.testing.assert_allclose(rtmdet, [(30 - 103.53) / 57.375, (20 - 116.28) / 57.12, (10 - 123.675) / 58.395])
+    affines = simcc.crop_affines(np.array([[1.0, 1, 3, 3]]), (8, 8))
+    pose = simcc.pose_input(image, affines, (8, 8))[0, :, 4, 4]
+    np.testing.assert_allclose(pose, rtmdet[::-1], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------- what a user meets
+
+
+def test_it_keeps_what_every_detector_promises(graphs: dict[str, str]) -> None:
+    images = [scene((97, 131), (40, 60)), scene((120, 64), (60, 30))]
+    assert detector_problems(detect.get("rtmpose", **graphs), images, another_process=False) == []
+
+
+def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs: dict[str, str], tmp_path: Path) -> None:
+    """One whose batch is fixed at 1 gives the same; more people than go together are all there."""
+    x, y = (grid.ravel() * 20.0 for grid in np.meshgrid(range(5), range(5)))
+    dets = np.stack([x, y, x + 15, y + 15, np.linspace(0.9, 0.5, 25)], axis=1)[None]
+    crowd = constant(tmp_path / "yolox_crowd.onnx", {"dets": dets, "labels": np.zeros((1, 25), np.int64)})
+    poses = [graphs["weights"], str(blob_pose(tmp_path / "one.onnx", batch=1))]
+    image = scene((SIDE, SIDE), (50, 50), sigma=20)
+    batched, single = (RTMPose(weights=pose, detector=str(crowd)).load("cpu")([image])[0] for pose in poses)
+    assert batched.keypoints.shape == (25, 17, 3)
+    np.testing.assert_allclose(batched.keypoints, single.keypoints, atol=1e-3)
+    np.testing.assert_allclose(batched.scores, np.linspace(0.9, 0.5, 25), rtol=1e-6)
+
+
+def test_a_box_outside_of_the_picture_is_no_person(graphs: dict[str, str], tmp_path: Path) -> None:
+    """Half of a wide picture's letterbox is padding."""
+    dets = np.array([[[5, 60, 40, 90, 0.9], [90, 10, 99, 30, 0.8], [97, 10, 99, 30, 0.7]]])
+    detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": np.zeros((1, 3), np.int64)})
+    people = RTMPose(weights=graphs["weights"], detector=str(detector)).load("cpu")([scene((192, 96), (50, 50))])[0]
+    np.testing.assert_allclose(people.boxes, [[180, 20, 192, 60]])
+    assert np.isfinite(people.keypoints).all()
+
+
+def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs: dict[str, str], tmp_path: Path) -> None:
+    detector = blob_detector(tmp_path / "rtmdet_nano.onnx", normalised=True)
+    image = scene((SIDE, SIDE), (50, 50))
+    by_name = RTMPose(weights=graphs["weights"], detector=str(detector))
+    assert len(by_name.load("cpu")([image])[0].boxes) == 1
+    identity = by_name.identity()
+    unnamed = detector.rename(tmp_path / "end2end.onnx")
+    with pytest.raises(ConfigError, match="family=yolox"):
+        RTMPose(weights=graphs["weights"], detector=str(unnamed)).identity()
+    said = RTMPose(weights=graphs["weights"], detector=str(unnamed), family="rtmdet")
+    assert said.identity() == identity
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(unnamed, "20230831/rtmdet_nano/end2end.onnx")
+        archive.writestr("20230831/rtmdet_nano/pipeline.json", "{}")
+    zipped = RTMPose(weights=graphs["weights"], detector=str(tmp_path / "a.zip"))
+    assert zipped.identity() == identity
+
+
+def test_identity_has_the_files_content_and_every_option(graphs: dict[str, str], tmp_path: Path) -> None:
+    first = RTMPose(**graphs).identity()
+    assert first["family"] == "yolox"
+    pose = blob_pose(tmp_path / "pose.onnx", batch=1)
+    for changed in ({"weights": str(pose)}, {"detector": str(pose), "family": "yolox"}, {"min_score": 0.4}):
+        assert RTMPose(**(graphs | changed)).identity() != first
+    copy = tmp_path / "yolox copy.onnx"
+    copy.write_bytes(Path(graphs["detector"]).read_bytes())
+    assert RTMPose(**(graphs | {"detector": str(copy)})).identity() == first
+
+
+BOX = {"dets": np.zeros((1, 2, 5)), "labels": np.zeros((1, 2), np.int64)}
+REFUSED: dict[str, tuple[str, Any, str]] = {  # which option, what writes the file, words of the message
+    "no graph": ("detector", lambda file: file.write_bytes(b"no graph"), "ONNX Runtime loads"),
+    "a picture of another layout": ("detector", lambda f: constant(f, BOX, (1, 96, 96, 3)), r"\[1, 96, 96, 3\]"),
+    "a size that is not said": ("detector", lambda f: constant(f, BOX, (1, 3, "h", "w")), "'h', 'w'"),
+    "batches of two": ("weights", lambda f: blob_pose(f, batch=2), r"\[2, 3, 256, 192\]"),
+    "boxes without labels": ("detector", lambda f: constant(f, {"dets": BOX["dets"]}), r"\(1, 2, 5\)"),
+    "rows of another size": ("detector", lambda f: constant(f, {"o": np.zeros((1, 7, 85))}), r"\(1, 189, 6 or more\)"),
+    "26 joints": ("weights", lambda f: constant(f, {"x": np.zeros((1, 26, 384))}, (1, 3, 256, 192)), "26, 384"),
+    "other bins": ("weights", lambda f: blob_pose(f, bins=3), r"\(1, 17, 384\)"),
+    "a zip of pictures": ("weights", lambda f: zipfile.ZipFile(f, "w").writestr("a.jpg", "a"), "one ONNX graph"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_another_file_is_refused_with_what_was_expected_and_found(
+    case: str, graphs: dict[str, str], tmp_path: Path
+) -> None:
+    option, write, words = REFUSED[case]
+    file = tmp_path / "other.onnx"
+    write(file)
+    with pytest.raises(RawDataError, match=words) as error:
+        RTMPose(**(graphs | {option: str(file)}), family="yolox").load("cpu")
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["secret.bin", "{folder}/secret.bin", "../secret.bin"])
+def test_a_graph_reads_no_other_file(
+    place: str, graphs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    for folder in (tmp_path, tmp_path / "below"):
+        np.zeros(10, np.float32).tofile(folder / "secret.bin")
+    monkeypatch.chdir(tmp_path / "below")
+    file = constant(tmp_path / "below" / "yolox.onnx", BOX)
+    model = onnx.load(file)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", place.format(folder=tmp_path)
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(RawDataError, match="other files"):
+        RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
+
+
+def test_a_device_that_is_not_there_is_refused(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
+        RTMPose(**graphs).load("cuda")
+    RTMPose(**graphs).load("auto")
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(ConfigError, match="cuda:1"):
+        RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
+
+
+def test_a_missing_extra_is_named_with_its_command(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[rtmpose\]"):
+        RTMPose(**graphs).load("cpu")
+
+
+# ------------------------------------------------------------------------------------------------ published weights
+
+
+def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
+    graphs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(rtmpose, "ADDRESS", f"{tmp_path.as_uri()}/")
+    detector = RTMPose(weights=graphs["weights"])
+    assert detector.downloads
+    with pytest.raises(MissingAssets, match=r"yolox_tiny.*zip.*--set detector=FILE"):
+        detector.identity()
+    published = rtmpose.DETECTORS["yolox-tiny"]
+    zipped = tmp_path / published.file
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.write(graphs["detector"], "yolox_tiny/end2end.onnx")
+    with pytest.raises(MissingAssets, match=published.sha256):
+        detector.identity()
+    assert not detector.downloads
+    digest = RTMPose(**graphs).identity()["detector"]
+    monkeypatch.setattr(rtmpose, "DETECTORS", {"yolox-tiny": Published(published.file, digest)})
+    zipped.unlink()
+    assert detector.identity() == RTMPose(**graphs).identity()
+    assert len(detector.load("cpu")([scene((90, 90), (40, 40))])[0].boxes) == 1
+
+
+def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: Path) -> None:
+    written = RTMPose(weights="pose.zip", detector="yolox-m", min_score=0.5)
+    assert written.below(tmp_path) == RTMPose(weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5)
+    assert RTMPose().below(tmp_path) == RTMPose()
+    with pytest.raises(ConfigError, match="family"):
+        detect.get("rtmpose", family="ssd")
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def test_clips_are_detected_by_the_command(
+    graphs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clips").mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (120, 96))
+    for frame in range(6):
+        writer.write(scene((120, 96), (40 + 4 * frame, 45)))
+    writer.release()
+    words = ["detect", str(tmp_path / "clips"), "--out", str(tmp_path / "keypoints"), "--device", "cpu"]
+    words += ["--detector", "rtmpose", "--weights", graphs["weights"], "--set", f"detector={graphs['detector']}"]
+    assert main(words) == 0
+    assert "6 persons in 6 frames" in capsys.readouterr().out
+    results = read_results(tmp_path / "keypoints/a.avi.json")
+    x = [keypoints[0][8, 0] for keypoints in results.keypoints]
+    np.testing.assert_allclose(x, 40 + 4 * np.arange(6), atol=0.5)
+    info = json.loads((tmp_path / "keypoints/a.avi.json").read_text())["info"]
+    assert info["options"] == RTMPose(**graphs).identity()
+    assert main(words) == 0
+    assert "1 clip up to date" in capsys.readouterr().out
+    assert main([*words, "--set", "min_score=0.95", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["persons"] == 0

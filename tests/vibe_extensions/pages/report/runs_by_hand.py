@@ -1,0 +1,78 @@
+"""A training run's folder, written by hand: what its curves, results and pictures are, is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from vibe_extensions.pages.report.runs import PATTERN
+from vibe_model.vibe.config import TrainConfig
+
+SPLIT = "3dpw/test"
+ITERATIONS = 10
+ERRORS = {"pa_mpjpe": 51.25, "mpjpe": 82.5, "accel": 20.0, "accel_error": 21.0, "pck": 80.0}
+
+
+def log(
+    folder: Path,
+    scalars: Mapping[int, Mapping[str, float]],
+    start: int = 0,
+) -> Path:
+    """An event file of the run, as SummaryWriter leaves it; start: the step that a resumed run continues from."""
+    before = set(folder.glob(PATTERN))
+    writer = EventFileWriter(str(folder))
+    if start:
+        writer.add_event(event_pb2.Event(step=start, wall_time=1000, session_log=event_pb2.SessionLog(status=1)))
+    for step, numbers in scalars.items():
+        values = [summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
+        for value in values:
+            summary = summary_pb2.Summary(value=[value])
+            writer.add_event(event_pb2.Event(step=step, wall_time=1000 + step, summary=summary))
+    writer.close()
+    (written,) = set(folder.glob(PATTERN)) - before
+    return written
+
+
+def metrics(*, stand_in: bool = False, **changes: float) -> dict[str, Any]:
+    """metrics.json, with the mean body's errors twice the model's."""
+    own = {**ERRORS, **changes}
+    found = {**own, "frames": 1234, "baseline": {name: 2 * value for name, value in own.items()}}
+    best = {"epoch": 1, "pa_mpjpe": 60.0}
+    return {SPLIT: {**found, "published": found}, "stand_in": stand_in, "best": best, "skipped_steps": 0}
+
+
+def validation(score: float) -> dict[str, float]:
+    return {"validation/3dpw/validation/pa_mpjpe": score, "learning_rate/gen_optimizer": 1e-4}
+
+
+def make_run(
+    parent: Path, name: str = "vibe-0123", *, stand_in: bool = False, track: str = "<b>bad</b>/0", **about: Any
+) -> Path:
+    """Three epochs, of which the second is the best."""
+    folder = parent / name
+    folder.mkdir()
+    row = {"split": SPLIT, "track": track, "first_frame": 3, "last_frame": 18, "frames": 16, **ERRORS}
+    for file, content in {
+        "config": {
+            "config": TrainConfig.published(iterations=ITERATIONS).as_dict(),
+            "stand_in": stand_in,
+            "fingerprint": "0123",
+            "software": {"torch": "2.0"},
+            **about,
+        },
+        "metrics": metrics(stand_in=stand_in),
+        "sequences": {"sequences": [row, {**row, "track": "worse/0", "pa_mpjpe": 99.9}]},
+        "worst_windows": {"worst_windows": [row]},
+    }.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    (folder / "best.pt").write_bytes(b"")
+    scalars: dict[int, dict[str, float]] = {step: {"train/total": float(step)} for step in range(1, 31)}
+    for step, score in ((10, 70.0), (20, 60.0), (30, 65.0)):
+        scalars[step] |= validation(score)
+    log(folder, scalars)
+    return folder

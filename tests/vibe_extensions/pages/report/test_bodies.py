@@ -1,0 +1,86 @@
+"""Bodies of several models over the same frames, drawn from files of predictions that were written by hand."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline import synthetic
+from tests.vibe_extensions.pages.report.runs_by_hand import make_run
+from vibe_extensions.pages.report.bodies import TILE_PX, Strip, bodies_section
+from vibe_extensions.pages.report.data import open_splits
+from vibe_extensions.pages.report.runs import read_run
+
+SPLIT, TRACK = "penn_action/train", "0001/0"
+GREY = 5  # times a frame's number: the pictures of the cache made by hand
+
+
+@pytest.fixture(scope="module")
+def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("body") / "body"
+    synthetic.write_body(folder)
+    return folder
+
+
+def run(parent: Path, name: str, *, file: str = "predictions.npz", steps: tuple[str, ...] = ()) -> Any:
+    """A run that predicted the mean pose in the 30 frames of a track, upright in the middle of each crop."""
+    folder = make_run(parent, name)
+    row = {"split": SPLIT, "track": TRACK, "first_frame": 4, "last_frame": 19, "pa_mpjpe": 70.0, "frames": 16}
+    (folder / "sequences.json").write_text(json.dumps({"sequences": [{**row, "predictions": file}]}))
+    (folder / "worst_windows.json").write_text(json.dumps({"worst_windows": [row]}))
+    pose = np.zeros((30, 72), np.float32)
+    pose[:, 0] = np.pi  # pictures have y down
+    arrays = {"frame_index": np.arange(30), "bbox": np.tile(np.float32([160, 120, 100, 100]), (30, 1))}
+    arrays |= {"camera": np.tile(np.float32([0.9, 0, 0]), (30, 1)), "betas": np.zeros((30, 10), np.float32)}
+    arrays |= dict.fromkeys(("pose", *(f"pose_{step}" for step in steps)), pose)
+    np.savez(parent / "predictions.npz", **arrays)
+    np.savez(folder / "predictions.npz", about=np.array(json.dumps({"crop_scale": 1.3})), **arrays)
+    return read_run(folder, name)
+
+
+def pixels(strip: Strip) -> np.ndarray[Any, Any]:
+    jpeg = np.frombuffer(base64.b64decode(strip.source.partition(",")[2]), np.uint8)
+    return cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(
+    root: Path, tmp_path: Path, body: Path
+) -> None:
+    runs = [run(tmp_path, "VIBE"), run(tmp_path, "HMMR", steps=("minus5", "plus5"))]
+    data = bodies_section(open_splits(root), runs, raw=root.parent / "raw", body=body).data
+    assert (data["problems"], data["without"]) == ([], [])
+    middle, worst = data["drawn"]
+    assert middle.window.why == "from the middle of the tracks, by VIBE's errors"
+    assert worst.window.why == "the worst window of VIBE (70 mm), HMMR (70 mm)"
+    around = "HMMR at frame 13: 5 frames before, now, 5 frames later"
+    assert [strip.label for strip in worst.strips] == ["frames", "VIBE", "HMMR", around]
+    frames, vibe, _, three = (pixels(strip) for strip in worst.strips)
+    half = TILE_PX // 2
+    for i, frame in enumerate((4, 7, 10, 13, 16, 19)):
+        assert np.abs(frames[half, i * TILE_PX + half].astype(int) - GREY * frame).max() <= 4
+        assert np.abs(vibe[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4, "no body in the corner"
+    drawn = np.abs(vibe.astype(int) - frames).max(axis=2) > 30
+    assert drawn[half - 20 : half + 20, half - 20 : half + 20].mean() > 0.3, "the body is in the middle of the crop"
+    rows = np.flatnonzero(drawn[:, :TILE_PX].any(axis=1))
+    assert 0.6 * TILE_PX < rows[-1] - rows[0] < TILE_PX  # 0.9 of [-1, 1] is 1.8 m a crop
+    for i, frame in enumerate((8, 13, 18)):
+        assert np.abs(three[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4
+
+
+def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(
+    root: Path, tmp_path: Path, body: Path
+) -> None:
+    opened, outside = open_splits(root), run(tmp_path, "VIBE", file="../predictions.npz")
+    data = bodies_section(opened, [outside], raw=None, body=body).data
+    assert data["drawn"] == []
+    assert data["problems"] != []
+    data = bodies_section(opened, [run(tmp_path, "other")], raw=None, body=tmp_path / "none").data
+    assert data["problems"][0].startswith("Bodies are not drawn: ")
+    data = bodies_section(opened, [run(tmp_path, "third")], raw=tmp_path, body=body).data
+    assert len(data["drawn"]) == 2, "the pictures are where they were at conversion"

@@ -1,0 +1,165 @@
+"""The pages in a real browser, narrow and wide, light and dark: nothing is cut off, missing, unnamed or hard to read.
+
+An installed Chromium is used, not a downloaded one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.vibe_extensions.pages.report.conftest import person, write_split, write_stream
+from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, make_run, metrics
+from vibe_extensions.pages import show
+from vibe_extensions.pages.report.assembly import ReportContent, write_report
+
+LONG = "a_video_whose_name_is_much_longer_than_a_line_of_a_telephone_or_a_column_of_a_table_" * 2
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="a browser is needed: install Chromium (apt install chromium) or Google Chrome"
+)
+PAGES = ("report", "tracks")
+KINDS = ("unnamed", "tables", "headers", "links", "ids", "scrollers")  # of faults
+CONTRAST = 4.5  # WCAG 2, level AA
+
+LOOK = Path(__file__).with_name("look.js").read_text()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium of this machine."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of a cache with many splits and runs with long names, and the page of a split's tracks."""
+    folder = tmp_path_factory.mktemp("pages")
+    own = folder / "cache"
+    shutil.copytree(root, own)
+    for dataset in ("mpi_inf_3dhp", "insta_variety", "lab_recordings_of_dancers"):
+        for split in ("train", "validation"):
+            write_split(own, f"{dataset}/{split}", {f"{LONG}/0": person(12)})
+            features = np.random.default_rng(2).normal(size=(12, 8))
+            write_stream(own, f"{dataset}/{split}", features)
+    runs = [make_run(folder, name, stand_in=True, track=f"{LONG}/0") for name in ("vibe", LONG, "damaged")]
+    many = metrics(stand_in=True)
+    (runs[0] / "metrics.json").write_text(
+        json.dumps(many | {"mpi_inf_3dhp/test": many[SPLIT], "h36m/val": many[SPLIT]})
+    )
+    (runs[2] / "metrics.json").write_text("{")
+    written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
+    shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
+    write_report(ReportContent(own, None, None, "resnet50", folder, shown, notes), written["report"])
+    show.write_page(show.from_cache(own, "penn_action/train", show.Choice(tracks=2, frames=2)), written["tracks"])
+    return written
+
+
+@pytest.fixture(scope="session")
+def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
+    """What the browser finds in a page that is opened from disk, with all that can be unfolded unfolded."""
+
+    @functools.cache
+    def at(name: str, width: int, scheme: str) -> dict[str, Any]:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        tab = context.new_page()
+        messages: list[str] = []
+        requests: list[str] = []
+        tab.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("requestfailed", lambda request: messages.append(f"failed: {request.url[:80]}"))
+        tab.goto(pages[name].as_uri(), wait_until="load")
+        tab.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        found = {**tab.evaluate(LOOK, CONTRAST), "messages": messages, "requests": requests}
+        context.close()
+        return found
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(360, "light"), (1440, "dark"), pytest.param(768, "light", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_cut_off_or_hard_to_read(look: Callable[..., Any], name: str, width: int, scheme: str) -> None:
+    seen = look(name, width, scheme)
+    assert seen["width"] <= width
+    assert seen["beyond"] == []
+    assert seen["unreadable"] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_complete_and_accessible(look: Callable[..., Any], pages: dict[str, Path], name: str) -> None:
+    seen = look(name, 360, "light")
+    assert seen["messages"] == []
+    assert [url for url in seen["requests"] if not url.startswith("data:")] == [pages[name].as_uri()]
+    # pictures without a name, tables without a caption, ids used twice, links to nowhere, areas that scroll but
+    # cannot be reached by keyboard
+    assert {kind: seen[kind] for kind in KINDS if seen[kind]} == {}
+    levels = seen["levels"]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+
+
+def test_the_browser_shows_what_was_written(look: Callable[..., Any]) -> None:
+    words = " ".join(look("report", 1440, "dark")["words"].split())
+    assert "DEMO DATA." in words
+    assert "vibe 51.2 82.5 20.0 21.0 80.0 1,234" in words
+    assert "damaged/metrics.json: expected JSON" in words
+
+
+def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_path: Path) -> None:
+    kp_3d = np.zeros((3, 49, 4), np.float32)
+    kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
+    tab = browser.new_page()
+    for name, columns, shown in (
+        ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
+        ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
+        ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
+    ):
+        write_split(tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action")
+        page = tmp_path / f"{name}.html"
+        show.write_page(show.from_cache(tmp_path, f"{name}/train", show.Choice()), page)
+        tab.goto(page.as_uri())
+        boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
+        text = tab.inner_text("body")
+        assert boxes | ({"3D"} if "3D views" in text else set()) == shown
+        assert ("dashed bones" in text) == (name == "both")
+    tab.close()
+
+
+FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color: #000">
+<h1>One</h1><h3>Too deep</h3><h1>Again</h1>
+<img src="data:,"><table><tr><th>no scope</th></tr></table>
+<a href="#nowhere">nowhere</a><p id="same">a</p><p id="same">b</p>
+<p style="color: #999">pale</p><p style="width: 2000px">wide</p>
+<div style="overflow-x: auto; width: 50px"><p style="width: 200px">scrolls</p></div>
+<svg role="img" aria-label="cut" width="20" height="20"><text y="10">much too long for it</text></svg>
+</body></html>"""
+
+
+def test_what_looks_for_faults_finds_each_kind(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text(FAULTS)
+    tab = browser.new_page(viewport={"width": 360, "height": 900})
+    tab.goto((tmp_path / "bad.html").as_uri())
+    seen = tab.evaluate(LOOK, CONTRAST)
+    tab.close()
+    assert seen["width"] > 360
+    assert [text.split("> ")[1] for text in seen["beyond"]] == ["wide", "much too long for it"]
+    assert seen["levels"] == [1, 3, 1]
+    assert [len(seen[kind]) for kind in KINDS] == [1] * 6
+    assert [text.split(":")[0] for text in seen["unreadable"]] == ["<p> pale"]

@@ -1,0 +1,152 @@
+"""What is in the cache, what became of everything that was found, and example tracks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.accounting import Totals, VideoAccount
+from pipeline.datasets import get
+from pipeline.reasons import REASONS
+from tests.vibe_extensions.pages.report.conftest import kept, person, write_split, write_stream
+from vibe_extensions.pages.report.data import accounting_section, examples_section, open_splits, overview_section
+
+
+def rows(section: Any, key: str = "rows") -> dict[str, tuple[Any, ...]]:
+    return {row[0]: row[1:] for row in section.data[key]}
+
+
+def accounting(root: Path) -> Any:
+    return accounting_section(open_splits(root)).data
+
+
+def test_only_tracks_with_a_rate_count_as_hours(tmp_path: Path) -> None:
+    columns = {"frame_index": np.arange(0, 7200, 2)}
+    write_split(tmp_path, "a/train", {"a/0": columns, "b/0": columns}, fps={"a": 2.0, "b": np.nan}, step=2)
+    (row,) = overview_section(open_splits(tmp_path)).data["rows"]
+    assert row[5] == "60 min (of 1 track; no rate for the others)"  # 3,600 rows, two frames each, two frames a second
+
+
+def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
+    write_split(tmp_path, "penn_action/train", {"0001/0": person(20)})
+    write_stream(tmp_path, "penn_action/train", np.ones((20, 4)))
+    write_split(tmp_path, "penn_action/train", {"0002/0": person(15)})
+    (row,) = overview_section(open_splits(tmp_path)).data["rows"]
+    assert row[6] == "resnet50 (untrained, 15 rows missing)"
+
+
+def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) -> None:
+    assert overview_section(open_splits(root)).data["shared"] == "", "there is no test split"
+    for split, video in (("train", "outdoors_freestyle_00"), ("validation", "outdoors_freestyle_01"), ("test", "a_00")):
+        write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
+    data = overview_section(open_splits(tmp_path)).data
+    share = "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons cannot be determined by names)"
+    assert (data["shared"], data["leaks"]) == (share, True)
+
+
+def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
+    account = VideoAccount("0", found=20)
+    account.drop("resampled", 7)
+    account.drop("bad_camera", 3)
+    account.keep_track(10)
+    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=[account])
+    fault, harmless = accounting(tmp_path)["reasons"]
+    assert fault == ("bad_camera", "something is wrong", "3 person-frames", REASONS["bad_camera"].meaning)
+    assert harmless[:3] == ("resampled", "sampling", "7 person-frames")
+    section = accounting_section(open_splits(tmp_path))
+    assert section.line == "0 person-frames left out by design, 3 because of errors"
+    assert section.unfolded
+
+
+def test_real_data_alone_is_compared_with_what_the_release_has(root: Path, tmp_path: Path) -> None:
+    tracks, known = {"0000/0": person(10)}, Totals(videos=8)
+    write_split(tmp_path, "posetrack/val", tracks, accounts=kept(2), known=known, stand_in=False)
+    data = accounting(tmp_path)
+    assert data["coverage"] == [("posetrack/val", "videos", 2, 8, 25.0)]
+    assert "2 videos found of 8 in the release" in data["short"][0]
+    assert accounting(root)["coverage"] == []
+    assert accounting(root)["demo"] == ["amass/train", "penn_action/train"]
+
+
+def test_a_release_known_over_all_splits_is_compared_when_all_are_here(tmp_path: Path) -> None:
+    total = get("penn_action").totals["all"].as_dict()["videos"]
+    for n, split in ((3, "train"), (4, "test")):
+        write_split(tmp_path, f"penn_action/{split}", {"0/0": person(10)}, accounts=kept(n), stand_in=False)
+        found = {what: numbers for _, what, *numbers in accounting(tmp_path)["coverage"]}
+        assert (found == {}) == (split == "train")
+    assert found["videos"] == [7, total, pytest.approx(100 * 7 / total)]
+    assert found["person-frames"][0] == 70
+
+
+def test_a_split_of_another_program_has_no_accounting(tmp_path: Path) -> None:
+    write_split(tmp_path, "a/train", {})
+    assert accounting(tmp_path)["unrecorded"] == ["a/train"]
+    assert rows(overview_section(open_splits(tmp_path)))["a/train"][-1] == "not recorded"
+
+
+# ---------------------------------------------------------------------------------------------------- example tracks
+
+
+def examples(root: Path, raw: Path | None = None, body: Path | None = None) -> Any:
+    return examples_section(open_splits(root), raw=raw, body=body).data
+
+
+def drawn(data: Any, dataset: str) -> list[Any]:
+    """The portraits of a dataset."""
+    return [portrait for split in data["datasets"][dataset] for portrait in split.portraits]
+
+
+def test_two_tracks_of_three_frames_each_are_drawn_on_their_pictures(root: Path) -> None:
+    data = examples(root)
+    first, second = drawn(data, "penn_action")
+    assert [card.number for card in first.cards] == [0, 14, 29]
+    assert [card.number for card in second.cards] == [0, 4, 9]
+    for card in (*first.cards, *second.cards):
+        assert card.problem == ""
+        assert card.full is not None
+        assert card.crop is not None
+    assert (first.cards[0].n_visible, second.cards[0].n_visible) == (49, 25)
+    (motion,) = drawn(data, "amass")  # motion alone needs no picture
+    assert motion.track.source is None
+    assert "name a body model" in motion.what_3d
+
+
+def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_path: Path) -> None:
+    for split in ("test", "train", "val"):
+        write_split(tmp_path, f"posetrack/{split}", {f"{split}{i}/0": person(3) for i in range(3)})
+    data = examples(tmp_path)
+    assert [split.split for split in data["datasets"]["posetrack"]] == ["posetrack/train", "posetrack/test"]
+    assert [portrait.track.record.name for portrait in drawn(data, "posetrack")] == ["train0/0", "test0/0"]
+
+
+def test_pictures_are_searched_in_the_raw_folder_that_is_named(root: Path, tmp_path: Path) -> None:
+    (split,) = examples(root, raw=tmp_path)["datasets"]["penn_action"]
+    assert f"{tmp_path / 'penn_action'} is not there" in split.warnings[0]
+    (card, *_) = next(split.portraits).cards
+    assert card.full is None
+    assert card.problem
+    frames = tmp_path / "penn_action/frames/0001"
+    frames.mkdir(parents=True)
+    assert cv2.imwrite(str(frames / "000000.jpg"), np.full((240, 320, 3), 200, np.uint8))
+    first, _ = drawn(examples(root, raw=tmp_path), "penn_action")
+    assert [card.full is not None for card in first.cards] == [True, False, False]
+
+
+def test_a_missing_body_or_a_damaged_split_costs_only_what_needs_it(root: Path, tmp_path: Path) -> None:
+    data = examples(root, body=tmp_path)
+    (problem,) = data["problems"]
+    assert str(tmp_path) in problem
+    assert drawn(data, "penn_action")[0].cards[0].full is not None
+    shutil.copytree(root, tmp_path / "cache")
+    for shard in (tmp_path / "cache/penn_action/train/kp_2d/c").rglob("*"):
+        if shard.is_file():
+            shard.unlink()
+    data = examples(tmp_path / "cache")
+    (problem,) = data["problems"]
+    assert problem.startswith("penn_action/train: ")
+    assert list(data["datasets"]) == ["amass"]

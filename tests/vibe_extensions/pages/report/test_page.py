@@ -1,0 +1,140 @@
+"""The page: one file without a script, whatever names are in the data and whatever the cache lacks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jinja2 import UndefinedError
+
+from tests.html_pages import Page
+from tests.vibe_extensions.pages.report.conftest import kept, moving, person, write_split, write_stream
+from vibe_extensions.pages.report.assembly import ReportContent, summary, write_report
+from vibe_extensions.pages.report.data import open_splits
+from vibe_extensions.pages.report.page import PageSection, write_page
+from vibe_extensions.pages.report.statistics import stream_section
+
+SECTIONS = ("datasets", "accounting", "tracks", "distributions", "stream")
+
+
+def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
+    """A real section of the report that shows no more than these problems."""
+    data = {"problems": texts, "rows": [], "gone": [], "releases": [], "shared": ""}
+    return PageSection(anchor, title, "overview.html", data)
+
+
+def page(folder: Path, *sections: PageSection, stand_in: bool = False, title: str = "A cache") -> str:
+    out = folder / "report.html"
+    write_page(out, sections, title=title, stand_in=stand_in, facts={"Cache": "data/cache"})
+    return out.read_text(encoding="utf-8")
+
+
+def of_cache(root: Path, folder: Path) -> str:
+    """The page of a cache, with its structure checked."""
+    write_report(ReportContent(root, None, None, "resnet50", folder, training=False), folder / "report.html")
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    Page(text)
+    return text
+
+
+@pytest.mark.parametrize("stand_in", [True, False])
+def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path: Path, stand_in: bool) -> None:
+    first, second = of_problems("first", "The first"), of_problems("second", "The second")
+    folded = [replace(second, line="all is right"), replace(second, anchor="third", line="look", unfolded=True)]
+    text = page(tmp_path, first, *folded, stand_in=stand_in)
+    assert re.findall(r'<h2 id="([^"]+)">', text) == ["first", "second", "third"]
+    assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
+    assert '<span class="line">all is right</span>' in text
+    assert "<dt>Cache</dt><dd>data/cache</dd>" in text
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
+    assert "<script" not in text
+    assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == stand_in
+
+
+def test_names_from_raw_files_are_text_and_never_markup(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>&\udcff"  # of a file whose name is no UTF-8
+    text = page(tmp_path, of_problems("first", evil, evil), title=evil)
+    assert "<img" not in text
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;&amp;\\udcff") == 4  # title, h1, heading, problem
+
+
+def test_a_page_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+    page(tmp_path, of_problems("first", "The first"))
+    before = (tmp_path / "report.html").read_bytes()
+    with pytest.raises(UndefinedError):
+        page(tmp_path, PageSection("broken", "Broken", "overview.html", {}))
+    with pytest.raises(ValueError, match="one anchor"):
+        page(tmp_path, of_problems("same", "The first"), of_problems("same", "The second"))
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reproducible(
+    root: Path, tmp_path: Path
+) -> None:
+    text = of_cache(root, tmp_path)
+    assert re.findall(r'<h2 id="([^"]+)">', text) == [*SECTIONS, "provenance"]
+    assert text.count("data:image/jpeg;base64,") == 12  # two tracks, three frames, the picture and the crop
+    assert re.findall(r"""(?:src|href)=["'](?!#|data:)""", text) == []
+    assert "expected 13 joints, &lt;found&gt; 12." in text
+    found = Page(text)
+    assert len(found.ids) > 10
+    assert {1, 2, 3, 4, 5} == set(found.levels)
+    tables = found.root.all("table")
+    assert len(tables) >= 10
+    for table in tables:
+        assert table.parent is not None and "scroll" in table.parent.classes, "a table that cannot scroll by itself"
+        assert len(table.all("caption")) == 1
+        assert {cell.attributes["scope"] for cell in table.all("th")} == {"col", "row"}
+    for image in (e for e in found.root.all() if e.tag == "img" or e.attributes.get("role") == "img"):
+        assert image.attributes.get("alt") or image.attributes.get("aria-label")
+
+
+def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path: Path) -> None:
+    write_split(tmp_path / "motion", "amass/train", {"a/0": moving(5, 8)})
+    text = of_cache(tmp_path / "motion", tmp_path)
+    assert "Motion without pictures, so without features: amass/train." in text
+    assert "There are no keypoints." in text
+    assert 'class="problem"' not in text
+    write_split(tmp_path / "cache", "penn_action/train", {"a/0": person(8)})
+    opened = open_splits(tmp_path / "cache")
+    text = page(tmp_path, stream_section(opened, "resnet50"))
+    assert "Without this stream: penn_action/train." in text
+    assert "python -m pipeline extract" in text
+    write_split(tmp_path / "empty", "penn_action/train", {})
+    assert "There is no track to show." in of_cache(tmp_path / "empty", tmp_path)
+
+
+def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "cache"
+    shutil.copytree(root, broken)
+    (broken / "amass/train/manifest.json").write_text("{ not JSON")
+    text = of_cache(broken, tmp_path)
+    assert len(re.findall(r'<p class="problem">amass/train: ', text)) == 1
+    assert text.count("data:image/jpeg;base64,") == 12
+    (problem,) = open_splits(tmp_path / "nothing").problems
+    assert "Convert a dataset into it first" in problem
+
+
+# --------------------------------------------------------------------------------------------------- the first lines
+
+
+def first_lines(root: Path, *runs: Any, **health: str) -> dict[str, Any]:
+    return summary(open_splits(root), runs, stream="resnet50", health=health)
+
+
+def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(tmp_path: Path) -> None:
+    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
+    data = first_lines(tmp_path)
+    assert (data["demo_parts"], data["problems"]) == ("", [])
+    assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
+    assert data["line"].endswith("no training run to show.")
+    write_stream(tmp_path, "a/train", np.ones((10, 4)))
+    assert first_lines(tmp_path)["demo_parts"] == "The network of the features resnet50 is untrained."
+    (cache_problem,) = first_lines(tmp_path / "none")["problems"]
+    assert "Convert a dataset into it first" in cache_problem

@@ -1,0 +1,255 @@
+"""Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from pipeline.skeletons import JOINTS
+from tests.vibe_extensions.pages.report.conftest import person, write_split
+from tests.vibe_extensions.pages.report.runs_by_hand import ITERATIONS, SPLIT, log, make_run, metrics
+from vibe_extensions.pages.report.assembly import ReportContent, recorded, write_report
+from vibe_extensions.pages.report.curves import curves_section, plots_of, used_for
+from vibe_extensions.pages.report.data import open_splits
+from vibe_extensions.pages.report.page import write_page
+from vibe_extensions.pages.report.provenance import provenance_section
+from vibe_extensions.pages.report.results import as_csv, results_section, tables_of
+from vibe_extensions.pages.report.runs import TrainingRun, read_events, read_run
+from vibe_model import models
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """`make_run` in the test's own folder."""
+    return partial(make_run, tmp_path)
+
+
+def page(root: cache.Root, shown: list[TrainingRun], tmp_path: Path, *, curves: bool = False) -> str:
+    """The page's text; drawing curves takes a second."""
+    out = tmp_path / "page.html"
+    opened = open_splits(root)
+    sections = [results_section(shown, {}, cache=str(root)), *([curves_section(shown)] if curves else [])]
+    sections.append(provenance_section(opened, shown))
+    write_page(out, sections, title="Report", stand_in=False, facts={})
+    return out.read_text()
+
+
+def words(html: str) -> str:
+    """What a person reads of it."""
+    return " ".join(unescape(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
+
+
+# --------------------------------------------------------------------------------------------------- events, curves
+
+
+def test_curves_are_what_was_logged_and_a_resumed_run_replaces_what_it_repeats(tmp_path: Path) -> None:
+    log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 3, 4)})
+    log(tmp_path, {step: {"train/total": float(step)} for step in (3, 5)}, start=3)
+    found = read_events(tmp_path)
+    curve = found.curves["train/total"]
+    assert ([*curve.steps], [*curve.values]) == ([1, 2, 3, 5], [101, 102, 3, 5])
+    assert found.problems == []
+
+
+def test_a_damaged_event_file_counts_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    file = log(tmp_path, {step: {"train/total": float(step)} for step in range(1, 11)})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    (tmp_path / "events.out.tfevents.0.host.1.0").write_bytes(b"<html>not found</html>" * 10)
+    found = read_events(tmp_path)
+    assert [*found.curves["train/total"].steps] == list(range(1, 10))
+    other, cut = found.problems
+    assert "its last 220 of 220 bytes cannot be read" in other
+    assert file.name in cut
+    assert f"of {len(whole) - 7:,} bytes cannot be read" in cut
+
+
+def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..., Path]) -> None:
+    folder = make()
+    log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
+    plots = {plot.title: plot for plot in plots_of(read_run(folder), 0)}
+    assert plots["vibe-0123: PA-MPJPE on 3dpw/validation"].rows == [("1", 70.0), ("2", 60.0), ("3", 65.0)]
+    loss = plots["vibe-0123: Loss"]
+    assert "the mean of 2 logged ones" in loss.caption
+    assert (loss.rows[0], loss.rows[-1]) == (("2", 1.5), ("400", 399.5))
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(
+    make: Callable[..., Path],
+) -> None:
+    default, by_protocol = tables_of(SPLIT, [read_run(make(), "VIBE")])
+    assert [row.model for row in default.rows] == ["VIBE", "mean body"]
+    extra_streams = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
+    assert extra_streams["VIBE, paper, with 3DPW train"][0] == 51.9
+    applies = {model: "as VIBE here" in about for model, (_, about) in extra_streams.items()}
+    assert applies == {
+        "VIBE, paper, no 3DPW train": False,
+        "VIBE, paper, with 3DPW train": True,
+        "VIBE, checkpoint, no 3DPW train": False,
+    }
+
+
+def test_the_joints_that_the_page_names_are_those_of_the_metric() -> None:
+    pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
+    assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]  # results.html names these
+    assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
+
+
+def test_the_table_is_written_as_csv(make: Callable[..., Path]) -> None:
+    tables = {SPLIT: tables_of(SPLIT, [read_run(make(stand_in=True), "VIBE_1 & co")])}
+    header, first, *_ = csv.reader(as_csv(tables).splitlines())
+    found = dict(zip(header, first, strict=True))
+    named = [found[name] for name in ("split", "protocol", "model", "frames")]
+    assert named == [SPLIT, "default", "VIBE_1 & co", "1234"]
+    assert (found["pa_mpjpe"], found["pve"]) == ("51.25", "")
+
+
+def test_runs_of_any_model_are_read_by_their_own_settings(make: Callable[..., Path]) -> None:
+    config = models.find("hmmr").presets["embedded"](epochs=5, prior="discriminator")
+    run = read_run(make(config=config.as_dict(), of_model="hmmr"), "HMMR")
+    assert run.config == config
+    assert used_for([run])["amass/train"] == "real motion"
+
+
+def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
+    one, other = read_run(make_run(tmp_path), "VIBE"), read_run(make_run(tmp_path, "other"), "other")
+    uses = used_for([one, other])
+    assert "penn_action/train" not in uses
+    assert uses["insta_variety/train"] == "training, 2D"
+    assert uses["amass/train"] == "real motion"
+    hmmr = models.find("hmmr").presets["embedded"]().as_dict()
+    third = read_run(make_run(tmp_path, "third", config=hmmr, of_model="hmmr"), "HMMR")
+    assert used_for([one, third])["kinetics/train"] == "training, 2D (HMMR)"
+
+
+# ------------------------------------------------------------------------------------------ what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "expected JSON"),
+        ("[]", "expected an object, found list"),
+        ('{"3dpw/test": {"pa_mpjpe": 1}}', "3dpw/test: expected metrics and a baseline"),
+        ('{"3dpw/test": 5}', "3dpw/test: expected metrics and a baseline"),
+    ],
+)
+def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str, make: Callable[..., Path]) -> None:
+    (file := make() / "metrics.json").write_text(content)
+    found = read_run(file.parent)
+    assert found.metrics == {}
+    (problem,) = found.problems
+    assert problem.startswith(f"{file}: ")
+    assert reason in problem
+    assert "Remove it and run the training command again" in problem
+
+
+def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    good, bad = make("good"), make("bad")
+    (bad / "metrics.json").write_text("{")
+    shown = words(page(root, [read_run(bad), read_run(good)], tmp_path, curves=True))
+    assert f"{bad / 'metrics.json'}: expected JSON" in shown
+    assert "good 51.2 82.5" in shown
+    assert "bad: PA-MPJPE" in shown, "its curves are there"
+
+
+def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    begun, empty = make(), tmp_path / "empty"
+    (begun / "metrics.json").unlink()
+    (begun / "sequences.json").unlink()
+    empty.mkdir()
+    shown = words(page(root, [read_run(begun), read_run(empty), read_run(tmp_path / "none")], tmp_path, curves=True))
+    assert "not finished: step 30 of 300, no results yet" in shown
+    assert "No run has results yet." in shown
+    assert "It has no TensorBoard events, so there are no curves." in shown
+    assert "none: there is no such folder" in shown
+
+
+def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., Path], tmp_path: Path) -> None:
+    write_report(
+        ReportContent(tmp_path / "no-cache", None, None, "resnet50", tmp_path, (("VIBE", make()),)), tmp_path / "p"
+    )
+    shown = words((tmp_path / "p").read_text())
+    assert "expected a feature cache" in shown
+    assert "VIBE 51.2 82.5" in shown
+
+
+# ------------------------------------------------------------------------------------------------------- provenance
+
+
+def test_provenance_has_commits_readers_hosts_and_settings(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    split = cache.open(root)["penn_action/train"]
+    shown = words(page(root, [read_run(make())], tmp_path))
+    for digest in (split.manifest["digest"], split.stream_manifest("resnet50")["digest"]):
+        assert digest in shown
+    assert split.provenance["host"] in shown
+    assert "training, vibe-0123" in shown
+    assert f"iterations : {ITERATIONS}" in shown or f"iterations {ITERATIONS}" in shown
+
+
+def test_the_fingerprint_follows_what_is_shown_and_nothing_else(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    own, folder = tmp_path / "cache", make()
+    shutil.copytree(root, own)
+
+    def fingerprint(*folders: Path, **more: Any) -> str:
+        found = tuple((f.name, f) for f in folders)
+        content = ReportContent(own, None, None, "resnet50", tmp_path / "runs", found, **more)
+        return content.fingerprint()
+
+    seen = [fingerprint(folder)]
+    (folder / "last.pt").write_bytes(b"not shown")
+    assert fingerprint(folder) == seen[0]
+    (folder / "metrics.json").write_text(json.dumps(metrics(pa_mpjpe=50.0)))
+    seen.append(fingerprint(folder))
+    log(folder, {31: {"train/total": 1.0}})
+    seen += [fingerprint(folder), fingerprint(), fingerprint(folder, notes=("another note",))]
+    shutil.rmtree(own / "amass")
+    seen.append(fingerprint(folder))
+    shutil.rmtree(own)
+    seen.append(fingerprint(folder))
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(
+    make: Callable[..., Path], tmp_path: Path
+) -> None:
+    root, out, folder = tmp_path / "cache", tmp_path / "page.html", make()
+    write_split(root, "penn_action/train", {"a/0": person(8)})
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from vibe_extensions.pages.report.assembly import ReportContent, write_report\n"
+        f"runs = Path({str(folder)!r})\n"
+        f"of = ReportContent({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', runs),))\n"
+        f"written = write_report(of, Path({str(out)!r}))\n"
+        "print(written.sections, written.stand_in, 'torch' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.split() == ["9", "True", "False"]
+    assert (
+        recorded(out) == ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),)).fingerprint()
+    )

@@ -1,0 +1,190 @@
+"""RTMPose on the persons of YOLOX or RTMDet, by ONNX Runtime: 17 COCO joints.  [pixels -> keypoints] -> tracks
+
+Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 2107.08430); Lyu et al.: RTMDet, 2022
+(arXiv 2212.07784). OpenMMLab publishes them as ONNX graphs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.detect.base import PRETRAINED, Detect, Detector, People, downloaded, file_of, option
+from pipeline.errors import ConfigError, MissingAssets
+from pipeline.files.pixels.frames import Image
+from vibe_extensions.clips.detectors import graphs, simcc
+from vibe_extensions.clips.detectors.graphs import Graph, GraphNetwork
+
+ADDRESS: Final = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
+
+
+class Published(NamedTuple):
+    """A zip of OpenMMLab's."""
+
+    file: str
+    sha256: str  # of the graph in it, as projects that use it have recorded it: OpenMMLab states none
+
+
+DETECTORS: Final[Mapping[str, Published]] = {
+    "yolox-tiny": Published(
+        "yolox_tiny_8xb8-300e_humanart-6f3252f9.zip",
+        "ceb11c07298f95c50d7c5abeb906d03340c85f23aa79e3e66966e7fb6c307250",
+    ),
+    "yolox-m": Published(
+        "yolox_m_8xb8-300e_humanart-c2c7a14a.zip",
+        "3dea6513388889f0fff4b77bf7a26013600321b9eb9ceb0e9a400a82572f5f23",
+    ),
+}
+POSES: Final[Mapping[str, Published]] = {
+    "rtmpose-s": Published(
+        "rtmpose-s_simcc-body7_pt-body7_420e-256x192-acd4a1ef_20230504.zip",
+        "9aeb635b83f86aea45cf45d85798f7eba1a162de8e0d721c44e54fe5eebaf47d",
+    ),
+    "rtmpose-m": Published(
+        "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip",
+        "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c",
+    ),
+}
+FAMILIES: Final = ("yolox", "rtmdet")
+JOINTS: Final = 17
+
+
+@dataclass(frozen=True)
+class RTMPose(Detector):
+    """`weights` of RTMPose and `detector`, which finds persons: ONNX files, zips with one, or published ones by name.
+
+    Published ones are downloaded once. `family` is the detector's; auto: its file's name says it.
+    """
+
+    weights: str = PRETRAINED  # rtmpose-m
+    detector: str = PRETRAINED  # yolox-tiny
+    family: Literal["auto", "yolox", "rtmdet"] = "auto"
+    min_score: float = 0.3  # of a person
+    max_overlap: float = 0.45  # of two persons: intersection over union of their boxes
+
+    name: ClassVar[str] = "rtmpose"
+
+    def __post_init__(self) -> None:
+        shares = (self.min_score, self.max_overlap)
+        if not all(0 <= share <= 1 for share in shares) or self.family not in ("auto", *FAMILIES):
+            raise ConfigError(
+                f"min_score {self.min_score}, max_overlap {self.max_overlap}, family {self.family}: expected 0 to 1 of "
+                "both, and auto, yolox or rtmdet"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        return max(8, 2 * len(os.sched_getaffinity(0)))
+
+    @property
+    def downloads(self) -> bool:
+        published = (DETECTORS.get(_full(self.detector, "yolox-tiny")), POSES.get(_full(self.weights, "rtmpose-m")))
+        return any(one is not None and not file_of(ADDRESS + one.file).is_file() for one in published)
+
+    def identity(self) -> dict[str, Any]:
+        detector, pose = self.files()
+        of_files = {"weights": pose.digest, "detector": detector.digest, "family": self.family_of(detector)}
+        return super().identity() | of_files
+
+    def below(self, folder: Path) -> Self:
+        paths = {"weights": POSES, "detector": DETECTORS}
+        values = {key: getattr(self, key) for key in paths}
+        files = {key: str(folder / values[key]) for key in paths if values[key] not in (PRETRAINED, *paths[key])}
+        return replace(self, **files)  # type: ignore[arg-type]  # texts all
+
+    def files(self) -> tuple[Graph, Graph]:
+        """The detector's and RTMPose's. Raises MissingAssets, and RawDataError for a file that holds no graph."""
+        return (
+            _graph(_full(self.detector, "yolox-tiny"), DETECTORS, "detector"),
+            _graph(_full(self.weights, "rtmpose-m"), POSES, "weights"),
+        )
+
+    def family_of(self, detector: Graph) -> str:
+        """The detector's. Raises ConfigError where neither the option nor a name says it."""
+        named = [family for family in FAMILIES if family in f"{detector.file.name}/{detector.name}".lower()]
+        if self.family == "auto" and len(named) != 1:
+            raise ConfigError(
+                f"family: the name of {detector.file} does not say whether it is YOLOX or RTMDet, whose inputs differ. "
+                "Say it: --set family=yolox or --set family=rtmdet."
+            )
+        return named[0] if self.family == "auto" else self.family
+
+    def load(self, device: str) -> Detect:
+        detector, pose = self.files()
+        found, posed = GraphNetwork(detector, device), GraphNetwork(pose, device)
+        people = _PersonFinder(self, found, posed, normalised=self.family_of(detector) == "rtmdet")
+        people.check()
+        if found.on_gpu:
+            return lambda images: [people(image) for image in images]
+        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="onnx")  # a core a picture
+        return lambda images: list(threads.map(people, images))
+
+
+def _full(name: str, default: str) -> str:
+    return default if name == PRETRAINED else name
+
+
+def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
+    """The graph of a file, or of published weights."""
+    if name not in published:
+        if not Path(name).is_file():
+            known = ", ".join((PRETRAINED, *published))
+            raise MissingAssets(f"{key} {name!r}: there is no such file. {option(key)}FILE, or {known}.")
+        return graphs.read(Path(name))
+    file = downloaded(ADDRESS + published[name].file, key)
+    graph = graphs.read(file)
+    if graph.digest != published[name].sha256:
+        raise MissingAssets(
+            f"{file}: the graph in it is not {name}'s: expected sha256 {published[name].sha256}, found {graph.digest}. "
+            "Remove that file, and it is downloaded again."
+        )
+    return graph
+
+
+class _PersonFinder:
+    """The people of a picture."""
+
+    def __init__(self, options: RTMPose, detector: GraphNetwork, pose: GraphNetwork, *, normalised: bool) -> None:
+        self._options, self._detector, self._pose, self._normalised = options, detector, pose, normalised
+
+    def __call__(self, image: Image) -> People:
+        boxes, scores = self._boxes(image)
+        if not len(boxes):
+            return People(boxes, scores, np.zeros((0, JOINTS, 3), np.float32))
+        return People(boxes, scores, self._joints(image, boxes))
+
+    def check(self) -> None:
+        """Compute an empty picture by both. Raises RawDataError for outputs of other networks."""
+        blank = np.full((64, 48, 3), simcc.GREY, np.uint8)
+        self._boxes(blank)
+        self._joints(blank, np.array([[0, 0, 48, 64]], np.float32))
+
+    def _boxes(self, image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        size = self._detector.size
+        padded, scale = simcc.letterbox(image, size)
+        outputs = self._detector(simcc.detector_input(padded, normalised=self._normalised))
+        persons = simcc.persons(outputs, size)
+        if persons is None:
+            raise self._detector.graph.refused("outputs", simcc.forms(size), graphs.shapes(outputs))
+        height, width = image.shape[:2]
+        boxes = np.clip(persons[0] / np.tile(scale, 2), 0, [width, height, width, height])
+        scores = np.where((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), persons[1], -1)  # px
+        min_score, max_overlap = self._options.min_score, self._options.max_overlap
+        kept = simcc.kept(boxes, scores, min_score=min_score, max_overlap=max_overlap)
+        return boxes[kept].astype(np.float32), np.clip(scores[kept], 0, 1).astype(np.float32)
+
+    def _joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        size, n = self._pose.size, len(boxes)
+        affines = simcc.crop_affines(boxes, size)
+        outputs = self._pose(simcc.pose_input(image, affines, size))
+        expected = [(n, JOINTS, simcc.BINS * side) for side in size]
+        if [output.shape for output in outputs] != expected:
+            raise self._pose.graph.refused("outputs", " and ".join(map(str, expected)), graphs.shapes(outputs))
+        return simcc.joints(outputs[0], outputs[1], affines)

@@ -1,0 +1,82 @@
+"""A video, or a picture, of bodies over the frames that they were predicted from.  bodies -> [pictures]"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+
+from pipeline.errors import PipelineError
+from pipeline.files.pixels.frames import Image
+from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies
+from vibe_extensions.pages.show.clip import caption, frames_of, rate_of
+from vibe_extensions.pages.video_file import best_format, video_writer
+from vibe_model import runs
+from vibe_model.networks.video_model import VideoModel
+
+if TYPE_CHECKING:
+    from pipeline.files.pixels.frames import FrameSource
+
+FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
+
+
+def write_overlay(
+    file: Path,
+    source: FrameSource,
+    bodies: PredictedBodies,
+    generator: VideoModel,
+    *,
+    text: str = "",
+) -> tuple[Path, int]:
+    """All the source's frames with bodies painted over them: the file, and how many frames it has.
+
+    The file's suffix is that of what can be written here, a browser's video as a rule; of one frame it is a picture,
+    `.png`. Past and future bodies, where the model has them, are beside each frame. A frame that cannot be decoded is
+    shown as the one before it, so that all others keep their time. text: in the corner of every frame. The file
+    appears when it is complete. Raises PipelineError when it cannot be written.
+    """
+    rate = rate_of(source)
+    pictures = _pictures(source, bodies, BodyDrawing.of(generator), rate)
+    first = next(pictures, None)
+    if first is None:
+        raise PipelineError(f"{source.place}: no frame of it can be decoded: nothing to draw on")
+    second = next(pictures, None)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if second is None:
+        caption(first, text)
+        png = cv2.imencode(".png", first[..., ::-1])[1].tobytes()
+        runs.replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
+        return file.with_suffix(".png"), 1
+    written = 0
+    with video_writer(file, rate, (first.shape[1], first.shape[0])) as write:
+        for image in itertools.chain((first, second), pictures):
+            caption(image, text)
+            write(image)
+            written += 1
+    return file.with_suffix(best_format().suffix), written
+
+
+def when(step: int, fps: float) -> str:
+    """
+    >>> when(-5, 25.0)
+    '0.2 s before'
+    """
+    return f"{abs(step) / fps:.2g} s {'before' if step < 0 else 'after'}"
+
+
+def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float) -> Iterator[Image]:
+    """Every frame of the source, with its bodies and what is beside it."""
+    every = frames_of(source, stop=bodies.stop)  # damaged ones, too
+    while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
+        records = bodies.of_frames(frames[0][0].index, frames[-1][0].index + 1)
+        verts = drawing.vertices(records)
+        moved: dict[str, Any] = {
+            when(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
+        }
+        for frame, picture in frames:
+            in_frame = records["frame"] == frame.index
+            around = {text: points[in_frame] for text, points in moved.items()}
+            yield drawing.views(picture, records[in_frame], verts[in_frame], around)

@@ -1,0 +1,50 @@
+"""`python -m tasks report`: the page of `luigi --module tasks Report`, of whatever is there now."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.cli import console
+from pipeline.cli.progress import bar
+from pipeline.errors import PipelineError
+from tasks.terminal import say
+from vibe_extensions.pages import report_task as report
+from vibe_extensions.pages.commands.show import check_page
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    """Which runs, and where the page goes."""
+    sub.add_argument("--out", type=Path, metavar="FILE", help="the page; default: report.html in [paths] runs")
+    sub.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        default=[],
+        dest="folders",
+        metavar="FOLDER",
+        help="of a training run, finished or not; may be repeated; default: the runs that luigi.cfg names",
+    )
+    sub.add_argument("--no-training", action="store_true", help="the data alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write it, and print where it is."""
+    from vibe_extensions.pages.report.assembly import write_report
+
+    if args.folders and args.no_training:
+        raise PipelineError("--run and --no-training exclude each other: name runs, or none")
+    if absent := [folder for folder in args.folders if not folder.is_dir()]:
+        raise PipelineError(f"--run {absent[0]}: there is no such folder. Runs are in {report.page().parent}.")
+    out = args.out or report.page()
+    if args.out is not None:
+        check_page(out)
+    pages = report.as_configured(training=not (args.folders or args.no_training))
+    if args.folders:
+        pages = replace(pages, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
+    with bar("  report", console.out) as progress:
+        written = write_report(pages, out, progress)
+    say("report", "page", str(written))
+    report.show(out, stand_in=written.stand_in)
+    return 0

@@ -1,0 +1,254 @@
+"""The whole report: everything is read, and the page written.  evaluation -> [report]"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cache
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count, from_here
+from pipeline.conversion.committed import rejected_videos
+from pipeline.features.plan import is_untrained
+from vibe_extensions.pages.report.bodies import bodies_section
+from vibe_extensions.pages.report.curves import curves_section, used_for
+from vibe_extensions.pages.report.data import (
+    UNREADABLE,
+    OpenedCache,
+    accounting_section,
+    examples_section,
+    frames_left_out,
+    is_demo,
+    n_rows,
+    open_splits,
+    overview_section,
+)
+from vibe_extensions.pages.report.page import PageSection, write_page
+from vibe_extensions.pages.report.provenance import provenance_section, report_facts
+from vibe_extensions.pages.report.results import as_csv, results_section
+from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, read_json, read_run
+from vibe_extensions.pages.report.statistics import distributions_section, stream_section
+from vibe_model import models, runs
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
+
+VERSION: Final = 6  # raised when the page shows the same things otherwise
+TITLE: Final = "Report on human motion data and models"
+ABLATION: Final = "ablation.json"
+ABLATE: Final = "Remove it and run `luigi --module tasks Ablation` again."
+_RECORDED: Final = re.compile(r'<code id="report-fingerprint">([0-9a-f]{16})</code>')
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContent:
+    """What a page is to show."""
+
+    root: cache.Root
+    raw: Path | None  # the folder of the datasets' raw folders; None: each is where it was at conversion
+    body: Path | None  # the folder of a body model
+    stream: str
+    runs_folder: Path  # [paths] runs: its other runs are named
+    runs: tuple[tuple[str, Path], ...] = ()  # the name on the page, the folder
+    notes: tuple[str, ...] = ()  # what a reader should know of the choice of runs
+    ablation: bool = False  # with the ablation of the runs' folder
+    training: bool = True
+
+    def fingerprint(self) -> str:
+        """16 hex digits over all that the page shows: commits of the cache, files of the runs.
+
+        Reads manifests, and the sizes and times of files. What cannot be read counts as that.
+        """
+        raw = [path.name for path in (self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ())]
+        other_runs = [path.name for path in self.other_runs()]
+        state: dict[str, Any] = {"version": VERSION, "software": report_facts()["Software"], "notes": self.notes}
+        state |= {
+            "raw": sorted(raw),
+            "other runs": sorted(other_runs),
+            "stream": self.stream,
+            "training": self.training,
+        }
+        try:
+            opened = cache.open(self.root)
+            state["splits"] = {name: _commits(opened, name) for name in opened.splits}
+        except UNREADABLE as error:
+            state["splits"] = str(error)
+        names = (runs.CONFIG, runs.METRICS, runs.BEST, *(f"{table}.json" for table in (SEQUENCES, WORST_WINDOWS)))
+        files = [self.runs_folder / ABLATION] if self.ablation else []
+        for _, folder in self.runs:
+            files += [*(folder / name for name in names), *sorted(folder.glob(PATTERN))]
+        stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
+        state["runs"] = [[(name, str(folder)) for name, folder in self.runs], stamps]
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+    def other_runs(self) -> list[Path]:
+        """Folders of runs in the runs' folder, the newest first."""
+        folders = [path.parent for path in self.runs_folder.glob("*/config.json")]
+        return sorted(folders, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A page that was written."""
+
+    sections: int
+    size: int  # bytes
+    stand_in: bool
+
+    def __str__(self) -> str:
+        """As 8 sections, 4.1 MB."""
+        return f"{count(self.sections, 'section')}, {self.size / 1e6:.1f} MB"
+
+
+def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> WrittenReport:
+    """Read everything, and write the page, and its table of results as .csv beside it.
+
+    What cannot be read is reported in the page.
+    """
+    fingerprint = content.fingerprint()  # before anything is read: what changes meanwhile makes the page old
+    progress(0, 3, "training")
+    opened = open_splits(content.root)
+    shown = [read_run(folder, name) for name, folder in content.runs]
+    of_ablation, sections = list[TrainingRun](), list[PageSection]()
+    facts = {"Made": report_facts()["Made"], "Cache": str(content.root), "Runs": str(content.runs_folder)}
+    if content.training:
+        ablation, problems = read_ablation(content.runs_folder) if content.ablation else ({}, [])
+        of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
+        notes = [
+            *content.notes,
+            *_not_shown(content, {run.folder.resolve() for run in (*shown, *of_ablation)}),
+            *problems,
+        ]
+        results = results_section(shown, ablation, cache=str(content.root))
+        bodies = bodies_section(opened, shown, raw=content.raw, body=content.body)
+        sections += [results, *([bodies] if any(bodies.data.values()) else [])]
+        sections.append(curves_section(shown, of_ablation, notes=notes))
+        if results.data["splits"]:
+            table = out.with_suffix(".csv")
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.write_text(as_csv(results.data["splits"]), encoding="utf-8")
+            facts["Results as a file"] = table.name
+    progress(1, 3, "data")
+    health = stream_section(opened, content.stream)
+    if opened.splits:
+        sections += [
+            overview_section(opened, used_for(shown) if shown else None),
+            accounting_section(opened),
+            examples_section(opened, raw=content.raw, body=content.body),
+            distributions_section(opened),
+            health,
+        ]
+    sections.append(provenance_section(opened, [*shown, *of_ablation], fingerprint=fingerprint))
+    progress(2, 3, "page")
+    stand_in = opened.stand_in or any(run.stand_in for run in shown)
+    first = summary(opened, shown, stream=content.stream, health=health.data["verdicts"], trains=content.training)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_page(out, sections, title=TITLE, stand_in=stand_in, facts=facts, summary=first)
+    progress(3, 3, "")
+    return WrittenReport(len(sections), out.stat().st_size, stand_in)
+
+
+def summary(
+    opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, health: dict[str, str], trains: bool = True
+) -> dict[str, Any]:
+    """The page's first lines: what is not real, what is wrong, and in one line what there is.
+
+    health: what is wrong with the features `stream` of a dataset; "": nothing. trains: the page is about training, too.
+    """
+    _, wrong = frames_left_out(opened.splits)
+    n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
+    missing = sum(n for (_, name), n in opened.missing.items() if name == stream)
+    problems = [
+        *opened.problems,
+        *([f"{count(n_rejected, 'video')} rejected (Left out)"] if n_rejected else []),
+        *([f"{wrong:,} person-frames left out because of errors (Left out)"] if wrong else []),
+        *(f"{dataset}: {verdict} (Health of the feature stream)" for dataset, verdict in health.items() if verdict),
+        *(f"{run.name}: {text}" for run in shown for text in run.problems),
+    ]
+    texts = [
+        f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
+        f"{count(sum(map(n_rows, opened.splits)), 'row')} (one person in one frame each)",
+        *([] if wrong or n_rejected else ["no row lost because of errors"]),
+        f"features {stream} " + (f"with {count(missing, 'row')} missing" if missing else "without a missing row"),
+    ]
+    if trains:
+        for run in shown:
+            best = run.metrics.get("best") or {}
+            texts.append(f"{run.name}: {run.state}" + (f", best epoch {best['epoch'] + 1}" if "epoch" in best else ""))
+        texts += [] if shown else ["no training run to show"]
+    line = f"{'' if problems else '✓ '}{'; '.join(texts)}."
+    return {"line": line, "problems": problems, "demo_parts": demo_parts(opened, shown)}
+
+
+def demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
+    """Which of data, body and network are not real."""
+    demo = [split for split in opened.splits if is_demo(split)]
+    untrained = {name for split in opened.splits for name in split.streams if is_untrained(split, name)}
+    parts = []
+    if demo:
+        which = "all splits" if len(demo) == len(opened.splits) else f"{len(demo)} of {len(opened.splits)} splits"
+        parts.append(f"The data of {which} are made by this project, in the datasets' layouts")
+        body = any((split.manifest.get("reader") or {}).get("body") for split in demo)
+        parts += ["the body is a procedural one, not SMPL"] * body
+    if untrained:
+        parts.append(f"{'the' if demo else 'The'} network of the features {', '.join(sorted(untrained))} is untrained")
+    if not parts and any(run.stand_in for run in shown):
+        parts.append(f"Trained on demo data: {', '.join(run.name for run in shown if run.stand_in)}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def recorded(page: Path) -> str:
+    """The fingerprint of what a page shows; "" where there is no such page."""
+    marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace")) if page.is_file() else []
+    return str(marks[-1]) if marks else ""
+
+
+def is_stand_in(root: cache.Root) -> bool:
+    """Is anything in the cache demo data: rows of a split, or features of a stream?"""
+    return open_splits(root).stand_in
+
+
+def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The content of ablation.json in the runs' folder, empty where there is none, and what is wrong with it."""
+    problems: list[str] = []
+    ablation = read_json(folder / ABLATION, problems, ABLATE)
+    if ablation and not isinstance(ablation.get("rows"), list):
+        return {}, [f"{folder / ABLATION}: expected the ablation's rows, found none. {ABLATE}"]
+    return ablation, problems
+
+
+def _ablation_runs(ablation: dict[str, Any], content: ReportContent) -> list[tuple[str, Path]]:
+    """The runs behind the ablation's table that are not shown anyway."""
+    shown = [folder for _, folder in content.runs]
+    return [
+        (f"{variant}, {folder.name}" if len(names) > 1 else variant, folder)
+        for variant, names in ablation.get("runs", {}).items()
+        for folder in (content.runs_folder / Path(name).name for name in names)  # never outside the runs' folder
+        if folder.is_dir() and folder not in shown
+    ]
+
+
+def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
+    """Which runs there are besides those that are shown; nothing where they are all."""
+    hidden = [folder for folder in content.other_runs() if folder.resolve() not in shown]
+    if not hidden:
+        return []
+    names = ", ".join(folder.name for folder in hidden[:5]) + (", ..." if len(hidden) > 5 else "")
+    of_models = {str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden}
+    return [
+        f"{count(len(hidden), 'run')} with other settings not shown here: {names}. To show one: python -m tasks report "
+        f"--run {from_here(hidden[0])}. --run may be repeated.",
+        *(f"Among them are some of {text}." for name in sorted(of_models) if (text := models.not_installed(name))),
+    ]
+
+
+def _commits(opened: cache.FeatureCache, name: str) -> Any:
+    try:
+        split = opened[name]
+        streams = {stream: split.stream_manifest(stream).get("digest") for stream in split.streams}
+        return [split.manifest.get("digest"), streams]
+    except UNREADABLE as error:
+        return str(error)

@@ -1,0 +1,328 @@
+"""What is in the cache: splits, what was left out of them, example tracks.  raw -> tracks -> features -> [report]"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+import cache
+from pipeline import datasets
+from pipeline.cli.console import duration
+from pipeline.cli.text import command, count, error_text
+from pipeline.commands import leaks
+from pipeline.conversion.committed import rejected_videos
+from pipeline.errors import MissingAssets, PipelineError
+from pipeline.features.plan import is_untrained, marked, missing_rows
+from pipeline.files.formats import smpl_files
+from pipeline.reasons import SAMPLED, reason
+from vibe_extensions.pages.report.page import Cell, PageSection
+from vibe_extensions.pages.show.page import Portrait, portrait
+from vibe_extensions.pages.show.tracks import Choice, from_cache
+
+UNREADABLE: Final = (cache.CacheError, OSError)  # what costs a split its place in a section, and nothing else
+COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
+MOST_REJECTED: Final = 5  # rejected videos that are listed of a split; the others are counted
+
+TRACKS: Final = 2  # of each dataset that are drawn
+FRAMES: Final = 3  # of each track
+
+# On which terms each dataset is given out, and the work to cite; in full: docs/licences.md, and its own page.
+YOUTUBE: Final = "the videos are their owners'"
+REGISTERED: Final = "for research, after registration"
+RELEASES: Final[Mapping[str, tuple[str, str]]] = {
+    "penn_action": ("none stated", "Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013"),
+    "posetrack": (
+        REGISTERED,
+        "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018",
+    ),
+    "insta_variety": (YOUTUBE, "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019"),
+    "kinetics": (YOUTUBE, "Kay et al.: The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017"),
+    "mpi_inf_3dhp": (
+        REGISTERED,
+        "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using Improved CNN Supervision, 3DV 2017",
+    ),
+    "h36m": (
+        "for research, after registration and a signed licence",
+        "Ionescu, Papava, Olaru, Sminchisescu: Human3.6M, TPAMI 36(7), 2014",
+    ),
+    "3dpw": (
+        REGISTERED,
+        "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and a Moving Camera, ECCV 2018",
+    ),
+    "emdb": (
+        REGISTERED,
+        "Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023",
+    ),
+    "bedlam": (
+        REGISTERED,
+        "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023",
+    ),
+    "amass": (
+        f"{REGISTERED}; of each subset besides",
+        "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",
+    ),
+    "videos": ("those of the clips", "the detector that found the people in them"),
+}
+
+
+@dataclass(slots=True)
+class OpenedCache:
+    """The splits of a cache that can be read, and what is wrong with the others."""
+
+    root: cache.Root
+    splits: list[cache.Split] = field(default_factory=list)
+    missing: dict[tuple[str, str], int] = field(default_factory=dict)  # (split, its stream) -> rows without features
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def datasets(self) -> dict[str, list[cache.Split]]:
+        """Dataset -> its splits."""
+        by_dataset: dict[str, list[cache.Split]] = {}
+        for split in self.splits:
+            by_dataset.setdefault(split.name.partition("/")[0], []).append(split)
+        return by_dataset
+
+    @property
+    def stand_in(self) -> bool:
+        """Is anything demo data: rows of a split, or features of a stream?"""
+        streams = ((split, name) for split in self.splits for name in split.streams)
+        demo_streams = (
+            split.stream_manifest(name).get("stand_in") or is_untrained(split, name) for split, name in streams
+        )
+        return any(map(is_demo, self.splits)) or any(demo_streams)
+
+
+def open_splits(root: cache.Root) -> OpenedCache:
+    """All splits of a cache. Raises nothing: what cannot be read is in `problems`."""
+    opened = OpenedCache(root)
+    try:
+        features = cache.open(root)
+        names = features.splits
+    except UNREADABLE as error:
+        opened.problems.append(str(error))
+        return opened
+    if not names:
+        opened.problems.append(f"{root}: the cache holds no split yet. `luigi --module tasks Data` fills it.")
+    for name in names:
+        try:
+            split = features[name]
+            n_rows(split)  # reads the tables
+            opened.missing |= {(name, stream): missing_rows(split, stream).rows for stream in split.streams}
+            opened.splits.append(split)
+            if "reader" in split.manifest and "imported" not in split.manifest["reader"]:
+                not_installed = datasets.not_installed(name.partition("/")[0])
+                opened.problems += [f"{name}: split of {not_installed}"] if not_installed else []
+        except UNREADABLE as error:
+            opened.problems.append(problem(name, error))
+    return opened
+
+
+def is_demo(split: cache.Split) -> bool:
+    """Does the split come from demo data?"""
+    return bool(split.manifest.get("stand_in", False))
+
+
+def n_rows(split: cache.Split) -> int:
+    """Rows of committed tracks."""
+    return int((split.tracks.stop - split.tracks.start).sum())
+
+
+def problem(name: str, error: BaseException) -> str:
+    """What cannot be read of a split, by the error's message."""
+    return f"{name}: {error_text(error)}"
+
+
+# ----------------------------------------------------------------------------------------------- datasets and splits
+
+
+def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None) -> PageSection:
+    """Datasets and splits: how much there is, what was left out, in which streams. used: what the runs use each for."""
+    rows: list[tuple[Cell, ...]] = []
+    sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split)) for split in opened.splits]
+    for split, size in zip(opened.splits, sizes, strict=True):
+        missing = {name: opened.missing[split.name, name] for name in split.streams}
+        streams = ", ".join(marked(split, name, f"{count(n, 'row')} missing" * bool(n)) for name, n in missing.items())
+        use = () if used is None else (used.get(split.name, "nothing"),)
+        kind = "demo" if is_demo(split) else "real"
+        rows.append((split.name, kind, *size, _person_time([split]), streams or "none", *use, _left_out_of(split)))
+    if len(rows) > 1:
+        blank = ("",) * (len(rows[0]) - 6)
+        rows.append(("all", "", *map(sum, zip(*sizes, strict=True)), _person_time(opened.splits), *blank))
+    comparisons = leaks.compare_names(opened.splits)
+    header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
+    data = {
+        "header": (*header, *(() if used is None else ("used for",)), "left out, by reason"),
+        "rows": rows,
+        "problems": opened.problems,
+        "gone": [(name, use) for name, use in (used or {}).items() if name not in {s.name for s in opened.splits}],
+        "releases": [(name, *RELEASES[name]) for name in opened.datasets if name in RELEASES],
+        "demo": any(map(is_demo, opened.splits)),
+        "shared": leaks.summary(comparisons),
+        "leaks": any(comparison.leaks for comparison in comparisons),
+        "leaks_command": command("leaks", "--cache", str(opened.root)),
+    }
+    line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
+    line += count(sum(map(n_rows, opened.splits)), "row")
+    return PageSection("datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems))
+
+
+def _person_time(splits: Sequence[cache.Split]) -> str:
+    """Of the tracks whose rate is known: a row lasts `step` frames of the video."""
+    seconds, n_known, n_tracks = 0.0, 0, 0
+    for tracks in (split.tracks for split in splits):
+        has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
+        seconds += float((((tracks.stop - tracks.start) * tracks.step)[has_rate] / tracks.fps[has_rate]).sum())
+        n_known += int(has_rate.sum())
+        n_tracks += len(tracks)
+    if not n_known:
+        return "rate not known"
+    return duration(seconds) + (
+        "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; no rate for the others)"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- left out
+
+
+def accounting_section(opened: OpenedCache) -> PageSection:
+    """What the reasons mean, rejected videos, and what was found beside what the releases have."""
+    recorded = [split for split in opened.splits if "accounting" in split.manifest]
+    left_out = _left_out(recorded)
+    kinds = {
+        name: "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "something is wrong"
+        for name in sorted({name for _, name in left_out}, key=lambda name: (reason(name).by_design, name))
+    }
+    rejected = ((split.name, *rejected_videos(split)) for split in recorded)
+    faulty = [{"split": s, "n": n, "first": [*islice(texts, MOST_REJECTED)]} for s, n, texts in rejected if n]
+    coverage = list(_coverage(recorded))
+    data = {
+        "reasons": [
+            (
+                name,
+                kind,
+                ", ".join(f"{n:,} {what}" for (what, of), n in left_out.items() if of == name),
+                reason(name).meaning,
+            )
+            for name, kind in kinds.items()
+        ],
+        "rejected": faulty,
+        "command": command("status", "--all", "--cache", str(opened.root)),
+        "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
+        "coverage": coverage,
+        "short": [
+            f"{name}: {n:,} {what} found of {known:,} in the release"
+            for name, what, n, known, _ in coverage
+            if n < known
+        ],
+        "demo": [split.name for split in recorded if is_demo(split)],
+        "unrecorded": [split.name for split in opened.splits if split not in recorded],
+    }
+    by_design, wrong = frames_left_out(opened.splits)
+    line = f"{by_design:,} person-frames left out by design, {wrong:,} because of errors"
+    return PageSection("accounting", "Left out", "accounting.html", data, line, bool(wrong or faulty))
+
+
+def frames_left_out(splits: Sequence[cache.Split]) -> tuple[int, int]:
+    """Person-frames that were left out by design, and because of errors. Those between sampled ones are neither."""
+    left_out = _left_out(split for split in splits if "accounting" in split.manifest)
+    frames = {name: n for (what, name), n in left_out.items() if what == COUNTED["frames"] and name not in SAMPLED}
+    by_design = sum(n for name, n in frames.items() if reason(name).by_design)
+    return by_design, sum(frames.values()) - by_design
+
+
+def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
+    """(what, reason) -> how many of the splits, whose accounting was recorded. what: by `COUNTED`'s values."""
+    left_out: Counter[tuple[str, str]] = Counter()
+    for split in recorded:
+        for of, what in COUNTED.items():
+            left_out.update({(what, name): n for name, n in _reasons(split, of).items()})
+    return left_out
+
+
+def _reasons(split: cache.Split, of: str) -> dict[str, int]:
+    """Reason -> how many `videos`, `tracks` or `frames` of a split were left out for it."""
+    totals = split.manifest["accounting"][of]
+    return {**totals.get("dropped", {}), **totals.get("set_aside", {})}
+
+
+def _left_out_of(split: cache.Split) -> str:
+    """As `videos: 3 bad_labels; person-frames: 21 bad_labels`, the reasons but for sampling."""
+    if "accounting" not in split.manifest:
+        return "not recorded"
+    texts = []
+    for of, what in COUNTED.items():
+        trackless = split.manifest["accounting"][of].get("without_tracks")
+        reasons = {**_reasons(split, of), "without a track": trackless}
+        if listed := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED):
+            texts.append(f"{what}: {listed}")
+    return "; ".join(texts) or "nothing"
+
+
+def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:
+    """What was found beside what the release has, of real data: by split, else over all splits where they are here."""
+    real: dict[str, list[cache.Split]] = {}
+    for split in recorded:
+        if not (is_demo(split) or split.manifest.get("reader", {}).get("imported")):
+            real.setdefault(split.name.partition("/")[0], []).append(split)
+    totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
+    for name, splits in real.items():
+        totals += [(split.name, [split], split.manifest["accounting"].get("known", {})) for split in splits]
+        dataset = datasets.get(name) if name in datasets.names() and not datasets.broken([name]) else None
+        if dataset is not None and "all" in dataset.totals and len(splits) == len(dataset.splits):
+            totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
+    for label, counted, release in totals:
+        for what, known in release.items():
+            n = sum(split.manifest["accounting"][what]["found"] for split in counted)
+            yield label, COUNTED[what], n, known, 100 * n / known
+
+
+# -------------------------------------------------------------------------------------------------- example tracks
+
+
+class DrawnSplit(NamedTuple):
+    """Some tracks of one split."""
+
+    split: str
+    stand_in: bool
+    portraits: Iterator[Portrait]  # drawn while the page is written: one at a time is in memory
+    warnings: tuple[str, ...]
+    more: str  # the command that shows more of them
+
+
+def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
+    """A few tracks of each dataset, drawn on their frames as `python -m pipeline show` draws them.
+
+    raw: the folder that holds the datasets' raw folders now; None: each is where it was at conversion.
+    body: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
+    """
+    problems: list[str] = []
+    try:
+        if body is not None:
+            smpl_files.digest(body)
+    except MissingAssets as error:
+        problems.append(f"SMPL parameters without 3D joints are not drawn: {error}")
+        body = None
+    drawn: dict[str, list[DrawnSplit]] = {}
+    for dataset, splits in opened.datasets.items():
+        # Training first, and two splits rather than one.
+        chosen = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
+        choice, folder = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES), None if raw is None else raw / dataset
+        for split in chosen:
+            try:
+                shown = from_cache(opened.root, split.name, choice, raw=folder, body=body)
+            except (*UNREADABLE, PipelineError) as error:
+                problems.append(problem(split.name, error))
+                continue
+            portraits = (portrait(track, body) for track in shown.tracks)
+            more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")
+            shown_split = DrawnSplit(shown.name, shown.stand_in, portraits, shown.warnings, more)
+            drawn.setdefault(dataset, []).append(shown_split)
+    line = "a few of each dataset, as they are in the cache: boxes, crops, joints"
+    data = {"datasets": drawn, "problems": problems}
+    return PageSection("tracks", "Example tracks", "examples.html", data, line)

@@ -1,0 +1,276 @@
+"""The report's page: one HTML file without a script, that opens from disk and fetches nothing.  evaluation -> [page]
+
+Drawn tracks, styles and the policy that forbids scripts and addresses are those of `vibe_extensions.pages.show`. Plots
+are inline SVG, each with its numbers as a table: Matplotlib draws in placeholder colours, which become the page's CSS
+variables, so that a plot follows light and dark. Texts stay texts. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from vibe_extensions.pages.show.page import templates, write
+
+Array = NDArray[Any]
+Cell = str | int | float | None  # of a table; None and NaN: not known
+
+# Placeholder colours of Matplotlib -> colours of the page.
+INK: Final = "#0a0a01"
+FAINT: Final = "#0a0a02"
+RULE: Final = "#0a0a03"
+SERIES: Final = tuple(f"#0b0b0{i}" for i in range(1, 9))  # one each for eight series
+DASHES: Final = ("-", "--", ":", "-.")  # tell them apart without colours
+_CSS: Final = {
+    INK: "currentColor",
+    FAINT: "var(--faint)",
+    RULE: "var(--rule)",
+    **{color: f"var(--series-{i})" for i, color in enumerate(SERIES, 1)},
+}
+_COLOR: Final = re.compile("|".join(_CSS))
+
+WIDTH: Final = 4.6  # inches, of 72 units of the SVG: as wide as a phone, where texts are about 11 px high
+MOST_ROWS: Final = 24  # of the table below a plot of lines
+QUANTILES: Final = (5, 25, 50, 75, 95)  # %, of each distribution
+
+_STYLE: Final[Any] = {  # Matplotlib types its keys, in some versions
+    "axes.edgecolor": RULE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": FAINT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "font.size": 11,
+    "grid.color": RULE,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,  # names come from untrusted files
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+}
+
+
+class Plot(NamedTuple):
+    """What `plot` of parts.html draws: a picture, what it shows, and its numbers."""
+
+    svg: Markup
+    title: str
+    caption: str  # what is measured, in which unit, of how many
+    header: tuple[str, ...]  # of the table; the first column names the row
+    rows: list[tuple[Cell, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class PageSection:
+    """One part of the page. Its template, a file of report/templates/, finds `data` under that name."""
+
+    anchor: str  # the id of its heading: letters, digits and "-"
+    title: str
+    template: str
+    data: Mapping[str, Any]
+    line: str = ""  # what it comes to; with one, the section is folded
+    unfolded: bool = False  # there is something to look at: the fold is open
+
+
+def write_page(
+    out: Path,
+    sections: Iterable[PageSection],
+    *,
+    title: str,
+    stand_in: bool,
+    facts: Mapping[str, str],
+    summary: Mapping[str, Any] | None = None,
+) -> None:
+    """Render and write the sections in their order. `out` appears when it is whole.
+
+    stand_in: whether anything on it comes from demo data, which its first line reports. facts: shown at its end.
+    summary: the data of summary.html, which comes before the sections. Raises ValueError for two sections with one
+    anchor.
+    """
+    sections = tuple(sections)
+    anchors = [section.anchor for section in sections]
+    if len(set(anchors)) != len(anchors):
+        raise ValueError(f"two sections of the report have one anchor: {anchors}")
+    environment = templates(Path(__file__).parent / "templates")
+    environment.filters["cell_text"] = cell_text
+    page = environment.get_template("report.html")
+    write(page.stream(sections=sections, title=title, stand_in=stand_in, facts=facts, summary=summary), out)
+
+
+def cell_text(value: Cell) -> str:
+    """A table's cell: whole numbers in full, others to four digits, what is not known as a dash.
+
+    >>> cell_text(12000), cell_text(0.123456), cell_text(54321.0), cell_text(None), cell_text("a")
+    ('12,000', '0.1235', '54,321', '–', 'a')
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isfinite(value) and abs(value) < 1000:
+        return f"{value:.4g}"
+    return f"{value:,.0f}"
+
+
+def brief(names: Sequence[str], most: int = 28) -> list[str]:
+    """Names that a legend or an axis has room for, all different.
+
+    >>> brief(["vibe", "embedded-per-frame-093a0bc1a3f8fe92"])
+    ['vibe', 'embedded-per-f…bc1a3f8fe92']
+    """
+    shown: list[str] = []
+    for name in names:
+        short = name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 3) :]}"
+        shown.append(f"{short} ({len(shown) + 1})" if short in shown else short)
+    return shown
+
+
+def histogram(
+    name: str,
+    title: str,
+    caption: str,
+    samples: Mapping[str, Array],
+    *,
+    unit: str,
+    bins: Array | None = None,
+    log: bool = False,
+) -> Plot:
+    """Distributions of one quantity below each other, each as high as any, with a line at the median.
+
+    samples: what it is of -> (N,) finite values, or none at all. bins: (B + 1,) edges; None: 40 from the smallest to
+    the largest, in equal steps, or in equal ratios with `log`, for which values are above 0.
+    """
+    values = {label: np.asarray(sample, np.float64).ravel() for label, sample in samples.items()}
+    edges = _edges(np.concatenate([np.empty(0), *values.values()]), log) if bins is None else np.asarray(bins)
+    with _drawing(name, 0.7 + 0.36 * max(len(values), 1)) as (figure, axes):
+        for row, sample in enumerate(reversed(values.values())):
+            axes.axhline(row, color=RULE, linewidth=0.5)
+            if len(sample):
+                counts = np.histogram(sample, edges)[0]
+                heights = row + 0.8 * counts / max(counts.max(), 1)
+                axes.stairs(heights, edges, baseline=row, fill=True, color=SERIES[0], alpha=0.55)
+                axes.plot(2 * [np.median(sample)], [row, row + 0.8], color=INK, linewidth=1.5)
+            else:
+                axes.text(0.01, row + 0.1, "none", color=FAINT, transform=axes.get_yaxis_transform())
+        scale, top = "log" if log else "linear", max(len(values), 1)
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(-0.05, top), xlabel=unit, xscale=scale)
+        axes.set_yticks(range(len(values)), brief([*reversed(values)]), color=INK)
+        axes.tick_params(left=False)
+        axes.spines.left.set_visible(False)
+        if log:
+            _plain_numbers(axes.xaxis)
+        picture = _svg(figure)
+    quantiles = {
+        label: map(float, np.percentile(sample, QUANTILES)) if len(sample) else [None] * len(QUANTILES)
+        for label, sample in values.items()
+    }
+    rows: list[tuple[Cell, ...]] = [(label, len(values[label]), *numbers) for label, numbers in quantiles.items()]
+    header = ("of", "values", *(f"{q} %" if q != 50 else "median" for q in QUANTILES))
+    return Plot(picture, title, caption, header, rows)
+
+
+def lines(
+    name: str,
+    title: str,
+    caption: str,
+    series: Mapping[str, tuple[Sequence[float] | Array, Sequence[float] | Array]],
+    *,
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+) -> Plot:
+    """Curves in different colours and dashes. series: name -> (x (N,), y (N,)); a y that is not finite is a gap.
+    log_y: on a logarithmic scale, where any y is above 0; the others are gaps.
+
+    The table has at most `MOST_ROWS` of the x, from the first to the last.
+    """
+    points = {name: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for name, (x, y) in series.items()}
+    if log_y := log_y and any((y > 0).any() for _, y in points.values()):
+        points = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in points.items()}
+    with _drawing(name, 2.6 + 0.2 * math.ceil(len(points) / 2)) as (figure, axes):
+        for (label, (x, y)), color, dash in zip(points.items(), cycle(SERIES), cycle(DASHES), strict=False):
+            marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""  # no line leads to it
+            axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
+        axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
+        if log_y:
+            _plain_numbers(axes.yaxis)
+        if all(float(x).is_integer() for xs, _ in points.values() for x in xs):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=True, axis="y", linewidth=0.5)
+        if points:
+            figure.legend(loc="outside lower center", ncols=2)
+        picture = _svg(figure)
+    return Plot(picture, title, caption, (x_label, *points), _rows_by_x(points))
+
+
+@contextmanager
+def _drawing(name: str, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of so many inches and its axes; within it, Matplotlib draws in the page's style.
+
+    `name` is the figure's own on the page: `_svg` makes ids of it that no other figure has.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()  # not what is in a matplotlibrc of this machine
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        figure = Figure((WIDTH, height), layout="constrained", label=name)
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure) -> Markup:
+    """A figure as an SVG for the page: no fonts and sizes of its own, and only the ids that something refers to."""
+    written = io.StringIO()
+    figure.savefig(
+        written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
+    text = written.getvalue()
+    prefix = re.sub(r"\W+", "-", str(figure.get_label()))
+    referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+
+    def for_page(match: re.Match[str]) -> str:
+        tag = re.sub(r' id="([^"]+)"', lambda i: f' id="{prefix}-{i[1]}"' if i[1] in referred else "", match[0])
+        tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag.replace("xlink:href", "href"))
+        return _COLOR.sub(lambda color: _CSS[color[0]], re.sub(r"font-family: [^;\"]*(; )?", "", tag))
+
+    # What would hold for the whole page; then tags alone: names between them stay what they are.
+    text = re.sub(r"<(style|metadata)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    first = re.compile(r'<svg [^>]*(viewBox="[^"]+")[^>]*>')
+    text = first.sub(r'<svg xmlns="http://www.w3.org/2000/svg" \1 aria-hidden="true">', text, count=1)
+    return Markup(re.sub(r"<[^>]+>", for_page, text))  # noqa: S704  Matplotlib has escaped it
+
+
+def _edges(values: Array, log: bool, n: int = 40) -> Array:
+    """n + 1 edges that hold all values."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 2.0)
+    if low == high:
+        low, high = (low / 1.5, high * 1.5) if log else (low - 0.5, high + 0.5)
+    return np.geomspace(low, high, n + 1) if log else np.linspace(low, high, n + 1)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Of a logarithmic axis: 0.01 instead of a formula, and numbers between the powers where there are few of them."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+
+
+def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
+    columns = [dict(zip(x.tolist(), y.tolist(), strict=True)) for x, y in points.values()]
+    every = sorted({x for column in columns for x in column})
+    few = np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).round().astype(int)) if every else ()
+    return [(cell_text(every[i]), *(column.get(every[i]) for column in columns)) for i in few]

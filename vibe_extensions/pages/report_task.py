@@ -1,0 +1,90 @@
+"""raw -> tracks -> features -> windows -> training -> evaluation -> [report], as a Luigi task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import luigi
+
+from pipeline.cli import console
+from tasks.base import PipelineTask
+from tasks.evaluation import Evaluate, baseline_config
+from tasks.settings import settings
+from tasks.terminal import DEMO_DATA, USER_ERRORS, fact, plain, shortened
+from tasks.training import model_config
+from vibe_model import models, runs
+from vibe_model.sections import VIBE, which_runs
+
+if TYPE_CHECKING:
+    from vibe_extensions.pages.report.assembly import ReportContent
+
+PAGE: Final = "report.html"  # in [paths] runs
+
+
+class Report(PipelineTask):
+    """One page about everything: the data, the training, the results. It is written again when any of it changes.
+
+    It is in [paths] runs, opens from disk and needs no network. `python -m tasks report` writes one of whatever is
+    there now.
+    """
+
+    verb = "report"
+    what = "page"
+
+    def requires(self) -> list[luigi.Task]:
+        return [Evaluate(model=m.section) for m in models.every() if which_runs(settings(), m).report]
+
+    def up_to_date(self) -> bool:
+        from vibe_extensions.pages.report.assembly import recorded  # here, as all of the report: it is slow to import
+
+        return recorded(page()) == as_configured().fingerprint()
+
+    def work(self) -> None:
+        from vibe_extensions.pages.report.assembly import write_report
+
+        with self.progress() as progress:
+            written = write_report(as_configured(), page(), progress)
+        self.say(str(written))
+        self.show()
+
+    def show(self) -> None:
+        """Where the page is, and whether it is about demo data."""
+        from vibe_extensions.pages.report.assembly import is_stand_in
+
+        show(page(), stand_in=is_stand_in(settings().paths.cache))
+
+
+def show(out: Path, *, stand_in: bool) -> None:
+    """Where a page is, and whether it is about demo data."""
+    if stand_in:
+        console.out.print(DEMO_DATA)
+    fact("report", plain(f"{shortened(out)} (open it in a browser)"))
+
+
+def page() -> Path:
+    """Where the task's page is."""
+    return settings().paths.runs / PAGE
+
+
+def as_configured(*, training: bool = True) -> ReportContent:
+    """The cache, the configured runs of every model, their baselines and the ablation: as much of them as there is."""
+    from vibe_extensions.pages.report.assembly import ReportContent
+
+    s, notes = settings(), list[str]()
+    folders: dict[str, Path] = {}
+    for model in models.every() if training else ():
+        try:
+            config, baseline = model_config(model), baseline_config(model)
+            per_frame = f"{model.title}, per frame" if "per frame" in folders else "per frame"
+            configs = {model.title: config} | ({} if baseline in (None, config) else {per_frame: baseline})
+            begun = {name: folder for name, of in configs.items() if (folder := runs.run_folder(of)).is_dir()}
+            folders |= begun
+            if which_runs(s, model).report:
+                missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
+                notes += [f"{name}: {missing}" for name in configs if name not in begun]
+        except USER_ERRORS as error:  # as of a model that luigi.cfg does not name, whose streams are not there
+            if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
+                notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
+    where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
+    return ReportContent(*where, tuple(folders.items()), tuple(notes), ablation=training, training=training)

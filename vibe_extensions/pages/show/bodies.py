@@ -1,0 +1,172 @@
+"""Bodies over pictures, shaded and half transparent; those of labels as their pictures show them.  tracks -> [pictures]
+
+A body is sampled over the rectangle that holds it, at most RASTER_PX samples wide and high, and the samples are
+resized to the rectangle's pixels: a person who fills a large picture costs no more than one who fills a small one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cameras import project
+from pipeline.files.pixels.frames import Image
+from pipeline.synthetic.render import SmoothNormals, rasterise
+from vibe_extensions.pages.show.drawing import load_body
+from vibe_extensions.pages.show.tracks import ShownTrack
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+Array = NDArray[Any]
+Floats = NDArray[np.floating[Any]]
+Colour = tuple[float, float, float]  # RGB, 0 .. 1
+
+FEWEST: Final = 4  # visible joints from which a weak perspective camera is estimated
+DISTANCE_M: Final = 10.0  # any: such a camera has none
+RASTER_PX: Final = 360  # samples across a body, at most
+FINEST: Final = 2.0  # samples a pixel of small bodies, so that their edges are smooth
+AMBIENT: Final = 0.35  # light from everywhere
+TO_LIGHT: Final = np.array([-0.45, -0.6, -0.66], np.float32)  # from behind the viewer's left shoulder, of length 1
+OPACITY: Final = 0.75
+COLOURS: Final = (  # RGB, far apart from one another for most eyes (Okabe and Ito's, lightened)
+    (0.45, 0.75, 0.95),
+    (0.98, 0.70, 0.25),
+    (0.40, 0.80, 0.62),
+    (0.95, 0.60, 0.75),
+    (0.97, 0.92, 0.45),
+    (0.90, 0.50, 0.25),
+    (0.55, 0.60, 0.95),
+)
+
+
+class SeenBody(NamedTuple):
+    """A body as a camera sees it."""
+
+    verts: Floats  # (V, 3) m, camera axes (x right, y down, z forward); only which way the surface faces counts
+    pixels: Floats  # (V, 2) px of the picture
+    depth: Floats  # (V,) m before the camera; points behind it are not drawn
+    colour: Colour
+
+
+class Painter:
+    """Paints bodies of one topology: faces (F, 3), outward-oriented."""
+
+    def __init__(self, faces: NDArray[Any]) -> None:
+        self._normals = SmoothNormals(faces)
+
+    def paint(self, image: Image, bodies: Sequence[SeenBody], opacity: float = OPACITY) -> Image:
+        """(H, W, 3) uint8 RGB -> the same with the bodies over it, the first one at the bottom. A new array."""
+        painted = image.copy()
+        for body in bodies:
+            self._add(painted, body, opacity)
+        return painted
+
+    def _add(self, image: Image, body: SeenBody, opacity: float) -> None:
+        faces, (height, width) = self._normals.faces, image.shape[:2]
+        in_front = body.depth > 0
+        if not (in_front.any() and np.isfinite(body.pixels).all()):
+            return
+        low = np.maximum(np.floor(body.pixels[in_front].min(axis=0)), 0)
+        high = np.minimum(np.ceil(body.pixels[in_front].max(axis=0)) + 1, (width, height))
+        if (low >= high).any():
+            return
+        size = (high - low).astype(np.int64)
+        samples = np.maximum(np.rint(size * min(FINEST, RASTER_PX / size.max())), 1)
+        places = (body.pixels - low + 0.5) * (samples / size) - 0.5
+        inverse_depth = np.divide(1, body.depth, out=np.zeros(len(body.depth)), where=in_front)
+        visible = rasterise(places[faces], inverse_depth[faces], int(samples[0]), int(samples[1]))
+        layer = np.zeros((*visible.face.shape, 4), np.float32)  # RGB times coverage, coverage
+        hit = np.nonzero(visible.face >= 0)
+        facing = self._normals(body.verts) @ TO_LIGHT  # (V,)
+        light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
+        brightness = np.einsum("nc,nc->n", visible.barycentric[hit], light[faces[visible.face[hit]]])
+        layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
+        how = cv2.INTER_AREA if samples[0] > size[0] else cv2.INTER_LINEAR
+        layer = np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
+        part = image[int(low[1]) : int(high[1]), int(low[0]) : int(high[0])]
+        over = part * (1 - opacity * layer[..., 3:]) + (255 * opacity) * layer[..., :3]
+        part[...] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
+
+
+class PosedBody(NamedTuple):
+    """A row's body, in the camera's axes, without its translation."""
+
+    verts: Array  # (6890, 3) float64 m
+    joints: Array  # (49, 3) float64 m
+
+
+class LabelledBodies:
+    """Poses the bodies of rows with the model in a folder. Raises as `Body.load` does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._neutral = load_body(folder)
+
+    @functools.cached_property
+    def faces(self) -> Array:
+        """(F, 3) int64, of every gender."""
+        return self._neutral.faces.cpu().numpy()
+
+    @functools.cached_property
+    def painter(self) -> Painter:
+        """What paints them."""
+        return Painter(self.faces)
+
+    def posed(self, track: ShownTrack, row: int) -> PosedBody | None:
+        """The body of the track's gender in a row; None where the row has no pose or betas."""
+        import torch
+        from scipy.spatial.transform import Rotation
+
+        rows = track.rows
+        if "pose" not in rows or "betas" not in rows or ("has_smpl" in rows and rows["has_smpl"][row] != 1):
+            return None
+        pose, betas = rows["pose"][row], rows["betas"][row]
+        if not (np.isfinite(pose).all() and np.isfinite(betas).all()):
+            return None
+        body: Body = self._neutral.of(track.record.gender)
+        rotmat = torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix()[None]).float()
+        with torch.no_grad():
+            out = body(betas=torch.from_numpy(betas[None]).float(), rotmat=rotmat)
+        return PosedBody(out.verts[0].double().numpy(), out.joints[0].double().numpy())
+
+    def seen(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
+        """The body of a row in the picture: by its own camera, else by the weak perspective that fits its 2D joints.
+
+        Empty where the row has no body, or nothing says where it is.
+        """
+        body, intrinsics = self.posed(track, row), intrinsics_of(track, row)
+        if body is None:
+            return []
+        trans = track.rows["trans"][row] if "trans" in track.rows else np.full(3, np.nan)
+        if intrinsics is not None and np.isfinite(trans).all():
+            verts = body.verts + trans
+            return [SeenBody(body.verts, project(verts, intrinsics), verts[:, 2], colour)]
+        pixels = None if "kp_2d" not in track.rows else weak_perspective(body, track.rows["kp_2d"][row])
+        return [] if pixels is None else [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
+
+
+def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
+    """(3, 3) px of the camera in a row: the row's own where it zooms, else the track's; None where not known."""
+    cameras = (track.rows["intrinsics"][row] if "intrinsics" in track.rows else None, track.record.intrinsics)
+    return next((camera for camera in cameras if camera is not None and np.isfinite(camera).all()), None)
+
+
+def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
+    """The vertices' pixels (6890, 2) by the scale and shift that fit the visible joints best; None for too few.
+
+    kp_2d: (49, 3) px px confidence.
+    """
+    visible = kp_2d[:, 2] > 0
+    if visible.sum() < FEWEST:
+        return None
+    joints, points = body.joints[visible, :2], kp_2d[visible, :2].astype(np.float64)
+    spread, centre = joints - joints.mean(axis=0), points.mean(axis=0)
+    scale = (spread * (points - centre)).sum() / max((spread**2).sum(), 1e-9)
+    pixels: Array = scale * (body.verts[:, :2] - joints.mean(axis=0)) + centre
+    return pixels if scale > 0 else None

@@ -1,0 +1,196 @@
+"""The page itself: one HTML file without a script, that opens from disk and fetches nothing.  tracks -> [page]
+
+Crops come from `crop_person` and the joints on them from `normalise_keypoints`, as for training: where pixels and
+labels disagree there, they disagree here. Names and messages come from untrusted files: the templates escape all of
+them, and the page's own policy forbids scripts and addresses besides.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.environment import TemplateStream
+from numpy.typing import NDArray
+
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
+from pipeline.files.pixels.frames import Frame, Image
+from vibe_extensions.pages.show.drawing import SIDE_COLOURS, Skeleton, View, ViewBox, flat, joints_3d, view_box, views
+from vibe_extensions.pages.show.tracks import Shown, ShownTrack
+
+Array = NDArray[Any]
+Rect = tuple[str, float, float, float, float]  # "box" or "crop"; x, y, width, height, px of the frame
+
+LONGEST_PX: Final = 480  # longer side of a full frame on the page
+QUALITY: Final = 80  # of the page's JPEGs
+DOT: Final = 1 / 75  # half a joint's size / side of the crop: about an eye's
+GRID_M: Final = 0.5  # between the lines behind 3D joints
+
+
+class Overlay(NamedTuple):
+    """A picture with what is drawn on it, in the coordinates of its labels."""
+
+    uri: str  # data:image/jpeg
+    shown: tuple[int, int]  # width and height of the JPEG
+    width: int  # of the picture that the labels count in
+    height: int
+    rects: tuple[Rect, ...]
+    skeleton: Skeleton
+    radius: float  # of a joint's dot
+    outside: int  # visible joints outside the picture
+
+
+class Card(NamedTuple):
+    """One frame of a track."""
+
+    number: int  # the video's own, from 0
+    n_visible: int | None  # joints; None where there are no 2D labels
+    flags: tuple[str, ...]  # those of has_3d, has_smpl, valid that are not set here
+    problem: str  # why there is no picture; "" where there is one, or never was one
+    full: Overlay | None
+    crop: Overlay | None
+    views: tuple[View, ...]
+
+
+class Portrait(NamedTuple):
+    """A track as it is drawn."""
+
+    track: ShownTrack
+    what_3d: str
+    view_box: ViewBox | None  # of all 3D views
+    cards: tuple[Card, ...]
+
+
+def portrait(track: ShownTrack, body: Path | None) -> Portrait:
+    """Decode the track's frames, one at a time, and draw them. `body`: the folder of a body model, to pose it.
+
+    A frame that cannot be decoded becomes a card with the reason. Raises as `Body.load` does.
+    """
+    rows = track.rows
+    joints, caption = joints_3d(rows, body)
+    indices = [int(index) for index in rows["frame_index"]]
+    solid = [() if joints is None else views(joints[i], camera="bbox" in rows) for i in range(len(indices))]
+    frames = (Frame(i, None, None) for i in indices) if track.source is None else track.source.read(indices)
+    cards = []
+    for i, frame in enumerate(frames):
+        n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum()) if "kp_2d" in rows else None
+        flags = tuple(name for name in track.flags if rows[name][i] != 1)
+        cards.append(Card(frame.index, n_visible, flags, *_pictures(frame, track, i), solid[i]))
+    return Portrait(track, caption, view_box([view for of_frame in solid for view in of_frame]), tuple(cards))
+
+
+def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
+    """What is wrong with row i's pictures, or the full frame and the crop."""
+    image, scale = frame.image, track.record.crop_scale
+    if image is None or "bbox" not in track.rows:
+        return f"{frame.kind}: {frame.problem}" if frame.problem else "", None, None
+    bbox = track.rows["bbox"][i]
+    kp_2d = track.rows["kp_2d"][i] if "kp_2d" in track.rows else np.zeros((49, 3))
+    try:
+        crop = crop_person(image, bbox, scale)
+    except ValueError as error:  # a box that no crop has
+        return f"bad_box: {error}", None, None
+    centre, size = bbox[:2].astype(np.float64), bbox[2:].astype(np.float64)
+    rects = tuple(
+        (kind, *(centre - side / 2).tolist(), *side.tolist()) for kind, side in (("crop", size * scale), ("box", size))
+    )
+    (height, width), longest = image.shape[:2], max(image.shape[:2])
+    radius = min(max(float(size[0]) * scale * DOT, longest / 250), longest / 75)  # small people keep small dots
+    if (shrink := LONGEST_PX / longest) < 1:
+        small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
+    on_crop = (normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)[:, :2] + 1) * CROP_SIZE / 2
+    full = _overlay(image, (width, height), rects, kp_2d, kp_2d[:, :2], radius)
+    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), kp_2d, on_crop, CROP_SIZE * DOT)
+
+
+def _overlay(
+    image: Image, size: tuple[int, int], rects: tuple[Rect, ...], kp_2d: Array, pixels: Array, radius: float
+) -> Overlay:
+    """An RGB picture and its joints at `pixels`, which count in a picture of `size`, with kp_2d's confidence."""
+    inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
+    outside = int(((kp_2d[:, 2] > 0) & ~inside).sum())
+    shown = (image.shape[1], image.shape[0])
+    return Overlay(jpeg_uri(image), shown, *size, rects, flat(kp_2d, pixels), radius, outside)
+
+
+def jpeg_uri(image: Image, quality: int = QUALITY) -> str:
+    """An RGB picture as the address of a JPEG within the page."""
+    coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
+    """Decode, draw and write: one track at a time is in memory. `out` appears when it is complete."""
+
+    def portraits() -> Iterator[Portrait]:
+        for n_drawn, track in enumerate(shown.tracks):
+            progress(n_drawn, len(shown.tracks), track.record.name)
+            yield portrait(track, shown.body)
+        progress(len(shown.tracks), len(shown.tracks))
+
+    write(templates().get_template("page.html").stream(shown=shown, portraits=portraits()), out)
+
+
+def split_of(page: Path) -> str:
+    """The digest of the committed split that a page shows; "" where there is no such page."""
+    head = b""
+    with contextlib.suppress(OSError), page.open("rb") as stream:
+        head = stream.read(2000)
+    match = re.search(rb'<meta name="split" content="(\w*)">', head)
+    return match[1].decode() if match else ""
+
+
+def write(page: TemplateStream, out: Path) -> None:
+    """Write while rendering, as UTF-8. `out` appears when it is complete; a failure leaves nothing behind."""
+    page.enable_buffering(64)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with part.open("wb") as stream:
+            page.dump(stream, "utf-8", "backslashreplace")  # names of raw files may be no UTF-8
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def templates(*folders: Path) -> Environment:
+    """The templates of `folders`, before those of this package, with the filters and names that they use."""
+    loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "count": count}
+    on_photo = " ".join(f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items())
+    environment.globals |= {"grid": grid, "isnan": math.isnan, "on_photo": on_photo}
+    return environment
+
+
+def grid(low: float, length: float) -> list[float]:
+    """Multiples of GRID_M within [low, low + length].
+
+    >>> grid(-0.8, 1.6)
+    [-0.5, 0.0, 0.5]
+    """
+    first, last = math.ceil(low / GRID_M), math.floor((low + length) / GRID_M)
+    return [k * GRID_M for k in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A coordinate, to a hundredth, or to a millimetre where it is in metres.
+
+    >>> number(12.0), number(-0.3456), number(-0.0001)
+    ('12', '-0.346', '0')
+    """
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

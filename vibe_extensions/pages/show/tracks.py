@@ -1,0 +1,319 @@
+"""What a page shows of a split, from the cache or straight from the raw files.  raw, cache -> [tracks] -> page"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from cache import Split
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.conversion.committed import recorded_reader, rejected_videos
+from pipeline.conversion.convert import UNEXPECTED, is_failure
+from pipeline.conversion.identity import reader_parts
+from pipeline.datasets.base import Dataset, unexpected
+from pipeline.errors import PipelineError, reading_refused
+from pipeline.files.formats import smpl_files
+from pipeline.files.pixels import sources
+from pipeline.files.pixels.frames import FrameSource
+from pipeline.files.raw import RawVideo
+from pipeline.files.raw.files import caching
+from pipeline.files.raw.stand_in import refuse_mixture
+from pipeline.skeletons import JOINTS
+from pipeline.track import FLAGS, Track
+from vibe_extensions.pages.show.drawing import load_body
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+Array = NDArray[Any]
+
+MOST_LISTED: Final = 20  # rejected videos that are listed; the rest are counted
+REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")  # reasons that can be drawn
+PAGE_FRAMES: Final = 5
+MOST_READ: Final = 50  # videos read for one track: many splits consist mostly of videos without one
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which tracks and frames: those called `names`, or all of `video`, or else `tracks` spread over the split."""
+
+    tracks: int = 6
+    names: tuple[str, ...] = ()
+    video: str = ""
+    frames: int = PAGE_FRAMES  # of each track, spread over it
+    rejected: bool = False  # of videos that are rejected, read on all the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
+class ShownTrack:
+    """One track: facts about all its frames, and the columns of the few frames that are drawn."""
+
+    record: Track | cache.TrackRecord
+    n_frames: int
+    source: FrameSource | None  # None without pictures
+    gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after) where frames are not one step apart
+    joints: tuple[str, ...]  # of spin49: visible in some frame
+    visible: tuple[int, int]  # fewest and most visible joints in a frame
+    flags: Mapping[str, int]  # has_3d, has_smpl, valid: set in how many frames; only those that the track has
+    notes: tuple[str, ...]  # the account's, and about the pixels
+    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames that are drawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A page's content but for the pixels: the split, what became of it, and the tracks to draw."""
+
+    name: str  # <dataset>/<split>
+    origin: str  # where the tracks come from, as the page describes it
+    raw: Path | None  # the raw folder; None where it is not recorded and not needed
+    body: Path | None  # the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints
+    stand_in: bool
+    reader: Mapping[str, Any]  # dataset, version, parameters, body: what decided the tracks; empty when not recorded
+    totals: Mapping[str, Any]  # as Accounting.totals(); empty when not recorded
+    totals_of: str  # what they count, as the page describes it
+    n_rejected: int  # videos, because something is wrong with them
+    rejected: tuple[str, ...]  # the first of them: video, reason and message
+    n_tracks: int | None  # in the split; None when it was not read as a whole
+    warnings: tuple[str, ...]
+    tracks: tuple[ShownTrack, ...]
+    digest: str = ""  # of the committed split, by which `split_of` knows the page again
+
+
+def from_cache(
+    root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None, body: Path | None = None
+) -> Shown:
+    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder's place now; None: its place at conversion.
+
+    Rejected videos are read by the reader of the conversion, with its options. Raises cache.CacheError when there is
+    no such split, PipelineError for a track that it does not have, and when the raw folder of a split with pictures is
+    not recorded, or of rejected videos not there; StandInMixed when `body` is demo data and the split is not, or
+    the other way round, MissingAssets without the body's files.
+    """
+    split = cache.open(root)[name]
+    if choice.rejected:
+        reader, raw_folder, model = recorded_reader(split, raw, body)
+        names = {video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED}
+        return from_raw(reader, name.partition("/")[2], raw_folder, choice, body=model, of=names)
+    recorded, stand_in = split.provenance.get("raw"), bool(split.manifest.get("stand_in", False))
+    if raw is None and recorded is None and "bbox" in split.columns:
+        raise PipelineError(
+            f"{name}: the place of its pictures is not recorded, provenance.json is lost. Say where the dataset's own "
+            "raw folder is: --raw DIR"
+        )
+    folder = raw or (None if recorded is None else Path(str(recorded)))
+    _refuse_other_body(folder or Path(name), stand_in, body)
+    n_rejected, messages = rejected_videos(split)
+    warnings = []
+    if folder is not None and not folder.is_dir():
+        warnings.append(f"The raw folder {folder} is not there, so no picture can be shown. Say where it is: --raw DIR")
+    numbers = spread(len(split.tracks), choice.tracks)
+    if choice.names:
+        number = {track: i for i, track in enumerate(split.tracks.names)}
+        if unknown := [track for track in choice.names if track not in number]:
+            examples = ", ".join(islice(number, 3)) or "none"
+            raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {examples}, ...")
+        numbers = [number[track] for track in choice.names]
+    elif choice.video:
+        numbers = np.flatnonzero(split.tracks.video == _number(split, choice.video)).tolist()
+    return Shown(
+        name=name,
+        origin=f"the cache {root}",
+        raw=folder,
+        body=body,
+        stand_in=stand_in,
+        reader=split.manifest.get("reader", {}),
+        totals=split.manifest.get("accounting", {}),
+        totals_of="the whole split",
+        n_rejected=n_rejected,
+        rejected=tuple(islice(messages, min(n_rejected, MOST_LISTED))),
+        n_tracks=len(split.tracks),
+        warnings=tuple(warnings),
+        tracks=tuple(_cached_track(split, number, folder, choice.frames) for number in numbers),
+        digest=str(split.manifest["digest"]),
+    )
+
+
+def from_raw(
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    choice: Choice,
+    *,
+    body: Path | None = None,
+    of: Container[str] | None = None,
+) -> Shown:
+    """The chosen tracks of a raw folder, or those of videos spread evenly over the split; only their videos are read.
+
+    A video on which the reader fails is rejected, as in a conversion, with a warning where it was no RawDataError.
+    `of`: names of the videos that count; None: all.
+    Raises RawDataError when the folder is not the dataset's, PipelineError for a split or track that it does not have,
+    StandInMixed and MissingAssets as `from_cache` does.
+    """
+    dataset.check_split(split)
+    parts = reader_parts(dataset, split, raw, body)
+    _refuse_other_body(raw, parts["stand_in"], body)
+    read = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
+    if choice.names:
+        tracks = [read.called(name) for name in choice.names]
+    else:
+        tracks = read.of_video(choice.video) if choice.video else read.spread_out()
+    failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
+    defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
+    if defects:
+        further = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        warnings.append(f"The reader failed on video {defects[0].name}{further}: {defects[0].message}")
+    return Shown(
+        name=f"{dataset.name}/{split}",
+        origin=f"the raw folder {raw}, not from a cache",
+        raw=raw,
+        body=body,
+        stand_in=parts["stand_in"],
+        reader=parts,
+        totals=Accounting(read.accounts.values()).totals(),
+        totals_of=f"the videos that were read for this page: {len(read.accounts):,} of {len(read.videos):,}",
+        n_rejected=len(failed),
+        rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
+        n_tracks=None,
+        warnings=tuple(warnings),
+        tracks=tuple(tracks),
+    )
+
+
+class _RawTracks:
+    """Tracks of a raw folder, read video by video; `accounts`: of the videos that have been read so far."""
+
+    def __init__(
+        self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None, of: Container[str] | None
+    ) -> None:
+        self._dataset, self._split, self._raw, self._choice, self._body = dataset, split, raw, choice, body
+        self.videos = [video for video in dataset.videos(raw, split) if of is None or video.name in of]
+        self.accounts: dict[str, VideoAccount] = {}
+
+    def _read(self, video: RawVideo) -> list[ShownTrack]:
+        tracks: Sequence[Track] = ()
+        with ExitStack() as stack, caching():
+            refusals = stack.enter_context(reading_refused()) if self._choice.rejected else []
+            try:
+                tracks, account = self._dataset.read_accounted(self._raw, self._split, video, self._body)
+            except Exception as error:  # a defect of the reader must not cost the other videos
+                account = VideoAccount(video.name)
+                account.reject(UNEXPECTED, unexpected(error))
+        self.accounts[video.name] = account
+        if refusals:
+            account.reject(refusals[0].reason, str(refusals[0]))
+            account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
+        elif self._choice.rejected:
+            return []  # nothing is wrong with it, or nothing can be drawn
+        declared = self._dataset.extra_columns(self._split, body=self._body is not None)
+        of_rows = [column.name for column in declared if column.per == "row"]
+        columns = [t.columns | {name: t.extra[name] for name in of_rows if name in t.extra} for t in tracks]
+        return [
+            shown_track(t, of_track, source=t.frames, notes=account.notes, frames=self._choice.frames)
+            for t, of_track in zip(tracks, columns, strict=True)
+        ]
+
+    def called(self, name: str) -> ShownTrack:
+        """The track of a name, which is <video>/<person>."""
+        candidates = [video for video in self.videos if name.startswith(f"{video.name}/")]
+        tracks = {track.record.name: track for video in candidates for track in self._read(video)}
+        if name not in tracks:
+            failed = [a.rejection for video in candidates if (a := self.accounts[video.name]).set_aside]
+            has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
+            raise PipelineError(
+                f"{self._dataset.name}/{self._split} has no track {name!r}: "
+                f"{has if candidates else 'no video is called so'}"
+            )
+        return tracks[name]
+
+    def of_video(self, name: str) -> list[ShownTrack]:
+        """All tracks of the video of a name, of which there is at least one."""
+        tracks = [track for video in self.videos if video.name == name for track in self._read(video)]
+        if not tracks:
+            has = self.accounts[name].rejection if name in self.accounts else "no video is called so"
+            raise _no_video(f"{self._dataset.name}/{self._split}", name, has, (video.name for video in self.videos))
+        return tracks
+
+    def spread_out(self) -> list[ShownTrack]:
+        """From each of so many equal parts of the list of videos, the first one that has tracks."""
+        videos = self.videos
+        parts = min(self._choice.tracks, len(videos))
+        starts = [i * len(videos) // parts for i in range(parts)]
+        chosen: list[ShownTrack] = []
+        for start, stop in pairwise([*starts, len(videos)]):
+            tracks = next(filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), [])
+            chosen += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
+        return [chosen[i] for i in spread(len(chosen), self._choice.tracks)]
+
+
+def _number(split: Split, video: str) -> int:
+    """The number of the video of a name, which has tracks."""
+    with_tracks = [int(number) for number in np.unique(split.tracks.video)]
+    for number in with_tracks:
+        if split.videos[number].name == video:
+            return number
+    names = (split.videos[number].name for number in with_tracks)
+    raise _no_video(split.name, video, "no track is of a video of this name", names)
+
+
+def _no_video(name: str, video: str, reason: str, videos: Iterable[str]) -> PipelineError:
+    examples = ", ".join(islice(videos, 3)) or "none"
+    return PipelineError(f"{name}, video {video!r}: {reason}; there are, for example: {examples}")
+
+
+def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
+    if body is not None:
+        refuse_mixture(raw, stand_in, body, smpl_files.digest(body)[1])
+
+
+def spread(n: int, k: int) -> list[int]:
+    """At most k of the numbers 0 .. n - 1, evenly from the first to the last.
+
+    >>> spread(10, 4), spread(2, 4), spread(7, 1)
+    ([0, 3, 6, 9], [0, 1], [0])
+    """
+    return [round(position) for position in np.linspace(0, n - 1, min(n, k))]
+
+
+def shown_track(
+    track: Track | cache.TrackRecord,
+    columns: Mapping[str, Array],
+    *,
+    source: FrameSource | None,
+    notes: Sequence[str],
+    frames: int,
+) -> ShownTrack:
+    """A track whose columns, by their names in the cache, are given for all its frames."""
+    frame_index = columns["frame_index"]
+    marked = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
+    visible = marked.sum(axis=1)
+    after = np.flatnonzero(np.diff(frame_index) != track.step) + 1
+    chosen = spread(len(frame_index), frames)
+    return ShownTrack(
+        record=track,
+        n_frames=len(frame_index),
+        source=source,
+        gaps=tuple((int(frame_index[i - 1]), int(frame_index[i])) for i in after),
+        joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(marked.any(axis=0))),
+        visible=(int(visible.min()), int(visible.max())),
+        flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
+        notes=tuple(notes),
+        rows={name: column[chosen] for name, column in columns.items()},
+    )
+
+
+def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> ShownTrack:
+    record, entry = split.tracks[number], split.videos[int(split.tracks.video[number])]
+    columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
+    source = sources.parse(raw, entry.source) if raw is not None and entry.source else None
+    notes = [str(note) for note in entry.account.get("notes", ())]
+    if source is not None and entry.pixels and source.place.exists() and source.digest() != entry.pixels:
+        notes.append("the pictures in the raw folder are not those that were converted")
+    return shown_track(record, columns, source=source, notes=notes, frames=frames)
