@@ -45,9 +45,9 @@ sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
 import cache  # noqa: E402
 from benchmarks.common import report  # noqa: E402
 from cache.write import split_writer  # noqa: E402
-from pipeline import synthetic  # noqa: E402
 from pipeline.__main__ import main as pipeline_main  # noqa: E402
-from pipeline.synthetic.files import jpeg, write_mat  # noqa: E402
+from vibe_extensions.demo import writing as synthetic  # noqa: E402
+from vibe_extensions.demo.files import jpeg, write_mat  # noqa: E402
 
 SPLIT, STREAM = "penn_action/train", "crops"
 LONGEST: Final = 300.0  # s that a command may take

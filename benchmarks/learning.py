@@ -50,7 +50,7 @@ import cache
 from pipeline.body import Body
 from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.skeletons import keypoints_13
-from pipeline.synthetic.motion import perform, random_betas
+from vibe_extensions.demo.motion import perform, random_betas
 from vibe_model import TrainConfig, runs, training
 from vibe_model.checkpoints import read_checkpoint
 from vibe_model.hmmr.config import HMMRConfig

@@ -42,7 +42,7 @@ import cache
 from cache.fingerprint import canonical
 from cache.format import layout, manifest, records
 from cache.format.manifest import Place
-from pipeline import datasets, synthetic
+from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
@@ -50,6 +50,7 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes as inputs
 from pipeline.files.raw.stand_in import MARKER
+from vibe_extensions.demo import writing as synthetic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

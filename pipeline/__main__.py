@@ -23,10 +23,6 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "pipeline.commands.doctor",
         "Examine the raw folders: what is found, what is missing, what to do. Exit code 1 when something is missing.",
     ),
-    "synthesize": CommandEntry(
-        "pipeline.commands.synthesize",
-        "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
-    ),
     "prepare": CommandEntry(
         "pipeline.commands.preparation.prepare",
         "Do all of it for one dataset, or for clips of your own: detect where keypoints are missing, convert every "

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
+from pipeline.demo import procedural_body
 from pipeline.errors import PipelineError
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.smpl_files import N_JOINTS, SmplArrays
@@ -192,9 +193,7 @@ class Body(nn.Module):
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
         """The procedural body, for tests, demonstration runs and the embedded data."""
-        from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
-
-        return cls(procedural(gender), functools.cache(cls.stand_in))
+        return cls(procedural_body(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `smpl_files.load` does."""

@@ -8,7 +8,7 @@ from typing import Final
 import luigi
 
 import cache
-from pipeline import datasets
+from pipeline import datasets, demo
 from pipeline.cli.console import IDLE
 from pipeline.cli.text import count
 from pipeline.commands.preparation import steps
@@ -36,20 +36,16 @@ class Synthesize(PipelineTask):
     priority = 3
 
     def up_to_date(self) -> bool:
-        from pipeline import synthetic  # half a second of imports, which real data need not wait for
-
         s = settings()
-        return synthetic.is_current(
+        return demo.is_current(
             s.paths.raw, s.paths.body, s.embedded_datasets, seed=s.embedded.seed, size=s.embedded.size
         )
 
     def work(self) -> None:
-        from pipeline import synthetic
-
         s, names = settings(), settings().embedded_datasets
         seed, size = s.embedded.seed, s.embedded.size
         with self.progress() as progress:
-            synthetic.synthesize(
+            demo.synthesize(
                 s.paths.raw, s.paths.body, names, seed=seed, size=size, workers=s.workers, progress=progress
             )
         self.say(count(len(names), "dataset"))

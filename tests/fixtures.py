@@ -20,7 +20,7 @@ from scipy.io import loadmat, savemat
 
 import cache
 from cache.write import split_writer
-from pipeline import datasets, synthetic
+from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.commands.settings.targets import Target
 from pipeline.conversion import convert
@@ -31,6 +31,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import MARKER
+from vibe_extensions.demo import writing as synthetic
 
 SIZES = {  # videos a split, frames
     "penn_action": (3, 8),

@@ -26,7 +26,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     "cache": "errors fingerprint crop_policy windows draws storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes reasons accounting skeletons rotations cameras boxes linking files
-        track cluster crops homography plug_ins synthetic detect body datasets conversion features
+        track cluster crops homography plug_ins demo detect body datasets conversion features
         commands __main__
     """,
     "vibe_model": """
@@ -38,7 +38,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         __init__
         commands __main__
     """,
-    "vibe_extensions": "contracts pages exchange world clips __init__",
+    "vibe_extensions": "contracts pages demo exchange world clips __init__",
 }
 PACKAGES = {  # package -> what it may import of ours
     "cache": {"cache"},
@@ -64,14 +64,15 @@ NO_TORCH = (  # what imports it only where there is something to compute
         "tasks",
     ),
     *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
-    "pipeline.synthetic",  # the last one: it alone needs SciPy
+    "vibe_extensions.demo",
+    "vibe_extensions.demo.writing",  # the last one: it alone needs SciPy
 )
 ASKING = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
     for heavy in ("torch", "distributed", "scipy"):  # Dask where a scheduler is named
-        if heavy in sys.modules and (name, heavy) != ("pipeline.synthetic", "scipy"):
+        if heavy in sys.modules and (name, heavy) != ("vibe_extensions.demo.writing", "scipy"):
             sys.exit(f"{name} imports {heavy}")
 from vibe_model import TrainConfig, runs
 runs.is_complete(TrainConfig())

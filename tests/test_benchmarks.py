@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import cache  # noqa: E402
-from pipeline import datasets, synthetic  # noqa: E402
+from pipeline import datasets  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
+from vibe_extensions.demo import writing as synthetic  # noqa: E402
 from vibe_model import models  # noqa: E402
 
 

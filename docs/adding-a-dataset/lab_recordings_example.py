@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from pipeline import synthetic
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.files import mp4_writer
-from pipeline.synthetic.scene import Shot, film, stage
+from vibe_extensions.demo import writing as synthetic
+from vibe_extensions.demo.files import mp4_writer
+from vibe_extensions.demo.scene import Shot, film, stage
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12

@@ -15,8 +15,8 @@ from torchvision.models import resnet18
 from pipeline.features import streams
 from pipeline.features.streams import Machine
 from pipeline.skeletons import joint_names
-from pipeline.synthetic import calibration_crops
 from vibe_extensions.contracts.streams import stream_problems
+from vibe_extensions.demo.writing import calibration_crops
 
 
 def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:

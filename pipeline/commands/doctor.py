@@ -25,6 +25,7 @@ from pipeline.commands.settings.commands import dataset_of
 from pipeline.commands.settings.file import settings_file
 from pipeline.commands.settings.sections import Settings, load
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
+from pipeline.demo import has_demo_data
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     readers = [dataset_of(args, name) for name in args.datasets or enabled if name not in broken or args.datasets]
     examined = [examine(reader, raw / reader.name) for reader in readers]
     if demo:
-        examined = [e.excused(TO_BE_MADE) if datasets.has_demo_data(e.dataset) else e for e in examined]
+        examined = [e.excused(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]
     if body_folder is not None:
         body = examine_body(body_folder)
         if demo:

@@ -65,11 +65,6 @@ def mirror_of(name: str, column: str) -> cache.Mirror | None:
 cache.find_mirrors_by(mirror_of)
 
 
-def has_demo_data(name: str) -> bool:
-    """Does `pipeline.synthetic` write this dataset's layout?"""
-    return name in DATASETS or name in OWN_CLIPS
-
-
 def installed(name: str) -> Dataset | None:
     """The dataset's reader; None where another installation converted it, and where its package is broken."""
     return get(name) if name in names() and not broken([name]) else None

@@ -16,7 +16,7 @@ from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
 from pipeline.files.formats import smpl_files
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw.stand_in import MARKER
-from pipeline.synthetic.body import procedural
+from vibe_extensions.demo.body import procedural
 
 
 @pytest.fixture

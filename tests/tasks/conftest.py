@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from luigi.cmdline import luigi_run
 
-from pipeline import plug_ins, synthetic
+from pipeline import plug_ins
 from pipeline.cli.console import VERB
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks import base, events, settings
 from tasks.__main__ import main
+from vibe_extensions.demo import writing as synthetic
 
 LUIGI = Path(sys.executable).with_name("luigi")
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline import synthetic
 from pipeline.commands.settings import sections
 from pipeline.detect import Detector
 from pipeline.errors import ConfigError
@@ -17,6 +16,7 @@ from pipeline.files.raw.stand_in import MARKER
 from tests.tasks.conftest import Project
 from vibe_extensions.clips.detectors.keypoint_rcnn import KeypointRCNN
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
+from vibe_extensions.demo import writing as synthetic
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Pr
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"detect": {"detector": "demos"}}, "known: keypoint_rcnn"),
+        ({"detect": {"detector": "demos"}}, "known: demo, keypoint_rcnn"),
         ({"detect": {"detector": "none"}, "keypoint_rcnn": {"size": "400"}}, "keypoint_rcnn"),
         ({"detect": {"datasets": "video"}}, "'videos'"),
         ({"detect": {"device": "gpu"}}, "cuda:1"),

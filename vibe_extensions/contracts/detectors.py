@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipeline.demo import calibration_crops
 from pipeline.detect import flaw
 from pipeline.detect.base import Detector, People
 from pipeline.files.pixels.frames import Image
@@ -52,8 +53,6 @@ def detector_problems(
 
 def _pictures() -> list[Image]:
     """Two people of the demo data, in pictures of two sizes."""
-    from pipeline.synthetic import calibration_crops  # imports what renders
-
     first, second = calibration_crops(2)
     return [first, np.pad(second, ((16, 40), (50, 80), (0, 0)), mode="edge"), second]
 

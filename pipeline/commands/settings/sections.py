@@ -30,6 +30,7 @@ from pipeline.commands.settings.schema import (
     Paths,
 )
 from pipeline.datasets.base import Dataset
+from pipeline.demo import has_demo_data
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
@@ -78,7 +79,7 @@ class Settings:
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
         """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and datasets.has_demo_data(name))
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and has_demo_data(name))
 
     @property
     def workers(self) -> int:
@@ -93,7 +94,7 @@ class Settings:
 
     def drops_removed(self, name: str) -> bool:
         """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
-        return self.convert.removed == "drop" or (self.embedded.enabled and datasets.has_demo_data(name))
+        return self.convert.removed == "drop" or (self.embedded.enabled and has_demo_data(name))
 
 
 class SectionValues(NamedTuple):

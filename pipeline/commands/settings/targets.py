@@ -17,6 +17,7 @@ from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
 from pipeline.commands.settings.schema import Features
 from pipeline.commands.settings.sections import Settings, configured, dataclass_of, load, stream_of
 from pipeline.datasets.base import Dataset
+from pipeline.demo import has_demo_data
 from pipeline.detect.base import Detector
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features import streams
@@ -102,7 +103,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
 
 def _not_made(s: Settings, dataset: Dataset) -> bool:
     """Does `synthesize` make its raw files, or the body that it uses, and has not?"""
-    without_raw = datasets.has_demo_data(dataset.name) and not s.raw(dataset.name).is_dir()
+    without_raw = has_demo_data(dataset.name) and not s.raw(dataset.name).is_dir()
     return without_raw or (dataset.uses_body and not s.paths.body.is_dir())
 
 

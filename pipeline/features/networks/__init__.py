@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.demo import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import folded
@@ -22,7 +23,6 @@ from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
-from pipeline.synthetic import calibration_crops
 
 __all__ = ["Network", "chosen_device", "compute", "load", "run"]
 

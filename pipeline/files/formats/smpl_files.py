@@ -1,7 +1,7 @@
 """The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training: the body itself
 
 No torch here: planning a conversion hashes these files, and must stay quick. The folder of the procedural body, written
-by `pipeline.synthetic.write_body`, has the same files with the same keys, and is marked in two places.
+by `vibe_extensions.demo.writing.write_body`, has the same files with the same keys, and is marked in two places.
 """
 
 from __future__ import annotations

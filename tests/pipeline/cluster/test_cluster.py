@@ -29,8 +29,8 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
-from pipeline.synthetic.files import mp4_writer
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
+from vibe_extensions.demo.files import mp4_writer
 
 ROOT = Path(__file__).parents[3]
 PENN = "penn_action/train"

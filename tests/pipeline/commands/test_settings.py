@@ -243,7 +243,7 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
 def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_package(
     luigi_cfg: Any, ran: Any, raw_3dpw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.commands.settings.targets.datasets.has_demo_data", lambda name: False)
+    monkeypatch.setattr("pipeline.commands.settings.targets.has_demo_data", lambda name: False)
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
     assert absent(by_settings(file)) == []  # `config --check` has nothing to say
     assert "once the demo data are made" in ran("plan").out

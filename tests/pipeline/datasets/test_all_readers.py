@@ -24,10 +24,10 @@ from pipeline.files.pixels import sources
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
-from pipeline.synthetic import Actor, Take
-from pipeline.synthetic import body as procedural_body
 from pipeline.track import Track
 from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.demo import body as procedural_body
+from vibe_extensions.demo.writing import Actor, Take
 
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in datasets.DATASETS for split in datasets.get(name).splits]

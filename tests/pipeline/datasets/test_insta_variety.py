@@ -10,10 +10,10 @@ import pytest
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.files import tf_example as example
-from pipeline.synthetic.files import tfrecord as framed
 from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.demo.files import tf_example as example
+from vibe_extensions.demo.files import tfrecord as framed
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]

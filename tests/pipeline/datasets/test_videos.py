@@ -20,10 +20,10 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import convert
-from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track
 from tests.pipeline.datasets.by_hand import standing, write_video
 from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.demo.files import mp4_writer
 
 
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:

@@ -22,8 +22,8 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.decode import PictureError
-from pipeline.synthetic import calibration_crops
 from tests.packages import install_page
+from vibe_extensions.demo.writing import calibration_crops
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams import ROW_RATE, Machine
 from pipeline.features.streams.world import POINTS
 from pipeline.files.raw.stand_in import MARKER
-from pipeline.synthetic.body import write_files
 from vibe_extensions.contracts.streams import stream_problems
+from vibe_extensions.demo.body import write_files
 
 CPU, N = Machine(device="cpu"), 9
 SPEEDS = np.array([0, 0.005, 0.01, 0.02, 0.5])  # m a frame

@@ -25,8 +25,8 @@ from pipeline.conversion import convert
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.labels.h36m import load_cdf
 from pipeline.files.formats.pickles import load_pickle
-from pipeline.synthetic import files
 from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.demo import files
 
 VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]

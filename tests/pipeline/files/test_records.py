@@ -10,8 +10,8 @@ import pytest
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.records import RecordPictures
 from pipeline.files.pixels.sources import parse
-from pipeline.synthetic.files import tf_example as example
-from pipeline.synthetic.files import tfrecord as framed
+from vibe_extensions.demo.files import tf_example as example
+from vibe_extensions.demo.files import tfrecord as framed
 
 
 def jpeg(brightness: int, width: int = 64, height: int = 48) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.files.formats.tfrecords import Example, ExampleError
-from pipeline.synthetic.files import tf_example as example
+from vibe_extensions.demo.files import tf_example as example
 
 # As TensorFlow's own tutorial prints it: feature0 False, feature1 4, feature2 b"goat", feature3 0.9876
 TUTORIAL = (

@@ -8,7 +8,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, NoTFRecord, TFRecordError, read, spans
-from pipeline.synthetic.files import tfrecord as framed
+from vibe_extensions.demo.files import tfrecord as framed
 
 MIB = 1 << 20
 

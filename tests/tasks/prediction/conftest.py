@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import synthetic
 from pipeline.body import Body
 from pipeline.cli.progress import silent
 from pipeline.conversion.convert import Conversion
@@ -23,6 +22,7 @@ from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction import predict, sources
 from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.clips.prediction.sources import ClipsToPredict
+from vibe_extensions.demo import writing as synthetic
 from vibe_model import models
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import Trained, load_trained

@@ -26,10 +26,10 @@ from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.files import jpeg
 from pipeline.track import Track
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.contracts.datasets import ONE_QUARTER, impossible
+from vibe_extensions.demo.files import jpeg
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
 HIP = JOINTS["spin49"].index("hip")

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import datasets, synthetic
+from pipeline import datasets
 from pipeline.conversion import convert
 from pipeline.errors import PipelineError, StandInMixed
 from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
+from vibe_extensions.demo import writing as synthetic
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.drawing import NAMES
 

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import plug_ins
 from pipeline.errors import PipelineError
-from pipeline.synthetic.body import procedural
 from tasks.evaluation import as_csv, result_rows
 from tests.packages import install, install_page
 from tests.pipeline.test_body import smpl_paper
@@ -20,6 +19,7 @@ from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle
 from tests.vibe_model.evaluation.test_genders import stand_in
 from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
 from vibe_extensions.contracts.protocols import protocol_problems
+from vibe_extensions.demo.body import procedural
 from vibe_model import HMMR, TrainConfig, training, vibe
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from pipeline.body import Body
 from pipeline.features.networks.pr_vipe import TORSO
 from pipeline.skeletons import keypoints_13
-from pipeline.synthetic.motion import perform, random_betas
+from vibe_extensions.demo.motion import perform, random_betas
 from vibe_model import PrVIPE
 from vibe_model.metrics import normalise_13
 from vibe_model.pr_vipe import retrieval

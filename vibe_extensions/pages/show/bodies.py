@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.cameras import project
 from pipeline.files.pixels.frames import Image
-from pipeline.synthetic.render import SmoothNormals, rasterise
+from vibe_extensions.pages.rasterising import SmoothNormals, rasterise
 from vibe_extensions.pages.show.drawing import load_body
 from vibe_extensions.pages.show.tracks import ShownTrack
 

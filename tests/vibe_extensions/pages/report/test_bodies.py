@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import synthetic
 from tests.vibe_extensions.pages.report.runs_by_hand import make_run
+from vibe_extensions.demo import writing as synthetic
 from vibe_extensions.pages.report.bodies import TILE_PX, Strip, bodies_section
 from vibe_extensions.pages.report.data import open_splits
 from vibe_extensions.pages.report.runs import read_run

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from pipeline.files.formats.smpl_files import SmplArrays
-from pipeline.synthetic.body import VERTEX_IDS
-from pipeline.synthetic.camera import Camera
+from vibe_extensions.demo.body import VERTEX_IDS
+from vibe_extensions.demo.camera import Camera
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1

@@ -1,6 +1,6 @@
 """A stand-in for a detector, for demo data alone: it knows the clothes of the procedural bodies.  [pixels -> keypoints]
 
-Everybody in the demo data wears a kit with a colour for each part of a limb (`pipeline.synthetic.appearance`), on dull
+Everybody in the demo data wears a kit with a colour for each part of a limb (`appearance.py`), on dull
 ground. A person is a patch of such colours; a joint is where the colours of two parts meet. Eyes and ears are not
 found. People who cover each other are one person to it, as they are to a bad detector. In real pictures it finds
 nothing that means anything.
@@ -105,7 +105,7 @@ def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
 @functools.cache
 def _kit() -> tuple[list[str], NDArray[np.float32]]:
     """Names of parts and their colours, in full light and in the shade."""
-    from pipeline.synthetic import appearance  # imports what renders
+    from vibe_extensions.demo import appearance
 
     parts = [(name, hsv) for name, (hsv, _) in appearance.KIT.items()]
     parts += [("head", hsv) for hsv in appearance.SKIN]

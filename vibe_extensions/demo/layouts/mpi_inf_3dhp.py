@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.camera import Camera, frame_people
-from pipeline.synthetic.files import write_mat, write_mat73
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_pictures, write_video
-from pipeline.synthetic.scene import Actor, Shot, Take, stage
+from vibe_extensions.demo.camera import Camera, frame_people
+from vibe_extensions.demo.files import write_mat, write_mat73
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_pictures, write_video
+from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 Array = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_video
-from pipeline.synthetic.scene import Shot, Take, stage
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_video
+from vibe_extensions.demo.scene import Shot, Take, stage
 
 ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import synthetic
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
-from pipeline.synthetic.layouts import Size
+from vibe_extensions.demo import writing as synthetic
+from vibe_extensions.demo.layouts import Size
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.errors import PipelineError
-from pipeline.synthetic.body import procedural, rest_joints
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence
-from pipeline.synthetic.scene import Actor, Shot, Take, film, stage
+from vibe_extensions.demo.body import procedural, rest_joints
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence
+from vibe_extensions.demo.scene import Actor, Shot, Take, film, stage
 
 FPS: Final = 30
 # A scene's name, people, width, height px, and what is played. At 6 fps, every fifth picture is there.

@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.appearance import Backdrop, dress
-from pipeline.synthetic.body import VERTEX_IDS, procedural, skin, spin49
-from pipeline.synthetic.camera import Camera, frame_people
-from pipeline.synthetic.motion import Motion, perform, random_betas
-from pipeline.synthetic.render import Image, Renderer
 from pipeline.track import CROP_SCALE
+from vibe_extensions.demo.appearance import Backdrop, dress
+from vibe_extensions.demo.body import VERTEX_IDS, procedural, skin, spin49
+from vibe_extensions.demo.camera import Camera, frame_people
+from vibe_extensions.demo.motion import Motion, perform, random_betas
+from vibe_extensions.demo.render import Image, Renderer
 
 Array = NDArray[np.float64]
 

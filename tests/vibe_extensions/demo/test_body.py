@@ -12,9 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.files.formats.smpl_files import GENDERS
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic import body
-from pipeline.synthetic.body import rest_joints, skin
 from tools import make_demo_body
+from vibe_extensions.demo import body
+from vibe_extensions.demo.body import rest_joints, skin
 
 BODY = body.procedural()
 MIRROR = np.array([-1.0, 1.0, 1.0])

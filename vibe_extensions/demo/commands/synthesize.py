@@ -19,7 +19,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the demo data and the demo body."""
-    from pipeline import synthetic  # imports what renders: as much as all other commands need together
+    from vibe_extensions.demo import writing as synthetic
 
     with bar("synthesize", err, unit="video") as progress:
         workers = cores(args.workers)

@@ -23,8 +23,8 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw.stand_in import MARKER, read_marker
 from pipeline.processes import Failed
 from pipeline.processes.ordered_map import ordered_map
-from pipeline.synthetic import body as procedural_body
-from pipeline.synthetic.layouts import (
+from vibe_extensions.demo import body as procedural_body
+from vibe_extensions.demo.layouts import (
     SIZES,
     ReleaseLayout,
     Request,
@@ -40,7 +40,7 @@ from pipeline.synthetic.layouts import (
     threedpw,
     videos,
 )
-from pipeline.synthetic.scene import Actor, Shot, Take, calibration_crops
+from vibe_extensions.demo.scene import Actor, Shot, Take, calibration_crops
 
 __all__ = [
     "LAYOUTS",

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.body import procedural
-from pipeline.synthetic.files import python2_pickle
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence, write_pictures
-from pipeline.synthetic.scene import Actor, Shot, Take, stage
+from vibe_extensions.demo.body import procedural
+from vibe_extensions.demo.files import python2_pickle
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence, write_pictures
+from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # what a sequence is called after, and what is played

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_video
-from pipeline.synthetic.scene import Shot, Take, stage
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_video
+from vibe_extensions.demo.scene import Shot, Take, stage
 
 Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
 

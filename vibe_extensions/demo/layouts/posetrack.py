@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_pictures
-from pipeline.synthetic.scene import Shot, Take, stage
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_pictures
+from vibe_extensions.demo.scene import Shot, Take, stage
 
 NAMES: Final = (  # the release's joints in its order, which is that of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

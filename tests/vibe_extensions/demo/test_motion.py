@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic import motion
-from pipeline.synthetic.actions import ACTIONS, DOFS
-from pipeline.synthetic.body import procedural, skin
+from vibe_extensions.demo import motion
+from vibe_extensions.demo.actions import ACTIONS, DOFS
+from vibe_extensions.demo.body import procedural, skin
 
 JOINT = {name.removeprefix("smpl_"): number for number, name in enumerate(JOINTS["smpl54"][:24])}
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.synthetic.body import procedural, skin, spin49
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_pictures
-from pipeline.synthetic.scene import Actor, Shot, Take, stage
+from vibe_extensions.demo.body import procedural, skin, spin49
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_pictures
+from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 FPS: Final = 30.0
 # A sequence's splits, its name and what is played. Three sequences of the release are in both.

@@ -1,6 +1,6 @@
 """The official layout of each dataset, written from rendered bodies.  pixels and labels -> [raw]
 
-Adding a dataset is adding a file with a `LAYOUT` to this folder, and a line to `LAYOUTS` (`pipeline.synthetic`).
+Adding a dataset is adding a file with a `LAYOUT` to this folder, and a line to `LAYOUTS` (`vibe_extensions.demo`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.synthetic.files import jpeg, mp4_writer
-from pipeline.synthetic.scene import Shot, Take, film
+from vibe_extensions.demo.files import jpeg, mp4_writer
+from vibe_extensions.demo.scene import Shot, Take, film
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.files import Feature, jpeg, tf_example, tfrecord
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, with_confidence
-from pipeline.synthetic.scene import Shot, Take, film, stage
+from vibe_extensions.demo.files import Feature, jpeg, tf_example, tfrecord
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence
+from vibe_extensions.demo.scene import Shot, Take, film, stage
 
 TAGS: Final = {  # of Instagram, and what is played for them
     "javelinthrow": ("throw", "reach"),

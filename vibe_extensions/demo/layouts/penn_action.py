@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.files import write_mat
-from pipeline.synthetic.layouts import ReleaseLayout, Request, cycled, write_pictures
-from pipeline.synthetic.scene import Shot, Take, stage
+from vibe_extensions.demo.files import write_mat
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_pictures
+from vibe_extensions.demo.scene import Shot, Take, stage
 
 # The dataset's names of actions, and what is played for them.
 ACTIONS: Final = {

@@ -1,0 +1,21 @@
+"""Demo data: small datasets in the official layouts, rendered, and a procedural body. See README.md."""
+
+from typing import Final
+
+from pipeline.cli.command_line import CommandEntry
+from pipeline.demo import DemoData
+
+SYNTHESIZE: Final = CommandEntry(
+    "vibe_extensions.demo.commands.synthesize",
+    "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
+)
+DEMO: Final = DemoData(
+    datasets=(
+        *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
+        *("h36m", "3dpw", "emdb", "bedlam", "amass", "videos"),
+    ),
+    is_current="vibe_extensions.demo.writing:is_current",
+    synthesize="vibe_extensions.demo.writing:synthesize",
+    body="vibe_extensions.demo.body:procedural",
+    calibration_crops="vibe_extensions.demo.scene:calibration_crops",
+)
