@@ -53,12 +53,12 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams import Computer, Machine, NumberStream
 from pipeline.features.streams.crops import Crops
-from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures
 from pipeline.track import CROP_SCALE
+from vibe_extensions.part_dynamics.homography_stream import Homography
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -40,9 +40,9 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
-from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
+from vibe_extensions.part_dynamics.homography_stream import Homography
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings.video_config import VideoConfig

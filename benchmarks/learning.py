@@ -48,15 +48,15 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.body import Body
-from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.skeletons import keypoints_13
 from vibe_extensions.demo.motion import perform, random_betas
+from vibe_extensions.hmmr.config import HMMRConfig
+from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_extensions.part_dynamics.pr_vipe.training import STATE
 from vibe_model import TrainConfig, runs, training
 from vibe_model.checkpoints import read_checkpoint
-from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
-from vibe_model.part_dynamics.config import PartDynamicsConfig
-from vibe_model.pr_vipe.training import STATE
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe import mposer_training as mposer
 from vibe_model.vibe.mposer_config import MPoserConfig

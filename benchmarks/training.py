@@ -51,21 +51,21 @@ from torch.utils.data import DataLoader, Dataset
 import cache
 from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
-from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.skeletons import JOINTS, convert
+from vibe_extensions.hmmr import losses as hmmr_losses
+from vibe_extensions.hmmr.config import HMMRConfig
+from vibe_extensions.hmmr.discriminator import PoseDiscriminator
+from vibe_extensions.hmmr.generator import Sets
+from vibe_extensions.hmmr.training import HMMRTrainer, real_poses
+from vibe_extensions.part_dynamics import losses as part_losses
+from vibe_extensions.part_dynamics.config import HISTORY, PartDynamicsConfig
+from vibe_extensions.part_dynamics.decoder import RegionConvolution
+from vibe_extensions.part_dynamics.generator import pose_neighbours
+from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_extensions.part_dynamics.pr_vipe.training import STATE
+from vibe_extensions.part_dynamics.training import SUPERVISED, PartDynamicsTrainer
 from vibe_model import TrainConfig, losses
 from vibe_model.cameras import project, project_orthographic
-from vibe_model.hmmr import losses as hmmr_losses
-from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.hmmr.discriminator import PoseDiscriminator
-from vibe_model.hmmr.generator import Sets
-from vibe_model.hmmr.training import HMMRTrainer, real_poses
-from vibe_model.part_dynamics import losses as part_losses
-from vibe_model.part_dynamics.config import HISTORY, PartDynamicsConfig
-from vibe_model.part_dynamics.decoder import RegionConvolution
-from vibe_model.part_dynamics.generator import pose_neighbours
-from vibe_model.part_dynamics.training import SUPERVISED, PartDynamicsTrainer
-from vibe_model.pr_vipe.training import STATE
 from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.training.data import TrainingBatch, TrainingBatches, on_device, stream
 from vibe_model.training.parallel import ProcessGroup

@@ -7,28 +7,22 @@ from pipeline.plug_ins import TASKS, entry_points
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
-from tasks.embedding import ExtractBeside, TrainPrVIPE
-from tasks.evaluation import Evaluate, EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
+from tasks.evaluation import Evaluate, EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.luigi_command import prepare
-from tasks.training import Train, TrainHMMR, TrainMPoser, TrainPartDynamics, TrainVIBE
+from tasks.training import ExtractBeside, Train, TrainMPoser, TrainVIBE
 
 __all__ = [
     "Ablation",
     "Convert",
     "Data",
     "Evaluate",
-    "EvaluateHMMR",
-    "EvaluatePartDynamics",
     "EvaluateVIBE",
     "Extract",
     "ExtractBeside",
     "Synthesize",
     "Train",
-    "TrainHMMR",
     "TrainMPoser",
-    "TrainPartDynamics",
-    "TrainPrVIPE",
     "TrainVIBE",
 ]
 

@@ -199,6 +199,11 @@ class Extract(PipelineTask):
         self.report(result)
 
 
+def streams_of_data() -> set[str]:
+    """The streams that `Data` makes."""
+    return {settings().features.stream, *(spec.name for spec in settings().also)}
+
+
 class Data(PipelineTask):
     """Everything before training, for every enabled dataset."""
 

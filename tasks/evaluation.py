@@ -86,18 +86,6 @@ class EvaluateVIBE(Evaluate):
     model = "vibe"
 
 
-class EvaluateHMMR(Evaluate):
-    """Print and store HMMR's errors on every evaluation split, beside those of the baselines."""
-
-    model = "hmmr"
-
-
-class EvaluatePartDynamics(Evaluate):
-    """Print and store part dynamics' errors on every evaluation split, beside those of the baselines."""
-
-    model = "part_dynamics"
-
-
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame baseline's configuration; None where luigi.cfg wants none."""
     return model_config(model, baseline_variant(model)) if which_runs(settings(), model).baseline else None

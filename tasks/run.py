@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import luigi
+from luigi.task_register import Register, TaskClassNotFoundException
 
 from cache import CacheError
 from pipeline.cli import console
@@ -18,6 +19,7 @@ from tasks.terminal import fact, say
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
@@ -50,6 +52,32 @@ class TrainingTask(PipelineTask):
     @property
     def of_seed(self) -> str:
         return f", seed {self.seed}" if self.seed >= 0 else ""
+
+
+class CheckpointTask(TrainingTask):
+    """A training whose checkpoint a model reads: named in the `MADE_BY` of the model's configuration."""
+
+    @classmethod
+    def checkpoint(cls, train: VideoConfig | None) -> Path:
+        """The checkpoint for a model's configuration; None: for a stream by itself. Raises ConfigError.
+
+        While the cache lacks what it is trained on, its name is not known yet: then a file that never exists.
+        """
+        raise NotImplementedError(cls.__name__)
+
+    @classmethod
+    def needed(cls, variant: str, seed: int) -> list[luigi.Task]:
+        """The tasks that make the checkpoint; empty where the settings name a file. Raises ConfigError."""
+        raise NotImplementedError(cls.__name__)
+
+
+def checkpoint_task(name: str) -> type[CheckpointTask]:
+    """The task of that name, which an extension or a package may add. Raises ConfigError where there is none."""
+    try:
+        task: type[CheckpointTask] = Register.get_task_cls(name)
+    except TaskClassNotFoundException as error:
+        raise ConfigError(f"no Luigi task is called {name}: install the package that adds it") from error
+    return task
 
 
 def best_of(config: RunConfig) -> Path:

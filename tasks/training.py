@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import luigi
 
+import cache
 from pipeline.cli import console
 from pipeline.cli.signals import Terminated
+from pipeline.commands.preparation import steps
+from pipeline.commands.settings.sections import further_stream
 from pipeline.errors import ConfigError
-from tasks.data import Data
-from tasks.embedding import ExtractBeside, TrainPrVIPE, embedding_in_settings, extracted_with_features
-from tasks.run import TrainingTask, best_of, read_metrics, shown_by
+from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction, refuse_untrained
+from pipeline.features.spec import StreamSpec
+from tasks.base import PipelineTask
+from tasks.data import NETWORK, Data, Extract, streams_of_data
+from tasks.run import CheckpointTask, TrainingTask, best_of, checkpoint_task, read_metrics, shown_by
 from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn
 from vibe_model import models, runs
 from vibe_model.models import Model
-from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small, pr_vipe_settings
+from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
@@ -40,7 +45,9 @@ def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "")
     tag: of the cache, whose state it reads; "": what is committed now.
     """
     config = replace(as_set(model, variant, seed), tag=tag)
-    checkpoints: dict[str, Any] = {name: CHECKPOINTS[name](config) for name in config.lacks}
+    checkpoints: dict[str, Any] = {
+        name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.lacks
+    }
     return replace(config, **checkpoints)
 
 
@@ -68,25 +75,16 @@ def mposer_config(train: VideoConfig) -> MPoserConfig:
     return config
 
 
-def mposer_checkpoint(train: VideoConfig) -> Path:
-    """The checkpoint of the prior that `TrainMPoser` trains for this configuration.
-
-    While the cache lacks the motion, its name is not known yet: then a file that never exists. Raises ConfigError.
-    """
-    return best_of(mposer_config(train))
-
-
-def embedding_checkpoint(train: VideoConfig) -> Path:
-    """The checkpoint of the embedding of 2D poses: that of [features], else the one that `TrainPrVIPE` trains."""
-    return embedding_in_settings() or best_of(replace(pr_vipe_settings(settings()), tag=train.tag))
-
-
-# Settings of checkpoints that other trainings make, where a configuration does not name them.
-CHECKPOINTS: Final = {"mposer": mposer_checkpoint, "embedding": embedding_checkpoint}
-
-
-class TrainMPoser(TrainingTask):
+class TrainMPoser(CheckpointTask):
     """Train the motion prior on the cached motion."""
+
+    @classmethod
+    def checkpoint(cls, train: VideoConfig | None) -> Path:
+        return best_of(mposer_config(train_config() if train is None else train))
+
+    @classmethod
+    def needed(cls, variant: str, seed: int) -> list[luigi.Task]:
+        return [cls(variant=variant, seed=seed)]
 
     @property
     def what(self) -> str:
@@ -135,11 +133,9 @@ class Train(TrainingTask):
     def requires(self) -> list[luigi.Task]:
         self.config()
         config, tasks = as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
-        if "mposer" in config.lacks:
-            tasks.append(TrainMPoser(variant=self.variant, seed=self.seed))
-        if "embedding" in config.lacks and embedding_in_settings() is None:
-            tasks.append(TrainPrVIPE())
-        extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - extracted_with_features()
+        for name in config.lacks:
+            tasks += checkpoint_task(config.MADE_BY[name][0]).needed(self.variant, self.seed)
+        extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - streams_of_data()
         for split, read in config.streams.items():
             tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
         return tasks
@@ -167,16 +163,54 @@ class TrainVIBE(Train):
     model = "vibe"
 
 
-class TrainHMMR(Train):
-    """Train HMMR's generator and pose discriminator on the cached features."""
+class ExtractBeside(PipelineTask):
+    """A stream that a model reads beside its features, of one split, with the options of its section of luigi.cfg.
 
-    model = "hmmr"
+    One that names no weights has those of the task that trains it.
+    """
 
+    verb = "extract"
+    priority = 1
+    resources = NETWORK
+    split = luigi.Parameter()
+    stream = luigi.Parameter()
 
-class TrainPartDynamics(Train):
-    """Train part dynamics on the cached features, the embedding of 2D poses and the homographies."""
+    @property
+    def what(self) -> str:
+        return f"{self.split} {self.stream}"
 
-    model = "part_dynamics"
+    def requires(self) -> list[luigi.Task]:
+        dataset, split = str(self.split).split("/")
+        before = checkpoint_task(task).needed("", -1) if (task := self._spec().stream.trained_by) else []
+        return [Extract(dataset=dataset, split=split), *before]
+
+    def plan(self) -> ExtractionPlan:
+        s = settings()
+        spec, raw = self._spec(), s.raw(str(self.split).split("/")[0])
+        stream = spec.stream
+        if stream.trained_by:
+            spec = replace(spec, stream=stream.with_weights(checkpoint_task(stream.trained_by).checkpoint(None)))
+        # Where there is one of other weights, computing all rows again takes seconds, and no pixels.
+        committed = cache.open(s.paths.cache)[self.split]
+        replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
+        plan = plan_extraction(s.paths.cache, self.split, spec.at(raw), replace=replaces)
+        if not plan.up_to_date:
+            refuse_untrained(plan.spec, raw, s.source.where(str(self.stream), "weights"))
+        return plan
+
+    def up_to_date(self) -> bool:
+        return self.plan().up_to_date
+
+    def work(self) -> None:
+        with self.progress() as progress:
+            s = settings()
+            scheduler = s.dask.scheduler
+            result = steps.extract([self.plan()], s.features, scheduler=scheduler, progress=progress, named=False)
+        self.report(result)
+
+    def _spec(self) -> StreamSpec:
+        s = settings()
+        return further_stream(s.source, s.features, str(self.stream))
 
 
 def kept(config: VideoConfig) -> str:

@@ -31,14 +31,14 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     """,
     "vibe_model": """
         errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
-        training vibe hmmr pr_vipe part_dynamics sections __init__
+        training vibe sections __init__
     """,
     "tasks": """
-        settings luigi_command terminal base events data run embedding training evaluation ablation
+        settings luigi_command terminal base events data run training evaluation ablation
         __init__
         commands __main__
     """,
-    "vibe_extensions": "contracts pages demo exchange world clips __init__",
+    "vibe_extensions": "contracts pages demo exchange world hmmr part_dynamics clips __init__",
 }
 PACKAGES = {  # package -> what it may import of ours
     "cache": {"cache"},
@@ -48,7 +48,7 @@ PACKAGES = {  # package -> what it may import of ours
     "vibe_extensions": {"vibe_extensions", "tasks", "pipeline", "vibe_model", "cache"},
 }
 OF_PIPELINE = (  # all that models may know
-    *("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe"),
+    *("pipeline.body", "pipeline.skeletons", "vibe_extensions.part_dynamics.pr_vipe.network"),
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
     *("pipeline.commands.settings.file", "pipeline.commands.settings.sections"),
 )
@@ -213,7 +213,7 @@ def test_no_file_outside_features_knows_a_streams_kind() -> None:
     """
     kinds = set(streams.STREAMS) - {"resnet50", "crops", "torchvision", "timm"}
     assert kinds
-    reads = ("pipeline.features.", "vibe_model.part_dynamics.", "vibe_model.networks.hmr2_head")
+    reads = ("pipeline.features.", "vibe_extensions.part_dynamics.", "vibe_model.networks.hmr2_head")
     for module in modules():
         if not module.startswith(reads):
             words = {node.value for node in nodes(module) if isinstance(node, ast.Constant)}

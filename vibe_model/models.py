@@ -88,7 +88,7 @@ class Model(Training):
             return cast("VideoModel", plug_ins.load(self.generator)(config, body))
 
 
-_OURS: Final = {name: f"vibe_model.{name}:MODEL" for name in ("vibe", "hmmr", "part_dynamics")}
+_OURS: Final = {"vibe": "vibe_model.vibe:MODEL"}
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
 names, unknown, not_installed = _REGISTRY.names, _REGISTRY.unknown, _REGISTRY.not_installed
 

@@ -16,7 +16,6 @@ from pipeline.commands.settings.sections import Declared, SectionValues, Setting
 from pipeline.errors import ConfigError, did_you_mean
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.mposer_config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
@@ -101,17 +100,10 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     for name in ("strides", "window_weights"):  # of other splits, they change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
     with of_section(s.source.section(VIBE.section)):
-        return cast("MPoserConfig", replace(_other_settings(s, MPOSER), **decided))
+        return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
 
 
-def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
-    """[pose_embedding] with the paths; seed: in its place, unless below 0. Raises ConfigError."""
-    config = cast("PrVIPEConfig", _other_settings(s, PR_VIPE))
-    by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
-    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
-
-
-def _other_settings(s: Settings, training: Training) -> RunConfig:
+def other_settings(s: Settings, training: Training) -> RunConfig:
     """A training that is no model's: its preset with what luigi.cfg sets instead. Raises ConfigError."""
     section = s.source.section(training.section)
     preset = _preset_of(s, training)
@@ -159,8 +151,7 @@ def check(s: Settings) -> None:
             raise ConfigError(f"{s.source.where(name)}: {message}")
     for model in models.every():
         _check_model(s, model, model_settings(s, model))
-    for training in (MPOSER, PR_VIPE):
-        _other_settings(s, training)
+    other_settings(s, MPOSER)
 
 
 def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
@@ -180,7 +171,7 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
         )
 
 
-def check_inputs(s: Settings, config: RunConfig) -> None:
+def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.section) -> None:
     """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
 
     Raises ConfigError.
@@ -191,7 +182,7 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
         with of_section(section):
             config.check_feature_size()
     else:
-        section = s.source.section(PR_VIPE.section if isinstance(config, PrVIPEConfig) else VIBE.section)
+        section = s.source.section(section_name)
     for key in SPLITS:
         at = section.where(key)
         for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in splits):
@@ -219,9 +210,13 @@ def _values(s: Settings) -> Iterator[SectionValues]:
         runs, config = which_runs(s, model), model_settings(s, model)
         usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
         yield _beside_preset(model, config, runs.preset, asdict(runs), usual)
-    for training in (MPOSER, PR_VIPE):
-        preset, config_of = _preset_of(s, training), _other_settings(s, training)
-        yield _beside_preset(training, config_of, preset, {"preset": preset}, {"preset": training.preset})
+    yield other_values(s, MPOSER)
+
+
+def other_values(s: Settings, training: Training) -> SectionValues:
+    """The section of a training that is no model's."""
+    preset, config = _preset_of(s, training), other_settings(s, training)
+    return _beside_preset(training, config, preset, {"preset": preset}, {"preset": training.preset})
 
 
 def _beside_preset(

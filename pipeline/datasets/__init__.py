@@ -36,15 +36,12 @@ DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo 
     "mpi_inf_3dhp": "pipeline.datasets.mpi_inf_3dhp:MpiInf3dhp",
     "h36m": "pipeline.datasets.h36m:Human36M",
     "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
-    "emdb": "pipeline.datasets.emdb:Emdb",
-    "bedlam": "pipeline.datasets.bedlam:Bedlam",
     "amass": "pipeline.datasets.amass:Amass",
 }
 
 OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideos"}
 
 WITHOUT_DEMO: Final[dict[str, str]] = {  # official releases that the demo data do not imitate
-    "bedlam2": "pipeline.datasets.bedlam:Bedlam2",
 }
 
 _REGISTRY: Final[Registry[Dataset]] = Registry(

@@ -23,8 +23,8 @@ from pipeline.commands.settings.schema import TYPES
 from pipeline.features import streams
 from tasks import settings
 from tasks.training import train_config
+from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
-from vibe_model.pr_vipe.config import PR_VIPE
 from vibe_model.vibe.mposer_config import MPOSER
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-
 Floats = NDArray[np.floating[Any]]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.integer[Any]]

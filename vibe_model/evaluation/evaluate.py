@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pipeline import plug_ins
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols, results
-from vibe_model.evaluation.dynamics import KnownPoses, dynamics
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.evaluation.meshes import genders_of
 from vibe_model.evaluation.protocols import Protocol
@@ -94,7 +94,7 @@ def evaluate_all(
 
     Of a model that reads what is computed from 2D keypoints, "keypoints": whether the split's are labels, which may be
     projections of the truth, or detected. Of a model of past and future, protocols that say so ("hmmr") have
-    "dynamics" (`dynamics.dynamics`), with the nearest poses of the `training` splits with 3D labels.
+    "dynamics" (`Protocol.dynamics`), with the nearest poses of the `training` splits with 3D labels.
     tracks: by split, a pattern of track names; options: the other fields of `EvalOptions`. `smoothed_too` only adds an
     entry "smoothed" to the metrics of all protocols: its sigma, and its errors.
     Into `folder`, if there is one: results by track and the worst windows by the first protocol (`results.write`),
@@ -107,7 +107,7 @@ def evaluate_all(
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     by_split: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
-    poses = KnownPoses(training, generator) if training and generator.steps else None
+    around = Dynamics(generator, training or {})
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
         recorded = {**about, "split": name, "stand_in": stand_in}
@@ -118,7 +118,7 @@ def evaluate_all(
         if not records:
             raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
         by_protocol = _metrics(generator, split, chosen, records, collect, around=predictions)
-        _add_dynamics(by_protocol, generator, split, chosen, records, poses)
+        around.add(by_protocol, split, chosen, records)
         first, *others = (by_protocol[record.name] | {"stand_in": stand_in} for record in records)
         if any(reading.of_keypoints for reading in chosen.extra_streams.values()):
             first[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
@@ -146,20 +146,22 @@ def _collect(
     of_split.add(bodies, errors, **facts)
 
 
-def _add_dynamics(
-    by_protocol: Mapping[str, Metrics],
-    generator: VideoModel,
-    split: Split,
-    options: EvalOptions,
-    records: Sequence[Protocol],
-    known: KnownPoses | None,
-) -> None:
-    """Add "dynamics" to the metrics by protocols that have it, where the model predicts past and future."""
-    with_dynamics = [record.name for record in records if record.dynamics]
-    chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "tracks")}
-    if with_dynamics and (table := dynamics(generator, split, **chosen, known=known)):
-        for protocol in with_dynamics:
-            by_protocol[protocol]["dynamics"] = table
+class Dynamics:
+    """Adds "dynamics" to the metrics of protocols that name a class for it, if the model predicts past and future."""
+
+    def __init__(self, generator: VideoModel, training: Mapping[str, Split]) -> None:
+        self._generator, self._training = generator, training
+        self._measures: dict[str, Callable[..., Metrics]] = {}
+
+    def add(
+        self, by_protocol: Mapping[str, Metrics], split: Split, options: EvalOptions, records: Sequence[Protocol]
+    ) -> None:
+        chosen = {name: getattr(options, name) for name in ("stream", "extra_streams", "tracks")}
+        for record in records if self._generator.steps else ():
+            if record.dynamics and record.dynamics not in self._measures:
+                self._measures[record.dynamics] = plug_ins.load(record.dynamics)(self._generator, self._training)
+            if record.dynamics and (table := self._measures[record.dynamics](split, **chosen)):
+                by_protocol[record.name]["dynamics"] = table
 
 
 def choose_sigma(

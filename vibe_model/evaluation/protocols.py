@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.plug_ins import Registry
-from pipeline.skeletons import JOINTS, correspondence
-from vibe_model import metrics
+from pipeline.skeletons import JOINTS
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.metrics import METRICS, Metric
 
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
-
-_COMMON_14: Final = correspondence("spin49", "common14")[0]
-# OpenPose's joints in the place of common14's, -1 for the top of the head, which it has not.
-_OPENPOSE_14: Final = np.array(
-    [JOINTS["spin49"].index(f"OP {name[:2].upper()}{name[2:]}") for name in JOINTS["common14"][:12]]
-    + [JOINTS["spin49"].index("OP Neck"), -1]
-)
-
 
 LEFT_OUT: Final = "left_out"  # of a split's metrics: the protocols that it lacks something for, and what
 
@@ -85,7 +76,9 @@ class Protocol:
     mean: Literal["frames", "tracks"] = "frames"  # tracks: each weighs the same, however many frames it has
     drop_last: bool = False  # is what does not fill a window at a track's end left out?
     round_labels: bool = False  # to float16
-    dynamics: bool = False  # of a model of past and future: those bodies, too, as `dynamics.dynamics` compares them
+    # "module:class", made of (generator, training splits by name) and called with (split, *, stream, extra_streams,
+    # tracks): measures the past and future that a model predicts.
+    dynamics: str = ""
     # Which published evaluation its numbers are of, where there are several of one name: printed beside them.
     compares_with: str = ""
     splits: str = "*"  # a pattern of the splits that it is for, unless it is named
@@ -131,26 +124,8 @@ class Protocol:
         return f"it has no {', '.join(absent)}, which protocol {self.name} makes its joints of" if absent else ""
 
 
-def _enough_seen(labels: Labels) -> Bools:
-    """(F,) more than 6 of the 14 joints can be seen. A track without any 2D label counts as seen."""
-    visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
-    limbs = (visible[:, _COMMON_14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
-    counted: Bools = labels.valid & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
-    return counted
-
-
-def _enough_keypoints(labels: Labels) -> Bools:
-    """(F,) at least 6 keypoints can be seen."""
-    counted: Bools = labels.valid & ((labels.kp_2d[..., 2] > 0).sum(-1) >= metrics.FEWEST_VISIBLE)
-    return counted
-
-
 _OF_VIBE: Final = {
     name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
-}
-_OF_HMMR: Final = {name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")} | {
-    "accel": replace(METRICS["accel"], reads="prediction"),
-    "pck_aligned": METRICS["pck_aligned"],
 }
 DEFAULT: Final = Protocol(
     name="default",
@@ -168,42 +143,7 @@ PUBLISHED: Final = replace(
     drop_last=True,
     round_labels=True,
 )
-HMMR: Final = replace(
-    DEFAULT,
-    name="hmmr",
-    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
-    "track's mean.",
-    metrics=_OF_HMMR,
-    rows=_enough_seen,
-    rows_2d=_enough_keypoints,
-    mean="tracks",
-    dynamics=True,
-)
-
-EMDB: Final = Protocol(
-    name="emdb",
-    meaning="As WHAM is evaluated on EMDB: SMPL's 24 joints of the body of the actor's gender about the middle of the "
-    "hips; accelerations at 30 frames a second over the frames that count, closed up, but for a sequence's first and "
-    "last.",
-    metrics={
-        **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
-        "accel_error_m_s2": Metric(
-            title="accel error, m/s²", unit="m/s²", lower_is_better=True, of=metrics.inner_accel_error_m_s2, span=5
-        ),
-    },
-    joints="smpl",
-    truth="body",
-    body="own",
-    root=("smpl_lhip", "smpl_rhip"),
-    root_vertices=True,
-    successive="track",
-    compares_with="numbers as WHAM has them (lib/eval/evaluate_emdb.py); GVHMR's are others: of joints by the neutral "
-    "body's regressor for all labels, and of all accelerations. Both take every frame of good_frames_mask; here those "
-    "without a valid box have no crop, and are not evaluated",
-    splits="emdb/*",
-)
-
-_OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published", "hmmr", "emdb")}
+_OURS: Final = {name: f"{__name__}:{name.upper()}" for name in ("default", "published")}
 REGISTRY: Final[Registry[Protocol]] = Registry(
     "protocol", "vibe_pipeline.protocols", _OURS, Protocol, "name", records=True
 )

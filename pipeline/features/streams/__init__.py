@@ -48,12 +48,7 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "resnet50": "pipeline.features.streams.resnet50:ResNet50",
     "torchvision": "pipeline.features.streams.network:Torchvision",
     "timm": "pipeline.features.streams.network:Timm",
-    "hmr2": "pipeline.features.streams.hmr2:Hmr2",
     "crops": "pipeline.features.streams.crops:Crops",
-    "homography": "pipeline.features.streams.homography:Homography",
-    "pr_vipe": "pipeline.features.streams.pr_vipe:PrVipe",
-    "cam_angvel": "pipeline.features.streams.world:CamAngvel",
-    "stationary": "pipeline.features.streams.world:Stationary",
 }
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")

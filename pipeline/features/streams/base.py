@@ -96,6 +96,7 @@ class Stream(ABC):
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
     dtype: ClassVar[str]  # float16, float32 or bytes
+    is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
     where: ClassVar[str] = ""  # for messages: where a file that is an option is to be had
 
     def __str__(self) -> str:
@@ -148,6 +149,15 @@ class Stream(ABC):
             if isinstance(value, Path) or (isinstance(value, WeightsSpec) and value.kind in FILES):
                 return value if isinstance(value, Path) else Path(value.argument)
         return None
+
+    @property
+    def trained_by(self) -> str:
+        """The Luigi task, a `CheckpointTask`, that trains its weights if its options name none; "": no task does."""
+        return ""
+
+    def with_weights(self, checkpoint: Path) -> Stream:
+        """This stream with the weights that the task `trained_by` has made."""
+        raise NotImplementedError(f"{type(self).__name__}: trained_by names a task, but there is no with_weights")
 
     @property
     def provenance(self) -> Mapping[str, Any]:

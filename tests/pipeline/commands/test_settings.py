@@ -14,8 +14,8 @@ import pytest
 
 import cache
 from pipeline.commands.settings.targets import absent, by_settings
-from pipeline.features.streams.homography import Homography
 from pipeline.files.raw.stand_in import MARKER
+from vibe_extensions.part_dynamics.homography_stream import Homography
 
 DECIMATE = "[amass]\nresampling = decimate"
 

@@ -31,8 +31,8 @@ from tests.vibe_extensions.clips.test_rtmpose import blob_pose, constant
 from tests.vibe_extensions.pages.report.test_browser import CHROMIUM
 from vibe_extensions.clips.prediction import sources
 from vibe_extensions.clips.prediction.motions import TO_WORLD
+from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model.errors import StandInMixed
-from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_trained
 

@@ -16,12 +16,12 @@ import torch
 
 import cache
 from pipeline.body import Body
-from pipeline.features.networks import hmr2
 from pipeline.features.streams import network
 from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
-from tests.pipeline.features.test_hmr2 import TINY, lightning, made_up
 from tests.tasks.prediction.conftest import World, the_body
+from tests.vibe_extensions.world.test_hmr2 import TINY, lightning, made_up
+from vibe_extensions.world import hmr2_network as hmr2
 from vibe_model.errors import CheckpointError, DataError
 from vibe_model.networks.hmr2_head import Hmr2Head
 from vibe_model.prediction.trained import load_trained

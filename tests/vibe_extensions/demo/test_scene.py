@@ -9,8 +9,8 @@ from vibe_extensions.demo import appearance, scene
 from vibe_extensions.demo.body import VERTEX_IDS, procedural, skin, spin49
 from vibe_extensions.demo.camera import Camera, look_at
 from vibe_extensions.demo.layouts import Request
-from vibe_extensions.demo.writing import LAYOUTS, calibration_crops
 from vibe_extensions.demo.render import Renderer
+from vibe_extensions.demo.writing import LAYOUTS, calibration_crops
 from vibe_extensions.pages.rasterising import rasterise
 
 TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down

@@ -20,7 +20,8 @@ from tests.vibe_model.evaluation.test_genders import stand_in
 from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
 from vibe_extensions.contracts.protocols import protocol_problems
 from vibe_extensions.demo.body import procedural
-from vibe_model import HMMR, TrainConfig, training, vibe
+from vibe_extensions.hmmr import HMMR
+from vibe_model import TrainConfig, training, vibe
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split

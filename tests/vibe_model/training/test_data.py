@@ -13,9 +13,9 @@ import cache
 from cache import CacheChanged, CacheError
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.batches import assert_same, write
+from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.settings.run_config import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.vibe.config import TrainConfig

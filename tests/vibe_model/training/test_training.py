@@ -38,7 +38,7 @@ from vibe_model.vibe.training import VIBETrainer
 VIBE_TERMS = {"kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator_real", "discriminator_fake"}
 
 
-@pytest.fixture(params=["vibe", "prior"])  # what HMMR does not share with VIBE: tests/vibe_model/hmmr
+@pytest.fixture(params=["vibe", "prior"])  # what HMMR does not share with VIBE: tests/vibe_extensions/hmmr
 def kind(request):
     return request.param
 

@@ -9,10 +9,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
-from vibe_model import PrVIPE, TrainConfig, models, runs
-from vibe_model.hmmr import discriminator
-from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.part_dynamics.config import PartDynamicsConfig
+from vibe_extensions.hmmr import discriminator
+from vibe_extensions.hmmr.config import HMMRConfig
+from vibe_extensions.part_dynamics import PrVIPE
+from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+from vibe_model import TrainConfig, models, runs
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training import video
 from vibe_model.vibe import mposer_training as mposer

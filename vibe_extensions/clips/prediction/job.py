@@ -25,11 +25,11 @@ from pipeline.features import streams as kinds
 from pipeline.features.extract import Extraction
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import is_stand_in
 from tasks.settings import settings, settings_without
 from vibe_extensions.clips.prediction.sources import SPLIT, ClipsToPredict
+from vibe_extensions.part_dynamics.pr_vipe_stream import EmbeddingWeights, PrVipe
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2
 from vibe_model.errors import DataError

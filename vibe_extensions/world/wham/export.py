@@ -20,9 +20,7 @@ from pipeline import datasets
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
-from pipeline.features.streams.hmr2 import Hmr2
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.streams.world import Stationary
 from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
 from vibe_extensions.exchange.formats import Exported, publish_with_provenance, require_new_file
 from vibe_extensions.exchange.rows import (
@@ -39,6 +37,8 @@ from vibe_extensions.exchange.rows import (
     spans,
 )
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks, Entry, write_joblib
+from vibe_extensions.world.hmr2_stream import Hmr2
+from vibe_extensions.world.streams import Stationary
 from vibe_extensions.world.wham.fields import Bodies, Compute, Motions, RowFields
 from vibe_extensions.world.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, PELVIS, REGRESSOR, FileLayout, file_field
 

@@ -1,0 +1,363 @@
+"""HMMR's generator and discriminator, compared with plain NumPy in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
+from vibe_extensions.hmmr import HMMR, PoseDiscriminator
+from vibe_extensions.hmmr.generator import FrameConvolution, Hallucinator, MovieStrip
+from vibe_model.errors import ConfigError
+from vibe_model.prediction.predict import predict_tracks
+
+SIZE = 64  # of features: two channels a group
+
+
+def small(body=None, **changes):
+    torch.manual_seed(0)
+    return HMMR(body or TinyBody(), **{"feature_size": SIZE, "regressor_size": 32, **changes})
+
+
+def shaken(module, sigma=0.3):
+    """All parameters far from where they start, in float64, without dropout."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.double().eval().parameters():
+            parameter.add_(sigma * torch.randn_like(parameter))
+    return module
+
+
+def normal(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(2))
+
+
+def weights(module):
+    return {name: value.detach().double().numpy() for name, value in module.state_dict().items()}
+
+
+def n_numbers(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def assert_equals(module, expected, *inputs):
+    """In float64 to 1e-10, in float32 to 1e-5 of the largest number."""
+    with torch.no_grad():
+        np.testing.assert_allclose(module(*inputs).numpy(), expected, rtol=0, atol=1e-10)
+        found = module.float()(*(tensor.float() for tensor in inputs))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+# ------------------------------------------------------------------------------------------------ plain NumPy
+
+
+def group_norm(x, scale, shift, over):
+    """x (T, C): statistics of each of 32 groups over all frames, or of each frame."""
+    out, width = np.empty_like(x), x.shape[1] // 32
+    for group in range(32):
+        here = slice(group * width, (group + 1) * width)
+        part = x[:, here]
+        axis = None if over == "window" else 1
+        mean, variance = part.mean(axis, keepdims=True), part.var(axis, keepdims=True)
+        out[:, here] = (part - mean) / np.sqrt(variance + 1e-6)
+    return out * scale + shift
+
+
+def convolve(x, weight, bias):
+    """x (T, C), weight (out, in, 3)."""
+    padded = np.pad(x, ((1, 1), (0, 0)))
+    return np.stack([sum(weight[:, :, k] @ padded[t + k] for k in range(3)) + bias for t in range(len(x))])
+
+
+def block(x, w, over):
+    hidden = np.maximum(group_norm(x, w["norm1.weight"], w["norm1.bias"], over), 0)
+    hidden = convolve(hidden, w["conv1.weight"], w["conv1.bias"])
+    hidden = np.maximum(group_norm(hidden, w["norm2.weight"], w["norm2.bias"], over), 0)
+    return x + convolve(hidden, w["conv2.weight"], w["conv2.bias"])
+
+
+def dense(x, w, name):
+    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+
+def corrected(features, state, w, active):
+    for _ in range(3):
+        hidden = active(dense(np.concatenate([features, state], 1), w, "fc1"))
+        state = state + dense(active(dense(hidden, w, "fc2")), w, "out")
+    return state
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+# ------------------------------------------------------------------------------------------------ sizes and names
+
+
+def test_published_sizes_and_names(body):
+    with torch.device("meta"):  # 98 million numbers that are not needed
+        model, discriminator = HMMR(body), PoseDiscriminator()
+    blocks = [f"blocks.{i}.{layer}" for i in range(3) for layer in ("norm1", "conv1", "norm2", "conv2")]
+    mlps = [f"{of}.{fc}" for of in ("regressor", "deltas.minus5", "deltas.plus5") for fc in ("fc1", "fc2", "out")]
+    layers = [*(f"temporal.{name}" for name in blocks), *mlps, *(f"hallucinator.fc{i}" for i in (1, 2, 3))]
+    both = ("weight", "bias")
+    assert set(model.state_dict()) == {"regressor.mean", *(f"{layer}.{kind}" for layer in layers for kind in both)}
+    assert model.state_dict()["temporal.blocks.0.conv1.weight"].shape == (2048, 2048, 3)
+    assert n_numbers(model.temporal) == 75_534_336
+    assert n_numbers(model.regressor) == 3_321_941 + 85
+    assert [n_numbers(head) for head in model.deltas.values()] == [3_295_304] * 2
+    assert n_numbers(model.hallucinator) == 12_589_056
+    assert n_numbers(model) == 98_036_026
+    assert n_numbers(discriminator) == 1_807_448
+    shapes = {name: tuple(value.shape) for name, value in discriminator.state_dict().items()}
+    assert (shapes["joints.weight"], shapes["joints.bias"]) == ((23, 32), (23,))
+    rest = [f"{name}.{i}.{kind}" for name, n in (("shared", 2), ("whole", 3)) for i in range(n) for kind in both]
+    assert set(shapes) == {"joints.weight", "joints.bias", *rest}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm": "batch"}, "norm: expected one of window, frame"),
+        ({"regressor": "vibe"}, "regressor: expected one of hmr, spin"),
+        ({"deltas": (0,)}, "deltas"),
+        ({"width": 40}, "multiple of 32"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        small(**changes)
+
+
+def test_ablations_leave_parts_out():
+    assert small(deltas=())(torch.zeros(1, 2, SIZE))["deltas"] == {}
+    local = small(temporal=False, hallucinator=False, deltas=())
+    features = normal(1, 3, SIZE, dtype=torch.float32)
+    assert local.movie_strip(features) is features
+    assert {name.split(".")[0] for name in local.state_dict()} == {"regressor"}
+    with pytest.raises(ConfigError, match="hallucinator"):
+        local.hallucinate(features)
+
+
+# ------------------------------------------------------------------------------------------------ encoder
+
+
+@pytest.mark.parametrize("norm", ["window", "frame"])
+def test_the_movie_strip_equals_a_loop_written_out(norm):
+    strip, features = shaken(MovieStrip(256, norm, None), 0.1), normal(2, 5, 256)
+    w, expected = weights(strip), features.numpy()
+    for i in range(3):
+        own = {name.removeprefix(f"blocks.{i}."): value for name, value in w.items() if name.startswith(f"blocks.{i}.")}
+        expected = np.stack([block(window, own, norm) for window in expected])
+    assert_equals(strip, expected, features)
+
+
+def test_the_convolutions_see_thirteen_frames_and_the_windows_norm_all():
+    reach = {}
+    for norm in ("frame", "window"):
+        strip = shaken(MovieStrip(SIZE, norm, None))
+        features = normal(1, 20, SIZE).requires_grad_()
+        (gradient,) = torch.autograd.grad(strip(features)[0, 9].sum(), features)
+        reach[norm] = np.flatnonzero(gradient[0].abs().sum(-1).numpy()).tolist()
+    assert reach == {"frame": list(range(3, 16)), "window": list(range(20))}
+
+
+def test_by_frame_a_track_can_be_cut_anywhere():
+    """A margin of 6 is all that a frame depends on; with the window's statistics it is not."""
+    features, close = normal(1, 60, SIZE), {}
+    for norm in ("frame", "window"):
+        strip = shaken(MovieStrip(SIZE, norm, None))
+        with torch.no_grad():
+            whole, part = strip(features)[:, 20:28], strip(features[:, 14:34])[:, 6:14]
+        close[norm] = float((whole - part).abs().max())
+    assert close["frame"] < 1e-10
+    assert close["window"] > 1e-3
+
+
+def test_at_the_start_strip_and_hallucination_are_close_to_the_feature():
+    model, features = small(feature_size=512), normal(4, 20, 512, dtype=torch.float32)
+    with torch.no_grad():
+        for found, limit in ((model.movie_strip(features), 0.15), (model.hallucinate(features), 0.03)):
+            assert 0 < float((found - features).norm() / features.norm()) < limit
+        for layer in model.temporal.blocks:
+            layer.conv2.weight.zero_()
+        assert torch.equal(model.movie_strip(features), features)
+
+
+def test_starts_are_uniform_with_the_authors_limits():
+    def limit(tensor):
+        return float(tensor.detach().abs().max())
+
+    for gain, expected in ((1.0, math.sqrt(6 / 12288)), (math.sqrt(0.001), math.sqrt(3 * 0.001 / 6144))):
+        # Xavier's limit falls with the root of the size: measured at 256, given for 2048.
+        assert limit(FrameConvolution(256, gain).weight) == pytest.approx(expected * math.sqrt(2048 / 256), rel=0.01)
+    assert limit(Hallucinator(256, None).fc3.weight) == pytest.approx(math.sqrt(3 * 0.001 / 256), rel=0.01)
+    corrections = small(feature_size=2048, regressor_size=1024, temporal=False, hallucinator=False)
+    assert limit(corrections.regressor.out.weight) == pytest.approx(0.00736, rel=0.01)
+    assert limit(corrections.deltas["plus5"].out.weight) == pytest.approx(math.sqrt(0.03 / 548), rel=0.01)
+    assert limit(PoseDiscriminator().joints.weight) == pytest.approx(math.sqrt(6 / 33), rel=0.01)
+
+
+def test_a_width_narrows_blocks_and_hallucinator():
+    model, features = small(width=32), normal(1, 4, SIZE, dtype=torch.float32)
+    assert model.temporal.blocks[0].conv1.weight.shape == (32, 32, 3)
+    assert model.hallucinator.fc2.weight.shape == (32, 32)
+    assert model.movie_strip(features).shape == model.hallucinate(features).shape == features.shape
+
+
+# ------------------------------------------------------------------------------------------------ heads
+
+
+def test_the_hallucinator_equals_its_formula_frame_by_frame():
+    hallucinator, features = shaken(Hallucinator(SIZE, None), 0.1), normal(2, 3, SIZE)
+    w, x = weights(hallucinator), features.numpy()
+    assert_equals(hallucinator, x + dense(relu(dense(relu(dense(x, w, "fc1")), w, "fc2")), w, "fc3"), features)
+
+
+def test_the_regressor_corrects_its_learned_mean_three_times(body):
+    regressor, features = shaken(small(body).regressor, 0.1), normal(6, SIZE)
+    w = weights(regressor)
+    mean = np.tile(w["mean"], (6, 1))
+    expected = corrected(features.numpy(), mean, w, relu)
+    pose, shape, camera = regressor(features)
+    theta = torch.cat((camera, pose, shape), 1).detach().numpy()
+    np.testing.assert_allclose(theta, expected, atol=1e-10, rtol=0)
+
+
+def test_the_mean_is_upright_in_pictures_and_the_first_correction_small(body):
+    model = small(body, feature_size=512, regressor_size=1024, temporal=False, hallucinator=False)
+    mean = model.regressor.mean.detach()
+    assert mean[:6].tolist() == pytest.approx([0.9, 0, 0, math.pi, 0, 0])
+    columns = body.mean_pose.reshape(24, 3, 2).numpy()
+    found = Rotation.from_rotvec(mean[6:75].reshape(23, 3)).as_matrix()
+    x = columns[1:, :, 0] / np.linalg.norm(columns[1:, :, 0], axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, :, 0], x, atol=1e-5)
+    np.testing.assert_allclose(mean[75:], body.mean_shape, atol=1e-6)
+    features = normal(100, 512, dtype=torch.float32).relu()
+    model.eval()
+    state = torch.cat((features, mean.expand(100, -1)), 1)
+    step = model.regressor.out(model.regressor.fc2(model.regressor.fc1(state).relu()).relu()).detach()
+    angles = step[:, 3:75].reshape(-1, 3).norm(dim=1)
+    assert float(angles.mean()) < 0.2
+    assert float(angles.max()) < 0.5
+
+
+@pytest.mark.parametrize(("regressor", "active", "size"), [("hmr", relu, 72), ("spin", lambda x: x, 144)])
+def test_a_delta_head_starts_from_the_current_pose(regressor, active, size):
+    head = shaken(small(regressor=regressor).deltas["minus5"], 0.1)
+    features, pose = normal(6, SIZE), normal(6, size)
+    assert_equals(head, corrected(features.numpy(), pose.numpy(), weights(head), active), features, pose)
+
+
+def test_gradients_flow_through_the_start_into_the_current_pose():
+    model = small().eval()
+    out = model(normal(1, 4, SIZE, dtype=torch.float32), vertices=False)
+    (gradient,) = torch.autograd.grad(out["deltas"][5]["theta"].sum(), model.regressor.mean)
+    assert (gradient[3:] != 0).all()  # the camera of another frame is fixed
+
+
+@pytest.mark.parametrize("regressor", ["hmr", "spin"])
+def test_outputs_agree_with_each_other(body, regressor):
+    model, features = small(body, regressor=regressor).double().eval(), normal(2, 3, SIZE)
+    with torch.no_grad():
+        out = model(features)
+    assert list(out["deltas"]) == [-5, 5]
+    for prediction in (out, *out["deltas"].values()):
+        camera, pose, betas = prediction["theta"].reshape(6, 85).split((3, 72, 10), dim=1)
+        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(6, 24, 3, 3)
+        np.testing.assert_allclose(prediction["rotmat"].reshape(6, 24, 3, 3), rotmat, atol=1e-10)
+        posed = body(betas=betas, rotmat=torch.tensor(rotmat))
+        np.testing.assert_allclose(prediction["kp_3d"].reshape(6, 49, 3), posed.joints, atol=1e-10)
+        np.testing.assert_allclose(prediction["verts"].reshape(6, 30, 3), posed.verts, atol=1e-10)
+        seen = camera[:, None, :1] * (posed.joints[..., :2] + camera[:, None, 1:])
+        np.testing.assert_allclose(prediction["kp_2d"].reshape(6, 49, 2), seen, atol=1e-10)
+    for moved in out["deltas"].values():
+        assert torch.equal(moved["theta"][..., :3], torch.tensor([1.0, 0, 0]).double().expand(2, 3, 3))
+        assert torch.equal(moved["theta"][..., 75:], out["theta"][..., 75:])
+    estimate = model.regress(features)
+    for name, value in model.pose(estimate).items():
+        if name != "theta" or regressor == "spin":
+            torch.testing.assert_close(value, out[name])
+    for forward, around in ((out, model.regress_around), (model(features, hallucinated=True), model.regress_stills)):
+        for step, estimate in around(features).items():
+            expected = forward["deltas"][step] if step else forward
+            torch.testing.assert_close(estimate.rotmat, expected["rotmat"])
+            torch.testing.assert_close(estimate.shape, expected["theta"][..., 75:])
+            torch.testing.assert_close(estimate.camera, forward["theta"][..., :3])  # of every step: the current one's
+
+
+def test_hallucinated_frames_are_independent_and_evaluation_joints_fourteen(body):
+    model, features = small(body).eval(), normal(1, 4, SIZE, dtype=torch.float32)
+    with torch.no_grad():
+        whole = model(features, hallucinated=True, eval_joints=True, vertices=False)
+        alone = model(features[:, 2:3], hallucinated=True, eval_joints=True, vertices=False)
+    assert whole["kp_3d"].shape == (1, 4, 14, 3)
+    torch.testing.assert_close(whole["deltas"][-5]["kp_3d"][:, 2:3], alone["deltas"][-5]["kp_3d"])
+
+
+@pytest.mark.parametrize("regressor", ["hmr", "spin"])
+def test_all_sets_in_one_pass_are_those_of_both_predictions(body, regressor):
+    model, features = small(body, regressor=regressor).eval(), normal(2, 6, SIZE, dtype=torch.float32)
+    with torch.no_grad():
+        sets = model.sets(features)
+        both = [model(features, vertices=False, hallucinated=flag) for flag in (False, True)]
+    torch.testing.assert_close(sets.strip, model.movie_strip(features))
+    torch.testing.assert_close(sets.hallucination, model.hallucinate(features))
+    for found, expected in zip((sets.real, sets.hallucinated), both, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_with_spins_regressor_it_is_vibes():
+    model, vibe = small(regressor="spin").eval(), small_vibe(feature_size=SIZE, regressor_size=32, n_layers=0).eval()
+    model.regressor.load_state_dict(vibe.regressor.state_dict())
+    features = normal(1, 2, SIZE, dtype=torch.float32)
+    local = small(regressor="spin", temporal=False, hallucinator=False, deltas=()).eval()
+    local.regressor.load_state_dict(vibe.regressor.state_dict())
+    torch.testing.assert_close(local(features)["theta"], vibe(features)["theta"])
+    assert {n for n in model.state_dict() if n.startswith("regressor")} == set(vibe.state_dict())
+
+
+# ------------------------------------------------------------------------------------------------ discriminator
+
+
+def test_the_discriminator_equals_its_formula():
+    discriminator, rotmat = shaken(PoseDiscriminator(), 0.1), normal(3, 23, 3, 3)
+    w, joints = weights(discriminator), rotmat.reshape(3, 23, 9).numpy()
+    for layer in ("shared.0", "shared.1"):
+        joints = relu(dense(joints, w, layer))
+    each = np.stack([joints[:, j] @ w["joints.weight"][j] + w["joints.bias"][j] for j in range(23)], 1)
+    whole = joints.reshape(3, 736)
+    whole = dense(relu(dense(relu(dense(whole, w, "whole.0")), w, "whole.1")), w, "whole.2")
+    assert_equals(discriminator, np.concatenate([each, whole], 1), rotmat)
+
+
+def test_a_joint_moves_its_own_score_and_the_last():
+    discriminator = shaken(PoseDiscriminator(), 0.1)
+    rotmat = normal(1, 23, 3, 3)
+    other = rotmat.clone()
+    other[:, 7] += 0.1
+    with torch.no_grad():
+        moved = np.flatnonzero(discriminator(other)[0] != discriminator(rotmat)[0])
+    assert moved.tolist() == [7, 23]
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+
+@pytest.mark.parametrize("norm", ["frame", "window"])
+def test_a_track_is_predicted_in_windows_with_a_margin_of_six(norm):
+    model, split = shaken(small(norm=norm), 0.05).float(), MemorySplit(0, [50])
+    split.rows["features"] = normal(50, SIZE).float().numpy()
+    features = torch.from_numpy(split.rows["features"])[None]
+    ((found,),) = predict_tracks(model, split, stream="resnet50", seqlen=20)
+    assert found.rows.tolist() == list(range(50))
+    with torch.no_grad():
+        whole = model.regress(features).rotmat[0].numpy()
+        padded = torch.cat((features[:, :1].expand(1, 6, -1), features, features[:, -1:].expand(1, 20, -1)), 1)
+        eight = [model.regress(padded[:, start : start + 20]).rotmat[0, 6:14] for start in range(0, 50, 8)]
+    expected = whole if norm == "frame" else torch.cat(eight)[:50].numpy()
+    np.testing.assert_allclose(found.rotmat, expected, atol=1e-5)
+    if norm == "window":
+        assert np.abs(expected - whole).max() > 1e-3

@@ -1,0 +1,324 @@
+"""HMMR's losses: loops written out, and what must not change them. Motion is planted: no network predicts it."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from tests.vibe_model.builders import TinyBody
+from vibe_extensions.hmmr import HMMR, PoseDiscriminator
+from vibe_extensions.hmmr import losses as hmmr_losses
+from vibe_model import cameras
+from vibe_model.errors import ConfigError
+
+B, T, F = 2, 20, 64
+COMMON14 = range(25, 39)
+HIPS = [27, 28]  # of spin49, right and left of common14
+
+
+def random(seed=0):
+    return np.random.default_rng(seed)
+
+
+class Planted:
+    """Predicts what it is made of: bodies by set, (B, T, ...), and two strips."""
+
+    def __init__(self, real, hallucinated, strip, hallucination):
+        self.sets, self.strips = {False: real, True: hallucinated}, (strip, hallucination)
+
+    def movie_strip(self, features):
+        return self.strips[0]
+
+    def hallucinate(self, features):
+        return self.strips[1]
+
+    def __call__(self, features, eval_joints=False, vertices=True, hallucinated=False):
+        return self.sets[hallucinated]
+
+
+def body_of(theta, joints):
+    """A set's dict from theta (B, T, 85) and joints (B, T, 49, 3), by the orthographic camera."""
+    theta, joints = torch.as_tensor(theta), torch.as_tensor(joints)
+    rotmat = torch.as_tensor(Rotation.from_rotvec(theta[..., 3:75].reshape(-1, 3)).as_matrix()).reshape(B, -1, 24, 3, 3)
+    kp_2d = cameras.project_orthographic(joints, theta[..., :3])
+    return {"theta": theta, "kp_3d": joints, "rotmat": rotmat, "kp_2d": kp_2d}
+
+
+def anything(seed, camera=None):
+    """A set of random bodies."""
+    theta = random(seed).normal(size=(B, T, 85)) * 0.3
+    theta[..., :3] = (1, 0, 0) if camera is None else camera
+    return body_of(theta, random(seed + 100).normal(size=(B, T, 49, 3)) * 0.3)
+
+
+def a_batch(seed=0):
+    r = random(seed)
+    kp_2d = np.concatenate([r.uniform(-1, 1, (B, T, 49, 2)), r.integers(0, 2, (B, T, 49, 1)) * 0.7], -1)
+    numbers = {"kp_2d": kp_2d, "kp_3d": r.normal(size=(B, T, 49, 3)), "theta": r.normal(size=(B, T, 85)) * 0.3}
+    flags = {name: r.integers(0, 2, (B, T)).astype(float) for name in ("w_3d", "w_smpl")}
+    return {"features": torch.zeros(B, T, F, dtype=torch.float64), **numbers, **flags}
+
+
+def a_model(seed=0):
+    sets = [
+        {**anything(s, (0.9, 0.1, 0)), "deltas": {-5: anything(s + 1), 5: anything(s + 2)}} for s in (seed, seed + 10)
+    ]
+    for of in sets:
+        for moved in of["deltas"].values():
+            moved["kp_2d"][0, 7] = 0.5  # all points at one place: no camera shows them where they belong
+    strips = [torch.as_tensor(random(seed + i).normal(size=(B, T, F))) for i in (1, 2)]
+    return Planted(*sets, *strips)
+
+
+def perfect(shift=0, swap=False):
+    """(model, batch) of one motion: every set predicts what its labels are, or those `shift` frames later."""
+    n = T + 20
+    theta = np.concatenate([np.tile([1.0, 0, 0], (B, n, 1)), random(3).normal(size=(B, n, 82)) * 0.3], -1)
+    theta[..., 75:] = theta[:, :1, 75:]
+    joints = random(4).normal(size=(B, n, 49, 3)) * 0.3
+
+    def at(dt):
+        frames = slice(10 + dt, 10 + dt + T)
+        return body_of(theta[:, frames], joints[:, frames])
+
+    def predicted():
+        before, after = (5, -5) if swap else (-5, 5)
+        return {**at(0), "deltas": {-5: at(before + shift), 5: at(after + shift)}}
+
+    now = at(0)
+    seen = now["kp_2d"].numpy()
+    batch = {
+        "features": torch.zeros(B, T, F, dtype=torch.float64),
+        "kp_2d": np.concatenate([seen, np.ones((B, T, 49, 1))], -1),
+        "kp_3d": now["kp_3d"].numpy(),
+        "theta": now["theta"].numpy(),
+        "w_3d": np.ones((B, T)),
+        "w_smpl": np.ones((B, T)),
+    }
+    strip = torch.zeros(B, T, F, dtype=torch.float64)
+    return Planted(predicted(), predicted(), strip, strip), batch
+
+
+def values(model, batch, *args, **options):
+    return {name: term.item() for name, term in hmmr_losses.terms(model, batch, *args, **options).items()}
+
+
+# ------------------------------------------------------------------------------------------------ written out
+
+
+def plain(model, batch, method):
+    """The definition, frame by frame."""
+    rotmat = Rotation.from_rotvec(batch["theta"][..., 3:75].reshape(-1, 3)).as_matrix().reshape(B, T, 24, 3, 3)
+    sums = dict.fromkeys(("kp", "joints", "smpl"), 0.0)
+    every = []
+    for of in model.sets.values():
+        for dt, pred in ((0, of), *of["deltas"].items()):
+            pred = {name: value.numpy() for name, value in pred.items() if name != "deltas"}
+            every.append(pred)
+            kp, n_kp, joints, smpl, w_3d, w_smpl = np.zeros(6)
+            for b in range(B):
+                for t in range(max(-dt, 0), T - max(dt, 0)):
+                    label = t + dt
+                    target, v = batch["kp_2d"][b, label, :, :2], batch["kp_2d"][b, label, :, 2] > 0
+                    x, y = pred["kp_2d"][b, t][v], target[v]
+                    if dt and not np.ptp(x, axis=0).any():
+                        x = y = x[:0]  # without a camera, a frame leaves the mean
+                    elif dt:
+                        p, q = x - x.mean(0), y - y.mean(0)
+                        if method == "least_squares":
+                            s = (p * q).sum() / (p * p).sum()
+                        else:
+                            s = np.trace(np.linalg.inv(p.T @ p + 1e-6 * np.eye(2)) @ p.T @ q) / 2
+                        s = np.clip(s, 0.7, 10)
+                        x = s * (x + y.mean(0) / s - x.mean(0))
+                    kp, n_kp = kp + np.abs(x - y).sum(), n_kp + 2 * len(x)
+                    ours, theirs = (a - a[HIPS].mean(0) for a in (pred["kp_3d"][b, t], batch["kp_3d"][b, label]))
+                    error = np.square(ours - theirs)[COMMON14].mean()
+                    joints, w_3d = joints + batch["w_3d"][b, label] * error, w_3d + batch["w_3d"][b, label]
+                    error = np.square(pred["rotmat"][b, t] - rotmat[b, label]).mean()
+                    error += np.square(pred["theta"][b, t, 75:] - batch["theta"][b, label, 75:]).mean()
+                    smpl, w_smpl = smpl + batch["w_smpl"][b, label] * error, w_smpl + batch["w_smpl"][b, label]
+            sums["kp"] += 60 * kp / n_kp
+            sums["joints"] += 60 * 0.5 * joints / w_3d
+            sums["smpl"] += 60 * 0.5 * smpl / w_smpl
+    betas = model.sets[False]["theta"].numpy()[..., 75:]
+    return {
+        **sums,
+        "const": 0.5 * np.square(np.diff(betas, axis=1)).mean(),
+        "hallucinate": float((model.strips[0] - model.strips[1]).square().mean()),
+        "shape": np.mean([np.square(pred["theta"][..., 75:]).mean() for pred in every]),
+        "adversarial": 0.0,
+    }
+
+
+@pytest.mark.parametrize("method", ["least_squares", "trace"])
+def test_terms_equal_loops_over_sets_windows_and_frames(method):
+    model, batch = a_model(), a_batch()
+    assert (batch["kp_2d"][0, [2, 12], :, 2] > 0).sum(-1).min() > 1  # the labels of a frame without a camera
+    assert values(model, batch, optimal_camera=method) == pytest.approx(plain(model, batch, method), abs=1e-10)
+
+
+# ------------------------------------------------------------------------------------------------ frames
+
+
+def test_perfect_predictions_of_past_and_future_cost_nothing():
+    found = values(*perfect())
+    assert [found[name] < 1e-10 for name in ("kp", "joints", "smpl", "const", "hallucinate")] == [True] * 5
+
+
+@pytest.mark.parametrize("wrong", [{"shift": 1}, {"shift": -1}, {"swap": True}])
+def test_predictions_of_another_frame_cost_something(wrong):
+    found = values(*perfect(**wrong))
+    assert min(found[name] for name in ("kp", "joints", "smpl")) > 1e-3
+
+
+def test_fifteen_of_twenty_frames_are_compared_and_none_of_five():
+    model, batch = perfect()
+    for prediction in model.sets.values():
+        for dt, moved in prediction["deltas"].items():
+            unlabelled = slice(0, 5) if dt < 0 else slice(15, 20)
+            moved["kp_3d"][:, unlabelled] += 1
+            moved["kp_2d"][:, unlabelled] *= torch.tensor([1.0, 2.0])
+            moved["rotmat"][:, unlabelled] = 7
+    assert values(model, batch)["joints"] < 1e-10
+
+    def five(value):
+        return {k: five(v) for k, v in value.items()} if isinstance(value, dict) else value[:, :5]
+
+    sets, strip = [five(of) for of in a_model().sets.values()], batch["features"][:, :5]
+    alone = [{**of, "deltas": {}} for of in sets]
+    found, without = (values(Planted(*them, strip, strip), five(batch)) for them in (sets, alone))
+    assert [found[name] - without[name] for name in ("kp", "joints", "smpl")] == [0, 0, 0]
+
+
+def test_scale_and_place_of_the_labels_of_other_frames_do_not_matter():
+    """The paper's reason for the optimal camera: jitter of a crop is nothing that a motion can predict."""
+    model, batch = perfect()
+    r = random(5)
+    jittered = batch["kp_2d"].copy()
+    jittered[..., :2] = jittered[..., :2] * r.uniform(0.8, 1.2, (B, T, 1, 1)) + r.uniform(-0.2, 0.2, (B, T, 1, 2))
+    of_deltas = [{**of, "kp_2d": torch.as_tensor(jittered[..., :2])} for of in model.sets.values()]
+    assert values(Planted(*of_deltas, *model.strips), batch | {"kp_2d": jittered})["kp"] < 1e-9
+    assert values(model, batch | {"kp_2d": jittered})["kp"] > 1
+
+
+# ------------------------------------------------------------------------------------------------ labels
+
+
+def test_invisible_points_change_nothing_and_repeated_windows_neither():
+    model, batch = a_model(), a_batch()
+    before = values(model, batch)
+    moved = batch["kp_2d"].copy()
+    moved[moved[..., 2] == 0, :2] = 1e6
+    assert values(model, batch | {"kp_2d": moved}) == before
+    twice = {name: np.concatenate([value, value]) for name, value in batch.items()}
+
+    def double(value):
+        return {k: double(v) for k, v in value.items()} if isinstance(value, dict) else torch.cat((value, value))
+
+    repeated = Planted(*(double(of) for of in model.sets.values()), *(double(strip) for strip in model.strips))
+    assert values(repeated, twice) == pytest.approx(before)
+
+
+def test_without_labels_terms_are_zero_with_zero_gradients():
+    model, batch = a_model(), a_batch()
+    for of in model.sets.values():
+        for pred in (of, *of["deltas"].values()):
+            for name in ("kp_2d", "kp_3d", "rotmat"):
+                pred[name].requires_grad_()
+    nothing = {name: np.zeros_like(batch[name]) for name in ("kp_2d", "w_3d", "w_smpl")}
+    found = hmmr_losses.terms(model, batch | nothing)
+    assert [found[name].item() for name in ("kp", "joints", "smpl")] == [0, 0, 0]
+    (found["kp"] + found["joints"] + found["smpl"]).backward()
+    gradients = [of[name].grad for of in model.sets.values() for name in ("kp_2d", "kp_3d", "rotmat")]
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_a_points_gradient_is_the_sign_over_all_visible_coordinates():
+    model, batch = a_model(), a_batch()
+    for of in model.sets.values():
+        of["deltas"] = {}
+    kp_2d = model.sets[False]["kp_2d"].requires_grad_()
+    hmmr_losses.terms(model, batch)["kp"].backward()
+    visible = batch["kp_2d"][..., 2:] > 0
+    sign = np.sign(kp_2d.detach().numpy() - batch["kp_2d"][..., :2])
+    np.testing.assert_allclose(kp_2d.grad, np.where(visible, sign * 60 / (2 * visible.sum()), 0), atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ priors
+
+
+def test_const_is_half_the_squared_slope_of_a_ramp():
+    model, batch = perfect()
+    theta = model.sets[False]["theta"]
+    theta[..., 75:] = 0.3 * torch.arange(T, dtype=torch.float64)[:, None]
+    assert values(model, batch)["const"] == pytest.approx(0.5 * 0.3**2)
+    theta[..., 75:] = 4.0
+    assert values(model, batch)["const"] == 0
+
+
+def test_scores_of_a_perfect_discriminator():
+    real, fake = torch.ones(960, 24), torch.zeros(960, 24)
+    assert float(hmmr_losses.discriminator(real, fake)) == 0
+    assert float(hmmr_losses.adversarial(fake)) == 24
+    model, batch = a_model(), a_batch()
+    seen = []
+
+    def none_is_real(rotmat):
+        seen.append(tuple(rotmat.shape))
+        return torch.zeros(len(rotmat), 24)
+
+    assert values(model, batch, none_is_real)["adversarial"] == 24
+    assert seen == [(6 * B * T, 23, 3, 3)]
+
+
+def test_the_global_rotation_is_not_judged():
+    torch.manual_seed(0)
+    model, batch, discriminator = a_model(), a_batch(), PoseDiscriminator().double()
+    before = values(model, batch, discriminator)["adversarial"]
+    model.sets[False]["rotmat"][..., 0, :, :] += 1
+    assert values(model, batch, discriminator)["adversarial"] == before
+    model.sets[False]["rotmat"][..., 1, :, :] += 1
+    assert values(model, batch, discriminator)["adversarial"] != before
+
+
+@pytest.mark.parametrize(("target", "reaches"), [("joint", True), ("detached", False)])
+def test_whether_the_hallucinator_pulls_the_movie_strip(body, target, reaches):
+    torch.manual_seed(0)
+    model = HMMR(body, feature_size=F, regressor_size=32)
+    batch = a_batch() | {"features": torch.randn(B, T, F)}
+    hmmr_losses.terms(model, batch, hallucinator_target=target)["hallucinate"].backward()
+    gradient = model.temporal.blocks[0].conv1.weight.grad
+    assert (gradient is not None and bool(gradient.abs().sum() > 0)) == reaches
+    assert model.hallucinator.fc3.weight.grad.abs().sum() > 0
+
+
+def test_the_hallucinator_learns_what_one_frame_can_know(body):
+    """On windows of one frame repeated, the movie strip is a function of that frame."""
+    torch.manual_seed(0)
+    model = HMMR(body, feature_size=F, regressor_size=32, norm="frame")
+    with torch.no_grad():  # a strip that is not near its feature
+        for block in model.temporal.blocks:
+            block.conv2.weight.mul_(10)
+    frames = torch.randn(8, 1, F)
+    strip = model.movie_strip(frames.expand(8, 13, F))[:, 6].detach()
+    optimiser = torch.optim.Adam(model.hallucinator.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(100):
+        optimiser.zero_grad()
+        losses.append((model.hallucinate(frames)[:, 0] - strip).square().mean())
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1].item() < 0.05 * losses[0].item()
+
+
+def test_models_without_heads_have_fewer_sets_and_unknown_options_are_refused(body):
+    torch.manual_seed(0)
+    local = HMMR(body, feature_size=F, regressor_size=32, deltas=(), hallucinator=False, temporal=False)
+    batch = a_batch() | {"features": torch.randn(B, T, F)}
+    found = values(local, batch)
+    assert found["hallucinate"] == 0
+    assert found["kp"] > 0
+    for option in ({"hallucinator_target": "cut"}, {"optimal_camera": "median"}):
+        with pytest.raises(ConfigError, match="expected one of"):
+            hmmr_losses.terms(HMMR(TinyBody(), feature_size=F, regressor_size=32), batch, **option)

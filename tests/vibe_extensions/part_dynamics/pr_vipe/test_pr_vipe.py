@@ -1,0 +1,209 @@
+"""Pr-VIPE's network, matching probability, losses and metric, beside plain NumPy in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.spatial.transform import Rotation
+
+from vibe_extensions.part_dynamics import PrVIPE, pr_vipe_losses
+from vibe_extensions.part_dynamics.pr_vipe.retrieval import pose_distances
+from vibe_model.metrics import np_mpjpe
+
+TORSO = [1, 2, 7, 8]  # shoulders, hips
+
+
+def random_embedding():
+    """One whose every number matters: batch norms and biases are not as at the start."""
+    torch.manual_seed(0)
+    network = PrVIPE(size=5, hidden=11).double().eval()
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(
+                    value + 0.1 * torch.rand(value.shape) if "var" not in name else 0.5 + torch.rand(value.shape)
+                )
+    return network
+
+
+def plain_embedding(state, poses):
+    """mean and std of (N, 39), by hand."""
+    at = {name: value.numpy() for name, value in state.items()}
+
+    def layer(x, linear, norm):
+        x = x @ at[f"{linear}.weight"].T + at[f"{linear}.bias"]
+        x = (x - at[f"{norm}.running_mean"]) / np.sqrt(at[f"{norm}.running_var"] + 1e-5)
+        return np.maximum(x * at[f"{norm}.weight"] + at[f"{norm}.bias"], 0)
+
+    x = layer(poses, "stem.linear", "stem.norm")
+    for i in range(2):
+        inner = layer(x, f"blocks.{i}.linear1", f"blocks.{i}.norm1")
+        x = x + layer(inner, f"blocks.{i}.linear2", f"blocks.{i}.norm2")
+    mean, s = (x @ at[f"{head}.weight"].T + at[f"{head}.bias"] for head in ("mean", "spread"))
+    return mean, np.maximum(np.where(s > 0, s, np.expm1(s)) + 1, 1e-6)
+
+
+def test_the_embedding_is_that_of_plain_numpy() -> None:
+    network, poses = random_embedding(), np.random.default_rng(0).normal(size=(6, 39))
+    for found, expected in zip(network(torch.tensor(poses)), plain_embedding(network.state_dict(), poses), strict=True):
+        np.testing.assert_allclose(found.detach(), expected, atol=1e-10)
+
+
+def test_sizes_and_start_are_the_published_ones() -> None:
+    network = PrVIPE()
+    n = 39 * 1024 + 4 * 1024**2 + 5 * 3 * 1024 + 2 * (32 * 1024 + 32) + 2  # layers, biases and norms, heads, raw_a, b
+    assert sum(parameter.numel() for parameter in network.parameters()) == n
+    assert math.exp(network.raw_a.item()) == pytest.approx(0.522, abs=1e-3)
+    assert network.b.item() == -0.5
+    assert network.blocks[0].linear1.weight.std().item() == pytest.approx(math.sqrt(2 / 1024), rel=0.01)
+    _, std = network.eval()(torch.full((1, 39), -1e6))
+    assert (std > 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- normalisation
+
+
+def plain_normalised(kp):
+    xy, visible = kp[:, :2], kp[:, 2] > 0
+    size = max(np.linalg.norm(xy[a] - xy[b]) for a in TORSO for b in TORSO)
+    if not visible[TORSO].all() or size == 0:
+        return np.zeros(39), False
+    scaled = np.where(visible[:, None], (xy - (xy[7] + xy[8]) / 2) / size / 2, 0)
+    return np.concatenate([scaled.ravel(), visible]), True
+
+
+keypoints = st.lists(
+    st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.sampled_from([0.0, 0.3, 1.0])), min_size=13, max_size=13
+)
+
+
+@settings(max_examples=40)
+@given(kp=keypoints, seen=st.booleans(), scale=st.floats(0.1, 100), shift=st.floats(-100, 100))
+def test_a_pose_is_normalised_by_its_torso_alone(kp, seen, scale, shift) -> None:
+    kp = np.round(np.array(kp), 3)
+    kp[TORSO, 2] = np.maximum(kp[TORSO, 2], seen)
+    expected, defined = plain_normalised(kp)
+    moved = np.concatenate([kp[:, :2] * scale + shift, kp[:, 2:]], axis=1)
+    found, ok = PrVIPE.normalise(torch.tensor(np.stack([kp, moved])))
+    if not math.isclose(abs(kp[TORSO, :2] - kp[TORSO[0], :2]).max(), 0):  # moved, one point is no longer one
+        assert ok.tolist() == [defined, defined]
+        np.testing.assert_allclose(found, [expected, expected], atol=1e-9)
+    else:
+        assert not ok[0] and not found[0].any()
+
+
+# ------------------------------------------------------------------------------------------ matching probability
+
+
+def test_a_sure_embedding_matches_by_distance_alone() -> None:
+    network = PrVIPE(size=4, hidden=3).double()
+    a, b = torch.randn(2, 7, 4, dtype=torch.float64)
+    none = torch.full_like(a, 1e-12)
+    slope, offset = math.expm1(-0.65) + 1, -0.5
+    sure = 1 / (1 + np.exp(slope * np.linalg.norm((a - b).numpy(), axis=1) - offset))
+    np.testing.assert_allclose(network.match_probability(a, none, b, none).detach(), 0.9 * sure + 0.05, atol=1e-6)
+    every = network.distances(a, none, b, none, samples=3).detach()
+    np.testing.assert_allclose(every.diagonal(), -np.log(0.9 * sure + 0.05), atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(network.distances(a, none, b, none, samples=3), every)
+
+
+def test_twenty_samples_estimate_what_thousands_do() -> None:
+    network, draw = PrVIPE(size=3, hidden=3), torch.Generator().manual_seed(1)
+    mean, std = torch.randn(2, 3), torch.full((2, 3), 0.8)
+    one, two = ((m[None].expand(400, 3), s[None].expand(400, 3)) for m, s in zip(mean, std, strict=True))
+    with torch.no_grad():
+        few = network.match_probability(*one, *two, generator=draw)
+        many = network.match_probability(*(x[:1] for x in (*one, *two)), samples=2000, generator=draw)
+    assert abs(float(few.mean() - many)) < 3 * float(few.std() / math.sqrt(len(few))) + 1e-3
+    assert few.min() >= 0.05
+    assert few.max() <= 0.95
+    far = network.match_probability(one[0][:1], std[:1], one[0][:1] + 1e6, std[:1])
+    assert float(far.detach()) == pytest.approx(0.05)
+
+
+# --------------------------------------------------------------------------------------------------------- losses
+
+
+def test_the_triplets_of_planted_distances() -> None:
+    distances = torch.tensor(
+        [[1.0, 1.2, 3.0], [0.5, 2.0, 2.1], [9.0, 0.1, 5.0]], dtype=torch.float64, requires_grad=True
+    )
+    poses = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.0, 0.05], [0.05, 0.5, 0.0]])
+    # Row 0: the nearest farther off than 1.0 is 1.2. Row 1: 0.5 is nearer, 2.1 has the same pose: none. Row 2 alike.
+    loss = pr_vipe_losses.triplet_ratio(distances, poses)
+    assert float(loss.detach()) == pytest.approx(1.0 - 1.2 + math.log(2))
+    loss.backward()
+    np.testing.assert_array_equal(distances.grad, [[1, -1, 0], [0, 0, 0], [0, 0, 0]])
+    assert float(pr_vipe_losses.positive_pairwise(distances.detach())) == pytest.approx(8 / 3)
+
+
+@given(st.integers(2, 6), st.integers(0, 99))
+def test_the_triplet_loss_is_that_of_plain_numpy(n, seed) -> None:
+    random = np.random.default_rng(seed)
+    distances, poses = random.uniform(0, 2, (n, n)), random.uniform(0, 0.3, (n, n))
+    hinges = []
+    for i in range(n):
+        harder = [
+            distances[i, j] for j in range(n) if j != i and poses[i, j] >= 0.1 and distances[i, j] > distances[i, i]
+        ]
+        hinges.append(max(0.0, distances[i, i] - min(harder) + math.log(2)) if harder else 0.0)
+    active = [hinge for hinge in hinges if hinge > 0]
+    found = pr_vipe_losses.triplet_ratio(torch.tensor(distances), torch.tensor(poses))
+    assert float(found) == pytest.approx(np.mean(active) if active else 0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (1.3, 0.4), (-0.2, 2.5)])
+def test_the_prior_is_a_divergence_from_the_normal_distribution(mean, std) -> None:
+    def integrand(x):
+        own = -0.5 * ((x - mean) / std) ** 2 - math.log(std)
+        return math.exp(own) / math.sqrt(2 * math.pi) * (own + 0.5 * x * x)
+
+    expected, _ = quad(integrand, mean - 12 * std, mean + 12 * std)
+    found = pr_vipe_losses.prior(torch.tensor([[mean, mean]]).double(), torch.tensor([[std, std]]).double())
+    assert float(found) == pytest.approx(2 * expected, abs=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------------- NP-MPJPE
+
+
+def plain_np_mpjpe(pose, target):
+    """One pair, by SciPy."""
+    source, goal = (
+        (p - p[[7, 8]].mean(0)) / np.linalg.norm(p[[1, 2]].mean(0) - p[[7, 8]].mean(0)) for p in (pose, target)
+    )
+    goal_mean = goal.mean(0)
+    source, goal = source - source.mean(0), goal - goal_mean
+    rotation, _ = Rotation.align_vectors(goal, source)
+    turned = rotation.apply(source)
+    scale = (turned * goal).sum() / (source**2).sum()
+    return np.linalg.norm(scale * turned - goal, axis=1).mean()
+
+
+def test_np_mpjpe_is_that_of_scipy_also_for_all_pairs_at_once() -> None:
+    random = np.random.default_rng(0)
+    poses, others = random.normal(size=(2, 6, 13, 3))
+    others[0] = poses[0] * [1, 1, -1]  # its mirror image
+    expected = [[plain_np_mpjpe(pose, other) for other in others] for pose in poses]
+    np.testing.assert_allclose(np_mpjpe(poses, others), np.diag(expected), atol=1e-9)
+    assert expected[0][0] > 0.1
+    normalised = [
+        torch.tensor(
+            (p - p[:, [7, 8]].mean(1, keepdims=True))
+            / np.linalg.norm((p[:, [1, 2]].mean(1) - p[:, [7, 8]].mean(1)), axis=1)[:, None, None]
+        )
+        for p in (poses, others)
+    ]
+    np.testing.assert_allclose(pose_distances(*normalised), expected, atol=1e-9)
+    np.testing.assert_allclose(pose_distances(*(p.float() for p in normalised)), expected, atol=1e-5)
+
+
+@given(st.integers(0, 99), st.floats(0.1, 10), st.tuples(*[st.floats(-3, 3)] * 3))
+def test_np_mpjpe_of_a_similar_pose_is_0(seed, scale, rotvec) -> None:
+    pose = np.random.default_rng(seed).normal(size=(1, 13, 3))
+    similar = scale * pose @ Rotation.from_rotvec(rotvec).as_matrix().T + 5
+    np.testing.assert_allclose(np_mpjpe(pose, similar), 0, atol=1e-6)

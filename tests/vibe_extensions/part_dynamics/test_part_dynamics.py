@@ -1,0 +1,267 @@
+"""The decoder of body regions, the model about it and the uncertainty loss, beside plain NumPy in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vibe_model.builders import TinyBody, small_vibe
+from vibe_extensions.part_dynamics import PartDynamics, PrVIPE, part_dynamics_losses
+from vibe_extensions.part_dynamics.decoder import RegionConvolution, RegionDecoder
+from vibe_extensions.part_dynamics.generator import REGIONS
+from vibe_model.errors import ConfigError
+
+SIZES = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}  # as the small VIBE's
+
+
+def everything_matters(module, seed=0):
+    """Every parameter and statistic random, in evaluation mode, float64."""
+    random = torch.Generator().manual_seed(seed)
+    module = module.double().eval()
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            drawn = torch.rand(value.shape, generator=random, dtype=torch.float64)
+            value.copy_(0.5 + drawn if "var" in name or name == "sigma" else drawn - 0.5)
+    return module
+
+
+def small_decoder(recombine="multiply", **changes):
+    return RegionDecoder(**{"n_features": 7, "regions": 5, "width": 4, "recombine": recombine} | changes)
+
+
+def small_model(**changes):
+    torch.manual_seed(1)
+    return PartDynamics(TinyBody(), **{"width": 4} | SIZES | changes)
+
+
+def inputs(n_frames=4, dtype=torch.float32):
+    draw = torch.Generator().manual_seed(2)
+    return [torch.randn(2, n_frames, n, generator=draw, dtype=dtype) for n in (6, 64, 135)]
+
+
+# -------------------------------------------------------------------------------------------------------- decoder
+
+
+def plain_norm(x, at, name):
+    scaled = (x - at[f"{name}.running_mean"]) / np.sqrt(at[f"{name}.running_var"] + 1e-5)
+    return scaled * at[f"{name}.weight"] + at[f"{name}.bias"]
+
+
+def plain_convolution(x, at, name, dilation, recombine):
+    """(T, R, W) -> (T, R, W), one number after the other."""
+    weight = at[f"{name}.weight"]
+    n_frames, regions, _ = x.shape
+    kernel = weight.shape[1]
+    frame = lambda t, j: min(max(t + (j - (kernel - 1) // 2) * dilation, 0), n_frames - 1)  # noqa: E731
+    factor = np.ones((n_frames, regions, kernel))
+    if recombine != "none":
+        context = np.zeros((n_frames, regions * kernel))
+        for t in range(n_frames):
+            for r in range(regions):
+                others = [s for s in range(regions) if s != r]
+                for j in range(kernel):
+                    found = at[f"{name}.context_bias"][r, j]
+                    for i in range(kernel):
+                        for place, s in enumerate(others):
+                            found += at[f"{name}.context"][r, j, place, i] @ x[frame(t, i), s]
+                    context[t, r * kernel + j] = found
+        factor = plain_norm(context, at, f"{name}.context_norm").reshape(n_frames, regions, kernel)
+    out = np.zeros_like(x)
+    for t in range(n_frames):
+        for r in range(regions):
+            for j in range(kernel):
+                tap = x[frame(t, j), r]
+                if recombine == "multiply":
+                    tap = tap / (1 + math.exp(-factor[t, r, j]))
+                elif recombine == "add":
+                    tap = tap + factor[t, r, j]
+                out[t, r] += tap @ weight[r, j]
+    return out
+
+
+def plain_decoder(x, at, recombine):
+    leaky = lambda y: np.where(y > 0, y, 0.01 * y)  # noqa: E731
+    states = leaky(x @ at["split.weight"].T + at["split.bias"]).reshape(len(x), 5, 4)
+    for i, dilation in enumerate((1, 3)):
+        inner = states
+        for part, step in ((1, dilation), (2, 1)):
+            inner = plain_convolution(inner, at, f"layers.{i}.conv{part}", step, recombine)
+            inner = leaky(plain_norm(inner.reshape(len(x), 20), at, f"layers.{i}.norm{part}")).reshape(len(x), 5, 4)
+        states = states + inner
+    return states
+
+
+@pytest.mark.parametrize("recombine", ["multiply", "add", "none"])
+def test_the_decoder_is_that_of_plain_numpy(recombine) -> None:
+    decoder = everything_matters(small_decoder(recombine))
+    at = {name: value.numpy() for name, value in decoder.state_dict().items()}
+    windows = np.random.default_rng(0).normal(size=(2, 5, 7))
+    expected = [plain_decoder(window, at, recombine) for window in windows]
+    np.testing.assert_allclose(decoder(torch.tensor(windows)).detach(), expected, atol=1e-10)
+
+
+def test_at_the_start_every_factor_is_a_half() -> None:
+    torch.manual_seed(0)
+    gated, plain = RegionConvolution(5, 4, 3, 1, "multiply"), RegionConvolution(5, 4, 3, 1, "none")
+    plain.weight.data = gated.weight.data
+    states = torch.randn(2, 6, 5, 4)
+    torch.testing.assert_close(gated(states), plain(states) / 2)
+
+
+def jacobian(decoder, n_frames=1):
+    """(frame, region, width) by (frame, region, width) of the layers' input, in one window."""
+    states = torch.randn(1, n_frames, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def layers(x):
+        for layer in decoder.layers:
+            x = layer(x)
+        return x[0]
+
+    return torch.autograd.functional.jacobian(layers, states)[:, :, :, 0]
+
+
+def test_regions_see_one_another_through_a_few_numbers_a_frame() -> None:
+    alone = jacobian(everything_matters(small_decoder("none")))[0, :, :, 0]  # (R, W, R, W)
+    # Width 16: a rank could be higher than the 3 + 1 + 3 + 1 factors through which it passes.
+    decoder = everything_matters(small_decoder(width=16))
+    states = torch.randn(1, 1, 5, 16, dtype=torch.float64)
+    run = lambda x: decoder.layers[1](decoder.layers[0](x))[0, 0]  # noqa: E731
+    together = torch.autograd.functional.jacobian(run, states)[:, :, 0, 0]
+    for r in range(5):
+        for s in (s for s in range(5) if s != r):
+            assert not alone[r, :, s].any()
+            assert 0 < torch.linalg.matrix_rank(together[r, :, s]) <= 8
+
+
+def test_a_state_depends_on_nine_frames() -> None:
+    found = jacobian(everything_matters(small_decoder("none")), n_frames=11).abs().sum((1, 2, 4, 5))  # (T, T)
+    there = torch.arange(11)
+    apart = (there[:, None] - there).abs()
+    inside = (there >= 4) & (there <= 6)  # no repetition of the window's ends
+    assert (found[inside] > 0).equal((apart <= 4)[inside])
+    for n_frames in (1, 2, 5):
+        assert small_decoder().eval()(torch.randn(1, n_frames, 7)).shape == (1, n_frames, 5, 4)
+
+
+# ---------------------------------------------------------------------------------------------------------- model
+
+
+def test_regions_share_out_the_joints_and_sizes_are_as_documented() -> None:
+    assert sorted(joint for region in REGIONS for joint in region) == list(range(24))
+    with torch.device("meta"):  # millions of numbers that are not needed
+        model, plain = PartDynamics(TinyBody()), PartDynamics(TinyBody(), regions=1)
+    count = lambda module: sum(parameter.numel() for parameter in module.parameters())  # noqa: E731
+    conv1, conv2 = model.decoder.layers[0].conv1, model.decoder.layers[0].conv2
+    assert (count(model.decoder.split), count(model.current)) == (2_877_440, 2_623_488)
+    assert (conv1.weight.numel(), conv2.weight.numel()) == (983_040, 327_680)
+    assert conv1.context.numel() + conv1.context_bias.numel() == 46_095
+    assert conv2.context.numel() + conv2.context_bias.numel() == 5_125
+    assert plain.decoder.layers[0].conv1.weight.numel() == 981_552
+
+
+def test_without_corrections_it_is_vibe_and_its_neighbours_are_the_same_pose() -> None:
+    vibe, model = small_vibe().eval(), small_model().eval()
+    for name in ("encoder", "regressor"):
+        getattr(model, name).load_state_dict(getattr(vibe, name).state_dict())
+    for layer in (model.current, *(head.out for heads in model.deltas.values() for head in heads)):
+        torch.nn.init.zeros_(layer.weight)
+    features, pr_vipe, homography = inputs()
+    expected, found = vibe(features), model(features, pr_vipe, homography)
+    assert found["deltas"].keys() == {-5, 5}
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    for neighbour in found["deltas"].values():
+        assert neighbour.keys() == expected.keys()
+        assert torch.equal(neighbour["rotmat"], expected["rotmat"])
+        assert torch.equal(neighbour["kp_2d"], expected["kp_3d"][..., :2])  # by the camera (1, 0, 0)
+        assert neighbour["theta"][..., :3].unique(dim=1).tolist()[0][0] == [1, 0, 0]
+
+
+def test_what_is_read_is_what_it_uses() -> None:
+    features, pr_vipe, homography = inputs()
+    model = everything_matters(small_model())
+    whole = model.regress(*(x.double() for x in (features, pr_vipe, homography))).rotmat
+    far = homography.double() + 100 * homography.sign().double()  # beyond five standard deviations: clipped
+    clipped, further = (model.regress(features.double(), pr_vipe.double(), f * far).rotmat for f in (1, 2))
+    assert torch.equal(clipped, further)
+    assert not torch.equal(whole, clipped)
+    assert not torch.equal(whole, model.regress(features.double(), pr_vipe.double() + 1, homography.double()).rotmat)
+    with pytest.raises(ValueError, match=r"homography: expected \(B, T, 135\)"):
+        model.regress(features.double(), pr_vipe.double())
+    plain = small_model(uses=(), delta=0, regions=1)
+    assert plain(features)["deltas"] == {}
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = everything_matters(small_model()).train()
+    out = model(*inputs(dtype=torch.float64), vertices=False)
+    sum(pred[name].sum() for pred in (out, *out["deltas"].values()) for name in ("kp_2d", "theta")).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"regions": 3}, {"recombine": "concatenate"}, {"uses": ("resnet50",)}, {"delta": -5}]
+)
+def test_options_without_a_meaning_are_refused(options) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        small_model(**options)
+
+
+# ----------------------------------------------------------------------------------------------------------- loss
+
+
+def labelled(seed=0):
+    """(2, 3, 13, 3) keypoints, their embedding, and a flag that is 0 once."""
+    random = torch.Generator().manual_seed(seed)
+    kp = torch.randn(2, 3, 13, 3, generator=random, dtype=torch.float64)
+    kp[..., 2] = 1
+    kp[0, 1, [0, 4], 2] = 0
+    embedding = everything_matters(PrVIPE(hidden=8))
+    with torch.no_grad():
+        pr_vipe = torch.cat(embedding(PrVIPE.normalise(kp)[0].flatten(0, 1)), dim=1).unflatten(0, (2, 3))
+    ok = torch.ones(2, 3)
+    ok[1, 2] = 0
+    return embedding, kp, pr_vipe, ok
+
+
+def test_the_uncertainty_loss_is_that_of_plain_numpy() -> None:
+    embedding, kp, pr_vipe, ok = labelled()
+    assert part_dynamics_losses.uncertainty(embedding, kp, pr_vipe, ok).item() == pytest.approx(0, abs=2e-6)
+    other = kp + 0.1 * torch.randn(kp.shape, generator=torch.Generator().manual_seed(1)).double()
+    other[..., 2] = kp[..., 2]
+    mean, std = (x.detach().numpy() for x in embedding(PrVIPE.normalise(other)[0].flatten(0, 1)))
+    target = pr_vipe.flatten(0, 1).numpy()
+    weighted = [np.maximum(s, 1e-3) ** 2 * m / (np.maximum(s, 1e-3) ** 2).sum(1, keepdims=True)
+                for m, s in ((mean, std), (target[:, :32], target[:, 32:]))]  # fmt: skip
+    expected = np.linalg.norm(weighted[0] - weighted[1], axis=1)[ok.flatten().numpy() > 0].mean()
+    found = part_dynamics_losses.uncertainty(embedding, other, pr_vipe, ok).item()
+    assert found == pytest.approx(expected, abs=1e-9)
+    moved = torch.cat((other[..., :2] * 3 + 7, other[..., 2:]), dim=-1)  # another box
+    assert part_dynamics_losses.uncertainty(embedding, moved, pr_vipe, ok).item() == pytest.approx(found, abs=1e-9)
+
+
+def test_its_gradient_reaches_the_prediction_alone() -> None:
+    embedding, kp, pr_vipe, ok = labelled()
+    embedding.train()
+    before = {name: value.clone() for name, value in embedding.state_dict().items()}
+    other = (kp + 0.3).requires_grad_()
+    visible = kp[..., 2:]
+
+    def loss(x):
+        predicted = torch.cat((x[..., :2] * (1 + x[..., :2]), visible), dim=-1)
+        return part_dynamics_losses.uncertainty(embedding, predicted, pr_vipe, ok)
+
+    loss(other).backward()
+    assert embedding.training
+    assert all(torch.equal(value, before[name]) for name, value in embedding.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in embedding.parameters())
+    assert not other.grad[1, 2].any()
+    step = 1e-6 * torch.zeros_like(kp).index_put(
+        (*map(torch.tensor, (0, 2, 5)), torch.tensor(1)), torch.tensor(1.0).double()
+    )
+    numeric = (loss(other.detach() + step) - loss(other.detach() - step)).item() / 2e-6
+    assert other.grad[0, 2, 5, 1].item() == pytest.approx(numeric, rel=1e-4)
+    none = part_dynamics_losses.uncertainty(embedding, other, pr_vipe, torch.zeros(2, 3))
+    none.backward()
+    assert none.item() == 0

@@ -1,0 +1,186 @@
+"""Part dynamics in training: a whole run, killed and resumed; its terms beside plain NumPy; its variants."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vibe_model.builders import TinyBody, small_vibe
+from tests.vibe_model.training.tiny_runs import first_batch
+from vibe_extensions.part_dynamics import PartDynamics, PrVIPE
+from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+from vibe_extensions.part_dynamics.losses import keypoints_13, neighbours, uncertainty
+from vibe_extensions.part_dynamics.training import PartDynamicsTrainer, motion_deviations
+from vibe_model import losses, models, runs
+from vibe_model.cameras import optimal_camera
+from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed
+from vibe_model.prediction.trained import load_trained
+from vibe_model.training.data import TrainingBatch, on_device
+
+TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
+
+
+@pytest.fixture
+def kind():
+    return "part_dynamics"
+
+
+# ------------------------------------------------------------------------------------------------ a run
+
+
+def test_a_run_leaves_what_every_models_does(undisturbed, monkeypatch):
+    metrics = json.loads((undisturbed / "metrics.json").read_text())
+    assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "baseline", "published"}
+    last, best = (torch.load(undisturbed / name, weights_only=True) for name in ("last.pt", "best.pt"))
+    assert last["training"]["history"][0]["losses"].keys() == TERMS
+    assert best["extra_streams"].keys() == {"pr_vipe", "homography"}
+    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: TinyBody())
+    trained = load_trained(undisturbed / "best.pt", None, "cpu")
+    assert isinstance(trained.generator, PartDynamics)
+    for name, value in trained.generator.state_dict().items():
+        assert torch.equal(value, best["gen_state_dict"][name]), name
+    with pytest.raises(DataError, match="expected homography of 9 numbers"):
+        trained.check_features("a stream", 45, of="homography")
+
+
+def test_the_unit_of_homographies_is_that_of_training_rows_that_have_one(config, splits):
+    rows = [splits[name].rows for name in config.training_splits]
+    known = np.concatenate([of["homography"][of["homography_ok"] > 0] for of in rows])
+    found = motion_deviations(replace(config, sigma_rows=2_000), splits)
+    np.testing.assert_allclose(found, known.std(axis=0), rtol=0.1)
+    few = motion_deviations(config, splits)
+    assert torch.equal(first_batch(config, splits)[0].generator.sigma, few)
+    assert not torch.equal(motion_deviations(replace(config, seed=1), splits), few)
+    for split in splits.values():
+        split.rows["homography_ok"][:] = 0
+    with pytest.raises(DataError, match="homography: expected rows with a homography"):
+        motion_deviations(config, splits)
+
+
+def test_a_step_that_is_not_finite_changes_neither_parameters_nor_batch_norms(config, splits):
+    trainer, batch = first_batch(config, splits)
+    before = {name: value.clone() for name, value in trainer.generator.state_dict().items()}
+    broken = {**batch.labels, "features": batch.labels["features"] * torch.nan}
+    assert not trainer.train_step(TrainingBatch(broken, None)).good
+    for name, value in trainer.generator.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert trainer.train_step(batch).good
+    assert not torch.equal(
+        trainer.generator.decoder.layers[0].norm1.running_mean, before["decoder.layers.0.norm1.running_mean"]
+    )
+
+
+@pytest.mark.parametrize("variant", ["per-frame", "no-u+no-d", "no-dt+no-unc", "one-region", "recombine-add"])
+def test_every_variant_trains_and_reads_what_it_needs(config, splits, variant):
+    config = models.variant_of(config, variant)
+    trainer, batch = first_batch(config, splits)
+    reads = {"per-frame": set(), "no-u+no-d": set()}.get(variant, {"pr_vipe", "homography"})
+    assert config.extra_streams.keys() == reads == batch.labels.keys() & {"pr_vipe", "homography"}
+    step = trainer.train_step(batch)
+    assert step.good
+    without = {"per-frame": {"neighbours", "uncertainty"}, "no-dt+no-unc": {"neighbours", "uncertainty"}}
+    assert step.terms.keys() == TERMS - without.get(variant, set())
+    unused = {name for name, value in trainer.generator.named_parameters() if value.grad is None}
+    assert not unused
+
+
+def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(config, splits, undisturbed, tmp_path):
+    vibe = small_vibe(seed=5)
+    torch.save({"gen_state_dict": vibe.state_dict()}, tmp_path / "vibe.pt")
+    trainer, _ = first_batch(replace(config, pretrained=tmp_path / "vibe.pt"), splits)
+    assert torch.equal(trainer.generator.regressor.fc1.weight, vibe.regressor.fc1.weight)
+    assert not torch.equal(trainer.generator.encoder.linear.weight, vibe.encoder.linear.weight)
+    trainer, _ = first_batch(replace(config, pretrained=undisturbed / "best.pt"), splits)
+    best = torch.load(undisturbed / "best.pt", weights_only=True)["gen_state_dict"]
+    assert all(torch.equal(value, best[name]) for name, value in trainer.generator.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------ the embedding
+
+
+def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config, splits):
+    trainer, batch = first_batch(config, splits)
+    for module in trainer.generator.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    labels = batch.labels
+    assert labels["pr_vipe"].any()
+    with torch.no_grad():
+        given = {name: labels[name].float() for name in ("features", *config.extra_streams)}
+        current = trainer.generator.train().pose(trainer.generator.regress_around(**given)[0])
+        normalised, known = PrVIPE.normalise(keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
+        embedded = torch.cat(trainer.embedding(normalised.flatten(0, 1)), -1).view(*known.shape, -1)
+        seen = keypoints_13(current["kp_2d"], labels["kp_2d"])
+        expected = config.uncertainty_weight * uncertainty(trainer.embedding, seen, embedded, known)
+    assert trainer.train_step(batch).terms["uncertainty"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tmp_path, monkeypatch):
+    content = torch.load(config.embedding, weights_only=True)
+    torch.save({**content, "stand_in": False}, tmp_path / "real.pt")
+    with pytest.raises(StandInMixed, match=r"real\.pt"):
+        PartDynamicsTrainer(replace(config, embedding=tmp_path / "real.pt"), TinyBody())
+    torch.save({"model": {}}, tmp_path / "spin.pt")
+    with pytest.raises(CheckpointError, match="TrainPrVIPE"):
+        PartDynamicsTrainer(replace(config, embedding=tmp_path / "spin.pt"), TinyBody())
+    with pytest.raises(ConfigError, match="embedding"):
+        PartDynamicsTrainer(replace(config, embedding=None), TinyBody())
+    assert replace(config, embedding=None).lacks == ("embedding",)
+    with pytest.raises(ConfigError, match="TrainPrVIPE"):
+        replace(config, embedding=tmp_path / "none.pt").files()
+    # The same file, wherever it is, is the same run; another one is another.
+    torch.save(content, tmp_path / "copy.pt")
+    copied = replace(config, embedding=tmp_path / "copy.pt")
+    assert runs.inputs(config, splits)["embedding"] != runs.inputs(copied, splits)["embedding"] or (
+        runs.fingerprint(config, splits) == runs.fingerprint(copied, splits)
+    )
+    made_with = {"identity": {"kind": "pr_vipe", "weights": {"kind": "file", "file_sha256": "another"}}}
+    monkeypatch.setattr(type(splits["a/train"]), "stream_manifest", lambda *_: made_with)
+    with pytest.raises(DataError, match="pr_vipe: expected the embedding"):
+        PartDynamicsTrainer(config, TinyBody()).prepare(splits)
+
+
+# ------------------------------------------------------------------------------------------------ losses
+
+
+def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, splits):
+    """By plain NumPy, for one step: 2D by the optimal camera, 3D about the hips, rotations, shapes."""
+    trainer, batch = first_batch(config, splits)
+    labels = on_device(batch, torch.device("cpu")).labels
+    with torch.no_grad():
+        pred = trainer.generator(labels["features"], labels["pr_vipe"], labels["homography"], vertices=False)
+    weights = {"kp_2d": 3.0, "kp_3d": 5.0, "pose": 7.0, "shape": 11.0}
+    expected = 0.0
+    for step, at, of in ((-2, slice(2, 4), slice(0, 2)), (2, slice(0, 2), slice(2, 4))):
+        own = {name: value[:, at] for name, value in pred["deltas"][step].items()}
+        goal = {name: labels[name][:, of] for name in ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")}
+        camera = optimal_camera(own["kp_2d"], goal["kp_2d"][..., :2], goal["kp_2d"][..., 2])
+        own["kp_2d"] = camera[..., None, :1] * (own["kp_2d"] + camera[..., None, 1:])
+        expected += sum(float(term) for term in losses.generator_losses(own, goal, weights).values())
+        by_hand = 3 * (goal["kp_2d"][..., 2:] * (own["kp_2d"] - goal["kp_2d"][..., :2]) ** 2).numpy().mean()
+        only_2d = losses.generator_losses(own, goal, {**dict.fromkeys(weights, 0.0), "kp_2d": 3.0})
+        assert float(sum(only_2d.values())) == pytest.approx(by_hand, rel=1e-5)
+    found = neighbours(pred["deltas"], labels, weights)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    after = {2: pred["deltas"][2]}  # of the four frames, the last two are a neighbour that comes after
+    for part, matters in ((slice(0, 2), False), (slice(2, 4), True)):
+        changed = labels["kp_3d"].clone()
+        changed[:, part] *= 2
+        same = float(neighbours(after, labels, weights)) == float(
+            neighbours(after, {**labels, "kp_3d": changed}, weights)
+        )
+        assert same != matters
+    assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0  # no window has such a neighbour
+
+
+def test_presets_are_the_specifications():
+    usual, small = PartDynamicsConfig.published(), PartDynamicsConfig.embedded()
+    assert (usual.seqlen, usual.batch_size, usual.lr_generator) == (16, 32, 5e-5)
+    assert (usual.iterations, usual.epochs) == (500, 30)
+    assert usual.weights == {
+        "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "neighbours": 0.5, "uncertainty": 5.0
+    }  # fmt: skip
+    assert "3dpw/train" not in usual.training_splits
+    assert (small.hidden_size, small.width, small.iterations * small.epochs, small.batch_size) == (256, 64, 90, 16)

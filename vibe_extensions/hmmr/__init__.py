@@ -1,0 +1,39 @@
+"""HMMR: temporal convolutions, and the past and future of every frame (Kanazawa et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from vibe_extensions.hmmr.config import PRESETS, VARIANTS, HMMRConfig
+from vibe_model.models import Model
+
+if TYPE_CHECKING:
+    from vibe_extensions.hmmr.discriminator import PoseDiscriminator
+    from vibe_extensions.hmmr.generator import HMMR
+
+__all__ = ["HMMR", "MODEL", "PoseDiscriminator"]
+
+_HOMES: Final = {  # imported when first used: settings need no torch
+    "HMMR": "vibe_extensions.hmmr.generator:HMMR",
+    "PoseDiscriminator": "vibe_extensions.hmmr.discriminator:PoseDiscriminator",
+}
+
+MODEL: Final = Model(
+    title="HMMR",
+    section="hmmr",
+    config=HMMRConfig,
+    presets=PRESETS,
+    preset="hmmr",
+    variants=VARIANTS,
+    baseline="single-view",
+    trainer="vibe_extensions.hmmr.training:HMMRTrainer",
+    generator="vibe_extensions.hmmr.generator:build_generator",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute) if attribute else import_module(module)

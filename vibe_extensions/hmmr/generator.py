@@ -1,0 +1,350 @@
+"""HMMR's generator: image features -> bodies now, before and after.  features -> windows -> [training] -> evaluation
+
+Kanazawa, Zhang, Felsen and Malik, "Learning 3D Human Dynamics from Video", CVPR 2019, section 3; sizes and starts are
+those of the authors' implementation. A "movie strip" is what the temporal encoder makes of a window: one vector a
+frame, as large as the image feature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vibe_model.cameras import project_orthographic
+from vibe_model.errors import ConfigError
+from vibe_model.networks import xavier
+from vibe_model.networks.cpu_kernels import Dropout
+from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, step_name
+from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from vibe_model.vibe.generator import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+    from vibe_extensions.hmmr.config import HMMRConfig
+
+NORMS: Final = ("window", "frame")  # what the group norm's statistics are over
+REGRESSORS: Final = ("hmr", "spin")  # axis-angle with ReLU, or 6D without
+N_GROUPS: Final = 32
+N_BLOCKS: Final = 3
+MARGIN: Final = 2 * N_BLOCKS  # frames on either side that the convolutions see: two of kernel 3 a block
+MEAN_CAMERA: Final = (0.9, 0.0, 0.0)
+UPRIGHT: Final = (math.pi, 0.0, 0.0)  # pictures have y down
+NEAR_IDENTITY: Final = math.sqrt(0.001)  # Xavier gain of what is added to a feature, at the start
+SMALL_STEP: Final = 0.1  # Xavier gain of an iteration's correction, at the start
+AXIS_ANGLE_SIZE: Final = 24 * 3
+
+Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
+
+
+class Sets(NamedTuple):
+    """A window's predictions as training compares them."""
+
+    strip: Tensor  # (B, T, F)
+    hallucination: Tensor | None  # (B, T, F); None without a hallucinator
+    real: Prediction  # from the strip
+    hallucinated: Prediction | None  # from the hallucination
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of (B, T, C): statistics over a group's channels and all T frames, or of each frame alone.
+
+    With "window", the authors' choice, every output depends on every frame, however far the convolutions see.
+    """
+
+    def __init__(self, size: int, over: str) -> None:
+        super().__init__(N_GROUPS, size, eps=1e-6)
+        self.over = over
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
+        """(B, T, C) -> (B, T, C)."""
+        if self.over == "frame":
+            return super().forward(input.flatten(0, 1)).view_as(input)
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
+
+
+class FrameConvolution(nn.Module):
+    """`nn.Conv1d(size, size, 3, padding=1)` of (B, T, size), with its parameters and their names."""
+
+    def __init__(self, size: int, gain: float) -> None:
+        super().__init__()
+        # In memory (out, 3, in): the product over a frame and its neighbours takes it as it is.
+        self.weight = nn.Parameter(torch.empty(size, 3, size).transpose(1, 2))  # (out, in, 3)
+        self.bias = nn.Parameter(torch.zeros(size))
+        nn.init.xavier_uniform_(self.weight, gain)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """(B, T, size) -> (B, T, size)."""
+        padded = functional.pad(sequence, (0, 0, 1, 1))  # (B, T + 2, size)
+        neighbours = torch.cat((padded[:, :-2], sequence, padded[:, 2:]), dim=-1)  # (B, T, 3 size)
+        return functional.linear(neighbours, self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
+class TemporalBlock(nn.Module):
+    """x + conv2(relu(norm2(conv1(relu(norm1(x)))))): nothing after the sum."""
+
+    def __init__(self, size: int, norm: str) -> None:
+        super().__init__()
+        self.norm1 = GroupNorm(size, norm)
+        self.conv1 = FrameConvolution(size, 1.0)
+        self.norm2 = GroupNorm(size, norm)
+        self.conv2 = FrameConvolution(size, NEAR_IDENTITY)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """(B, T, size) -> (B, T, size)."""
+        hidden = self.conv1(self.norm1(sequence).relu())
+        out: Tensor = sequence + self.conv2(self.norm2(hidden).relu())
+        return out
+
+
+class MovieStrip(nn.Module):
+    """The temporal encoder f_movie. With a `width`, its blocks work on a linear projection, added to the feature."""
+
+    def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS))
+        self.narrow = None if width is None else xavier(feature_size, width)
+        self.widen = None if width is None else xavier(width, feature_size, NEAR_IDENTITY)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, feature_size) -> (B, T, feature_size)."""
+        sequence = features if self.narrow is None else self.narrow(features)
+        for block in self.blocks:
+            sequence = block(sequence)
+        return sequence if self.widen is None else features + self.widen(sequence)
+
+
+class Hallucinator(nn.Module):
+    """Imitates the movie strip from a single frame's feature."""
+
+    def __init__(self, feature_size: int, width: int | None) -> None:
+        super().__init__()
+        size = width or feature_size
+        self.fc1 = xavier(feature_size, size)
+        self.fc2 = xavier(size, size)
+        self.fc3 = xavier(size, feature_size, NEAR_IDENTITY)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., feature_size) -> (..., feature_size)."""
+        added: Tensor = self.fc3(self.fc2(self.fc1(features).relu()).relu())
+        return features + added
+
+
+class Corrections(nn.Module):
+    """An MLP's three corrections of a state, each from the feature and the state so far, by the same weights."""
+
+    def __init__(self, feature_size: int, state_size: int, hidden_size: int, *, relu: bool, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = xavier(feature_size + state_size, hidden_size)
+        self.fc2 = xavier(hidden_size, hidden_size)
+        self.out = xavier(hidden_size, state_size, SMALL_STEP)
+        self.dropout = Dropout(dropout)
+        self._relu = relu
+
+    def forward(self, features: Tensor, state: Tensor) -> Tensor:
+        """(N, feature_size), (N, state_size) -> (N, state_size)."""
+        # The feature's part of fc1 is the same in every iteration.
+        of_feature, of_state = torch.split(self.fc1.weight, [features.shape[1], state.shape[1]], dim=1)
+        from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
+        for _ in range(REGRESSOR_ITERATIONS):
+            hidden = self.dropout(self._active(from_feature + functional.linear(state, of_state)))
+            hidden = self.dropout(self._active(self.fc2(hidden)))  # (N, hidden)
+            state = state + self.out(hidden)
+        return state
+
+    def _active(self, hidden: Tensor) -> Tensor:
+        return hidden.relu() if self._relu else hidden
+
+
+class HMRRegressor(Corrections):
+    """Camera, pose (axis-angle) and shape of a frame, from a learned mean: f_3D."""
+
+    def __init__(self, body: Body, feature_size: int, hidden_size: int, dropout: float) -> None:
+        size = CAMERA_SIZE + AXIS_ANGLE_SIZE + SHAPE_SIZE
+        super().__init__(feature_size, size, hidden_size, relu=True, dropout=dropout)
+        rotmat = rotation_6d_to_matrix(body.mean_pose.detach().float().reshape(24, 6))
+        pose = matrix_to_axis_angle(rotmat)[1:].flatten()  # (69,)
+        camera, upright = (torch.tensor(start, device=pose.device) for start in (MEAN_CAMERA, UPRIGHT))
+        self.mean = nn.Parameter(torch.cat((camera, upright, pose, body.mean_shape.detach().float())))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """(N, feature_size) -> pose (N, 72) rad, shape (N, 10), camera (N, 3)."""
+        theta = super().forward(features, self.mean.expand(len(features), -1))
+        camera, pose, shape = torch.split(theta, [CAMERA_SIZE, AXIS_ANGLE_SIZE, SHAPE_SIZE], dim=1)
+        return pose, shape, camera
+
+
+class HMMR(VideoModel):
+    """Video features -> one body a frame, and what it was and will be `deltas` frames from there.
+
+    norm: what the group norm's statistics are over, "window" or "frame"; regressor: "hmr", 85 numbers, or "spin",
+    VIBE's, which can start from SPIN's weights. hallucinator: whether there is one; temporal: False regresses each
+    frame from its own feature. width: of a bottleneck that encoder and hallucinator work in; None: the feature's size.
+    Raises ConfigError for an unknown norm or regressor, and for sizes that do not fit.
+    """
+
+    project = staticmethod(project_orthographic)
+
+    def __init__(
+        self,
+        body: Body,
+        *,
+        norm: str = "window",
+        regressor: str = "hmr",
+        deltas: tuple[int, ...] = (-5, 5),
+        dropout: float = 0.5,
+        hallucinator: bool = True,
+        temporal: bool = True,
+        width: int | None = None,
+        feature_size: int = FEATURE_SIZE,
+        regressor_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        for name, found, known in (("norm", norm, NORMS), ("regressor", regressor, REGRESSORS)):
+            if found not in known:
+                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {found!r}")
+        if temporal and (size := width or feature_size) % N_GROUPS:
+            raise ConfigError(f"width: expected a multiple of {N_GROUPS}, the group norm's groups; found {size}")
+        if 0 in deltas or len(set(deltas)) != len(deltas):
+            raise ConfigError(f"deltas: expected different steps other than 0, in frames; found {deltas}")
+        self.norm = norm
+        self.steps = tuple(deltas)
+        self.temporal = MovieStrip(feature_size, norm, width) if temporal else None
+        self.regressor: HMRRegressor | Regressor
+        if regressor == "hmr":
+            self.regressor = HMRRegressor(body, feature_size, regressor_size, dropout)
+        else:
+            self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size, dropout=dropout)
+        pose_size = AXIS_ANGLE_SIZE if regressor == "hmr" else POSE_SIZE
+        self.deltas = nn.ModuleDict(
+            {
+                step_name(dt): Corrections(
+                    feature_size, pose_size, regressor_size, relu=regressor == "hmr", dropout=dropout
+                )
+                for dt in deltas
+            }
+        )
+        self.hallucinator = Hallucinator(feature_size, width) if hallucinator else None
+        self.body = body
+        self.margin = MARGIN if temporal else 0
+        # With the window's statistics, every window must be as long as those of training.
+        self.repeats_ends = norm == "window"
+
+    def movie_strip(self, features: Tensor) -> Tensor:
+        """(B, T, feature_size) -> (B, T, feature_size)."""
+        if self.temporal is None:
+            return features
+        strip: Tensor = self.temporal(features)
+        return strip
+
+    def hallucinate(self, features: Tensor) -> Tensor:
+        """What the movie strip may be, from each frame alone: (B, T, feature_size) -> (B, T, feature_size).
+
+        Raises ConfigError for a model without a hallucinator.
+        """
+        if self.hallucinator is None:
+            raise ConfigError("hallucinator: expected a model that has one, found one without")
+        strip: Tensor = self.hallucinator(features)
+        return strip
+
+    def forward(
+        self, features: Tensor, eval_joints: bool = False, vertices: bool = True, hallucinated: bool = False
+    ) -> Prediction:
+        """(B, T, feature_size) -> the dict of `pose`, each (B, T, ...), and "deltas": the same dict by step in frames.
+
+        Those of step dt are indexed by the frame that they were predicted at, with the camera (1, 0, 0) and the
+        frame's own shape. hallucinated: everything from `hallucinate`, each frame by itself.
+        """
+        strip = self.hallucinate(features) if hallucinated else self.movie_strip(features)
+        return self._posed(self._states(strip), strip.shape[:2], eval_joints, vertices)
+
+    def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
+        """All that training compares, without vertices: `forward` with and without hallucination, in one pass.
+
+        precision: "bf16" takes the matrix products in bfloat16; rotations, bodies and losses stay float32.
+        """
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            strip = self.movie_strip(features)
+            if self.hallucinator is None:
+                hallucination, strips = None, strip
+            else:
+                hallucination = self.hallucinate(features)
+                strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
+            poses, shape, camera = (state.to(features.dtype) for state in self._states(strips))
+        out = self._posed((poses, shape, camera), strips.shape[:2], vertices=False)
+        strip, n = strip.to(features.dtype), len(strip)
+        if hallucination is None:
+            return Sets(strip, None, out, None)
+        return Sets(strip, hallucination.to(features.dtype), _part(out, slice(0, n)), _part(out, slice(n, None)))
+
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, feature_size) -> bodies and cameras of the frames themselves, (B, T, ...)."""
+        frames = features.shape[:2]
+        pose, shape, camera = self.regressor(self.movie_strip(features).flatten(0, 1))
+        rotmat = self._rotmat(pose).reshape(*frames, 24, 3, 3)
+        return Estimate(rotmat, shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE))
+
+    def regress_around(self, features: Tensor) -> dict[int, Estimate]:
+        """`regress`, and past and future from the same strip: with the frame's own shape and camera."""
+        return self._around(self.movie_strip(features))
+
+    def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
+        """The same from the hallucinated strip, where there is a hallucinator."""
+        return self.regress_around(features) if self.hallucinator is None else self._around(self.hallucinate(features))
+
+    def _around(self, strip: Tensor) -> dict[int, Estimate]:
+        poses, shape, camera = self._states(strip)
+        frames = strip.shape[:2]
+        rotmat = self._rotmat(poses).reshape(len(poses), *frames, 24, 3, 3)
+        shape, camera = shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE)
+        return {step: Estimate(rotmat[i], shape, camera) for i, step in enumerate((0, *self.steps))}
+
+    def _states(self, strip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, feature_size) -> poses (D + 1, B T, P), the current one first; shape (B T, 10), camera (B T, 3)."""
+        rows = strip.flatten(0, 1)
+        pose, shape, camera = self.regressor(rows)
+        moved = [self.deltas[step_name(dt)](rows, pose) for dt in self.steps]
+        return torch.stack((pose, *moved)), shape, camera
+
+    def _posed(
+        self,
+        states: tuple[Tensor, Tensor, Tensor],
+        frames: torch.Size,
+        eval_joints: bool = False,
+        vertices: bool = True,
+    ) -> Prediction:
+        """The prediction of the frames (B, T), all steps' bodies posed at once."""
+        poses, shape, camera = states
+        n_sets = len(poses)
+        still = camera.new_tensor((1.0, 0.0, 0.0)).expand(n_sets - 1, len(camera), -1)
+        cameras = torch.cat((camera[None], still)).reshape(n_sets, *frames, CAMERA_SIZE)
+        rotmat = self._rotmat(poses).reshape(n_sets, *frames, 24, 3, 3)
+        shapes = shape.reshape(*frames, SHAPE_SIZE).expand(n_sets, *frames, SHAPE_SIZE)
+        every = self.pose(Estimate(rotmat, shapes, cameras), eval_joints, vertices)
+        if isinstance(self.regressor, HMRRegressor):  # the pose as summed up: angles may exceed pi
+            axis_angle = poses.reshape(n_sets, *frames, AXIS_ANGLE_SIZE)
+            every["theta"] = torch.cat((cameras, axis_angle, shapes), dim=-1)
+        current, *moved = ({name: value[i] for name, value in every.items()} for i in range(n_sets))
+        return {**current, "deltas": dict(zip(self.steps, moved, strict=True))}
+
+    def _rotmat(self, pose: Tensor) -> Tensor:
+        """(..., 72) rad or (..., 144) 6D -> (..., 24, 3, 3)."""
+        per_joint = pose.reshape(*pose.shape[:-1], 24, -1)
+        if isinstance(self.regressor, HMRRegressor):
+            return axis_angle_to_matrix(per_joint)
+        return rotation_6d_to_matrix(per_joint)
+
+
+def build_generator(config: HMMRConfig, body: Body) -> HMMR:
+    """A generator by the configuration, with fresh parameters."""
+    names = ("norm", "regressor", "deltas", "dropout", "hallucinator", "temporal", "feature_size", "regressor_size")
+    return HMMR(body, width=config.width or None, **{name: getattr(config, name) for name in names})
+
+
+def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
+    """Some windows of a prediction."""
+    return {k: value[part] if isinstance(value, Tensor) else _part(value, part) for k, value in prediction.items()}

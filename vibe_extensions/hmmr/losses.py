@@ -1,0 +1,160 @@
+"""What HMMR's training minimises.  features -> windows -> [training] -> evaluation
+
+Kanazawa et al., CVPR 2019, equations 1 to 4, with the authors' weights. Six sets of bodies are compared: each frame's,
+those 5 frames before and after it, and the three again from the hallucinated strip. A set has labels at the frames that
+its bodies are for; a term for which a batch has none is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vibe_extensions.hmmr.generator import Sets
+from vibe_model.cameras import LIMITS, has_optimal_camera
+from vibe_model.cameras import optimal_camera as best_camera
+from vibe_model.errors import ConfigError
+from vibe_model.losses import Batch, beside_labels, keypoints_3d, labels_of, mean_where
+
+WEIGHTS: Final[Mapping[str, float]] = {
+    "kp": 60.0,
+    "joints": 60.0,
+    "smpl": 60.0,
+    "const": 1.0,
+    "hallucinate": 1.0,
+    "shape": 1.0,
+    "adversarial": 1.0,
+}
+TARGETS: Final = ("joint", "detached")  # of the hallucinator: does its loss move the movie strip, too?
+
+
+class OneSet(NamedTuple):
+    """A set of bodies beside the labels of the frames that they are for."""
+
+    pred: Mapping[str, Tensor]  # (B, n, ...)
+    label: Mapping[str, Tensor]  # (B, n, ...)
+    by_optimal_camera: bool
+
+
+def terms(
+    model: Any,
+    batch: Batch,
+    discriminator: nn.Module | None = None,
+    *,
+    weights: Mapping[str, float] = WEIGHTS,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """The weighted terms of one batch, scalars by name: kp, joints, smpl, const, hallucinate, shape, adversarial.
+
+    model: HMMR, or what predicts in its stead. batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with
+    confidence, kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T), 0 where a frame has no such label.
+    options: those of `supervised`. Without a discriminator, adversarial is 0; one that is given gets gradients, unless
+    the caller freezes it. Raises ConfigError for an unknown option.
+    """
+    features = torch.as_tensor(batch["features"])
+    if isinstance(model, nn.Module) and (reference := next(model.parameters(), None)) is not None:
+        features = features.to(reference)
+    sets = Sets(model.movie_strip(features), None, model(features, vertices=False), None)
+    if getattr(model, "hallucinator", model) is not None:  # trained with one
+        hallucinated = model(features, vertices=False, hallucinated=True)
+        sets = sets._replace(hallucination=model.hallucinate(features), hallucinated=hallucinated)
+    losses = supervised(sets, batch, weights=weights, **options)
+    adversarial_term = sets.strip.new_zeros(())
+    if discriminator is not None:
+        adversarial_term = weights["adversarial"] * adversarial(discriminator(rotations(sets)))
+    return {**losses, "adversarial": adversarial_term}
+
+
+def supervised(
+    sets: Sets,
+    batch: Batch,
+    *,
+    optimal_camera: str = "least_squares",
+    limits: tuple[float, float] = LIMITS,
+    hallucinator_target: str = "joint",
+    weights: Mapping[str, float] = WEIGHTS,
+) -> dict[str, Tensor]:
+    """`terms` of predictions that are there, without the adversarial one.
+
+    optimal_camera and limits: of the frames before and after, as `cameras.optimal_camera` takes them.
+    hallucinator_target: "joint" pulls the movie strip towards what one frame can know, too; "detached" does not.
+    """
+    if hallucinator_target not in TARGETS:
+        raise ConfigError(f"hallucinator_target: expected one of {', '.join(TARGETS)}, found {hallucinator_target!r}")
+    label = labels_of(batch, sets.strip)
+    zero = sets.strip.new_zeros(())
+    sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
+    for one in _compared(sets, label):
+        sums["kp"] = sums["kp"] + _keypoints(one, optimal_camera, limits)
+        sums["joints"] = sums["joints"] + _joints(one)
+        sums["smpl"] = sums["smpl"] + _smpl(one)
+    betas = sets.real["theta"][..., 75:]  # (B, T, 10)
+    hallucinate = zero
+    if sets.hallucination is not None:
+        target = sets.strip.detach() if hallucinator_target == "detached" else sets.strip
+        hallucinate = (target - sets.hallucination).square().mean()
+    losses = {
+        **sums,
+        "const": 0.5 * (betas[:, 1:] - betas[:, :-1]).square().mean() if betas.shape[1] > 1 else zero,
+        "hallucinate": hallucinate,
+        "shape": torch.stack([pred["theta"][..., 75:].square().mean() for pred in bodies(sets)]).mean(),
+    }
+    return {name: weights[name] * term for name, term in losses.items()}
+
+
+def rotations(sets: Sets) -> Tensor:
+    """Of all sets' bodies, without the global one: (S B T, 23, 3, 3)."""
+    return torch.cat([pred["rotmat"][..., 1:, :, :].flatten(0, 1) for pred in bodies(sets)])
+
+
+def bodies(sets: Sets) -> list[Mapping[str, Tensor]]:
+    """The predictions of every set, (B, T, ...)."""
+    predictions = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
+    return [body for pred in predictions for body in (pred, *pred["deltas"].values())]
+
+
+def adversarial(fake_scores: Tensor) -> Tensor:
+    """Least squares GAN, the generator's side: (N, 24) -> scalar, the sum over outputs, the mean over bodies."""
+    return (fake_scores - 1).square().sum(-1).mean()
+
+
+def discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Least squares GAN, the discriminator's side: (N, 24) and (M, 24) -> scalar."""
+    return (real_scores - 1).square().sum(-1).mean() + fake_scores.square().sum(-1).mean()
+
+
+def _compared(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
+    """The sets beside their labels. Of a step dt, frame t is compared with the label of frame t + dt."""
+    n_frames = sets.strip.shape[1]
+    for pred in (sets.real, sets.hallucinated):
+        if pred is None:
+            continue
+        yield OneSet(pred, label, by_optimal_camera=False)
+        for dt, of_step in pred["deltas"].items():
+            if abs(dt) < n_frames:  # else no frame has a label
+                yield OneSet(*beside_labels(of_step, label, dt), by_optimal_camera=True)
+
+
+def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
+    """Mean absolute error of visible keypoints' coordinates."""
+    pred, target, visible = one.pred["kp_2d"], one.label["kp_2d"][..., :2], one.label["kp_2d"][..., 2] > 0
+    if one.by_optimal_camera:
+        camera = best_camera(pred, target, visible, method, limits)
+        visible = visible & has_optimal_camera(pred, visible)[..., None]
+        pred = camera[..., None, :1] * (pred + camera[..., None, 1:])
+    error = torch.where(visible[..., None], pred - target, 0.0).abs().sum()
+    return error / (2 * visible.sum()).clamp(min=1)
+
+
+def _joints(one: OneSet) -> Tensor:
+    return 0.5 * keypoints_3d(one.pred["kp_3d"], one.label["kp_3d"], one.label["w_3d"])
+
+
+def _smpl(one: OneSet) -> Tensor:
+    pose = (one.pred["rotmat"] - one.label["rotmat"]).square()
+    shape = (one.pred["theta"][..., 75:] - one.label["theta"][..., 75:]).square()
+    weight = one.label["w_smpl"]
+    return 0.5 * mean_where(pose, weight) + 0.5 * mean_where(shape, weight)

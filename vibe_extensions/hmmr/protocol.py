@@ -1,0 +1,51 @@
+"""The protocol by which HMMR was evaluated (Kanazawa et al., CVPR 2019).  training -> [evaluation]"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from pipeline.skeletons import JOINTS, correspondence
+from vibe_model import metrics
+from vibe_model.evaluation.protocols import DEFAULT, Bools, Labels
+from vibe_model.metrics import METRICS
+
+_COMMON_14: Final = correspondence("spin49", "common14")[0]
+# OpenPose's joints in the place of common14's, -1 for the top of the head, which it has not.
+_OPENPOSE_14: Final = np.array(
+    [JOINTS["spin49"].index(f"OP {name[:2].upper()}{name[2:]}") for name in JOINTS["common14"][:12]]
+    + [JOINTS["spin49"].index("OP Neck"), -1]
+)
+
+
+def _enough_seen(labels: Labels) -> Bools:
+    """(F,) more than 6 of the 14 joints can be seen. A track without any 2D label counts as seen."""
+    visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
+    limbs = (visible[:, _COMMON_14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
+    counted: Bools = labels.valid & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
+    return counted
+
+
+def _enough_keypoints(labels: Labels) -> Bools:
+    """(F,) at least 6 keypoints can be seen."""
+    counted: Bools = labels.valid & ((labels.kp_2d[..., 2] > 0).sum(-1) >= metrics.FEWEST_VISIBLE)
+    return counted
+
+
+_OF_HMMR: Final = {name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")} | {
+    "accel": replace(METRICS["accel"], reads="prediction"),
+    "pck_aligned": METRICS["pck_aligned"],
+}
+HMMR: Final = replace(
+    DEFAULT,
+    name="hmmr",
+    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
+    "track's mean.",
+    metrics=_OF_HMMR,
+    rows=_enough_seen,
+    rows_2d=_enough_keypoints,
+    mean="tracks",
+    dynamics="vibe_extensions.hmmr.dynamics:Dynamics",
+)

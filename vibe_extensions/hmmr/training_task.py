@@ -1,0 +1,16 @@
+"""HMMR's training and evaluation, as Luigi tasks."""
+
+from tasks.evaluation import Evaluate
+from tasks.training import Train
+
+
+class TrainHMMR(Train):
+    """Train HMMR's generator and pose discriminator on the cached features."""
+
+    model = "hmmr"
+
+
+class EvaluateHMMR(Evaluate):
+    """Print and store HMMR's errors on every evaluation split, beside those of the baselines."""
+
+    model = "hmmr"

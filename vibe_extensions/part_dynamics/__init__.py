@@ -1,0 +1,43 @@
+"""Part-based 3D dynamics with uncertainty (after Lee and Lee, ICCV 2021): a decoder split by body regions."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from vibe_extensions.part_dynamics.config import PRESETS, VARIANTS, PartDynamicsConfig
+from vibe_model.models import Model
+
+if TYPE_CHECKING:
+    from vibe_extensions.part_dynamics import losses as part_dynamics_losses
+    from vibe_extensions.part_dynamics.generator import PartDynamics
+    from vibe_extensions.part_dynamics.pr_vipe import losses as pr_vipe_losses
+    from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+
+__all__ = ["MODEL", "PartDynamics", "PrVIPE", "part_dynamics_losses", "pr_vipe_losses"]
+
+_HOMES: Final = {  # imported when first used: settings need no torch
+    "PartDynamics": "vibe_extensions.part_dynamics.generator:PartDynamics",
+    "PrVIPE": "vibe_extensions.part_dynamics.pr_vipe.network:PrVIPE",
+    "part_dynamics_losses": "vibe_extensions.part_dynamics.losses:",
+    "pr_vipe_losses": "vibe_extensions.part_dynamics.pr_vipe.losses:",
+}
+
+MODEL: Final = Model(
+    title="Part dynamics",
+    section="part_dynamics",
+    config=PartDynamicsConfig,
+    presets=PRESETS,
+    preset="partdyn",
+    variants=VARIANTS,
+    baseline="per-frame",
+    trainer="vibe_extensions.part_dynamics.training:PartDynamicsTrainer",
+    generator="vibe_extensions.part_dynamics.generator:build_generator",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute) if attribute else import_module(module)

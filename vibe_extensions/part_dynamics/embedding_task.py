@@ -1,0 +1,80 @@
+"""labels -> embedding of 2D poses, and part dynamics, as Luigi tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import luigi
+
+from pipeline.errors import ConfigError
+from tasks.data import Convert
+from tasks.evaluation import Evaluate
+from tasks.run import CheckpointTask, best_of, read_metrics, shown_by
+from tasks.settings import settings
+from tasks.training import Train
+from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
+from vibe_extensions.part_dynamics.pr_vipe_stream import PrVipe
+from vibe_extensions.part_dynamics.sections import pr_vipe_settings
+from vibe_model.sections import check_inputs
+from vibe_model.settings.video_config import VideoConfig
+
+
+def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:
+    """[pose_embedding] of luigi.cfg. Raises ConfigError."""
+    config = pr_vipe_settings(settings(), seed)
+    check_inputs(settings(), config, PR_VIPE.section)
+    return config
+
+
+def embedding_in_settings() -> Path | None:
+    """The file of the embedding that a stream of [features] also has, where one has."""
+    weights = [spec.stream.weights for spec in settings().also if isinstance(spec.stream, PrVipe)]
+    return next((Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"), None)
+
+
+class TrainPrVIPE(CheckpointTask):
+    """Train the embedding of 2D poses on the cached 3D poses. Needs no features: the stream `pr_vipe` needs it."""
+
+    @classmethod
+    def checkpoint(cls, train: VideoConfig | None) -> Path:
+        """That of [features], else the one that this task trains."""
+        config = pr_vipe_settings(settings())
+        return embedding_in_settings() or best_of(config if train is None else replace(config, tag=train.tag))
+
+    @classmethod
+    def needed(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
+        return [] if embedding_in_settings() else [cls()]
+
+    @property
+    def what(self) -> str:
+        return f"Pr-VIPE{self.of_seed}"
+
+    def config(self) -> PrVIPEConfig:
+        if self.variant:
+            raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
+        return pr_vipe_config(self.seed)
+
+    def requires(self) -> list[luigi.Task]:
+        return [Convert(dataset=name.split("/")[0], split=name.split("/")[1]) for name in self.config().splits]
+
+    def work(self) -> None:
+        from vibe_extensions.part_dynamics.pr_vipe import training  # imports torch
+
+        with self.progress() as progress:
+            folder = training.run(self.config(), progress=shown_by(progress, self.what, "hit_1", " %"))
+        by_split = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
+        hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in by_split.items()]
+        self.done(", ".join(["Hit@1 of another camera's picture", *hits] if hits else []))
+
+
+class TrainPartDynamics(Train):
+    """Train part dynamics on the cached features, the embedding of 2D poses and the homographies."""
+
+    model = "part_dynamics"
+
+
+class EvaluatePartDynamics(Evaluate):
+    """Print and store part dynamics' errors on every evaluation split, beside those of the baselines."""
+
+    model = "part_dynamics"

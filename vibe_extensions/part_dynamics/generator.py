@@ -1,0 +1,199 @@
+"""VIBE's encoder and regressor, with a decoder of body regions between.  features -> windows -> [training]
+
+After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (ICCV 2021), of
+which only slides and a note could be had: how the features go to the regions, and the regions to poses, is ours
+(docs/part-dynamics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from vibe_extensions.part_dynamics.decoder import RECOMBINE, RegionDecoder
+from vibe_model.cameras import project_orthographic
+from vibe_model.errors import ConfigError
+from vibe_model.networks import xavier
+from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, posed
+from vibe_model.vibe.generator import VIBE, Regressor, TemporalEncoder
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+    from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+
+REGIONS: Final = (  # SMPL's joints of each
+    (0, 3, 6, 9, 12, 15),  # pelvis, spine, neck, head
+    (1, 4, 7, 10),  # left leg
+    (2, 5, 8, 11),  # right leg
+    (13, 16, 18, 20, 22),  # left arm
+    (14, 17, 19, 21, 23),  # right arm
+)
+WIDTHS: Final = {5: 256, 1: 572}  # of a region's state: one region has as many parameters as five
+SIZES: Final = {"pr_vipe": 64, "homography": 135}  # of what may be read beside the features
+LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
+SMALL: Final = 0.01  # Xavier gain of what is added to VIBE's, at the start
+
+Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
+
+
+class Neighbour(nn.Module):
+    """What a region's rotations change by, some frames from here."""
+
+    def __init__(self, width: int, n_joints: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width + 6 * n_joints, hidden_size)
+        self.out = xavier(hidden_size, 6 * n_joints, SMALL)
+
+    def forward(self, state: Tensor, rotations: Tensor) -> Tensor:
+        """(N, width), (N, 6 n) -> (N, 6 n)."""
+        out: Tensor = self.out(self.hidden(torch.cat((state, rotations), dim=-1)).relu())
+        return out
+
+
+class PartDynamics(VideoModel):
+    """Video features, with the 2D pose's embedding and the picture's motion -> one body a frame, and its neighbours.
+
+    regions: 5, or 1 for a plain convolution of as many parameters; recombine: "multiply", "add" or "none"; uses: which
+    streams are read beside the features; delta: frames to the neighbours before and after, 0: none are predicted.
+    `sigma`: the standard deviations of a stored homography's 9 numbers, by which they are divided. Raises ConfigError
+    for other options.
+    """
+
+    sigma: Tensor
+
+    def __init__(
+        self,
+        body: Body,
+        *,
+        regions: int = 5,
+        recombine: str = "multiply",
+        uses: tuple[str, ...] = ("pr_vipe", "homography"),
+        delta: int = 5,
+        width: int = 0,
+        hidden_size: int = 1024,
+        feature_size: int = FEATURE_SIZE,
+        regressor_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        if regions not in WIDTHS:
+            raise ConfigError(f"regions: expected 5 or 1, found {regions}")
+        if recombine not in RECOMBINE:
+            raise ConfigError(f"recombine: expected one of {', '.join(RECOMBINE)}, found {recombine!r}")
+        if unknown := sorted(set(uses) - SIZES.keys()):
+            raise ConfigError(f"uses: expected some of {', '.join(SIZES)}, found {', '.join(unknown)}")
+        if delta < 0:
+            raise ConfigError(f"delta: expected 0 or more frames, found {delta}")
+        self.uses, self.steps = tuple(uses), (-delta, delta) if delta else ()
+        self.joints = REGIONS if regions == len(REGIONS) else (tuple(range(24)),)
+        width = width or WIDTHS[regions]
+        self.encoder = TemporalEncoder(hidden_size=hidden_size, feature_size=feature_size)
+        self.decoder = RegionDecoder(
+            feature_size + sum(SIZES[name] for name in uses), regions, width, recombine if regions > 1 else "none"
+        )
+        self.current = xavier(regions * width, feature_size, SMALL)
+        self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
+        self.deltas = nn.ModuleDict(
+            {
+                side: nn.ModuleList(Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints)
+                for side in (("before", "after") if delta else ())
+            }
+        )
+        self.register_buffer("sigma", torch.ones(9))
+        self.body = body
+
+    def forward(
+        self,
+        features: Tensor,
+        pr_vipe: Tensor | None = None,
+        homography: Tensor | None = None,
+        eval_joints: bool = False,
+        vertices: bool = True,
+    ) -> Prediction:
+        """(B, T, feature_size), (B, T, 64), (B, T, 135) -> VIBE's dict, each (B, T, ...), and "deltas".
+
+        homography: 15 successive rows of the stream, oldest first, as stored. "deltas" has the same dict by step in
+        frames, -5 and 5, indexed by the frame that they were predicted at, by the camera (1, 0, 0) and with that
+        frame's shape. Raises ValueError for a stream of `uses` that is None.
+        """
+        every = self.regress_around(features, pr_vipe, homography)
+        current = self.pose(every.pop(0), eval_joints, vertices)
+        return {**current, "deltas": pose_neighbours(self.body, every, eval_joints=eval_joints, vertices=vertices)}
+
+    def regress(self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None) -> Estimate:
+        """As `forward`, the bodies and cameras of the frames themselves."""
+        pose, shape, camera, _ = self._regressed(features, pr_vipe, homography)
+        return Estimate.of_6d(pose, shape, camera)
+
+    def regress_around(
+        self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
+    ) -> dict[int, Estimate]:
+        """As `forward`, and under each step the neighbours, with the frame's own shape and camera."""
+        pose, shape, camera, states = self._regressed(features, pr_vipe, homography)
+        moved = {
+            step: self._moved(heads, states, pose) for step, heads in zip(self.steps, self.deltas.values(), strict=True)
+        }
+        return {step: Estimate.of_6d(one, shape, camera) for step, one in ({0: pose} | moved).items()}
+
+    def regress_stills(
+        self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
+    ) -> dict[int, Estimate]:
+        """The same of still pictures, whose homographies are those of a picture that did not move."""
+        return self.regress_around(features, pr_vipe, None if homography is None else torch.zeros_like(homography))
+
+    def _regressed(
+        self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R, W)."""
+        encoded: Tensor = self.encoder(features)
+        read, frames = [encoded], features.shape[:2]
+        for name, stream in (("pr_vipe", pr_vipe), ("homography", homography)):
+            if name not in self.uses:
+                continue
+            if stream is None:
+                raise ValueError(f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None")
+            if name == "homography":  # in standard deviations
+                by_pair = stream.reshape(*frames, -1, 9) / self.sigma.clamp(min=1e-6)
+                stream = by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
+            read.append(stream)
+        states: Tensor = self.decoder(torch.cat(read, dim=-1))
+        regressed = self.regressor((encoded + self.current(states.flatten(2))).flatten(0, 1))
+        # In float32 from here on, whatever the precision of the products was.
+        pose, shape, camera = (part.to(features.dtype).view(*frames, -1) for part in regressed)
+        return pose, shape, camera, states.to(features.dtype)
+
+    def _moved(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
+        """The pose of a neighbouring frame, (B, T, 144): each region's rotations by its own state."""
+        rotations = pose.reshape(*pose.shape[:2], 24, 6)
+        moved = torch.zeros_like(rotations)
+        assert isinstance(heads, nn.ModuleList)
+        for region, (head, joints) in enumerate(zip(heads, self.joints, strict=True)):
+            region_rotations = rotations[..., list(joints), :]
+            moved[..., list(joints), :] = region_rotations + head(
+                states[..., region, :], region_rotations.flatten(-2)
+            ).view_as(region_rotations)
+        return moved.flatten(-2)
+
+
+def pose_neighbours(
+    body: Body, moved: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
+) -> dict[int, dict[str, Tensor]]:
+    """The bodies of neighbouring frames, by step, each (B, T, ...): by the orthographic camera (1, 0, 0)."""
+    neighbours = {}
+    for step, (rotmat, shape, camera) in moved.items():
+        still = torch.zeros_like(camera)
+        still[..., 0] = 1
+        estimate = Estimate(rotmat, shape, still)
+        neighbours[step] = posed(body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
+    return neighbours
+
+
+def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
+    """A generator by the configuration, with fresh parameters: without `temporal`, VIBE's regressor alone."""
+    sizes = {name: getattr(config, name) for name in ("hidden_size", "feature_size", "regressor_size")}
+    if not config.temporal:
+        return VIBE(body, n_layers=0, **sizes)
+    options = {name: getattr(config, name) for name in ("regions", "recombine", "delta", "width")}
+    return PartDynamics(body, uses=tuple(config.extra_streams), **options, **sizes)

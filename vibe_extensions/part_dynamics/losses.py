@@ -1,0 +1,83 @@
+"""What asks the predicted 2D pose to agree with the embedding of the labelled one.  windows -> [training]
+
+After Lee and Lee, ICCV 2021: sum over frames of |w mu - w' mu'|, w = sigma^2 / sum sigma^2. The sum in w over the
+embedding's dimensions, and the mean over frames instead of the sum, are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
+from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_model.cameras import has_optimal_camera, optimal_camera
+from vibe_model.losses import beside_labels, generator_losses
+from vibe_model.vibe.discriminator import frozen
+
+LEAST_STD: Final = 1e-3
+_EPSILON: Final = 1e-12  # within the root, whose gradient has no value at 0
+
+
+def neighbours(
+    deltas: Mapping[int, Mapping[str, Tensor]], batch: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """VIBE's supervised terms of the neighbouring frames, a scalar: their sum over steps, weighted.
+
+    deltas: by step in frames, what was predicted at each frame, by the camera (1, 0, 0); batch and weights: as
+    `losses.generator_losses` takes them. Only frames whose neighbour is in the window count. Their keypoints are
+    compared by the optimal camera, where there is one.
+    """
+    total = next(iter(deltas.values()))["theta"].new_zeros(())
+    for step, predicted in deltas.items():
+        if abs(step) >= batch["kp_2d"].shape[1]:
+            continue
+        pred, label = beside_labels(predicted, batch, step)
+        label_xy, visible = label["kp_2d"][..., :2], label["kp_2d"][..., 2]
+        camera = optimal_camera(pred["kp_2d"], label_xy, visible)[..., None, :]
+        counted = visible * has_optimal_camera(pred["kp_2d"], visible)[..., None]
+        pred["kp_2d"] = camera[..., :1] * (pred["kp_2d"] + camera[..., 1:])
+        label["kp_2d"] = torch.cat((label_xy, counted[..., None]), dim=-1)
+        total = total + torch.stack(list(generator_losses(pred, label, weights).values())).sum()
+    return total
+
+
+def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
+    """The points that `skeletons.keypoints_13` takes of the labels, with their visibility.
+
+    points: (..., 49, 2), label: (..., 49, 3) -> (..., 13, 3).
+    """
+    named, openpose = (
+        torch.cat((points[..., of, :], label[..., of, 2:]), dim=-1) for of in map(list, KEYPOINTS_13_OF_SPIN49)
+    )
+    return torch.where(named[..., 2:] > 0, named, openpose)
+
+
+def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> Tensor:
+    """The mean distance of weighted embeddings, a scalar, before its weight.
+
+    kp: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels' visibility; pr_vipe: (B, T, 64)
+    of the labelled pose; ok: (B, T), 1 where that is known. Other frames, and those whose prediction cannot be
+    normalised, are left out; with none left it is 0. Gradients reach the prediction alone; the embedding is in
+    evaluation mode meanwhile.
+    """
+    normalised, defined = PrVIPE.normalise(kp)
+    counted = (ok > 0) & defined
+    if not counted.any():
+        return 0 * kp.sum()
+    was_training = embedding.training
+    with frozen(embedding):
+        embedding.eval()
+        predicted = _weighted(*embedding(normalised[counted]))
+        embedding.train(was_training)
+    target = _weighted(*pr_vipe[counted].chunk(2, dim=-1))
+    return ((predicted - target).square().sum(-1) + _EPSILON).sqrt().mean()
+
+
+def _weighted(mean: Tensor, std: Tensor) -> Tensor:
+    """(N, size) each -> (N, size)."""
+    variance = std.clamp(min=LEAST_STD).square()
+    return variance / variance.sum(-1, keepdim=True) * mean

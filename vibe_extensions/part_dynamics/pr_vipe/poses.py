@@ -1,0 +1,144 @@
+"""3D poses of a cache, and which of them several cameras saw at once.  windows -> [training, evaluation]"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.skeletons import KEYPOINTS_13, convert, keypoints_13
+from vibe_extensions.part_dynamics.pr_vipe.network import TORSO
+from vibe_model.metrics import normalise_13
+from vibe_model.rotations import axis_angle_to_matrix
+
+if TYPE_CHECKING:
+    from cache import Split
+    from pipeline.body import Body
+
+AT_ONCE: Final = 4096  # frames
+FIELDS: Final = ("theta", "w_smpl", "kp_3d", "w_3d", "kp_2d", "frame_index")
+NOSE: Final = KEYPOINTS_13.index("nose")
+CAMERAS: Final = {  # dataset -> a track's name: what is filmed, and the camera
+    "h36m": re.compile(r"(S\d+/.+)\.(\d+)/\d+"),
+    "mpi_inf_3dhp": re.compile(r"(S\d+/Seq\d+)/video_(\d+)/\d+"),
+}
+
+
+def same_instant(split: str, track: str) -> tuple[str, str] | None:
+    """(what is filmed, the camera) of a track; frames of equal index of the first are one instant. None: one camera.
+
+    >>> same_instant("h36m/train", "S1/Walking 1.54138969/0")
+    ('S1/Walking 1', '54138969')
+    """
+    pattern = CAMERAS.get(split.partition("/")[0])
+    match = None if pattern is None else pattern.fullmatch(track)
+    return None if match is None else (match[1], match[2])
+
+
+@dataclass(frozen=True, eq=False)
+class PoseSet:
+    """N poses: x to the right, y down, in torso sizes about the hips; all joints are known, but maybe the nose."""
+
+    poses: NDArray[np.float32]  # (N, 13, 3)
+    shown: NDArray[np.bool_]  # (N, 13)
+    kp_2d: NDArray[np.float32]  # (N, 13, 3) as labelled: x, y, confidence; 0 where there is no picture
+    instants: NDArray[np.int64]  # (I, C) rows that cameras saw at once, -1 where a camera has none
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def draw(self, n: int, real: float, seed: int, step: int) -> dict[str, NDArray[Any]]:
+        """The pairs of one step, real ones first, by seed and step alone.
+
+        poses (n, 13, 3), shown (n, 13), and of the real pairs kp_2d (R, 2, 13, 3).
+        """
+        random, n_instants = np.random.default_rng([seed, step]), len(self.instants)
+        drawn = self.instants[random.integers(n_instants, size=round(real * n)) if n_instants else []]  # (R, C)
+        keys = np.where(drawn >= 0, random.random(drawn.shape), 2.0)
+        pairs = np.take_along_axis(drawn, np.argsort(keys, axis=1)[:, :2], axis=1)  # (R, 2)
+        rows = np.concatenate([pairs[:, 0], random.integers(len(self), size=n - len(pairs))])
+        return {"poses": self.poses[rows], "shown": self.shown[rows], "kp_2d": self.kp_2d[pairs]}
+
+
+def joined(parts: list[PoseSet]) -> PoseSet:
+    """All of some poses."""
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    width = max(part.instants.shape[1] for part in parts)
+    instants = [
+        np.pad(
+            np.where(part.instants >= 0, part.instants + start, -1),
+            ((0, 0), (0, width - part.instants.shape[1])),
+            constant_values=-1,
+        )
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    poses, shown, kp_2d = (np.concatenate([getattr(p, name) for p in parts]) for name in ("poses", "shown", "kp_2d"))
+    return PoseSet(poses, shown, kp_2d, np.concatenate(instants))
+
+
+def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]) -> PoseSet:
+    """Every `stride`-th frame of some tracks that has SMPL's or 3D labels.
+
+    tracks: (tracks,) which; z_up: axes as AMASS has them, not a camera's.
+    """
+    every = split.windows(1, 1)[:, 0]
+    track_of = split.track_of(every)
+    chosen, steps = list(split.tracks), np.array([track.step for track in split.tracks])
+    parts, places = [], []
+    for start in range(0, len(every), AT_ONCE):
+        rows, of_row = every[start : start + AT_ONCE], track_of[start : start + AT_ONCE]
+        frames = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=("frame_index",))["frame_index"]
+        numbers = frames[:, 0].astype(np.int64) // steps[of_row]
+        chosen_rows = tracks[of_row] & (numbers % stride == 0)
+        rows = rows[chosen_rows]
+        if not len(rows):
+            continue
+        labels = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=FIELDS)
+        part, usable = _poses({field: array[:, 0] for field, array in labels.items()}, body, z_up)
+        parts.append(part)
+        places += list(zip(of_row[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True))
+    parts.append((np.empty((0, 13, 3), np.float32), np.empty((0, 13), np.bool_), np.empty((0, 13, 3), np.float32)))
+    poses, shown, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    cameras = [same_instant(name, track.name) for track in chosen]
+    return PoseSet(poses, shown, kp_2d, _instants([(cameras[track], int(frame)) for track, frame in places], kp_2d))
+
+
+def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[tuple[NDArray[Any], ...], Any]:
+    """(poses, shown, kp_2d) of the usable frames, and (N,) which these are. By SMPL's labels where there are any."""
+    theta = torch.as_tensor(labels["theta"])
+    rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))
+    with torch.no_grad():
+        joints = body.joints(betas=theta[:, 75:], rotmat=rotmat).numpy()  # (N, 49, 3)
+    smpl = labels["w_smpl"] > 0
+    by_body = keypoints_13(np.concatenate([joints, np.ones_like(joints[..., :1])], axis=-1))
+    kp_3d = labels["kp_3d"]
+    kp_3d = np.concatenate([kp_3d, kp_3d.any(-1, keepdims=True)], axis=-1)  # a joint at 0 is not labelled
+    if kp_3d.shape[1] == 14:
+        kp_3d = convert(kp_3d, source="common14", target="spin49")
+    points = np.where(smpl[:, None, None], by_body, keypoints_13(kp_3d))  # (N, 13, 4)
+    shown = points[..., 3] > 0
+    usable = (smpl | (labels["w_3d"] > 0)) & np.delete(shown, NOSE, axis=1).all(1)
+    usable &= np.isfinite(points).all((1, 2))
+    xyz = points[usable, :, :3]
+    if z_up:
+        xyz = np.stack([xyz[..., 0], -xyz[..., 2], xyz[..., 1]], axis=-1)
+    poses = np.where(shown[usable][..., None], normalise_13(xyz), 0).astype(np.float32)
+    return (poses, shown[usable], keypoints_13(labels["kp_2d"])[usable].astype(np.float32)), usable
+
+
+def _instants(places: list[tuple[tuple[str, str] | None, int]], kp_2d: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(I, C) rows that at least two cameras saw at once, all of the torso visible."""
+    torso = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
+    cameras = sorted({filmed[1] for filmed, _ in places if filmed is not None})
+    table: dict[tuple[str, int], NDArray[np.int64]] = {}
+    for row, (filmed, frame) in enumerate(places):
+        if filmed is not None and torso[row]:
+            cameras_rows = table.setdefault((filmed[0], frame), np.full(len(cameras), -1, np.int64))
+            cameras_rows[cameras.index(filmed[1])] = row
+    several = [cameras_rows for cameras_rows in table.values() if (cameras_rows >= 0).sum() > 1]
+    return np.stack(several) if several else np.empty((0, max(len(cameras), 2)), np.int64)

@@ -1,0 +1,175 @@
+"""Made-up cameras about 3D poses, and whether a pose is found again in pictures of another camera.
+
+A pose is (13, 3) in the order of KEYPOINTS_13: x to the right, y down, z away from the camera, in torso sizes about the
+middle of the hips (`metrics.normalise_13`). Retrieval as Sun et al., ECCV 2020: pictures of one camera are the queries,
+those of another one the gallery. Hit@k is the share of queries of whose k nearest pictures at least one has their pose:
+an NP-MPJPE of at most 0.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.skeletons import KEYPOINTS_13
+from vibe_extensions.part_dynamics.pr_vipe.losses import KAPPA
+from vibe_extensions.part_dynamics.pr_vipe.network import TORSO, PrVIPE
+from vibe_extensions.part_dynamics.pr_vipe.poses import NOSE, PoseSet
+from vibe_model.rotations import axis_angle_to_matrix
+
+RANKS: Final = (1, 10, 20)
+AT_ONCE: Final = 64  # queries whose poses are compared
+LARGEST: Final = (math.radians(30), math.pi, math.radians(30))  # turns about x, y and z, either way
+NEAREST: Final = 0.25  # torso sizes before the camera: what is nearer is not seen
+LIMBS: Final = tuple(
+    (KEYPOINTS_13.index(side + a), KEYPOINTS_13.index(side + b))
+    for side in "lr"
+    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
+)
+
+
+class Views(NamedTuple):
+    """Poses as made-up cameras see them."""
+
+    keypoints: Tensor  # (N, 13, 3) x, y, visibility; the focal length is 1
+    poses: Tensor  # (N, 13, 3) in the camera's axes, about the hips
+
+
+def seen(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0.0) -> Views:
+    """Poses (N, 13, 3) by a camera each, drawn from torch's generator. shown: (N, 13) joints that there are.
+
+    The camera looks at the hips from `depth` torso sizes. noise: of keypoints, in sizes of the torso as it is seen.
+    """
+    n = len(poses)
+    largest = poses.new_tensor(LARGEST)
+    turns = axis_angle_to_matrix(torch.diag_embed((2 * torch.rand(n, 3).to(poses) - 1) * largest))  # (N, 3, 3, 3)
+    elevation, azimuth, roll = turns.unbind(1)
+    turned = poses @ (roll @ elevation @ azimuth).mT
+    z = turned[..., 2] + depth
+    xy = turned[..., :2] / z.clamp(min=NEAREST)[..., None]
+    if noise:
+        torso = xy[:, TORSO]
+        size = (torso[:, :, None] - torso[:, None]).norm(dim=-1).amax((1, 2))
+        xy = xy + noise * size[:, None, None] * torch.randn(xy.shape).to(poses)
+    visible = shown & (z > NEAREST)
+    return Views(torch.cat((xy, visible[..., None].to(poses)), dim=-1), turned)
+
+
+def foreshortened(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
+    """Is a limb within so many degrees of the ray that it is seen along? (N, 13, 3) as seen -> (N,)."""
+    points = poses + poses.new_tensor((0.0, 0.0, depth))
+    first, second = (points[:, [limb[end] for limb in LIMBS]] for end in (0, 1))
+    along, ray = second - first, first + second
+    cosine = (along * ray).sum(-1).abs() / (along.norm(dim=-1) * ray.norm(dim=-1)).clamp(min=1e-12)
+    is_foreshortened: Tensor = (cosine > math.cos(math.radians(degrees))).any(-1)
+    return is_foreshortened
+
+
+def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
+    """NP-MPJPE of every pose, aligned to every other one: normalised (A, J, 3), (B, J, 3) -> (A, B).
+
+    `metrics.np_mpjpe` of all pairs at once, on any device.
+    """
+    source, goal = (points - points.mean(1, keepdim=True) for points in (poses, others))
+    u, singular, vt = torch.linalg.svd(torch.einsum("bjx,ajy->abxy", goal, source))
+    sign = torch.ones_like(singular)
+    sign[..., -1] = torch.where(torch.linalg.det(u @ vt) < 0, -1.0, 1.0)  # no reflections
+    scale = (singular * sign).sum(-1) / source.square().sum((-2, -1)).clamp(min=1e-12)[:, None]
+    similarity = scale[..., None, None] * (u * sign[..., None, :]) @ vt
+    found: Tensor = (torch.einsum("abxy,ajy->abjx", similarity, source) - goal).norm(dim=-1).mean(-1)
+    return found
+
+
+def flat_distances(keypoints: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The baseline's: the mean distance of 2D keypoints, in torso sizes, after the best similarity in the picture.
+
+    (A, J, 2) and (B, J, 2), centred and normalised by the torso -> (A, B).
+    """
+    a, b = (points[..., 0] + 1j * points[..., 1] for points in (keypoints, others))
+    a, b = (points - points.mean(1, keepdims=True) for points in (a, b))
+    turn = (a.conj() @ b.T) / np.maximum((abs(a) ** 2).sum(1), 1e-12)[:, None]  # (A, B) scale and rotation
+    rows = [abs(turn[i][:, None] * a[i] - b).mean(1) for i in range(len(a))]
+    return np.array(rows, np.float64)
+
+
+def hits(distances: NDArray[np.floating], pose_distances: NDArray[np.floating]) -> dict[str, float]:
+    """hit_1, hit_10, hit_20 in %. (queries, gallery) each: how far pictures are, and NP-MPJPE."""
+    order = np.argsort(distances, axis=1, kind="stable")[:, : max(RANKS)]
+    same = np.take_along_axis(np.asarray(pose_distances) <= KAPPA, order, axis=1)
+    return {f"hit_{k}": 100 * float(same[:, :k].any(1).mean()) for k in RANKS}
+
+
+def evaluate(
+    embedding: PrVIPE, poses: PoseSet, *, most: int, depth: float, samples: int, seed: int
+) -> dict[str, float]:
+    """Retrieval among at most `most` poses, each by two made-up cameras; and between real ones, as mean over pairs.
+
+    hit_* and, of the baseline, procrustes_hit_*; where real cameras saw one instant, cameras_hit_* and so on; poses and
+    instants: how many. std_foreshortened and std_other: the mean standard deviation of pictures in which a limb points
+    at the camera, and of others. In evaluation mode, without gradients, random numbers by `seed` alone.
+    """
+    device = next(embedding.parameters()).device
+    chosen = np.unique(np.linspace(0, len(poses) - 1, min(most, len(poses))).astype(np.int64))
+    instants = poses.instants[np.linspace(0, len(poses.instants) - 1, min(most, len(poses.instants))).astype(np.int64)]
+    was_training = embedding.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        embedding.eval()
+        shown = torch.from_numpy(poses.shown[chosen])
+        points = torch.from_numpy(poses.poses[chosen])
+        views = [seen(points, shown, depth=depth) for _ in range(2)]
+        between = _between(poses, chosen, chosen)
+        pairs = [(first.keypoints, second.keypoints, between) for first, second in itertools.permutations(views)]
+        results: dict[str, float] = {"poses": len(chosen), **_means(embedding, pairs, samples, device)}
+        stds, along = [], []
+        for view in views:
+            stds.append(embedding(PrVIPE.normalise(view.keypoints)[0].to(device))[1].mean(1).cpu())
+            along.append(foreshortened(view.poses, depth))
+        std, is_along = torch.cat(stds), torch.cat(along)
+        for name, part in (("std_foreshortened", is_along), ("std_other", ~is_along)):
+            if part.any():
+                results[name] = float(std[part].mean())
+        real = []
+        for a, b in itertools.permutations(range(instants.shape[1] if len(instants) else 0), 2):
+            rows = instants[(instants[:, [a, b]] >= 0).all(1)]
+            if len(rows):
+                kp_a, kp_b = (torch.from_numpy(poses.kp_2d[rows[:, camera]]) for camera in (a, b))
+                real.append((kp_a, kp_b, _between(poses, rows[:, a], rows[:, b])))
+        if real:
+            cameras = _means(embedding, real, samples, device)
+            results |= {"instants": len(instants), **{f"cameras_{name}": value for name, value in cameras.items()}}
+    embedding.train(was_training)
+    return results
+
+
+def _between(poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float32]:
+    """NP-MPJPE, without the nose where a pose lacks it."""
+    joints = np.ones(poses.shown.shape[1], np.bool_)
+    joints[NOSE] = poses.shown[np.concatenate([queries, gallery]), NOSE].all()
+    all_poses = torch.from_numpy(poses.poses[gallery][:, joints])
+    parts = torch.split(torch.from_numpy(poses.poses[queries][:, joints]), AT_ONCE)
+    distances: NDArray[np.float32] = torch.cat([pose_distances(part, all_poses) for part in parts]).numpy()
+    return distances
+
+
+def _means(
+    embedding: PrVIPE, pairs: list[tuple[Tensor, Tensor, NDArray[np.float32]]], samples: int, device: torch.device
+) -> dict[str, float]:
+    """Mean hits over (queries, gallery, NP-MPJPE), of the embedding and of the keypoints themselves."""
+    every = []
+    for queries, gallery, between in pairs:
+        normalised = [PrVIPE.normalise(points)[0] for points in (queries, gallery)]
+        (mean_a, std_a), (mean_b, std_b) = (embedding(points.to(device)) for points in normalised)
+        distances = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
+        flat_a, flat_b = (points[:, :26].reshape(-1, 13, 2).numpy() for points in normalised)
+        plain = hits(flat_distances(flat_a, flat_b), between)
+        every.append(
+            hits(distances.cpu().numpy(), between) | {f"procrustes_{name}": value for name, value in plain.items()}
+        )
+    return {name: float(np.mean([hits_of_pair[name] for hits_of_pair in every])) for name in every[0]}

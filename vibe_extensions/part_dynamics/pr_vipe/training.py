@@ -1,0 +1,210 @@
+"""Trains Pr-VIPE on the poses of a cache; can be killed at any time.  windows -> [training] -> features
+
+best.pt holds the averaged weights of the best epoch, for the stream `pr_vipe`; `training.loop` has what else a run
+writes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Generator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.skeletons import KEYPOINTS_13
+from vibe_extensions.part_dynamics.pr_vipe import losses
+from vibe_extensions.part_dynamics.pr_vipe.config import PrVIPEConfig
+from vibe_extensions.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE
+from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet, joined, read_poses
+from vibe_extensions.part_dynamics.pr_vipe.retrieval import evaluate, pose_distances, seen
+from vibe_model import runs
+from vibe_model.errors import CheckpointError, DataError
+from vibe_model.prediction.trained import device_of, load_body
+from vibe_model.training.data import TrainingBatch, on_device
+from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
+from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
+
+if TYPE_CHECKING:
+    from cache import Split
+    from pipeline.body import Body
+
+STATE: Final = "pr_vipe_state_dict"
+AVERAGE: Final = "average"
+LEGS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("knee", "ankle")) for side in "lr")
+ARMS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow", "wrist")) for side in "lr")
+LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # that are left out at once
+
+
+def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
+    """Train, or resume that, or find it done. Returns the run's folder. progress: called with every step and epoch.
+
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when another process
+    trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
+    """
+
+    def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], PrVIPERun]:
+        body = load_body(config.body)
+        stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in)
+        options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
+        return lambda group: PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
+
+    return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
+
+
+class PrVIPETrainer(Trainer):
+    """The embedding, and the running mean of its weights, which is what is used."""
+
+    config: PrVIPEConfig
+
+    def __init__(self, config: PrVIPEConfig, group: ProcessGroup | None = None) -> None:
+        super().__init__(config, group)
+        self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(self.group.device)
+        self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
+        learner = Learner(config, self.embedding, STATE.removesuffix("_state_dict"), lr=config.lr)
+        if config.optimiser == "adagrad":
+            learner.optimiser = torch.optim.Adagrad(
+                self.embedding.parameters(), lr=config.lr, initial_accumulator_value=0.1
+            )
+        self.learners = {"embedding": learner}
+
+    def train_step(self, batch: TrainingBatch) -> Step:
+        if self.config.optimiser == "adam":
+            self._set_rate()
+        step = super().train_step(batch)
+        if step.good:
+            self._add_to_average()
+        return step
+
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        config, labels = self.config, batch.labels
+        poses, shown, kp_2d = labels["poses"], labels["shown"], labels["kp_2d"]
+        n_real = len(kp_2d)
+        sides = [
+            torch.cat(
+                (kp_2d[:, i], seen(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise).keypoints)
+            )
+            for i in range(2)
+        ]
+        normalised, _ = PrVIPE.normalise(torch.cat(sides))  # (2 B, 39)
+        mean, std = self.embedding(self._left_out(normalised))
+        n = len(poses)
+        distances = self.embedding.distances(mean[:n], std[:n], mean[n:], std[n:], config.samples)
+        joints = poses[:, shown.all(0)]  # without the nose, where a pose lacks it
+        terms = {
+            "triplet": config.triplet_weight * losses.triplet_ratio(distances, pose_distances(joints, joints)),
+            "positive": config.positive_weight * losses.positive_pairwise(distances),
+            "prior": config.prior_weight * losses.prior(mean, std),
+        }
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), AVERAGE: weights_of(self.average)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        super().load_state_dict(saved)
+        try:
+            self.average.load_state_dict(saved[AVERAGE])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"expected the averaged weights of a run of this configuration: {error}") from error
+
+    def _left_out(self, normalised: Tensor) -> Tensor:
+        """(N, 39) with some points missing. The torso stays: without it a pose is never embedded."""
+        n, device = len(normalised), normalised.device
+        missing = torch.rand(n, N_POINTS).to(device) < self.config.point_dropout
+        missing[:, TORSO] = False
+        of_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool, device=device)
+        for limb, points in enumerate(LIMBS):
+            of_limb[limb, list(points)] = True
+        chosen = of_limb[torch.randint(len(LIMBS), (n,)).to(device)]
+        missing |= chosen & (torch.rand(n, 1).to(device) < self.config.limb_dropout)
+        shown_points = (~missing).to(normalised)
+        return normalised * torch.cat((shown_points.repeat_interleave(2, dim=1), shown_points), dim=1)
+
+    def _set_rate(self) -> None:
+        """A cosine over all steps: a function of the step alone, so that a resumed run has the same."""
+        config, share = self.config, self.state.step / (self.config.epochs * self.config.iterations)
+        rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
+        for group in self.learners["embedding"].optimiser.param_groups:
+            group["lr"] = rate
+
+    @torch.no_grad()
+    def _add_to_average(self) -> None:
+        """Batch norms' statistics too. The first steps count more, as there are none before them."""
+        good = self.state.step - self.state.skipped
+        decay = min(self.config.average, (1 + good) / (10 + good))
+        weights = self.embedding.state_dict()
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(weights[name], 1 - decay)
+            else:
+                mean.copy_(weights[name])
+
+
+class PrVIPERun(TrainingLoop):
+    """Pairs of views of the cache's poses, and retrieval on held-out ones."""
+
+    advice = "lower lr"
+    score = "missed"
+    config: PrVIPEConfig
+    trainer: PrVIPETrainer
+
+    def __init__(self, *args: Any, body: Body, **options: Any) -> None:
+        """As every TrainingLoop; body: whose joints motion is compared by. Raises DataError without a pose."""
+        super().__init__(*args, **options)
+        self._body, config = body, self.config
+        names = (*config.motion, *config.poses_3d)
+        self._poses = joined([self._read(name, held_out=False) for name in names])
+        if not len(self._poses):
+            raise DataError(
+                f"{', '.join(names)}: expected frames with SMPL or 3D labels to train on, found none. Convert with a "
+                "body."
+            )
+        held_out = {name: self._read(name, held_out=True) for name in (*config.motion, *config.validation)}
+        self._held_out = {name: poses for name, poses in held_out.items() if len(poses)}
+
+    def inputs(self) -> dict[str, Any]:
+        counts = {"poses": len(self._poses), "instants": len(self._poses.instants)}
+        return {**super().inputs(), "trained_on": counts}
+
+    def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
+        config = self.config
+        for step in range(start, config.epochs * config.iterations):
+            drawn = self._poses.draw(config.batch_size, config.real, config.seed, step)
+            yield on_device(TrainingBatch(drawn, None), self.group.device)
+
+    def validate(self) -> tuple[dict[str, Any], float | None]:
+        """Retrieval by split; the mean share of queries without a hit, %, or without held-out poses the loss."""
+        config = self.config
+        options: dict[str, Any] = {name: getattr(config, name) for name in ("depth", "samples", "seed")}
+        options["most"] = config.eval_poses
+        by_split = {name: evaluate(self.trainer.average, poses, **options) for name, poses in self._held_out.items()}
+        losses = self.trainer.state.means()
+        if by_split:
+            return by_split, 100 - float(np.mean([metrics["hit_1"] for metrics in by_split.values()]))
+        return by_split, sum(losses.values()) if losses else None
+
+    def best(self) -> dict[str, Any]:
+        # No paths: what is computed with it is named after this file's content, wherever it is.
+        return {STATE: weights_of(self.trainer.average)}
+
+    def _read(self, name: str, *, held_out: bool) -> PoseSet:
+        """The poses of a split: of motion, those of the tracks that are held out, or of the others."""
+        config, split = self.config, self.splits[name]
+        tracks = np.ones(len(split.tracks), np.bool_)
+        if name in config.motion:
+            tracks = np.array([_share(track.name) < config.held_out for track in split.tracks], np.bool_) == held_out
+        return read_poses(split, name, self._body, stride=config.stride, z_up=name in config.motion, tracks=tracks)
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) by a track's name alone: who is held out does not change with other tracks."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32

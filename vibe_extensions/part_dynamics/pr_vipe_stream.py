@@ -1,0 +1,134 @@
+"""What a 2D pose tells of the body, from whatever side it is seen: Pr-VIPE.  labels -> [pr_vipe] -> features
+
+The static feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (Lee and
+Lee, ICCV 2021). `luigi --module tasks TrainPrVIPE` trains the embedding (docs/part-dynamics.md).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import skeletons
+from pipeline.errors import ConfigError
+from pipeline.features.streams.base import LabelStream, Machine
+from pipeline.features.weights import KINDS, WeightsSpec
+
+if TYPE_CHECKING:
+    from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+
+SIZE: Final = 32  # of an embedding; imported from `vibe_extensions.part_dynamics.pr_vipe.network` it would cost torch
+STATE: Final = "pr_vipe_state_dict"  # in a checkpoint, with `stand_in`: was it trained on demo data?
+AT_ONCE: Final = 256  # rows: always as many, so that a row's numbers do not depend on how many there are
+
+
+class EmbeddingWeights(WeightsSpec):
+    """Where an embedding's weights are: see `kinds`."""
+
+    __slots__ = ()
+    kinds: ClassVar[Mapping[str, str]] = {
+        "file": "best.pt of TrainPrVIPE, for example file:runs/pr-vipe-1f2e3d4c5b6a7988/best.pt",
+        "untrained": KINDS["untrained"],
+    }
+    forms: ClassVar[str] = "file:FILE, the best.pt of TrainPrVIPE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrVipe(LabelStream):
+    """Mean (32) and standard deviation (32) of the embedding of a row's 2D keypoints; its box plays no part.
+
+    Without both hips and both shoulders nothing is known: the prior, means of 0 and deviations of 1, and flag 0.
+    """
+
+    weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # noqa: RUF009 - it is frozen
+
+    kind: ClassVar[str] = "pr_vipe"
+    version: ClassVar[int] = 1
+    dim: ClassVar[int] = 2 * SIZE
+    columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
+    is_trained: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, EmbeddingWeights):
+            raise ConfigError(f"weights {self.weights}: expected {EmbeddingWeights.forms}")
+
+    def __str__(self) -> str:
+        return str(self.weights)
+
+    @property
+    def trained_by(self) -> str:
+        return "TrainPrVIPE" if self.weights.stand_in else ""
+
+    def with_weights(self, checkpoint: Path) -> PrVipe:
+        return replace(self, weights=EmbeddingWeights("file", str(checkpoint)))
+
+    @property
+    def stand_in(self) -> bool:
+        """Also of an embedding that was trained on demo data: its checkpoint records it."""
+        return self.weights.stand_in or bool(_checkpoint(self.weights, str(self.weights.identity())).get("stand_in"))
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
+        """The embedding on its device.
+
+        Raises MissingAssets and RawDataError for a checkpoint that is not there or of something else, ConfigError for a
+        device that does not exist.
+        """
+        import torch
+
+        from pipeline.features.networks import chosen_device
+        from pipeline.features.networks.backbones import fill, tensor_digest
+        from pipeline.files.formats.checkpoints import not_a_checkpoint
+        from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+
+        if self.weights.stand_in:
+            with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
+                torch.manual_seed(int(self.weights.argument))
+                network = PrVIPE(SIZE)
+        else:
+            file, state = self.weights.file(), _checkpoint(self.weights, str(self.weights.identity())).get(STATE, {})
+            hidden: tuple[int, ...] = getattr(state.get("stem.linear.bias"), "shape", ())
+            if len(hidden) != 1:
+                raise not_a_checkpoint(file, STATE, "an embedding's tensors", ", ".join(sorted(state)[:3]) or "none")
+            network = PrVIPE(SIZE, hidden[0])
+            fill(network, file, state, of="Pr-VIPE")
+        network.requires_grad_(False).eval()
+        about = {"weights": self.weights.identity(), "sha256": tensor_digest(network), "stand_in": self.stand_in}
+        return Embedding(network.to(chosen_device(machine.device)), about)
+
+
+class Embedding:
+    """A loaded embedding."""
+
+    def __init__(self, network: PrVIPE, provenance: Mapping[str, Any]) -> None:
+        self.provenance = provenance
+        self._network = network
+
+    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """kp_2d (n, 49, 3) of any unit, confidence -> (n, 64), and (n,) where the torso is visible."""
+        import torch
+
+        kp = torch.from_numpy(skeletons.keypoints_13(np.asarray(labels["kp_2d"], np.float64)))
+        normalised, known = self._network.normalise(kp)
+        values = torch.cat((torch.zeros(len(kp), SIZE), torch.ones(len(kp), SIZE)), dim=1)  # the prior
+        device = self._network.b.device
+        with torch.inference_mode():
+            for start in range(0, len(kp), AT_ONCE):
+                part = normalised[start : start + AT_ONCE].float()
+                whole = torch.nn.functional.pad(part, (0, 0, 0, AT_ONCE - len(part)))
+                computed = torch.cat(self._network(whole.to(device)), dim=1)[: len(part)].cpu()
+                here = slice(start, start + len(part))
+                values[here] = torch.where(known[here, None], computed, values[here])
+        return values.numpy(), known.numpy()
+
+
+@functools.lru_cache(maxsize=1)
+def _checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # noqa: ARG001 - another content, another one
+    from pipeline.files.formats.checkpoints import load_checkpoint
+
+    return load_checkpoint(weights.file())

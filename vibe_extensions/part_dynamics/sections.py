@@ -1,0 +1,33 @@
+"""The section [pose_embedding] of luigi.cfg: the training of Pr-VIPE.  [settings] -> training"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from pipeline.commands.settings.sections import Declared, SectionValues, Settings
+from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
+from vibe_model.sections import other_settings, other_values
+
+
+def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
+    """[pose_embedding] with the paths; `seed` overrides it unless below 0. Raises ConfigError."""
+    config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
+    by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
+    return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
+
+
+def _values(s: Settings) -> Iterator[SectionValues]:
+    yield other_values(s, PR_VIPE)
+
+
+def _check(s: Settings) -> None:
+    other_settings(s, PR_VIPE)
+
+
+def _check_inputs(_: Settings) -> None:
+    """Part dynamics checks the splits that it shares with this training."""
+
+
+SECTIONS: Final = Declared(_check, _values, _check_inputs)

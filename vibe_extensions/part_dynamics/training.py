@@ -1,0 +1,122 @@
+"""One step of the training of part dynamics.  features -> windows -> [training] -> evaluation"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.mixture import Mixture, MixturePart
+from vibe_extensions.part_dynamics import losses
+from vibe_extensions.part_dynamics.config import PartDynamicsConfig
+from vibe_extensions.part_dynamics.generator import PartDynamics, pose_neighbours
+from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
+from vibe_extensions.part_dynamics.pr_vipe.training import STATE
+from vibe_model import runs
+from vibe_model.checkpoints import read_checkpoint
+from vibe_model.errors import CheckpointError, DataError
+from vibe_model.losses import generator_losses
+from vibe_model.training.data import TrainingBatch
+from vibe_model.training.parallel import ProcessGroup
+from vibe_model.training.video import VideoTrainer
+
+if TYPE_CHECKING:
+    from cache import Split
+    from pipeline.body import Body
+
+MOST_ROWS: Final = 1_000_000  # that sigma's are drawn from: of more, every few
+SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")
+
+
+class PartDynamicsTrainer(VideoTrainer):
+    """The generator, and the frozen embedding that its 2D poses are compared by."""
+
+    config: PartDynamicsConfig
+
+    def __init__(self, config: PartDynamicsConfig, body: Body, group: ProcessGroup | None = None) -> None:
+        """Raises CheckpointError for an embedding that cannot be read, StandInMixed for one of other data."""
+        super().__init__(config, body, group)
+        self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
+        self.embedding: PrVIPE | None = None
+        if config.uncertainty_weight and config.embedding is not None:
+            self.embedding, stand_in = load_embedding(config.embedding)
+            runs.one_kind({f"the embedding {config.embedding}": stand_in, "the body": body.is_stand_in})
+            self.embedding.to(self.group.device)
+
+    def prepare(self, splits: Mapping[str, Split]) -> None:
+        """Set the unit of homographies. Raises DataError where the splits' embeddings are of other weights."""
+        config, extra_streams = self.config, self.config.extra_streams
+        if config.embedding is not None and "pr_vipe" in extra_streams:
+            digest = runs.file_digest(config.embedding)
+            for name in config.training_splits:
+                identity = splits[name].stream_manifest(extra_streams["pr_vipe"].stream).get("identity") or {}
+                weights = identity.get("weights") or {}
+                if weights.get("file_sha256", digest) != digest:
+                    raise DataError(
+                        f"{name}: stream {extra_streams['pr_vipe'].stream}: expected the embedding {config.embedding}, "
+                        "found another. Extract it again with --set weights=file:FILE --replace, or set `embedding` to "
+                        "its file."
+                    )
+        if isinstance(self.generator, PartDynamics) and "homography" in extra_streams:
+            self.generator.sigma.copy_(motion_deviations(config, splits))
+
+    def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        config, labels = self.config, batch.labels
+        weights = config.weights
+        inputs = {name: labels[name].float() for name in ("features", *config.extra_streams)}
+        with torch.autocast(inputs["features"].device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            every = self.generator.regress_around(**inputs)
+        current = self.generator.pose(every.pop(0), vertices=False)
+        supervised = {name: weights[name] for name in SUPERVISED}
+        terms = generator_losses(current, labels, supervised)
+        if every:
+            deltas = pose_neighbours(self.generator.body, every, vertices=False)
+            terms["neighbours"] = weights["neighbours"] * losses.neighbours(deltas, labels, supervised)
+        if self.embedding is not None:
+            kp_2d = labels["kp_2d"]
+            with torch.no_grad():  # not what is stored, which may be of detected keypoints
+                normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
+                labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
+            seen = losses.keypoints_13(current["kp_2d"], kp_2d)
+            unsure = losses.uncertainty(self.embedding, seen, labelled, known)
+            terms["uncertainty"] = weights["uncertainty"] * unsure
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+
+def load_embedding(checkpoint: Path) -> tuple[PrVIPE, bool]:
+    """The embedding of a best.pt of TrainPrVIPE, frozen, and whether it is of demo data. Raises CheckpointError."""
+    content = read_checkpoint(checkpoint)
+    try:
+        state = dict(content[STATE])
+        size, hidden = state["mean.weight"].shape
+        embedding = PrVIPE.like(size, hidden, state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: expected best.pt of TrainPrVIPE, found something else: {error}"
+        ) from error
+    return embedding, bool(content.get("stand_in", False))
+
+
+def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:
+    """(9,) standard deviations of H - I over rows of the training splits, drawn by the seed.
+
+    Raises DataError where no row that was drawn has a homography.
+    """
+    stream, flags = config.homography_stream, f"{config.homography_stream}_ok"
+    chosen = {name: splits[name] for name in config.training_splits}
+    n_rows = sum(int((split.runs[:, 1] - split.runs[:, 0]).sum()) for split in chosen.values())
+    every = max(n_rows // MOST_ROWS, 1)
+    part = MixturePart(
+        name="sigma", splits=chosen, count=config.sigma_rows, fields=(stream, flags), streams=(stream,), stride=every
+    )
+    mixture = Mixture([part], seqlen=1, seed=config.seed)
+    drawn = mixture.read(mixture.draw(0))["sigma"]
+    rows = drawn[stream][drawn[flags] > 0].astype(np.float64)  # (N, 9)
+    if not len(rows):
+        raise DataError(f"{', '.join(chosen)}: stream {stream}: expected rows with a homography, found none")
+    return torch.from_numpy(rows.std(axis=0)).float()
