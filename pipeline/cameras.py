@@ -61,8 +61,8 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
     """Return how the camera turns: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix rows end to end.
 
     "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before it (Shen et al. 2024,
-    hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the identity's, times 30, which is per second at
-    30 fps. The first row is 0 (Shin et al. 2024, lib/data/datasets/bedlam.py). Raises ValueError for another convention.
+    hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the identity's, times 30: per second at 30 fps.
+    The first row is 0 (Shin et al. 2024, lib/data/datasets/bedlam.py). Raises ValueError for another convention.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention: expected one of {', '.join(CONVENTIONS)}, found {convention!r}")
