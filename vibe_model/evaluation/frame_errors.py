@@ -174,7 +174,8 @@ class Scorer:
         What metrics of vertices give is put into the truths: vertices are not kept.
         """
         orders: set[Order] = {truth.protocol.joints for truth in truths}
-        shapes = {"keypoints": (49, 2), **{order: (len(JOINTS[order]), 3) for order in orders}}
+        shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
+        shapes["keypoints"] = (49, 2)
         out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
         groups = self._by_label_body(truths, predicted.track)
         with_mesh = {key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
