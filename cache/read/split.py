@@ -287,8 +287,8 @@ class Split(OpenSplit):
             history: of a stream of `streams`, how many rows before each window are read, too.
 
         Labels are expressed in the crop that the network of `stream`, or of the first of `streams`, saw: its box, and
-        where that was mirrored, the mirrored person, also in `extra` columns. Without a stream, they are of the usual
-        crop. Other columns are as they are stored.
+        where that was mirrored, the mirrored person, also in `pose`, `trans` and `extra` columns. Without a stream,
+        they are of the usual crop. Other columns are as stored.
 
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `theta`

@@ -59,7 +59,7 @@ def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "defa
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they are means of.
 
     The metrics that the protocol names, as `metrics.METRICS` has ours: means over the counted frames, of some protocols
-    over tracks; pck_2d: over the labelled keypoints of valid frames. A metric for which no frame has a label is
+    over tracks or videos; pck_2d: over the labelled keypoints of valid frames. A metric without a labelled frame is
     absent. frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks;
     frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but without 3D labels or not
     valid. label_body: "neutral", or the genders of the bodies that joints and vertices of the labels are of.

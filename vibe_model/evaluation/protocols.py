@@ -82,7 +82,8 @@ class Protocol:
     # Which frames follow one another, for metrics with a span: neighbours in time, one step apart; all that count of a
     # track, closed up; or of the split, across tracks.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
-    mean: Literal["frames", "tracks"] = "frames"  # tracks: each weighs the same, however many frames it has
+    # tracks, videos: each has the same weight, however many frames it has; a video has those of all its people.
+    mean: Literal["frames", "tracks", "videos"] = "frames"
     drop_last: bool = False  # is what does not fill a window at a track's end left out?
     round_labels: bool = False  # to float16
     dynamics: bool = False  # of a model of past and future: those bodies, too, as `dynamics.dynamics` compares them
@@ -171,12 +172,12 @@ PUBLISHED: Final = replace(
 HMMR: Final = replace(
     DEFAULT,
     name="hmmr",
-    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
-    "track's mean.",
+    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over videos of each "
+    "video's mean.",
     metrics=_OF_HMMR,
     rows=_enough_seen,
     rows_2d=_enough_keypoints,
-    mean="tracks",
+    mean="videos",
     dynamics=True,
 )
 
