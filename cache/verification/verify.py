@@ -1,6 +1,6 @@
 """Is the cache what its manifests say? Checks every byte of every file that they name, as fast as it can be read.
 
-Files are checked by several threads and reported in order; `cache.verification.shards` checks shards.  [cache]
+Files are checked by several threads and reported in order; `cache.format.check` checks shards.  [cache]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
+from cache.format.check import check, shards_of
 from cache.format.layout import STAGED, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
@@ -32,7 +33,6 @@ from cache.format.references import (
 from cache.format.tags import place_of_tag, places_of_tag, read_tag, tag_names
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
-from cache.verification.shards import check, shards_of
 
 Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
@@ -191,7 +191,7 @@ class _Verification:
             self._damage(place, place.manifest, message)
         for array in (name for name in columns if name in commit.manifest["shards"]):
             try:
-                files = shards_of(commit, array, columns[array])
+                files = shards_of(commit, array)
             except CacheError as error:
                 message = f"{self._store.location(place.array(array))}: {error}"
                 self._damage(place, place.manifest, message, array)
