@@ -277,8 +277,7 @@ def inverted(track: Track) -> dict[str, tuple[Array, Array]]:
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     camera = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
-    could: Array = np.isfinite(pose).all(axis=1)
-    could = could if track.has_smpl is None else could & track.has_smpl.astype(np.bool_)
+    could = np.asarray(np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl))
     spine = Rotation.from_rotvec(np.where(could[:, None], pose[:, :3], 0)).apply([0.0, 1.0, 0.0])
     given, inverse = (np.einsum("tij,j,ti->t", axes, extra[UP.name], spine) for axes in (camera, camera.swapaxes(1, 2)))
     return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
