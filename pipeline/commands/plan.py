@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import cache
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, plain, size
@@ -26,10 +26,6 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.files.raw.changes import what_differs
 from pipeline.files.raw.stand_in import is_stand_in
-
-OTHER_KEYS: Final = (
-    "no feature can be carried over, all are computed again: the stored keys differ from those of this version"
-)
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -150,7 +146,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         elif because and not stream.differs and (todo is None or todo.append):
             yield f"  extract  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
-            yield f"    {OTHER_KEYS}"
+            yield "    no feature can be carried over, all are computed again: the stored keys are of another version"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
         yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
     for problem in plan.problems:

@@ -32,11 +32,7 @@ Place = Annotated[cache.Root, BeforeValidator(lambda place: cache.place_of(str(p
 
 
 def split_of(named: str) -> str:
-    """The split of a setting that may name some of its tracks.
-
-    >>> split_of("h36m/train:S5*"), split_of("penn_action/test:1/10")
-    ('h36m/train', 'penn_action/test')
-    """
+    """The split of a setting that may name some of its tracks: h36m/train of h36m/train:S5*."""
     return named.partition(":")[0]
 
 
@@ -79,9 +75,7 @@ class RunConfig:
     )  # by split, 1 elsewhere: how often its windows come
     tail: Literal["drop", "cover"] = "drop"  # cover: also the window that ends with its track, short of a stride
     motion: tuple[str, ...] = ("amass/train",)  # real motion, for the discriminator and for MPoser
-    # Of a split that is named with some tracks, the others are trained on: h36m/train:S5*, or penn_action/test:1/10 for
-    # those of a tenth of its videos.
-    validation: tuple[str, ...] = ("3dpw/validation",)
+    validation: tuple[str, ...] = ("3dpw/validation",)  # or some tracks, as h36m/train:S5*, penn_action/test:1/10
 
     # Training.
     batch_size: PositiveInt = 32  # windows

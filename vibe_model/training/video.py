@@ -20,6 +20,7 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
+from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings.run_config import split_of
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
@@ -101,6 +102,8 @@ class VideoRun(TrainingLoop):
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
         for name in models.of(config).protocols or ():
             protocols.find(name)  # an unknown one is reported now, not when training is over
+        if empty := [n for n in config.validation if not select_tracks(splits[split_of(n)], config.tracks_of(n))]:
+            raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]

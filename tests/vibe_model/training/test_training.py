@@ -361,6 +361,8 @@ def test_tracks_of_a_training_split_choose_the_best_epoch_and_splits_without_3d_
         assert epoch["score"] == labelled["pa_mpjpe"]
     with pytest.raises(DataError, match=r"a/train:v0/\*: expected frames with 3D labels"):
         training.run(replace(config, validation=("a/train:v0/*",)))
+    with pytest.raises(DataError, match=r"validation: b/train:S5\*: no track matches"):
+        training.run(replace(config, validation=("b/train:S5*", "b/train:v1/*")))
 
 
 def test_a_run_from_a_cache_on_disk_with_the_procedural_body(root, tmp_path):
