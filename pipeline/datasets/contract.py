@@ -18,25 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache import COLUMNS
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
-from pipeline.datasets.base import Dataset, unexpected
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, unexpected
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.skeletons import JOINTS, convert, with_ones
-from pipeline.track import FLAGS, MOST, Track, known_rows, other_units
+from pipeline.skeletons import convert, with_ones
+from pipeline.track import MOST, Track, column_problems, other_units
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
 Array = NDArray[Any]
 
-PIXELS: Final = ("bbox", "kp_2d")
-LABELS: Final = tuple(name for name in COLUMNS if name not in ("frame_index", *PIXELS, *FLAGS))
-PELVIS: Final = JOINTS["spin49"].index("hip")
 MAX_CROP_SCALE: Final = 10.0
 
 # What no person looks like. Where it holds for most frames of a split, only a reader's mistake explains it: joints in
@@ -53,6 +49,9 @@ MISPROJECTED: Final = (
 TURNED: Final = (
     "`pose` is turned against the 3D joints: is its global orientation in the camera's axes, in every frame?"
 )
+INVERTED: Final = (
+    "`extrinsics` stand people upright along the world's `up` only when inverted: are they world to camera?"
+)
 MISPOSED: Final = "`pose` and `betas` give other joints than the 3D joints, however they are turned"
 MISPLACED: Final = "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 FEW: Final = 0.01  # of the frames: labels that were cut off at the picture's edges may put a joint at (0, 0) by chance
@@ -63,6 +62,8 @@ ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
 POSED: Final = 32  # frames of a track: a body costs ms
 TURNED_DEG: Final = 25.0  # room for skeletons with their joints at other places; sound readers of the demo data have 0
 MISPOSED_M: Final = 0.1  # mean of a frame's joints: likewise; a person's own other poses are 0.2 away, and more
+
+UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # of the spine with `up`: some sit, stoop and lie in every release
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
@@ -75,7 +76,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
-    judged = _Judged()
+    judged, rejected = _Judged(), ""
     for video in listed:
         try:
             with reading_refused():  # what conversion refuses is found below, with the other problems
@@ -85,6 +86,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
             problems.append(f"{video.name}: {unexpected(error)}")
             continue
         problems += _account_problems(tracks, account, second)
+        rejected = rejected or (f"; {video.name}: {account.message}" if account.message else "")
         for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
@@ -98,9 +100,11 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
                 ]
             if track.kp_2d is not None:
                 judged.add(track, impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track))
+            judged.add(track, inverted(track))
             if body is not None and (sample := _some_known(track)) is not None:
                 judged.add(sample, misposed(sample, _label_body(dataset, track, body)))
-    return [*problems, *judged.problems(split)]
+    problems += judged.problems(split)
+    return problems if problems or names else [f"{split}: no track: nothing was checked{rejected}"]
 
 
 class _Judged:
@@ -139,33 +143,12 @@ def track_problems(track: Track) -> list[str]:
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
-    for name, expected, actual in other_units(columns):
+    for name, expected, actual in other_units(columns | dict(track.extra)):
         problems.append(f"{name} is in another unit: expected {expected}, found {actual}")
     has_body = track.has_smpl is None or track.has_smpl.any()
     if track.trans is not None and has_body and not track.trans.any():
         problems.append("trans is 0 in every frame; where it is not known, there is no such column")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
-
-
-def column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
-    """What is wrong with a track's arrays, by the meaning that each column has (docs/cache-format.md)."""
-    for name in (*PIXELS, *LABELS):
-        if name in columns and columns[name].dtype != np.float32:
-            yield f"{name} is {columns[name].dtype}, not float32"
-        if name in columns and not np.isfinite(known_rows(columns, name)).all():
-            yield f"{name} holds NaN or infinity"
-    if columns["frame_index"].dtype.kind not in "iu":
-        yield f"frame_index is {columns['frame_index'].dtype}"
-    for name in FLAGS:
-        if name in columns and not np.isin(columns[name], (0, 1)).all():
-            yield f"{name} is neither true nor false everywhere"
-    if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
-        yield "kp_2d has a frame without a visible joint"
-    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
-        yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
-    for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
-        if (flag in columns) != any(name in columns for name in labels):
-            yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
 def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
@@ -281,6 +264,23 @@ def misposed(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
     angle, apart = _turn(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
     mistakes[MISPOSED] = (apart > MISPOSED_M, could)
     return mistakes | {TURNED: ((angle > TURNED_DEG) & (apart <= MISPOSED_M), could)}
+
+
+def inverted(track: Track) -> dict[str, tuple[Array, Array]]:
+    """As `impossible`, of cameras: (T,) whether the body stands along `up` by the inverse camera alone, (T,) or could.
+
+    Of a camera that looks straight ahead, in a world whose y axis points up, both are upright: nothing shows.
+    """
+    extra, pose = track.extra, track.pose
+    if pose is None or not {EXTRINSICS.name, UP.name} <= extra.keys():
+        return {}
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+    camera = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
+    could = np.asarray(np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl))
+    spine = Rotation.from_rotvec(np.where(could[:, None], pose[:, :3], 0)).apply([0.0, 1.0, 0.0])
+    given, inverse = (np.einsum("tij,j,ti->t", axes, extra[UP.name], spine) for axes in (camera, camera.swapaxes(1, 2)))
+    return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
 
 
 def _some_known(track: Track) -> Track | None:

@@ -173,8 +173,8 @@ def choose_sigma(
     """The sigma of smoothing that is best in validation, and the PA-MPJPE of each, mm: the mean over splits.
 
     The network runs once. Of equals the first candidate wins. tracks and options as in `evaluate_all`; the candidates
-    take the place of `smooth`. Raises DataError for a split without 3D labels, and ConfigError without a candidate and
-    for a bad one.
+    take the place of `smooth`. Splits without 3D labels do not count. Raises DataError where none has any, ConfigError
+    without a candidate and for a bad one.
     """
     if not candidates:
         raise ConfigError("candidates: expected at least one sigma, found none")
@@ -184,9 +184,9 @@ def choose_sigma(
         for sigma, means in zip(
             candidates, _means(generator, split, chosen, [SCORED_BY], candidates)[SCORED_BY.name], strict=True
         ):
-            if not means.counted:
-                raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
-            scores[sigma].append(means.of()["pa_mpjpe"])
+            scores[sigma] += [means.of()["pa_mpjpe"]] if means.counted else []
+    if not all(scores.values()):
+        raise DataError(f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none")
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
     return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
 

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.contract import column_problems
 from pipeline.exchange.rows import COMMON
 from pipeline.exchange.vibe_db.layouts import PICTURE, Layout, numbers_in, source_of
 from pipeline.exchange.vibe_db.stored import Database, Segment
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
-from pipeline.track import FLAGS, Track
+from pipeline.track import FLAGS, Track, column_problems
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]

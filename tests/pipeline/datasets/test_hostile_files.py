@@ -27,11 +27,11 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert
-from pipeline.datasets import contract
 from pipeline.datasets.penn_action import PennAction
 from pipeline.files.pixels.sources import parse
 from pipeline.processes import Failed
 from pipeline.processes.ordered_map import ordered_map
+from pipeline.track import column_problems
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.test_detections import CASES, SIZE, N, write
 from tests.pipeline.test_processes import descendants
@@ -167,9 +167,7 @@ def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[st
     if read.account.set_aside == convert.UNEXPECTED:
         return [read.account.message]
     read.account.check()
-    problems = [
-        f"{track.name}: {problem}" for track in read.tracks for problem in contract.column_problems(track.columns)
-    ]
+    problems = [f"{track.name}: {problem}" for track in read.tracks for problem in column_problems(track.columns)]
     if read.entry.source:
         source = parse(raw, read.entry.source)
         for track in read.tracks:
