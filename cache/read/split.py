@@ -42,7 +42,7 @@ def open(root: Root, tag: str | None = None) -> FeatureCache:  # noqa: A001  it 
 def require_cache(root: Root) -> Store:
     """The store of a cache that exists. Raises CacheError when there is none, and for a folder within a cache."""
     store = store_at(root)
-    if not store.exists("zarr.json"):
+    if not (store.exists("zarr.json") or FeatureCache(root)):  # where it is lost, `verify --repair` writes it again
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)

@@ -115,7 +115,8 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
             before = manifest.read_manifest(place)
         for _ in range(2):  # the second time, for a tag that was made meanwhile
             keep_for_tags(place, before and before[0], {})
-            store.remove([place.manifest])  # without its manifest, no reader finds the stream
+            # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
+            store.remove([place.manifest, f"{place.home}/zarr.json"])
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
 

@@ -99,6 +99,14 @@ class _Sweep:
     def tag(self, place: Place, name: str) -> None:
         """Remove what a killed process has left of making or deleting a tag; report what the tag holds back."""
         read = manifest.read_manifest(place)
+        if (
+            read is None
+            and not self._unfinished
+            and any(key.endswith(f"/{MANIFEST}") for key in self._store.files(place.home))
+        ):
+            text = "a tag without its own manifest, killed while it was made or damaged (--unfinished removes it)"
+            self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
+            return
         named = {WRITING}
         if read is not None:
             named |= {MANIFEST, PROVENANCE, folder_of(name, read[0]["splits"]).rpartition("/")[2]}

@@ -223,7 +223,7 @@ class Histories(RuleBasedStateMachine):
     def _beside(self, what: str, states: Collection[State]) -> None:
         with contextlib.suppress(CacheError):  # what is named was removed meanwhile
             if what == "gc":
-                cache.gc(self.root, unfinished=True)
+                cache.gc(self.root)
                 return
             cache.tag(self.root, BESIDE)
             self.tags[BESIDE] = next(state for state in states if differences(self.root, state, BESIDE) == [])
@@ -273,12 +273,11 @@ class Histories(RuleBasedStateMachine):
         else:
             self._disk_changed()
             self._repair(report, name, trouble)
-        for tag, state in [*self.tags.items()]:  # one that names the shard has the damaged one, and raises
-            try:
-                assert differences(self.root, state, tag) == []
-            except CacheError:
-                cache.delete_tag(self.root, tag)
-                del self.tags[tag]
+        of_tags = [damage.key.split("/") for damage in cache.verify(self.root).damaged]
+        for tag in {path[1] for path in of_tags if path[0] == ".tags"}:  # has the damaged shard
+            cache.delete_tag(self.root, tag)
+            del self.tags[tag]
+        self._tags_are_true()
         assert cache.verify(self.root).problems == ()
         self._disk_changed()
         self._must_be(self.state)
@@ -352,6 +351,7 @@ class Histories(RuleBasedStateMachine):
         state = new if isinstance(new, State) else new(self.calm)
         assert differences(self.calm, state) == []
         self.written.clear()
+        collected = self.beside is not None and self.beside[0] == "gc"
         if not self._interrupted(lambda: command(self.root), trouble, counted.changes, [old, state], problem):
             self.state = state
         elif trouble.again:
@@ -361,6 +361,8 @@ class Histories(RuleBasedStateMachine):
             assert before.isdisjoint(self.written), "a finished shard was written again"
             for root in (self.root, self.calm):  # an earlier commit may be unfinished in one of them
                 cache.finish_commits(root, SPLIT)
+                if collected:
+                    cache.gc(root)
             self._disk_changed()
             self.state = state
             assert {**files_of(self.root), **self._files_of_tags()} == {**files_of(self.calm), **self._files_of_tags()}
