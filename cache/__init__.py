@@ -21,7 +21,7 @@ from cache.storage import place_of, store_at
 from cache.storage.base import Root
 from cache.verification.repair import Repaired, repair
 from cache.verification.verify import Damage, VerifyReport, verify
-from cache.write.base import delete_stream, invalidate
+from cache.write.base import delete_stream, finish_commits, invalidate
 from cache.write.copy import Copied, copy_split
 from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter, check_track
@@ -72,6 +72,7 @@ __all__ = [
     "delete_tag",
     "find_mirrors_by",
     "fingerprint",
+    "finish_commits",
     "gc",
     "invalidate",
     "open",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cache.draws import Draws, Ints, hashed
 from cache.errors import CacheError
-from cache.windows import StreamRows
+from cache.windows import Ranges, StreamRows
 
 if TYPE_CHECKING:
     from cache.read.split import Split
@@ -44,6 +44,7 @@ class MixturePart:
     strides: Mapping[str, int] = field(default_factory=dict)  # of splits where it is not `stride`
     weights: Mapping[str, float] = field(default_factory=dict)  # of splits where it is not 1; see Draws
     tail: Tail = "drop"  # see `Split.windows`
+    left_out: Mapping[str, Ranges] = field(default_factory=dict)  # of splits, tracks' rows without a window
 
     def __post_init__(self) -> None:
         names = self.streams if self.stream is None else (self.stream,)
@@ -233,7 +234,10 @@ def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
             windows = split.windows(seqlen, stride, tail=part.tail, streams=every)
         else:
             windows = split.windows(seqlen, stride, part.stream, part.tail)
-        starts[name] = np.ascontiguousarray(windows[:, 0])
+        first, left_out = windows[:, 0], part.left_out.get(name, np.empty((0, 2), np.int64))
+        before = np.searchsorted(left_out[:, 0], first, side="right")  # ranges that begin at or before the window
+        stop = np.concatenate([[0], left_out[:, 1]])[before]
+        starts[name] = np.ascontiguousarray(first[first >= stop])
     if not any(map(len, starts.values())):
         raise CacheError(
             f"{part.name}: expected windows of {seqlen} frames, found none in {', '.join(starts) or 'no splits'} "

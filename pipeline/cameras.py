@@ -58,21 +58,23 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
-    """How the camera turns from each row to the next: extrinsics (F, 4, 4) of successive rows -> (F, 6).
+    """Return how the camera turns: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix rows end to end.
 
-    The first two rows, one after the other, of R[i + 1] R[i]^T, which is the identity where the camera does not turn;
-    the last row is repeated. "gvhmr" has these numbers as they are, by frame (Shen et al. 2024, hmr_global.py); "wham"
-    has them minus the identity's, times 30, by second at 30 fps (Shin et al. 2024). Raises ValueError for another one.
+    "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before it (Shen et al. 2024,
+    hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the identity's, times 30: per second at 30 fps.
+    The first row is 0 (Shin et al. 2024, lib/data/datasets/bedlam.py). Raises ValueError for another convention.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention: expected one of {', '.join(CONVENTIONS)}, found {convention!r}")
     rotation = _parts(extrinsics)[0]
     steps = rotation[1:] @ np.swapaxes(rotation[:-1], -1, -2)  # (F - 1, 3, 3)
-    six = np.concatenate([steps[:, :2].reshape(-1, 6), np.reshape(_IDENTITY_6D, (1, 6))])
-    if len(steps):
-        six[-1] = six[-2]
-    six = six[: len(rotation)]
-    return six if convention == "gvhmr" else (six - _IDENTITY_6D) * _WHAM_FPS
+    six = np.tile(_IDENTITY_6D, (len(rotation), 1))
+    if convention == "wham":
+        six[1:] = np.swapaxes(steps, -1, -2)[:, :2].reshape(-1, 6)
+        return (six - _IDENTITY_6D) * _WHAM_FPS
+    six[:-1] = steps[:, :2].reshape(-1, 6)
+    six[-1:] = six[-2:-1] if len(steps) else six[-1:]
+    return six
 
 
 def mirrored(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from pipeline.cameras import is_rigid
 from pipeline.skeletons import JOINTS
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ Bools = NDArray[np.bool_]
 # Crop side / box side, unless a dataset has its own. Pixels and labels read it from the track.
 CROP_SCALE: Final = 1.3
 
-HIP: Final = JOINTS["spin49"].index("hip")  # the joint at which 3D joints have their origin
-
-# The cache's columns that hold numbers, and those that hold yes or no.
-FLOATS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.float32)
+# The cache's columns that hold yes or no, and those that hold numbers.
 FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.uint8)
+FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_index", *FLAGS))
+PELVIS: Final = JOINTS["spin49"].index("hip")
 
 # What no body is like, in most of a track's frames: its labels are in another unit. Units are far apart (1,000 for mm,
 # 57 for degrees), so that bounds with room to spare find them all; single wild frames of a release cost no video.
@@ -37,6 +37,7 @@ WHOLE: Final = 12  # joints: fewer may be a hand or a face
 MAX_ANGLE: Final = 4 * math.pi  # rad: fits count turns on, to little more than one; 13 degrees are passed by any pose
 NORMALISED_PX: Final = 2.0  # shares of a picture or of a crop reach from 0 or -1 to 1
 ROUNDING: Final = 1e-3  # of a confidence of 1
+FARTHEST_M: Final = 1000.0  # camera to its world's origin: the longest walks are half of it, and 1 m is 1,000 mm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -91,10 +92,10 @@ def known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
-    """Labels of a track's columns that no body can have: (column, what is expected, what was found).
+    """Labels of a track's columns and extra columns that cannot be right: (column, what is expected, what was found).
 
     3D joints that are not of a body's size in m, rotations of many turns, 2D joints that are shares of a picture,
-    confidences outside [0, 1], boxes that are corners. NaN is none of these.
+    confidences outside [0, 1], boxes that are corners, cameras that are not rigid. NaN of labels is none of these.
     """
     if "bbox" in columns:
         side = columns["bbox"][:, 2:]
@@ -119,6 +120,12 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
         points = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2]
         if len(points) >= WHOLE and (reach := float(np.abs(points).max())) <= NORMALISED_PX:
             yield "kp_2d", "pixels of the picture", f"all joints within {reach:.3g} px of its corner"
+    if "extrinsics" in columns and len(camera := columns["extrinsics"]) and camera.shape[1:] == (4, 4):
+        away = float(np.median(np.linalg.norm(camera[:, :3, 3].astype(np.float64), axis=1)))
+        if (wrong := ~is_rigid(camera)).any():
+            yield "extrinsics", "rows R t and 0 0 0 1, R a rotation", str(camera[wrong][0].tolist())
+        elif away > FARTHEST_M:
+            yield "extrinsics", f"a camera at most {FARTHEST_M:,.0f} m from its world's origin", f"{away:,.0f} m"
 
 
 def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
@@ -135,7 +142,7 @@ def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{name} is neither true nor false everywhere"
     if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
         yield "kp_2d has a frame without a visible joint"
-    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, HIP, :3].any():
+    if "kp_3d" in columns and known_rows(columns, "kp_3d")[:, PELVIS, :3].any():
         yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
         if (flag in columns) != any(name in columns for name in labels):

@@ -24,6 +24,7 @@ from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import Train, train_config
 from vibe_model import runs
+from vibe_model.evaluation import published
 from vibe_model.evaluation.protocols import by_protocol, metrics_in
 from vibe_model.metrics import UNITS
 from vibe_model.sections import VIBE, which_runs
@@ -85,13 +86,16 @@ class Ablation(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """The first protocol's rows, and the files that hold the rest."""
+        """Print the first protocol's rows, those beside published figures, and the files that hold the rest."""
         by_variant, folder = self._runs(), settings().paths.runs
         rows = table(by_variant)
-        for split in dict.fromkeys(row.split for row in rows):
-            every = [row for row in rows if row.split == split]
-            of_split = [row for row in every if row.protocol == every[0].protocol]
-            console.out.print(f"\n{split}, {of_split[0].frames:,} frames")
+        for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
+            of_split = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
+            is_first = protocol == next(row.protocol for row in rows if row.split == split)
+            if not is_first and all(row.seeds for row in of_split):
+                continue
+            by = "" if is_first else f", protocol {protocol}"
+            console.out.print(f"\n{split}, {of_split[0].frames:,} frames{by}")
             # The paper's errors, and others only where there are none of these.
             metrics = metrics_in(row.means for row in of_split)
             measured = [name for name in metrics if any(name in row.errors for row in of_split)]
@@ -185,7 +189,7 @@ class AblationRow:
     split: str
     protocol: str
     model: str
-    seeds: int  # how many runs were averaged
+    seeds: int  # how many runs were averaged; 0: a published figure
     frames: int
     errors: Mapping[str, MeanError]  # by the metrics' names; those that no frame has a label for are absent
 
@@ -229,6 +233,10 @@ def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
         yield row(NAMES.get(variant, variant), by_seed)
         if variant == PER_FRAME and all("smoothed" in result for result in by_seed):
             yield row("per frame, smoothed in time", [result["smoothed"] for result in by_seed])
+    if (split, protocol) == published.ABLATION_OF and not is_stand_in(by_variant):
+        for name, numbers in published.ABLATION.items():
+            errors = {metric: MeanError(number, None) for metric, number in numbers.items()}
+            yield AblationRow(split, protocol, f"{NAMES.get(name, name)}, published", 0, 0, errors)
 
 
 def as_csv(rows: Sequence[AblationRow]) -> str:

@@ -22,7 +22,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
 from tasks.base import PipelineTask
 from tasks.settings import settings
-from tasks.terminal import warn
+from tasks.terminal import UP_TO_DATE, warn
 
 # Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
 NETWORK: Final = {"network": 1}
@@ -143,8 +143,11 @@ class Convert(PipelineTask):
 
     def work(self) -> None:
         s, plan = settings(), self.plan()
-        if plan.up_to_date:
-            raise PipelineError("\n".join(plan.problems))
+        if plan.up_to_date:  # Luigi also runs it when only a task that it requires had something to do
+            if plan.problems:
+                raise PipelineError("\n".join(plan.problems))
+            self.say(convert.record_times(plan) or UP_TO_DATE, mark=IDLE)
+            return
         with self.progress() as progress:
             result = steps.convert_split(
                 plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
@@ -194,6 +197,9 @@ class Extract(PipelineTask):
 
     def work(self) -> None:
         s, plans = settings(), self.plans()
+        if not plans:
+            self.say(UP_TO_DATE, mark=IDLE)
+            return
         with self.progress() as progress:
             result = steps.extract(plans, s.features, scheduler=s.dask.scheduler, progress=progress, named=bool(s.also))
         self.report(result)

@@ -114,7 +114,7 @@ def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str =
                 fact("features", news.where)
             return
         for metrics in news.validation.values():
-            validation = f"{metrics[score]:.1f}{unit}"
+            validation = f"{metrics[score]:.1f}{unit}" if score in metrics else validation
         if news.terms is not None:
             loss = f"loss {sum(news.terms.values()):.4g}"
         n_done = news.epoch * news.iterations + news.iteration

@@ -34,8 +34,8 @@ class Metric:
 
     "joints": (N, J, 3) about the protocol's root; "placed joints": as they are. "vertices": (N, 6890, 3) float32, in
     pieces of a track; "vertices at rest": of the shapes alone. "keypoints": (N, 49, 2) and, with the confidence, (N,
-    49, 3) over the crop, of frames with 2D labels that count. "prediction": (N, 25, 3) OpenPose's joints of the
-    predicted body, twice, of the same frames: for what needs no 3D label.
+    49, 3) over the crop, of frames with 2D labels that count. "prediction": (N, J, 3) joints of the predicted body as
+    they are, twice, of all predicted frames: for what needs no label.
     """
 
     title: str
@@ -188,11 +188,11 @@ def pck_2d_by_frame(pred: Floats, target: Floats) -> Float64s:
 def pck_aligned(
     pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
 ) -> float:
-    """Mean over frames of each frame's share of correct keypoints, in %, after the best 2D scale and translation.
+    """Mean over frames of each frame's share of correct keypoints, in %, after a 2D scale and translation.
 
-    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), counts above 0. Correct: closer than alpha * size px, as HMMR is
-    evaluated (Kanazawa et al., CVPR 2019, section 4.1). Frames with fewer than 6 visible points are left out; nan when
-    none is left.
+    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), counts above 0. The scale is half the trace of the best 2 x 2
+    map. Correct: closer than alpha * size px, as HMMR is evaluated (Kanazawa et al., CVPR 2019, section 4.1, and
+    eval_util.py of human_dynamics). Frames with fewer than 6 visible points are left out; nan when none is left.
     """
     share = pck_aligned_by_frame(pred_2d, target_2d, visible, alpha, size)
     return _mean_or_nan(share[~np.isnan(share)])
@@ -216,9 +216,9 @@ def pck_aligned_by_frame(
         points = np.where(labelled, points.astype(np.float64), 0)
         centred.append(np.where(labelled, points - (points.sum(-2) / at_least_1)[:, None], 0))
     source, goal = centred
-    spread = np.square(source).sum((-2, -1))
-    # A prediction of one single point has no scale: it is put on the target's mean.
-    scale = np.divide((source * goal).sum((-2, -1)), spread, out=np.zeros_like(spread), where=spread > 0)
+    # The pseudoinverse gives a prediction of one single point the scale 0: it is put on the target's mean.
+    inverse = np.linalg.pinv(np.swapaxes(source, -1, -2) @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
+    scale = np.trace(inverse @ np.swapaxes(source, -1, -2) @ goal, axis1=-2, axis2=-1) / 2
     distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
     right = ((distance < alpha * np.reshape(size, (-1, 1))) & labelled[..., 0]).sum(-1)
     share: Float64s = np.divide(100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE)

@@ -16,7 +16,7 @@ from pipeline.commands.settings.sections import Declared, SectionValues, Setting
 from pipeline.errors import ConfigError, did_you_mean
 from vibe_model import models
 from vibe_model.models import Model, Training
-from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings.run_config import RunConfig, split_of
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.mposer_config import MPOSER, OF_VIBE, UNLESS_SET, MPoserConfig
 
@@ -185,7 +185,8 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         section = s.source.section(section_name)
     for key in SPLITS:
         at = section.where(key)
-        for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in splits):
+        named = map(split_of, getattr(config, key, ()))
+        for name in (name for name in named if name in config.splits and name not in splits):
             dataset = name.split("/")[0]
             if dataset in broken:
                 raise ConfigError(f"{at}: {broken[dataset]}")

@@ -31,6 +31,9 @@ from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, T
 from cache.storage.base import Bytes, Etag, Store
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
+NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
+_KIND: Final = {"split": ("rows", "tracks"), "stream": ("stream", "dim", "dtype", "rows"), "tag": ("splits",)}
+_COMMIT: Final = ("extent", "commits", "geometry", "shards")  # entries of the manifests of splits and streams
 _ATTEMPTS: Final = 5  # reads of an unchanged manifest whose files do not match it, before this is reported as damage
 
 
@@ -93,6 +96,17 @@ class Place:
         return f"{self.home}/{STAGED}/{digest[:16]}"
 
     @property
+    def kind(self) -> str:
+        """What its manifest is of: "split", "stream" or "tag"."""
+        is_tag = self.split.startswith(f"{TAGS}/")
+        return "tag" if is_tag else "split" if self.stream is None else "stream"
+
+    @property
+    def title(self) -> str:
+        """As messages call it."""
+        return f"stream {self.stream!r} of {self.split}" if self.stream is not None else f"{self.kind} {self.split}"
+
+    @property
     def again(self) -> str:
         """What to do when the manifest or a table is damaged."""
         if self.home.startswith(f"{TAGS}/"):
@@ -143,7 +157,7 @@ def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
         text, etag = place.store.read_with_etag(place.manifest)
     except FileNotFoundError:
         return None
-    return parse_manifest(text, place.store.location(place.manifest), place.again), etag
+    return parse_manifest(text, place), etag
 
 
 def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]]) -> bool:
@@ -151,20 +165,57 @@ def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]])
     return all(records.items() <= held["shards"].get(array, {}).items() for array, records in shards.items())
 
 
-def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
-    """Parse a manifest. Raises CacheError for another format, and for content that does not match its digest."""
+def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
+    """Parse the manifest of a place.
+
+    Raises CacheError for another format, for content that does not match its digest, for the manifest of another split,
+    stream or tag, and for names that would lead out of the place: a cache may come from anywhere.
+    """
+    file, do = place.store.location(place.manifest), place.again
     try:
         manifest = json.loads(text)
         written_as = manifest["format"]
         intact = manifest["digest"] == sha256(canonical({key: manifest[key] for key in manifest if key != "digest"}))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=do) from error
     if written_as != FORMAT:  # before the digest, which another format may define otherwise
         held_format = f"format {written_as!r}"
         raise CacheError.at(file, expected=f"format {FORMAT!r}", found=held_format, do="Use the version that wrote it.")
     if not intact:
         raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
+    try:
+        problem = _of_elsewhere(manifest, place)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        problem = f"other entries ({error!r})"
+    if problem:
+        raise CacheError.at(file, expected=f"the manifest of {place.title}", found=problem, do=do)
     return dict(manifest)
+
+
+def _of_elsewhere(manifest: Mapping[str, Any], place: Place) -> str:
+    """Why a manifest cannot be of this place; "" where it can."""
+    entries = (*_KIND[place.kind], "files", *(() if place.kind == "tag" else _COMMIT))
+    if missing := [name for name in entries if name not in manifest]:
+        return f"no {missing[0]!r}"
+    if manifest.get("stream") != place.stream:
+        return f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
+    names = [
+        *manifest["files"],
+        *(f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of),
+    ]
+    if strange := [name for name in names if not _is_inside(name)]:
+        return f"the name {strange[0]!r}"
+    for split, state in manifest.get("splits", {}).items():
+        if not layout.is_split_name(split) or not all(map(layout.is_name, state["streams"])):
+            return f"the name {split!r}, or one of its streams"
+    return ""
+
+
+def _is_inside(name: str) -> bool:
+    """Whether the name of a small file or a shard is <array>/zarr.json or <array>/c/<number>..., of one array."""
+    array, *path = name.split("/")
+    is_chunk = len(path) > 1 and path[0] == "c" and all(part.isdecimal() for part in path[1:])
+    return layout.is_name(array) and (path == ["zarr.json"] or is_chunk)
 
 
 def load(place: Place) -> Commit | None:
@@ -347,7 +398,8 @@ def add_provenance(place: Place, digest: str, facts: Mapping[str, Any], started:
         "python": platform.python_version(),
         "software": software,
     }
-    write_provenance(place, {**read_provenance(place), digest: note})
+    notes = [*read_provenance(place).items()][-NOTES:]
+    write_provenance(place, {**dict(notes), digest: note})
 
 
 def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:

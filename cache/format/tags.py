@@ -15,8 +15,10 @@ from typing import Any
 from cache.errors import CacheError
 from cache.fingerprint import fingerprint
 from cache.format import layout
+from cache.format.check import check, shard_files
 from cache.format.layout import TAGS
 from cache.format.manifest import Place, has_shards, read_manifest, read_provenance
+from cache.format.references import columns_of
 from cache.format.shard import size_of
 from cache.storage.base import Store
 
@@ -88,12 +90,12 @@ def keep_for_tags(place: Place, before: Mapping[str, Any] | None, after: Mapping
     """Give each tag its own copies of the shards of a split or stream, unless it needs no more than `after`.
 
     Call it before a manifest ceases to name shards, and once more before they are removed: a tag may have been made
-    meanwhile. In a folder the copies share their bytes with the shards.
+    meanwhile. In a folder the copies share their bytes with the shards. A damaged copy is replaced by an intact shard.
 
     Args:
         place: the split or stream.
-        before: the manifest that names the shards; None: it is lost.
-        after: array -> shard -> record: what the next manifest names.
+        before: the manifest that names the shards; None: it is lost, or has ceased to name them. Then each is checked.
+        after: array -> shard -> record: what the manifest names next.
     """
     store = place.store
     homes = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]
@@ -103,10 +105,17 @@ def keep_for_tags(place: Place, before: Mapping[str, Any] | None, after: Mapping
             read = read_manifest(tagged)
         if read is None or has_shards({"shards": after}, read[0]["shards"]):
             continue
-        for array, records in read[0]["shards"].items():
-            named = records if before is None else before["shards"].get(array, {})
-            chunks = f"{place.array(array)}/c/"
-            for key in store.files(chunks.rstrip("/")):
-                shard = key.removeprefix(chunks).partition("/")[0]
-                if shard in records and named.get(shard) == records[shard]:
-                    store.copy(key, f"{tagged.array(array)}/c/{key.removeprefix(chunks)}")
+        arrays = [array for array in columns_of(read[0]) if array in read[0]["shards"]]
+        files = [file for array in arrays for file in shard_files(read[0], tagged, array)]
+        for own in files:
+            file = replace(own, key=f"{place.base}{own.key.removeprefix(tagged.base)}")
+            named = None if before is None else before["shards"].get(own.array, {}).get(str(own.number))
+            if (before is not None and named != own.record) or store.size(file.key) is None:
+                continue
+            has_own = store.size(own.key) is not None
+            if has_own and (store.etag(own.key) == store.etag(file.key) or not check(store, own, fast=False)):
+                continue
+            if (has_own or before is None) and check(store, file, fast=False):
+                continue
+            store.remove([own.key] if has_own else [])
+            store.copy(file.key, own.key)

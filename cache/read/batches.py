@@ -213,7 +213,8 @@ class OpenSplit:
         for name in names:
             if name == labels.EVAL_JOINTS and "kp_3d" in batch and name not in buffers:
                 batch[name] = batch["kp_3d"]
-            elif name in (*labels.FIELDS, labels.EVAL_JOINTS):
+                continue
+            if name in (*labels.FIELDS, labels.EVAL_JOINTS):
                 shape = labels.field_shape(name, evaluation=labels.EVAL_JOINTS in columns)
                 batch[name] = buffer(name, shape, np.dtype(np.float32))
                 fields_of_labels.fill(name, batch[name])
@@ -231,8 +232,13 @@ class OpenSplit:
                 reader = self._reader(name)
                 batch[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, batch[name])
-            if name in mirrors and (rows := fields_of_labels.mirrored_rows).any():
-                batch[name][rows] = mirrors[name].mirrored(batch[name][rows], self.name)
+            if crop is None or not (name in mirrors or name in labels.IN_CROP):
+                continue
+            if (rows := fields_of_labels.mirrored_rows).any():
+                values = batch[name][rows]
+                batch[name][rows] = (
+                    mirrors[name].mirrored(values, self.name) if name in mirrors else labels.mirrored(name, values)
+                )
         return batch
 
     def _stream_windows(

@@ -31,7 +31,7 @@ POSE: Final = slice(3, 75)  # in theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 EVAL_JOINTS: Final = "kp_3d_eval"  # a field, too, of splits that have the column: what `kp_3d` is there
-IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta"})  # fields that depend on the crop, or on mirroring
+IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta", "pose", "trans"})  # depend on crop or mirroring
 
 # Left-right permutations: joint i of a mirrored picture is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
@@ -77,10 +77,6 @@ class LabelFields:
         else:
             valid = self._raw("valid")
             out[...] = 1 if valid is None else valid != 0
-        if self._crop is not None and name in IN_CROP:
-            rows = self.mirrored_rows
-            if rows.any():
-                out[rows] = mirrored(name, out[rows])
 
     @property
     def mirrored_rows(self) -> Bools:
@@ -158,18 +154,19 @@ class LabelFields:
 
 
 def mirrored(name: str, values: Floats) -> Floats:
-    """Mirror kp_2d, kp_3d or theta of N rows: swap left and right joints, and reflect at x = 0.
+    """Mirror one of IN_CROP, N rows: swap left and right joints, and reflect at x = 0.
 
-    Points change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c) becomes
-    (a, -b, -c). Camera and betas do not change: a mirrored body has the same shape.
+    Points and trans change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c)
+    becomes (a, -b, -c). Camera and betas do not change: a mirrored body has the same shape.
     """
-    if name == "theta":
-        pose = values[:, POSE].reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
+    if name in ("theta", "pose"):
+        out, part = values.copy(), POSE if name == "theta" else slice(None)
+        pose = values[:, part].reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
         pose[..., 1:] = 0 - pose[..., 1:]
-        out = values.copy()
-        out[:, POSE] = pose.reshape(len(values), -1)
+        out[:, part] = pose.reshape(len(values), -1)
         return out
-    out = values[:, MIRRORED_14 if values.shape[1] == N_EVAL_JOINTS else MIRRORED_49]
+    joints = MIRRORED_14 if values.shape[1] == N_EVAL_JOINTS else MIRRORED_49
+    out = values.copy() if name == "trans" else values[:, joints]
     out[..., 0] = 0 - out[..., 0]  # 0 stays 0, without a sign
     return out
 

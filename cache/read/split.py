@@ -42,7 +42,7 @@ def open(root: Root, tag: str | None = None) -> FeatureCache:  # noqa: A001  it 
 def require_cache(root: Root) -> Store:
     """The store of a cache that exists. Raises CacheError when there is none, and for a folder within a cache."""
     store = store_at(root)
-    if not store.exists("zarr.json"):
+    if not (store.exists("zarr.json") or FeatureCache(root)):  # where it is lost, `verify --repair` writes it again
         reason = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
         raise CacheError.at(store.location(""), expected="a feature cache", found=reason, do=do)
@@ -287,8 +287,8 @@ class Split(OpenSplit):
             history: of a stream of `streams`, how many rows before each window are read, too.
 
         Labels are expressed in the crop that the network of `stream`, or of the first of `streams`, saw: its box, and
-        where that was mirrored, the mirrored person, also in `extra` columns. Without a stream, they are of the usual
-        crop. Other columns are as they are stored.
+        where that was mirrored, the mirrored person, also in `pose`, `trans` and `extra` columns. Without a stream,
+        they are of the usual crop. Other columns are as stored.
 
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `theta`

@@ -29,7 +29,7 @@ class Journal:
         records: list[dict[str, Any]] = []
         while (file := files.get(self._key(len(records)))) is not None:
             crc, _, text = bytes(file).partition(b" ")
-            if crc != _checksum(text):
+            if crc != _checksum(len(records), text):
                 break
             records.append(json.loads(text))
         self._next = len(records)
@@ -42,7 +42,8 @@ class Journal:
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one record. When this returns, a crash can no longer take it away."""
         text = json.dumps(record).encode()
-        self._store.put_small({self._key(self._next): _checksum(text) + b" " + text}, self._folder)
+        record_text = _checksum(self._next, text) + b" " + text
+        self._store.put_small({self._key(self._next): record_text}, self._folder)
         self._next += 1
 
     def remove(self) -> None:
@@ -53,5 +54,5 @@ class Journal:
         return f"{self._home}/{number:08d}.json"
 
 
-def _checksum(text: bytes) -> bytes:
-    return b"%08x" % google_crc32c.value(text)
+def _checksum(number: int, text: bytes) -> bytes:
+    return b"%08x" % google_crc32c.value(b"%d %s" % (number, text))

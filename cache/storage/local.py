@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -21,7 +20,11 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
 _MAP_FROM: Final = 1 << 20  # bytes from which a small file is mapped, not read
-_NO_LINKS: Final = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that have none
+# Of file systems that have no hard links, or of two of them.
+_NO_LINKS: Final = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
+
+
+_LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
 
 
 class LocalStore(Store):
@@ -151,9 +154,10 @@ class LocalStore(Store):
             path = self.path(key)
             if path.is_dir() and not path.is_symlink():
                 with naming(path):
-                    shutil.rmtree(path)
+                    _remove_folder(path)
             elif path.exists() or path.is_symlink():
-                os.unlink(path)  # noqa: PTH108
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # noqa: PTH108
             else:
                 continue
             parents.add(path.parent)
@@ -168,3 +172,25 @@ class LocalStore(Store):
         from zarr.storage import LocalStore as ZarrLocalStore  # here: zarr takes its time to import
 
         return ZarrLocalStore(self.path(folder), read_only=True)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder with its contents, the lock of its writer last, so that no other writer begins before.
+
+    What another process removes meanwhile is gone, and a folder in which it has made a file stays.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name in _LOCKS)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove_folder(Path(entry.path))
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)  # noqa: PTH108
+        os.rmdir(folder)  # noqa: PTH106
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
+from cache.format.check import check, shards_of
 from cache.format.layout import TAGS, Geometry, json_file
 from cache.format.manifest import Place
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
 from cache.storage.base import Root
-from cache.verification.shards import check, shards_of
 from cache.verification.verify import VerifyReport
 from cache.write.base import invalidate
 
@@ -102,7 +102,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
         message = f"{place.store.location(place.home)}: nothing is committed there"
         raise CacheError(manifest.lost_manifest(place) or message)
     named = commit.manifest["shards"]
-    files_of = (shards_of(commit, name, spec) for name, spec in columns_of(commit.manifest).items() if name in named)
+    files_of = (shards_of(commit, name) for name in columns_of(commit.manifest) if name in named)
     suspects = (file for file in itertools.chain.from_iterable(files_of) if file.number in reported)
     numbers = {file.number for file in suspects if check(place.store, file, fast=False)}
     if place.stream is None:

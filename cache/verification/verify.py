@@ -1,6 +1,6 @@
 """Is the cache what its manifests say? Checks every byte of every file that they name, as fast as it can be read.
 
-Files are checked by several threads and reported in order; `cache.verification.shards` checks shards.  [cache]
+Files are checked by several threads and reported in order; `cache.format.check` checks shards.  [cache]
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Final
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import STAGED, json_file
+from cache.format.check import check, shards_of
+from cache.format.layout import MANIFEST, STAGED, TAGS, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
+    TABLE_NAMES,
     column_metadata_of,
     columns_of,
     groups_of,
@@ -29,10 +31,9 @@ from cache.format.references import (
     split_folders,
     unreferenced,
 )
-from cache.format.tags import place_of_tag, places_of_tag, read_tag, tag_names
+from cache.format.tags import place_of_tag, places_of_tag, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
-from cache.verification.shards import check, shards_of
 
 Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
@@ -105,8 +106,11 @@ def verify(
             verification.groups("", dict.fromkeys(["", *(place.split.partition("/")[0] for place in committed)]))
             for place in itertools.chain(*places.values()):
                 verification.place(place)
-            for name in tag_names(store):
-                verification.tag(name, splits)
+            for name in filter(layout.is_name, store.list_names(TAGS)):
+                if store.exists(place_of_tag(store, name).manifest):
+                    verification.tag(name, splits)
+                else:
+                    verification.unfinished_tag(name)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
             raise
@@ -149,8 +153,10 @@ class _Verification:
             n_damaged, n_notes, counts = len(self.damaged), len(self.notes), self.counts.copy()
             if (commit := self._commit(place)) is not None:
                 self._arrays(commit)
-            if not left or len(self.damaged) == n_damaged or self._store.etag(place.manifest) == before:
+            is_same = before is not None and self._store.etag(place.manifest) == before
+            if not left or len(self.damaged) == n_damaged or is_same:
                 return
+            time.sleep(0.05)  # while a stream is deleted, its manifest goes first
             del self.damaged[n_damaged:], self.notes[n_notes:]
             self.counts = counts
 
@@ -160,7 +166,8 @@ class _Verification:
         try:
             tag = read_tag(self._store, name)
         except CacheError as error:
-            self._damage(home, home.manifest, str(error))
+            if self._store.exists(home.manifest):  # else it was deleted meanwhile
+                self._damage(home, home.manifest, str(error))
             return
         for place in places_of_tag(self._store, tag):
             if splits is not None and place.split not in splits:
@@ -178,6 +185,20 @@ class _Verification:
             elif commit.current is None:
                 self._arrays(commit)
 
+    def unfinished_tag(self, name: str) -> None:
+        """A tag without a manifest of its own: one that was being made, unless it holds shards."""
+        place = place_of_tag(self._store, name)
+        files = self._store.files(place.home)
+        if not any(key.endswith(f"/{MANIFEST}") for key in files):
+            return
+        do = "Restore it from a backup; `gc --unfinished` removes what is left of the tag."
+        message = self._error(place.manifest, "the tag's own manifest", "no file", do)
+        arrays = {key.partition("/c/")[0].rpartition("/")[2] for key in files if "/c/" in key}
+        if arrays - TABLE_NAMES:
+            self._damage(place, place.manifest, message)
+        else:
+            self.notes.append(message)
+
     def _arrays(self, commit: Commit) -> None:
         """Check the shards of all arrays."""
         place = commit.place
@@ -191,7 +212,7 @@ class _Verification:
             self._damage(place, place.manifest, message)
         for array in (name for name in columns if name in commit.manifest["shards"]):
             try:
-                files = shards_of(commit, array, columns[array])
+                files = shards_of(commit, array)
             except CacheError as error:
                 message = f"{self._store.location(place.array(array))}: {error}"
                 self._damage(place, place.manifest, message, array)
@@ -214,7 +235,7 @@ class _Verification:
         commit: Commit | None = None
         try:
             text, etag = store.read_with_etag(place.manifest)
-            held = manifest.parse_manifest(text, store.location(place.manifest), place.again)
+            held = manifest.parse_manifest(text, place)
             commit = Commit(place, held, manifest.small_files(place, held), etag)
             if text != json_file(held):
                 expected = "the text that its content gives"
@@ -231,7 +252,7 @@ class _Verification:
         staged = commit is not None and manifest.is_staged(place, held)
         if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
             location = store.location(f"{place.home}/{STAGED}")
-            self.notes.append(f"{location}: left by a killed commit; the next writer removes it")
+            self.notes.append(f"{location}: left by a killed commit; the next writer finishes it")
         if len(self.damaged) > n_damaged:
             return commit
         if unnamed := list(unreferenced(place, commit, unfinished=not journals)):

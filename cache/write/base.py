@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.manifest import Commit, Place, callers_entries, has_shards
+from cache.format.references import places_of
 from cache.format.tags import keep_for_tags
 from cache.storage import store_at
 from cache.storage.base import Lock, Root
@@ -32,6 +33,8 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
+            with suppress(CacheError):  # damaged: `_open` says so
+                _keep_unnamed(self.place)
             self._open()
         except BaseException:
             self._lock.release()
@@ -79,6 +82,23 @@ def _publish(place: Place, entries: Mapping[str, Any], *args: Any, before: Commi
     keep_for_tags(place, before.manifest, entries["shards"])
 
 
+def _keep_unnamed(place: Place) -> None:
+    """Give tags their copies of shards that the manifest names no longer: a writer may have been killed before."""
+    read = manifest.read_manifest(place)
+    keep_for_tags(place, None, {} if read is None else read[0]["shards"])
+
+
+def finish_commits(root: Root, split: str) -> None:
+    """Put the files of killed writers' commits of a split and its streams into place, as the next writers would.
+
+    Raises CacheError when one has a writer.
+    """
+    for place in places_of(store_at(root), split):
+        if manifest.has_unfinished_commit(place):
+            with place.store.lock(place.writing):
+                manifest.recover(place)
+
+
 def delete_stream(root: Root, split: str, stream: str) -> None:
     """Delete a stream, committed or not. Does nothing when there is none.
 
@@ -95,7 +115,8 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
             before = manifest.read_manifest(place)
         for _ in range(2):  # the second time, for a tag that was made meanwhile
             keep_for_tags(place, before and before[0], {})
-            store.remove([place.manifest])  # without its manifest, no reader finds the stream
+            # Without its manifest, no reader finds the stream; without zarr.json, its manifest is not lost.
+            store.remove([place.manifest, f"{place.home}/zarr.json"])
         # The array whose folder has the lock goes last: else another writer could begin while arrays are removed.
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
 

@@ -23,6 +23,7 @@ from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
+from cache.write.base import finish_commits
 from cache.write.split_writer import NEEDS_FLAG, SplitWriter
 from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
@@ -74,6 +75,7 @@ def copy_split(
         _refuse_other_stream(source, store, name)
     if not is_there:
         _write_tracks(store, source, _order(source, opened.values()), progress)
+    finish_commits(store.root, split)  # of a copy that was killed
     if tag is None:  # they are of the newest state
         _copy_stamps(source.store, store, split)
     copied = FeatureCache(store.root)[split]

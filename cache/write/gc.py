@@ -17,7 +17,7 @@ from cache.format import manifest
 from cache.format.layout import MANIFEST, PROVENANCE, TAGS, WRITING, is_name
 from cache.format.manifest import Place
 from cache.format.references import places_of, split_folders, unreferenced
-from cache.format.tags import folder_of, held_back, read_tag
+from cache.format.tags import folder_of, held_back, keep_for_tags, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
 
@@ -92,11 +92,21 @@ class _Sweep:
         if goes_on:
             text = "unfinished work, which the same command goes on from (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
+        if not self._dry_run:
+            keep_for_tags(place, None, {} if commit is None else commit.manifest["shards"])
         self.remove(unreferenced(place, commit, unfinished=not goes_on))
 
     def tag(self, place: Place, name: str) -> None:
         """Remove what a killed process has left of making or deleting a tag; report what the tag holds back."""
         read = manifest.read_manifest(place)
+        if (
+            read is None
+            and not self._unfinished
+            and any(key.endswith(f"/{MANIFEST}") for key in self._store.files(place.home))
+        ):
+            text = "a tag without its own manifest, killed while it was made or damaged (--unfinished removes it)"
+            self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
+            return
         named = {WRITING}
         if read is not None:
             named |= {MANIFEST, PROVENANCE, folder_of(name, read[0]["splits"]).rpartition("/")[2]}

@@ -25,7 +25,6 @@ from cache.format.manifest import Place
 from cache.format.records import VideoEntry, VideosByName, VideoTable, WrittenTrack, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
-from cache.format.tags import keep_for_tags
 from cache.read.rows import ArrayLayout
 from cache.read.streams import open_rows
 from cache.storage import store_at
@@ -105,7 +104,6 @@ class SplitWriter(Writer):
         manifest.recover(self.place)
         self._commit = manifest.load(self.place)
         if self._commit is None:
-            keep_for_tags(self.place, None, {})  # of a split that lost its manifest, whose shards go now
             create_groups(self.place)
         none = tables_of([], self._extra.values())
         self._tables = none if self._commit is None else Tables.from_files(self._commit.files)

@@ -145,6 +145,8 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
             yield from (f"  {line}" for line in _extraction(plan, stream, because))
         elif because and not stream.differs and (todo is None or todo.append):
             yield f"  extract  {plain(stream.stream)}: new rows of the conversion"
+        if stream.other_keys:
+            yield "    no feature can be carried over, all are computed again: the stored keys are of another version"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
         yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
     for problem in plan.problems:
@@ -234,7 +236,8 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
                 "identity": [difference.as_dict() for difference in stream.differs],
                 "shards": len(stream.lacks.shards),
                 "rows": stream.lacks.rows,
-                "carried_at_most": stream.lacks.carried_at_most,
+                "carried_at_most": 0 if stream.other_keys else stream.lacks.carried_at_most,
+                "other_keys": stream.other_keys,
                 "bytes": stream.n_bytes,
             }
             for stream in plan.extractions

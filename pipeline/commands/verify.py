@@ -6,10 +6,12 @@ With --recompute, does every stream have the numbers of its rows' own frames?
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 import cache
 from pipeline.cli.console import DONE, DOUBT, ERROR, IDLE, WRONG, err, plain, size
@@ -20,8 +22,10 @@ from pipeline.cli.text import FEW, count, few
 from pipeline.commands.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
 from pipeline.commands.maintenance.repair import Repair, repair
 from pipeline.commands.settings.arguments import cache_option, chosen, joined
+from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
+from pipeline.track import other_units
 
 MOST_ROWS: Final = 20  # that are named on the terminal
 
@@ -68,13 +72,16 @@ def run(args: argparse.Namespace) -> int:
         where = {"splits": splits, "raw": args.raw, "weights": weights}
         again = recompute(args.cache, args.recompute, seed=args.seed, workers=workers, bars=_bar, **where)
         _recomputed(result, again)
+    cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
+    result.lines(cameras, WRONG)
     for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
         err.print(f"{ERROR} {plain(refused)}")
-    ok = report.ok and not (repaired and repaired.refused) and (again is None or again.ok)
+    ok = report.ok and not cameras and not (repaired and repaired.refused) and (again is None or again.ok)
     keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")  # after a repair, what is left
     result.rows = {
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
+        "problems": [*report.problems, *cameras],
         "repair": repaired and _as_dict(repaired),
         "recompute": again
         and {"ok": again.ok, "compared": again.compared, "skipped": again.skipped, "refused": again.refused},
@@ -89,6 +96,22 @@ def _splits(args: argparse.Namespace) -> list[str] | None:
     for name in joined(args.splits):
         names += [name] if "/" in name else chosen([name], cache.open(args.cache).splits)
     return names or None
+
+
+def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]) -> Iterator[str]:
+    """Cameras that conversion would refuse now: an earlier version, or another program, wrote them."""
+    opened = cache.open(root)
+    for split in [] if damaged else [opened[name] for name in splits or opened.splits]:
+        if EXTRINSICS.name not in split.extra or split.extra[EXTRINSICS.name].shape != EXTRINSICS.shape:
+            continue
+        wrong = []
+        for track in split.tracks:
+            camera = split.rows(EXTRINSICS.name, track.start, track.stop)
+            known = camera[~np.isnan(camera).all(axis=(1, 2))]  # a track without the column has its fill value
+            wrong += [(track.name, *problem) for problem in other_units({EXTRINSICS.name: known})]
+        for name, column, expected, found in wrong[:1]:
+            tracks, do = f"{count(len(wrong), 'track')}, the first is {name}", "Correct the reader, and convert again."
+            yield f"{split.name}: '{column}': expected {expected}, found {found} ({tracks}). {do}"
 
 
 def _bar(what: str) -> AbstractContextManager[Progress]:

@@ -147,7 +147,7 @@ def record_times(plan: ConversionPlan) -> str:
         changes.write_stamps(plan.root, plan.name, {**plan.seen, **times})
     except (OSError, cache.CacheError):
         return ""
-    return f"new file times of {count(len(times), 'video')} are recorded: the content is the same"
+    return f"new file times of {count(len(times), 'video')} are recorded: no change of the content was found"
 
 
 def _append_videos(

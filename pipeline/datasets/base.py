@@ -195,7 +195,7 @@ class Dataset(ABC):
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         for track in tracks:
-            for column, expected, actual in other_units(track.columns):
+            for column, expected, actual in other_units(track.columns | dict(track.extra)):
                 actual = f"{actual} in {track.name}"
                 refuse(
                     RawDataError(labels, column, expected=expected, found=actual, do=CONVERT_UNITS, reason="other_unit")

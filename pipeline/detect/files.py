@@ -16,6 +16,7 @@ keypoints reads it; `pipeline.files.formats.labels.detections` does here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import tempfile
@@ -92,7 +93,9 @@ class ClipFiles:
 
     def _write(self, text: Iterator[bytes]) -> None:
         make_folder(self.file.parent)
-        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        temporary = self.file.with_name(
+            f".{hashlib.sha256(self.clip.encode()).hexdigest()[:16]}.tmp"
+        )  # names may be long
         write_synced(temporary, text)
         publish(temporary, self.file)
 

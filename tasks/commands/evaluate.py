@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.prediction.trained import Trained
 
-NOTE: Final = "figures of papers are beside the protocol that they are by; by hmmr, means are over tracks"
+NOTE: Final = "figures of papers are beside the protocol that they are by; by hmmr, means are over videos"
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -242,6 +242,7 @@ class Watched:
     before_change: Callable[[int], None] = lambda _: None
     changes: int = 0  # calls so far that change something
     failed: bool = False
+    beside: bool = False  # are the calls those of another process, which are neither counted nor interrupted?
 
     def call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self._is_below(self._path(args[0], kwargs.get("dir_fd"))) or not _changes(name, args, kwargs):
@@ -249,6 +250,8 @@ class Watched:
         note = getattr(self, f"_{name}", None)
         if note is None:
             raise NotImplementedError(f"os.{name}{args}: the recorder does not know it")
+        if self.beside:
+            return note(function, args, kwargs)
         self.changes += 1
         self.before_change(self.changes)
         self._interrupt(name, note, function, args)

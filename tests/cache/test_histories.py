@@ -34,6 +34,7 @@ from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differe
 ENDS: Final = {"killed": 0, "power cut": 0, "error": errno.EIO, "full": errno.ENOSPC, "read-only": errno.EROFS}
 SCRATCH: Final = (".writing/lock", ".writing/shard.tmp")  # goes without waiting for the disk
 TABLES: Final = ("track_", "video_", "run_")
+BESIDE: Final = "beside"  # the tag that another process makes
 SOAK: Final = hypothesis.settings.get_current_profile_name() == "soak"
 
 
@@ -86,6 +87,7 @@ class Histories(RuleBasedStateMachine):
         self.written: list[int] = []  # shards, by the extraction that is running
         self.opened: list[tuple[cache.Split, State]] = []
         self.tags: dict[str, State] = {}
+        self.beside: tuple[str, float] | None = None  # what another process does, before which share of the changes
 
     def teardown(self) -> None:
         shutil.rmtree(self.top)
@@ -186,7 +188,8 @@ class Histories(RuleBasedStateMachine):
         """Whatever happens, the whole tag is there or none; a name that is taken by another state is refused."""
         if name in self.tags:
             cache.tag(self.root, "now")  # what it would be
-            same = cache.tags(self.root)[0].splits == next(t for t in cache.tags(self.root) if t.name == name).splits
+            splits = {tag.name: tag.splits for tag in cache.tags(self.root)}
+            same = splits["now"] == splits[name]
             cache.delete_tag(self.root, "now")
             self._disk_changed()
             with contextlib.nullcontext() if same else pytest.raises(CacheError, match="another"):
@@ -211,6 +214,19 @@ class Histories(RuleBasedStateMachine):
         if name in [tag.name for tag in cache.tags(self.root)]:
             self.tags[name] = state
             self._tags_are_true()
+
+    @rule(what=st.sampled_from(["tag", "tag", "gc"]), share=shares)
+    def another_process(self, what: str, share: float) -> None:
+        """In the middle of the next command."""
+        self.beside = what, share
+
+    def _beside(self, what: str, states: Collection[State]) -> None:
+        with contextlib.suppress(CacheError):  # what is named was removed meanwhile
+            if what == "gc":
+                cache.gc(self.root)
+                return
+            cache.tag(self.root, BESIDE)
+            self.tags[BESIDE] = next(state for state in states if differences(self.root, state, BESIDE) == [])
 
     def _tags_are_true(self) -> None:
         """Each tag reads what was committed when it was made."""
@@ -257,12 +273,11 @@ class Histories(RuleBasedStateMachine):
         else:
             self._disk_changed()
             self._repair(report, name, trouble)
-        for tag, state in [*self.tags.items()]:  # one that names the shard has the damaged one, and raises
-            try:
-                assert differences(self.root, state, tag) == []
-            except CacheError:
-                cache.delete_tag(self.root, tag)
-                del self.tags[tag]
+        of_tags = [damage.key.split("/") for damage in cache.verify(self.root).damaged]
+        for tag in {path[1] for path in of_tags if path[0] == ".tags"}:  # has the damaged shard
+            cache.delete_tag(self.root, tag)
+            del self.tags[tag]
+        self._tags_are_true()
         assert cache.verify(self.root).problems == ()
         self._disk_changed()
         self._must_be(self.state)
@@ -336,6 +351,7 @@ class Histories(RuleBasedStateMachine):
         state = new if isinstance(new, State) else new(self.calm)
         assert differences(self.calm, state) == []
         self.written.clear()
+        collected = self.beside is not None and self.beside[0] == "gc"
         if not self._interrupted(lambda: command(self.root), trouble, counted.changes, [old, state], problem):
             self.state = state
         elif trouble.again:
@@ -343,9 +359,13 @@ class Histories(RuleBasedStateMachine):
             self.written.clear()
             command(self.root)
             assert before.isdisjoint(self.written), "a finished shard was written again"
+            for root in (self.root, self.calm):  # an earlier commit may be unfinished in one of them
+                cache.finish_commits(root, SPLIT)
+                if collected:
+                    cache.gc(root)
             self._disk_changed()
             self.state = state
-            assert files_of(self.root) == files_of(self.calm)
+            assert {**files_of(self.root), **self._files_of_tags()} == {**files_of(self.calm), **self._files_of_tags()}
         elif differences(self.root, old):
             self.state = state
         self._must_be(self.state)
@@ -364,8 +384,18 @@ class Histories(RuleBasedStateMachine):
         at = 1 + int(trouble.share * n_changes) if trouble.how else 0
         rng = random.Random(trouble.seed)
         moments = {rng.randint(1, n_changes + 1), at + 1} if states else ()
+        what, share = self.beside or ("", 0.0)
+        self.beside = None
+        if what == "tag" and BESIDE in self.tags:
+            cache.delete_tag(self.root, BESIDE)
+            del self.tags[BESIDE]
+            self._disk_changed()
 
         def read(number: int) -> None:
+            if states and what and number == 1 + int(share * n_changes):
+                watched.beside = True
+                self._beside(what, states)
+                watched.beside = False
             if number in moments:
                 assert any(differences(self.root, state) == [] for state in states), f"a reader before change {number}"
                 self._tags_are_true()
@@ -395,6 +425,10 @@ class Histories(RuleBasedStateMachine):
         if (self.root / "zarr.json").exists():
             assert [text for text in cache.verify(self.root).problems if problem not in text] == []
         return True
+
+    def _files_of_tags(self) -> dict[str, bytes]:
+        """Tags may differ: another process has made one."""
+        return {key: b"" for root in (self.root, self.calm) for key in files_of(root) if key.startswith(".tags/")}
 
     def _must_be(self, state: State) -> None:
         assert differences(self.root, state) == []

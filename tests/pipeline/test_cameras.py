@@ -94,8 +94,13 @@ def test_a_camera_that_turns_about_its_vertical_at_a_constant_rate():
     by_frame = np.array([np.cos(angle), 0, np.sin(angle), 0, 1, 0])
     six = cameras.angular_velocity(turning(5, (0, angle, 0)))
     np.testing.assert_allclose(six, np.tile(by_frame, (5, 1)), atol=1e-12)
-    wham = cameras.angular_velocity(turning(5, (0, angle, 0)), "wham")
-    np.testing.assert_allclose(wham, np.tile(30 * (by_frame - (1, 0, 0, 0, 1, 0)), (5, 1)), atol=1e-12)
+
+
+def test_whams_turn_is_the_inverse_one_row_later_and_0_in_the_first_row():
+    extrinsics = moving_cameras(6)
+    turns = [extrinsics[i - 1, :3, :3] @ extrinsics[i, :3, :3].T - np.eye(3) for i in range(1, 6)]
+    expected = np.stack([np.zeros(6), *(30 * turn[:2].ravel() for turn in turns)])
+    np.testing.assert_allclose(cameras.angular_velocity(extrinsics, "wham"), expected, atol=1e-12)
 
 
 def test_the_step_is_after_the_camera_of_before_and_the_last_row_is_repeated():

@@ -53,10 +53,34 @@ def test_the_table_holds_mean_and_spread_over_seeds_beside_the_baselines() -> No
     assert [error.spread for error in errors[1:]] == pytest.approx([4 / 2**0.5, 1 / 2**0.5, 3 / 2**0.5])
     assert [row.seeds for row in rows.values()] == [1, 2, 2, 2]
     assert all(row.frames == 1119 for row in rows.values())
-    published = [row for row in ablation.table(THREE_SEEDS) if row.protocol == "published"]
+    published = [row for row in ablation.table(THREE_SEEDS) if row.protocol == "published" and row.seeds]
     assert [row.errors["pa_mpjpe"].mean for row in published] == pytest.approx([135.4, 83.0, 79.5, 52.5])
     odd = {"mposer": {"m-0": run_of(50.0, accel=20.0), "m-1": run_of(53.0)}}
-    assert all("accel" not in row.errors for row in ablation.table(odd)), "an error that one seed lacks has no mean"
+    assert all("accel" not in row.errors for row in ablation.table(odd) if row.seeds), (
+        "an error that one seed lacks has no mean"
+    )
+
+
+def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() -> None:
+    published = {row.model: row for row in ablation.table(THREE_SEEDS) if not row.seeds}
+    assert {row.protocol for row in published.values()} == {"published"}
+    by_name = {name: [error.mean for error in row.errors.values()] for name, row in published.items()}
+    assert by_name["G + MPoser prior, published"] == [54.1, 87.0, 103.9, 28.2]
+    assert by_name["G + D_M, attention [2, 1024], published"][:2] == [51.9, 82.9]
+    assert by_name["only G, features of Kanazawa et al., published"] == [75.8, 126.1, 147.5, 28.3]
+    demo = {"mposer": {"m-0": run_of(50.0, stand_in=True)}}
+    assert all(row.seeds for row in ablation.table(demo))
+
+
+def test_the_terminal_shows_the_first_protocol_and_the_one_with_published_figures(asking, monkeypatch, capsys) -> None:
+    for stand_in, protocols in ((False, ["", ", protocol published"]), (True, [""])):
+        by_variant = {"mposer": {"m-0": run_of(50.0, stand_in=stand_in)}}
+        monkeypatch.setattr(Ablation, "_runs", lambda self, shown=by_variant: shown)
+        asking({}, variants="mposer").show()
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith("3dpw/test")] == [
+            f"3dpw/test, 1,119 frames{p}" for p in protocols
+        ]
 
 
 def test_csv_has_two_columns_an_error_and_empty_cells() -> None:

@@ -85,6 +85,7 @@ class MemorySplit:
         self.manifest = {"stand_in": stand_in, "digest": f"split {seed} {lengths}"}
         self.lacking = set(lacking)
         weight = np.full(n, float(with_3d), np.float32)
+        self.columns = (*type(self).columns, *["kp_3d"] * with_3d)
         theta = np.concatenate([np.tile([1.0, 0, 0], (n, 1)), random.normal(size=(n, 82)) * 0.3], axis=1)
         self.rows = {
             "features": random.normal(size=(n, FEATURE_SIZE)).astype(np.float32),

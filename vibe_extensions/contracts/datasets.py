@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
-from pipeline.datasets.base import Dataset, unexpected
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, unexpected
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
@@ -49,6 +49,9 @@ MISPROJECTED: Final = (
 TURNED: Final = (
     "`pose` is turned against the 3D joints: is its global orientation in the camera's axes, in every frame?"
 )
+INVERTED: Final = (
+    "`extrinsics` stand people upright along the world's `up` only when inverted: are they world to camera?"
+)
 MISPOSED: Final = "`pose` and `betas` give other joints than the 3D joints, however they are turned"
 MISPLACED: Final = "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 FEW: Final = 0.01  # of the frames: labels that were cut off at the picture's edges may put a joint at (0, 0) by chance
@@ -59,6 +62,8 @@ ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
 POSED: Final = 32  # frames of a track: a body costs ms
 TURNED_DEG: Final = 25.0  # room for skeletons with their joints at other places; sound readers of the demo data have 0
 MISPOSED_M: Final = 0.1  # mean of a frame's joints: likewise; a person's own other poses are 0.2 away, and more
+
+UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # of the spine with `up`: some sit, stoop and lie in every release
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
@@ -71,7 +76,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
-    judged = _Judged()
+    judged, rejected = _Judged(), ""
     for video in listed:
         try:
             with reading_refused():  # what conversion refuses is found below, with the other problems
@@ -81,6 +86,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
             problems.append(f"{video.name}: {unexpected(error)}")
             continue
         problems += _account_problems(tracks, account, second)
+        rejected = rejected or (f"; {video.name}: {account.message}" if account.message else "")
         for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
@@ -94,9 +100,11 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
                 ]
             if track.kp_2d is not None:
                 judged.add(track, impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track))
+            judged.add(track, inverted(track))
             if body is not None and (sample := _some_known(track)) is not None:
                 judged.add(sample, misposed(sample, _label_body(dataset, track, body)))
-    return [*problems, *judged.problems(split)]
+    problems += judged.problems(split)
+    return problems if problems or names else [f"{split}: no track: nothing was checked{rejected}"]
 
 
 class _Judged:
@@ -135,7 +143,7 @@ def track_problems(track: Track) -> list[str]:
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
-    for name, expected, actual in other_units(columns):
+    for name, expected, actual in other_units(columns | dict(track.extra)):
         problems.append(f"{name} is in another unit: expected {expected}, found {actual}")
     has_body = track.has_smpl is None or track.has_smpl.any()
     if track.trans is not None and has_body and not track.trans.any():
@@ -256,6 +264,23 @@ def misposed(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
     angle, apart = _turn(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
     mistakes[MISPOSED] = (apart > MISPOSED_M, could)
     return mistakes | {TURNED: ((angle > TURNED_DEG) & (apart <= MISPOSED_M), could)}
+
+
+def inverted(track: Track) -> dict[str, tuple[Array, Array]]:
+    """As `impossible`, of cameras: (T,) whether the body stands along `up` by the inverse camera alone, (T,) or could.
+
+    Of a camera that looks straight ahead, in a world whose y axis points up, both are upright: nothing shows.
+    """
+    extra, pose = track.extra, track.pose
+    if pose is None or not {EXTRINSICS.name, UP.name} <= extra.keys():
+        return {}
+    from scipy.spatial.transform import Rotation  # takes 0.4 s
+
+    camera = extra[EXTRINSICS.name][:, :3, :3].astype(np.float64)
+    could = np.asarray(np.isfinite(pose).all(axis=1) & (True if track.has_smpl is None else track.has_smpl))
+    spine = Rotation.from_rotvec(np.where(could[:, None], pose[:, :3], 0)).apply([0.0, 1.0, 0.0])
+    given, inverse = (np.einsum("tij,j,ti->t", axes, extra[UP.name], spine) for axes in (camera, camera.swapaxes(1, 2)))
+    return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
 
 
 def _some_known(track: Track) -> Track | None:

@@ -25,7 +25,7 @@ RESERVED: Final = frozenset(
     f"frames_predicted frames_not_predicted frames_not_counted {LEFT_OUT}".split()
 )
 _FRAMES: Final = 12
-_SHAPES: Final = {"vertices": 50, "vertices at rest": 50, "keypoints": 49, "prediction": 25}
+_SHAPES: Final = {"vertices": 50, "vertices at rest": 50, "keypoints": 49}
 _NEAR_ZERO: Final = 1e-6  # mm or %
 _LEAST_RIGHT: Final = 95.0  # %, of a perfect prediction: nothing is within AUC's threshold of 0
 

@@ -41,11 +41,11 @@ _OF_HMMR: Final = {name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", 
 HMMR: Final = replace(
     DEFAULT,
     name="hmmr",
-    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
-    "track's mean.",
+    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over videos of each "
+    "video's mean.",
     metrics=_OF_HMMR,
     rows=_enough_seen,
     rows_2d=_enough_keypoints,
-    mean="tracks",
+    mean="videos",
     dynamics="vibe_extensions.hmmr.dynamics:Dynamics",
 )

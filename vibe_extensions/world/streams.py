@@ -51,16 +51,17 @@ class _WithoutWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class CamAngvel(LabelStream):
-    """`cameras.angular_velocity` of each row: six numbers of the camera's turn to the row after it.
+    """`cameras.angular_velocity` of each row: six numbers of the camera's turn.
 
-    `convention`: "gvhmr", by frame, or "wham", minus the identity's and times 30, which are by second at 30 fps alone.
-    The last row of a run has the numbers of the one before, as both projects have it. A row that stands alone, or whose
-    camera is no rigid motion, has those of a camera at rest, and its flag says so.
+    `convention`: "gvhmr" is the turn to the next row, where the last row of a run repeats the one before it. "wham" is
+    the inverse of the turn from the previous row, minus the identity's and times 30. A row without that other row, or
+    where one of the two cameras is not a rigid motion, has the numbers of a camera at rest and flag 0.
     """
 
     convention: str = "gvhmr"
 
     kind: ClassVar[str] = "cam_angvel"
+    version: ClassVar[int] = 2
     dim: ClassVar[int] = 6
     columns: ClassVar[tuple[str, ...]] = ("extrinsics",)
     history: ClassVar[int] = 1
@@ -89,12 +90,13 @@ class _Turns(_WithoutWeights):
         self._at_rest = cameras.angular_velocity(np.eye(4)[None], stream.convention)[0]
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
-        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> (n, 6), (n,) whether there is a row after it, or before it."""
-        row, next_ = np.arange(len(labels["in_run"])), np.where(labels["in_run"][:, 2], 2, 1)
+        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> (n, 6), (n,) whether the row has a turn."""
+        wham = self._convention == "wham"
+        row, next_ = np.arange(len(labels["in_run"])), np.where(labels["in_run"][:, 2] & (not wham), 2, 1)
         pairs = np.stack([labels["extrinsics"][row, next_ - 1], labels["extrinsics"][row, next_]], axis=1)
         known = labels["in_run"][row, next_ - 1] & cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2).all(axis=1)
         pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
-        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self._convention)[::2]
+        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self._convention)[int(wham) :: 2]
         return np.where(known[:, None], turns, self._at_rest).astype(np.float32), known
 
 

@@ -59,7 +59,7 @@ def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "defa
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they are means of.
 
     The metrics that the protocol names, as `metrics.METRICS` has ours: means over the counted frames, of some protocols
-    over tracks; pck_2d: over the labelled keypoints of valid frames. A metric for which no frame has a label is
+    over tracks or videos; pck_2d: over the labelled keypoints of valid frames. A metric without a labelled frame is
     absent. frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks;
     frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but without 3D labels or not
     valid. label_body: "neutral", or the genders of the bodies that joints and vertices of the labels are of.
@@ -175,8 +175,8 @@ def choose_sigma(
     """The sigma of smoothing that is best in validation, and the PA-MPJPE of each, mm: the mean over splits.
 
     The network runs once. Of equals the first candidate wins. tracks and options as in `evaluate_all`; the candidates
-    take the place of `smooth`. Raises DataError for a split without 3D labels, and ConfigError without a candidate and
-    for a bad one.
+    take the place of `smooth`. Splits without 3D labels do not count. Raises DataError where none has any, ConfigError
+    without a candidate and for a bad one.
     """
     if not candidates:
         raise ConfigError("candidates: expected at least one sigma, found none")
@@ -186,9 +186,9 @@ def choose_sigma(
         for sigma, means in zip(
             candidates, _means(generator, split, chosen, [SCORED_BY], candidates)[SCORED_BY.name], strict=True
         ):
-            if not means.counted:
-                raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
-            scores[sigma].append(means.of()["pa_mpjpe"])
+            scores[sigma] += [means.of()["pa_mpjpe"]] if means.counted else []
+    if not all(scores.values()):
+        raise DataError(f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none")
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
     return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
 

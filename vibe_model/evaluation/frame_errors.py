@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -40,9 +41,7 @@ Pair = tuple[Floats, Floats]  # predicted and true
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 ROUNDED: Final = ("joints", "kp_2d", "theta")  # by a protocol that rounds
 VERTICES: Final = ("vertices", "vertices at rest")  # what metrics read of meshes
-IN_2D: Final = ("keypoints", "prediction")  # and of frames with 2D labels
 OWN, BASELINE = MODELS = ("own", "baseline")  # the prediction, and the constant mean body
-N_BODY_25: Final = len(JOINTS["body_25"])  # the first of spin49
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,16 +59,16 @@ class TrackErrors:
 
 @dataclass(slots=True)
 class Means:
-    """Running means over frames, over any number of tracks."""
+    """Running means over frames, or over groups of frames (tracks, videos) of each group's mean."""
 
-    by_track: bool = False  # each track weighs the same, however many frames it has
     predicted: int = 0  # frames
     counted: int = 0  # of them, with 3D labels that count
     counted_2d: int = 0  # with 2D labels that count
-    sums: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)  # (weighted sum, sum of weights)
+    # By model and error, by group: weighted sum, sum of weights.
+    sums: dict[tuple[str, str], dict[str, tuple[float, float]]] = field(default_factory=dict)
 
-    def add(self, errors: TrackErrors, part: slice = slice(None)) -> Self:
-        """Add the frames of a track, or a part of them."""
+    def add(self, errors: TrackErrors, part: slice = slice(None), group: str = "") -> Self:
+        """Add the frames of a track, or a part of them, to a group: each group has the same weight."""
         keypoints = errors.keypoints[part]
         self.predicted += len(keypoints)
         self.counted += int(errors.counted[part].sum())
@@ -79,15 +78,20 @@ class Means:
                 known = ~np.isnan(values[part])
                 # Every keypoint weighs the same; everything else is a mean over frames.
                 weight = keypoints[known] if name in errors.by_keypoint else np.ones(int(known.sum()))
-                weight = weight / max(weight.sum(), 1.0) if self.by_track else weight
-                total, weights = self.sums.get((model, name), (0.0, 0.0))
+                groups = self.sums.setdefault((model, name), {})
+                total, weights = groups.get(group, (0.0, 0.0))
                 total += float((weight * values[part][known]).sum())
-                self.sums[model, name] = (total, weights + float(weight.sum()))
+                groups[group] = (total, weights + float(weight.sum()))
         return self
 
     def of(self, model: str = "own") -> dict[str, float]:
         """Mean by error; one that no frame has a label for is absent."""
-        return {name: total / weights for (of, name), (total, weights) in self.sums.items() if of == model and weights}
+        means = {
+            name: [total / weights for total, weights in groups.values() if weights]
+            for (of, name), groups in self.sums.items()
+            if of == model
+        }
+        return {name: fmean(of_groups) for name, of_groups in means.items() if of_groups}
 
 
 class Scorer:
@@ -114,7 +118,7 @@ class Scorer:
         self._protocols = [
             replace(p, metrics={name: m for name, m in p.metrics.items() if kept.get(m.reads, True)}) for p in protocols
         ]
-        self.means = {p.name: Means(by_track=p.mean == "tracks") for p in protocols}  # over the tracks so far
+        self.means = {p.name: Means() for p in protocols}  # over the tracks so far
         self._genders = {
             p.name: genders_of(p, split) for p in self._protocols if p.truth == "body" or _reads_vertices(p)
         }
@@ -147,7 +151,8 @@ class Scorer:
             keypoints = metrics.hits_2d(truth.kp_2d[..., :2], truth.kp_2d)[1]
             by_keypoint = frozenset(name for name, metric in truth.protocol.metrics.items() if metric.by_keypoint)
             by_protocol.append(TrackErrors(truth.counted, keypoints, truth.errors, by_keypoint))
-            self.means[truth.protocol.name].add(by_protocol[-1])
+            group = {"tracks": raw.track.name, "videos": raw.track.video}.get(truth.protocol.mean, "")
+            self.means[truth.protocol.name].add(by_protocol[-1], group=group)
         return bodies, by_protocol[0]
 
     def _labels(self, bodies: TrackBodies) -> Labels:
@@ -164,17 +169,17 @@ class Scorer:
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> dict[str, Floats]:
-        """Of the bodies what IN_2D names, and joints by their order. Frames without a label are not posed: 0.
+        """Return "keypoints", and joints by their order. Frames that no metric reads are not posed: 0.
 
         What metrics of vertices give is put into the truths: vertices are not kept.
         """
         orders: set[Order] = {truth.protocol.joints for truth in truths}
-        shapes = {"keypoints": (49, 2), "prediction": (N_BODY_25, 3)}
-        shapes |= {order: (len(JOINTS[order]), 3) for order in orders}
+        shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
+        shapes["keypoints"] = (49, 2)
         out: dict[str, Floats] = {name: np.zeros((len(predicted), *s), np.float32) for name, s in shapes.items()}
         groups = self._by_label_body(truths, predicted.track)
         with_mesh = {key: any(_reads_vertices(truth.protocol) for truth in of) for key, of in groups.items()}
-        needed = np.flatnonzero(np.any([truth.counted | truth.with_keypoints for truth in truths], axis=0))
+        needed = np.flatnonzero(np.any([truth.with_joints | truth.with_keypoints for truth in truths], axis=0))
         for start in range(0, len(needed), POSED_AT_ONCE):
             part = needed[start : start + POSED_AT_ONCE]
             bodies = predicted.on_device(part, device_of(self._generator))
@@ -184,9 +189,8 @@ class Scorer:
             if meshed or any(truth.with_keypoints[part].any() for truth in truths):
                 posed = self._generator.pose(bodies, vertices=meshed)
                 out["keypoints"][part] = _numpy(posed["kp_2d"])
-                out["prediction"][part] = _numpy(posed["kp_3d"][:, :N_BODY_25])
             own = Mesh(self._generator.body, bodies.shape, bodies.rotmat, posed.get("verts"))
-            if any(truth.counted[part].any() for truth in truths):
+            if any(truth.with_joints[part].any() for truth in truths):
                 for order in orders:
                     out[order][part] = _numpy(self._predicted_joints(order, bodies, own))
             for key, group in groups.items():
@@ -247,7 +251,9 @@ class Scorer:
             if metric.reads in VERTICES:
                 continue
             pred, target = pairs[metric.reads]
-            rows = np.flatnonzero(truth.with_keypoints if metric.reads in IN_2D else truth.counted)
+            rows = np.flatnonzero(
+                {"keypoints": truth.with_keypoints, "prediction": truth.with_joints}.get(metric.reads, truth.counted)
+            )
             out = truth.errors[model][name]
             if metric.span > 1 and protocol.successive == "split":
                 before = self._before.get((protocol.name, model, name), (pred[:0], target[:0]))
@@ -265,16 +271,15 @@ class Scorer:
     def _pairs(self, model: str, truth: Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
         """What metrics read of a track's frames, predicted and true."""
         protocol = truth.protocol
-        joints, kp_2d, body_25 = (predicted[name] for name in (protocol.joints, *IN_2D))
+        joints, kp_2d = predicted[protocol.joints], predicted["keypoints"]
         if model == BASELINE:
             mean = _numpy(self._mean.joints(protocol.joints))
             joints, kp_2d = np.broadcast_to(mean, joints.shape), np.broadcast_to(self._mean_kp_2d, kp_2d.shape)
-            body_25 = np.zeros_like(body_25)  # wherever it stands, it does not move
         return {
             "joints": (protocol.rooted(joints), protocol.rooted(truth.joints)),
             "placed joints": (joints, truth.joints),
             "keypoints": (kp_2d, truth.kp_2d),
-            "prediction": (body_25, body_25),
+            "prediction": (joints, joints),
         }
 
 
@@ -293,6 +298,11 @@ class Truth:
     def with_keypoints(self) -> Bools:
         """(F,) frames of which a keypoint counts."""
         return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
+
+    @property
+    def with_joints(self) -> Bools:
+        """(F,) frames whose predicted joints are read: all of them, by a metric of the prediction alone."""
+        return self.counted | any(metric.reads == "prediction" for metric in self.protocol.metrics.values())
 
     @property
     def with_body(self) -> Bools:

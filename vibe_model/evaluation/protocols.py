@@ -73,7 +73,8 @@ class Protocol:
     # Which frames follow one another, for metrics with a span: neighbours in time, one step apart; all that count of a
     # track, closed up; or of the split, across tracks.
     successive: Literal["neighbours", "track", "split"] = "neighbours"
-    mean: Literal["frames", "tracks"] = "frames"  # tracks: each weighs the same, however many frames it has
+    # tracks, videos: each has the same weight, however many frames it has; a video has those of all its people.
+    mean: Literal["frames", "tracks", "videos"] = "frames"
     drop_last: bool = False  # is what does not fill a window at a track's end left out?
     round_labels: bool = False  # to float16
     # "module:class", made of (generator, training splits by name) and called with (split, *, stream, extra_streams,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Array = NDArray[Any]
+
+_SHARE: Final = re.compile(r"1/([1-9]\d{0,3})")
 
 NOTHING: Final[Mapping[str, Reading]] = MappingProxyType({})  # read beside the features
 
@@ -39,8 +43,21 @@ class EvalWindow(NamedTuple):
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
-    """The tracks whose name matches, in row order; each with name, start, stop."""
+    """The tracks whose name matches, in row order; each with name, start, stop. 1/10: of a tenth of the videos."""
+    if share := _SHARE.fullmatch(pattern):
+        return [track for track in split.tracks if _drawn(track.video, int(share[1]))]
     return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
+
+
+def _drawn(video: str, one_in: int) -> bool:
+    """By the video's name alone: videos that are added later change nothing."""
+    return int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
+
+
+def rows_of(split: Split, patterns: Sequence[str]) -> Ints:
+    """(N, 2) [start, stop) rows, ascending, of the tracks that match one of the patterns."""
+    rows = {(track.start, track.stop) for pattern in patterns for track in select_tracks(split, pattern)}
+    return np.array(sorted(rows), np.int64).reshape(-1, 2)
 
 
 class Present(NamedTuple):

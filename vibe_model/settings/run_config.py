@@ -31,6 +31,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Place = Annotated[cache.Root, BeforeValidator(lambda place: cache.place_of(str(place)))]
 
 
+def split_of(named: str) -> str:
+    """The split of a setting that may name some of its tracks: h36m/train of h36m/train:S5*."""
+    return named.partition(":")[0]
+
+
 class Reading(NamedTuple):
     """A stream that a model reads beside its features: of every frame (history + 1) * size numbers, oldest rows first.
 
@@ -70,7 +75,7 @@ class RunConfig:
     )  # by split, 1 elsewhere: how often its windows come
     tail: Literal["drop", "cover"] = "drop"  # cover: also the window that ends with its track, short of a stride
     motion: tuple[str, ...] = ("amass/train",)  # real motion, for the discriminator and for MPoser
-    validation: tuple[str, ...] = ("3dpw/validation",)
+    validation: tuple[str, ...] = ("3dpw/validation",)  # or some tracks, as h36m/train:S5*, penn_action/test:1/10
 
     # Training.
     batch_size: PositiveInt = 32  # windows
@@ -114,7 +119,12 @@ class RunConfig:
     @property
     def splits(self) -> tuple[str, ...]:
         """Every split that is read, each once."""
-        return tuple(dict.fromkeys((*self.motion, *self.validation)))
+        return tuple(dict.fromkeys((*self.motion, *map(split_of, self.validation))))
+
+    def left_out(self, split: str) -> tuple[str, ...]:
+        """Patterns of the tracks that are not trained on, of a split that is."""
+        named = (name.partition(":") for name in (*getattr(self, "leave_out", ()), *self.validation))
+        return tuple(tracks for of, colon, tracks in named if of == split and colon)
 
     def streams_of(self, part: str) -> tuple[str, ...]:
         """The feature streams that windows of a part are read from, each window from one of them; empty: from none."""

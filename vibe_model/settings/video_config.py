@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings.run_config import RunConfig, Share
+from vibe_model.settings.run_config import RunConfig, Share, split_of
 
 # Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
@@ -53,7 +53,7 @@ class VideoConfig(RunConfig):
     datasets_2d: tuple[str, ...] = ()
     datasets_3d: tuple[str, ...] = ()
     share_2d: Share = 0.6  # of a batch, when there are both 2D and 3D datasets
-    leave_out: tuple[str, ...] = ()  # of these splits and `motion`: not to train on, as 3dpw/train
+    leave_out: tuple[str, ...] = ()  # of these splits and `motion`: not to train on, as 3dpw/train, h36m/train:S5*
     evaluation: tuple[str, ...] = ()
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))  # by split: evaluate only these
     feature_size: PositiveInt = 2048
@@ -88,8 +88,10 @@ class VideoConfig(RunConfig):
             )
         splits = {*self.datasets_2d, *self.datasets_3d, *self.motion}
         for name, named in (("leave_out", self.leave_out), ("window_weights", self.window_weights)):
-            if idle := sorted(set(named) - splits):
+            if idle := sorted({*map(split_of, named)} - splits):
                 raise ConfigError(f"{name}: expected splits that are trained on, found {', '.join(idle)}")
+        if partly := [name for name in self.leave_out if ":" in name and split_of(name) in self.motion]:
+            raise ConfigError(f"leave_out: expected whole splits of motion, found {', '.join(partly)}")
         if self.part("datasets_2d") and self.part("datasets_3d") and not 0 < self.windows_2d < self.batch_size:
             raise ConfigError(
                 f"share_2d: {self.share_2d} of a batch of {self.batch_size} leaves no window for one of 2D and 3D. "
@@ -155,6 +157,10 @@ class VideoConfig(RunConfig):
             return ()
         return tuple(split for split in getattr(self, name) if split not in self.leave_out)
 
+    def tracks_of(self, named: str) -> str:
+        """The pattern of the tracks that are evaluated of a split of `validation` or `evaluation`."""
+        return named.partition(":")[2] or self.tracks.get(split_of(named), "*")
+
     @property
     def windows_2d(self) -> int:
         """How many windows of a batch come from `datasets_2d`."""
@@ -182,7 +188,10 @@ class VideoConfig(RunConfig):
         """The feature streams of every split that is trained on, validated on or evaluated."""
         by_split: dict[str, tuple[str, ...]] = {}
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
-        for split, names in (*read, *((split, (self.stream,)) for split in (*self.validation, *self.evaluation))):
+        for split, names in (
+            *read,
+            *((split, (self.stream,)) for split in (*map(split_of, self.validation), *self.evaluation)),
+        ):
             if names:
                 extra_streams = (extra.stream for extra in self.extra_streams.values())
                 by_split[split] = tuple(dict.fromkeys((*by_split.get(split, ()), *names, *extra_streams)))

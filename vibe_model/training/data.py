@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, MixturePart
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.prediction.windows import with_history
+from vibe_model.prediction.windows import rows_of, with_history
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress, load_feature_table
 
@@ -180,6 +180,7 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixtureP
         strides=config.strides,
         weights=config.window_weights,
         tail="cover" if config.tail == "cover" else "drop",
+        left_out={split: rows_of(splits[split], config.left_out(split)) for split in config.part(name)},
     )
 
 

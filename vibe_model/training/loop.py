@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cache import Split
 
     Prepare = Callable[[Mapping[str, Split]], Callable[[ProcessGroup], "TrainingLoop"]]
+
+NEXT_BEST: Final = "best.next.pt"  # the weights of a new best epoch, until last.pt names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,10 @@ class TrainingLoop(ABC):
         the last good state saved.
         """
         config = self.config
+        self._restore()  # first: a run that is not resumed leaves config.json as it was
         if self.group.leads:
             content = {**self.facts, **self.inputs(), "config": config.as_dict()}
             runs.write_json(self.folder / runs.CONFIG, content)
-        self._restore()
         state = self.trainer.state
         if len(state.history) < config.epochs:
             log = self.folder if self.group.leads else None
@@ -149,6 +151,7 @@ class TrainingLoop(ABC):
         last = self.folder / runs.LAST
         if last.exists():
             self.trainer.load_state_dict(_saved_state(last, self.identity))
+        self._settle_best()
         step = self.trainer.state.step
         if step != (first := int(self.group.from_first(step) or 0)):
             raise CheckpointError(
@@ -178,10 +181,22 @@ class TrainingLoop(ABC):
         score = self.group.from_first(score)
         if trainer.end_epoch(score, validation) and self.group.leads:
             about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
-            save(self.folder / runs.BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
+            # Until last.pt names this epoch, best.pt holds the one that it names: a killed run trains this epoch again.
+            save(self.folder / NEXT_BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
         curves.epoch(trainer.state.step, validation, trainer.learning_rates())
         self._save_last(curves)
+        self._settle_best()
         self._notify(epoch, validation=validation)
+
+    def _settle_best(self) -> None:
+        """Rename the weights of the epoch that last.pt names as the best one to best.pt, or remove those of another."""
+        candidate = self.folder / NEXT_BEST
+        if not self.group.leads or not candidate.is_file():
+            return
+        if read_checkpoint(candidate).get("epoch") == self.trainer.state.best_epoch:
+            candidate.replace(self.folder / runs.BEST)
+        else:
+            candidate.unlink()
 
     def _finish(self) -> None:
         """Write the best epoch's results, which mark a finished run."""

@@ -20,6 +20,8 @@ from vibe_model.evaluation import protocols
 from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
+from vibe_model.prediction.windows import select_tracks
+from vibe_model.settings.run_config import split_of
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
@@ -100,6 +102,8 @@ class VideoRun(TrainingLoop):
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
         for name in models.of(config).protocols or ():
             protocols.find(name)  # an unknown one is reported now, not when training is over
+        if empty := [n for n in config.validation if not select_tracks(splits[split_of(n)], config.tracks_of(n))]:
+            raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
         self.facts["processes"] = group.size
         self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
         self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]
@@ -127,28 +131,32 @@ class VideoRun(TrainingLoop):
                 yield TrainingBatch(batch.labels, poses_batch.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
-        """Errors by split, and the mean PA-MPJPE over splits, mm. Raises DataError for a split without 3D labels."""
+        """Errors by split, and the mean PA-MPJPE, mm, over those with 3D labels. Raises DataError without any."""
         config = self.config
         by_split = {
             name: evaluate_split(
                 self.trainer.generator,
-                self.splits[name],
+                self.splits[split_of(name)],
                 stream=config.stream,
                 extra_streams=config.extra_streams,
                 seqlen=config.seqlen,
-                tracks=config.tracks.get(name, "*"),
+                tracks=config.tracks_of(name),
                 batch_size=config.eval_batch,
                 vertices=False,
-                keypoints=False,
+                keypoints=not self._is_3d(name),
             )
             for name in config.validation
         }
-        if unlabelled := [name for name, metrics in by_split.items() if not metrics["frames"]]:
+        scores = {name: metrics["pa_mpjpe"] for name, metrics in by_split.items() if metrics["frames"]}
+        if unlabelled := [name for name in by_split if name not in scores and (self._is_3d(name) or not scores)]:
             raise DataError(
                 f"{', '.join(unlabelled)}: expected frames with 3D labels to validate on, found none. Convert with a "
-                "body."
+                "body, or name other tracks."
             )
-        return by_split, float(np.mean([metrics["pa_mpjpe"] for metrics in by_split.values()]))
+        return by_split, float(np.mean([*scores.values()]))
+
+    def _is_3d(self, named: str) -> bool:
+        return not {"kp_3d", "kp_3d_eval"}.isdisjoint(self.splits[split_of(named)].columns)
 
     def best(self) -> dict[str, Any]:
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
@@ -169,8 +177,9 @@ class VideoRun(TrainingLoop):
         options |= {"seqlen": config.seqlen, "batch_size": config.eval_batch}
         sigma = 0.0
         if config.per_frame:  # smoothed as is best in validation, it is another baseline
-            validation = {name: self.splits[name] for name in config.validation}
-            sigma, _ = choose_sigma(generator, validation, **options, candidates=SIGMAS[1:])
+            validation = {name: self.splits[split_of(name)] for name in config.validation}
+            chosen = {**options, "tracks": {name: config.tracks_of(name) for name in validation}}
+            sigma, _ = choose_sigma(generator, validation, **chosen, candidates=SIGMAS[1:])
         return evaluate_all(
             generator,
             {name: self.splits[name] for name in config.evaluation},

@@ -68,13 +68,14 @@ class TrainConfig(VideoConfig):
     disc_size: PositiveInt = 1024  # of the GRU and, as in the paper's ablation, of the attention
     disc_layers: PositiveInt = 2
     disc_pool: Literal["attention", "concat", "last"] = "attention"
-    attention_layers: PositiveInt = 3
+    attention_layers: PositiveInt = 3  # with the last one, of one output: 3 are two of disc_size and that one
     attention_dropout: Share = 0.2
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        """The paper's own mixture of datasets, which the published configuration trains on a part of."""
+        """The paper's own mixture of datasets and dropout, where the published configuration differs."""
         mixture = cls(
+            attention_dropout=0.1,
             datasets_2d=("penn_action/train", "posetrack/train", "insta_variety/train", "kinetics/train"),
             datasets_3d=("mpi_inf_3dhp/train", "h36m/train", "3dpw/train"),
         )

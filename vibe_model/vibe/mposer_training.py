@@ -17,7 +17,9 @@ from torch import Tensor
 
 from vibe_model import runs
 from vibe_model.prediction.trained import device_of
+from vibe_model.prediction.windows import rows_of
 from vibe_model.rotations import nearest_rotations
+from vibe_model.settings.run_config import split_of
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup
@@ -120,7 +122,7 @@ def held_out_errors(
     by_split = {}
     for name in config.validation:
         n_windows, own_error, mean = 0, 0.0, 0.0
-        for theta in _labelled(splits[name], config.seqlen):
+        for theta in _labelled(splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"):
             target = matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
@@ -132,9 +134,10 @@ def held_out_errors(
     return by_split
 
 
-def _labelled(split: Split, seqlen: int) -> Iterator[Tensor]:
+def _labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
     """theta (B, T, 85) of the split's windows in which every frame has SMPL's labels, some at a time."""
     windows = split.windows(seqlen, seqlen)
+    windows = windows[np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))]
     for first in range(0, len(windows), VALIDATION_BATCH):
         arrays = split.read(windows[first : first + VALIDATION_BATCH], stream=None, fields=("theta", "w_smpl"))
         theta = torch.as_tensor(arrays["theta"][(arrays["w_smpl"] > 0).all(axis=1)])

@@ -7,6 +7,7 @@ stream, and rows will take.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,18 @@ from pipeline.detect.clips import EXTENSIONS
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled
 from pipeline.errors import PipelineError
-from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
+from pipeline.features.engine.shards import COMPARED, has_current_keys
+from pipeline.features.plan import (
+    CHANGED,
+    MissingRows,
+    compare_stream,
+    missing_rows,
+    recorded_spec,
+    refuse_untrained,
+)
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import BYTES
+from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
 
 CHECKSUM: Final = 4  # bytes of a crc32c
@@ -36,7 +46,7 @@ AT: Final = 16  # bytes a row of `_at`, of streams of bytes
 A_CROP: Final = 24_000  # bytes of a 224 x 224 JPEG of quality 95, about
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamPlan:
     """What an extraction would do for what is committed now."""
 
@@ -45,6 +55,7 @@ class StreamPlan:
     lacks: MissingRows
     form: tuple[int, str]  # numbers a row, and their type; for compressed crops, `BYTES`
     differs: tuple[Difference, ...] = ()  # then an extraction refuses
+    other_keys: bool = False  # the stored keys differ from those of this version: no feature can be carried over
 
     @property
     def n_bytes(self) -> int:
@@ -90,7 +101,7 @@ class SplitPlan:
         if self.committed is None:  # of a split whose manifest is lost, the streams are still there
             left = cache.FeatureCache(self.target.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
             return rows if left else 0
-        if stream not in self.committed.streams:
+        if stream not in self.committed.streams or any(s.stream == stream and s.other_keys for s in self.extractions):
             return 0
         return min(rows, missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop))
 
@@ -171,10 +182,32 @@ def _plan_streams(plan: SplitPlan, target: Target) -> None:
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
         plan.behind = [stream for stream in others if specs and stream.why]
         plan.extractions = [_planned(plan, committed, spec, target.raw) for spec in specs] or others
+        for stream, spec in itertools.zip_longest(plan.extractions, specs):
+            stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec)
     will_extract = committed is None or any(stream.why for stream in plan.extractions)
     will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
     if will_extract and not (plan.problems and committed) and target.weights and target.stream and target.raw.is_dir():
         refuse_untrained(target.stream, target.raw, target.weights)
+
+
+def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None) -> bool:
+    """Compare a few keys, and the pixels' digests that are part of them, where rows will be written again."""
+    if todo is None or not todo.changed or name not in committed.streams:
+        return False
+    try:
+        spec = spec or recorded_spec(committed, name)
+        if spec is None:
+            return False
+        if not has_current_keys(committed, name, spec.stream):
+            return True
+    except (PipelineError, cache.CacheError):  # the extraction reports it
+        return False
+    if not todo.differs or not spec.stream.reads.crops:
+        return False
+    videos = (committed.videos[number] for number in np.unique(committed.tracks.video)[:COMPARED].tolist())
+    files = [(video.pixels, sources.parse(todo.raw, video.source)) for video in videos if video.pixels]
+    found = [(digest, source) for digest, source in files if source.place.exists()]
+    return bool(found) and all(digest != source.digest() for digest, source in found)
 
 
 def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:

@@ -19,6 +19,7 @@ from pipeline.features.pixel_sources import Cut, column, label, windows_in_run
 from pipeline.features.streams.base import BYTES, Labels, Reads, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
+COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 
 
 @dataclass(slots=True)
@@ -71,7 +72,6 @@ class OpenShards:
 
     def __init__(self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]) -> None:
         self._split, self._shards, self._stream, self.target = split, shards, stream, target
-        self._policy = stream.policy
         self._size = int(split.manifest["geometry"]["rows_per_shard"])
         self._missing = set(target)
         self._open: dict[int, PendingShard] = {}
@@ -102,7 +102,8 @@ class OpenShards:
     def cuts(self, rows: NDArray[np.int64]) -> Iterator[Cut]:
         """What the crops of (n,) rows show."""
         frame, bbox = (column(self.rows, name, rows) for name in ("frame_index", "bbox"))
-        for box, *of in zip(*(values.tolist() for values in self._boxes(rows, frame, bbox)), strict=True):
+        boxes = _boxes(self._split, self._stream.policy, rows, frame, bbox)
+        for box, *of in zip(*(values.tolist() for values in boxes), strict=True):
             yield Cut(tuple(box), *of)
 
     def labels(self, rows: NDArray[np.int64]) -> Iterator[Labels | None]:
@@ -163,23 +164,11 @@ class OpenShards:
         rows = self._shards.rows(number)
         live = np.flatnonzero(self._shards.live(number))
         at = rows.start + live
-        columns: dict[str, NDArray[Any]] = {}
+        names = ("frame_index", "bbox") if self._stream.reads.crops else ()
+        columns = {name: self._split.rows(name, rows.start, rows.stop) for name in names}
         compared = has_previous(self._split, at) if self.pairs else np.ones(len(live), bool)
         keys = np.zeros((len(rows), 2), np.uint64)
-        if not self._stream.reads.crops:
-            keys[live] = label_keys(self._split, at, self._stream.reads)
-        else:
-            labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
-            before = at[compared] - 1
-            first = int(before.min(initial=rows.start)) if self.pairs else rows.start  # one of the shard before
-            frames = self._split.rows("frame_index", first, rows.stop)
-            frame, bbox = frames[rows.start - first :], self._split.rows("bbox", rows.start, rows.stop)
-            columns = {"frame_index": frame, "bbox": bbox}
-            if self.pairs:
-                previous = np.full(len(live), -1)
-                previous[compared] = frames[before - first]
-                labels = [previous, *labels]
-            keys[live] = self._keys(at, frame[live], bbox[live], labels)
+        keys[live] = row_keys(self._split, self._stream, at)
         had, carried, ok = self._shards.carried(keys)
         values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
         done, kept, flags = self._shards.kept(number, keys)
@@ -196,38 +185,52 @@ class OpenShards:
         self.not_computed += len(live) - left
         return PendingShard(number, rows.start, columns, keys, todo, values, ok, left, counts, done, n_kept)
 
-    def _boxes(
-        self, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
-        """The boxes that the stream's crop policy cuts out, their tracks' crop scales, and which are mirrored."""
-        track, which = np.unique(self._split.track_of(rows), return_inverse=True)
-        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)[which]
-        if self._policy.follows_box:
-            return bbox, scale, np.zeros(len(rows), bool)
-        keys = self._policy.keys(self._split.tracks[number].name for number in track.tolist())
-        boxes, mirrored = self._policy.boxes(bbox, scale, keys[which], frame)
-        return boxes, scale, mirrored
 
-    def _keys(
-        self,
-        rows: NDArray[np.int64],
-        frame: NDArray[np.int64],
-        bbox: NDArray[np.float32],
-        others: Sequence[NDArray[Any]],
-    ) -> NDArray[np.uint64]:
-        """(n, 2): 128 bits that differ when the row's pixels, frame, box, crop scale or `others` do."""
-        boxes, scale, mirrored = self._boxes(rows, frame, bbox)
-        of_jittered = () if self._policy.follows_box else (mirrored,)
-        described = _bytes([frame, boxes, scale, *of_jittered, *others])
-        out = np.empty((len(rows), 16), np.uint8)
-        begun: dict[int, Any] = {}
-        for i, number in enumerate(self._split.tracks.video[self._split.track_of(rows)].tolist()):
-            if number not in begun:
-                begun[number] = hashlib.blake2b(self._split.videos[number].pixels.encode(), digest_size=16)
-            key = begun[number].copy()
-            key.update(described[i])
-            out[i] = np.frombuffer(key.digest(), np.uint8)
-        return out.view(np.uint64)
+def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the keys of ascending rows of tracks, (n, 2): 128 bits that differ when anything that is read differs.
+
+    They are part of the cache's format: where they change, all features are computed again.
+    """
+    reads = stream.reads
+    if not reads.crops:
+        return label_keys(split, rows, reads)
+    frame, bbox, *labels = (column(split.rows, name, rows) for name in ("frame_index", "bbox", *reads.labels))
+    boxes, scale, mirrored = _boxes(split, stream.policy, rows, frame, bbox)
+    parts = [frame, boxes, scale, *([] if stream.policy.follows_box else [mirrored])]
+    if reads.crops > 1:
+        previous, compared = np.full(len(rows), -1), has_previous(split, rows)
+        previous[compared] = column(split.rows, "frame_index", rows[compared] - 1)
+        parts.append(previous)
+    described = _bytes([*parts, *labels])
+    keys = np.empty((len(rows), 16), np.uint8)
+    begun: dict[int, Any] = {}
+    for i, number in enumerate(split.tracks.video[split.track_of(rows)].tolist()):
+        if number not in begun:
+            begun[number] = hashlib.blake2b(split.videos[number].pixels.encode(), digest_size=16)
+        key = begun[number].copy()
+        key.update(described[i])
+        keys[i] = np.frombuffer(key.digest(), np.uint8)
+    return keys.view(np.uint64)
+
+
+def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
+    """Return whether a stream's stored keys equal `row_keys`, by the first rows of a few tracks."""
+    start, size = split.tracks.start, int(split.manifest["geometry"]["rows_per_shard"])
+    rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
+    return np.array_equal(column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows))
+
+
+def _boxes(
+    split: Split, policy: cache.CropPolicy, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the boxes that the crop policy cuts out, their tracks' crop scales, and which are mirrored."""
+    track, which = np.unique(split.track_of(rows), return_inverse=True)
+    scale = np.asarray(split.tracks.crop_scale[track], np.float64)[which]
+    if policy.follows_box:
+        return bbox, scale, np.zeros(len(rows), bool)
+    keys = policy.keys(split.tracks[number].name for number in track.tolist())
+    boxes, mirrored = policy.boxes(bbox, scale, keys[which], frame)
+    return boxes, scale, mirrored
 
 
 def label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:

@@ -15,6 +15,7 @@ import io
 import math
 import pickle
 import re
+import reprlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,7 +114,7 @@ NDARRAY, _OBJECT = "numpy.ndarray", "object"  # classes that a file names and ne
 
 def _dtype(code: Any, *_: object) -> np.dtype[Any]:
     if not isinstance(code, str) or not DTYPE.fullmatch(code):
-        raise ValueError(f"array type {str(code)[:40]!r}")
+        raise ValueError(f"array type {reprlib.repr(code)[:80]}")
     return np.dtype(code, copy=True)  # NumPy's own are shared, and this one's state follows
 
 
@@ -138,7 +139,7 @@ def _new_object(of: Any, base: object, state: object) -> Object:
 
 def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> NDArray[Any]:
     if not isinstance(dtype, np.dtype):
-        raise TypeError(f"array type {str(dtype)[:40]!r}")
+        raise TypeError(f"array type {reprlib.repr(dtype)[:80]}")
     data = content.encode("latin1") if isinstance(content, str) else content  # Python 2's bytes are texts
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
@@ -148,7 +149,7 @@ def checked_state(target: Any, state: Any) -> Any:
     if isinstance(target, np.ndarray) and not target.size:  # once: others may look at its bytes already
         _, shape, dtype, fortran, content = state
         if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"an array of shape {str(shape)[:80]}")
+            raise ValueError(f"an array of shape {reprlib.repr(shape)[:80]}")
         kinds, size = (list, 1) if dtype.hasobject else ((bytes, str), dtype.itemsize)
         if not isinstance(content, kinds) or len(content) != math.prod(shape) * size:
             raise ValueError(f"an array of shape {shape} and type {dtype} with other content")
@@ -217,11 +218,17 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def _value(value: Any) -> Any:
-    """What an object stands for."""
+def _value(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """What an object stands for. `known`: the values of objects by id, since an object may be in many others."""
     if not isinstance(value, Object):
         return value
-    state = {key: _value(part) for key, part in vars(value).items()}
+    known = {} if known is None else known
+    if id(value) not in known:
+        known[id(value)] = _stands_for(value, {key: _value(part, known) for key, part in vars(value).items()})
+    return known[id(value)]
+
+
+def _stands_for(value: Object, state: Mapping[str, Any]) -> Any:
     if isinstance(value, _Sparse):
         from scipy import sparse  # 0.2 s, and most pickles have none
 

@@ -23,8 +23,9 @@ R = TypeVar("R")
 
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
-HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
+HASHED_WHOLE: Final = 16 * MIB  # larger videos are known by size and three samples of a MiB: reading all of
 # Kinetics only to name it would take as long as decoding it
+VIDEOS: Final = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"})
 
 # What need not be wrong with a file: permissions, a disk or mount that does not answer, what the machine ran out of.
 _PASSING: Final = frozenset(
@@ -144,10 +145,10 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
 @cached
 @_or_why_not
 def file_digest(file: Path) -> str:
-    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
+    """SHA-256 of a file; of a video over 16 MiB, of its size, first, middle and last MiB; else why there is none."""
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        if size <= HASHED_WHOLE:
+        if size <= HASHED_WHOLE or file.suffix.lower() not in VIDEOS:
             return _sha256(stream, size)
         probes = hashlib.sha256(f"probed {size}".encode())
         for start in (0, (size - MIB) // 2, size - MIB):

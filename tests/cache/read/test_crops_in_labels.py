@@ -111,6 +111,28 @@ def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy
     assert not np.signbit(batch["kp_3d"][0, 2, names.index("lankle")] + batch["kp_3d"][0, 2, 0]).any()
 
 
+@pytest.mark.parametrize("theta_first", [True, False])
+def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(
+    tmp_path: Path, toy: Any, theta_first: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    columns = {
+        name: rng.normal(size=(8, n)).astype(np.float32) for name, n in (("pose", 72), ("betas", 10), ("trans", 3))
+    }
+    columns["trans"][5] = np.nan
+    split_of(tmp_path, columns | {"bbox": np.ones((8, 4), np.float32), "has_smpl": np.ones(8, np.uint8)})
+    toy.write_stream(tmp_path, stream="j1", identity={"crop": CropPolicy(jitter=Jitter(copy=1, flip=1)).as_dict()})
+    split, names = cache.open(tmp_path)["toy/train"], [*columns]
+    fields = ["theta", *names] if theta_first else [*names, "theta"]
+    batch, alone = split.read([[0, 8]], "j1", fields=fields), split.read([[0, 8]], "j1", fields=["trans"])
+    np.testing.assert_array_equal(batch["theta"][..., 3:], np.concatenate([batch["pose"], batch["betas"]], axis=-1))
+    assert np.abs(batch["pose"][0] - columns["pose"]).max() > 0.1
+    for trans in (batch["trans"], alone["trans"]):
+        np.testing.assert_array_equal(trans[0], columns["trans"] * np.float32([-1, 1, 1]))
+    for name in names:
+        np.testing.assert_array_equal(split.read([[0, 8]], stream=None, fields=[name])[name][0], columns[name])
+
+
 def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos()[:1])
     toy.write_stream(tmp_path, identity={"crop": {"rotation": 30}})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import multiprocessing
 import os
 import shutil
@@ -19,10 +20,14 @@ import pytest
 
 import cache
 from cache import CacheError
+from cache.fingerprint import canonical
 from cache.format import shard as shards
+from cache.format.layout import json_file
+from cache.format.manifest import sha256
 from tests.cache.made_up import SPLIT
 
 STREAM = "resnet50"
+TABLES = ("track_", "video_", "run_")
 
 
 @contextlib.contextmanager
@@ -206,3 +211,98 @@ def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_
     assert "kp_2d/c/0/0/0: expected a shard of" in first
     assert "kp_2d/c/0/0/0: expected a shard of" in second
     assert again is True
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    """A manifest with other entries, and a digest that matches them."""
+    held = json.loads(file.read_text()) | changes
+    body = {key: value for key, value in held.items() if key != "digest"}
+    file.write_bytes(json_file({**body, "digest": sha256(canonical(body))}))
+
+
+@pytest.fixture
+def whole(tmp_path: Path, root: Path) -> Path:
+    """A cache with two splits, streams and a tag that has shards of its own. May be changed."""
+    copy = tmp_path / "whole"
+    shutil.copytree(root, copy)
+    cache.tag(copy, "v1")
+    shutil.copytree(copy / SPLIT, copy / "toy/other")
+    cache.delete_stream(copy, SPLIT, STREAM)
+    return copy
+
+
+def class_of(file: Path, root: Path) -> tuple[str, ...]:
+    """What kind of file it is: equal of files that differ by number, column or digest alone."""
+    parts = file.relative_to(root).parts
+    where = "tag" if parts[0] == ".tags" else "cache"
+    kind = "shard" if "c" in parts and not file.parts[file.parts.index("c") - 1].startswith(TABLES) else "small"
+    named = file.name if file.suffix == ".json" else kind
+    return where, named, "stream" if "features" in parts else "split" if len(parts) > 2 else "above"
+
+
+def test_every_class_of_file_is_reported_where_it_is_missing_cut_or_exchanged(whole: Path) -> None:
+    files = [f for f in sorted(whole.rglob("*")) if f.is_file() and f.name not in ("provenance.json", "lock")]
+    classes: dict[tuple[str, ...], list[Path]] = {}
+    for file in files:
+        classes.setdefault(class_of(file, whole), []).append(file)
+    assert cache.verify(whole) == cache.verify(whole) and cache.verify(whole).ok
+    assert len(classes) >= 10, classes.keys()
+    for of_class in classes.values():
+        file, data = of_class[0], of_class[0].read_bytes()
+        other = next((f.read_bytes() for f in of_class if f.read_bytes() != data), None)
+        for changed in (None, data[: len(data) // 2], other):
+            if changed is None or changed != other or other is not None:
+                with damaged(file, changed):
+                    report = cache.verify(whole)
+                    key = file.relative_to(whole).as_posix()
+                    told = [text for text in (*report.problems, *report.notes) if str(file) in text or key in text]
+                    assert told or not report.ok, (key, changed and len(changed))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../out/evil.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
+)
+@pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}", ".tags/v1"])
+def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(whole: Path, name: str, place: str) -> None:
+    shutil.rmtree(whole / SPLIT)
+    shutil.copytree(whole / "toy/other", whole / SPLIT)
+    outside = whole.parent / "out"
+    before = sorted(outside.rglob("*")) if outside.exists() else []
+    for entry in ("files", "shards"):
+        manifest = whole / place / "manifest.json"
+        intact = manifest.read_bytes()
+        held = json.loads(intact).get(entry, {})
+        rewrite(manifest, **{entry: {**held, name: "0" * 64 if entry == "files" else {"0": "8:0"}}})
+        assert not cache.verify(whole).ok
+        cache.gc(whole, unfinished=True)
+        cache.repair(whole, cache.verify(whole))
+        manifest.write_bytes(intact)
+    assert (sorted(outside.rglob("*")) if outside.exists() else []) == before
+    assert cache.verify(whole).ok
+
+
+def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_place(whole: Path) -> None:
+    streams = whole / "toy/other/features"
+    shutil.copytree(streams / STREAM, streams / f"{STREAM}-old")
+    report = cache.verify(whole)
+    assert [damage.stream for damage in report.damaged] == [f"{STREAM}-old"]
+    assert f"of stream {STREAM!r}" in report.problems[0]
+    split = cache.open(whole)["toy/other"]
+    assert len(split.rows(f"features/{STREAM}", 0, 4)) == 4, "the others can be read"
+    with pytest.raises(CacheError, match="that of stream"):
+        split.rows(f"features/{STREAM}-old", 0, 4)
+    shutil.copy(whole / "toy/other/manifest.json", streams / f"{STREAM}-old/manifest.json")
+    assert f"the manifest of stream '{STREAM}-old'" in cache.verify(whole).problems[0]
+
+
+def test_a_cache_whose_own_group_is_lost_is_read_and_repaired(whole: Path) -> None:
+    group = (whole / "zarr.json").read_bytes()
+    (whole / "zarr.json").unlink()
+    assert cache.open(whole).splits == ("toy/other", SPLIT)
+    cache.repair(whole, cache.verify(whole))
+    assert (whole / "zarr.json").read_bytes() == group and cache.verify(whole).ok
+
+
+def test_a_manifest_of_brackets_is_damage(whole: Path) -> None:
+    (whole / SPLIT / "manifest.json").write_text("[" * 100_000)
+    assert not cache.verify(whole).ok

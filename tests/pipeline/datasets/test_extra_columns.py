@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 import cache
 from cache import ExtraColumn
@@ -62,7 +63,7 @@ class Steps(Dataset):
         account.keep_track(len(contact))
         camera = np.tile(np.eye(4, dtype=np.float32), (len(contact), 1, 1))
         camera[:, :3, 3] = np.arange(len(contact))[:, None]
-        camera[:, 0, 1] = 0.5
+        camera[:, :3, :3] = Rotation.from_rotvec([0, 0, 0.5]).as_matrix()
         extra = {"contact": contact, "extrinsics": camera, "up": np.float32([0.6, 0.8, 0])}
         return [self.track(split, video, fps=25.0, frame_index=np.arange(len(contact)), extra=type(self).spoil(extra))]
 
@@ -74,6 +75,13 @@ def raw(tmp_path: Path) -> Path:
     (folder / "a.txt").write_text("0 0 0 1\n0 1 0 1\n1 1 0 0\n")
     (folder / "b.txt").write_text("1 0 0 0\n")
     return folder
+
+
+def in_mm(extrinsics: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Of a camera that stands some 3 m away."""
+    changed = extrinsics.copy()
+    changed[:, :3, 3] = (changed[:, :3, 3] + [3, 0, 0]) * 1000
+    return changed
 
 
 def variant(**changes: Any) -> Dataset:
@@ -120,6 +128,15 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mirrored into another type": (
         "extrinsics is no such column when it is mirrored",
         declared("extrinsics", mirror=lambda e: e.astype(np.float64)),
+    ),
+    "cameras that are scaled": ("extrinsics is in another unit: expected rows R t", spoilt(extrinsics=lambda e: 2 * e)),
+    "a camera that is a mirror": (
+        "expected rows R t and 0 0 0 1, R a rotation",
+        spoilt(extrinsics=lambda e: e * np.float32([-1, 1, 1, 1])),
+    ),
+    "cameras in mm": (
+        "extrinsics is in another unit: expected a camera at most 1,000 m from its world's origin, found 3,0",
+        spoilt(extrinsics=lambda e: in_mm(e)),
     ),
     "a mirror that fails": ("up cannot be mirrored: ZeroDivisionError", declared("up", mirror=lambda _: 1 // 0)),
     "two columns of one name": ("each name once", {"declared": (CONTACT, CONTACT, EXTRINSICS, UP)}),
@@ -173,6 +190,30 @@ def test_columns_go_through_two_commits_and_a_copy(raw: Path, tmp_path: Path) ->
     cache.copy_split(root, "steps/train", other)
     for folder in (root, other):
         require(folder, {"a": [[0, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 0]], "b": [[1] * 4, [0] * 4], "c": [[0, 1, 1, 0]]})
+
+
+class Scaled(Steps):
+    spoil = staticmethod(spoilt(extrinsics=lambda extrinsics: 2 * extrinsics)["spoil"])
+
+
+class Unchecked(Scaled):
+    """As a version without the check read them."""
+
+    def _read(self, *arguments: Any) -> Sequence[Track]:
+        return self.read(*arguments)
+
+
+def test_cameras_that_cannot_be_right_are_not_converted_and_verify_finds_those_of_earlier_versions(
+    raw: Path, tmp_path: Path, ran: Any
+) -> None:
+    root, earlier = tmp_path / "cache", tmp_path / "earlier"
+    convert.convert(plan.plan_conversion(Scaled(), "train", raw=raw, root=root))
+    assert cache.open(root)["steps/train"].manifest["accounting"]["videos"]["set_aside"] == {"other_unit": 2}
+    converted(Unchecked(), raw, earlier)
+    ran("verify", "--cache", earlier, "--fast")
+    shown = ran("verify", "--cache", earlier, code=1).out
+    assert "steps/train: 'extrinsics': expected rows R t and 0 0 0 1" in shown
+    assert "(2 tracks, the first is a/0)" in shown
 
 
 class Fewer(Steps):

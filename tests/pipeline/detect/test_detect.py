@@ -179,6 +179,17 @@ def test_a_clip_is_cut_off_where_its_container_says_so(name: str, tmp_path: Path
     assert error.value.reason in ("frame_count_mismatch", "video_unreadable")
 
 
+def test_a_long_name_is_written_and_one_that_is_too_long_costs_its_clip_alone(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    fits, too_long = (f"{'x' * (n - 4)}.mp4" for n in (250, 251))  # the file of keypoints has ".json" behind
+    for name in ("a.mp4", fits, too_long):
+        write_clip(raw / name, 2)
+    report = detect_clips(raw, out, Bright())
+    assert report.done == 2 and list(report.problems) == [too_long]
+    assert "too long" in report.problems[too_long]
+    assert list(files(out)) == ["a.mp4.json", f"{fits}.json"]
+
+
 def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(tmp_path / "raw/a.mp4", 3)
     shutil.copy(tmp_path / "raw/a.mp4", os.fsdecode(os.fsencode(tmp_path) + b"/raw/bad\xff.mp4"))

@@ -56,7 +56,15 @@ def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> Non
         (tmp_path / "elsewhere").rename(tmp_path / path)
 
 
-def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
+def test_every_byte_of_a_large_label_file_counts(tmp_path: Path) -> None:
+    file, digests = tmp_path / "downtown.pkl", set()
+    for byte in (b"a", b"b"):
+        file.write_bytes(bytes(files.HASHED_WHOLE // 3) + byte + bytes(files.HASHED_WHOLE))
+        digests.add(files.file_digest(file))
+    assert len(digests) == 2
+
+
+def test_a_large_video_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
     file = tmp_path / "clip.mp4"
     size = files.HASHED_WHOLE + 3
     seen = set()

@@ -309,3 +309,23 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: A
         read(tmp_path_factory.getbasetemp(), bytes(content), "smpl")
     except (RawDataError, UnsafePickle) as error:
         assert "file.pkl" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "smpl"])
+def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    """Each list holds the one before twice: all of it in words would fill the memory."""
+    memo = b"]q\x00" + b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(40))
+    content = mapping(poses=memo + b"0" + global_("numpy", "dtype") + b"(h\x28I0\nI1\ntR") + b"."
+    with pytest.raises(RawDataError, match="array type"):
+        read(tmp_path, content, kind)
+
+
+def test_objects_that_share_their_parts_are_read_once_each(tmp_path: Path) -> None:
+    """60 of them, each of which holds the one before twice: 2^60 visits if none were remembered."""
+    leaf = chumpy_leaf(np.arange(3.0)) + b"q\x00"
+    chain = leaf + b"".join(
+        instance("chumpy.ch", "Ch", mapping(x=b"h" + bytes([i]), y=b"h" + bytes([i]))) + b"q" + bytes([i + 1])
+        for i in range(60)
+    )
+    content = read(tmp_path, mapping(v_template=chain) + b".", "smpl")
+    np.testing.assert_array_equal(content["v_template"], [0, 1, 2])

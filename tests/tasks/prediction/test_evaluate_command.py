@@ -69,6 +69,6 @@ def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_d
     assert [row["model"] for row in demo] == ["VIBE", "mean body", "VIBE", "mean body"]
     assert real[:4] == demo
     assert {row["pa_mpjpe"] for row in real[4:]} >= {56.5, 51.9}  # the paper's, without and with 3DPW
-    assert [row["protocol"] for row in real[4:]] == 3 * ["published"] + 8 * ["hmmr"]
+    assert [row["protocol"] for row in real[4:]] == 6 * ["published"] + 9 * ["hmmr"]
     emdb = evaluation.rows_beside_published({"stand_in": True, "emdb/emdb1": {**values, "emdb": values}})["emdb/emdb1"]
     assert [row["protocol"] for row in emdb] == ["emdb", "emdb", "default", "default"]  # first the dataset's own

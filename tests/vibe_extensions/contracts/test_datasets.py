@@ -21,8 +21,9 @@ from pipeline.body import Body
 from pipeline.boxes import tight_boxes
 from pipeline.conversion import convert
 from pipeline.datasets.amass import Amass
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, Origin
 from pipeline.datasets.threedpw import ThreeDPW
+from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.skeletons import JOINTS
@@ -247,7 +248,49 @@ def test_a_few_bad_frames_are_no_mistake_of_a_reader(raw: Path) -> None:
     assert contract.reader_problems(reader, raw, "train") == []
 
 
+def standing(raw: Path, degrees: float, *, back: bool) -> Track:
+    """A track of upright people in a world whose z axis points up, before a camera that is tilted so much."""
+    level = Rotation.from_matrix([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # x right, y forward, z up -> x right, z forward
+    to_camera = Rotation.from_rotvec([np.radians(degrees), 0, 0]) * level * Rotation.from_rotvec([0, 0, 0.7])
+    root = to_camera * Rotation.from_rotvec([np.pi / 2, 0, 0])  # SMPL's y axis is the world's z
+    matrix = np.eye(4, dtype=np.float32)
+    matrix[:3, :3] = (to_camera.inv() if back else to_camera).as_matrix()
+    pose = np.zeros((3, 72), np.float32)
+    pose[:, :3] = root.as_rotvec()
+    extra = {"extrinsics": np.tile(matrix, (3, 1, 1)), "up": np.float32([0, 0, 1])}
+    return replace(good(raw), pose=pose, has_smpl=np.array([True, True, False]), extra=extra)
+
+
+@pytest.mark.parametrize("degrees", [-20, 0, 35])
+def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_alone(degrees: float, raw: Path) -> None:
+    for back in (False, True):
+        ((shows, could),) = contract.inverted(standing(raw, degrees, back=back)).values()
+        assert (shows & could).tolist() == [back, back, False]
+    reader = Dances(spoil=lambda _: standing(raw, degrees, back=True))
+    object.__setattr__(reader, "columns", lambda split, body: (*COLUMNS, "pose", "has_smpl"))
+    object.__setattr__(reader, "extra_columns", lambda split, body: (EXTRINSICS, UP))
+    problems = contract.reader_problems(reader, raw, "train")
+    assert [problem for problem in problems if contract.INVERTED in problem]
+
+
 # -------------------------------------------------------------------------------------------- readers that fail
+
+
+@pytest.mark.parametrize("case", ["no videos", "rejected", "dropped"])
+def test_a_reader_that_keeps_nothing_is_named(case: str, raw: Path) -> None:
+    class Nothing(Dances):
+        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+            if case == "rejected":
+                raise RawDataError(raw, "body", expected="a body", found="none", do="Name it.", reason="no_body")
+            account.found = 2
+            account.keep_rows({"no_visible_joint": np.ones(2, np.bool_)})
+            return []
+
+    reader = Nothing(listed=()) if case == "no videos" else Nothing()
+    (problem,) = contract.reader_problems(reader, raw, "train")
+    quoted = "; a: " if case == "rejected" else ""
+    assert problem.startswith(f"train: no track: nothing was checked{quoted}")
+    assert ("expected a body, found none. Name it." in problem) == bool(quoted)
 
 
 def test_pictures_in_a_folder_that_is_not_named_are_reported(raw: Path) -> None:

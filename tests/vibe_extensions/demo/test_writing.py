@@ -90,7 +90,7 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_half_dataset_and_the_next_one_completes_it(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from pipeline import synthetic; "
+    code = "import sys, pathlib; from vibe_extensions.demo import writing as synthetic; "
     code += "synthetic.write_dataset('amass', pathlib.Path(sys.argv[1]), n_videos=60)"
     folder = tmp_path / "raw" / "amass"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=Path(__file__).parents[3])

@@ -105,7 +105,7 @@ def test_real_poses_are_single_frames_as_many_as_bodies(config, splits):
     assert real_poses(TrainingBatch({}, batch.real_theta)).shape == (len(expected), 23, 3, 3)
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "videos"])
+@pytest.mark.parametrize("variant", [name for name, changes in VARIANTS.items() if "datasets_2d" not in changes])
 def test_every_variant_trains(config, splits, variant):
     trainer, batch = first_batch(models.variant_of(config, variant), splits)
     step = trainer.train_step(batch)
@@ -113,6 +113,23 @@ def test_every_variant_trains(config, splits, variant):
     assert (step.terms["hallucinate"] > 0) == (variant in ("no-const", "no-prior"))
     assert (step.terms["const"] > 0) == (variant != "no-const")
     assert ("adversarial" in step.terms) == (variant != "no-prior")
+
+
+@pytest.mark.parametrize(
+    ("variant", "clips"),
+    [
+        ("ours", {"penn_action"}),
+        ("single-view+ours", {"penn_action"}),
+        ("vlog", {"penn_action", "videos"}),
+        ("single-view+insta-variety", {"penn_action", "insta_variety"}),
+        ("videos", {"penn_action", "insta_variety", "videos"}),
+    ],
+)
+def test_variants_by_data_are_the_rows_of_the_papers_tables(variant, clips):
+    found = models.variant_of(PRESETS["hmmr-published"](), variant)
+    assert {name.partition("/")[0] for name in found.datasets_2d} == clips
+    assert found.datasets_3d == ("h36m/train",)
+    assert found.temporal != variant.startswith("single-view")
 
 
 def test_training_starts_from_the_regressor_of_vibes_and_spins_checkpoints(config, splits, tmp_path):

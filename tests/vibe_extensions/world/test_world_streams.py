@@ -91,28 +91,36 @@ def soft(v: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------- cam_angvel
 
 
-@pytest.mark.parametrize(("convention", "offset", "factor"), [("gvhmr", 0, 1), ("wham", 1, 30)])
-def test_a_camera_that_turns_evenly_has_one_turn_in_all_rows(convention: str, offset: int, factor: int) -> None:
+C, S = np.cos(np.radians(3)), np.sin(np.radians(3))
+EVEN = {  # a turn of 3 degrees a frame: every row, the first row, whether that one is known
+    "gvhmr": ([C, 0, S, 0, 1, 0], [C, 0, S, 0, 1, 0], True),
+    "wham": ([30 * (C - 1), 0, -30 * S, 0, 0, 0], [0, 0, 0, 0, 0, 0], False),
+}
+
+
+@pytest.mark.parametrize("convention", EVEN)
+def test_a_camera_that_turns_evenly_has_one_turn_in_all_rows_that_have_one(convention: str) -> None:
+    turn, first, first_known = EVEN[convention]
     stream = streams.get("cam_angvel", convention=convention)
     values, known = stream.load(CPU, None)(windows({"extrinsics": turning(3).astype(np.float32)}, 1, 1))
-    c, s = np.cos(np.radians(3)), np.sin(np.radians(3))
-    expected = (np.array([c, 0, s, 0, 1, 0]) - offset * np.array([1, 0, 0, 0, 1, 0])) * factor
-    np.testing.assert_allclose(values, np.tile(expected, (N, 1)), atol=1e-5)
-    assert known.all()
+    np.testing.assert_allclose(values, [first, *[turn] * (N - 1)], atol=1e-5)
+    assert known.tolist() == [first_known, *[True] * (N - 1)]
 
 
-def test_the_last_row_repeats_the_turn_before_it_and_one_alone_is_not_known() -> None:
+@pytest.mark.parametrize("convention", EVEN)
+def test_turns_of_any_camera_are_the_formulas_and_a_row_alone_is_not_known(convention: str) -> None:
+    stream, moving = streams.get("cam_angvel", convention=convention), turning(0)
     rotvec = np.random.default_rng(1).normal(0, 0.2, (N, 3))
-    moving = turning(0)
     moving[:, :3, :3] = Rotation.from_rotvec(rotvec).as_matrix()
-    values, _ = streams.get("cam_angvel").load(CPU, None)(windows({"extrinsics": moving}, 1, 1))
-    np.testing.assert_allclose(values, cameras.angular_velocity(moving), atol=1e-6)
+    values, _ = stream.load(CPU, None)(windows({"extrinsics": moving}, 1, 1))
+    np.testing.assert_allclose(values, cameras.angular_velocity(moving, convention), atol=1e-6)
     labels = windows({"extrinsics": np.concatenate([moving[:1], np.full((1, 4, 4), np.nan)])}, 1, 1)
     alone = {name: part[:1] for name, part in windows({"extrinsics": moving[:1]}, 1, 1).items()}
+    at_rest = [0] * 6 if convention == "wham" else [1, 0, 0, 0, 1, 0]
     for not_known in (labels, alone):
-        values, known = streams.get("cam_angvel").load(CPU, None)(not_known)
+        values, known = stream.load(CPU, None)(not_known)
         assert not known.any()
-        np.testing.assert_array_equal(values, np.tile([1, 0, 0, 0, 1, 0], (len(known), 1)))
+        np.testing.assert_array_equal(values, np.tile(at_rest, (len(known), 1)))
 
 
 @pytest.mark.parametrize("convention", cameras.CONVENTIONS)

@@ -17,12 +17,14 @@ from vibe_model.rotations import axis_angle_to_matrix
 
 LENGTHS = (9, 5, 4)
 TRACKS = [slice(0, 9), slice(9, 14), slice(14, 18)]
+VIDEOS = [slice(0, 14), slice(14, 18)]
 
 
 @pytest.fixture
 def world():
-    """Three tracks; the frames of the last one have no keypoint label."""
+    """Three tracks, two of one video; the frames of the last one have no keypoint label."""
     split, body, random = MemorySplit(0, LENGTHS, joints=14), TinyBody(), np.random.default_rng(5)
+    split.tracks[1] = split.tracks[1]._replace(video=split.tracks[0].video)
     rows, n = split.rows, sum(LENGTHS)
     rows["features"][:, 0] = np.arange(n)
     rows["kp_2d"][..., 2] = random.random((n, 49)) < 0.3  # some frames have fewer than 6
@@ -48,33 +50,34 @@ def test_the_protocol_is_that_of_a_loop_over_sequences(world):
     assert (with_3d & ~with_2d).sum() + (with_2d & ~with_3d).sum() > 0
     target, pred = split.rows["kp_3d"], oracle.joints
     verts, true = oracle.verts.detach().numpy(), true_verts(oracle.body, split.rows["theta"])
-    body_25 = (oracle.body.to_joints @ oracle.verts).detach().numpy()[:, :25]
-    of_tracks = {name: [] for name in ("mpjpe", "pa_mpjpe", "pve", "pck_aligned", "accel", "accel_error")}
-    for part in TRACKS:
-        rows = range(part.start, part.stop)
+    of_videos = {name: [] for name in ("mpjpe", "pa_mpjpe", "pve", "pck_aligned", "accel", "accel_error")}
+    for video in VIDEOS:
+        rows = range(video.start, video.stop)
         counted = [row for row in rows if with_3d[row]]
-        of_tracks["mpjpe"].append(metrics.mpjpe(pred[counted], target[counted]).mean())
-        of_tracks["pa_mpjpe"].append(metrics.pa_mpjpe(pred[counted], target[counted]).mean())
-        of_tracks["pve"].append(1000 * np.linalg.norm(verts[counted] - true[counted], axis=-1).mean())
-        shares = []
+        of_videos["mpjpe"].append(metrics.mpjpe(pred[counted], target[counted]).mean())
+        of_videos["pa_mpjpe"].append(metrics.pa_mpjpe(pred[counted], target[counted]).mean())
+        of_videos["pve"].append(1000 * np.linalg.norm(verts[counted] - true[counted], axis=-1).mean())
+        shares, three = [], {"accel": [], "accel_error": []}
         for row in (row for row in rows if with_2d[row]):
             seen = confidence[row] > 0
             points, goal = oracle.kp_2d[row, seen].astype(float), split.rows["kp_2d"][row, seen, :2].astype(float)
             pixels = 150 / np.hypot(*np.ptp(goal, axis=0))
             p, q = points - points.mean(0), goal - goal.mean(0)
-            away = np.hypot(*((p * q).sum() / (p * p).sum() * p - q).T) * pixels
+            half_trace = np.trace(np.linalg.solve(p.T @ p, p.T @ q)) / 2
+            away = np.hypot(*(half_trace * p - q).T) * pixels
             shares.append(100 * (away < 0.05 * 224).mean())
-        of_tracks["pck_aligned"] += [np.mean(shares)] if shares else []
-        for name, frames, values in (
-            ("accel", with_2d, metrics.accel_in_place(body_25[part])),
-            ("accel_error", with_3d, metrics.accel_error(pred[part], target[part])),
-        ):
-            three = [value for row, value in zip(rows[1:-1], values, strict=True) if frames[row - 1 : row + 2].all()]
-            of_tracks[name] += [np.mean(three)] if three else []
+        of_videos["pck_aligned"] += [np.mean(shares)] if shares else []
+        for row in (row for part in TRACKS for row in range(part.start + 1, part.stop - 1) if row in rows):
+            beside = slice(row - 1, row + 2)
+            three["accel"].append(1000 * np.linalg.norm(np.diff(pred[beside], n=2, axis=0), axis=-1).mean())
+            if with_3d[beside].all():
+                three["accel_error"] += [*metrics.accel_error(pred[beside], target[beside])]
+        for name, values in three.items():
+            of_videos[name] += [np.mean(values)] if values else []
     found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
     assert found["frames"] == with_3d.sum()
     assert found["frames_2d"] == with_2d.sum()
-    for name, values in of_tracks.items():
+    for name, values in of_videos.items():
         assert values
         assert found[name] == pytest.approx(np.mean(values), rel=1e-4), name
     assert not {"pck", "auc", "pck_2d"} & set(found)
@@ -88,19 +91,18 @@ def test_the_unposed_error_is_that_of_the_shape_alone(world):
     error = 1000 * np.linalg.norm(unposed[0] - unposed[1], axis=-1).mean(-1)  # the oracle's shape is 0
     split.rows["kp_2d"][..., 2] = 1
     found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
-    assert found["pve_unposed"] == pytest.approx(np.mean([error[part].mean() for part in TRACKS]), rel=1e-4)
+    assert found["pve_unposed"] == pytest.approx(np.mean([error[part].mean() for part in VIDEOS]), rel=1e-4)
     assert "pve_unposed" not in evaluate_split(oracle, split, **STREAM)
 
 
-def test_each_sequence_weighs_the_same():
-    """Errors 1 and 3 in sequences of 10 and 90 frames: 2.0, over frames 2.8."""
-    means = {by_track: Means(by_track=by_track) for by_track in (True, False)}
-    for n, error in ((10, 1.0), (90, 3.0)):
+@pytest.mark.parametrize(("groups", "mean"), [("aaa", 16 / 7), ("abb", 1.75), ("abc", 2.0)])
+def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
+    """Errors 1, 3 and 2 in tracks of 10, 30 and 30 frames."""
+    means = Means()
+    for group, n, error in zip(groups, (10, 30, 30), (1.0, 3.0, 2.0), strict=True):
         of_one = {"mpjpe": np.full(n, error), "pck_2d": np.full(n, error)}
-        for one in means.values():
-            one.add(TrackErrors(np.ones(n, bool), np.full(n, 7.0), {"own": of_one}))
-    assert means[True].of() == pytest.approx({"mpjpe": 2.0, "pck_2d": 2.0})
-    assert means[False].of() == pytest.approx({"mpjpe": 2.8, "pck_2d": 2.8})
+        means.add(TrackErrors(np.ones(n, bool), np.full(n, 7.0), {"own": of_one}), group=group)
+    assert means.of() == pytest.approx({"mpjpe": mean, "pck_2d": mean})
 
 
 @pytest.mark.parametrize(("px", "right"), [(11.1, True), (11.3, False)])
@@ -116,6 +118,18 @@ def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
         )
         assert share[0] == pytest.approx(100 if right else 100 * (1 - 1 / 2002), abs=1e-9)
     assert metrics.pck_aligned(3 * pred + 7, target, ones) == pytest.approx(share[0])
+
+
+def test_the_scale_is_half_the_trace_of_the_best_map_not_least_squares():
+    random = np.random.default_rng(0)
+    pred = random.uniform(-1, 1, (1, 40, 2)) * (60, 6)  # wide and low
+    pred -= pred.mean(1)
+    target = pred * (1.2, 0.8)  # the best map is diag(1.2, 0.8): half its trace is 1, the least-squares scale near 1.2
+    assert metrics.pck_aligned(pred, target, np.ones((1, 40))) == pytest.approx(
+        100 * (np.hypot(*(0.2 * pred[0]).T) < 11.2).mean()
+    )
+    one_point = metrics.pck_aligned(np.zeros((1, 6, 2)), random.normal(size=(1, 6, 2)), np.ones((1, 6)))
+    assert one_point == 100  # all within 11.2 px of the target's mean
 
 
 def test_an_offset_of_constant_acceleration_is_no_acceleration_error():

@@ -3,6 +3,7 @@
 import pickle
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.vibe_model.training.batches import assert_same, write
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
+from vibe_model.prediction.windows import select_tracks
 from vibe_model.settings.run_config import Reading
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.vibe.config import TrainConfig
@@ -192,6 +194,37 @@ def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_ru
         of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
         assert of_copy.tolist() == 4 * [False] + 4 * [True]
     assert replace(plain, copies_2d=2).streams_of("datasets_2d") == ("resnet50.j1", "resnet50.j2")
+
+
+def test_tracks_that_are_left_out_or_validated_on_give_no_window(on_disk):
+    data = {"datasets_2d": ("a/train",), "datasets_3d": ("b/train",), "motion": ("m/train",), "evaluation": ()}
+    config = HMMRConfig(**data, validation=("b/train",), seqlen=4, stride=1, feature_size=6, width=32)
+
+    def starts(**changes):
+        mixture = TrainingBatches(replace(config, **changes), on_disk).mixture
+        return {name: set(rows) for of_part in mixture._starts.values() for name, rows in of_part.items()}
+
+    every, split = starts(), on_disk["a/train"]
+    first, second, third = split.tracks
+    assert len(every["a/train"]) == 6 + 1 + 20
+    kept = starts(leave_out=(f"a/train:{second.name}", f"a/train:{third.name[:-1]}*"))
+    assert kept["a/train"] == {row for row in every["a/train"] if row < first.stop}
+    held_out = starts(validation=(f"a/train:{first.name}", "b/train"))
+    assert held_out["a/train"] == {row for row in every["a/train"] if row >= second.start}
+    assert held_out["b/train"] == every["b/train"], "a split that is validated on as a whole is trained on, too"
+    assert replace(config, validation=("x/train:1/10",)).splits[-2:] == ("x/train", "m/train")
+    for wrong in ({"leave_out": ("m/train:a*",)}, {"leave_out": ("x/train:a*",)}):
+        with pytest.raises(ConfigError, match="leave_out"):
+            replace(config, **wrong)
+
+
+@pytest.mark.parametrize("one_in", [2, 10])
+def test_a_share_of_a_split_is_of_whole_videos_and_about_as_large(one_in):
+    tracks = [SimpleNamespace(name=f"v{i}/{j}", video=f"v{i}") for i in range(1000) for j in range(2)]
+    drawn = select_tracks(SimpleNamespace(tracks=tracks), f"1/{one_in}")
+    videos = {track.video for track in drawn}
+    assert len(drawn) == 2 * len(videos) == pytest.approx(2000 / one_in, rel=0.25)
+    assert {track.video for track in select_tracks(SimpleNamespace(tracks=tracks[:600]), f"1/{one_in}")} <= videos
 
 
 # ---------------------------------------------------------------------------------------------- workers, resume

@@ -347,6 +347,24 @@ def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatc
         training.run(config)
 
 
+@pytest.mark.parametrize("kind", ["vibe", "hmmr"])
+def test_tracks_of_a_training_split_choose_the_best_epoch_and_splits_without_3d_labels_are_only_measured(
+    config, splits
+):
+    held_out = replace(config, validation=("b/train:v1/*", "a/train:v0/*"))
+    folder = training.run(held_out)
+    history = last_state(folder)["training"]["history"]
+    for epoch in history:
+        labelled, others = (epoch["validation"][name] for name in held_out.validation)
+        assert (labelled["frames_total"], others["frames_total"]) == (5, 9)
+        assert "pck_2d" in others and "pa_mpjpe" not in others
+        assert epoch["score"] == labelled["pa_mpjpe"]
+    with pytest.raises(DataError, match=r"a/train:v0/\*: expected frames with 3D labels"):
+        training.run(replace(config, validation=("a/train:v0/*",)))
+    with pytest.raises(DataError, match=r"validation: b/train:S5\*: no track matches"):
+        training.run(replace(config, validation=("b/train:S5*", "b/train:v1/*")))
+
+
 def test_a_run_from_a_cache_on_disk_with_the_procedural_body(root, tmp_path):
     config = small_config(root, tmp_path / "runs")
     assert not runs.is_complete(config)

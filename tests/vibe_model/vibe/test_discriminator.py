@@ -4,6 +4,8 @@ import torch
 
 from vibe_model import MotionDiscriminator
 from vibe_model.errors import ConfigError
+from vibe_model.vibe.config import PRESETS
+from vibe_model.vibe.discriminator import build_discriminator
 
 
 def small(**settings):
@@ -22,6 +24,14 @@ def test_the_published_configuration_has_the_published_names_and_counts():
     count = 3 * 1024 * (69 + 1024 + 2) + 3 * 1024 * (1024 + 1024 + 2)
     count += 2 * (1024 * 1024 + 1024) + 1024 + 1 + 1024 + 1
     assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_the_papers_preset_has_two_attention_layers_of_1024_an_output_and_its_dropout():
+    config = PRESETS["paper"]()
+    layers = [*build_discriminator(config).attention.attention]
+    assert [layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)] == [1024, 1024, 1]
+    assert {layer.p for layer in layers if hasattr(layer, "p")} == {0.1}
+    assert PRESETS["published"]().attention_dropout == 0.2
 
 
 def test_attention_starts_small():

@@ -96,6 +96,7 @@ def import_database(
         why = _why(root, name, origin)
         if why:
             _write_tracks(root, name, tracks, origin, progress)
+        cache.finish_commits(root, name)  # of an import that was killed
         stream = options.stream if "features" in database.fields else None
         if stream is not None and _write_stream(root, name, stream, tracks, provenance, options):
             why = why or "its features were missing"

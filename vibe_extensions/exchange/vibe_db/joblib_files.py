@@ -18,6 +18,7 @@ import mmap
 import os
 import pickle
 import pickletools
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,10 @@ class _Unpickler(ArrayUnpickler):
         shape, dtype, order = (state.get(key) for key in ("shape", "dtype", "order"))
         sizes = shape if isinstance(shape, tuple) else (None,)
         if len(sizes) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**48 for n in sizes):
-            refuse(f"an array of shape {str(shape)[:80]}")
+            refuse(f"an array of shape {reprlib.repr(shape)[:80]}")
         is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
         if not (is_array and isinstance(dtype, np.dtype) and dtype.kind in KINDS):
-            refuse(f"an array of {str(dtype)[:80]}")
+            refuse(f"an array of {reprlib.repr(dtype)[:80]}")
         if dtype.kind == "O":
             return self.texts(sizes)
         if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # from joblib 1.2 on: padding follows

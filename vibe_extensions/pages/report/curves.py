@@ -12,6 +12,7 @@ from pipeline.cli.console import duration
 from vibe_extensions.pages.report.page import PageSection, Plot, brief, lines
 from vibe_extensions.pages.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2
+from vibe_model.settings.run_config import split_of
 
 MOST_POINTS: Final = 200  # of a plotted curve
 MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours
@@ -166,7 +167,7 @@ def used_for(runs: Sequence[TrainingRun]) -> dict[str, str]:
     for name, config in configs.items():
         for part, words in PARTS.items():
             splits = getattr(config, part) if part in ("validation", "evaluation") else config.part(part)
-            for split in splits:
+            for split in dict.fromkeys(map(split_of, splits)):
                 names.setdefault(split, {}).setdefault(words, []).append(name)
     return {
         split: ", ".join(w if len(used) == len(configs) else f"{w} ({listed(used)})" for w, used in uses.items())

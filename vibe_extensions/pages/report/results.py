@@ -172,8 +172,8 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[ResultsTable]:
     tables: dict[tuple[str, str], list[ModelErrors]] = {}
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
-        name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] != 1 else "")
-        tables.setdefault((row["split"], row["protocol"]), []).append(ModelErrors(name, means, row["frames"]))
+        name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] > 1 else "")
+        tables.setdefault((row["split"], row["protocol"]), []).append(ModelErrors(name, means, row["frames"] or None))
     for (split, protocol), rows in tables.items():
         yield ResultsTable(protocol, f"{split}, protocol “{protocol}”", split, rows)
 

@@ -71,6 +71,8 @@ class PrVIPEConfig(RunConfig):
             raise ConfigError("motion, poses_3d: expected at least one split with 3D poses, found none")
         if self.batch_size < 2:
             raise ConfigError(f"batch_size: expected at least 2 pairs, found {self.batch_size}")
+        if partly := [name for name in self.validation if ":" in name]:
+            raise ConfigError(f"validation: expected whole splits, found {', '.join(partly)}")
         if self.seqlen != 1:
             raise ConfigError(f"seqlen: expected 1, poses are single frames; found {self.seqlen}")
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import google_crc32c
 import numpy as np
@@ -19,7 +20,8 @@ from cache.errors import CacheError
 from cache.format import layout
 from cache.format import shard as shards
 from cache.format.layout import ColumnSpec, Geometry
-from cache.format.manifest import Commit, shard_rows
+from cache.format.manifest import Commit, Place, shard_rows
+from cache.format.references import columns_of
 from cache.storage.base import Store
 
 _BLOCK: Final = 1 << 20
@@ -32,6 +34,7 @@ _BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # a d
 class ShardFile:
     """A shard that a manifest names."""
 
+    array: str  # its column
     key: str
     number: int
     record: str
@@ -54,13 +57,19 @@ class ShardFile:
         return shards.index_bytes(self.geometry.chunks)
 
 
-def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> list[ShardFile]:
+def shards_of(commit: Commit, name: str) -> list[ShardFile]:
+    """As `shard_files`, of a commit."""
+    return shard_files(commit.manifest, commit.place, name)
+
+
+def shard_files(manifest: Mapping[str, Any], place: Place, name: str) -> list[ShardFile]:
     """The shards that a manifest names of an array, ascending. Raises CacheError for one that is of no commit."""
-    geometry, array = spec.cut(Geometry(**commit.manifest["geometry"])), commit.place.array(name)
+    spec = columns_of(manifest)[name]
+    geometry, array = spec.cut(Geometry(**manifest["geometry"])), place.array(name)
     files = []
-    for number, record in sorted((int(shard), text) for shard, text in commit.manifest["shards"][name].items()):
-        n_rows = len(shard_rows(commit.manifest, number))
-        file = ShardFile(layout.shard_key(array, number, spec.trailing), number, record, n_rows, spec, geometry)
+    for number, record in sorted((int(shard), text) for shard, text in manifest["shards"][name].items()):
+        n_rows = len(shard_rows(manifest, number))
+        file = ShardFile(name, layout.shard_key(array, number, spec.trailing), number, record, n_rows, spec, geometry)
         if spec.per_row > 1:  # of bytes: as many as the chunks hold that its size allows
             file = replace(file, n_rows=(file.size - file.index_bytes) // file.chunk_bytes * geometry.rows_per_chunk)
         files.append(file)
