@@ -55,6 +55,7 @@ from vibe_extensions.demo import writing as synthetic
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import ROOT, parser, pipeline, report, table
+from vibe_extensions.demo import RELEASES
 
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
@@ -412,8 +413,8 @@ def forecast(args: argparse.Namespace, work: Path) -> Iterator[str]:
 def make_set(work: Path, n_videos: Mapping[str, int]) -> tuple[str, ...]:
     """raw/<dataset> and body below a folder. Returns the datasets."""
     if not n_videos:
-        synthetic.synthesize(work / "raw", work / "body", datasets.DATASETS)
-        return tuple(datasets.DATASETS)
+        synthetic.synthesize(work / "raw", work / "body", RELEASES)
+        return tuple(RELEASES)
     for name, n in n_videos.items():
         synthetic.write_dataset(name, work / "raw" / name, n_videos=n, workers=os.cpu_count() or 1)
     synthetic.write_body(work / "body")

@@ -27,10 +27,11 @@ from torchvision.models import resnet50
 
 from pipeline import datasets
 from pipeline.__main__ import main
+from vibe_extensions.demo import RELEASES
 from vibe_model import TrainConfig, training
 
 RECORD = Path(__file__).with_name("gold.json")
-SPLITS = [f"{name}/{split}" for name in datasets.DATASETS for split in datasets.get(name).splits]
+SPLITS = [f"{name}/{split}" for name in RELEASES for split in datasets.get(name).splits]
 EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by the network: 80 rows
 
 
@@ -63,7 +64,7 @@ def make(folder: Path) -> dict[str, Any]:
             options = ["--weights", f"file:{folder / 'resnet50.pt'}", "--precision", "exact", "--device", "cpu"]
             assert main(["extract", *place, *options, "--workers", "1", "--batch-size", "16"]) == 0
     return {
-        "raw": {part: tree(folder / "raw" / part) for part in datasets.DATASETS} | {"body": tree(folder / "body")},
+        "raw": {part: tree(folder / "raw" / part) for part in RELEASES} | {"body": tree(folder / "body")},
         "cache": {name: arrays(folder / "cache" / name) for name in SPLITS},
         "training": losses(folder),
     }

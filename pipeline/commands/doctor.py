@@ -25,7 +25,7 @@ from pipeline.commands.settings.commands import dataset_of
 from pipeline.commands.settings.file import settings_file
 from pipeline.commands.settings.sections import Settings, load
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
-from pipeline.demo import has_demo_data
+from pipeline.demo import demo_data, has_demo_data
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
@@ -124,8 +124,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _all_of(raw: Path) -> list[str]:
     """All datasets; own clips, and those without demo data, only where they are there: else nothing is missing."""
-    own = {*datasets.OWN_CLIPS, *datasets.WITHOUT_DEMO}
-    return [name for name in datasets.names() if name not in own or listing.is_folder_there(raw / name)]
+    official = {*demo_data().datasets} - {*datasets.OWN_CLIPS}
+    return [name for name in datasets.names() if name in official or listing.is_folder_there(raw / name)]
 
 
 def _body_option(args: argparse.Namespace) -> list[str]:

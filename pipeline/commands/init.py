@@ -13,6 +13,7 @@ from typing import Final
 
 from pipeline import datasets
 from pipeline.cli.console import out, plain
+from pipeline.demo import demo_data
 from pipeline.errors import PipelineError
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
@@ -24,7 +25,7 @@ ABOUT_REAL: Final = """\
 REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded default
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
-    ("data", "datasets"): " ".join(datasets.DATASETS),
+    ("data", "datasets"): " ".join(name for name in demo_data().datasets if name not in datasets.OWN_CLIPS),
     ("embedded", "enabled"): "false",
     ("features", "weights"): "spin:data/model_checkpoint.pt",
 }

@@ -18,7 +18,6 @@ __all__ = [
     "DATASETS",
     "ENTRY_POINTS",
     "OWN_CLIPS",
-    "WITHOUT_DEMO",
     "Dataset",
     "RawVideo",
     "broken",
@@ -28,7 +27,7 @@ __all__ = [
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
-DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo data imitate: name -> module:class
+DATASETS: Final[dict[str, str]] = {  # official releases: name -> module:class
     "penn_action": "pipeline.datasets.penn_action:PennAction",
     "posetrack": "pipeline.datasets.posetrack:PoseTrack",
     "insta_variety": "pipeline.datasets.insta_variety:InstaVariety",
@@ -41,12 +40,7 @@ DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo 
 
 OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:OwnVideos"}
 
-WITHOUT_DEMO: Final[dict[str, str]] = {  # official releases that the demo data do not imitate
-}
-
-_REGISTRY: Final[Registry[Dataset]] = Registry(
-    "dataset", ENTRY_POINTS, ChainMap(WITHOUT_DEMO, OWN_CLIPS, DATASETS), Dataset, "name"
-)
+_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
 names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
 unknown, not_installed = _REGISTRY.unknown, _REGISTRY.not_installed
 

@@ -23,6 +23,7 @@ from pipeline.commands.settings.schema import TYPES
 from pipeline.features import streams
 from tasks import settings
 from tasks.training import train_config
+from vibe_extensions.demo import RELEASES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
 from vibe_model.vibe.mposer_config import MPOSER
@@ -143,7 +144,7 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
 # ---------------------------------------------------------------------------------------------------- settings
 
 OWN = TYPES  # section -> its dataclass
-OPTIONS = {name: type(datasets.get(name)) for name in (*datasets.DATASETS, *datasets.OWN_CLIPS)}
+OPTIONS = {name: type(datasets.get(name)) for name in (*RELEASES, *datasets.OWN_CLIPS)}
 OPTIONS = {name: spec for name, spec in OPTIONS.items() if dataclasses.fields(spec)}
 
 

@@ -16,10 +16,11 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tasks import settings
 from tests.tasks.conftest import GOOD, ROOT, load
+from vibe_extensions.demo import RELEASES
 
 
 def test_the_shipped_luigi_cfg_is_valid() -> None:
-    assert settings.load(ROOT / "luigi.cfg").data.datasets == (*datasets.DATASETS, *datasets.OWN_CLIPS)
+    assert settings.load(ROOT / "luigi.cfg").data.datasets == (*RELEASES, *datasets.OWN_CLIPS)
 
 
 def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ SYNTHESIZE: Final = CommandEntry(
     "vibe_extensions.demo.commands.synthesize",
     "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
 )
+RELEASES: Final = (  # official releases that demo data imitates
+    *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
+    *("h36m", "3dpw", "emdb", "bedlam", "amass"),
+)
 DEMO: Final = DemoData(
-    datasets=(
-        *("penn_action", "posetrack", "insta_variety", "kinetics", "mpi_inf_3dhp"),
-        *("h36m", "3dpw", "emdb", "bedlam", "amass", "videos"),
-    ),
+    datasets=(*RELEASES, "videos"),
     is_current="vibe_extensions.demo.writing:is_current",
     synthesize="vibe_extensions.demo.writing:synthesize",
     body="vibe_extensions.demo.body:procedural",

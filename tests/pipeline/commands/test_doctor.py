@@ -18,8 +18,9 @@ from pipeline.datasets.base import Dataset, ReleasePart, globs
 from pipeline.errors import RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import RawVideo
+from vibe_extensions.demo import RELEASES
 
-EVERY = pytest.mark.parametrize("name", list(datasets.DATASETS))
+EVERY = pytest.mark.parametrize("name", list(RELEASES))
 
 
 @pytest.fixture

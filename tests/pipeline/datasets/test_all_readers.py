@@ -26,11 +26,12 @@ from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.track import Track
 from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.demo import RELEASES
 from vibe_extensions.demo import body as procedural_body
 from vibe_extensions.demo.writing import Actor, Take
 
 SPIN49 = JOINTS["spin49"]
-SPLITS = [(name, split) for name in datasets.DATASETS for split in datasets.get(name).splits]
+SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]
 WITH_PIXELS = [(name, split) for name, split in SPLITS if datasets.get(name).has_pixels]
 LATERAL = [i for i, j in enumerate(mirrored("spin49")) if i != j]
 HAS_TWIN = np.isin(np.arange(len(SPIN49)), LATERAL)
@@ -133,7 +134,7 @@ def garble(raw: Path, videos: list[RawVideo]) -> None:
             stream.write(b"\xa5" * (stop - start - 16))
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
+@pytest.mark.parametrize("name", RELEASES)
 def test_listing_reads_no_label_and_videos_of_which_nothing_can_be_read_are_rejected_one_by_one(
     name: str, embedded: Any, tmp_path: Path
 ) -> None:
@@ -149,7 +150,7 @@ def test_listing_reads_no_label_and_videos_of_which_nothing_can_be_read_are_reje
         assert all(account.message for account in report)
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
+@pytest.mark.parametrize("name", RELEASES)
 def test_a_missing_raw_folder_is_told_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="nowhere"):
         list(datasets.get(name).tracks(tmp_path / "nowhere", datasets.get(name).splits[0]))

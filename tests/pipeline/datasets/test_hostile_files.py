@@ -35,6 +35,7 @@ from pipeline.track import column_problems
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.test_detections import CASES, SIZE, N, write
 from tests.pipeline.test_processes import descendants
+from vibe_extensions.demo import RELEASES
 
 MIB = 1 << 20
 PATIENCE = 20  # s for a case; the usual one takes a hundredth of a second
@@ -238,7 +239,7 @@ def assert_harmless(
     return check
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
+@pytest.mark.parametrize("name", RELEASES)
 def test_damaged_files_cost_their_own_video_and_nothing_else(
     name: str, embedded: Any, tmp_path: Path, assert_harmless: Callable[[Path, list[str]], None]
 ) -> None:

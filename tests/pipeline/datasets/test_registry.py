@@ -10,6 +10,7 @@ from pipeline import datasets, plug_ins
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import RawVideo
+from vibe_extensions.demo import RELEASES
 
 
 class Dances(Dataset):
@@ -48,7 +49,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str, str, obje
     monkeypatch.setattr(plug_ins, "entry_points", lambda group: EntryPoints(found))
 
 
-@pytest.mark.parametrize("name", [*datasets.DATASETS, *datasets.WITHOUT_DEMO])
+@pytest.mark.parametrize("name", [*RELEASES, "bedlam2"])
 def test_every_dataset_says_what_it_is(name: str) -> None:
     reader = datasets.get(name)
     assert (reader.name, isinstance(reader, Dataset)) == (name, True)
@@ -58,7 +59,7 @@ def test_every_dataset_says_what_it_is(name: str) -> None:
 
 def test_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("dance-data", "dances", "d:Dances", Dances))
-    assert datasets.names() == (*datasets.DATASETS, "videos", "bedlam2", "dances")
+    assert datasets.names() == (*datasets.DATASETS, "videos", "bedlam", "bedlam2", "emdb", "dances")
     assert datasets.get("dances").name == "dances"
 
 

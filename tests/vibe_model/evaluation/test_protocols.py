@@ -21,6 +21,7 @@ from tests.vibe_model.training.tiny_runs import in_memory, like_vibe
 from vibe_extensions.contracts.protocols import protocol_problems
 from vibe_extensions.demo.body import procedural
 from vibe_extensions.hmmr import HMMR
+from vibe_extensions.hmmr import protocol as hmmr_protocol
 from vibe_model import TrainConfig, training, vibe
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import protocols
@@ -240,11 +241,11 @@ def test_a_model_is_evaluated_by_the_protocols_that_its_record_names(tmp_path, m
 
 def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
     split = MemorySplit(0, [9], joints=14)
-    monkeypatch.setattr(protocols, "HMMR", replace(protocols.HMMR, splits="emdb/*"))
+    monkeypatch.setattr(hmmr_protocol, "HMMR", replace(hmmr_protocol.HMMR, splits="emdb/*"))
     assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published"]
     assert [record.name for record in protocols.chosen(split, ["hmmr"])[0]] == ["hmmr"]
     split.name = "emdb/emdb1"
-    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published", "hmmr", "emdb"]
+    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published", "emdb", "hmmr"]
 
 
 @pytest.mark.parametrize(

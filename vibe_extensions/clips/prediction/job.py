@@ -29,7 +29,6 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import is_stand_in
 from tasks.settings import settings, settings_without
 from vibe_extensions.clips.prediction.sources import SPLIT, ClipsToPredict
-from vibe_extensions.part_dynamics.pr_vipe_stream import EmbeddingWeights, PrVipe
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2
 from vibe_model.errors import DataError
@@ -128,7 +127,7 @@ def extra_streams(trained: Trained, embedding: Path | None) -> list[StreamSpec]:
             file = embedding or trained.config.files().get("embedding")
             if file is None:
                 raise ConfigError(f"{trained.checkpoint}: name the embedding of 2D poses: --pose-embedding FILE")
-            stream = PrVipe(weights=EmbeddingWeights("file", str(file)))
+            stream = kinds.get(str(identity["kind"])).with_weights(file)
         specs.append(StreamSpec(reading.stream, stream))
     return specs
 

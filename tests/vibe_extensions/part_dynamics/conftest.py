@@ -1,0 +1,3 @@
+"""The fixtures of tests of models."""
+
+from tests.vibe_model.conftest import *  # noqa: F403
