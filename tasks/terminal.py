@@ -17,6 +17,7 @@ DEMO_DATA: Final = (
     f"{console.STAND_IN}  synthetic pictures, a procedural body or an untrained network: "
     "no number here is a scientific result"
 )
+UNTRAINED_FEATURES: Final = f"{console.UNTRAINED}  features of random weights: no number here is a scientific result"
 UP_TO_DATE: Final = "[dim]up to date[/dim]"
 
 plain = functools.partial(console.plain, keep="\n\t")  # file names and messages, without what a terminal would obey

@@ -11,7 +11,7 @@ from pipeline.cli import console
 from tasks.base import PipelineTask
 from tasks.evaluation import Evaluate, baseline_config
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, USER_ERRORS, fact, plain, shortened
+from tasks.terminal import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, fact, plain, shortened
 from tasks.training import model_config
 from vibe_model import models, runs
 from vibe_model.sections import VIBE, which_runs
@@ -50,15 +50,15 @@ class Report(PipelineTask):
 
     def show(self) -> None:
         """Where the page is, and whether it is about demo data."""
-        from vibe_extensions.pages.report.assembly import is_stand_in
+        from vibe_extensions.pages.report.assembly import mark_of
 
-        show(page(), stand_in=is_stand_in(settings().paths.cache))
+        show(page(), mark_of(settings().paths.cache))
 
 
-def show(out: Path, *, stand_in: bool) -> None:
-    """Where a page is, and whether it is about demo data."""
-    if stand_in:
-        console.out.print(DEMO_DATA)
+def show(out: Path, mark: str) -> None:
+    """Where a page is, and whether it is about demo data or features of random weights."""
+    if mark:
+        console.out.print(DEMO_DATA if "demo" in mark else UNTRAINED_FEATURES)
     fact("report", plain(f"{shortened(out)} (open it in a browser)"))
 
 

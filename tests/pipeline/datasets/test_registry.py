@@ -59,7 +59,7 @@ def test_every_dataset_says_what_it_is(name: str) -> None:
 
 def test_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, ("dance-data", "dances", "d:Dances", Dances))
-    assert datasets.names() == (*datasets.DATASETS, "videos", "bedlam", "bedlam2", "emdb", "dances")
+    assert datasets.names() == (*datasets.DATASETS, "videos", "dances")
     assert datasets.get("dances").name == "dances"
 
 

@@ -262,7 +262,7 @@ def test_a_protocol_that_contradicts_itself_is_refused(changes, reason):
 
 def test_every_protocol_keeps_the_contract(site):
     install_page(site, "protocol")
-    assert protocols.names() == ("default", "published", "hmmr", "emdb", "smpl24")
+    assert protocols.names() == ("default", "published", "emdb", "hmmr", "smpl24")
     assert [protocol_problems(protocols.find(name)) for name in protocols.names()] == [[]] * 5
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, size
 from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
@@ -67,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
     for what, rows in exported.left_out.items():
         out.print(f"  {DOUBT} {count(rows, 'row')} not exported, with {plain(what)}")
     if exported.stand_in:
-        out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
+        demo = bool(cache.open(args.cache)[name].manifest["stand_in"])
+        what = f"{STAND_IN} demo data" if demo else f"{UNTRAINED} features of random weights"
+        out.print(f"  {what}: for trying the pipeline only")
     return 0
 
 

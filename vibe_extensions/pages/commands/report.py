@@ -46,5 +46,5 @@ def run(args: argparse.Namespace) -> int:
     with bar("  report", console.out) as progress:
         written = write_report(pages, out, progress)
     say("report", "page", str(written))
-    report.show(out, stand_in=written.stand_in)
+    report.show(out, written.mark)
     return 0

@@ -18,6 +18,7 @@ from pipeline.features.plan import is_untrained
 from vibe_extensions.pages.report.bodies import bodies_section
 from vibe_extensions.pages.report.curves import curves_section, used_for
 from vibe_extensions.pages.report.data import (
+    DEMO,
     UNREADABLE,
     OpenedCache,
     accounting_section,
@@ -96,7 +97,7 @@ class WrittenReport:
 
     sections: int
     size: int  # bytes
-    stand_in: bool
+    mark: str  # as `OpenedCache.mark`
 
     def __str__(self) -> str:
         """As 8 sections, 4.1 MB."""
@@ -143,12 +144,12 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
         ]
     sections.append(provenance_section(opened, [*shown, *of_ablation], fingerprint=fingerprint))
     progress(2, 3, "page")
-    stand_in = opened.stand_in or any(run.stand_in for run in shown)
+    mark = opened.mark or (DEMO if any(run.stand_in for run in shown) else "")
     first = summary(opened, shown, stream=content.stream, health=health.data["verdicts"], trains=content.training)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_page(out, sections, title=TITLE, stand_in=stand_in, facts=facts, summary=first)
+    write_page(out, sections, title=TITLE, mark=mark, facts=facts, summary=first)
     progress(3, 3, "")
-    return WrittenReport(len(sections), out.stat().st_size, stand_in)
+    return WrittenReport(len(sections), out.stat().st_size, mark)
 
 
 def summary(
@@ -206,9 +207,9 @@ def recorded(page: Path) -> str:
     return str(marks[-1]) if marks else ""
 
 
-def is_stand_in(root: cache.Root) -> bool:
-    """Is anything in the cache demo data: rows of a split, or features of a stream?"""
-    return open_splits(root).stand_in
+def mark_of(root: cache.Root) -> str:
+    """As `OpenedCache.mark`."""
+    return open_splits(root).mark
 
 
 def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -29,6 +29,8 @@ UNREADABLE: Final = (cache.CacheError, OSError)  # what costs a split its place 
 COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
 MOST_REJECTED: Final = 5  # rejected videos that are listed of a split; the others are counted
 
+DEMO: Final = "demo data"  # what a page is marked with
+UNTRAINED: Final = "untrained network"
 TRACKS: Final = 2  # of each dataset that are drawn
 FRAMES: Final = 3  # of each track
 
@@ -89,13 +91,15 @@ class OpenedCache:
         return by_dataset
 
     @property
-    def stand_in(self) -> bool:
-        """Is anything demo data: rows of a split, or features of a stream?"""
+    def mark(self) -> str:
+        """DEMO if rows of a split are demo data, UNTRAINED if only features are made by random weights; else ""."""
+        if any(map(is_demo, self.splits)):
+            return DEMO
         streams = ((split, name) for split in self.splits for name in split.streams)
-        demo_streams = (
+        untrained = (
             split.stream_manifest(name).get("stand_in") or is_untrained(split, name) for split, name in streams
         )
-        return any(map(is_demo, self.splits)) or any(demo_streams)
+        return UNTRAINED if any(untrained) else ""
 
 
 def open_splits(root: cache.Root) -> OpenedCache:
@@ -298,24 +302,29 @@ class DrawnSplit(NamedTuple):
 def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
     """A few tracks of each dataset, drawn on their frames as `python -m pipeline show` draws them.
 
-    raw: the folder that holds the datasets' raw folders now; None: each is where it was at conversion.
+    raw: the folder that holds the datasets' raw folders, for those that are no longer where the cache records them.
     body: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
     """
     problems: list[str] = []
+    needs_body = [split for split in opened.splits if "pose" in split.columns and "kp_3d" not in split.columns]
     try:
-        if body is not None:
+        if body is not None and needs_body:
             smpl_files.digest(body)
     except MissingAssets as error:
         problems.append(f"SMPL parameters without 3D joints are not drawn: {error}")
-        body = None
+        needs_body = []
     drawn: dict[str, list[DrawnSplit]] = {}
     for dataset, splits in opened.datasets.items():
         # Training first, and two splits rather than one.
         chosen = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
-        choice, folder = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES), None if raw is None else raw / dataset
+        choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
         for split in chosen:
+            recorded = split.provenance.get("raw")
+            moved = raw is not None and not (recorded and Path(str(recorded)).is_dir())
+            folders = {"raw": raw / dataset if raw is not None and moved else None}
+            folders["body"] = body if split in needs_body else None
             try:
-                shown = from_cache(opened.root, split.name, choice, raw=folder, body=body)
+                shown = from_cache(opened.root, split.name, choice, **folders)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(problem(split.name, error))
                 continue

@@ -94,13 +94,13 @@ def write_page(
     sections: Iterable[PageSection],
     *,
     title: str,
-    stand_in: bool,
+    mark: str,
     facts: Mapping[str, str],
     summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Render and write the sections in their order. `out` appears when it is whole.
 
-    stand_in: whether anything on it comes from demo data, which its first line reports. facts: shown at its end.
+    mark: what of it is not real, which its first line reports; "": nothing. facts: shown at its end.
     summary: the data of summary.html, which comes before the sections. Raises ValueError for two sections with one
     anchor.
     """
@@ -111,7 +111,7 @@ def write_page(
     environment = templates(Path(__file__).parent / "templates")
     environment.filters["cell_text"] = cell_text
     page = environment.get_template("report.html")
-    write(page.stream(sections=sections, title=title, stand_in=stand_in, facts=facts, summary=summary), out)
+    write(page.stream(sections=sections, title=title, mark=mark, facts=facts, summary=summary), out)
 
 
 def cell_text(value: Cell) -> str:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets import get
 from pipeline.reasons import REASONS
@@ -114,6 +115,19 @@ def test_two_tracks_of_three_frames_each_are_drawn_on_their_pictures(root: Path)
     (motion,) = drawn(data, "amass")  # motion alone needs no picture
     assert motion.track.source is None
     assert "name a body model" in motion.what_3d
+
+
+def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(root: Path, tmp_path: Path) -> None:
+    """Settings name the demo data and the demo body; the cache is of real clips."""
+    raw = Path(str(cache.open(root)["penn_action/train"].provenance["raw"]))
+    clips = tmp_path / "clips"
+    write_split(clips, "videos/train", {"0001/0": person(10)}, accounts=kept(1), stand_in=False, raw=raw)
+    (tmp_path / "demo/videos").mkdir(parents=True)
+    data = examples(clips, raw=tmp_path / "demo", body=tmp_path / "no-body")
+    assert len(drawn(data, "videos")) == 1 and data["problems"] == []
+    write_stream(clips, "videos/train", np.ones((10, 4)))
+    assert open_splits(clips).mark == "untrained network"
+    assert open_splits(root).mark == "demo data"
 
 
 def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_path: Path) -> None:

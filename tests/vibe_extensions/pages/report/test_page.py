@@ -28,9 +28,9 @@ def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     return PageSection(anchor, title, "overview.html", data)
 
 
-def page(folder: Path, *sections: PageSection, stand_in: bool = False, title: str = "A cache") -> str:
+def page(folder: Path, *sections: PageSection, mark: str = "", title: str = "A cache") -> str:
     out = folder / "report.html"
-    write_page(out, sections, title=title, stand_in=stand_in, facts={"Cache": "data/cache"})
+    write_page(out, sections, title=title, mark=mark, facts={"Cache": "data/cache"})
     return out.read_text(encoding="utf-8")
 
 
@@ -42,18 +42,19 @@ def of_cache(root: Path, folder: Path) -> str:
     return text
 
 
-@pytest.mark.parametrize("stand_in", [True, False])
-def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path: Path, stand_in: bool) -> None:
+@pytest.mark.parametrize("mark", ["demo data", "untrained network", ""])
+def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path: Path, mark: str) -> None:
     first, second = of_problems("first", "The first"), of_problems("second", "The second")
     folded = [replace(second, line="all is right"), replace(second, anchor="third", line="look", unfolded=True)]
-    text = page(tmp_path, first, *folded, stand_in=stand_in)
+    text = page(tmp_path, first, *folded, mark=mark)
     assert re.findall(r'<h2 id="([^"]+)">', text) == ["first", "second", "third"]
     assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
     assert '<span class="line">all is right</span>' in text
     assert "<dt>Cache</dt><dd>data/cache</dd>" in text
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert "<script" not in text
-    assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == stand_in
+    assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == (mark == "demo data")
+    assert ("UNTRAINED NETWORK" in text) == (mark == "untrained network")
 
 
 def test_names_from_raw_files_are_text_and_never_markup(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def page(root: cache.Root, shown: list[TrainingRun], tmp_path: Path, *, curves: 
     opened = open_splits(root)
     sections = [results_section(shown, {}, cache=str(root)), *([curves_section(shown)] if curves else [])]
     sections.append(provenance_section(opened, shown))
-    write_page(out, sections, title="Report", stand_in=False, facts={})
+    write_page(out, sections, title="Report", mark="", facts={})
     return out.read_text()
 
 
@@ -243,10 +243,10 @@ def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(
         f"runs = Path({str(folder)!r})\n"
         f"of = ReportContent({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', runs),))\n"
         f"written = write_report(of, Path({str(out)!r}))\n"
-        "print(written.sections, written.stand_in, 'torch' in sys.modules or 'tensorflow' in sys.modules)"
+        "print(written.sections, written.mark, 'torch' in sys.modules or 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    assert done.stdout.split() == ["9", "True", "False"]
+    assert done.stdout.split() == ["9", "demo", "data", "False"]
     assert (
         recorded(out) == ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),)).fingerprint()
     )
