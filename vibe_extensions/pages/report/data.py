@@ -20,6 +20,7 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import is_untrained, marked, missing_rows
 from pipeline.files.formats import smpl_files
+from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import SAMPLED, reason
 from vibe_extensions.pages.report.page import Cell, PageSection
 from vibe_extensions.pages.show.page import Portrait, portrait
@@ -302,7 +303,8 @@ class DrawnSplit(NamedTuple):
 def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
     """A few tracks of each dataset, drawn on their frames as `python -m pipeline show` draws them.
 
-    raw: the folder that holds the datasets' raw folders, for those that are no longer where the cache records them.
+    raw: the folder that holds the datasets' raw folders; where it has none of a dataset, or demo data in the place of real
+    data, the folder that the cache records is used.
     body: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
     """
     problems: list[str] = []
@@ -319,9 +321,10 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
         chosen = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
         choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
         for split in chosen:
-            recorded = split.provenance.get("raw")
-            moved = raw is not None and not (recorded and Path(str(recorded)).is_dir())
-            folders = {"raw": raw / dataset if raw is not None and moved else None}
+            folder = None if raw is None else raw / dataset
+            if folder is not None and not (folder.is_dir() and is_stand_in(folder) == is_demo(split)):
+                folder = None  # of other data: these are where the cache records them
+            folders = {"raw": folder}
             folders["body"] = body if split in needs_body else None
             try:
                 shown = from_cache(opened.root, split.name, choice, **folders)

@@ -13,6 +13,7 @@ import pytest
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets import get
+from pipeline.files.raw.stand_in import MARKER
 from pipeline.reasons import REASONS
 from tests.vibe_extensions.pages.report.conftest import kept, person, write_split, write_stream
 from vibe_extensions.pages.report.data import accounting_section, examples_section, open_splits, overview_section
@@ -123,6 +124,7 @@ def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(root: Path, t
     clips = tmp_path / "clips"
     write_split(clips, "videos/train", {"0001/0": person(10)}, accounts=kept(1), stand_in=False, raw=raw)
     (tmp_path / "demo/videos").mkdir(parents=True)
+    (tmp_path / "demo/videos" / MARKER).write_text("{}")
     data = examples(clips, raw=tmp_path / "demo", body=tmp_path / "no-body")
     assert len(drawn(data, "videos")) == 1 and data["problems"] == []
     write_stream(clips, "videos/train", np.ones((10, 4)))
@@ -139,14 +141,10 @@ def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_pa
 
 
 def test_pictures_are_searched_in_the_raw_folder_that_is_named(root: Path, tmp_path: Path) -> None:
-    (split,) = examples(root, raw=tmp_path)["datasets"]["penn_action"]
-    assert f"{tmp_path / 'penn_action'} is not there" in split.warnings[0]
-    (card, *_) = next(split.portraits).cards
-    assert card.full is None
-    assert card.problem
     frames = tmp_path / "penn_action/frames/0001"
     frames.mkdir(parents=True)
     assert cv2.imwrite(str(frames / "000000.jpg"), np.full((240, 320, 3), 200, np.uint8))
+    (tmp_path / "penn_action" / MARKER).write_text("{}")
     first, _ = drawn(examples(root, raw=tmp_path), "penn_action")
     assert [card.full is not None for card in first.cards] == [True, False, False]
 
