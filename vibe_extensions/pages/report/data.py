@@ -303,7 +303,7 @@ class DrawnSplit(NamedTuple):
 def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
     """A few tracks of each dataset, drawn on their frames as `python -m pipeline show` draws them.
 
-    raw: the folder that holds the datasets' raw folders; where it has none of a dataset, or demo data in the place of real
+    raw: the folder with the datasets' raw folders; where it lacks a dataset, or has demo data in the place of real
     data, the folder that the cache records is used.
     body: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
     """
