@@ -16,8 +16,10 @@ keypoints reads it; `pipeline.files.formats.labels.detections` does here.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +40,7 @@ KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `
 RECORDS: Final = ".detect"  # the lock, and why clips have no file
 PROVENANCE: Final = ".provenance"
 SEEN: Final = 0.3
+LONGEST_NAME: Final = 255  # bytes, of Linux's file systems
 PLACES: Final = 2  # decimals of px
 END: Final = b"}]}\n"  # of a file, and of nothing that is cut off: all lines before it end otherwise
 
@@ -64,6 +67,8 @@ class ClipFiles:
 
         Raises RawDataError for a file that `detect` has not written: it is not replaced.
         """
+        if len(os.fsencode(self.file.name)) > LONGEST_NAME:
+            raise OSError(errno.ENAMETOOLONG, "File name too long. Rename the clip.", str(self.file))
         info = read_info(self.file)
         if info.get("description") != MADE_BY and self.file.exists():
             raise RawDataError(

@@ -322,10 +322,10 @@ def test_a_type_of_lists_in_lists_is_refused_at_once(kind: str, tmp_path: Path) 
 
 def test_objects_that_share_their_parts_are_read_once_each(tmp_path: Path) -> None:
     """60 of them, each of which holds the one before twice: 2^60 visits if none were remembered."""
-    leaf = chumpy_leaf(np.arange(3.0)) + b"q\x00"
-    chain = leaf + b"".join(
-        instance("chumpy.ch", "Ch", mapping(x=b"h" + bytes([i]), y=b"h" + bytes([i]))) + b"q" + bytes([i + 1])
-        for i in range(60)
-    )
+    chain = chumpy_leaf(np.arange(3.0)) + b"q\x000"
+    for i in range(60):  # remembered by number, and taken off the stack
+        before = b"h" + bytes([i])
+        chain += instance("chumpy.ch", "Ch", mapping(x=before, y=before)) + b"q" + bytes([i + 1]) + b"0"
+    chain += b"h" + bytes([60])
     content = read(tmp_path, mapping(v_template=chain) + b".", "smpl")
     np.testing.assert_array_equal(content["v_template"], [0, 1, 2])

@@ -103,7 +103,7 @@ class _Unpickler(ArrayUnpickler):
             refuse(f"an array of shape {reprlib.repr(shape)[:80]}")
         is_array = state.get("subclass") is NDARRAY and order in ("C", "F")
         if not (is_array and isinstance(dtype, np.dtype) and dtype.kind in KINDS):
-            refuse(f"an array of {reprlib.repr(dtype)[:80]}")
+            refuse(f"an array of {dtype if isinstance(dtype, np.dtype) else reprlib.repr(dtype)[:80]}")
         if dtype.kind == "O":
             return self.texts(sizes)
         if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # from joblib 1.2 on: padding follows
