@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-OURS = {"cache", "pipeline", "vibe_model", "report", "tasks"}
+OURS = {"cache", "pipeline", "vibe_model", "vibe_extensions", "tasks"}
 MODULE = re.compile(r"(current|auto)module:: ([\w.]+)")
 NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)")
 # What the issue names, besides what pages import.

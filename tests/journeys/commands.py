@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import runpy
 import signal
 import sys
@@ -33,7 +34,8 @@ from pipeline.processes import server
 
 for package in (cache, pipeline, vibe_extensions, vibe_model):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if module.name != "vibe_model.sections":
+        # Settings and Luigi's tasks are read in the folder that a command runs in.
+        if not re.search(r"vibe_model\.sections|_extensions\.(clips\.|.*(_task|\.commands|\.sections)\b)", module.name):
             importlib.import_module(module.name)
 
 WITHOUT_POOL = ("config", "copy", "gc", "init", "plan", "show", "status", "tag")

@@ -13,7 +13,7 @@ import torch
 from pipeline.errors import ConfigError
 from tasks import Ablation, Train, TrainMPoser, ablation
 from tasks.ablation import FILES, default_variants, left_out
-from tasks.training import mposer_checkpoint, mposer_config, train_config
+from tasks.training import mposer_config, train_config
 from vibe_model import runs
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
@@ -160,7 +160,7 @@ def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> 
 def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking) -> None:
     task = asking({}, variants="mposer", seeds="0")
     config = train_config("mposer", 0)
-    assert config.mposer == mposer_checkpoint(config) == config.runs / "mposer-unknown" / "best.pt"
+    assert config.mposer == TrainMPoser.checkpoint(config) == config.runs / "mposer-unknown" / "best.pt"
     assert not task.complete()
     assert not TrainMPoser().complete()
 

@@ -164,7 +164,7 @@ def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within
     with monkeypatch.context() as patch:
         within(project)
         loaded = settings()
-        patch.setattr("pipeline.datasets.DATASETS", {})  # as if both were of other packages
+        patch.setattr("pipeline.commands.settings.sections.has_demo_data", lambda name: False)
         assert whose_data(loaded) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
     project.configure({"embedded": {"enabled": "false"}})
     within(project)

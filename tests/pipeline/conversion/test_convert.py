@@ -229,7 +229,7 @@ def test_an_unexpected_error_of_a_reader_costs_its_video_and_is_not_taken_for_se
     done = penn.convert()
     (account,) = done.rejected
     assert account.set_aside == "unexpected_error"
-    assert re.match(r"0003: ZeroDivisionError: float division \(at conftest\.py:\d+", account.message)
+    assert re.match(r"0003: ZeroDivisionError: float division \(at fixtures\.py:\d+", account.message)
     assert done.totals["videos"]["kept"] == 2
     # it may have been the disk: a look at its size and time is not enough to pass it over
     assert changes.read_stamps(penn.root, penn.name).keys() == {"0001", "0002", "0004", "0005", "0006"}
