@@ -242,6 +242,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
+    ({"vitpose.pt": "x"}, "vitpose.pt.*has the formats that are read"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)), "expected frames from 1 on"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)), "each frame once"),

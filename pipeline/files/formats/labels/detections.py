@@ -146,7 +146,8 @@ def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
         names = sorted([files[0][1].name for files in of_name.values()] + odd)
         expected = f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
         found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
-        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=ONE_VIDEO)
+        do = FORMATS if all(Path(name).suffix.lower() in UNREAD for name in names) else ONE_VIDEO
+        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=do)
     numbers = Counter(number for number, _ in found)
     if twice := sorted(number for number, times in numbers.items() if times > 1):
         do = "Keep the files of one run."
