@@ -44,6 +44,7 @@ MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer 
 LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
 AGAIN: Final = "Unpack this subset again."
+OTHER_BODY: Final = "Take the SMPL-H or SMPL-X files of the release: other bodies are not read."
 # A subset's folder as archives of SMPL-H unpack it -> the subset's name on the page and in newer releases.
 SUBSETS: Final[Mapping[str, str]] = {
     "BioMotionLab_NTroje": "BMLrub",
@@ -208,7 +209,7 @@ def load_motion(file: Path) -> StoredMotion:
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
     if width not in SMPL_JOINTS:
         actual = str(data["poses"].shape)
-        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=actual, do=AGAIN)
+        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=actual, do=OTHER_BODY)
     poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)[:, SMPL_JOINTS[width]]
     trans = numbers(file, "trans", data["trans"], (len(poses), 3))
     betas = numbers(file, "betas", data["betas"], (None,))

@@ -2,9 +2,9 @@
 
 Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023.
 
-    all_npz_12_smpl_training/<scene>.npz      SMPL: a row is one person in one picture; in training_labels/ or not
+    all_npz_12_smpl_training/<scene>.npz      SMPL: a row is one person in one picture; or in one of scenes.LABELS
     all_npz_12_training/<scene>.npz           SMPL-X; <scene> ends in _6fps or _30fps
-    <scene>/png/seq_<6 digits>/seq_<6 digits>_<4 digits>.png       in training_images/ or not; without _6fps or with it
+    <scene>/png/seq_<6 digits>/seq_<6 digits>_<4 digits>.png       or in one of scenes.IMAGES; without _6fps or with it
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ WORLD_UP: Final = np.array([0, -1, 0], np.float32)  # the world's axes are the c
 INTRINSICS: Final = cache.ExtraColumn(  # not mirrored: px of the picture as it is, like boxes and a track's intrinsics
     name="intrinsics", about="camera matrix of the row, where the camera zooms", unit="px", shape=(3, 3)
 )
+SHARED: Final = JOINTS["smpl"][:22]  # joints of SMPL and of SMPL-X
+PICTURES: Final = ReleasePart(
+    "sequences' pictures",
+    tuple(str(Path(f, "<scene>/png/seq_<000000>")) + "/" for f in scenes.IMAGES),
+    "<scene>_png.tar",
+)
 SMPLX: Final = "SMPL-X bodies: their pose, shape and translation are no SMPL's, so the rows have no body"
 
 
@@ -48,22 +54,19 @@ class Bedlam(Dataset):
 
     name: ClassVar[str] = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: 44 joints in gtkps are OpenPose's 25 and 19 others
     page: ClassVar[str] = "https://bedlam.is.tue.mpg.de"
     uses_body: ClassVar[bool] = True
     recording: ClassVar[str] = "sequence"
     people: ClassVar[str] = "bedlam"  # also of its successor, which has some of its bodies
     parts: ClassVar[tuple[ReleasePart, ...]] = (
-        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS), "all_npz_12_smpl_training.zip"),
-        ReleasePart(
-            "sequences' pictures",
-            ("<scene>/png/seq_<000000>/", "training_images/<scene>/png/seq_<000000>/"),
-            "<scene>_png.tar",
-        ),
+        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS), "bedlam-labels-smpl.zip"),
+        PICTURES,
     )
     optional_extra: ClassVar[tuple[str, ...]] = (EXTRINSICS.name, UP.name, INTRINSICS.name)
     turned: ClassVar[str] = "closeup"  # in the name of scenes whose pictures are stored on their side
-    joints: ClassVar[tuple[str, ...]] = JOINTS["smpl"][:22]  # with which gtkps begins: shared by SMPL and SMPL-X
+    folders: ClassVar[tuple[str, ...]] = scenes.LABELS
+    n_joints: ClassVar[int | None] = None  # with which gtkps begins; None: by how many there are
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl")
@@ -83,7 +86,7 @@ class Bedlam(Dataset):
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         videos: list[RawVideo] = []
-        for scene, file in scenes.label_files(raw).items():
+        for scene, file in scenes.label_files(raw, self.folders).items():
             if scenes.split_of(scene) != split:
                 continue
             pictures = scenes.pictures_of(raw, scene)
@@ -94,7 +97,7 @@ class Bedlam(Dataset):
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         (scene, sequence), file = video.name.split("/"), raw / video.files[0]
-        stored = scenes.load_scene(file, len(self.joints))
+        stored = scenes.load_scene(file, self.n_joints)
         rows = np.flatnonzero(stored["sequence"] == sequence)
         labels = {key: values[rows] for key, values in stored.items()}
         account.found = len(rows)
@@ -116,6 +119,11 @@ class Bedlam(Dataset):
         require_size(pictures, pictures.size(), file, "Unpack the pictures as they are.", labels["cam_int"][0])
         if labels["pose_cam"].shape[1] != scenes.N_POSE:
             account.notes.append(SMPLX)
+        elif labels["shape"].shape[1] > scenes.N_BETAS:
+            account.notes.append("`shape` has 11 numbers, of which SMPL's first 10 are used")
+            labels["shape"] = labels["shape"][:, : scenes.N_BETAS]
+        if labels["sub"][0].startswith(scenes.UNNAMED):
+            account.notes.append("the labels have no `sub`: rows of one `shape` are one subject")
         still = scenes.camera_stands(labels) and "orbit" not in scene
         if not still:
             account.notes.append("the camera moves, and the labels' world with it: no extrinsics, no up")
@@ -123,7 +131,7 @@ class Bedlam(Dataset):
         persons = [np.flatnonzero(labels["sub"] == sub) for sub in np.unique(labels["sub"])]
         tracks = (self._track(split, video, {k: v[p] for k, v in labels.items()}, account) for p in persons)
         return [
-            self.track(split, video, person, frames=pictures, **_fields(kept, body, still=still, joints=self.joints))
+            self.track(split, video, person, frames=pictures, **_fields(kept, body, still=still))
             for person, kept in filter(None, tracks)
         ]
 
@@ -155,23 +163,27 @@ class Bedlam(Dataset):
 
 @dataclass(frozen=True)
 class Bedlam2(Bedlam):
-    """Its successor: other scenes are on their side, and `gtkps` begins with OpenPose's 25 joints."""
+    """Its successor: other scenes are on their side, and `gtkps` begins with OpenPose's 25 joints, however many."""
 
     name: ClassVar[str] = "bedlam2"
     splits: ClassVar[tuple[str, ...]] = ("train", "unreleased")
     page: ClassVar[str] = "https://bedlam2.is.tue.mpg.de"
     turned: ClassVar[str] = "portrait"
-    joints: ClassVar[tuple[str, ...]] = JOINTS["body_25"]
+    folders: ClassVar[tuple[str, ...]] = scenes.LABELS2
+    n_joints: ClassVar[int | None] = len(JOINTS["body_25"])
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in scenes.LABELS2), "its labels"),
+        PICTURES,
+    )
 
 
-def _fields(
-    rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool, joints: tuple[str, ...]
-) -> dict[str, Any]:
+def _fields(rows: Mapping[str, NDArray[Any]], body: Body | None, *, still: bool) -> dict[str, Any]:
     """Fields of a track, of its kept rows."""
     n_rows, camera, intrinsics = len(rows["number"]), rows["cam_ext"], rows["cam_int"].astype(np.float32)
     side = rows["scale"][:, None] * 200 / CROP_SCALE
     kp_2d = rows["gtkps"].copy()
     kp_2d[..., 2] = kp_2d[..., 2] > 0
+    joints = JOINTS["body_25"] if kp_2d.shape[1] == len(JOINTS["body_25"]) else SHARED
     extra: dict[str, Any] = {}
     if still:
         extra |= {"extrinsics": camera.astype(np.float32), "up": WORLD_UP}

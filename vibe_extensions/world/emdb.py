@@ -42,6 +42,7 @@ CROP_SCALE: Final = 1.2
 GENDERS: Final = ("male", "female")
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)
 UNPACK: Final = "Unpack the archive of this person again."
+OTHER_GENDER: Final = "Leave this sequence out: bodies of other genders are not read."
 SEQUENCE: Final = "P<0..9>/<sequence>"
 
 
@@ -169,7 +170,7 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
 
     gender, n = str(entry(file, stored, "gender")), int(array("n_frames", shape=(), whole=True))
     if gender not in GENDERS:
-        raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=repr(gender), do=UNPACK)
+        raise RawDataError(file, "gender", expected=" or ".join(GENDERS), found=repr(gender), do=OTHER_GENDER)
     corners = array("bboxes", "bboxes", shape=(n, 4)).reshape(n, 2, 2)
     low, high = corners[:, 0], corners[:, 1]
     poses = (array("smpl", key, shape=(n, width)) for key, width in (("poses_root", 3), ("poses_body", 69)))

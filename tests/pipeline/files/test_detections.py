@@ -106,6 +106,23 @@ CASES = {
         {"": [*({"frame_id": t, "instances": [instance(t)]} for t in range(N)), NOBODY]}, True, None, list(range(N + 1))
     ),
     "mmpose inferencer, older": Case({"": [[instance(t)] for t in range(N)]}, True, None, list(range(N))),
+    "comfyui": Case(
+        {"": [*({"people": [{"pose_keypoints_2d": flat(t)}]} for t in range(N)), {"people": []}]},
+        True,
+        None,
+        list(range(N + 1)),
+    ),
+    "ultralytics to_json": Case(
+        {
+            "": [
+                [{"track_id": 3, "keypoints": dict(zip(("x", "y", "visible"), body(t).T.tolist(), strict=True))}]
+                for t in range(N)
+            ]
+        },
+        True,
+        [3],
+        list(range(N)),
+    ),
     "mmpose demo": Case(
         {
             "": {
@@ -225,6 +242,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
+    ({"vitpose.pt": "x"}, "vitpose.pt.*has the formats that are read"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=0)), "expected frames from 1 on"),
     (change_of("mmpose demo", lambda c: c["instance_info"][0].update(frame_id=2)), "each frame once"),
@@ -290,6 +308,26 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any,
         assert ("".join(notes) != "") == (scale != 1)
 
 
+@pytest.mark.parametrize(("stated", "scale"), [(SIZE, 1), ((320, 240), 2), ((1280, 960), 0.5), ((480, 640), 0)])
+@pytest.mark.parametrize("one_file", [True, False])
+def test_openposes_canvas_is_scaled_to_the_clip_or_refused(
+    stated: tuple[int, int], scale: float, one_file: bool, tmp_path: Path
+) -> None:
+    canvas = {"canvas_width": stated[0], "canvas_height": stated[1]}
+    frames = [{"people": [{"pose_keypoints_2d": flat(t)}]} | canvas for t in range(N)]
+    place = write(tmp_path / "k", {"": frames} if one_file else {f"c_{t}.json": frames[t] for t in range(N)})
+    notes: list[str] = []
+    if not scale:
+        with pytest.raises(RawDataError, match="480 x 640") as caught:
+            read_detections(place, "c", lambda: SIZE)
+        assert caught.value.reason == "keypoints_outside"
+        return
+    found = read_detections(place, "c", lambda: SIZE, notes)
+    assert found is not None
+    np.testing.assert_allclose(found.keypoints[0][0], body(0) * [scale, scale, 1], rtol=0.004)
+    assert len(notes) == (scale != 1)
+
+
 @pytest.mark.parametrize("stated", [(480, 640), (640, 360), (64, 64), ("wide", 3)])
 def test_people_in_pictures_of_another_shape_are_refused(stated: Any, tmp_path: Path) -> None:
     content = coco_object()
@@ -315,6 +353,7 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
         ({"images": [{"id": 1, "file_name": "frame_0000_tennis.jpg"}], "annotations": []}, "Rename"),
         ([{"image_id": "frame_0000_tennis.jpg", "keypoints": flat(0)}], "Rename"),
         ({"people": 3}, "--format"),
+        ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "'keypoints', 'skeleton'.*Ten lines"),
         ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
     ],
 )

@@ -179,8 +179,12 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
         for track in video["tracks"]:
             motion, file = load_motion(out / track["motion"]), found[track["name"]]
             n_frames = track["last"] - track["first"] + 1
-            assert (len(motion.pose), motion.rate, motion.gender) == (n_frames, 25, "neutral")
-            rows = file["frame_index"] - track["first"]
+            n_motion = 2 * n_frames - 1  # 25 frames a second, for what plays slower motions at 30
+            assert (len(motion.pose), motion.rate, motion.gender) == (n_motion, 50, "neutral")
+            rows = 2 * (file["frame_index"] - track["first"])
+            inner = Rotation.from_rotvec(motion.pose[:, 1:].reshape(-1, 3))
+            turn = (inner[:-23].inv() * inner[23:]).magnitude().reshape(-1, 23)
+            np.testing.assert_allclose(turn[0::2], turn[1::2], atol=1e-5)  # halfway between two
             own = Rotation.from_rotvec(motion.pose[rows].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
             np.testing.assert_allclose(own[:, 1:], file["rotmat"][:, 1:], atol=1e-5)
             np.testing.assert_allclose(motion.betas, file["betas"].mean(axis=0), atol=1e-5)
@@ -196,9 +200,9 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
             off = np.linalg.norm(seen - file["joints_2d"], axis=-1).max(axis=1) / file["bbox"][:, 3]
             assert off.max() < 0.1  # by another perspective, and the mean shape
             with np.load(out / track["motion"], allow_pickle=True) as stored:  # as retargeting to humanoids reads it
-                assert (stored["betas"].shape, stored["mocap_frame_rate"].item()) == ((16,), 25)
-                assert stored["pose_hand"].shape == (n_frames, 90)
-                joints = np.concatenate([stored["root_orient"], stored["pose_body"]], axis=1).reshape(n_frames, 22, 3)
+                assert (stored["betas"].shape, stored["mocap_frame_rate"].item()) == ((16,), 50)
+                assert stored["pose_hand"].shape == (n_motion, 90)
+                joints = np.concatenate([stored["root_orient"], stored["pose_body"]], axis=1).reshape(n_motion, 22, 3)
             np.testing.assert_array_equal(joints, motion.pose[:, :22])
     raw = out / "motions"
     assert {track.name for track in datasets.get("amass").tracks(raw, "train", report=None)} == set()  # under 60 frames

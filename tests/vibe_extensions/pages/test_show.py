@@ -294,6 +294,24 @@ def test_a_rejected_video_is_drawn_with_what_is_wrong(embedded: Any, into: Any, 
     assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
 
 
+def test_all_rejected_videos_are_drawn_wherever_they_are_in_the_list(embedded: Any, tmp_path: Path) -> None:
+    raw, reader = embedded.copy("kinetics", tmp_path / "kinetics"), datasets.get("kinetics")
+    good = [video.name for video in reader.videos(raw, "train")][:2]
+    folder = next(f for f in sorted((raw / "keypoints/train").iterdir()) if list(f.glob("*_keypoints.json")))
+    (clip,) = (file for file in raw.rglob(f"{folder.name}.*") if file.suffix in (".mp4", ".avi"))
+    copies = [f"zz{k}{folder.name[3:]}" for k in (0, 1)]
+    for name in copies:
+        shutil.copy(clip, clip.with_name(name + clip.suffix))
+        for number, page in enumerate([*sorted(folder.iterdir()), *[max(folder.iterdir())] * 99]):
+            (folder.parent / name).mkdir(exist_ok=True)
+            shutil.copy(page, folder.parent / name / f"{name}_{number:012d}_keypoints.json")
+    videos = [video.name for video in reader.videos(raw, "train")]
+    bad = [name for name in videos if "zz" in name]
+    assert videos[-2:] == bad
+    found = show.from_raw(reader, "train", raw, show.Choice(2, rejected=True), of={*good, *bad})
+    assert [track.record.video for track in found.tracks] == bad
+
+
 def test_rejected_videos_are_read_with_the_options_of_their_conversion(embedded: Any, tmp_path: Path) -> None:
     reader, raw = datasets.get("amass", resampling="decimate"), embedded.raw("amass")
     convert.convert(convert.plan_conversion(reader, "train", raw=raw, root=tmp_path / "cache"))

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.body import Body
+from pipeline.commands import doctor
 from pipeline.commands.leaks import compare_names
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw.changes import bytes_of_labels, stamp, video_digest
@@ -151,7 +152,7 @@ def test_a_camera_that_zooms_has_intrinsics_by_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dataset", "scene"), [(Bedlam(), "x_closeup_suburb_6fps"), (Bedlam2(), "x_portrait_6fps")])
 def test_pictures_on_their_side_are_turned_clockwise(dataset: Any, scene: str, tmp_path: Path) -> None:
     data = labels(k=TURNED_K)
-    data["gtkps"] = np.concatenate([data["gtkps"], data["gtkps"][:, :1]], axis=1)  # 25
+    data["gtkps"] = np.concatenate([data["gtkps"], data["gtkps"][:, :20]], axis=1)  # 44
     write(tmp_path, data, scene)
     stored = np.zeros((720, 1280, 3), np.uint8)
     stored[700:, :20] = (0, 0, 255)  # BGR: red, lower left; turned clockwise, upper left
@@ -195,6 +196,66 @@ def test_openpose_joints_of_the_second_release_go_by_name(tmp_path: Path) -> Non
     write(tmp_path, data)
     track = read(tmp_path, dataset=Bedlam2())[0][0]
     np.testing.assert_allclose(track.kp_2d[:, :25, :2], data["gtkps"][::2, :25, :2], atol=1e-4)
+
+
+def test_the_order_of_the_joints_is_told_by_their_number(tmp_path: Path) -> None:
+    """44 are OpenPose's 25 and 19 others, 24, 45 and 127 begin with SMPL's 22."""
+    for n, order in ((24, "smpl"), (44, "body_25"), (45, "smpl"), (127, "smpl")):
+        data = labels() | {"gtkps": np.random.default_rng(1).uniform(300, 600, (2 * N, n, 3))}
+        write(tmp_path / str(n), data)
+        track = read(tmp_path / str(n))[0][0]
+        for mine, theirs in (("OP LKnee", {"body_25": 13, "smpl": 4}), ("OP RWrist", {"body_25": 4, "smpl": 21})):
+            expected = data["gtkps"][::2, theirs[order], :2]
+            np.testing.assert_allclose(track.kp_2d[:, JOINTS["spin49"].index(mine), :2], expected, atol=1e-4)
+
+
+def test_bodies_with_an_eleventh_number_are_smpls_first_ten(tmp_path: Path) -> None:
+    data = labels()
+    write(tmp_path, data | {"shape": np.column_stack([data["shape"], np.full(2 * N, 7.0)])})
+    tracks, account = read(tmp_path, Body.stand_in())
+    assert [track.betas.tolist() for track in tracks] == [
+        data["shape"][p::2].astype(np.float32).tolist() for p in (0, 1)
+    ]
+    assert all(track.has_smpl.all() for track in tracks)
+    assert any("11 numbers" in note for note in account["notes"])
+
+
+def test_without_subjects_people_are_told_apart_by_their_shape(tmp_path: Path) -> None:
+    data = labels()
+    del data["sub"]
+    write(tmp_path, data)
+    tracks, account = read(tmp_path)
+    assert (len(tracks), account["kept"]) == (2, 2 * N)
+    assert sorted(float(track.betas[0, 0]) for track in tracks) == pytest.approx([0, 0.3])
+    assert any("sub" in note for note in account["notes"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "images"),
+    [
+        (Bedlam(), "training-labels/bedlam-labels", "training-images"),
+        (Bedlam(), "bedlam_labels", "training_images"),
+        (Bedlam(), "bedlam_labels/all_npz_12_training", ""),
+        (Bedlam2(), "training-labels/bedlam_v2", "training-images/bedlam_v2"),
+    ],
+)
+def test_the_folders_of_the_releases_own_scripts_are_read(
+    dataset: Any, folder: str, images: str, tmp_path: Path
+) -> None:
+    data, scene = (
+        labels() | {"gtkps": np.random.default_rng(1).uniform(300, 600, (2 * N, 127, 3))},
+        SCENE.removesuffix("_6fps"),
+    )
+    write(tmp_path, data, scene, folder)
+    write(tmp_path, data, "agora-bfh", folder)  # of another dataset
+    if images:
+        (tmp_path / images).mkdir(parents=True)
+        (tmp_path / scene).rename(tmp_path / images / scene)
+    assert [track.name for track in read(tmp_path, dataset=dataset)[0]] == [f"{scene}/{SEQ}/{sub}" for sub in SUBJECTS]
+    other: Any = Bedlam2() if dataset.name == "bedlam" else Bedlam()
+    if "all_npz" not in folder:
+        assert folder in dataset.folders and folder not in other.folders
+    assert not doctor.examine(dataset, tmp_path).missing
 
 
 def test_scenes_that_were_not_released_are_a_split_of_their_own(into: Any, tmp_path: Path) -> None:
@@ -268,9 +329,13 @@ TRAPS: dict[str, tuple[str, str, Any]] = {  # -> reason, word of the message, wh
     "names that are objects": ("bad_label_file", "imgname", lambda: objects("imgname")),
     "subjects that are objects": ("bad_label_file", "sub", lambda: objects("sub")),
     "a path": ("bad_label_file", "imgname", lambda: labels() | {"imgname": np.array(["../x.png"] * 2 * N)}),
-    "11 betas of SMPL": ("bad_label_file", "shape", lambda: labels() | {"shape": np.zeros((2 * N, 11))}),
+    "12 betas of SMPL": ("bad_label_file", "10 or 11", lambda: labels() | {"shape": np.zeros((2 * N, 12))}),
     "poses of neither": ("bad_label_file", "165", lambda: labels() | {"pose_cam": np.zeros((2 * N, 156))}),
-    "too few joints": ("bad_label_file", "22 joints", lambda: labels() | {"gtkps": np.zeros((2 * N, 17, 3))}),
+    "unknown joints": (
+        "bad_label_file",
+        "24, 45, 127, 44 joints",
+        lambda: labels() | {"gtkps": np.zeros((2 * N, 17, 3))},
+    ),
 }
 
 

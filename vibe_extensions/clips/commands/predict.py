@@ -199,7 +199,7 @@ def _print_places(summary: dict[str, Any], out: Path) -> None:
     shown = plain(shortened(out))
     fact("bodies", f"{shown}/{predict.BODIES} (listed in {predict.SUMMARY})")
     if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
-        fact("motions", f"{shown}/{predict.MOTIONS}")
+        fact("motions", f"{shown}/{predict.MOTIONS} (under 30 frames a second: interpolated to a multiple of the rate)")
     drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
     if drawn:
         fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")

@@ -31,19 +31,23 @@ TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # x right, y d
 N_JOINTS: Final = 55
 N_BETAS: Final = 16  # of AMASS's files with SMPL-X's joints; SMPL's ten come first, the others are 0
 HANDS: Final = {22: (25, 28, 31, 34), 23: (40, 43, 46, 49)}  # SMPL's hands: index, middle, little and ring fingers
+MIN_RATE: Final = 30.0  # frames a second: what is slower, GMR plays at 30
+RATE_NOISE: Final = 0.01  # 29.97 is 30
 ENDING: Final = "_stageii.npz"  # of AMASS's files with SMPL-X's joints
 
 
 def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> Path:
     """One person's motion, from the first frame to the last; frames that are missing are interpolated.
 
-    fps: of the source's frames. The place is that of a camera whose focal length is the
-    picture's diagonal: how far away a person is cannot be seen. The shape is the mean of all frames'. Beside AMASS's
-    keys, `about` is a JSON text with the first frame's number. Raises PipelineError where the pictures' size is not
+    fps: of the source's frames. Below MIN_RATE, frames are interpolated between two, as many as reach it. The place is
+    that of a camera whose focal length is the picture's diagonal: how far away a person is cannot be seen. The shape is
+    the mean of all frames'. Beside AMASS's keys, `about` is a JSON text with the first frame's number and the frames
+    here for one of the source. Raises PipelineError where the pictures' size is not
     known. Returns the file.
     """
     frames, step = bodies.frame_index, bodies.track.step
-    every = np.arange(frames[0], frames[-1] + 1, step)
+    parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))  # frames here for one of the source
+    every = frames[0] + np.arange((frames[-1] - frames[0]) // step * parts + 1) * step / parts
     position = np.interp(every, frames, np.arange(len(frames)))
     betas = bodies.shape.mean(axis=0, dtype=np.float64)
     trans = resample_linear(place(bodies), position) @ TO_WORLD.T
@@ -55,7 +59,8 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
     for hand, fingers in HANDS.items():
         poses[:, fingers] = turned[:, [hand]]
     about = {"track": bodies.track.name, "first_frame": int(frames[0]), "interpolated": len(every) - len(frames)}
-    flat, rate = poses.reshape(len(every), 3 * N_JOINTS), np.array(fps / step)
+    about["frames_for_one"] = parts
+    flat, rate = poses.reshape(len(every), 3 * N_JOINTS), np.array(fps / step * parts)
     arrays: dict[str, Any] = {
         "poses": flat,
         "root_orient": flat[:, :3],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -242,8 +242,11 @@ class _RawTracks:
         return tracks
 
     def spread_out(self) -> list[ShownTrack]:
-        """From each of so many equal parts of the list of videos, the first one that has tracks."""
+        """From each of so many equal parts of the list of videos, the first one that has tracks; all rejected ones."""
         videos = self.videos
+        if self._choice.rejected:
+            some = (videos[i] for i in spread(len(videos), MOST_READ * self._choice.tracks))
+            return [*islice(chain.from_iterable(self._read(video)[:1] for video in some), self._choice.tracks)]
         parts = min(self._choice.tracks, len(videos))
         starts = [i * len(videos) // parts for i in range(parts)]
         chosen: list[ShownTrack] = []

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import FOLDER, RawDataError, refuse
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.joint_orders import DECLARED, LONGEST, MIDPOINT, order_of
+from pipeline.files.formats.json_files import load_json
 from pipeline.files.formats.labels import box_lines, keypoints_json
 from pipeline.files.formats.labels.found import BODY, DAMAGED, EXPORT, FORMATS, Doubles, FoundPerson, LabelContent, Size
 from pipeline.files.formats.labels.keypoints_json import ONE_VIDEO
@@ -86,7 +87,7 @@ def read_detections(place: Path, video: str, size: Size, notes: list[str] | None
     if single is not None and notes is not None and all(single != file for _, file in numbered):
         tool = "YOLO" if numbered[0][1].suffix == ".txt" else "OpenPose"
         notes.append(f"{single.name} is not used: {tool}'s files are")
-    return read_frames(numbered, size)
+    return read_frames(numbered, size, notes)
 
 
 def read_results(file: Path, size: Size | None = None, notes: list[str] | None = None) -> Detections:
@@ -106,12 +107,14 @@ def read_results(file: Path, size: Size | None = None, notes: list[str] | None =
     return _assembled(file, content)
 
 
-def read_frames(files: Sequence[tuple[int, Path]], size: Size) -> Detections:
+def read_frames(files: Sequence[tuple[int, Path]], size: Size, notes: list[str] | None = None) -> Detections:
     """(number, file) of each frame: YOLO's text, else OpenPose's JSON. Raises RawDataError for another file."""
     if files and files[0][1].suffix == ".txt":
         return _assembled(files[0][1].parent, box_lines.of_pictures(files, size()))
-    people = [person for number, file in files for person in keypoints_json.people_of(file, number)]
-    content = LabelContent(people, [number for number, _ in files], by_number=True)
+    pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in files)
+    content = keypoints_json.openpose_content(pages, size)
+    if notes is not None:
+        notes += content.notes
     return _assembled(files[0][1].parent if files else Path(), content, dict(files))
 
 
@@ -143,7 +146,8 @@ def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
         names = sorted([files[0][1].name for files in of_name.values()] + odd)
         expected = f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
         found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
-        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=ONE_VIDEO)
+        do = FORMATS if all(Path(name).suffix.lower() in UNREAD for name in names) else ONE_VIDEO
+        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=do)
     numbers = Counter(number for number, _ in found)
     if twice := sorted(number for number, times in numbers.items() if times > 1):
         do = "Keep the files of one run."

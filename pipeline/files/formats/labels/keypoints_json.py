@@ -6,7 +6,8 @@ Which one a file is in shows in what it holds (`content_of`), not in its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,10 @@ from pipeline.files.formats.labels.found import (
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 NUMBERED: Final = "Rename the pictures in it, so that the frame's number from 0 is last: clip_000035.jpg is frame 35."
 IN_PICTURE: Final = "Take the 2D detector's output, x and y in pixels: a pose lifter's 3D joints are in no picture."
-COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
+OTHER_TOOL: Final = (
+    "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
+    "Ten lines in docs/adding-a-detector.md write those of another tool."
+)
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first=0, box="x y w h")
@@ -53,21 +57,39 @@ def content_of(file: Path, size: Size | None = None) -> LabelContent:
         and all(isinstance(e, list) or (isinstance(e, dict) and "instances" in e) for e in content)
     ):
         return _mmpose(INFERENCER, file, "frames", content, None)
+    if isinstance(content, list) and content and all(isinstance(e, dict) and "people" in e for e in content):
+        return replace(openpose_content(((i, file, e) for i, e in enumerate(content)), size), by_number=False)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         expected = "a list of results, or an object with images or instance_info"
-        do = COCO_FORMAT if isinstance(content, dict) else FORMATS
-        raise RawDataError(file, "file", expected=expected, found=kind(content), do=do)
+        found = f"an object with {', '.join(map(repr, content))[:80]}" if isinstance(content, dict) else kind(content)
+        raise RawDataError(file, "file", expected=expected, found=found, do=OTHER_TOOL)
     return _results(file, content)
 
 
-def people_of(file: Path, frame: int) -> list[FoundPerson]:
-    """Everybody in one of OpenPose's `--write_json` files. Raises RawDataError for another file."""
-    content = load_json(file, do=DAMAGED)
-    people = content.get("people") if isinstance(content, dict) else None
-    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
-        raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=FORMATS)
-    keys = ["pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d" for person in people]  # 1.0's first
-    return [FoundPerson(frame, joints_of(file, key, p.get(key))) for key, p in zip(keys, people, strict=True)]
+def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | None) -> LabelContent:
+    """Frame, file and content: of OpenPose's `--write_json` files, or of ComfyUI's one list. Raises RawDataError.
+
+    Where `canvas_width` and `canvas_height` are of another scale, joints are scaled to the clip's.
+    """
+    looked_at, scaled = list[int](), 0
+    read = LabelContent(frames=looked_at, by_number=True)
+    for frame, file, content in frames:
+        people = content.get("people") if isinstance(content, dict) else None
+        if (
+            not isinstance(content, dict)
+            or not isinstance(people, list)
+            or not all(isinstance(p, dict) for p in people)
+        ):
+            raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=FORMATS)
+        scale = _scale(file, "canvas", (content.get("canvas_width"), content.get("canvas_height")), size)
+        scaled += bool((scale != 1).any())
+        for person in people:
+            key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # 1.0's first
+            read.found.append(FoundPerson(frame, joints_of(file, key, person.get(key)) * [*scale, 1]))
+        looked_at.append(frame)
+    if scaled:
+        read.notes.append(f"keypoints of {scaled} frames are of a canvas of another size: scaled to the clip's size")
+    return read
 
 
 # ---------------------------------------------------------------------------------- AlphaPose's list, COCO's results
@@ -141,7 +163,10 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     frame_of, scale_of = dict[int, int](), dict[int, Doubles]()
     for i, image in enumerate(images):
         image_id = whole(file, f"images[{i}].id", image.get("id"), do=FORMATS)
-        frame_of[image_id], scale_of[image_id] = _picture_frame(file, i, image), _scale(file, i, image, size)
+        frame_of[image_id], scale_of[image_id] = (
+            _picture_frame(file, i, image),
+            _scale(file, f"images[{i}]", (image.get("width"), image.get("height")), size),
+        )
     if len(set(frame_of.values())) != len(images):
         raise RawDataError(file, "images", expected="each frame once", found="one twice", do=ONE_VIDEO)
     listed = records(file, "categories", content.get("categories") or [], do=FORMATS)
@@ -177,21 +202,20 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     return people
 
 
-def _scale(file: Path, i: int, image: Mapping[str, Any], size: Size | None) -> Doubles:
+def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | None) -> Doubles:
     """(2,) of the clip's width and height by those of the picture that was looked at; 1 where they are not known.
 
     Raises RawDataError for a picture of another shape: what became of the clip's borders is not known.
     """
-    stated = image.get("width"), image.get("height")
     if size is None or not all(stated):
         return np.ones(2)
-    shape = np.array([whole(file, f"images[{i}].size", value, do=FORMATS) for value in stated], np.float64)
+    shape = np.array([whole(file, f"{key}.size", value, do=FORMATS) for value in stated], np.float64)
     clip = np.array(size(), np.float64)
     if (shape > 0).all() and abs(np.subtract(*(shape / clip))) <= (1 / clip).sum():  # a pixel of rounding each
         return clip / shape if (shape != clip).any() else np.ones(2)
     raise RawDataError(
         file,
-        f"images[{i}]",
+        key,
         expected=f"width and height of the clip's pictures, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number",
         found=f"{shape[0]:.0f} x {shape[1]:.0f}",
         do="Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded).",
@@ -228,7 +252,8 @@ def _scored(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
 def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: object) -> LabelContent:
     """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose writes the same.
 
-    The joints' names are in `keypoint_id2name`, where `meta` has them. Older inferencers list the instances alone.
+    The joints' names are in `keypoint_id2name`, where `meta` has them. Older inferencers list the instances alone, and
+    so does a list of what Ultralytics' to_json() gives for each frame.
     """
     if not isinstance(frames, list):
         raise RawDataError(file, key, expected="a list of frames", found=kind(frames), do=FORMATS)
@@ -254,10 +279,14 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
 
 
 def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
-    scores = person.get("keypoint_scores")
+    scores, joints = person.get("keypoint_scores"), person.get("keypoints")
+    if isinstance(joints, dict):  # Ultralytics' to_json
+        x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,), do=FORMATS)
+        y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),), do=FORMATS)
+        scores, joints = joints.get("visible"), np.column_stack([x, y]).tolist()
     n_joints = len(names) if names else len(scores) if isinstance(scores, list) else 0
     scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,), do=FORMATS)
-    points = numbers(file, f"{key}.keypoints", person.get("keypoints"), (n_joints, 2), do=IN_PICTURE)
+    points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
     if not names and 3 * n_joints not in NUMBERS:
         expected = f"{', '.join(str(n // 3) for n in NUMBERS)} joints, or meta_info with their names"
         raise RawDataError(file, f"{key}.keypoints", expected=expected, found=str(n_joints), do=EXPORT)
