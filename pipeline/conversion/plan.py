@@ -356,7 +356,7 @@ def _refuse_other_kind(
     instead = command("convert", *committed.name.split("/"), *options)
     raise StandInMixed(
         f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
-        f"replace it. Take another cache, [paths] cache in luigi.cfg or: {instead}"
+        f"replace it. Take another cache: --cache {own_cache}, [paths] cache in luigi.cfg, or {instead}"
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.people import CLIPS_GAP, Rules, clip_tracks, published
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in, of_images
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
@@ -77,7 +77,7 @@ class OwnVideos(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in clips_in(raw) if not clip.startswith(f"{KEYPOINTS}/")]
         if not clips:
-            actual = "none" if raw.is_dir() else "no such folder"
+            actual = f"none{of_images(raw)}" if raw.is_dir() else "a file" if raw.is_file() else "no such folder"
             expected = f"files that end in {', '.join(EXTENSIONS)}"
             raise RawDataError(raw, "folder", expected=expected, found=actual, do="Name the folder of the clips.")
         labels = ClipLabels(raw, clips)

@@ -48,6 +48,12 @@ def pictures_in(raw: Path) -> list[str]:
     return [file for file in others_in(raw) if PurePath(file).suffix.lower() in PICTURES]
 
 
+def of_images(raw: Path) -> str:
+    """What to do with a folder of images without clips; "" where there are none."""
+    n = len(pictures_in(raw)) if raw.is_dir() else 0
+    return f" ({n:,} images; make a clip of numbered ones: ffmpeg -i %06d.jpg clip.mp4)" if n else ""
+
+
 def _files_in(raw: Path) -> list[str]:
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):

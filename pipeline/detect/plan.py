@@ -10,7 +10,7 @@ from typing import Any, Final
 from cache.fingerprint import fingerprint
 from pipeline.detect import identity
 from pipeline.detect.base import Detector
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in, of_images
 from pipeline.detect.files import KEYPOINTS, MADE_BY, ClipFiles, read_info
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
@@ -115,8 +115,8 @@ def clips_of(raw: Path) -> tuple[Path, list[str]]:
             raise ConfigError(f"{raw}: expected a clip or a folder of clips, {_KINDS}; found another file")
         return raw.parent, [raw.name]
     if not (clips := clips_in(raw)):
-        reason = "no clip is below it" if raw.is_dir() else "there is no such file or folder"
-        raise ConfigError(f"{raw}: {reason}. Name a folder with {_KINDS}, or one of these.")
+        reason = f"no clip is below it{of_images(raw)}" if raw.is_dir() else "there is no such file or folder"
+        raise ConfigError(f"{raw}: {reason}. Name a folder with {_KINDS}.")
     return raw, clips
 
 

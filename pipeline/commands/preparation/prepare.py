@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
+from pipeline.detect.clips import pictures_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.plan import DetectionPlan, unlabelled
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
@@ -89,8 +91,10 @@ def run(args: argparse.Namespace) -> int:
     prepared = _resolved(args)
     plans, detection = prepared.plans()
     if not plans or all(plan.problems for plan in plans):
-        problems = dict.fromkeys(problem for plan in plans for problem in plan.problems)
-        raise PipelineError("\n".join(problems) or f"{args.raw}: there is no video of any split of {args.dataset}")
+        problems = [problem for plan in plans for problem in plan.problems]
+        raise PipelineError(
+            problems[0] if problems else f"{args.raw}: there is no video of any split of {args.dataset}"
+        )
     _print_plan(prepared, plans)
     if args.plan:
         return 0
@@ -210,10 +214,10 @@ def _detector(args: argparse.Namespace) -> Detector | None:
         if not args.plan:
             detect.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
-        message = str(error).replace("--set ", f"--set {name}.")  # as here
+        message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
         message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
         do = f"Or name another --detector, or put another tool's keypoints into {args.raw}/{KEYPOINTS}."
-        raise type(error)(f"{message} {do}") from error
+        raise type(error)(f"{message}. {do}") from error
     return detector
 
 
@@ -231,6 +235,9 @@ def _detect(prepared: Preparation, plan: DetectionPlan | None) -> int:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:
             machine = prepared.machine("detect")
             result = steps.detect(plan, machine, scheduler=prepared.scheduler, progress=progress)
+    if pictures := pictures_in(prepared.args.raw):
+        text = f"{count(len(pictures), 'image')} among the clips skipped: {', '.join(pictures[:FEW])}"
+        result = replace(result, warnings=[*result.warnings, text])
     report_step("detect", prepared.dataset.name, result)
     return result.flaws
 

@@ -13,6 +13,7 @@ import pytest
 
 import cache
 from pipeline import datasets
+from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.errors import PipelineError, StandInMixed
 from tests.vibe_extensions.pages.made_tracks import made, pictures, shown
@@ -317,3 +318,21 @@ def test_rejected_videos_are_read_with_the_options_of_their_conversion(embedded:
     convert.convert(convert.plan_conversion(reader, "train", raw=raw, root=tmp_path / "cache"))
     found = show.from_cache(tmp_path / "cache", "amass/train", show.Choice(rejected=True))
     assert found.reader["parameters"] == {"resampling": "decimate"}
+
+
+def test_a_video_without_tracks_has_its_reason_and_a_misspelt_one_its_neighbour(root: Path, tmp_path: Path) -> None:
+    split = cache.open(root)["penn_action/train"]
+    with_tracks = {split.videos[int(number)].name for number in split.tracks.video}
+    (named, *_) = sorted(with_tracks)
+    for video in split.videos:
+        if video.name not in with_tracks:
+            with pytest.raises(PipelineError, match=r"rejected|none of .* person-frames"):
+                show.from_cache(root, "penn_action/train", show.Choice(video=video.name))
+    with pytest.raises(PipelineError, match=f"no video is called so; did you mean '{named[:2]}"):
+        show.from_cache(root, "penn_action/train", show.Choice(video=f"{named}x"))
+
+
+def test_a_page_has_the_suffix_of_one(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "penn_action/train", "--cache", str(root), "--out", str(tmp_path / "page.pdf")]) == 2
+    assert "ends in .html" in capsys.readouterr().err
+    assert not (tmp_path / "page.pdf").exists()

@@ -19,7 +19,7 @@ from pipeline.conversion.committed import recorded_reader, rejected_videos
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, unexpected
-from pipeline.errors import PipelineError, reading_refused
+from pipeline.errors import PipelineError, did_you_mean, reading_refused
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource
@@ -262,13 +262,25 @@ def _number(split: Split, video: str) -> int:
     for number in with_tracks:
         if split.videos[number].name == video:
             return number
-    names = (split.videos[number].name for number in with_tracks)
-    raise _no_video(split.name, video, "no track is of a video of this name", names)
+    names = [split.videos[number].name for number in with_tracks]
+    found = next((entry for entry in split.videos if entry.name == video), None)
+    raise _no_video(split.name, video, "no video is called so" if found is None else _why_no_track(found), names)
+
+
+def _why_no_track(video: cache.VideoEntry) -> str:
+    """What became of a committed video without tracks."""
+    account = video.account
+    if account.get("set_aside"):
+        return f"it was rejected, {account['set_aside']}: {account.get('message', '')}"
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in account.get("dropped", {}).items())
+    return f"none of {account.get('found', 0):,} person-frames is in a track ({dropped or 'no person was found'})"
 
 
 def _no_video(name: str, video: str, reason: str, videos: Iterable[str]) -> PipelineError:
-    examples = ", ".join(islice(videos, 3)) or "none"
-    return PipelineError(f"{name}, video {video!r}: {reason}; there are, for example: {examples}")
+    names = list(videos)
+    close = did_you_mean(video, names)
+    examples = "" if close != ";" else f" others have tracks: {', '.join(names[:3]) or 'none'}"
+    return PipelineError(f"{name}, video {video!r}: {reason}{close}{examples}")
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
