@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -103,8 +104,9 @@ class Registry(Generic[T]):
         except Exception as error:  # other people's code may fail in any way: say whose it is
             if name not in self._plug_ins():
                 raise
-            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}"
-            raise PlugInError(f"{message}. --debug shows where.") from error
+            where = _own_line(error, self._plug_ins()[name].module.partition(".")[0])
+            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
+            raise PlugInError(f"{message}. --debug shows the traceback.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Which of these cannot be loaded, because their package is broken: name -> message."""
@@ -143,6 +145,13 @@ class Registry(Generic[T]):
 
 def _package(entry: EntryPoint) -> str:
     return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
+
+
+def _own_line(error: Exception, package: str) -> str:
+    """The last line of a package's own code in an exception's traceback, for a message: "" without any."""
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [(f, line) for f, line in frames if str(f.f_globals.get("__name__")).partition(".")[0] == package]
+    return f" (at {own[-1][0].f_code.co_filename}:{own[-1][1]})" if own else ""
 
 
 def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator[str]:

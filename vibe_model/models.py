@@ -85,12 +85,15 @@ class Model(Training):
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters. Raises PlugInError for another package's failure."""
         with _REGISTRY.calling(self.section, self.generator):
-            return cast("VideoModel", plug_ins.load(self.generator)(config, body))
+            generator = cast("VideoModel", plug_ins.load(self.generator)(config, body))
+            generator.model_name = self.section
+            return generator
 
 
 _OURS: Final = {name: f"vibe_model.{name}:MODEL" for name in ("vibe", "hmmr", "part_dynamics")}
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
 names, unknown, not_installed = _REGISTRY.names, _REGISTRY.unknown, _REGISTRY.not_installed
+calling = _REGISTRY.calling
 
 
 def find(name: str) -> Model:
