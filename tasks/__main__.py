@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.cli import command_line
 from tasks.commands import COMMANDS
-from tasks.settings import settings
+from tasks.settings import settings, tolerating
 from tasks.terminal import USER_ERRORS
 
 
@@ -26,7 +26,8 @@ def _check_settings(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
-    return command_line.run(parser, argv, lambda: USER_ERRORS, "tasks")
+    with tolerating():
+        return command_line.run(parser, argv, lambda: USER_ERRORS, "tasks")
 
 
 if __name__ == "__main__":
