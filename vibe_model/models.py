@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from pipeline import plug_ins
+from pipeline.errors import did_you_mean
 from pipeline.plug_ins import Registry
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig
@@ -74,6 +75,12 @@ class Model(Training):
         if self.baseline not in self.variants:
             variants = ", ".join(self.variants) or "none"
             raise ConfigError(f"baseline: expected one of {variants}, found {self.baseline!r}")
+        known = {field.name for field in fields(self.config)}
+        for variant, changes in self.variants.items():
+            if strange := sorted(changes.keys() - known):
+                raise ConfigError(
+                    f"variant {variant!r}: {strange[0]}: no such setting{did_you_mean(strange[0], known)}"
+                )
         if self.section != self.config.MODEL:
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 

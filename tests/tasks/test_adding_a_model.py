@@ -157,6 +157,15 @@ def test_a_configuration_that_nobody_would_check_is_refused(package, tasks_comma
     assert "from pydantic.dataclasses import dataclass" in shown
 
 
+def test_a_variant_of_an_unknown_setting_is_blamed_on_the_package(package, tasks_command, bare) -> None:
+    file = package.parent / "former" / "__init__.py"
+    file.write_text(file.read_text().replace('{"n_layers"', '{"n_layer"'))
+    code, shown = tasks_command(bare, "train", "--model", "former")
+    assert code == 2
+    assert "model 'former' of package former cannot be loaded" in shown
+    assert "variant 'single-frame': n_layer: no such setting; did you mean 'n_layers'?" in shown
+
+
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])
 def test_an_unknown_variant_of_the_command_line_is_not_blamed_on_luigi_cfg(bare, tasks_command, variant) -> None:
     bare.configure({"hmmr": {"variant": "no-const"}})
