@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -128,8 +129,9 @@ class Registry(Generic[T]):
             entry = self._plug_ins().get(name)
             if entry is None or is_own(entry):
                 raise
-            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}"
-            raise PlugInError(f"{message}. --debug shows where.") from error
+            where = _own_line(error, entry.module.partition(".")[0])
+            message = f"{self.label(name)} failed in {function}: {type(error).__name__}: {error}{where}"
+            raise PlugInError(f"{message}. --debug shows the traceback.") from error
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Which of these cannot be loaded, because their package is broken: name -> message."""
@@ -168,3 +170,10 @@ class Registry(Generic[T]):
 
 def _package(entry: EntryPoint) -> str:
     return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
+
+
+def _own_line(error: Exception, package: str) -> str:
+    """The last line of a package's own code in an exception's traceback, for a message: "" without any."""
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [(f, line) for f, line in frames if str(f.f_globals.get("__name__")).partition(".")[0] == package]
+    return f" (at {own[-1][0].f_code.co_filename}:{own[-1][1]})" if own else ""

@@ -11,7 +11,7 @@ from pipeline.cli.command_line import CommandEntry
 from pipeline.plug_ins import COMMANDS as GROUP
 from pipeline.plug_ins import load_records
 from tasks.commands import COMMANDS
-from tasks.settings import settings
+from tasks.settings import settings, tolerating
 from tasks.terminal import USER_ERRORS
 
 
@@ -35,7 +35,8 @@ def _check_settings(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
-    return command_line.run(parser, argv, lambda: USER_ERRORS, "tasks")
+    with tolerating():
+        return command_line.run(parser, argv, lambda: USER_ERRORS, "tasks")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from pipeline.commands.settings import file as luigi_cfg
 from pipeline.commands.settings import sections
@@ -13,11 +16,23 @@ from pipeline.commands.settings.file import settings_file
 from pipeline.commands.settings.sections import Settings
 from pipeline.errors import ConfigError
 
+_TOLERANT: Final = ContextVar("tolerant", default=False)
+
 
 @functools.cache
 def settings() -> Settings:
     """The effective settings. Raises ConfigError."""
-    return load(settings_file())
+    return load(settings_file(), tolerant=_TOLERANT.get())
+
+
+@contextmanager
+def tolerating() -> Iterator[None]:
+    """Within it `settings` is tolerant, as of `sections.load`: for commands that use a part of luigi.cfg."""
+    token = _TOLERANT.set(True)
+    try:
+        yield
+    finally:
+        _TOLERANT.reset(token)
 
 
 def settings_without(option: str) -> Settings:
@@ -28,13 +43,13 @@ def settings_without(option: str) -> Settings:
     return settings()
 
 
-def load(file: Path) -> Settings:
+def load(file: Path, *, tolerant: bool = False) -> Settings:
     """Read and check a whole luigi.cfg.
 
     Raises ConfigError, which names the line, as `sections.load` does, and for mistakes in the sections of trainings
     that can be seen without looking at what they name.
     """
-    s = sections.load(file)
+    s = sections.load(file, tolerant=tolerant)
     for package in sections.declared():
         package.check(s)
     return s

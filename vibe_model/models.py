@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from pipeline import plug_ins
+from pipeline.errors import did_you_mean
 from pipeline.plug_ins import Registry
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig
@@ -74,6 +75,12 @@ class Model(Training):
         if self.baseline not in self.variants:
             variants = ", ".join(self.variants) or "none"
             raise ConfigError(f"baseline: expected one of {variants}, found {self.baseline!r}")
+        known = {field.name for field in fields(self.config)}
+        for variant, changes in self.variants.items():
+            if strange := sorted(changes.keys() - known):
+                raise ConfigError(
+                    f"variant {variant!r}: {strange[0]}: no such setting{did_you_mean(strange[0], known)}"
+                )
         if self.section != self.config.MODEL:
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 
@@ -85,12 +92,15 @@ class Model(Training):
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters. Raises PlugInError for another package's failure."""
         with _REGISTRY.calling(self.section, self.generator):
-            return cast("VideoModel", plug_ins.load(self.generator)(config, body))
+            generator = cast("VideoModel", plug_ins.load(self.generator)(config, body))
+            generator.model_name = self.section
+            return generator
 
 
 _OURS: Final = {"vibe": "vibe_model.vibe:MODEL"}
 _REGISTRY: Final[Registry[Model]] = Registry("model", plug_ins.MODELS, _OURS, Model, "section", records=True)
 names, unknown, not_installed = _REGISTRY.names, _REGISTRY.unknown, _REGISTRY.not_installed
+calling = _REGISTRY.calling
 
 
 def find(name: str) -> Model:

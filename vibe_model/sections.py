@@ -172,7 +172,8 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
 
 
 def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.section) -> None:
-    """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
+    """What can be known before hours of conversion: are the splits enabled, do they exist, can their datasets have the
+    streams, is the checkpoint there?
 
     Raises ConfigError.
     """
@@ -196,6 +197,19 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                     f"{', '.join(SPLITS)} to what there is."
                 )
             raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, splits)} known: {', '.join(splits)}")
+    specs = {spec.name: spec.stream for spec in (s.stream, *s.also)}
+    streams = config.streams if isinstance(config, VideoConfig) else {}
+    for split, names in ((split, streams[split]) for split in streams if split in splits):
+        dataset, _, part = split.partition("/")
+        reader = s.dataset(dataset)
+        extra = (column.name for column in reader.extra_columns(part, body=True))
+        columns = {*reader.columns(part, body=True), *extra}
+        for name in (name for name in names if name in specs):
+            if lacks := [column for column in specs[name].needs if column not in columns]:
+                raise ConfigError(
+                    f"{section.where()}: stream {name!r} is computed from {', '.join(lacks)}, which {split} does not "
+                    "have. Use other splits, or a variant without this stream."
+                )
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
         at = section.where("pretrained")

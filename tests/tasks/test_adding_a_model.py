@@ -109,6 +109,42 @@ def test_what_fails_in_its_modules_is_called_by_its_name_and_its_package(package
             use()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("pred = self", "None + 1\n        pred = self", r"gradients, .*: TypeError: unsupported .*network.py:\d+"),
+        ("return {name: term", "return None and {name: term", r"gradients, .*'NoneType'"),
+        ("self.learners =", "self.lerners =", r"by its learners: AttributeError: .* 'learners'"),
+        ("= config.velocity_weight", "= config.velocty", r"constructor: AttributeError.*network.py:\d+"),
+        (
+            "class FormerTrainer(VideoTrainer):",
+            "{}\n    def prepare(self, splits): 1 / 0",
+            r"prepare: Zero.*network.py:",
+        ),
+        (
+            "        state = self.embed",
+            "        if not self.training: [][0]\n{}",
+            r"regress: IndexError: .*at .*network.py:",
+        ),
+        (
+            "        state = self.embed",
+            "        if not self.training: return None\n{}",
+            r"regress: TypeError: .*NoneType",
+        ),
+    ],
+)
+def test_a_bug_of_a_model_is_told_with_its_package_and_its_own_line(
+    package, tmp_path, monkeypatch, before: str, after: str, message: str
+) -> None:
+    file = package.parent / "former" / "network.py"
+    source = file.read_text()
+    assert before in source
+    file.write_text(source.replace(before, after.replace("{}", before)))
+    in_memory(monkeypatch, "vibe")
+    with pytest.raises(plug_ins.PlugInError, match=rf"^model 'former' of package former failed in .*{message}"):
+        training.run(like_vibe(models.find("former").config, tmp_path, hidden_size=8))
+
+
 def test_a_configuration_that_nobody_would_check_is_refused(package, tasks_command, bare) -> None:
     file = package.parent / "former" / "__init__.py"
     checked = file.read_text()
@@ -119,6 +155,15 @@ def test_a_configuration_that_nobody_would_check_is_refused(package, tasks_comma
     assert "model 'former' of package former" in shown
     assert "found FormerConfig of the standard library" in shown
     assert "from pydantic.dataclasses import dataclass" in shown
+
+
+def test_a_variant_of_an_unknown_setting_is_blamed_on_the_package(package, tasks_command, bare) -> None:
+    file = package.parent / "former" / "__init__.py"
+    file.write_text(file.read_text().replace('{"n_layers"', '{"n_layer"'))
+    code, shown = tasks_command(bare, "train", "--model", "former")
+    assert code == 2
+    assert "model 'former' of package former cannot be loaded" in shown
+    assert "variant 'single-frame': n_layer: no such setting; did you mean 'n_layers'?" in shown
 
 
 @pytest.mark.parametrize("variant", ["sped", "single-view+sped"])

@@ -131,6 +131,15 @@ def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_
             load(tmp_path, GOOD)
 
 
+def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path: Path) -> None:
+    own = "[features]\nalso = pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n[part_dynamics]\nreport = true\n"
+    loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
+    with pytest.raises(
+        ConfigError, match=r"\[part_dynamics\]: stream 'pr_vipe' is computed from extrinsics, which penn"
+    ):
+        check_inputs(loaded, model_settings(loaded, models.find("part_dynamics")))
+
+
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
     config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
     own, baseline = train_config(), evaluation.baseline_config()

@@ -8,6 +8,7 @@ import pytest
 
 from cache import CropPolicy, Jitter
 from pipeline import datasets
+from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
@@ -65,7 +66,11 @@ def test_a_checkpoints_path_is_relative_to_the_files_folder(tmp_path: Path, text
         ("workers = 3", "workers = three", r"line 10 \[convert\] workers = three: expected a whole number"),
         ("workers = 3", "workers = -1", r"line 10 \[convert\] workers = -1: expected 0 or more"),
         ("workers = 3", "strict = perhaps", r"line 10 \[convert\] strict = perhaps: expected true or false"),
-        ("[convert]", "[conversion]", r"line 9 \[conversion\]: unknown section;.* known: .*convert"),
+        (
+            "[convert]",
+            "[conversion]",
+            r"line 9 \[conversion\]: unknown section; did you mean 'convert'\?.* install",
+        ),
         (" amass", " amas", r"line 8 \[data\] datasets: no dataset is called 'amas'; did you mean 'amass'"),
         ("penn_action amass", "", r"\[data\] datasets: expected one or more of .*, found none"),
         ("penn_action amass", "amass amass", r"\[data\] datasets: .*, found one twice \(amass amass\)"),
@@ -187,3 +192,25 @@ def test_unknown_presets_are_refused_and_settings_of_other_sections_are_not_prop
         load(tmp_path, GOOD.replace("preset = embedded", "nonsense = 1"))
     known = str(caught.value).partition("known: ")[2].split(", ")
     assert not {"cache", "runs", "body", "stream"} & set(known), "other sections set these"
+
+
+@pytest.mark.parametrize(
+    ("own", "warned"),
+    [
+        ({"cliffy": {"hidden_size": "3"}}, "[cliffy]: unknown section. If a package adds it, install that package"),
+        ({"data": {"datasets": "3dpw rich"}}, "[data] datasets: no dataset is called 'rich'"),
+    ],
+)
+def test_what_a_missing_package_adds_stops_only_commands_that_need_it(
+    bare, tasks_command, build, capsys, own: dict[str, dict[str, str]], warned: str
+) -> None:
+    bare.configure(own)
+    code, shown = tasks_command(bare, "report", "--out", "page.html", "--no-training")
+    assert (code, warned in " ".join(shown.split())) == (0, True), shown
+    pipeline(["plan", "3dpw", "test", "--raw", "raw", "--cache", "cache"])
+    shown = capsys.readouterr()
+    assert "not downloaded yet" in shown.out
+    assert warned in " ".join(shown.err.split())
+    assert pipeline(["config", "--check"]) == 2
+    assert tasks_command(bare, "report", "--set", "cliffy.hidden=3")[0] == 2, "what is typed is meant"
+    assert build(bare, "Report").code != 0

@@ -44,6 +44,7 @@ class VideoModel(nn.Module, ABC):
     """
 
     body: Body
+    model_name: str = ""  # set by `Model.build`
     # Its camera: the perspective one that a weak one becomes, unless it has another.
     project: ClassVar[staticmethod[[Tensor, Tensor], Tensor]] = staticmethod(project)
     steps: tuple[int, ...] = ()  # how many frames away past and future bodies are predicted, as -5 and 5

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
@@ -244,12 +244,12 @@ def _regress(
                 name: torch.as_tensor(np.pad(array, ((0, 0), (n_before, right), (0, 0)), mode="edge"), device=device)
                 for name, array in read(rows).items()
             }
-            if around:
-                every = generator.regress_stills(**inputs) if still else generator.regress_around(**inputs)
-            else:
-                every = {0: generator.regress(**inputs)}
-            parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
-            arrays = [part[:, n_before : n_before + length].float().cpu().numpy() for part in parts]
+            function = ("regress_stills" if still else "regress_around") if around else "regress"
+            with models.calling(generator.model_name, function):
+                estimated = getattr(generator, function)(**inputs)
+                every = dict(estimated) if around else {0: estimated}
+                parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
+                arrays = [part[:, n_before : n_before + length].float().cpu().numpy() for part in parts]
             estimates |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
     return estimates
 

@@ -27,7 +27,7 @@ from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
 from vibe_model.training.parallel import ProcessGroup, joined
-from vibe_model.training.trainer import Learner, Trainer, weights_of
+from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -51,6 +51,11 @@ class VideoTrainer(Trainer):
         for name in config.lacks:
             raise config.not_made(name)
         self.generator = models.of(config).build(config, body).to(self.group.device)
+
+    def train_step(self, batch: TrainingBatch) -> Step:
+        """`Trainer.train_step`. Raises PlugInError where another package's model fails."""
+        with models.calling(self.config.MODEL, "gradients, or by its learners"):
+            return super().train_step(batch)
 
     def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
         """Of a network that saved states have by this name: "gen" for the generator."""
@@ -83,7 +88,13 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
         body, trainer = load_body(config.body), models.of(config).load_trainer()
         stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
-        return lambda group: VideoRun(config, trainer(config, body, group), splits, stand_in=stand_in, report=progress)
+
+        def make(group: ProcessGroup) -> VideoRun:
+            with models.calling(config.MODEL, "its trainer's constructor"):
+                built = trainer(config, body, group)
+            return VideoRun(config, built, splits, stand_in=stand_in, report=progress)
+
+        return make
 
     return run_once(config, joined(config.device, config.processes), prepare)
 
@@ -109,7 +120,8 @@ class VideoRun(TrainingLoop):
         self.facts["reads"] = [config.stream, *(reading.stream for reading in config.extra_streams.values())]
         # Other processes and devices give the same settings other numbers.
         self.identity |= {"processes": group.size, "device": group.device.type}
-        trainer.prepare(splits)
+        with models.calling(config.MODEL, "prepare"):
+            trainer.prepare(splits)
         self._pretrained = self._start_from_checkpoint()
         self._batches = TrainingBatches(config, splits, rank=group.rank, world_size=group.size)
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)

@@ -23,13 +23,13 @@ from pipeline.files.raw.stand_in import is_stand_in
 
 
 def effective(file: Path, detector: str | None = None) -> SettingsFile:
-    """luigi.cfg, wholly checked as by `sections.load`, with what `--set` sets over it; without ./luigi.cfg, that alone.
-    `detector`: the one that a command names.
+    """luigi.cfg with what `--set` sets over it, checked as by a tolerant `sections.load`; without ./luigi.cfg, that
+    alone. `detector`: the one that a command names.
 
     Raises ConfigError as `sections.load`, also where another file is not there.
     """
     if file.exists() or file != Path("luigi.cfg"):
-        return sections.load(file, detector=detector).source
+        return sections.load(file, detector=detector, tolerant=True).source
     source = layered(SettingsFile(file, {}), FORMERLY)
     sections.check_sections(source)
     for name, spec in TYPES.items():

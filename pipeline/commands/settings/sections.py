@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from cache import CacheError
 from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
+from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.options import cores
 from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, layered, read
 from pipeline.commands.settings.schema import (
@@ -125,21 +126,22 @@ def declared() -> tuple[Declared, ...]:
     return tuple({id(record): record for record in records.values()}.values())
 
 
-def load(file: Path, do: str | None = None, detector: str | None = None) -> Settings:
+def load(file: Path, do: str | None = None, detector: str | None = None, *, tolerant: bool = False) -> Settings:
     """Read and check all of luigi.cfg but the sections that packages above declare, and Luigi's own.
 
     Over it comes what `--set` sets.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file; `detector`:
-    which one a command names, whose section may have options, too.
+    which one a command names, whose section may have options, too. `tolerant`: sections and datasets that a missing
+    package may add are left out, with a warning.
     """
     source = layered(read(file) if do is None else read(file, do), FORMERLY)
-    check_sections(source)
+    check_sections(source, tolerant=tolerant)
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
     if values["embedded"].enabled and "detector" not in source.section("detect"):
         values["detect"] = replace(values["detect"], detector=DEMO)
-    _check_datasets(source, values["data"].datasets)
+    values["data"] = replace(values["data"], datasets=_check_datasets(source, values["data"].datasets, tolerant))
     stream, crops, also = streams_of(source, values["features"])
     of_settings = detector_named(source, values["detect"], detector)
     readers = readers_of(source)
@@ -329,8 +331,8 @@ def detector_named(source: SettingsFile, settings: DetectSettings, named: str | 
 # -------------------------------------------------------------------------------------------------------- checks
 
 
-def check_sections(source: SettingsFile) -> None:
-    """Raise ConfigError for a section that there is not, and for names that two packages claim."""
+def check_sections(source: SettingsFile, *, tolerant: bool = False) -> None:
+    """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages claim."""
     names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):
         raise ConfigError(
@@ -340,21 +342,27 @@ def check_sections(source: SettingsFile) -> None:
     section_names = sorted({*names, *source.section("features").get("also", "").split()})
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
-            close, luigi = did_you_mean(name, [*section_names, *LUIGI]), ", ".join(sorted(LUIGI))
-            raise ConfigError(
-                f"{section.where()}: unknown section{close} if a package adds a dataset, stream, detector or model of "
-                f"this name, install that package; known: {', '.join(section_names)}, and Luigi's own: {luigi}"
-            )
+            close = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")
+            do = "If a package adds it, install that package. docs/settings.md lists the other sections."
+            message = f"{section.where()}: unknown section{close or '.'} {do}"
+            _refuse(message, warn=tolerant and not (close or section.by_set))
 
 
-def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
+def _refuse(message: str, *, warn: bool) -> None:
+    """Raise ConfigError, or print a warning."""
+    if not warn:
+        raise ConfigError(message)
+    err.print(f"{DOUBT} {plain(message)}")
+
+
+def _check_datasets(source: SettingsFile, enabled: tuple[str, ...], tolerant: bool) -> tuple[str, ...]:
     line, names = source.where("data", "datasets"), datasets.names()
-    for name in enabled:
-        if unknown := datasets.unknown(name):
-            raise ConfigError(f"{line}: {unknown}")
+    for name in (name for name in enabled if name not in names):
+        _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and did_you_mean(name, names) == ";")
     if not enabled or len(set(enabled)) < len(enabled):
         listed = f"one twice ({' '.join(enabled)})" if enabled else "none"
         raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, found {listed}")
+    return tuple(name for name in enabled if name in names)
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
