@@ -12,14 +12,14 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from cache.storage.atomic import sync_folder
 from vibe_model.errors import ConfigError, DataError, StandInMixed
-from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings.run_config import RunConfig, split_of
 from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ BODY_FILES: Final = (
 _ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")  # tables of what rows were made from
 
 
+def naming(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """The settings that name one of these splits, for messages."""
+    splits = {name.partition("/features/")[0] for name in names}
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    lists = {k: v for k, v in values.items() if isinstance(v, tuple) and all(isinstance(name, str) for name in v)}
+    return [key for key, value in lists.items() if splits & {*map(split_of, value)}]
+
+
 def missing(config: RunConfig) -> list[str]:
     """What the configuration reads and the cache does not have: splits, and streams of splits."""
     import cache  # here: it is slow to import, and settings alone need none
@@ -67,7 +75,7 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
         present = ", ".join(opened.splits) or "none"
         raise DataError(
             f"{config.cache}: expected {', '.join(absent)}, found splits {present}. Convert and extract them, or name "
-            "others."
+            f"others in {', '.join(naming(config, absent))}."
         )
     return {name: opened[name] for name in config.splits}
 

@@ -26,6 +26,7 @@ from pipeline.commands.settings.file import settings_file
 from pipeline.commands.settings.sections import Settings, load
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
 from pipeline.demo import demo_data, has_demo_data
+from pipeline.detect.clips import clips_in
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: left out")
     readers = [dataset_of(args, name) for name in args.datasets or enabled if name not in broken or args.datasets]
-    examined = [examine(reader, raw / reader.name) for reader in readers]
+    examined = [examine(reader, _own_folder(raw, reader.name)) for reader in readers]
     if demo:
         examined = [e.excused(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]
     if body_folder is not None:
@@ -120,6 +121,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         result.text += [plain(text) for text in _next(args, settings, examined)]
     return print_result(result, as_json=args.json)
+
+
+def _own_folder(raw: Path, dataset: str) -> Path:
+    """A dataset's own raw folder; of clips also `raw` itself, as `prepare` takes it, if there is no folder `videos`."""
+    own = raw / dataset
+    return raw if dataset in datasets.OWN_CLIPS and not listing.is_folder_there(own) and clips_in(raw) else own
 
 
 def _all_of(raw: Path) -> list[str]:
