@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,3 +148,18 @@ def test_good_streams_have_no_problems() -> None:
 def test_ours_keep_it(kind: str) -> None:
     options = {"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {}
     assert stream_problems(streams.get(kind, **options), another_process=False) == []
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["a stream of a module", "one of the script"])
+def test_a_script_needs_a_main_guard_only_for_streams_of_its_own(own: bool, tmp_path: Path) -> None:
+    script = tmp_path / "check.py"
+    script.write_text(
+        "from pipeline.features.contract import stream_problems\n"
+        "from pipeline.features.streams.homography import Homography as Pairs\n"
+        + ("class Pairs(Pairs): pass\n" if own else "")
+        + "print(stream_problems(Pairs()))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    first, *others = done.stdout.splitlines()
+    assert ("call this below `if __name__ == '__main__':`" in first) == own
+    assert (others or [first]) == ["[]"], "the second process computes the same"
