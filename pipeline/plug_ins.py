@@ -8,8 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import pickle
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,6 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, Generic, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
@@ -203,23 +200,11 @@ def _texts(values: Any) -> Iterator[str]:
 
 
 def of_another_process(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns in a process that shares nothing with this one: for contracts.
-
-    The process runs the calling script again only where arguments are of its classes.
-    """
+    """What a function returns in a process that shares nothing with this one: for contracts."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # set while a script runs again
         raise PipelineError("a second process runs this script again: call this below `if __name__ == '__main__':`")
-    main = sys.modules["__main__"]
-    try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            sys.modules["__main__"] = ModuleType("__main__")
-            try:
-                pickle.dumps((function, arguments))
-            except Exception:  # of classes of the script, which the process must know
-                sys.modules["__main__"] = main
-            return process.submit(function, *arguments).result()
-    finally:
-        sys.modules["__main__"] = main
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
