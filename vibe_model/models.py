@@ -78,9 +78,8 @@ class Model(Training):
         known = {field.name for field in fields(self.config)}
         for variant, changes in self.variants.items():
             if strange := sorted(changes.keys() - known):
-                raise ConfigError(
-                    f"variant {variant!r}: {strange[0]}: no such setting{did_you_mean(strange[0], known)}"
-                )
+                close = did_you_mean(strange[0], known).rstrip(";")
+                raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
         if self.section != self.config.MODEL:
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 

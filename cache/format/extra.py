@@ -73,8 +73,8 @@ class ExtraColumn:
         if self.dtype not in FILLS:
             yield f"dtype {self.dtype!r}, expected one of {', '.join(FILLS)}"
             return
-        if not all(isinstance(n, int) and n > 0 for n in self.shape):
-            yield f"shape {self.shape}, expected whole numbers from 1"
+        if not isinstance(self.shape, tuple) or not all(isinstance(n, int) and n > 0 for n in self.shape):
+            yield f"shape {self.shape}, expected a tuple of whole numbers from 1, as (4,)"
         if self.per not in ("row", "track"):
             yield f"per {self.per!r}, expected row or track"
         if not self._fill_is_representable() or (self.dtype == "uint8" and self.fill in (0, 1)):

@@ -272,6 +272,7 @@ def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path: Pat
         ({"name": "../up"}, "letters"),
         ({"about": " "}, "meaning"),
         ({"shape": (0,)}, "shape"),
+        ({"shape": 4}, "a tuple"),
         ({"dtype": "float16"}, "dtype"),
         ({"fill": 1}, "fill"),
         ({"fill": 256}, "fill"),

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.errors import PipelineError
+
 T = TypeVar("T")
 
 
@@ -61,5 +63,7 @@ def of_another_process(function: Callable[..., T], *arguments: Any) -> T:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set while a script runs again
+        raise PipelineError("a second process runs this script again: call this below `if __name__ == '__main__':`")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()

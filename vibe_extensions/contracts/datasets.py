@@ -25,6 +25,8 @@ from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.contract import files_opened, listing_problems, opened_problems
+from pipeline.plug_ins import number_problems
 from pipeline.skeletons import convert, with_ones
 from pipeline.track import MOST, Track, column_problems, other_units
 
@@ -73,19 +75,24 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     pictures the first is decoded. Holds all track names, and the tracks of one video at a time. Raises what `videos`
     raises.
     """
+    if declared := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
+        return declared
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
-    problems = list(_listing_problems(listed, again))
+    problems = list(listing_problems(listed, again))
     names: set[str] = set()
     judged, rejected = _Judged(), ""
+    with files_opened(raw) as shared:
+        dataset.shared(raw)
     for video in listed:
         try:
-            with reading_refused():  # what conversion refuses is found below, with the other problems
+            with reading_refused(), files_opened(raw) as opened:  # what conversion refuses is found below
                 (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
             problems += _origin_problems(dataset, video)
         except Exception as error:  # conversion would reject the video, whatever it is
             problems.append(f"{video.name}: {unexpected(error)}")
             continue
         problems += _account_problems(tracks, account, second)
+        problems += opened_problems(video, opened - shared)
         rejected = rejected or (f"; {video.name}: {account.message}" if account.message else "")
         for track, repeated in zip(tracks, second[0], strict=False):
             problems += _name_problems(dataset, split, video, track, names)
@@ -137,7 +144,9 @@ def track_problems(track: Track) -> list[str]:
     problems = []
     if not 0 < track.crop_scale < MAX_CROP_SCALE:
         problems.append(f"crop_scale is {track.crop_scale}")
-    if track.fps <= 0 or np.isinf(track.fps):
+    if not isinstance(track.fps, float | int):
+        problems.append(f"fps is {track.fps!r}: expected a number")
+    elif track.fps <= 0 or np.isinf(track.fps):
         problems.append(f"fps is {track.fps}; where the release does not say, it is nan")
     if track.intrinsics is not None and _camera_problem(track.intrinsics):
         problems.append(f"intrinsics are {track.intrinsics!r}")
@@ -322,17 +331,9 @@ def _size(track: Track) -> tuple[int, int] | None:
         return None
 
 
-def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
-    names = [video.name for video in listed]
-    if names != sorted(names):
-        yield "videos() is not sorted by name"
-    if len(set(names)) != len(names):
-        yield "videos() lists a name twice"
-    if listed != again:
-        yield "videos() lists something else the second time"
-    for video in listed:
-        if any(path.is_absolute() for path in (*video.files, *video.folders, *video.label_folders)):
-            yield f"{video.name}: its files and folders are not below the raw folder"
+def _splits_problems(dataset: Dataset) -> Iterator[str]:
+    if not isinstance(dataset.splits, tuple) or not all(isinstance(split, str) for split in dataset.splits):
+        yield f"splits is {dataset.splits!r}: expected a tuple of names, as ('train',)"
 
 
 def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, names: set[str]) -> Iterator[str]:

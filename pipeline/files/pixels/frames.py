@@ -179,6 +179,10 @@ class Pictures:
             reason="no_picture",
         )
 
+    def header(self) -> VideoHeader:
+        """As `Video.header`, of the pictures: files do not know a frame rate."""
+        return VideoHeader(len(self.indices()), math.nan, *self.size())
+
     def digest(self) -> str:
         """Of the pictures' names and sizes, and of the content of three: uncompressed ones have all the same size."""
         there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]

@@ -69,6 +69,7 @@ BROKEN: dict[str, Callable[[Track], Track]] = {
     "has no kp_2d, which its reader declares": lambda t: replace(t, kp_2d=None),
     "crop_scale": lambda t: replace(t, crop_scale=0.0),
     "fps is 0": lambda t: replace(t, fps=0.0),
+    "fps is '30': expected a number": lambda t: replace(t, fps="30"),  # type: ignore[arg-type]
     "fps is inf": lambda t: replace(t, fps=float("inf")),
     "gender": lambda t: replace(t, gender="f"),
     "intrinsics": lambda t: replace(t, intrinsics=np.full((3, 3), np.nan)),
@@ -172,6 +173,39 @@ def test_a_reader_that_returns_no_tracks_is_named(raw: Path) -> None:
 
     (problem,) = contract.reader_problems(Silent(), raw, "train")
     assert "Silent.read: expected a list of Track, found None" in problem
+
+
+def test_a_file_that_is_opened_and_not_named_is_reported(raw: Path) -> None:
+    class Opening(Dances):
+        opens: ClassVar[str] = "labels.txt"
+
+        def shared(self, raw: Path) -> dict[str, str]:
+            return {"calibration": (raw / "calibration.txt").read_text()}
+
+        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+            self.shared(raw)
+            (raw / self.opens).open().close()
+            return super().read(raw, split, video, account, body)
+
+    for name in ("labels.txt", "calibration.txt", "a/labels.txt"):
+        (raw / name).write_text("")
+    (problem,) = contract.reader_problems(Opening(), raw, "train")
+    assert problem == "a: read() opens labels.txt, which neither videos() nor shared() names"
+    assert (
+        contract.reader_problems(Opening(listed=(RawVideo("a", (Path("labels.txt"),), (Path("a"),)),)), raw, "train")
+        == []
+    )
+    Opening.opens = "a/labels.txt"
+    assert contract.reader_problems(Opening(), raw, "train") == [], "of a folder that is named"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"), [("splits", "train", "expected a tuple of names"), ("version", "1", "a whole number")]
+)
+def test_a_declaration_of_a_wrong_type_is_named(name: str, value: str, told: str, raw: Path) -> None:
+    (problem,) = contract.reader_problems(type("Wrong", (Dances,), {name: value})(), raw, "train")
+    assert problem.startswith(f"{name} is {value!r}: expected ")
+    assert told in problem
 
 
 @pytest.mark.parametrize("promise", BROKEN)
@@ -295,8 +329,7 @@ def test_a_reader_that_keeps_nothing_is_named(case: str, raw: Path) -> None:
 
 def test_pictures_in_a_folder_that_is_not_named_are_reported(raw: Path) -> None:
     elsewhere = Dances(listed=(RawVideo("a", files=(), folders=(Path("b"),)),))
-    (problem,) = contract.reader_problems(elsewhere, raw, "train")
-    assert problem == "a/0: has its pixels in a, which videos() does not name"
+    assert "a/0: has its pixels in a, which videos() does not name" in contract.reader_problems(elsewhere, raw, "train")
 
 
 def test_an_exception_of_a_reader_is_a_problem_and_not_the_end(raw: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,3 +148,16 @@ def test_good_streams_have_no_problems() -> None:
 def test_ours_keep_it(kind: str) -> None:
     options = {"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {}
     assert stream_problems(streams.get(kind, **options), another_process=False) == []
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "check.py"
+    script.write_text(
+        "from pipeline.features.contract import stream_problems\n"
+        "from pipeline.features.streams.homography import Homography\n"
+        "print(stream_problems(Homography()))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    of_second, of_first = done.stdout.splitlines()
+    assert "call this below `if __name__ == '__main__':`" in of_second
+    assert of_first == "[]"
