@@ -26,9 +26,9 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.contract import files_opened, listing_problems, opened_problems
-from pipeline.plug_ins import number_problems
 from pipeline.skeletons import convert, with_ones
 from pipeline.track import MOST, Track, column_problems, other_units
+from vibe_extensions.contracts.common import number_problems
 
 if TYPE_CHECKING:
     from pipeline.body import Body

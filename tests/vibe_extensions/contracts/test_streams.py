@@ -153,7 +153,7 @@ def test_ours_keep_it(kind: str) -> None:
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "check.py"
     script.write_text(
-        "from pipeline.features.contract import stream_problems\n"
+        "from vibe_extensions.contracts.streams import stream_problems\n"
         "from pipeline.features.streams.homography import Homography\n"
         "print(stream_problems(Homography()))\n"
     )
