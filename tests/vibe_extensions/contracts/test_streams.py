@@ -154,7 +154,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "check.py"
     script.write_text(
         "from vibe_extensions.contracts.streams import stream_problems\n"
-        "from pipeline.features.streams.homography import Homography\n"
+        "from vibe_extensions.part_dynamics.homography_stream import Homography\n"
         "print(stream_problems(Homography()))\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
