@@ -107,7 +107,7 @@ def evaluate_all(
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     by_split: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
-    around = Dynamics(generator, training or {})
+    around = MeasuredDynamics(generator, training or {})
     for name, split in splits.items():
         chosen = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
         recorded = {**about, "split": name, "stand_in": stand_in}
@@ -146,7 +146,7 @@ def _collect(
     of_split.add(bodies, errors, **facts)
 
 
-class Dynamics:
+class MeasuredDynamics:
     """Adds "dynamics" to the metrics of protocols that name a class for it, if the model predicts past and future."""
 
     def __init__(self, generator: VideoModel, training: Mapping[str, Split]) -> None:
