@@ -48,6 +48,8 @@ class _Console(Console):
             error.filename = error.filename or ("standard error" if self.stderr else "standard output")
             if not isinstance(error, BrokenPipeError):
                 self.failure = error
+                if not self.stderr and self.file is sys.stdout:  # else Python fails on the same text when it ends
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
     def on_broken_pipe(self) -> NoReturn:

@@ -130,9 +130,9 @@ def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | N
 
 def check_page(page: Path) -> None:
     """Raise PipelineError, before minutes of drawing, where the page cannot be written."""
-    if page.suffix.lower() not in (".html", ".htm", CLIP):
-        raise PipelineError(f"--out {page}: expected a name that ends in .html, or in {CLIP} for a clip")
     if page.is_dir():
         raise PipelineError(f"--out {page}: is a folder. Name the page to write: --out {page / 'page.html'}")
     if not page.parent.is_dir():
         raise PipelineError(f"--out {page}: there is no folder {page.parent}. Make it, or name another.")
+    if page.suffix.lower() not in (".html", ".htm", CLIP):
+        raise PipelineError(f"--out {page}: expected a name that ends in .html, or in {CLIP} for a clip")
