@@ -27,13 +27,12 @@ from typing import Any, Final
 from cache.errors import CacheError
 from cache.fingerprint import canonical
 from cache.format import layout
+from cache.format.entries import problem_of
 from cache.format.layout import FORMAT, IN_PLACE, JOURNAL, PROVENANCE, STAGED, TAGS, json_file
 from cache.storage.base import Bytes, Etag, Store
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
 NOTES: Final = 100  # commits that are noted in `provenance.json`, the last ones
-_KIND: Final = {"split": ("rows", "tracks"), "stream": ("stream", "dim", "dtype", "rows"), "tag": ("splits",)}
-_COMMIT: Final = ("extent", "commits", "geometry", "shards")  # entries of the manifests of splits and streams
 _ATTEMPTS: Final = 5  # reads of an unchanged manifest whose files do not match it, before this is reported as damage
 
 
@@ -184,38 +183,12 @@ def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
     if not intact:
         raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
     try:
-        problem = _of_elsewhere(manifest, place)
+        problem = problem_of(manifest, place.kind, place.stream)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         problem = f"other entries ({error!r})"
     if problem:
         raise CacheError.at(file, expected=f"the manifest of {place.title}", found=problem, do=do)
     return dict(manifest)
-
-
-def _of_elsewhere(manifest: Mapping[str, Any], place: Place) -> str:
-    """Why a manifest cannot be of this place; "" where it can."""
-    entries = (*_KIND[place.kind], "files", *(() if place.kind == "tag" else _COMMIT))
-    if missing := [name for name in entries if name not in manifest]:
-        return f"no {missing[0]!r}"
-    if manifest.get("stream") != place.stream:
-        return f"that of stream {manifest['stream']!r}" if "stream" in manifest else "that of a split"
-    names = [
-        *manifest["files"],
-        *(f"{name}/c/{shard}" for name, of in manifest.get("shards", {}).items() for shard in of),
-    ]
-    if strange := [name for name in names if not _is_inside(name)]:
-        return f"the name {strange[0]!r}"
-    for split, state in manifest.get("splits", {}).items():
-        if not layout.is_split_name(split) or not all(map(layout.is_name, state["streams"])):
-            return f"the name {split!r}, or one of its streams"
-    return ""
-
-
-def _is_inside(name: str) -> bool:
-    """Whether the name of a small file or a shard is <array>/zarr.json or <array>/c/<number>..., of one array."""
-    array, *path = name.split("/")
-    is_chunk = len(path) > 1 and path[0] == "c" and all(part.isdecimal() for part in path[1:])
-    return layout.is_name(array) and (path == ["zarr.json"] or is_chunk)
 
 
 def load(place: Place) -> Commit | None:
