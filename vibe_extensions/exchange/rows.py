@@ -58,10 +58,11 @@ def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
 
 
 def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
-    """What a provenance has of a split; `stand_in`: it, or a stream of `streams`, is demo data or untrained."""
+    """What a provenance has of a split; `stand_in`: it is demo data (`demo`), or a stream of `streams` is untrained."""
     manifests = [split.manifest, *map(split.stream_manifest, streams)]
     stand_in = any(manifest.get("stand_in") for manifest in manifests)
-    return {"split": split.name, "split_digest": split.manifest["digest"], "stand_in": stand_in}
+    demo = bool(split.manifest.get("stand_in"))
+    return {"split": split.name, "split_digest": split.manifest["digest"], "demo": demo, "stand_in": stand_in}
 
 
 def array_of(

@@ -153,7 +153,7 @@ class Preparation:
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise, before hours of work, what a later step would: weights, packages, the device, folders for pages."""
         if missing := absent(self.targets):
-            raise PipelineError("\n".join(missing))
+            raise PipelineError(" ".join(missing))
         resources = self.machine("features")
         upcoming = [plan.target for plan in plans if not (plan.up_to_date or plan.problems)]
         specs = {spec.name: spec for target in upcoming for spec in target.streams}

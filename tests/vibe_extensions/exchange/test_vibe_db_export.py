@@ -111,7 +111,7 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
         assert values.shape == (done.rows, *shapes.get(field, ())), field
         assert values.dtype.name.startswith(types.get(field, "float32")), field
     imported = import_database(done.file, tmp_path / "cache", name)
-    assert imported.stand_in and cache.verify(tmp_path / "cache").ok
+    assert imported.mark == "demo data" and cache.verify(tmp_path / "cache").ok
     if name not in ("amass/train", "h36m/train"):  # h36m's rows without SMPL parameters are left out
         splits = cache.open(exportable(name))[name], cache.open(tmp_path / "cache")[name]
         batches = [split.read(split.windows(4, 4, "resnet50"), stream="resnet50") for split in splits]
@@ -300,3 +300,17 @@ def test_the_command_reports_what_it_wrote_and_what_it_left_out(
     assert "1 row not exported" in out and "DEMO DATA" in out
     assert main(words) == 2
     assert "--replace" in capsys.readouterr().err
+
+
+def test_real_data_with_features_of_an_untrained_network_is_untrained_and_no_demo_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, stand_in=False)
+    add_features(tmp_path / "c", "posetrack/train")
+    words = ["posetrack", "train", "--format", "vibe", "--cache"]
+    assert main(["export", *words, str(tmp_path / "c"), "--out", str(tmp_path)]) == 0
+    assert main(["import", str(tmp_path / "posetrack_train_db.pt"), *words, str(tmp_path / "d")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("UNTRAINED") == 2 and "DEMO DATA" not in out
+    split = cache.open(tmp_path / "d")["posetrack/train"]
+    assert split.manifest["stand_in"] is False and split.stream_manifest("resnet50")["stand_in"] is True

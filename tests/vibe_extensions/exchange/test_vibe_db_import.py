@@ -106,7 +106,7 @@ def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Pat
         assert np.array_equal(features, exact[slice(*window)].astype(np.float16).astype(np.float32))
     assert not batch["w_3d"].any() and not batch["w_smpl"].any()
     assert split.columns == ("frame_index", "bbox", "kp_2d")
-    assert (done.rows, done.tracks, done.stream, done.stand_in) == (N, 2, "resnet50", False)
+    assert (done.rows, done.tracks, done.stream, done.mark) == (N, 2, "resnet50", "")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,13 @@ def add_stream(
 
 
 def add_video(
-    root: Path, name: str, columns: dict[str, Any], step: int = 1, video: str = "v", fps: float = 25.0
+    root: Path,
+    name: str,
+    columns: dict[str, Any],
+    step: int = 1,
+    video: str = "v",
+    fps: float = 25.0,
+    stand_in: bool = True,
 ) -> None:
     """One track of one video, of numbered pictures."""
     n_rows = len(next(iter(columns.values())))
@@ -81,4 +87,4 @@ def add_video(
         writer.begin()
         entry = cache.VideoEntry(name=video, source=f"pictures:{video}/{{:04d}}.jpg+0", width=640, height=480)
         writer.append(entry, [track])
-        writer.commit({"stand_in": True, "reader": {}})
+        writer.commit({"stand_in": stand_in, "reader": {}})

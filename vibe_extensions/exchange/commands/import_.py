@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
+from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import accounting_lines
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if imported.without_features:
         rows = count(imported.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features: not finite in float16")
-    if imported.stand_in:
-        out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
+    if imported.mark:
+        what = f"{UNTRAINED} features of random weights" if imported.mark == "untrained" else f"{STAND_IN} demo data"
+        out.print(f"  {what}: for trying the pipeline only")
     return 0

@@ -53,7 +53,7 @@ class Imported:
     stream: str | None  # None: the file has no features
     without_features: int  # rows whose features are not finite
     ignored: tuple[str, ...]  # names of the file's content that is not imported
-    stand_in: bool
+    mark: str  # "demo data", "untrained" (its features alone are of random weights), or ""
     why: str
 
 
@@ -109,7 +109,7 @@ def import_database(
             stream=stream,
             without_features=0 if stream is None else split.undecodable(stream),
             ignored=database.ignored,
-            stand_in=origin["stand_in"],
+            mark="demo data" if origin["stand_in"] else "untrained" if provenance.get("stand_in") else "",
             why=why,
         )
 
@@ -168,7 +168,7 @@ def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mappin
         "version": VERSION,
         "parameters": {},
         "body": None,
-        "stand_in": bool(provenance.get("stand_in", False)),
+        "stand_in": bool(provenance.get("demo", provenance.get("stand_in", False))),
         "imported": {
             "format": "vibe",
             "file": tracks.database.file.name,
