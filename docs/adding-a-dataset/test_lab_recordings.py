@@ -11,30 +11,36 @@ from lab_recordings_example import RECORDINGS, main
 
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
-from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.contracts import DatasetContract
 
 HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw") / "lab_recordings"
     main(folder)
     return folder
 
 
 @pytest.fixture
-def alone(raw: Path, tmp_path: Path) -> Path:
+def alone(recordings: Path, tmp_path: Path) -> Path:
     """A raw folder with one video, whose table is the test's to write."""
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
-    (tmp_path / "train/alone.mp4").write_bytes((raw / "train/alone.mp4").read_bytes())
+    (tmp_path / "train/alone.mp4").write_bytes((recordings / "train/alone.mp4").read_bytes())
     return tmp_path
 
 
 @pytest.mark.parametrize("split", RECORDINGS)
-def test_it_keeps_what_every_reader_promises(raw: Path, split: str) -> None:
-    assert contract.reader_problems(LabRecordings(), raw, split) == []
+class TestContract(DatasetContract):
+    @pytest.fixture
+    def dataset(self) -> LabRecordings:
+        return LabRecordings()
+
+    @pytest.fixture
+    def raw(self, recordings: Path) -> Path:
+        return recordings
 
 
 def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
@@ -62,8 +68,8 @@ def test_contacts_that_are_none_reject_their_recording(alone: Path, contacts: st
         list(LabRecordings().tracks(alone, "train"))
 
 
-def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(raw: Path) -> None:
-    (track,) = LabRecordings().tracks(raw, "val")
+def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(recordings: Path) -> None:
+    (track,) = LabRecordings().tracks(recordings, "val")
     assert track.kp_2d is not None
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0, :, :2].tolist(), strict=True))
     assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first picture of val/alone.mp4:

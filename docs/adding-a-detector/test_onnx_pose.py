@@ -13,7 +13,7 @@ from onnx_pose import OnnxPose
 from pipeline import detect
 from pipeline.detect.run import detect_clips
 from pipeline.files.formats.labels.detections import read_results
-from vibe_extensions.contracts.detectors import detector_problems
+from vibe_extensions.contracts import DetectorContract
 
 JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), np.full(17, 0.75)])  # px of 640
 
@@ -55,10 +55,18 @@ def test_people_are_in_pixels_of_the_clip_each_once(weights: Path, tmp_path: Pat
     np.testing.assert_allclose(found.keypoints[2][0], JOINTS * [0.5, 0.5, 1], atol=0.01)
 
 
-def test_it_keeps_what_every_detector_promises(weights: Path) -> None:
-    bright = [np.full((48, 64, 3), 255, np.uint8), np.full((64, 64, 3), 255, np.uint8)]
-    detector = OnnxPose(weights=str(weights))
-    assert detector_problems(detector, bright, another_process=False) == []  # which would not have this network
+class TestContract(DetectorContract):
+    @pytest.fixture
+    def detector(self, weights: Path) -> OnnxPose:
+        return OnnxPose(weights=str(weights))
+
+    @pytest.fixture
+    def images(self) -> list[np.ndarray]:
+        return [np.full((48, 64, 3), 255, np.uint8), np.full((64, 64, 3), 255, np.uint8)]
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False  # it would not have the network that `weights` patches in
 
 
 def test_nobody_is_no_error(weights: Path) -> None:

@@ -13,9 +13,9 @@ from small_streams import BoxSpeed, Pose2D
 from torchvision.models import resnet18
 
 from pipeline.features import streams
-from pipeline.features.streams import Machine
+from pipeline.features.streams import Machine, Stream
 from pipeline.skeletons import joint_names
-from vibe_extensions.contracts.streams import stream_problems
+from vibe_extensions.contracts import StreamContract
 from vibe_extensions.demo.writing import calibration_crops
 
 
@@ -35,8 +35,10 @@ KINDS = {"resnet18": {"weights": "untrained"}, "thumbnail": {"side": 2}, "change
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_keeps_what_every_stream_promises(kind: str) -> None:
-    assert stream_problems(streams.get(kind, **KINDS[kind])) == []
+class TestContract(StreamContract):
+    @pytest.fixture
+    def stream(self, kind: str) -> Stream:
+        return streams.get(kind, **KINDS[kind])
 
 
 STANDING = {  # x, y of a person in front view, its left side at larger x

@@ -76,7 +76,7 @@ PARQUET: Final = ExportFormat(
     "vibe_extensions.exchange.tables:export",
     "a folder of tables for DuckDB, pandas, polars",
     options="vibe_extensions.exchange.tables:TableOptions",
-    packages={"pyarrow": "parquet"},
+    packages={"pyarrow": "exchange"},
 )
 WEBDATASET: Final = ExportFormat(
     "vibe_extensions.exchange.webdataset:export",
@@ -87,7 +87,7 @@ RERUN: Final = ExportFormat(
     "vibe_extensions.exchange.rerun:export",
     "a recording of some tracks for Rerun's viewer",
     options="vibe_extensions.exchange.rerun:RecordingOptions",
-    packages={"rerun": "rerun"},
+    packages={"rerun": "exchange"},
 )
 
 

@@ -201,7 +201,7 @@ class TrainingLoop(ABC):
     def _finish(self) -> None:
         """Write the best epoch's results, which mark a finished run."""
         state, best = self.trainer.state, self.folder / runs.BEST
-        if state.best_epoch is None:
+        if state.best_epoch is None or state.skipped == state.step:
             raise TrainingDiverged(f"{self.folder}: no step had a finite loss. Look at the labels of the motion.")
         if not best.is_file():
             raise CheckpointError(f"{best}: the best epoch is missing. Remove {self.folder} to train again.")

@@ -18,6 +18,7 @@ from pipeline import cameras, datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.datasets import base
+from pipeline.datasets.base import Dataset
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
@@ -25,6 +26,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.track import Track
+from vibe_extensions.contracts import DatasetContract
 from vibe_extensions.contracts import datasets as contract
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.demo import body as procedural_body
@@ -88,34 +90,53 @@ def decoded(name: str, split: str, raw: Path) -> list[tuple[Track, Any, list[Any
 
 
 @pytest.fixture(scope="module")
-def body(embedded: Any) -> Body:
+def smpl(embedded: Any) -> Body:
     return Body.load(embedded.body)
 
 
+class DemoContract(DatasetContract):
+    @pytest.fixture
+    def dataset(self, name: str) -> Dataset:
+        return datasets.get(name)
+
+    @pytest.fixture
+    def raw(self, name: str, embedded: Any) -> Path:
+        return Path(embedded.raw(name))
+
+
 @every_split
-def test_a_reader_keeps_its_promises(name: str, split: str, embedded: Any) -> None:
-    assert contract.reader_problems(datasets.get(name), embedded.raw(name), split) == []
+class TestReader(DemoContract):
+    pass
 
 
 @pytest.mark.parametrize(
     ("name", "split"), [(n, s) for n, s in SPLITS if "pose" in datasets.get(n).columns(s, body=True)]
 )
-def test_it_does_with_a_body_too(name: str, split: str, embedded: Any, body: Body) -> None:
-    assert contract.reader_problems(datasets.get(name), embedded.raw(name), split, body) == []
+class TestReaderWithBody(DemoContract):
+    @pytest.fixture
+    def body(self, smpl: Body) -> Body:
+        return smpl
 
 
-def test_it_does_with_bodies_of_the_actors_genders(embedded: Any, body: Body) -> None:
-    assert contract.reader_problems(ThreeDPW(model="gendered"), embedded.raw("3dpw"), "train", body) == []
+@pytest.mark.parametrize(("name", "split"), [("3dpw", "train")])
+class TestReaderOfGenderedBodies(DemoContract):
+    @pytest.fixture
+    def dataset(self, name: str) -> Dataset:
+        return ThreeDPW(model="gendered")
+
+    @pytest.fixture
+    def body(self, smpl: Body) -> Body:
+        return smpl
 
 
-def test_keypoints_in_another_order_than_the_3d_joints_are_a_problem(embedded: Any, body: Body) -> None:
+def test_keypoints_in_another_order_than_the_3d_joints_are_a_problem(embedded: Any, smpl: Body) -> None:
     class Reversed(ThreeDPW):
         def read(self, *arguments: Any) -> list[Track]:
             return [replace(track, kp_2d=track.kp_2d[:, ::-1].copy()) for track in super().read(*arguments)]
 
-    problems = contract.reader_problems(Reversed(), embedded.raw("3dpw"), "train", body)
+    problems = contract.reader_problems(Reversed(), embedded.raw("3dpw"), "train", smpl)
     assert any(contract.MISPROJECTED in problem for problem in problems)
-    track = next(ThreeDPW().tracks(embedded.raw("3dpw"), "train", body=body))
+    track = next(ThreeDPW().tracks(embedded.raw("3dpw"), "train", body=smpl))
     moved = replace(track, kp_3d=track.kp_3d * np.float32([2, 2, 2, 1]), trans=None)  # twice as large and as far away
     ((shows, could),) = contract.misprojected(moved).values()
     assert could.all() and not shows.any()
@@ -303,10 +324,10 @@ def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "split"), [("3dpw", "train"), ("3dpw", "validation")])
 def test_bodies_in_the_camera_are_where_they_were_in_the_world(
-    name: str, split: str, embedded: Any, body: Body
+    name: str, split: str, embedded: Any, smpl: Body
 ) -> None:
     takes = {take.shot.name: take for take in embedded.takes(name)}
-    for track in datasets.get(name).tracks(embedded.raw(name), split, body=body):
+    for track in datasets.get(name).tracks(embedded.raw(name), split, body=smpl):
         actor = takes[track.video].actors[int(track.name.rpartition("/")[2])]
         pelvis = procedural_body.rest_joints(procedural_body.procedural(), actor.betas)[0]
         root, trans = cameras.to_world(track.pose[:, :3], track.trans, track.extra["extrinsics"], pelvis)

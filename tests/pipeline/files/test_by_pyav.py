@@ -22,7 +22,7 @@ MATRICES = {  # of a track's header (ISO/IEC 14496-12, 8.3.2): quarter turns, cl
     2: (-ONE, 0, 0, -ONE),
     3: (0, -ONE, ONE, 0),
 }
-pytestmark = pytest.mark.skipif(find_spec("av") is None, reason="PyAV is needed: pip install -e '.[av]'")
+pytestmark = pytest.mark.skipif(find_spec("av") is None, reason="PyAV is needed: pip install -e '.[pages]'")
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import detect
 from pipeline.__main__ import main
+from pipeline.detect import Detector, Image
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.files.formats.labels.detections import read_results
 from vibe_extensions.clips.detectors import rtmpose, simcc
 from vibe_extensions.clips.detectors.rtmpose import Published, RTMPose
-from vibe_extensions.contracts.detectors import detector_problems
+from vibe_extensions.contracts import DetectorContract
 
 SIDE = 96  # px of the detector's square input
 CROP = (192, 256)  # width and height of RTMPose's
@@ -234,9 +235,18 @@ def test_colours_and_scales_are_those_of_the_training() -> None:
 # ----------------------------------------------------------------------------------------------- what a user meets
 
 
-def test_it_keeps_what_every_detector_promises(graphs: dict[str, str]) -> None:
-    images = [scene((97, 131), (40, 60)), scene((120, 64), (60, 30))]
-    assert detector_problems(detect.get("rtmpose", **graphs), images, another_process=False) == []
+class TestContract(DetectorContract):
+    @pytest.fixture
+    def detector(self, graphs: dict[str, str]) -> Detector:
+        return detect.get("rtmpose", **graphs)
+
+    @pytest.fixture
+    def images(self) -> list[Image]:
+        return [scene((97, 131), (40, 60)), scene((120, 64), (60, 30))]
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False
 
 
 def test_people_of_a_crowd_are_computed_by_any_graph_of_poses(graphs: dict[str, str], tmp_path: Path) -> None:

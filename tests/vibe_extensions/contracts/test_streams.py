@@ -15,8 +15,9 @@ import pytest
 
 from cache import CropPolicy
 from pipeline.features import streams
-from pipeline.features.streams import ByteStream, LabelComputer, LabelStream, Machine
+from pipeline.features.streams import ByteStream, LabelComputer, LabelStream, Machine, Stream
 from pipeline.features.weights import WeightsSpec
+from vibe_extensions.contracts import StreamContract
 from vibe_extensions.contracts.streams import stream_problems
 
 Numbers = np.ndarray
@@ -145,9 +146,14 @@ def test_good_streams_have_no_problems() -> None:
 
 @pytest.mark.usefixtures("small_backbone")
 @pytest.mark.parametrize("kind", [pytest.param("resnet50", marks=pytest.mark.slow), "crops", "homography", "pr_vipe"])
-def test_ours_keep_it(kind: str) -> None:
-    options = {"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {}
-    assert stream_problems(streams.get(kind, **options), another_process=False) == []
+class TestOurs(StreamContract):
+    @pytest.fixture
+    def stream(self, kind: str) -> Stream:
+        return streams.get(kind, **({"weights": WeightsSpec("untrained", "0")} if kind == "resnet50" else {}))
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        return False
 
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:

@@ -138,6 +138,6 @@ def test_pictures_can_be_left_out_and_what_is_there_stays(root: Path, tmp_path: 
 
 
 def test_without_the_package_its_extra_is_named(root: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setitem(RERUN.packages, "rerun_of_nobody", "rerun")
+    monkeypatch.setitem(RERUN.packages, "rerun_of_nobody", "exchange")
     assert export(root, "penn_action/train", tmp_path / "a.rrd") == 2
-    assert "vibe-pipeline[rerun]" in capsys.readouterr().err
+    assert "vibe-pipeline[exchange]" in capsys.readouterr().err

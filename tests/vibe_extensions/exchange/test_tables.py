@@ -307,5 +307,5 @@ def test_a_missing_package_is_named_with_what_installs_it(
     monkeypatch.setattr("vibe_extensions.exchange.formats.find_spec", lambda name: None)
     words = ("export", penn.name, "--cache", penn.root, "--format", "parquet", "--set", "features=yes")
     printed = ran(*words, "--out", tmp_path / "out", code=2).err
-    assert "pyarrow" in printed and "[parquet]" in printed
+    assert "pyarrow" in printed and "[exchange]" in printed
     assert not (tmp_path / "out").exists()

@@ -167,5 +167,5 @@ def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(
         assert re.search(reason, error), error
     monkeypatch.setattr(clip, "best_format", lambda: VideoFormat(".webm", "VP90"))
     assert main(["show", "penn_action", "train", "--cache", str(root), "--out", str(out)]) == 2
-    assert "vibe-pipeline[av]" in capsys.readouterr().err
+    assert "vibe-pipeline[pages]" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

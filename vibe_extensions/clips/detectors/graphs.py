@@ -69,7 +69,7 @@ class GraphNetwork:
         try:
             import onnxruntime
         except ImportError as error:
-            how = "pip install 'vibe-pipeline[rtmpose]', in a clone .venv/bin/pip install -e '.[rtmpose]'"
+            how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
             raise ConfigError(f"the detector rtmpose needs the package onnxruntime: {how}") from error
         self.graph = graph
         providers = _providers(device, onnxruntime.get_available_providers())

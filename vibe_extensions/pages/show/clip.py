@@ -144,7 +144,7 @@ def require_h264(out: Path) -> None:
     """Raise PipelineError where H.264 cannot be written here, with what to install."""
     if best_format().codec not in H264_ENCODERS:
         found = "an FFmpeg without an encoder of it" if find_spec("av") else "none"
-        do = "pip install 'vibe-pipeline[av]', in a clone .venv/bin/pip install -e '.[av]'"
+        do = "pip install 'vibe-pipeline[pages]', in a clone .venv/bin/pip install -e '.[pages]'"
         raise PipelineError(f"{out}: H.264 is written by the package av, found {found}: {do}")
 
 

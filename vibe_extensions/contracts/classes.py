@@ -1,0 +1,141 @@
+"""The contracts as pytest classes: subclass one in a test file, and give what it asks for as fixtures.
+
+    class TestMine(StreamContract):
+        @pytest.fixture
+        def stream(self) -> Stream:
+            return MyStream()
+
+A test fails with the list of broken promises. Each list is also a function of its own: `reader_problems`, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+    from pipeline.datasets.base import Dataset
+    from pipeline.detect.base import Detector
+    from pipeline.features.streams.base import Labels, Stream
+    from pipeline.files.pixels.frames import Image
+    from vibe_model.evaluation.protocols import Protocol
+    from vibe_model.settings.video_config import VideoConfig
+
+OVERRIDE = "Override this fixture in your test class"
+
+
+def fail_on(problems: list[str]) -> None:
+    """Fail the test with a line for each broken promise."""
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+class DatasetContract:
+    """Tests of a dataset's reader: `datasets.reader_problems`."""
+
+    @pytest.fixture
+    def dataset(self) -> Dataset:
+        """The reader."""
+        raise NotImplementedError(OVERRIDE)
+
+    @pytest.fixture
+    def raw(self) -> Path:
+        """The dataset's own raw folder, with a few videos."""
+        raise NotImplementedError(OVERRIDE)
+
+    @pytest.fixture
+    def split(self, dataset: Dataset) -> str:
+        """Name of the split to read; parametrize the class by `split` to read several (default: the first)."""
+        return dataset.splits[0]
+
+    @pytest.fixture
+    def body(self) -> Body | None:
+        """The body model: needed to check `pose`, and for datasets with `uses_body` (default: none)."""
+        return None
+
+    def test_reader_keeps_its_promises(self, dataset: Dataset, raw: Path, split: str, body: Body | None) -> None:
+        from vibe_extensions.contracts.datasets import reader_problems
+
+        fail_on(reader_problems(dataset, raw, split, body))
+
+
+class StreamContract:
+    """Tests of a stream: `streams.stream_problems`."""
+
+    @pytest.fixture
+    def stream(self) -> Stream:
+        """The stream, with the options to test."""
+        raise NotImplementedError(OVERRIDE)
+
+    @pytest.fixture
+    def labels(self) -> Labels | None:
+        """Nine rows of the columns that it reads (default: random rows)."""
+        return None
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        """Whether to compute it in a second process, too, which must be able to import its module (default: yes)."""
+        return True
+
+    def test_stream_keeps_its_promises(self, stream: Stream, labels: Labels | None, another_process: bool) -> None:
+        from vibe_extensions.contracts.streams import stream_problems
+
+        fail_on(stream_problems(stream, labels, another_process=another_process))
+
+
+class DetectorContract:
+    """Tests of a detector: `detectors.detector_problems`."""
+
+    @pytest.fixture
+    def detector(self) -> Detector:
+        """The detector, with the options to test."""
+        raise NotImplementedError(OVERRIDE)
+
+    @pytest.fixture
+    def images(self) -> Sequence[Image] | None:
+        """Images with people whom it finds, (H, W, 3) uint8 RGB (default: demo data, where it need not find any)."""
+        return None
+
+    @pytest.fixture
+    def another_process(self) -> bool:
+        """Whether to run it in a second process, too, which must be able to import its module (default: yes)."""
+        return True
+
+    def test_detector_keeps_its_promises(
+        self, detector: Detector, images: Sequence[Image] | None, another_process: bool
+    ) -> None:
+        from vibe_extensions.contracts.detectors import detector_problems
+
+        fail_on(detector_problems(detector, images, another_process=another_process))
+
+
+class ProtocolContract:
+    """Tests of an evaluation protocol: `protocols.protocol_problems`."""
+
+    @pytest.fixture
+    def protocol(self) -> Protocol:
+        """The protocol."""
+        raise NotImplementedError(OVERRIDE)
+
+    def test_protocol_keeps_its_promises(self, protocol: Protocol) -> None:
+        from vibe_extensions.contracts.protocols import protocol_problems
+
+        fail_on(protocol_problems(protocol))
+
+
+class ModelContract:
+    """Tests of a model: `models.model_problems`."""
+
+    @pytest.fixture
+    def config(self) -> VideoConfig:
+        """A small configuration; its `cache` holds the splits that it trains on, for example of demo data."""
+        raise NotImplementedError(OVERRIDE)
+
+    def test_model_keeps_its_promises(self, config: VideoConfig) -> None:
+        from vibe_extensions.contracts.models import model_problems
+
+        fail_on(model_problems(config))
