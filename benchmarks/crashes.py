@@ -49,7 +49,7 @@ from pipeline.__main__ import main as pipeline_main  # noqa: E402
 from vibe_extensions.demo import writing as synthetic  # noqa: E402
 from vibe_extensions.demo.files import jpeg, write_mat  # noqa: E402
 
-SPLIT, STREAM = "penn_action/train", "crops"
+SPLIT, STREAM = "penn_action/train", "homography"
 LONGEST: Final = 300.0  # s that a command may take
 ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
 Contents = Mapping[str, tuple[Any, ...]]  # track -> its columns; its flags and bytes of the stream, None where it lags
@@ -87,7 +87,7 @@ def contents(root: Path) -> Contents:
         stored: Any = None
         if {*range(track.start // size, (track.stop - 1) // size + 1)} <= shards:
             ok = split.rows(f"features/{STREAM}_ok", track.start, track.stop)
-            stored = (ok.tolist(), split.blobs(STREAM, track.start + np.flatnonzero(ok)))
+            stored = (ok.tolist(), split.rows(f"features/{STREAM}", track.start, track.stop).tobytes())
         rows = {name: split.rows(name, track.start, track.stop).tobytes() for name in split.columns}
         tracks[track.name] = (track.video, repr(track[4:]), rows), stored
     return tracks | {f"video {video.name}": (video.fingerprint, video.account) for video in split.videos}
@@ -224,7 +224,7 @@ class Steps:
                 "--drop-removed",
             ]
         if command == "extract":
-            kind = ["--stream", STREAM, "--kind", "crops", "--device", "cpu", "--workers", "1"]
+            kind = ["--stream", STREAM, "--kind", STREAM, "--device", "cpu", "--workers", "1"]
             return ["extract", *SPLIT.split("/"), *where, *kind]
         return [command, *where]
 

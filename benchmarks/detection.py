@@ -1,13 +1,9 @@
-"""How fast are people found on a CPU? `detect` with each network, beside torchvision's loop, on one clip in one run.
+"""How fast are people found on a CPU? `detect` with RTMPose, on one clip in one run.
 
     .venv/bin/python benchmarks/detection.py --out benchmarks/detection.md
 
 rtmpose: ONNX graphs of the layers and sizes that are published (`GRAPHS`), with random weights and one person planted
 in YOLOX's output. Their parameters and products are counted, beside the published numbers.
-
-keypoint_rcnn: untrained, with the scores of its boxes stretched so that a few pass (`--weights` names others). Beside
-it the loop of torchvision's documentation, one picture at a time through `keypointrcnn_resnet50_fpn` under
-`inference_mode`; what both find is compared.
 
 Without --clip, the clip is noise on all scales, 640 x 480. Decoding is timed, and so is loading of `detect`.
 """
@@ -16,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import os
 import sys
@@ -30,7 +25,6 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -38,14 +32,12 @@ from pipeline.detect import get
 from pipeline.detect.base import DetectionResources
 from pipeline.detect.run import detect_clips
 from pipeline.files.pixels.frames import Video
-from vibe_extensions.clips.detectors import rcnn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
 from benchmarks.common import parser, report, table
 from benchmarks.features import write_video
 
-MIN_SCORE: Final = 0.7  # of keypoint_rcnn
 GRAPHS: Final = {  # name: width and depth of the layers; published M parameters and G products of one picture
     "yolox-tiny": ((0.375, 0.33, 416), (5.06, 6.45 / 2)),  # Ge et al., table 4, with 80 classes; 2 FLOPs a product
     "yolox-m": ((0.75, 0.67, 640), (25.3, 73.8 / 2)),
@@ -196,62 +188,6 @@ def rtmpose(file: Path, width: float, depth: float, _: int) -> tuple[float, floa
 # ----------------------------------------------------------------------------------------------------- Keypoint R-CNN
 
 
-def untrained(file: Path, image: NDArray[np.uint8]) -> None:
-    """Seeded weights with which a few boxes of a picture pass: the spread of their scores is stretched."""
-    torch.manual_seed(0)
-    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
-    inner: list[torch.Tensor] = []
-    predictor: Any = network.roi_heads.box_predictor
-    hook = predictor.register_forward_hook(lambda _, inputs, __: inner.append(inputs[0].flatten(1)))
-    with torch.inference_mode():
-        network([torch.from_numpy(image).permute(2, 0, 1) / 255])
-    hook.remove()
-    score = predictor.cls_score
-    raw = inner[0] @ (score.weight[1] - score.weight[0])
-    stretch = float(3 / raw.std())
-    score.weight.mul_(stretch)
-    score.bias.copy_(torch.tensor([float(torch.quantile(raw, 0.97)) * stretch, 1.0]))
-    torch.save(network.state_dict(), file)
-
-
-def torchvisions_loop(detector: Any, clip: Path) -> Callable[[], list[dict[str, NDArray[np.float32]]]]:
-    """What finds people in each frame, as torchvision's documentation does; the first picture has been computed."""
-    network = rcnn.plain(800, 0.05).eval().requires_grad_(False)
-    network.load_state_dict(torch.load(detector.file(), weights_only=True))
-
-    def frames(n: int) -> list[dict[str, NDArray[np.float32]]]:
-        capture, results = cv2.VideoCapture(str(clip)), list[dict[str, NDArray[np.float32]]]()
-        while len(results) < n and (read := capture.read())[0]:
-            picture = torch.from_numpy(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)).permute(2, 0, 1).float() / 255
-            with torch.inference_mode():
-                results.append({key: value.numpy() for key, value in network([picture])[0].items()})
-        return results
-
-    frames(1)
-    return lambda: frames(sys.maxsize)
-
-
-def agreement(file: Path, theirs: list[dict[str, NDArray[np.float32]]]) -> str:
-    """How far apart `detect`'s file and torchvision's results are."""
-    frames: list[list[Any]] = [[] for _ in theirs]
-    for person in json.loads(file.read_text())["annotations"]:
-        x, y, width, height = person["bbox"]
-        joints = np.array(person["keypoints"]).reshape(17, 3)[:, :2]
-        frames[person["image_id"] - 1].append((np.array([x, y, x + width, y + height]), joints))
-    boxes, apart, differing = [0.0], [np.zeros(1)], 0
-    for ours, result in zip(frames, theirs, strict=True):
-        sure = result["scores"] >= MIN_SCORE
-        differing += len(ours) != sure.sum()
-        for (box, points), other, others in zip(ours, result["boxes"][sure], result["keypoints"][sure], strict=False):
-            boxes.append(np.abs(box - other).max())
-            apart.append(np.linalg.norm(points - others[:, :2], axis=1))
-    near = np.concatenate(apart) < 1
-    return (
-        f"Of `keypoint_rcnn` and torchvision's loop: {len(boxes) - 1} persons, {differing} frames with another number; "
-        f"boxes at most {max(boxes):.3f} px apart (files have two decimals), {near.mean():.2%} of joints under 1 px."
-    )
-
-
 # ------------------------------------------------------------------------------------------------------------- report
 
 
@@ -284,44 +220,29 @@ def measured(args: argparse.Namespace) -> Iterator[str]:
     for name, ((width, depth, side), published) in GRAPHS.items():
         counted = (yolox if side else rtmpose)(files[name], width, depth, side)
         sizes.append((name, *(f"{ours:.2f} ({theirs:.2f})" for ours, theirs in zip(counted, published, strict=True))))
-    few, many = shorten(clip, args.at / "few/a.avi", args.few), shorten(clip, args.at / "many/a.avi", args.frames)
-    first = next(Video(few.parent, few.name).read([0])).image
+    short = shorten(clip, args.at / "short/a.avi", args.frames)
+    first = next(Video(short.parent, short.name).read([0])).image
     assert first is not None
-    if not args.weights:
-        untrained(args.at / "w.pth", first)
-    keypoint_rcnn = get(
-        "keypoint_rcnn", weights=str(args.weights or args.at / "w.pth"), min_score=MIN_SCORE, precision="exact"
-    )
-    ways: dict[str, tuple[Path, Any]] = {"torchvision's loop": (few, torchvisions_loop(keypoint_rcnn, few))}
-    for name, path, detector in (
-        ("`keypoint_rcnn`", few, keypoint_rcnn),
-        *(
-            (f"`rtmpose`, {yolo}", many, get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo])))
-            for yolo in ("yolox-tiny", "yolox-m")
-        ),
-    ):
+    rows, persons = list[tuple[Any, ...]](), 0
+    for yolo in ("yolox-tiny", "yolox-m"):
+        detector = get("rtmpose", weights=str(files["rtmpose-m"]), detector=str(files[yolo]))
         detector.load("cpu")([first])
-        out = args.at / "out" / name
-        work = functools.partial(detect_clips, path.parent, out, detector, DetectionResources(device="cpu"))
-        ways[name] = (path, work)
-    rows, results = list[tuple[Any, ...]](), dict[str, Any]()
-    for name, (path, work) in ways.items():
-        results[name], seconds, cpu = timed(work)
-        n = args.few if path == few else args.frames
-        rows.append((name, n, f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}"))
+        work = functools.partial(
+            detect_clips, short.parent, args.at / "out" / yolo, detector, DetectionResources(device="cpu")
+        )
+        found, seconds, cpu = timed(work)
+        persons, n = persons or found.persons, args.frames
+        rows.append((f"`rtmpose`, {yolo}", n, f"{cpu / n:.3f}", f"{seconds / n:.3f}", f"{n / seconds:.2f}"))
     yield from table(("", "frames", "CPU s a frame", "s a frame", "frames/s"), rows)
-    yield f"\n`rtmpose` found {results['`rtmpose`, yolox-tiny'].persons} persons in {args.frames} frames."
-    yield agreement(args.at / "out/`keypoint_rcnn`/a.avi.json", results["torchvision's loop"]) + "\n"
-    yield from table(("graph, random weights", "M parameters (published)", "G products a picture (published)"), sizes)
+    yield f"\n`rtmpose` found {persons} persons in {args.frames} frames.\n"
+    yield from table(("graph, random weights", "M parameters (published)", "G products an image (published)"), sizes)
 
 
 def main() -> None:
     """Make the graphs, measure, print, write the report."""
     options = parser(__doc__, at="the files, 400 MB")
     options.add_argument("--clip", type=Path, help="default: made up")
-    options.add_argument("--frames", type=int, default=100, help="of the clip, by rtmpose")
-    options.add_argument("--few", type=int, default=4, help="of the clip, by Keypoint R-CNN")
-    options.add_argument("--weights", type=Path, help="of Keypoint R-CNN; by default random ones")
+    options.add_argument("--frames", type=int, default=100, help="of the clip")
     args = options.parse_args()
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         args.at = Path(folder)

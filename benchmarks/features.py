@@ -52,7 +52,6 @@ from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams import Computer, Machine, NumberStream
-from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
@@ -70,7 +69,6 @@ USUAL_BATCH: Final = 200
 
 FRAMES: Final = 100  # of a video, and files of a size: each video of the split shows them once more
 STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
-CROPPED: Final = "cropped"  # the case of stored crops
 
 
 Found = dict[str, Any]
@@ -101,7 +99,6 @@ CASES: Final = {
     "hd4": Case("1920 x 1080 JPEG, 4 persons", (1920, 1080), 4),
     "video1": Case("640 x 480 MPEG-4, 1 person", (640, 480), 1, video=True),
     "video4": Case("640 x 480 MPEG-4, 4 persons", (640, 480), 4, video=True),
-    CROPPED: Case("224 x 224 JPEG, the stored crops", (640, 480), 4),
 }
 TINY: Final = Case("64 x 48 JPEG, 1 person", (64, 48), 1)  # where only memory is measured
 
@@ -255,11 +252,8 @@ def read_as_usual(source: Any, frames: list[int]) -> Iterator[Any]:
 def ours(args: argparse.Namespace, stream: NumberStream | None = None) -> Found:
     """An extraction, as `python -m pipeline extract` does it."""
     stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
-    from_crops = "crops" if args.case == CROPPED else ""
-    if from_crops and from_crops not in opened(args).streams:
-        run_extraction(args, StreamSpec("crops", Crops()))
     seen: list[tuple[float, int]] = []
-    spec = StreamSpec(f"{stream.kind}-{args.turn}", stream, from_crops)
+    spec = StreamSpec(f"{stream.kind}-{args.turn}", stream)
     done = run_extraction(args, spec, lambda rows, *_: seen.append((time.perf_counter(), rows)))
     (began, first), (ended, last) = middle(seen, done.computed)
     status = Path("/proc/self/status").read_text().splitlines()
@@ -417,9 +411,8 @@ def in_a_process(args: argparse.Namespace, way: str, case: str, turn: int = 0) -
 def measured(args: argparse.Namespace, key: str) -> tuple[str, ...]:
     """A row of the table: one case, all ways in turn in every round."""
     make(args.at, key, CASES[key], args.frames)
-    ways = [way for way in WAYS if way != "usual" or key != CROPPED]
-    rounds = [{way: in_a_process(args, way, key, turn) for way in ways} for turn in range(args.rounds)]
-    rates = {way: [turn[way]["rate"] for turn in rounds] for way in ways}
+    rounds = [{way: in_a_process(args, way, key, turn) for way in WAYS} for turn in range(args.rounds)]
+    rates = {way: [turn[way]["rate"] for turn in rounds] for way in WAYS}
     shared = rounds[0]["model"]["shares_cores"]
     both = list(zip(rates["decode"], rates["model"], strict=True))
     rates["limit"] = [

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
 In turn, and no further than the first thing that fails, with what to do: the GPU; the tests that need one; the networks
-alone; extraction of pictures, videos, stored crops and several streams; the same by two processes; a training step of
+alone; extraction of images, videos and several streams; the same by two processes; a training step of
 every model at its published sizes; a step shared by two processes, over NCCL where there are two GPUs. With 8 cores or
 more it takes under 10 minutes. `--tiny` is the dry run: small sizes, on the CPU with `--device cpu`.
 """
@@ -39,7 +39,6 @@ from pipeline.features.networks.cuda import multiplies_bf16
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from vibe_extensions.part_dynamics.homography_stream import Homography
@@ -163,13 +162,9 @@ def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
     yield "| pixels | decode, rows/s | fast | exact, rows/s | least cosine | memory, GiB |\n|---|---|---|---|---|---|"
     for key, case in cases(args).items():
         features.make(root, key, case, args.rows)
-        source = ""
-        if key == features.CROPPED:
-            run(root, key, resources(args), StreamSpec("crops", Crops()))
-            source = "crops"
         forget_peak(args)
         made = {"decode": features.MeanColours(), "fast": weights(root, "fast"), "exact": weights(root, "exact")}
-        specs = {name: StreamSpec(name, stream, source) for name, stream in made.items()}
+        specs = {name: StreamSpec(name, stream) for name, stream in made.items()}
         meters = {name: run(root, key, resources(args), spec) for name, spec in specs.items()}
         split = cache.open(root / "cache")[f"{key}/train"]
         fast, exact = (np.asarray(split.column(f"features/{name}"), np.float64) for name in ("fast", "exact"))
@@ -205,8 +200,8 @@ def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
 def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
     """The kinds of pixels, pictures first."""
     if args.tiny:
-        return {"tiny": features.TINY, "tiny_video": TINY_VIDEO, features.CROPPED: features.TINY}
-    return {key: features.CASES[key] for key in ("vga4", "hd1", "video4", features.CROPPED)}
+        return {"tiny": features.TINY, "tiny_video": TINY_VIDEO}
+    return {key: features.CASES[key] for key in ("vga4", "hd1", "video4")}
 
 
 def weights(root: Path, precision: Any) -> ResNet50:

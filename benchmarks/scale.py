@@ -1,7 +1,6 @@
-"""How does the work grow: up to a million tracks; as `plan` forecasts it; and from a clone to the report?
+"""How does the work grow: up to a million tracks; and from a clone to the report?
 
     .venv/bin/python benchmarks/scale.py --out benchmarks/scale.md
-    .venv/bin/python benchmarks/scale.py forecast
     .venv/bin/python benchmarks/scale.py clone
 
 tracks, the default: opening, windows, `plan`, a run with nothing to do and `verify`. For 10^4, 10^5 and 10^6 tracks of
@@ -11,11 +10,6 @@ take seconds and no room. What is true: every name, size, digest, checksum and r
 small cache is verified to show it. Nothing is decoded or converted. Each figure is of a fresh process that finds all
 files in memory, since they were just written. `verify` reads a cache of `--rows` rows, all of them on the disk, and so
 does `cat`: with the files in memory, and with them dropped from it before (posix_fadvise).
-
-forecast: the demo data, and two larger made-up sets of some of the datasets, in the official layouts and with lengths
-that vary. Of each training split, `plan --sample` forecasts person-frames, bytes by stream and hours; then `convert`
-and, of Penn Action, `extract` do it, and `status --sizes` has what was written. Speeds of conversion are those of the
-sample; the demo data's extraction has none to go by, the other sets are given its speed (`--rate`).
 
 clone: this repository's last commit in a folder of its own, and there the README's commands, one after the other: what
 a new user waits for. How long pip takes depends on the network.
@@ -34,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
@@ -50,12 +44,10 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes as inputs
 from pipeline.files.raw.stand_in import MARKER
-from vibe_extensions.demo import writing as synthetic
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import ROOT, parser, pipeline, report, table
-from vibe_extensions.demo import RELEASES
+from benchmarks.common import ROOT, parser, report, table
 
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
 ROWS: Final = 128  # a track: five seconds at 25 a second, and a whole number of tracks a shard
@@ -363,112 +355,6 @@ def tracks(args: argparse.Namespace, work: Path) -> Iterator[str]:
     yield from table(("files", "cat MB/s", "verify MB/s", "verify : cat"), ratios)
 
 
-# ------------------------------------------------------------------------------------------ forecast and measured
-
-SETS: Final[Mapping[str, Mapping[str, int]]] = {  # videos a split; none: as the demo data have
-    "demo data": {},
-    "made up": {"penn_action": 16, "posetrack": 8, "amass": 150},
-    "made up, larger": {"posetrack": 20, "amass": 600},
-}
-EXTRACTED: Final = "penn_action"
-WITHIN: Final = 0.15
-
-
-class Line(NamedTuple):
-    """One forecast, and what came of it."""
-
-    of: str
-    what: str
-    forecast: float
-    measured: float
-
-    @property
-    def off(self) -> float:
-        """By which share of what was measured."""
-        return self.forecast / self.measured - 1
-
-
-def forecast(args: argparse.Namespace, work: Path) -> Iterator[str]:
-    """Forecast, do, compare."""
-    lines: list[Line] = []
-    rate = None
-    for name in args.sets:
-        folder = work / name.replace(" ", "_")
-        made = make_set(folder, {dataset: max(2, round(n * args.scale)) for dataset, n in SETS[name].items()})
-        of_set, rate = compare(name, folder, made, args.sample, rate)
-        lines += of_set
-    yield f"DEMO DATA in the official layouts. Samples of up to {args.sample} videos a split.\n"
-    for what, is_time in (("person-frames and bytes", False), ("seconds", True)):
-        some = [line for line in lines if line.what.startswith("seconds") == is_time]
-        within, worst = sum(abs(line.off) <= WITHIN for line in some), max(some, key=lambda line: abs(line.off))
-        yield f"- Of {len(some)} forecasts of {what}, {within} were within {WITHIN:.0%}; the worst is"
-        yield f"  {worst.off:+.1%}, {worst.of}, {worst.what}."
-    yield ""
-    rows = (
-        (line.of, line.what, f"{line.forecast:,.4g}", f"{line.measured:,.4g}", f"{line.off:+.1%}") for line in lines
-    )
-    yield from table(("data", "what", "forecast", "measured", "off"), rows)
-
-
-def make_set(work: Path, n_videos: Mapping[str, int]) -> tuple[str, ...]:
-    """raw/<dataset> and body below a folder. Returns the datasets."""
-    if not n_videos:
-        synthetic.synthesize(work / "raw", work / "body", RELEASES)
-        return tuple(RELEASES)
-    for name, n in n_videos.items():
-        synthetic.write_dataset(name, work / "raw" / name, n_videos=n, workers=os.cpu_count() or 1)
-    synthetic.write_body(work / "body")
-    return tuple(n_videos)
-
-
-def compare(
-    name: str, work: Path, of: tuple[str, ...], sample: int, rate: float | None
-) -> tuple[list[Line], float | None]:
-    """All of one set; and rows a second of the extraction."""
-    root, found = work / "cache", list[Line]()
-    for dataset in of:
-        where = [dataset, "train", "--raw", str(work / "raw" / dataset), "--cache", str(root)]
-        body = ["--body", str(work / "body")] if datasets.get(dataset).uses_body else []
-        given = ["--weights", "untrained:0"] if dataset == EXTRACTED else []
-        given += ["--rate", str(round(rate))] if rate and given else []
-        (planned,) = json.loads(pipeline("plan", *where, *body, *given, "--sample", str(sample), "--json"))
-        expected = planned["forecast"]
-        pipeline("convert", *where, *body)
-        rows, notes = stored(root, f"{dataset}/train")
-        took = {"convert": notes[""]["seconds"]}
-        if dataset == EXTRACTED:
-            pipeline("extract", dataset, "train", "--cache", str(root), "--weights", "untrained:0")
-            rows, notes = stored(root, f"{dataset}/train")
-            took["resnet50"] = notes["resnet50"]["seconds"]
-        kept = rows["accounting"]["frames"]["kept"]
-        found.append(Line(f"{name}: {dataset}", "person-frames", expected["rows"], kept))
-        sizes = {"columns": rows["sizes"]["columns"], **rows["sizes"]["streams"]}
-        for what, n_bytes in sizes.items():
-            found.append(Line(f"{name}: {dataset}", f"bytes of {what}", expected["bytes"][what], n_bytes))
-        for what, seconds in took.items():
-            if expected["seconds"][what] is not None:
-                found.append(Line(f"{name}: {dataset}", f"seconds of {what}", expected["seconds"][what], seconds))
-        if dataset == EXTRACTED:
-            rate = notes["resnet50"]["rows_a_second"]
-    for line in found:
-        print(
-            f"{line.of:<32} {line.what:<20} {line.forecast:14,.1f} {line.measured:14,.1f} {line.off:+.1%}", flush=True
-        )
-    return found, rate
-
-
-def stored(root: Path, split: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `status --sizes` shows of a split; and what was measured, of its conversion ("") and of each stream."""
-    (row,) = (
-        row
-        for row in json.loads(pipeline("status", "--cache", str(root), "--sizes", "--json"))
-        if row["split"] == split
-    )
-    opened = cache.open(root)[split]
-    notes = {"": opened.provenance} | {name: opened.stream_provenance(name) for name in opened.streams}
-    return row, {name: note["measured"] for name, note in notes.items()}
-
-
 # ------------------------------------------------------------------------------------------- from a clone to the report
 
 STEPS: Final = (  # a command, and what it is to a new user
@@ -498,7 +384,6 @@ def clone(_: argparse.Namespace, work: Path) -> Iterator[str]:
 
 PARTS: Final[Mapping[str, tuple[str, Callable[[argparse.Namespace, Path], Iterator[str]]]]] = {
     "tracks": ("How does the work grow, up to a million tracks?", tracks),
-    "forecast": ("Is what `plan` forecasts what conversion and extraction then take?", forecast),
     "clone": ("How long does it take from a clone to the report?", clone),
 }
 
@@ -509,9 +394,6 @@ def main() -> None:
     options.add_argument("part", nargs="?", choices=list(PARTS), default="tracks")
     options.add_argument("--tracks", type=int, nargs="+", default=list(SIZES))
     options.add_argument("--rows", type=int, default=262_144, help="of the cache that is verified")
-    options.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="of forecast")
-    options.add_argument("--sample", type=int, default=16, help="videos that a forecast reads")
-    options.add_argument("--scale", type=float, default=1.0, help="times a forecast's usual number of made-up videos")
     options.add_argument("--measure", nargs=3, metavar=("CALL", "ROOT", "RAW"), help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.measure:

@@ -27,11 +27,11 @@ class Jitter:
     seed, copy, the track's name and the frame number alone.
     """
 
-    copy: int
-    trans_px: float = 20.0
-    scale_log2: float = 0.3
-    flip: float = 0.5
-    seed: int = 0
+    copy: int  # which random copy, from 1
+    trans_px: float = 20.0  # largest move on each axis, in px of a 224 px crop
+    scale_log2: float = 0.3  # magnified by 2^u, u random within plus or minus this
+    flip: float = 0.5  # probability that a track is mirrored
+    seed: int = 0  # of the random numbers
 
     def __post_init__(self) -> None:
         if self.copy < 1 or self.seed < 0:
@@ -51,9 +51,9 @@ class CropPolicy:
     Raises ValueError for values that no crop has.
     """
 
-    size: int = SIZE
-    region: tuple[int, int] | None = None
-    scale: float = 1.0
+    size: int = SIZE  # side of the crop, px
+    region: tuple[int, int] | None = None  # height and width about the centre, px, as 256x192; none: all of it
+    scale: float = 1.0  # factor on the track's crop scale
     jitter: Jitter | None = None
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "Examine the raw folders: what is found, what is missing, what to do. Exit code 1 when something is missing.",
     ),
     "prepare": CommandEntry(
-        "pipeline.commands.preparation.prepare",
+        "pipeline.commands.prepare",
         "Do all of it for one dataset, or for clips of your own: detect where keypoints are missing, convert every "
         "split, extract features, draw a page of tracks. Run it again to go on, or after more videos came.",
     ),
@@ -36,11 +36,6 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "pipeline.commands.plan",
         "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one "
         "split with --raw and --cache. Training is not included.",
-    ),
-    "accept": CommandEntry(
-        "pipeline.commands.accept",
-        "Accept that what `plan` shows as different of a split's stream, as another file of the same "
-        "weights, does not matter: the reason is recorded, nothing is extracted again.",
     ),
     "convert": CommandEntry(
         "pipeline.commands.convert",
@@ -92,8 +87,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """As `pipeline.commands.settings.commands.complete`, which --help does not wait for."""
-    from pipeline.commands.settings import commands
+    """As `pipeline.settings.commands.complete`, which --help does not wait for."""
+    from pipeline.settings import commands
 
     commands.complete(args)
 

@@ -33,7 +33,7 @@ LOOK_EVERY: Final = 0.5  # s between polls of the number of workers
 TOGETHER: Final = 8  # items in a task, at most: handing one over costs as much as reading a short video
 WINDOW: Final = 4  # tasks for each worker that are submitted and whose results are not taken, at most
 LIBRARIES: Final = ("vibe-pipeline", "numpy", "opencv-python", "torch")  # that the numbers in the cache depend on
-START: Final = "Start one (docs/cluster.md), name another address, or leave it out to use this machine alone."
+START: Final = "Start one (docs/operations.md), name another address, or leave it out to use this machine alone."
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
@@ -141,7 +141,7 @@ class Workers:
         elif now - self._last_seen > PATIENCE:
             raise PipelineError(
                 f"{self._address}: this Dask scheduler has had no worker for {PATIENCE:.0f} s. "
-                f"Start some (docs/cluster.md), or wait until those that are queued have started. {AGAIN}"
+                f"Start some (docs/operations.md), or wait until those that are queued have started. {AGAIN}"
             )
         return n
 

@@ -10,6 +10,8 @@ from pipeline.cli import command_line
 from pipeline.cli.command_line import CommandEntry
 from pipeline.plug_ins import COMMANDS as GROUP
 from pipeline.plug_ins import load_records
+from pipeline.settings import sections
+from pipeline.settings.file import settings_file
 from tasks.commands import COMMANDS
 from tasks.settings import settings, tolerating
 from tasks.terminal import USER_ERRORS
@@ -29,8 +31,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _check_settings(args: argparse.Namespace) -> None:
     """Raise ConfigError for a wrong `--set`, of a command that needs no luigi.cfg, too."""
-    if args.settings:
+    if not args.settings:
+        return
+    if settings_file().exists() and getattr(args, "detector", None) is None:
         settings()
+    else:
+        sections.load(settings_file(), tolerant=True, optional=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import luigi
@@ -11,15 +12,14 @@ import cache
 from pipeline import datasets, demo
 from pipeline.cli.console import IDLE
 from pipeline.cli.text import count
-from pipeline.commands.preparation import steps
 from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
-from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
+from pipeline.detect.plan import DetectionPlan
+from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import PlugInError
+from pipeline.recipe import steps
+from pipeline.recipe.recipe import Recipe, recipe_of
 from tasks.base import PipelineTask
 from tasks.settings import settings
 from tasks.terminal import UP_TO_DATE, warn
@@ -69,17 +69,17 @@ class Detect(PipelineTask):
     def requires(self) -> list[PipelineTask]:
         return [Synthesize()] if settings().embedded.enabled else []
 
-    def plan(self) -> DetectionPlan:
+    def recipe(self) -> Recipe:
         s = settings()
         if s.detector is None:
             raise ConfigError(f"{s.source.where('detect', 'detector')}: names no detector")
-        raw = s.raw(self.dataset)
+        raw, where = s.raw(self.dataset), s.source.where("detect", "detector")
         if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
-            at = s.source.where("detect", "detector")
-            raise ConfigError(
-                f"{at} = {s.detector.name}: finds people of demo data alone. Take rtmpose, keypoint_rcnn, or none."
-            )
-        return plan_detection(raw, raw / KEYPOINTS, s.detector, unlabelled(raw))
+            raise ConfigError(f"{where} = {s.detector.name}: finds people in demo data alone. Use rtmpose, or none.")
+        return recipe_of(s, self.dataset, "")
+
+    def plan(self) -> DetectionPlan:
+        return self.recipe().plan_detection()
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date
@@ -91,9 +91,9 @@ class Detect(PipelineTask):
         return f"{count(n, 'clip')} without keypoints: {steps.detect_again(plan)}" if n else ""
 
     def work(self) -> None:
-        s, plan = settings(), self.plan()
+        plan = self.plan()
         with self.progress() as progress:
-            result = steps.detect(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
+            result = self.recipe().detect(plan, progress)
         self.report(result)
 
 
@@ -115,17 +115,18 @@ class Convert(PipelineTask):
             return [Detect(dataset=self.dataset)]
         return [Synthesize()] if s.embedded.enabled else []
 
-    def plan(self) -> convert.ConversionPlan:
+    def recipe(self) -> Recipe:
         s = settings()
-        dataset, raw = s.dataset(self.dataset), s.raw(self.dataset)
+        raw, recipe = s.raw(self.dataset), recipe_of(s, self.dataset, self.split)
         if s.embedded.enabled and self.dataset not in s.embedded_datasets and not raw.is_dir():
             raise ConfigError(
                 f"{raw}: there is no such folder, and [embedded] makes no data for {self.dataset}, which comes from "
                 f"another package. Put its raw files there, or take it out of [data] datasets in {s.file}."
             )
-        body = s.paths.body if dataset.uses_body else None
-        drop = s.drops_removed(self.dataset)
-        return convert.plan_conversion(dataset, self.split, raw=raw, root=s.paths.cache, body=body, drop_removed=drop)
+        return recipe
+
+    def plan(self) -> convert.ConversionPlan:
+        return self.recipe().plan_conversion()
 
     def up_to_date(self) -> bool:
         plan = self.plan()
@@ -142,72 +143,54 @@ class Convert(PipelineTask):
         return _rejected(self.what)
 
     def work(self) -> None:
-        s, plan = settings(), self.plan()
-        if plan.up_to_date:  # Luigi also runs it when only a task that it requires had something to do
-            if plan.problems:
-                raise PipelineError("\n".join(plan.problems))
-            self.say(convert.record_times(plan) or UP_TO_DATE, mark=IDLE)
-            return
+        plan = self.plan()
         with self.progress() as progress:
-            result = steps.convert_split(
-                plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
-            )
+            result = self.recipe().convert(plan, progress)
+        if plan.up_to_date:  # Luigi also runs it when only a task that it requires had something to do
+            result = replace(result, details=result.details or [UP_TO_DATE], mark=IDLE)
         self.report(result)
 
 
 class Extract(PipelineTask):
-    """tracks -> feature streams, for one split; with `crops`, the stream of crops that these are computed from."""
+    """tracks -> feature streams, for one split."""
 
     verb = "extract"
     priority = 1
     resources = NETWORK
     dataset = luigi.Parameter()
     split = luigi.Parameter()
-    crops = luigi.BoolParameter()
 
     @property
     def what(self) -> str:
-        return f"{self.dataset}/{self.split}" + (" crops" if self.crops else "")
+        return f"{self.dataset}/{self.split}"
 
     def requires(self) -> list[PipelineTask]:
-        if settings().crops is not None and not self.crops:
-            return [Extract(dataset=self.dataset, split=self.split, crops=True)]
         return [Convert(dataset=self.dataset, split=self.split)]
 
-    def plans(self) -> list[ExtractionPlan]:
-        """Of the streams that are not up to date."""
-        s = settings()
-        raw, where = s.raw(self.dataset), s.source.where
-        if self.crops and s.crops is None:
-            raise ConfigError(f"{where('features', 'crops')}: names no stream of crops")
-        specs = [s.crops] if self.crops else [s.stream, *s.also]
-        name = f"{self.dataset}/{self.split}"
-        plans = [plan_extraction(s.paths.cache, name, spec.at(raw)) for spec in specs if spec is not None]
-        for plan in plans:
-            if not plan.up_to_date:
-                refuse_untrained(plan.spec, raw, where("features", "weights"))
-        return [plan for plan in plans if not plan.up_to_date]
+    def recipe(self) -> Recipe:
+        return recipe_of(settings(), self.dataset, self.split)
 
     def up_to_date(self) -> bool:
-        return not self.plans()
+        return not self.recipe().plan_extraction()
 
     @property
     def flaw(self) -> str:
-        return _rejected(f"{self.dataset}/{self.split}")
+        return _rejected(self.what)
 
     def work(self) -> None:
-        s, plans = settings(), self.plans()
+        recipe = self.recipe()
+        plans = recipe.plan_extraction()
         if not plans:
             self.say(UP_TO_DATE, mark=IDLE)
             return
         with self.progress() as progress:
-            result = steps.extract(plans, s.features, scheduler=s.dask.scheduler, progress=progress, named=bool(s.also))
+            result = recipe.extract(plans, progress)
         self.report(result)
 
 
 def streams_of_data() -> set[str]:
     """The streams that `Data` makes."""
-    return {settings().features.stream, *(spec.name for spec in settings().also)}
+    return {spec.name for spec in settings().streams}
 
 
 class Data(PipelineTask):
@@ -220,7 +203,7 @@ class Data(PipelineTask):
         return count(len(settings().data.datasets), "dataset")
 
     def requires(self) -> Iterator[PipelineTask]:
-        of_labels = any(not spec.stream.reads.crops for spec in settings().also)
+        of_labels = any(not spec.stream.reads.crops for spec in settings().streams)
         for dataset, split, has_pixels in enabled_splits():
             stage = Extract if has_pixels or of_labels else Convert
             yield stage(dataset=dataset, split=split)

@@ -17,8 +17,8 @@ import luigi
 from pipeline.cli import console, signals
 from pipeline.cli.command_line import show_any_symbol
 from pipeline.cli.text import error_text, from_here
-from pipeline.commands.settings.sections import Settings
 from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.settings.sections import Settings
 from tasks.base import PipelineTask, message_of
 from tasks.settings import settings
 from tasks.terminal import UP_TO_DATE, USER_ERRORS, complain, fact, plain, shortened

@@ -20,8 +20,8 @@ import luigi
 from luigi import configuration, lock
 
 from pipeline.cli.options import SET
-from pipeline.commands.settings.file import LUIGI, of_command_line, settings_file
 from pipeline.errors import ConfigError
+from pipeline.settings.file import LUIGI, of_command_line, settings_file
 from tasks.settings import end
 
 EXIT_CODES: Final = {

@@ -10,11 +10,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, NoReturn
 
-from pipeline.commands.settings import file as luigi_cfg
-from pipeline.commands.settings import sections
-from pipeline.commands.settings.file import settings_file
-from pipeline.commands.settings.sections import Settings
 from pipeline.errors import ConfigError
+from pipeline.settings import file as luigi_cfg
+from pipeline.settings import sections
+from pipeline.settings.file import settings_file
+from pipeline.settings.sections import Settings
 
 _TOLERANT: Final = ContextVar("tolerant", default=False)
 

@@ -15,11 +15,11 @@ import luigi
 import cache
 from pipeline.cli import console
 from pipeline.cli.signals import Terminated
-from pipeline.commands.preparation import steps
-from pipeline.commands.settings.sections import further_stream
 from pipeline.errors import ConfigError
 from pipeline.features.plan import ExtractionPlan, compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import StreamSpec
+from pipeline.recipe import steps
+from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, Extract, streams_of_data
 from tasks.run import CheckpointTask, TrainingTask, best_of, checkpoint_task, read_metrics, shown_by
@@ -209,8 +209,7 @@ class ExtractBeside(PipelineTask):
         self.report(result)
 
     def _spec(self) -> StreamSpec:
-        s = settings()
-        return further_stream(s.source, s.features, str(self.stream))
+        return stream_of(settings().source, str(self.stream))
 
 
 def kept(config: VideoConfig) -> str:

@@ -22,7 +22,6 @@ import cache
 from cache.write import split_writer
 from pipeline import datasets
 from pipeline.__main__ import main
-from pipeline.commands.settings.targets import Target
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
@@ -31,6 +30,8 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.recipe.recipe import Recipe
+from pipeline.settings.sections import load
 from vibe_extensions.demo import writing as synthetic
 
 SIZES = {  # videos a split, frames
@@ -319,9 +320,10 @@ class Penn:
         """`convert` (and an extraction) of the untouched raw folder, from a cache that is there."""
         self._converted.copy(self.raw, self.root, extracted)
 
-    def target(self, stream: StreamSpec | None = None) -> Target:
-        at = None if stream is None else stream.at(self.raw)
-        return Target(datasets.get("penn_action"), "train", self.raw, self.root, stream=at)
+    def recipe(self, stream: StreamSpec | None = None) -> Recipe:
+        settings = load(Path("no luigi.cfg"), optional=True)
+        at = () if stream is None else (stream.at(self.raw),)
+        return Recipe(datasets.get("penn_action"), "train", self.raw, self.root, settings, streams=at)
 
     def rows(self, column: str) -> dict[str, np.ndarray]:
         return Into.rows(self.root, self.name, column)

@@ -26,7 +26,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     "cache": "errors fingerprint crop_policy windows draws storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes reasons accounting skeletons rotations cameras boxes linking files
-        track cluster crops homography plug_ins demo detect body datasets conversion features
+        track cluster crops homography plug_ins demo detect body datasets conversion features settings recipe
         commands __main__
     """,
     "vibe_model": """
@@ -50,19 +50,14 @@ PACKAGES = {  # package -> what it may import of ours
 OF_PIPELINE = (  # all that models may know
     *("pipeline.body", "pipeline.skeletons", "vibe_extensions.part_dynamics.pr_vipe.network"),
     *("pipeline.errors", "pipeline.files.formats.checkpoints", "pipeline.plug_ins"),
-    *("pipeline.commands.settings.file", "pipeline.commands.settings.sections"),
+    *("pipeline.settings.file", "pipeline.settings.sections"),
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
 DISTRIBUTIONS = {"cv2": "opencv-python", "rerun": "rerun-sdk", "google": "protobuf", "google_crc32c": "google-crc32c"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
-    *(
-        "pipeline.commands.maintenance.overview",
-        "pipeline.commands.accept",
-        "pipeline.conversion.convert",
-        "tasks",
-    ),
+    *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks"),
     *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
     "vibe_extensions.demo",
     "vibe_extensions.demo.writing",  # the last one: it alone needs SciPy

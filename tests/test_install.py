@@ -117,7 +117,7 @@ def test_init_takes_folders_from_where_it_is_called(tmp_path: Path, monkeypatch:
     assert main(["init", "work", "--real", *words]) == 0
     loaded = settings.load(tmp_path / "work" / "luigi.cfg")
     assert (loaded.paths.raw, loaded.paths.body) == (tmp_path / "downloads", Path("/smpl"))
-    assert loaded.features.weights == f"spin:{tmp_path / 'net.pt'}"
+    assert str(loaded.stream.stream.weights) == f"spin:{tmp_path / 'net.pt'}"
 
 
 def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
-from pipeline.commands.settings.file import Section
-from pipeline.commands.settings.sections import Declared, SectionValues, Settings
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.settings.file import Section
+from pipeline.settings.sections import Declared, SectionValues, Settings
 from vibe_model import models
 from vibe_model.models import Model, Training
 from vibe_model.settings.run_config import RunConfig, split_of
@@ -35,10 +35,10 @@ class WhichRuns:
     Unless set, they depend on whether the data are demo data, too: `which_runs`.
     """
 
-    preset: str = "published"
-    variant: str | None = None  # several are joined by +
-    baseline: bool = True  # its evaluation trains the per-frame baseline, too
-    report: bool = False  # `Report` trains and evaluates it; of what there is, it shows any model
+    preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
+    variant: str | None = None  # an ablation, which overrides the keys that it changes; join several by +
+    baseline: bool = True  # evaluation trains the per-frame baseline, too; unless set, for demo data only VIBE's does
+    report: bool = False  # `Report` trains and evaluates this model; unless set, it does so for demo data
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
@@ -79,10 +79,9 @@ def model_settings(s: Settings, model: Model, given: str = "", seed: int | None 
     values = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
     paths, variant = s.paths, given or runs.variant or ""
-    values |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
+    values |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.stream.name}
     values |= {} if seed is None else {"seed": seed}
-    if s.stream.stream.dim:  # one of bytes has none
-        values["feature_size"] = s.stream.stream.dim
+    values["feature_size"] = s.stream.stream.dim
     for name in ("datasets_2d", "evaluation") if runs.preset == EMBEDDED else ():  # demo data are of what is enabled
         enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
         if name not in values and (enabled or name == "datasets_2d"):
@@ -197,7 +196,7 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
                     f"{', '.join(SPLITS)} to what there is."
                 )
             raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, splits)} known: {', '.join(splits)}")
-    specs = {spec.name: spec.stream for spec in (s.stream, *s.also)}
+    specs = {spec.name: spec.stream for spec in s.streams}
     streams = config.streams if isinstance(config, VideoConfig) else {}
     for split, names in ((split, streams[split]) for split in streams if split in splits):
         dataset, _, part = split.partition("/")

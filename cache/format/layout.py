@@ -20,8 +20,8 @@ FORMAT: Final = "vibe-cache 1"
 ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
 ROWS_PER_CHUNK: Final = 64  # what a checksum covers: a 16-frame window touches one or two of them
 NO_KEY: Final = 2**64 - 1  # both words of the key of a row that belongs to no track
-BYTES: Final = "bytes"  # the dtype of a stream whose rows are bytes, of any length each
-ROOM: Final = 1 << 17  # bytes that a shard of such a stream can hold for each of its rows, on average; and of a chunk
+BYTES: Final = "bytes"  # dtype of a stream that an earlier version wrote and this one does not read
+ROOM: Final = 1 << 17  # bytes that a shard of such a stream has room for, for each of its rows
 # A row's `ok` flag in a stream. Rows that are not undecodable have a stored value, and count in windows.
 UNDECODABLE: Final = 0  # no value: the row's picture could not be decoded
 COMPUTED: Final = 1
@@ -88,7 +88,7 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = {
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """The three arrays of a feature stream, the four of a stream of bytes, by their folder below `features`."""
+    """The three arrays of a feature stream by their folder below `features`; four of an earlier version's bytes."""
     if dtype == BYTES:
         data = {
             stream: ColumnSpec((), np.dtype("u1"), 0, "the bytes of all rows", per_row=ROOM),
@@ -119,15 +119,13 @@ def stream_of(array: str) -> str:
 
 def form_of(dim: int, dtype: str) -> str:
     """What a stream's rows are, for messages: "2048 numbers of float16"."""
-    return "bytes" if dtype == BYTES else f"{dim} numbers of {dtype}"
+    return f"{dim} numbers of {dtype}"
 
 
 def check_form(stream: str, dim: int, dtype: str) -> None:
     """Refuse what a stream's rows cannot be (CacheError)."""
-    if dtype not in (BYTES, "float16", "float32") or (dim != 0 if dtype == BYTES else dim < 1):
-        raise CacheError(
-            f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more, of float16 or float32, or 0 of bytes"
-        )
+    if dtype not in ("float16", "float32") or dim < 1:
+        raise CacheError(f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more of float16 or float32")
 
 
 @dataclass(frozen=True, slots=True)

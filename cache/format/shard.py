@@ -7,7 +7,6 @@ A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each fol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import google_crc32c
@@ -27,41 +26,6 @@ def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
-class EncodedShard:
-    """The file of a shard, in parts: a chunk is made when it is asked for, so what the shard holds is not held twice.
-
-    Args:
-        chunks: the bytes of its chunks, in order. Those that come after them are absent.
-        n_chunks: how many its index has.
-    """
-
-    def __init__(self, chunks: Iterable[bytes], n_chunks: int) -> None:
-        self._chunks, self._index = chunks, np.full((n_chunks, 2), ABSENT, "<u8")
-        self._checksums: list[bytes] = []
-        self._size = index_bytes(n_chunks)
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Every chunk with its checksum, then the index with its own."""
-        offset = 0
-        for number, chunk in enumerate(self._chunks):
-            checksum = crc32c(chunk)
-            self._index[number] = offset, len(chunk) + 4
-            offset += len(chunk) + 4
-            self._checksums.append(checksum)
-            yield chunk + checksum
-        self._size += offset
-        packed = self._index.tobytes()
-        yield packed + crc32c(packed)
-
-    @property
-    def record(self) -> str:
-        """What the manifest keeps of it, once all parts have been taken: its size, a digest of the chunks' checksums.
-
-        Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
-        """
-        return record_text(self._size, b"".join(self._checksums))
-
-
 def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[bytes, str]:
     """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file, and its record.
 
@@ -70,38 +34,27 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[by
     if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not 0 < len(rows) <= geometry.rows_per_shard:
         raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
 
-    def chunks() -> Iterator[bytes]:
-        size = geometry.rows_per_chunk
-        padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            yield (part if len(part) == size else np.concatenate([part, padding])).tobytes()
-
-    encoded = EncodedShard(chunks(), geometry.chunks)
-    return b"".join(encoded), encoded.record
-
-
-def encode_blobs(blobs: Iterable[bytes], geometry: Geometry) -> EncodedShard:
-    """The bytes of rows, in order, as a shard; together they fit. The last chunk is filled up with zeros.
-
-    geometry: of the column, in bytes.
-    """
-
-    def chunks() -> Iterator[bytes]:
-        size, pending = geometry.rows_per_chunk, bytearray()
-        for blob in blobs:
-            pending += blob
-            while len(pending) >= size:
-                yield bytes(pending[:size])
-                del pending[:size]
-        if pending:
-            yield bytes(pending.ljust(size, b"\0"))
-
-    return EncodedShard(chunks(), geometry.chunks)
+    size = geometry.rows_per_chunk
+    padding = np.full((-len(rows) % size, *spec.trailing), spec.fill, spec.dtype)
+    index = np.full((geometry.chunks, 2), ABSENT, "<u8")
+    parts, checksums, offset = list[bytes](), list[bytes](), 0
+    for number, start in enumerate(range(0, len(rows), size)):
+        part = rows[start : start + size]
+        chunk = (part if len(part) == size else np.concatenate([part, padding])).tobytes()
+        checksums.append(crc32c(chunk))
+        parts += [chunk, checksums[-1]]
+        index[number] = offset, len(chunk) + 4
+        offset += len(chunk) + 4
+    packed = index.tobytes()
+    file = b"".join([*parts, packed, crc32c(packed)])
+    return file, record_text(len(file), b"".join(checksums))
 
 
 def record_text(size: int, checksums: bytes) -> str:
-    """The record of a shard file of `size` bytes, by the checksums of the chunks that it holds, in their order."""
+    """What the manifest records of a shard file: its size, and a digest of its chunks' checksums in their order.
+
+    Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
+    """
     return f"{size}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 

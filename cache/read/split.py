@@ -225,11 +225,10 @@ class Split(OpenSplit):
         return bool(manifest.lost_manifest(self.place(stream)))
 
     def column(self, name: str) -> zarr.Array[Any]:
-        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
+        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
 
-        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Of a
-        stream of bytes, `features/crops` is the bytes of all rows instead. Reading it raises CacheError where a shard
-        is missing, and CacheChanged when the split has been replaced.
+        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Reading
+        it raises CacheError where a shard is missing, and CacheChanged when the split has been replaced.
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
@@ -238,26 +237,13 @@ class Split(OpenSplit):
     def rows(self, name: str, start: int, stop: int) -> Array:
         """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too.
 
-        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks,
-        and for a stream of bytes, of which `blobs` reads the rows.
+        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks.
         """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name and layout.stream_of(array) == array:
             self._stream(array).require_numbers()
         rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
-
-    def blobs(self, stream: str, rows: ArrayLike) -> list[bytes]:
-        """What a stream of bytes holds for (N,) rows, in their order, checked; rows may be repeated.
-
-        Rows that follow one on the other are read at once. Raises CacheError for rows that the stream does not have,
-        for a stream of numbers, and for shards that are missing, short or damaged; ValueError for other than (N,)
-        whole numbers.
-        """
-        numbers = np.asarray(rows)
-        if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and len(numbers)):
-            raise ValueError(f"rows are {numbers.dtype}{numbers.shape}, expected integers (N,)")
-        return self._stream(stream).blobs(numbers.astype(np.int64))
 
     def read(
         self,

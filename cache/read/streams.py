@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
-from cache.format.layout import BYTES, COMPUTED, HAS_VALUE, ROOM, Geometry, stream_columns
+from cache.format.layout import BYTES, COMPUTED, HAS_VALUE, Geometry, stream_columns
 from cache.format.manifest import Commit, foreign_shards, has_shards, read_manifest, shard_rows
 from cache.format.references import columns_of
 from cache.read.mapped import MappedRows
@@ -24,10 +24,9 @@ from cache.read.ranged import RangedRows
 from cache.read.rows import ArrayLayout, Ints, Rows
 from cache.storage.base import Store
 from cache.storage.local import LocalStore
-from cache.storage.object_store import ObjectStore, in_parallel
+from cache.storage.object_store import ObjectStore
 from cache.windows import Ranges, join_adjacent, ranges_where
 
-_AT_ONCE: Final = 32 * ROOM  # bytes: one read takes at most so many, and one row more
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
@@ -102,7 +101,7 @@ class OpenStream:
         return list(map(int, np.flatnonzero(self._has)))
 
     def reader(self, part: str = "") -> Rows:
-        """The reader of the features, or with `part` ("_ok", "_key", "_at") of that array."""
+        """The reader of the features, or with `part` ("_ok", "_key") of that array."""
         if part not in self._readers:
             self._readers[part] = open_column(self.commit, f"{self._name}{part}", self.check_current)
         return self._readers[part]
@@ -138,7 +137,10 @@ class OpenStream:
     def require_numbers(self) -> None:
         """Raise CacheError for a stream of bytes."""
         if self._of_bytes:
-            raise CacheError(f"{self._title} holds bytes, not numbers: Split.blobs({self._name!r}, rows) reads them.")
+            raise CacheError(
+                f"{self._title} holds bytes (stored crops), which this version does not read. Extract from the images, "
+                f"and delete it: cache.delete_stream(root, {self.commit.place.split!r}, {self._name!r})"
+            )
 
     def require(self, starts: Ints, seqlen: int) -> None:
         """Raise CacheError unless the stream has stored numbers for every row of the windows."""
@@ -172,62 +174,6 @@ class OpenStream:
         if (bad := np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])).size:
             first, stop = int(starts[bad[0]]), int(stops[bad[0]])
             raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
-
-    def blobs(self, rows: Ints) -> list[bytes]:
-        """Read the bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""
-        if not self._of_bytes:
-            raise CacheError(f"{self._title} holds numbers, not bytes: Split.read reads them.")
-        size = self._geometry.rows_per_shard
-        shard = rows // size
-        has = (rows >= 0) & (shard < len(self._has))
-        has[has] = self._has[shard[has]]
-        for number in np.unique(shard[has]).tolist():
-            has[shard == number] = rows[shard == number] < shard_rows(self.commit.manifest, number).stop
-        why = "the stream does not have it, or not yet"
-        places = np.empty((len(rows), 2), np.int64)
-        if has.all():
-            places = self.read("_at", rows)[:, 0]
-            has = places[:, 0] >= 0
-            why = "its picture was not readable, or it is of no track"
-        if not has.all():
-            raise CacheError(f"{self._title} has no bytes for row {rows[np.argmin(has)]}: {why}. {_DO}")
-        # A checksum does not prove who wrote the table: check its byte ranges, which decide how much memory is used.
-        first, (starts, stops) = shard * size * ROOM, places.T
-        if (bad := np.flatnonzero((starts < first) | (stops < starts) | (stops > first + size * ROOM))).size:
-            first_bad = int(bad[0])
-            expected = f"bytes of row {rows[first_bad]} within {first[first_bad]} to {first[first_bad] + size * ROOM}"
-            location = self.commit.place.store.location(self.commit.place.array(f"{self._name}_at"))
-            do = "Extract the stream again, with --replace."
-            raise CacheError.at(location, expected=expected, found=f"{starts[first_bad]} to {stops[first_bad]}", do=do)
-        return _read_bytes(self.reader(), places)
-
-
-def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
-    """Read the bytes of (N, 2) ranges, in their order. Neighbouring ranges are read together."""
-    blobs = [b""] * len(places)
-    filled = np.flatnonzero(places[:, 1] > places[:, 0])
-    order = filled[np.argsort(places[filled, 0], kind="stable")]
-    if not len(order):
-        return blobs
-
-    def read(neighbours: NDArray[np.intp]) -> None:
-        first, stop = int(places[neighbours[0], 0]), int(places[neighbours, 1].max())
-        data = np.empty((1, stop - first), np.uint8)
-        source.read(np.array([first]), stop - first, data)
-        for row, (start, end) in zip(neighbours.tolist(), (places[neighbours] - first).tolist(), strict=True):
-            blobs[row] = data[0, start:end].tobytes()
-
-    # Cut where no row needs the chunks between, and at every `_AT_ONCE` bytes.
-    starts, stops = places[order].T
-    apart = starts[1:] // ROOM > stops[:-1] // ROOM
-    far = np.diff(starts // _AT_ONCE) > 0
-    groups = np.split(order, np.flatnonzero(apart | far) + 1)
-    if isinstance(source, RangedRows):
-        in_parallel(read, groups)
-    else:
-        for group in groups:
-            read(group)
-    return blobs
 
 
 @functools.lru_cache(1024)

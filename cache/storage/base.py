@@ -84,11 +84,10 @@ class Store(ABC):
         """Seconds since a file was written. Raises FileNotFoundError."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes | Iterable[bytes], *, temporary: str) -> None:
+    def put(self, key: str, data: bytes, *, temporary: str) -> None:
         """Write a new file that appears whole and survives a power cut. `temporary`: key of a file to write first.
 
-        `data` may come in parts: a folder holds one of them at a time, an object store all of them. Raises CacheError
-        where `exclusive` is False and there is a file of that name with other content.
+        Raises CacheError where `exclusive` is False and there is a file of that name with other content.
         """
 
     @abstractmethod

@@ -105,7 +105,7 @@ class LocalStore(Store):
     def age(self, key: str) -> float:
         return time.time() - self.path(key).stat().st_mtime
 
-    def put(self, key: str, data: bytes | Iterable[bytes], *, temporary: str) -> None:
+    def put(self, key: str, data: bytes, *, temporary: str) -> None:
         make_folder(self.path(temporary).parent)
         write_synced(self.path(temporary), data)
         publish(self.path(temporary), self.path(key))

@@ -106,13 +106,12 @@ class ObjectStore(Store):
     def put(
         self,
         key: str,
-        data: bytes | Iterable[bytes],
+        data: bytes,
         *,
         temporary: str,  # noqa: ARG002  an object appears whole
     ) -> None:
-        whole = data if isinstance(data, bytes) else b"".join(data)
-        with self._unless_taken(key, lambda: whole), self._errors(key, writing=True):
-            self._api.put(self._objects, key, whole, mode="create", use_multipart=False)
+        with self._unless_taken(key, lambda: data), self._errors(key, writing=True):
+            self._api.put(self._objects, key, data, mode="create", use_multipart=False)
 
     def rename(self, key: str, to: str) -> None:
         self.copy(key, to)

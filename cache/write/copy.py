@@ -61,7 +61,8 @@ def copy_split(
     the copy is written of which it has all rows: extraction fills the others.
 
     Raises MissingSplit when there is no such split. Raises CacheError when the other cache has another split or stream
-    of that name, or a writer of it, for a stream that the split does not have, and for damaged rows.
+    of that name, or a writer of it, for a stream that the split does not have or that holds
+    bytes, and for damaged rows.
     """
     layout.check_names(split)
     source, store = FeatureCache(root, tag)[split], store_at(to)
@@ -69,7 +70,7 @@ def copy_split(
     if unknown := [name for name in names if name not in source.streams]:
         there_are = ", ".join(source.streams) or "none"
         raise CacheError(f"{split}: no feature stream {unknown[0]!r}; there are: {there_are}")
-    opened = {name: _opened(source, name) for name in names}
+    opened = {name: _open_stream(source, name) for name in names}
     is_there = _is_copy(source, store)
     for name in names if is_there else ():
         _refuse_other_stream(source, store, name)
@@ -89,11 +90,13 @@ def copy_split(
     return Copied(split, int(live.sum()), not is_there, tuple(written), {k: n for k, n in missing.items() if n})
 
 
-def _opened(source: Split, name: str) -> OpenStream:
+def _open_stream(source: Split, name: str) -> OpenStream:
     commit = manifest.load(source.place(name))
     if commit is None:
         raise CacheError(f"{source.name}: the stream {name!r} was removed meanwhile. Run it again.")
-    return OpenStream(commit, source.manifest)
+    stream = OpenStream(commit, source.manifest)
+    stream.require_numbers()
+    return stream
 
 
 def _states(split: Split) -> set[str]:
@@ -228,14 +231,8 @@ def _write_stream(
             n_rows = len(writer.rows(shard))
             ok, keys = np.zeros(n_rows, np.uint8), np.zeros((n_rows, 2), np.uint64)
             ok[live], keys[live] = stream.read("_ok", rows)[:, 0], stream.read("_key", rows)[:, 0]
-            data: Any = [b""] * n_rows
-            if held["dtype"] == layout.BYTES:
-                good = ok[live] == layout.COMPUTED
-                for row, blob in zip(live[good].tolist(), stream.blobs(rows[good]), strict=True):
-                    data[row] = blob
-            else:
-                data = np.zeros((n_rows, form["dim"]), held["dtype"])
-                data[live] = stream.read("", rows)[:, 0]
+            data = np.zeros((n_rows, form["dim"]), held["dtype"])
+            data[live] = stream.read("", rows)[:, 0]
             writer.write(shard, data, ok, keys)
             progress(writer.rows(shard).stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
         writer.commit(callers_entries(held, StreamWriter.own_entries))

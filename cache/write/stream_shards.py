@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import COMPUTED, HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
+from cache.format.layout import HAS_VALUE, NO_KEY, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import Place, foreign_shards, shard_rows
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read.streams import OpenStream
@@ -32,10 +32,10 @@ from cache.storage import store_at
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
 
-Arrays = Mapping[str, NDArray[Any] | Sequence[bytes]]  # of one shard, by name
+Arrays = Mapping[str, NDArray[Any]]  # of one shard, by name
 Keys = NDArray[np.uint64]  # (n, 2)
 Flags = NDArray[np.uint8]  # (n,)
-Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features or bytes, ok: see `StreamShards.carried`
+Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features, ok: see `StreamShards.carried`
 
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word is mapped one to one
@@ -59,8 +59,8 @@ class StreamShards:
     Args:
         root, split: a committed split of a cache.
         stream: name of the stream, which need not exist yet.
-        dim: numbers per row; 0 of bytes.
-        dtype: "float16", "float32" or "bytes".
+        dim: numbers per row.
+        dtype: "float16" or "float32".
         plan: the `StreamWriter`'s, which continues from checkpoints with the same plan; "": from none.
 
     Raises CacheError when the split does not exist, or the stream has another `dim` or `dtype`.
@@ -137,15 +137,14 @@ class StreamShards:
             keys: (n, 2) uint64.
 
         Returns:
-            mask (n,), features (n, dim) or n `bytes`, and ok (n,): meaningful where the mask is True, elsewhere 0 or
-            empty.
+            mask (n,), features (n, dim), and ok (n,): meaningful where the mask is True, elsewhere 0.
         """
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
                 stream = OpenStream(self._commit, self.split.manifest)
                 self._index = KeyIndex(stream, self.committed)
         spec, n = self.columns[self._stream], len(keys)
-        data: Any = [b""] * n if self._dtype == layout.BYTES else np.zeros((n, *spec.trailing), spec.dtype)
+        data = np.zeros((n, *spec.trailing), spec.dtype)
         ok = np.zeros(n, np.uint8)
         if self._index is None:
             return np.zeros(n, bool), data, ok
@@ -153,11 +152,7 @@ class StreamShards:
         mask = rows >= 0
         ok[mask] = stream.read("_ok", rows[mask])[:, 0]
         good = ok != UNDECODABLE
-        if self._dtype == layout.BYTES:
-            for row, blob in zip(np.flatnonzero(good).tolist(), stream.blobs(rows[good]), strict=True):
-                data[row] = blob
-        else:
-            data[good] = stream.read("", rows[good])[:, 0]
+        data[good] = stream.read("", rows[good])[:, 0]
         return mask, data, ok
 
     def checkpoint(self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys) -> None:
@@ -165,28 +160,19 @@ class StreamShards:
 
         Args:
             rows: (n,) indices within the shard.
-            data, ok, keys: these rows, as for `StreamWriter.write`; bytes as an array of objects.
+            data, ok, keys: these rows, as for `StreamWriter.write`.
         """
-        saved: dict[str, NDArray[Any] | str] = {"rows": rows, "ok": ok, "keys": keys, "data": data}
-        if data.dtype == object:
-            saved["data"] = np.frombuffer(b"".join(data), np.uint8)
-            saved["sizes"] = np.fromiter(map(len, data), np.int64, len(data))
-        self._put_checkpoint(shard, saved)
+        self._put_checkpoint(shard, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
     def kept(self, shard: int, keys: Keys) -> Carried:
         """Read a shard's rows from its checkpoint, where plan and keys are equal. Returns the same as `carried`."""
         spec, n = self.columns[self._stream], len(keys)
-        data: Any = np.zeros((n, *spec.trailing), object if self._dtype == layout.BYTES else spec.dtype)
+        data = np.zeros((n, *spec.trailing), spec.dtype)
         mask, ok, saved = np.zeros(n, bool), np.zeros(n, np.uint8), self._checkpoint(shard)
         if "rows" in saved:
             rows, values = saved["rows"], saved["data"]
-            if "sizes" in saved:
-                parts = np.split(values, np.cumsum(saved["sizes"]))[:-1]
-                values = np.empty(len(rows), object)
-                values[:] = [part.tobytes() for part in parts]
             same = (rows < n) & (saved["keys"] == keys[np.minimum(rows, n - 1)]).all(axis=1)
-            if values.dtype != object:  # a shard accepts finite values only: compute the others again
-                same &= np.isfinite(values).all(axis=1)
+            same &= np.isfinite(values).all(axis=1)  # a shard accepts finite values only: compute the others again
             mask[rows[same]] = True
             data[rows[same]], ok[rows[same]] = values[same], saved["ok"][same]
         return mask, data, ok
@@ -210,9 +196,7 @@ class StreamShards:
         fits = all(str(saved.get(name)) == text for name, text in (("plan", self.plan), ("form", self.form)))
         return saved if fits else {}
 
-    def stage(
-        self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Staged:
+    def stage(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Staged:
         """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments as for its `write`.
 
         Raises CacheError for a shard that has no rows or is committed already, and for data of a wrong shape or value.
@@ -232,24 +216,17 @@ class StreamShards:
             raise
         return staged
 
-    def checked(
-        self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> Arrays:
+    def checked(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Arrays:
         """Check a shard's data, and convert them to the stored arrays: stored types, fill values where a row has none.
 
         Raises CacheError as `stage` does.
         """
         n_rows, title = len(self.rows(shard)), self.title(shard)
-        if isinstance(data, np.ndarray):
-            data_form = str(data.shape)
-        else:
-            data_form = f"{len(data)} times {' and '.join(sorted({type(row).__name__ for row in data}))}"
-        form = f"{n_rows} times bytes" if self._dtype == layout.BYTES else str((n_rows, self._dim))
-        forms = (data_form, ok.shape, keys.shape, keys.dtype)
-        if forms != (form, (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
-            expected = f"features {form}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
-            raise CacheError(f"{title}: expected {expected}, found {forms}")
-        allowed = (UNDECODABLE, COMPUTED) if self._dtype == layout.BYTES else (UNDECODABLE, *HAS_VALUE)
+        shapes = (np.shape(data), ok.shape, keys.shape, keys.dtype)
+        if shapes != ((n_rows, self._dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
+            expected = f"features {(n_rows, self._dim)}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
+            raise CacheError(f"{title}: expected {expected}, found {shapes}")
+        allowed = (UNDECODABLE, *HAS_VALUE)
         live, allowed_flags = self.live(shard), np.isin(ok, allowed)
         if not allowed_flags[live].all():
             found_flags = np.unique(ok[live & ~allowed_flags]).tolist()
@@ -262,41 +239,20 @@ class StreamShards:
             array[rows] = values[rows]
             return array
 
-        arrays: dict[str, NDArray[Any] | Sequence[bytes]] = {
-            f"{self._stream}_ok": filled("_ok", live, ok),
-            f"{self._stream}_key": filled("_key", live, keys),
-        }
-        if isinstance(data, np.ndarray):
-            with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which is refused
-                numbers = arrays[self._stream] = filled("", good, data)
-            if bad := np.flatnonzero(~np.isfinite(numbers).all(axis=1) & good).tolist():
-                dtype = numbers.dtype
-                raise CacheError(f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row {bad[0]}")
-            return arrays
-        arrays[self._stream] = [data[row] for row in np.flatnonzero(good).tolist()]
-        lengths = np.where(good, np.fromiter(map(len, data), np.int64, n_rows), 0)
-        room = self.columns[self._stream].cut(self.geometry).rows_per_shard
-        if (total := int(lengths.sum())) > room:
-            raise CacheError(
-                f"{title}: expected at most {room} bytes, {layout.ROOM} for each of {self.rows_per_shard} rows, found "
-                f"{total}. Store less of each row, as pictures of lower quality."
-            )
-        stops = shard * room + np.cumsum(lengths)
-        arrays[f"{self._stream}_at"] = filled("_at", good, np.stack([stops - lengths, stops], axis=1))
-        return arrays
+        with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which is refused
+            features = filled("", good, data)
+        if bad := np.flatnonzero(~np.isfinite(features).all(axis=1) & good).tolist():
+            dtype = features.dtype
+            raise CacheError(f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row {bad[0]}")
+        name = self._stream
+        return {name: features, f"{name}_ok": filled("_ok", live, ok), f"{name}_key": filled("_key", live, keys)}
 
     def put(self, arrays: Arrays, key: Callable[[str], str], temporary: Callable[[str], str]) -> dict[str, str]:
         """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of each file."""
         records = {}
         for name, spec in self.columns.items():
-            geometry, array = spec.cut(self.geometry), arrays[name]
-            if isinstance(array, np.ndarray):
-                data, records[name] = shards.encode(array, spec, geometry)
-                self._store.put(key(name), data, temporary=temporary(name))
-            else:
-                parts = shards.encode_blobs(array, geometry)
-                self._store.put(key(name), parts, temporary=temporary(name))
-                records[name] = parts.record
+            data, records[name] = shards.encode(arrays[name], spec, self.geometry)
+            self._store.put(key(name), data, temporary=temporary(name))
         return records
 
     def _key(self, name: str, shard: int) -> str:

@@ -1,6 +1,6 @@
 """Features of a split's rows, added without touching the rest.  raw -> tracks -> [features] -> windows
 
-A stream is a few arrays (features, `_ok`, `_key`; a stream of bytes also has `_at`) and a manifest of its own, which
+A stream is a few arrays (features, `_ok`, `_key`) and a manifest of its own, which
 names the shards of the split that it covers. The rows of a shard never change: a new commit of the split leaves the
 stream valid, only incomplete until the new shards are extracted.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -34,8 +34,8 @@ class StreamWriter(StreamShards, Writer):
     Args:
         root, split: a committed split of a cache.
         stream: name of the stream.
-        dim: numbers per row; 0 for bytes.
-        dtype: "float16", "float32" or "bytes".
+        dim: numbers per row.
+        dtype: "float16" or "float32".
         plan: names everything that the numbers depend on.
         provenance: goes to the stream's `provenance.json`, with time, host and versions.
 
@@ -69,22 +69,19 @@ class StreamWriter(StreamShards, Writer):
         """Shards with committed rows that are not written yet, by this writer or a killed one with the same plan."""
         return [shard for shard in self.live_shards if shard not in self._records]
 
-    def write(
-        self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
-    ) -> None:
+    def write(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> None:
         """Write and journal the features of one pending shard. n is the number of its `rows`.
 
         Rows of no committed track are not stored, nor are features where `ok` is UNDECODABLE.
 
         Args:
-            data: (n, dim), rounded to the stream's dtype; for a stream of bytes, n `bytes`.
+            data: (n, dim), rounded to the stream's dtype.
             ok: (n,) COMPUTED (1, or True) where there are features, UNDECODABLE (0) where the picture could not be
-                decoded, UNDEFINED (2) where there was nothing to compute from: `data` is stored then, too. A stream of
-                bytes has no UNDEFINED rows.
+                decoded, UNDEFINED (2) where there was nothing to compute from: `data` is stored then, too.
             keys: (n, 2) uint64, a hash of all that the row's features depend on.
 
         Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, for stored features that
-        are not finite or exceed the dtype's range, and for bytes that do not fit into a shard.
+        are not finite or exceed the dtype's range.
         """
         self._require_pending(shard)
         arrays = self.checked(shard, data, ok, keys)

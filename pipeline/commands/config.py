@@ -12,19 +12,19 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.options import json_option
-from pipeline.commands.settings import sections
-from pipeline.commands.settings.file import LUIGI, settings_file
-from pipeline.commands.settings.schema import TYPES, Features
-from pipeline.commands.settings.sections import SectionValues, Settings
-from pipeline.commands.settings.targets import absent, by_settings
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.recipe.recipe import by_settings, missing_files
+from pipeline.settings import sections
+from pipeline.settings.file import LUIGI, settings_file
+from pipeline.settings.schema import TYPES
+from pipeline.settings.sections import SectionValues, Settings
 
 REQUIRED: Final = "(required)"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, whole: as features or features.precision")
+    add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, whole: as features or resnet50.precision")
     add("--all", action="store_true", help="those that are as they would be unless set, too")
     json_option(sub)
     add("--check", action="store_true", help="only whether the file is right; exit 1 where training is refused")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
         return 1 if args.check else 0
-    if args.check and (missing := absent(by_settings(file))):
+    if args.check and (missing := missing_files(by_settings(s))):
         for text in missing:
             err.print(f"{console.DOUBT} {plain(text)}")
         return 1
@@ -128,10 +128,8 @@ def effective(s: Settings) -> Iterator[Setting]:
 def _sections(s: Settings) -> Iterator[SectionValues]:
     for section in TYPES:
         yield _of(section, getattr(s, section))
-        if section == "features":  # options of other kinds of streams have a section of their own
-            kinds = {spec.stream.kind: spec.stream for spec in (s.stream, s.crops) if spec is not None}
-            kinds |= {spec.name: spec.stream for spec in s.also}
-            yield from (_of(name, stream, without=Features) for name, stream in kinds.items())
+        if section == "features":
+            yield from (_of(spec.name, spec.stream) for spec in s.streams)
         if section == "detect" and s.detector is not None:
             yield _of(s.detector.name, s.detector)
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
@@ -143,9 +141,7 @@ def _sections(s: Settings) -> Iterator[SectionValues]:
         yield SectionValues(name, texts, dict.fromkeys(texts, "Luigi's own"))
 
 
-def _of(section: str, record: Any, without: type[Any] | None = None) -> SectionValues:
-    """A section whose keys are the fields of a record, but for those that `without` has, too."""
-    elsewhere = {field.name for field in fields(without)} if without is not None else set()
-    keys = [field for field in fields(record) if field.name not in elsewhere]
-    unset = {field.name: REQUIRED if field.default is MISSING else field.default for field in keys}
-    return SectionValues(section, {field.name: getattr(record, field.name) for field in keys}, unset)
+def _of(section: str, record: Any) -> SectionValues:
+    """A section whose keys are the fields of a record."""
+    unset = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(record)}
+    return SectionValues(section, {field.name: getattr(record, field.name) for field in fields(record)}, unset)

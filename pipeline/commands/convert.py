@@ -13,14 +13,14 @@ from pipeline.cli.options import cores, shards_kept
 from pipeline.cli.progress import bar
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few, not_counted
-from pipeline.commands.settings.arguments import check_own_folder, split_options
-from pipeline.commands.settings.commands import body_of, dataset_of, setting_options, value
 from pipeline.conversion import convert
 from pipeline.conversion.committed import DROP
 from pipeline.conversion.plan import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import NOT_NOW, reason
+from pipeline.settings.arguments import check_own_folder, split_options
+from pipeline.settings.commands import body_of, dataset_of, setting_options
 
 REMOVED: Final = "convert.removed"
 kept = shards_kept
@@ -87,7 +87,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
     dataset = dataset_of(args, args.dataset)
     check_own_folder(args.raw, dataset)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
-    drop = args.drop_removed or value(args.source, REMOVED) == "drop"
+    drop = args.drop_removed or args.cfg.convert.removed == "drop"
     where = {"raw": args.raw, "root": args.cache, "body": body}
     return convert.plan_conversion(dataset, args.split, **where, drop_removed=drop)
 

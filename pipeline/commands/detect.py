@@ -13,16 +13,16 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
 from pipeline.cli.options import json_option, named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
-from pipeline.commands.settings import sections
-from pipeline.commands.settings.commands import from_settings, setting_options
-from pipeline.commands.settings.file import BY_SET, Section, SettingsFile
-from pipeline.commands.settings.targets import NOTHING
 from pipeline.detect.base import DetectionResources, Detector
 from pipeline.detect.clips import pictures_in
 from pipeline.detect.run import detect_planned
 from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.settings import sections
+from pipeline.settings.commands import from_settings, setting_options
+from pipeline.settings.file import BY_SET, Section, SettingsFile
 
 TAKES: Final = [field.name for field in fields(DetectionResources)]  # settings that are options, too
+USUAL: Final = "rtmpose"  # the detector for clips, of the extension `clips`
 KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"
 
 
@@ -31,7 +31,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("raw", type=Path, metavar="RAW", help="the folder that the clips are in, at any depth; or one clip")
     add("--out", type=Path, required=True, metavar="KEYPOINTS", help="the folder for one JSON file a clip")
     detectors = ", ".join(detect.names())
-    add("--detector", help=f"{detectors}; where nothing names one, keypoint_rcnn, and for demo data demo")
+    add("--detector", help=f"{detectors} (default: that of [detect], else rtmpose, and demo for demo data)")
     add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: published ones, downloaded once")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the detector, as min_score=0.5")
     setting_options(sub, "detect", *TAKES)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Clips -> one file of COCO's JSON each. 1 where a clip has none."""
     from pipeline.detect.plan import plan_detection
 
-    detector = detector_of(detector_name(args), args.weights, args.set, args.source)
+    detector = detector_of(detector_name(args), args.weights, args.set, args.cfg.source)
     machine = DetectionResources(**{key: getattr(args, key) for key in TAKES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
@@ -81,12 +81,11 @@ def run(args: argparse.Namespace) -> int:
 def detector_name(args: argparse.Namespace) -> str:
     """By the option or [detect] detector; else the one for clips, or for demo data."""
     folder = args.raw.parent if args.raw.is_file() else args.raw
-    return args.detector or ("demo" if is_stand_in(folder) else "keypoint_rcnn")
+    return args.detector or ("demo" if is_stand_in(folder) else USUAL)
 
 
-def detector_of(name: str, weights: str | None, pairs: Sequence[str] = (), source: SettingsFile = NOTHING) -> Detector:
+def detector_of(name: str, weights: str | None, pairs: Sequence[str], source: SettingsFile) -> Detector:
     """The detector with `NAME=VALUE` options over those of luigi.cfg. Raises ConfigError for one that it lacks."""
-    pairs_by_name = named_values("--set", pairs, "min_score=0.5")
-    options = Section(BY_SET, name, pairs_by_name)
     given = {} if weights is None else {"weights": weights}
-    return sections.detector_of(source, name, options, **given)
+    options = {**named_values("--set", pairs, "min_score=0.5"), **given}
+    return sections.detector_of(source, name, Section(BY_SET, name, options))

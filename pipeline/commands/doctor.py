@@ -21,9 +21,6 @@ from pipeline.cli.console import DONE, DOUBT, err, plain
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command
-from pipeline.commands.settings.commands import dataset_of
-from pipeline.commands.settings.file import settings_file
-from pipeline.commands.settings.sections import Settings, load
 from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
 from pipeline.demo import demo_data, has_demo_data
 from pipeline.detect.clips import clips_in
@@ -31,6 +28,9 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw import listing
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.settings.commands import dataset_of
+from pipeline.settings.file import settings_file
+from pipeline.settings.sections import Settings, load
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
 TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of what is missing, and need not be got

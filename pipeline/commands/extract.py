@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,24 +14,20 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, WRONG, err, out, pl
 from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.settings.arguments import split_options
-from pipeline.commands.settings.commands import setting_options, value
-from pipeline.commands.settings.file import of_command_line
-from pipeline.commands.settings.schema import Features
-from pipeline.commands.settings.sections import IN_FEATURES, KIND, dataclass_of
-from pipeline.commands.settings.targets import stream_named
 from pipeline.conversion.committed import why_empty
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction, recorded_spec
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Stream
-from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import KINDS, WeightsSpec
+from pipeline.features.weights import KINDS
+from pipeline.settings.arguments import split_options
+from pipeline.settings.commands import setting_options
+from pipeline.settings.file import BY_SET, Section, of_command_line
+from pipeline.settings.sections import KIND, configured, stream_of
 
 TAKES: Final = [field.name for field in fields(Resources)]  # settings that are options, too
-QUALITY: Final = "quality=95"  # an example of an option
 KEPT: Final = "computed rows are kept; the same command continues from there"
 KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
 
@@ -39,13 +36,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub)
     weights = "; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
     add = sub.add_argument
-    add("--stream", help="the stream's name in the cache; without it and --kind, the streams of [features]")
+    add("--stream", help="Name of the stream in the cache (default: the streams of [features])")
     kinds = ", ".join(streams.names())
-    add("--kind", help=f"{kinds}; default: what the stream is, what its name says, or [features] kind")
-    add("--weights", help=f"{weights}. Default: the stream's own, or [features] weights; untrained ones only for demos")
-    add("--precision", choices=["exact", "fast"], help="exact: plain fp32. Default: the stream's own, or [features]'")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the stream")
-    add("--crops", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
+    add("--kind", help=f"Kind of the stream: {kinds} (default: as recorded, or as its section or name says)")
+    add("--weights", help=f"Weights of the network: {weights} (default: as recorded, or of its section)")
+    add("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default: as recorded, or of its section)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="Set an option of the stream (repeatable)")
     setting_options(sub, "features", *TAKES)
     setting_options(sub, "dask", "scheduler")
     add("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
@@ -97,10 +93,39 @@ def run(args: argparse.Namespace) -> int:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """[features], and the sections of streams."""
-    features, single = dataclass_of(args.source.section("features"), Features), bool(args.stream or args.kind)
-    keys = [f"features.{field.name}" for field in fields(features) if not (single and field.name in ("stream", "also"))]
-    names = [args.stream, args.kind, features.kind, *(() if single else (features.stream, *features.also))]
-    return [*keys, *dict.fromkeys(filter(None, names))]
+    names = [name for name in (args.stream, args.kind) if name] or args.cfg.features.streams
+    return ["features", *dict.fromkeys([*names, *(args.cfg.source.section(name).get(KIND, name) for name in names)])]
+
+
+class NoWeights(PipelineError):
+    """Nothing names a network's weights, and random ones are for demo data."""
+
+
+def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None, *, stand_in: bool) -> list[StreamSpec]:
+    """The streams that the arguments or else [features] name, of a split that need not be committed yet.
+
+    stand_in: of demo data. Raises NoWeights where nothing names weights for real data, ConfigError for options that no
+    stream has.
+    """
+    names = [args.stream or args.kind] if args.stream or args.kind else list(args.cfg.features.streams)
+    kinds = [_kind(args, committed, stream) for stream in names]
+    for_first = named_values("--set", args.set, "crop=size:256")
+    by_section = {(section, key): text for section, key, text in of_command_line(args.settings) if key != KIND}
+    keys = ("weights", "precision")  # that [features] had in an earlier version
+    of_network = {key: text for key in keys if (text := getattr(args, key) or by_section.get(("features", key)))}
+    network = next((kind for kind in kinds if of_network.keys() <= {f.name for f in fields(streams.find(kind))}), None)
+    if network is None:
+        raise ConfigError(f"--{next(iter(of_network))}: expected a stream with that option, found {', '.join(names)}")
+    specs = []
+    for number, (stream, kind) in enumerate(zip(names, kinds, strict=True)):
+        options = {key: text for (section, key), text in by_section.items() if section in (stream, kind)}
+        options |= {} if number else for_first
+        if kind == network and (twice := sorted(for_first.keys() & of_network.keys())):
+            raise ConfigError(f"{stream}: {twice[0]} is set twice, by --{twice[0]} and by --set")
+        options |= of_network if kind == network else {}
+        requested = RequestedStream(stream, kind, options)
+        specs.append(_spec(args, name, committed, requested, stand_in=stand_in).at(args.raw))
+    return specs
 
 
 class RequestedStream(NamedTuple):
@@ -108,42 +133,7 @@ class RequestedStream(NamedTuple):
 
     name: str
     kind: str
-    options: Mapping[str, str]
-
-
-class NoWeights(PipelineError):
-    """Nothing names a network's weights, and an untrained one is for demo data."""
-
-
-def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None, *, stand_in: bool) -> list[StreamSpec]:
-    """What the arguments ask for of a split, which need not be committed yet. stand_in: of demo data.
-
-    Raises NoWeights where they name none for real data.
-    """
-    requested = _requested(args, committed)
-    has_resnet = ResNet50.kind in [stream.kind for stream in requested]
-    specs = []
-    for number, stream in enumerate(requested):
-        if stream.kind == ResNet50.kind or not (has_resnet or number):
-            of_network = _network_options(args)
-            if twice := sorted(stream.options.keys() & of_network.keys()):
-                raise ConfigError(f"{stream.name}: {twice[0]} is set twice, by --{twice[0]} or [features] and by --set")
-            stream = stream._replace(options={**stream.options, **of_network})
-        spec = _spec(args, name, committed, stream, stand_in=stand_in)
-        if args.crops is not None:
-            spec = replace(spec, crops=args.crops if spec.stream.reads.crops or not number else "")
-        specs.append(spec.at(args.raw))
-    return specs
-
-
-def _requested(args: argparse.Namespace, committed: cache.Split | None) -> list[RequestedStream]:
-    """--stream and --kind; all that [features] names where neither is given."""
-    features = dataclass_of(args.source.section("features"), Features)
-    options = named_values("--set", args.set, QUALITY)
-    if name := args.stream or args.kind:
-        return [RequestedStream(name, args.kind or _kind(args, committed, name, features.kind), options)]
-    also = [RequestedStream(stream, _kind(args, committed, stream), {}) for stream in features.also]
-    return [RequestedStream(features.stream, features.kind, options), *also]
+    options: Mapping[str, str]  # that the command sets
 
 
 def _recorded(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:
@@ -151,45 +141,41 @@ def _recorded(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:
     return committed.stream_manifest(stream) if committed is not None and stream in committed.streams else {}
 
 
-def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str, otherwise: str = "") -> str:
-    """What a stream is: what it was extracted as, by its section of luigi.cfg, or by its name, which may be a kind."""
+def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) -> str:
+    """A stream's kind: as the command says, as it was extracted, by its section, or its name.
+
+    Raises PipelineError for an unknown one.
+    """
     recorded = _recorded(committed, stream).get("identity", {}).get("kind")
-    kinds = (recorded, args.source.section(stream).get(KIND), stream, otherwise)
-    return next((str(kind) for kind in kinds if kind in streams.names()), stream)
-
-
-def _network_options(args: argparse.Namespace) -> dict[str, str]:
-    """Weights and precision that the command names, by options or by its own `--set`."""
-    options = {key: text for section, key, text in of_command_line(args.settings) if section == "features"}
-    if "weights" in options:
-        options["weights"] = str(WeightsSpec.parse(options["weights"]).below(args.source.path.resolve().parent))
-    return {key: text for key in IN_FEATURES if (text := getattr(args, key) or options.get(key))}
+    by_section = args.cfg.source.section(stream).get(KIND, stream)
+    kind = args.kind or (recorded if recorded in streams.names() else by_section)
+    streams.find(kind)
+    return str(kind)
 
 
 def _spec(
     args: argparse.Namespace, name: str, committed: cache.Split | None, stream: RequestedStream, *, stand_in: bool
 ) -> StreamSpec:
-    """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the arguments say.
+    """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the command sets.
 
-    Raises PipelineError where its weights are not at hand, NoWeights for untrained ones that no argument names for real
+    Raises PipelineError where its weights are not at hand, NoWeights for random ones that no argument names for real
     data.
     """
+    options = Section(BY_SET, stream.kind, stream.options)
     of_kind = not args.replace and _recorded(committed, stream.name).get("identity", {}).get("kind") == stream.kind
     before = committed if of_kind else None
     if before is not None and (recorded := recorded_spec(before, stream.name)) is not None:
-        made = stream_named(stream.kind, stream.options, recorded.stream)
-        return replace(recorded, stream=made)
-    made = stream_named(stream.kind, stream.options, args.source, stream.name)
+        found = streams.find(stream.kind)
+        return replace(recorded, stream=configured([options], found, functools.partial(replace, recorded.stream)))
+    spec = stream_of(args.cfg.source, stream.name, stream.kind, options)
     if before is not None and not {"weights", "checkpoint"} & stream.options.keys():
-        _refuse_other_file(before, stream, made)
-    if isinstance(made, ResNet50) and made.stand_in and "weights" not in stream.options and not stand_in:
+        _refuse_other_file(before, stream, spec.stream)
+    if isinstance(spec.stream, ResNet50) and spec.stream.stand_in and "weights" not in stream.options and not stand_in:
         raise NoWeights(
-            f"{name} is real data: name the network's weights, for example --weights spin:FILE; to try it "
-            "without, --weights untrained:0, whose features are marked as of an untrained network"
+            f"{name} is real data: name the network's weights, for example --weights spin:FILE; for a trial run with "
+            "random weights, --weights untrained:0, whose features are marked"
         )
-    crops = value(args.source, "features.crops") or ""
-    by_crops = made.reads.crops and made.kind != Crops.kind and stream.name != crops
-    return StreamSpec(stream.name, made, crops if by_crops else "")
+    return spec
 
 
 def _refuse_other_file(committed: cache.Split, stream: RequestedStream, made: Stream) -> None:
@@ -198,7 +184,7 @@ def _refuse_other_file(committed: cache.Split, stream: RequestedStream, made: St
     digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
     if digest and (made.identity().get("weights") or {}).get("file_sha256") != digest:
         was = committed.stream_provenance(stream.name).get("weights_file", "a file that is not recorded")
-        option = "--weights " if stream.kind == ResNet50.kind else "--set weights="
+        option = "--weights "
         raise PipelineError(
             f"{committed.name}: the stream {stream.name!r} was computed with the weights of {was} (sha256 "
             f"{digest[:12]}), which is not there as it was. Name that file: {option}{weights['kind']}:FILE"

@@ -17,7 +17,6 @@ from pipeline.demo import demo_data
 from pipeline.errors import PipelineError
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
-JOB_TEMPLATE: Final = TEMPLATE.with_name("job.sh")
 ABOUT_REAL: Final = """\
 # All paths and settings, for real data: set [data] datasets to those that you have.
 # The effective settings, and where each comes from: python -m pipeline config.
@@ -27,7 +26,7 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded
     ("paths", "body"): "data/body",
     ("data", "datasets"): " ".join(name for name in demo_data().datasets if name not in datasets.OWN_CLIPS),
     ("embedded", "enabled"): "false",
-    ("features", "weights"): "spin:data/model_checkpoint.pt",
+    ("resnet50", "weights"): "spin:data/model_checkpoint.pt",
 }
 
 
@@ -37,28 +36,24 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--raw", type=Path, metavar="DIR", help="with --real: the folder of the downloads")
     sub.add_argument("--body", type=Path, metavar="DIR", help="with --real: the folder of SMPL's files")
     sub.add_argument("--weights", metavar="SPEC", help="with --real: the network's weights, as spin:FILE")
-    sub.add_argument("--slurm", action="store_true", help="a job script, too: job.sh. A luigi.cfg that is there stays")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write FOLDER/luigi.cfg, with --slurm also FOLDER/job.sh, and print what to do next."""
+    """Write FOLDER/luigi.cfg, and print what to do next."""
     text, file = TEMPLATE.read_text(encoding="utf-8"), args.folder / "luigi.cfg"
-    named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("features", "weights"): args.weights}
+    named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("resnet50", "weights"): args.weights}
     given = {key: _from_here(value) for key, value in named.items() if value is not None}
     if given and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
         text = with_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
     args.folder.mkdir(parents=True, exist_ok=True)
-    if not (args.slurm and file.exists()):
-        _write_new(file, text)
-    if args.slurm:
-        _write_new(args.folder / "job.sh", job_script(args.folder))
+    _write_new(file, text)
     luigi = f"{_tool('luigi')} --module tasks"
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
         *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] * args.real),
-        *(["sbatch job.sh"] if args.slurm else [f"{luigi} Data", f"{luigi} EvaluateVIBE"]),
+        *(f"{luigi} Data", f"{luigi} EvaluateVIBE"),
     ]
     out.print(plain(f"settings   {file}"))
     for i, step in enumerate(steps):
@@ -74,15 +69,6 @@ def _write_new(file: Path, text: str) -> None:
     except FileExistsError as error:
         do = "It was not changed: name another folder, or move it away first."
         raise PipelineError(f"{file} exists already. {do}") from error
-
-
-def job_script(folder: Path) -> str:
-    """The job script for SLURM, with this installation's commands and the folder of the luigi.cfg."""
-    text = JOB_TEMPLATE.read_text(encoding="utf-8")
-    luigi = Path(sys.executable).with_name("luigi")
-    for name, path in (("folder", folder.absolute()), ("luigi", luigi), ("python", Path(sys.executable))):
-        text = text.replace(f"@{name}@", shlex.quote(str(path)))
-    return text
 
 
 def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:

@@ -26,13 +26,13 @@ from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
-from pipeline.commands.settings.arguments import cache_option
 from pipeline.datasets import installed
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
+from pipeline.settings.arguments import cache_option
 
 TRAIN: Final = "train"  # splits of this name are trained on, all others are tests
 PUBLISHED: Final = "video"  # recordings that go by one name in all datasets

@@ -8,118 +8,53 @@ from pathlib import Path
 from typing import Any
 
 import cache
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, plain, size
-from pipeline.cli.options import cores, json_option, whole, workers_option
+from pipeline import datasets
+from pipeline.cli.console import DONE, DOUBT, WRONG, err, plain, size
+from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.commands.maintenance.forecast import Forecast, forecast_lines, forecasts_of
-from pipeline.commands.maintenance.overview import SplitPlan, StreamPlan, plan_split
-from pipeline.commands.settings.arguments import check_own_folder, joined
-from pipeline.commands.settings.commands import body_of, dataset_of
-from pipeline.commands.settings.file import settings_file
-from pipeline.commands.settings.targets import Target, absent, broken_in, by_settings, stream_named
 from pipeline.conversion.plan import ConversionPlan
-from pipeline.detect.plan import DetectionPlan
-from pipeline.errors import PipelineError
-from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import KINDS
 from pipeline.files.raw.changes import what_differs
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
+from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
+from pipeline.recipe.recipe import NO_SETTINGS, by_settings, missing_files
+from pipeline.settings.arguments import joined
+from pipeline.settings.file import settings_file
+from pipeline.settings.sections import load
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "names", nargs="*", metavar="DATASET[/SPLIT]", help="only these; with --raw, the one split of that folder"
-    )
-    sub.add_argument("--all", action="store_true", help="name every video, not the first few")
+    add = sub.add_argument
+    add("names", nargs="*", metavar="DATASET[/SPLIT]", help="Datasets or splits (default: all of luigi.cfg)")
+    add("--all", action="store_true", help="Name every video instead of the first few")
+    add("--config", type=Path, help="Another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
+    add("--cache", type=cache.place_of, help="Folder or URL of the cache (default: [paths] cache of luigi.cfg)")
     json_option(sub, "; always names all videos")
-    add = sub.add_argument
-    add(
-        "--forecast",
-        action="store_true",
-        help="the forecast alone: person-frames, disk and hours, also of releases that are not downloaded yet",
-    )
-    add(
-        "--sample", type=whole(1), default=0, metavar="N", help="forecast: read N videos of every split to be converted"
-    )
-    add("--rate", type=whole(1), help="forecast: rows a second of extraction, on all devices; default: as measured")
-    workers_option(sub, "forecast: processes that read the sample")
-    target_options(sub)
-
-
-def target_options(sub: argparse.ArgumentParser) -> None:
-    """For commands that compare the cache with luigi.cfg, or with one raw folder."""
-    sub.set_defaults(reads=reads)
-    add = sub.add_argument
-    add("--config", type=Path, help="another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
-    add("--cache", type=cache.place_of, help="the cache's folder or URL; default: [paths] cache of luigi.cfg")
-    add("--raw", type=Path, help="a dataset's own raw folder, instead of those of luigi.cfg")
-    add("--body", type=Path, help="with --raw: SMPL's files, for datasets that need them; default: [paths] body")
-    add("--stream", help="with --raw and --weights: the stream's name; default: every stream there is")
-    add("--weights", help=f"with --raw: the network's, {', '.join(f'{kind}:...' for kind in KINDS)}")
-    add("--precision", choices=["exact", "fast"], help="with --raw and --weights; default: [features] precision")
-
-
-def reads(args: argparse.Namespace) -> list[str] | None:
-    """With --raw the dataset's section, [paths] body and the stream's options; else all of luigi.cfg."""
-    of_stream = ["features.precision", ResNet50.kind] if args.weights else []
-    name = "/".join(args.names).partition("/")[0]
-    return None if args.raw is None else [name, "paths.body", *of_stream]
+    sub.set_defaults(reads=lambda _: None)
 
 
 def run(args: argparse.Namespace) -> int:
-    """What would run, split by split; one with an error shows it, and the others follow. Exit code 2 then."""
-    targets = targets_of(args, args.names)
-    detections: dict[Path, DetectionPlan] = {}
-    plans = [plan_split(target, detections) for target in targets]
-    missing = [] if args.forecast else absent(targets)
-    broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
+    """Print what would run, split by split; a split with an error shows it, and the others follow. 2 then."""
+    settings = load(args.config or settings_file(), NO_SETTINGS)
+    recipes = by_settings(settings, joined(args.names), args.cache)
+    plans, missing = plan_splits(recipes), missing_files(recipes)
+    broken = [] if args.names else [*datasets.broken(settings.data.datasets).values()]
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
-    forecasts = forecasts_of(plans, sample=args.sample, workers=cores(args.workers), rate=args.rate)
-    failed = [plan for plan in plans if plan.problems and not (args.forecast and plan.name in forecasts)]
+    forecasts = forecasts_of(plans)
+    failed = any(plan.problems for plan in plans)
     rows = [as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
     result = CommandResult(rows, exit_code=2 if broken or missing or failed else 0)
-    for plan in () if args.forecast else plans:
+    for plan in plans:
         result.text += lines(plan, None if args.all else FEW, missing)
     result.text += forecast_lines([*forecasts.values()])
-    if args.forecast:
-        result.problems = [*dict.fromkeys(problem for plan in failed for problem in plan.problems)]
-        if not forecasts and not failed:
-            result.line("nothing to forecast: all splits are converted and extracted")
-        return print_result(result, as_json=args.json)
     result.problems = missing
     if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
-        bare = sum(plan.target.dataset.has_pixels and not plan.extractions for plan in plans)
+        bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
         did = "converted" if bare == len(plans) else "converted and extracted"
         without = f", {bare:,} without any features: no stream is named here, and none is in the cache" * bool(bare)
         result.line(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
     return print_result(result, as_json=args.json)
-
-
-def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
-    """What the arguments ask for. Raises PipelineError where they do not fit together, ConfigError of luigi.cfg."""
-    if args.raw is None:
-        if alone := [f"--{name}" for name in ("body", "stream", "weights", "precision") if getattr(args, name)]:
-            raise PipelineError(f"{alone[0]} goes with --raw DIR; without it, luigi.cfg sets everything but --cache")
-        return by_settings(args.config or settings_file(), joined(names), args.cache)
-    name, _, split = "/".join(names).partition("/")
-    if args.cache is None or not split or "/" in split:
-        raise PipelineError(
-            "--raw is one dataset's own folder: name the split and --cache, as DATASET SPLIT --cache DIR"
-        )
-    if args.precision is not None and args.weights is None:
-        raise PipelineError("--precision goes with --weights")
-    dataset, spec = dataset_of(args, name), None
-    check_own_folder(args.raw, dataset)
-    dataset.check_split(split)
-    if args.weights is not None:
-        options = {"weights": args.weights} | ({"precision": args.precision} if args.precision else {})
-        stream = stream_named(ResNet50.kind, options, args.source)
-        spec = StreamSpec(args.stream or stream.kind, stream, raw=args.raw)
-    body = body_of(args, dataset, demo=is_stand_in(args.raw))
-    return [Target(dataset, split, args.raw, args.cache, body, spec)]
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
@@ -132,8 +67,8 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         yield f"{mark} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{has})"
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"
-    if plan.target.not_made:
-        yield "  convert  all of it, once the demo data are made: they are not there yet"
+    if plan.recipe.not_made:
+        yield "  convert  all of it, after the demo data are made"
         return
     yield from (f"  {line}" for line in _detection(plan, most))
     if todo is not None and (todo.why or plan.undetected):
@@ -147,18 +82,18 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
             yield f"  extract  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
             yield "    no feature can be carried over, all are computed again: the stored keys are of another version"
-    if plan.committed is None and plan.target.stream is not None and not plan.problems:
-        yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
+    for spec in plan.recipe.streams if plan.committed is None and not plan.problems else ():
+        yield f"  extract  {plain(spec.name)}: all rows of the conversion"
     for problem in plan.problems:
         yield f"  {WRONG} {plain(problem) if problem not in shown else 'cannot be planned: see the last lines'}"
 
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
-    if plan.undetected and plan.target.detector is not None:
+    if plan.undetected and plan.recipe.detector is not None:
         clips = count(len(plan.undetected), "clip")
-        yield f"detect   {clips}, by {plain(plan.target.detector.name)}"
+        yield f"detect   {clips}, by {plain(plan.recipe.detector.name)}"
         shown = len(plan.undetected) if most is None else most
-        yield from (f"  {plain(line)}" for line in few(plan.undetected, shown, "plan --all"))
+        yield from (f"  {plain(line)}" for line in few(plan.undetected, shown, "--all names them"))
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
@@ -171,10 +106,10 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     videos += [f"changed  {name}: {'; '.join(differences)}" for name, differences in _changed(todo).items()]
     videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
     videos += [f"removed  {name}" for name in todo.removed]
-    for line in few(videos, len(videos) if most is None else most, "plan --all, or --json"):
+    for line in few(videos, len(videos) if most is None else most, "--all names them"):
         yield f"  {plain(line)}"
     if plan.rows_again:
-        yield f"  the changed ones have {count(plan.rows_again, 'row')} now"
+        yield f"  the cache holds {count(plan.rows_again, 'row')} of the changed videos"
 
 
 def _changed(todo: ConversionPlan) -> dict[str, list[str]]:
@@ -192,17 +127,16 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
-    """Videos that are gone, a split without rows, streams that no task extracts, and accepted differences."""
+    """Videos that are gone, a split without rows, and streams that no task extracts."""
     todo = plan.conversion
     for text in () if todo is None else todo.problems if plan.up_to_date else todo.missing_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
-        split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))
+        split = command("extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root))
         yield f"{DOUBT} " + plain(
-            f"stream {stream.stream} lacks {count(stream.lacks.rows, 'row')}, and `make data` extracts only "
-            f"[features] stream: {split} --stream {stream.stream}, with the options that it was extracted with"
+            f"stream {stream.stream} lacks {count(stream.lacks.rows, 'row')}, and is not among [features] streams: "
+            f"{split} --stream {stream.stream}"
         )
-    yield from (f"{IDLE} {plain(text)}" for text in plan.accepted)
 
 
 def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Forecast | None = None) -> dict[str, Any]:
@@ -226,7 +160,7 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
     return {
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,
-        "to_be_made": plan.target.not_made,
+        "to_be_made": plan.recipe.not_made,
         "detect": list(plan.undetected),
         "convert": conversion,
         "extract": [

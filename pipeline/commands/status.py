@@ -19,8 +19,6 @@ from pipeline.cli.console import DOUBT, IDLE, err, fits, plain, printable, size,
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, command, count, error_text, few
-from pipeline.commands.maintenance.overview import accepted_of, stored_bytes
-from pipeline.commands.settings.arguments import cache_option, chosen, splits_argument
 from pipeline.commands.storage import tag
 from pipeline.conversion.committed import (
     OTHER_SPLIT,
@@ -35,6 +33,8 @@ from pipeline.conversion.committed import (
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current, marked
 from pipeline.reasons import reason
+from pipeline.recipe.overview import stored_bytes
+from pipeline.settings.arguments import cache_option, chosen, splits_argument
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
 
@@ -87,8 +87,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         result.text += [_table(rows, range(4)), "", _table(rows, (0, 4, 5))]
     if not args.sizes:
-        for row in rows:
-            result.lines(row["accepted"], IDLE)
         try:
             result.lines(tag.lines(args.cache), IDLE)
         except cache.CacheError as error:  # of a split that cannot be read, it is there already
@@ -216,7 +214,6 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
-        "accepted": list(accepted_of(split, intact)),
         **gone,
         "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],

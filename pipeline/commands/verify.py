@@ -1,7 +1,4 @@
-"""`python -m pipeline verify`: is a cache intact? With --repair, read and compute again what is not.
-
-With --recompute, does every stream have the numbers of its rows' own frames?
-"""
+"""`python -m pipeline verify`: check whether a cache is intact, and drop what is damaged."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.commands.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
 from pipeline.commands.maintenance.repair import Repair, repair
-from pipeline.commands.settings.arguments import cache_option, chosen, joined
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
+from pipeline.settings.arguments import cache_option, chosen, joined
 from pipeline.track import other_units
 
 MOST_ROWS: Final = 20  # that are named on the terminal
@@ -32,45 +29,41 @@ MOST_ROWS: Final = 20  # that are named on the terminal
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET; default: all")
+    add("splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET (default: all)")
     cache_option(sub)
-    add("--fast", action="store_true", help="sizes, indexes and small files only: seconds")
-    add("--repair", action="store_true", help="remove damaged shards, and read and compute just their rows again")
+    add("--fast", action="store_true", help="Check sizes, indexes and small files only (seconds)")
+    add("--repair", action="store_true", help="Drop damaged shards, and print the commands that fill them again")
     add(
         "--recompute",
         type=whole(1),
         metavar="N",
-        help="compare N random rows of every stream with what is computed now, of frames that are decoded by another "
-        "way; exit code 1 when a row fits its neighbour's frame better than its own, or cannot be compared",
+        help="Recompute N random rows of each stream with a second decoder and compare. Exits with 1 if a row matches "
+        "a neighbouring frame better than its own, or cannot be compared",
     )
-    add("--seed", type=whole(0), default=0, help="with --recompute: which rows are drawn (default 0)")
-    add("--weights", metavar="KIND:FILE", help="with --recompute: of streams whose weights are a file of yours")
-    add("--raw", type=Path, help="with --repair or --recompute: the dataset's own raw folder, when it has moved")
-    add("--body", type=Path, help="with --repair: SMPL's files, when they have moved")
-    add("--workers", type=whole(0), default=0, help="with --repair or --recompute: processes; 0: one for each core")
+    add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")
+    add("--weights", metavar="KIND:FILE", help="Weights of streams that were computed with a file, with --recompute")
+    add("--raw", type=Path, help="The dataset's raw folder, with --recompute, if it has moved")
+    add("--workers", type=whole(0), default=0, help="Number of processes, with --recompute (default: one per core)")
     json_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
     """Every problem of a cache, and what a killed run left; with --repair, what was done about it."""
-    with_option = {"raw": ("repair", "recompute"), "body": ("repair",), "weights": ("recompute",)}
-    for name, options_ in with_option.items():
-        if getattr(args, name) and not any(getattr(args, option) for option in options_):
-            raise PipelineError(f"--{name} goes with {' or '.join(f'--{option}' for option in options_)}")
+    if alone := [name for name in ("raw", "weights") if getattr(args, name) and not args.recompute]:
+        raise PipelineError(f"--{alone[0]} goes with --recompute")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
-    workers = cores(args.workers)
     result, splits = CommandResult({}), _splits(args)
     report, repaired, again = _verify(args, splits), None, None
     _report(result, report)
     if args.repair:
-        repaired = repair(args.cache, report, raw=args.raw, body=args.body, workers=workers, bars=_bar)
+        repaired = repair(args.cache, report)
         _repair(result, repaired)
-        if repaired.anything:
+        if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
             report = _verify(args, splits)
             _report(result, report)
     if args.recompute:
-        where = {"splits": splits, "raw": args.raw, "weights": weights}
-        again = recompute(args.cache, args.recompute, seed=args.seed, workers=workers, bars=_bar, **where)
+        where = {"splits": splits, "raw": args.raw, "weights": weights, "workers": cores(args.workers)}
+        again = recompute(args.cache, args.recompute, seed=args.seed, bars=_bar, **where)
         _recomputed(result, again)
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
@@ -115,8 +108,7 @@ def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Se
 
 
 def _bar(what: str) -> AbstractContextManager[Progress]:
-    unit = "video" if what.startswith("read") else "row" if what.startswith("recompute") else ""
-    return bar(what, err, unit=unit)
+    return bar(what, err, unit="row")
 
 
 def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.VerifyReport:
@@ -126,17 +118,9 @@ def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.Ver
 
 def _as_dict(done: Repair) -> dict[str, Any]:
     """For --json."""
-    extracted = [
-        {"split": run.plan.split, "stream": run.plan.spec.name, "rows": run.computed, "carried": run.carried}
-        for run in done.extracted
-    ]
-    return {
-        "repaired": done.cache.restored,
-        "removed": done.cache.removed,
-        "read": [{"split": split, "videos": videos} for split, videos in done.read.items()],
-        "extracted": extracted,
-        "refused": done.refused,
-    }
+    dropped = [{"split": split, "videos": videos} for split, videos in done.dropped.items()]
+    restored, removed = done.cache.restored, done.cache.removed
+    return {"restored": restored, "removed": removed, "dropped": dropped, "fill": done.fill, "refused": done.refused}
 
 
 def _report(result: CommandResult, report: cache.VerifyReport) -> None:
@@ -151,18 +135,18 @@ def _report(result: CommandResult, report: cache.VerifyReport) -> None:
 
 
 def _repair(result: CommandResult, done: Repair) -> None:
-    """What was restored and removed, and what was read and computed again."""
-    if not done.anything:
-        result.line("nothing to repair")
-    for verb, keys in (("restored", done.cache.restored), ("removed, of damaged shards", done.cache.removed)):
+    """What was restored and dropped, and the commands that fill it again."""
+    for verb, keys in (("restored", done.cache.restored), ("of damaged shards removed", done.cache.removed)):
         if keys:
             result.line(f"{count(len(keys), 'file')} {verb}:")
             result.lines(few(keys, FEW, "all below the cache"), indent=2)
-    for split, videos in done.read.items():
-        result.line(f"{split}: {count(len(videos), 'video')} read again")
-    for extraction in done.extracted:
-        name = f"{extraction.plan.split}, {extraction.plan.spec.name}"
-        result.line(f"{name}: {count(extraction.computed, 'row')} computed again, {extraction.carried:,} carried over")
+    for split, videos in done.dropped.items():
+        result.line(f"{split}: rows of {count(len(videos), 'video')} dropped")
+    if done.fill:
+        result.line("to fill them again:")
+        result.lines(done.fill, indent=2)
+    elif not (done.cache.restored or done.cache.removed or done.refused):
+        result.line("nothing to repair")
 
 
 def _recomputed(result: CommandResult, done: Recomputed) -> None:

@@ -1,23 +1,19 @@
-"""What decides a split's rows besides its raw files; how two such identities differ, and which differences of a
-stream a user has accepted.  raw -> [tracks -> features] -> windows
+"""What decides a split's rows besides its raw files, and how two such identities differ.  raw -> [tracks -> features]
 
-The same for streams: an identity is JSON, and a manifest records it. `accepted` of a stream's manifest is a list of
-{part, was, is, because}, oldest first.
+The same for streams: an identity is JSON, and a manifest records it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.datasets.base import Dataset
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw.stand_in import is_stand_in, refuse_mixture
-
-ACCEPTED: Final = "accepted"  # of a manifest
 
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
@@ -117,21 +113,3 @@ def short(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(map(short, value)) or "nothing"
     return _DIGEST.sub(r"\1...", str(value))
-
-
-def accepted(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The recorded acceptances. In manifests of other programs, the entry may be anything."""
-    records = manifest.get(ACCEPTED)
-    return [dict(record) for record in records if isinstance(record, Mapping)] if isinstance(records, list) else []
-
-
-def accepted_entry(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The manifest's entry; none when there is no record."""
-    return {ACCEPTED: [dict(record) for record in records]} if records else {}
-
-
-def accepted_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """version was 1, is 2: accepted, because ..."""
-    for record in accepted(manifest):
-        difference = Difference(str(record.get("part")), record.get("was"), record.get("is"))
-        yield f"{difference}: accepted, because {record.get('because')}"

@@ -68,7 +68,7 @@ class Amass(Dataset):
     interpolation; "decimate" takes every (rate // 25)-th frame as VIBE's scripts do, so that 120 Hz becomes 30.
     """
 
-    resampling: str = "slerp"
+    resampling: str = "slerp"  # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
 
     name: ClassVar[str] = "amass"
     splits: ClassVar[tuple[str, ...]] = ("train",)

@@ -50,7 +50,7 @@ class InstaVariety(Dataset):
     `python -m pipeline fits` makes.
     """
 
-    fits: bool = False
+    fits: bool = False  # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")

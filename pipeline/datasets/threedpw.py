@@ -58,7 +58,7 @@ class ThreeDPW(Dataset):
     usual, or "gendered": of the actor's own gender, to whose model the release's parameters were fitted.
     """
 
-    model: str = "neutral"
+    model: str = "neutral"  # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")

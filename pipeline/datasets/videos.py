@@ -42,14 +42,14 @@ class OwnVideos(Dataset):
     `pipeline.linking.Cleaning` that depend on the clips.
     """
 
-    val: int = 0
-    test: int = 0
-    seed: int = 0
-    max_gap: int = CLIPS_GAP
-    min_frames: int = 40
-    max_frames: int = 500
-    face_only: float = 0.4
-    bridge: bool = False
+    val: int = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
+    test: int = 0  # per cent of the clips drawn for test
+    seed: int = 0  # another seed draws other clips
+    max_gap: int = CLIPS_GAP  # frames that a person may be missing and still be the same person
+    min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`
+    max_frames: int = 500  # longer stretches are split
+    face_only: float = 0.4  # stretches with this share of frames that show only face and shoulders are left out
+    bridge: bool = False  # add frames in which a person was missed, up to `max_gap` in a row, with boxes in between
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cache import CropPolicy
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.streams.base import BYTES, Computer, LabelComputer, Labels, Machine, Stream, region_of
+from pipeline.features.streams.base import Computer, LabelComputer, Labels, Machine, Stream, region_of
 from pipeline.files.pixels.frames import Image
 
 REPEATED: Final = 16  # rows of a batch that are computed twice
@@ -84,24 +84,18 @@ def different(numbers: NDArray[Any], others: NDArray[Any]) -> bool:
     return not np.allclose(numbers, others, rtol=RELATIVE, atol=near, equal_nan=True)
 
 
-def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> bytes | NDArray[np.float32] | None:
+def row_of(stream: Stream, crops: Sequence[Image], labels: Labels, where: str) -> NDArray[np.float32] | None:
     """Compute one row of a stream without a computer; None: its value is not known. `where`: for messages.
 
-    Raises PipelineError where the stream's code fails, and for any other result than `dim` finite numbers,
-    or 1 to as many bytes as the crop has.
+    Raises PipelineError where the stream's code fails, and for any other result than `dim` finite numbers.
     """
     try:
-        computed = stream.computed(crops, labels)
-        row: Any = memoryview(computed).tobytes() if stream.dtype == BYTES else computed  # type: ignore[arg-type]
+        row = stream.computed(crops, labels)
     except Exception as error:
         why = f"{type(error).__name__}: {error}. --debug shows where."
         raise PipelineError(f"{streams.label(stream.kind)} cannot compute {where}: {why}") from error
     if row is None:
         return None
-    if stream.dtype == BYTES:
-        if not 0 < len(row) <= crops[0].size:
-            raise _undeclared(stream, f"1 to {crops[0].size} bytes of {where}", f"{len(row)} bytes")
-        return bytes(row)
     numbers = np.asarray(row, np.float32)
     if numbers.shape != (stream.dim,) or not np.isfinite(numbers).all():
         values = numbers.tolist() if numbers.size < 20 else numbers.shape

@@ -12,7 +12,6 @@ import cache
 from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.committed import speed_of
-from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.errors import ConfigError
 from pipeline.features.computing import load
 from pipeline.features.engine.meter import Meter
@@ -76,7 +75,7 @@ def extract_together(
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
         spec = plan.spec
-        together.setdefault((spec.crops, spec.raw) if spec.stream.reads.crops else i, []).append(i)
+        together.setdefault(str(spec.raw) if spec.stream.reads.crops else i, []).append(i)
     by_plan: dict[int, Extraction] = {}
     for numbers in together.values():
         by_plan |= dict(
@@ -96,7 +95,7 @@ def _extract(
         missing = sorted({shard for part in parts for shard in part.missing})
         pixels_of = None
         if first.spec.stream.reads.crops:
-            pixels_of = pixels(split, first.spec.crops, first.spec.raw, require=missing)
+            pixels_of = pixels(split, first.spec.raw, require=missing)
         for part in parts:
             part.writer = stack.enter_context(part.opened())
         outputs = [part.output() for part in parts]
@@ -161,7 +160,7 @@ class _StreamExtraction:
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
 
         def write(shard: PendingShard) -> Counts:
-            self.writer.write(shard.number, shard.data, shard.ok, shard.keys)
+            self.writer.write(shard.number, shard.values, shard.ok, shard.keys)
             return shard.counts
 
         return Output(self._split, self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
@@ -172,13 +171,12 @@ class _StreamExtraction:
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or self.recorded or self._provenance())
         stand_in = bool(backbone.get("stand_in")) or self._split.manifest["stand_in"]
-        kept = accepted_entry(accepted(self.writer.entries))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         file = self.plan.spec.stream.weights_file
         named = {} if file is None else {"weights_file": str(file.resolve())}
         measured = meter.as_dict() if meter.rows else self._measured_before  # rows that are carried over tell no speed
         # Times go into the note: the manifest is the same for every run.
         self.writer.commit(
-            {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
+            {"identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
             note={"measured": measured, "computed_with": software, **named},
         )

@@ -107,8 +107,7 @@ def _workers(
 ) -> AbstractContextManager[Workers]:
     if scheduler is None:
         return Devices(resources.processes)
-    without_raw = spec.crops or not spec.stream.reads.crops
-    return cluster.connected(scheduler, None if without_raw else raw_folder(split, spec.raw))
+    return cluster.connected(scheduler, raw_folder(split, spec.raw) if spec.stream.reads.crops else None)
 
 
 def _provenance(
@@ -165,7 +164,7 @@ class Share:
 
         def output(i: int) -> Output[Extracted]:
             def write(shard: PendingShard) -> Extracted:
-                return Extracted(i, stagings[i].stage(shard.number, shard.data, shard.ok, shard.keys), shard.counts)
+                return Extracted(i, stagings[i].stage(shard.number, shard.values, shard.ok, shard.keys), shard.counts)
 
             return Output(split, self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
 
@@ -197,6 +196,6 @@ def _opened(share: Share) -> _Opened:
         ]
         if {str(split.manifest["digest"]), *(staging.split_digest for staging in stagings)} != {share.digest}:
             raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")
-        pixels_of = pixels(split, first.crops, first.raw) if first.stream.reads.crops else None
+        pixels_of = pixels(split, first.raw) if first.stream.reads.crops else None
         _opened_once[share.mark] = split, stagings, pixels_of
     return _opened_once[share.mark]

@@ -1,29 +1,23 @@
-"""Sources of crops: raw pictures and videos, or a stream of stored crops.  [pixels] -> crops -> features"""
+"""Sources of crops: raw images and videos.  [pixels] -> crops -> features"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import cache
 from cache import CropPolicy, Split
 from cache.read.labels import in_crop, mirrored
 from pipeline import crops
 from pipeline.conversion import committed
 from pipeline.errors import PipelineError
-from pipeline.features.plan import missing_rows
-from pipeline.features.spec import stored_crops
 from pipeline.features.streams.base import ROW_RATE, Labels, Reads
-from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.by_pyav import another_decoder
-from pipeline.files.pixels.decode import PictureError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, nothing
 from pipeline.files.raw.files import MIB, names_in, open_regular, passes
 from pipeline.reasons import NOT_NOW
@@ -108,15 +102,14 @@ def cuts(split: Split, policy: CropPolicy, rows: NDArray[np.int64]) -> list[Cut]
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
-    """Pictures or a video below the raw folder. Picklable."""
+class Pixels:
+    """Images or a video below the raw folder. Picklable."""
 
     source: FrameSource
     split: str
     name: str  # of the video, for messages
     digest: str = ""  # of the pixels at conversion; "": not known
     decoder: str = "OpenCV"  # for messages
-    by_row: ClassVar[bool] = False  # whether frames are known by their rows in the split, not by their numbers
 
     @property
     def in_order(self) -> bool:
@@ -148,8 +141,8 @@ class Frames:
             else:
                 yield frame
 
-    def crop(self, frame: Frame, cut: Cut, size: int, *, is_own: bool) -> Image:  # noqa: ARG002 - of stored crops
-        """(size, size, 3) of a decoded frame. `is_own`: the cut is that of the row whose frame it is."""
+    def crop(self, frame: Frame, cut: Cut, size: int) -> Image:
+        """(size, size, 3) of a decoded frame."""
         assert frame.image is not None
         return crops.crop_person(frame.image, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
 
@@ -179,108 +172,18 @@ class Frames:
         return replace(self, source=source, decoder=decoder)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCrops:
-    """As `Frames`, of a stream of crops in the cache: the raw pictures are not needed."""
-
-    root: cache.Root
-    split: str
-    stream: str
-    digest: str  # of the manifests of the split and of the stream
-    policy: CropPolicy  # that they were cut by
-    by_row: ClassVar[bool] = True
-    in_order: ClassVar[bool] = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}: stream {self.stream}"
-
-    def check(self) -> None:
-        """Their rows are compared by the cache."""
-
-    def decode(self, frames: Iterator[int], alive: Callable[[], None]) -> Iterator[Frame]:
-        split = self._opened()
-        for row in frames:
-            alive()
-            where = f"{self.name}, row {row}"
-            if split.rows(f"features/{self.stream}_ok", row, row + 1)[0] != 1:
-                problem = f"{where}: its picture could not be read when crops were extracted"
-                yield Frame(row, None, problem, "crop_missing")
-                continue
-            try:
-                (data,) = split.blobs(self.stream, np.array([row]))
-                yield Frame(row, Crops.decode(data, self.policy.size), None)
-            except PictureError as error:
-                yield Frame(row, None, f"{where}: {error}", error.kind)
-
-    def crop(self, frame: Frame, cut: Cut, size: int, *, is_own: bool) -> Image:
-        """As it is stored; by the box of another row of its track, black beyond the stored one's borders."""
-        assert frame.image is not None
-        if is_own:
-            return frame.image
-        (stored,) = cuts(self._opened(), self.policy, np.array([frame.index]))
-        if cut == stored:
-            return frame.image
-        seen = crops.crop_affine(np.array(stored.bbox), stored.scale, size)
-        zoom, shift = np.diagonal(seen[:, :2]), seen[:, 2]
-        bbox = np.array(cut.bbox)
-        inside = np.concatenate([bbox[:2] * zoom + shift, bbox[2:] * zoom])  # the box in the stored crop's pixels
-        if cut.mirrored:  # so is the stored one: the box is on its other side, and it is not mirrored once more
-            inside[0] = size - inside[0]
-        return crops.crop_person(frame.image, inside, cut.scale, size)
-
-    def _opened(self) -> Split:
-        return _opened(self.root, self.split, self.stream, self.digest)
-
-    @property
-    def decoder(self) -> str:
-        return f"stream {self.stream}"
-
-    def by_another_decoder(self) -> Pixels:
-        """They are what the stream was computed from, however they were decoded."""
-        return self
-
-
-Pixels = Frames | StoredCrops
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(root: cache.Root, name: str, stream: str, digest: str) -> Split:
-    """A split, once in a process: its tables take their time where there are millions of tracks."""
-    split = cache.open(root)[name]
-    if _digests(split, stream) != digest:
-        raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")
-    return split
-
-
-def _digests(split: Split, stream: str) -> str:
-    """Return the digests of a split and of a stream of crops."""
-    return f"{split.manifest['digest']} {split.stream_manifest(stream)['digest']}"
-
-
-def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int] = ()) -> Callable[[int], Pixels]:
-    """Number of a video -> where its crops come from: the raw pictures, or the stream of crops of that name.
+def pixels(split: Split, raw: Path | None, *, require: Sequence[int] = ()) -> Callable[[int], Pixels]:
+    """Number of a video -> its images below the raw folder.
 
     `require`: shards of which every video's pictures must exist. A video of an imported split whose pixels have no
-    recorded digest is not compared. Raises PipelineError when the raw folder or the stream of crops does not exist, or
-    lacks something.
+    recorded digest is not compared. Raises PipelineError when the raw folder does not exist, or lacks something.
     """
-    if crops:
-        lacks = missing_rows(split, crops)
-        if lacks.shards:
-            raise PipelineError(
-                f"{split.name}: the stream of crops {crops!r} lacks {lacks.rows} of the rows. Extract those "
-                f"first: --stream {crops} --kind {Crops.kind}"
-            )
-        policy = CropPolicy.from_dict(stored_crops(split, crops)["identity"].get("crop", {}))
-        stored = StoredCrops(split.root, split.name, crops, _digests(split, crops), policy)
-        return lambda _: stored
     folder = raw_folder(split, raw)
     _require_all(split, folder, require)
 
     def of_video(number: int) -> Pixels:
         entry = split.videos[number]
-        return Frames(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels)
+        return Pixels(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels)
 
     return of_video
 

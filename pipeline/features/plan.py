@@ -94,8 +94,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     if plan.differs:
         raise PipelineError(
             f"{split}: the stream {spec.name!r} was extracted differently: {plan.otherwise}. "
-            "A stream stays what it is: name another one (--stream NAME, [features] stream), or replace it "
-            "(--replace). If the numbers are the same nevertheless, accept it: `python -m pipeline accept`."
+            "Use another stream name (--stream NAME, [features] streams), or recompute it with --replace."
         )
     return plan
 
@@ -104,7 +103,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     """The same for a split that is open; what it was extracted with instead is in `differs`, not raised."""
     if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
-    target = spec.identity(committed)
+    target = spec.identity()
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)
     if spec.name not in committed.streams:
         lost = replace and committed.has_lost_manifest(spec.name)
@@ -150,10 +149,11 @@ def recorded_spec(
     """A stream as its manifest describes it; None where the weights that it was computed with are not at hand.
 
     Of a file of weights the manifest has the digest alone: `weights` are tried, or the file that provenance.json names,
-    where that is still the same. Raises PipelineError where the stream of crops that it was computed from is not there.
+    where that is still the same.
     """
     own = dict(committed.stream_manifest(stream).get("identity", {}))
-    stored = own.pop("crops", None)
+    if "crops" in own:  # computed from stored crops by an earlier version
+        return None
     if own.get("kind") not in streams.names():
         return None
     found = streams.of_identity(own)
@@ -162,13 +162,7 @@ def recorded_spec(
         found = streams.of_identity({**own, "weights": asdict(weights)})
     if found is None:
         return None
-    alike = [name for name in committed.streams if committed.stream_manifest(name).get("identity") == stored]
-    if stored is not None and not alike:
-        raise PipelineError(
-            f"{committed.name}: the stream of crops that {stream!r} was computed from is not there. Extract it first: "
-            f"{stored}"
-        )
-    return StreamSpec(stream, found, alike[0] if stored is not None else "", raw=raw)
+    return StreamSpec(stream, found, raw=raw)
 
 
 def weights_file(committed: Split, stream: str) -> WeightsSpec | None:

@@ -44,7 +44,7 @@ class RowResult(NamedTuple):
     """The result of one request."""
 
     number: int  # of the request
-    numbers: Numbers | None  # as `Stream.numbers` for bytes; None: nothing is known of it, or `problem`
+    numbers: Numbers | None  # None: nothing is known of it, or `problem`
     decoder: str  # of its frame
     problem: str = ""  # why it could not be computed
 
@@ -66,7 +66,7 @@ class SingleRows:
         self._split, self._spec, self._stream, self._workers = split, spec, spec.stream, workers
         self._computer = load(spec.stream, Machine(), split.stream_manifest(spec.name)["backbone"])[0]
         if spec.stream.reads.crops:
-            self._pixels = pixels(split, spec.crops, spec.raw)
+            self._pixels = pixels(split, spec.raw)
 
     def numbers(self, requests: Requests) -> Iterator[RowResult]:
         """Of each request, in an order that suits their videos."""
@@ -133,8 +133,6 @@ class SingleRows:
 
     def _frames(self, rows: Rows) -> Rows:
         """By which the pixels know them, of rows of any shape."""
-        if self._spec.crops:
-            return rows
         return column(self._split.rows, "frame_index", rows.ravel()).reshape(rows.shape)
 
 
@@ -161,9 +159,8 @@ def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mappi
     for frame in chunk.frames[i].tolist():
         if kept[frame].image is None:
             return str(kept[frame].problem)
-        crops.append(chunk.pixels.crop(kept[frame], cut, size, is_own=False))
+        crops.append(chunk.pixels.crop(kept[frame], cut, size))
     if stream is None:
         return crops[0]
     labels = labels_in({name: values[i] for name, values in chunk.labels.items()}, cut)
-    row = row_of(stream, crops, labels, f"frame {frame}")
-    return stream.numbers(row) if isinstance(row, bytes) else row
+    return row_of(stream, crops, labels, f"frame {frame}")

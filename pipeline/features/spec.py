@@ -1,8 +1,7 @@
-"""Which stream to extract, from which crops, with which resources of this machine.  tracks -> [features] -> windows"""
+"""Which stream to extract, with which resources of this machine.  tracks -> [features] -> windows"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,11 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
-from cache import CropPolicy, Split
 from pipeline.cli.options import cores
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import BYTES, MOST_CROPS, Machine, Stream
-from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
@@ -47,55 +43,19 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream's name, its definition, and the source of its crops."""
+    """A stream's name, its definition, and where its raw files are."""
 
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
-    crops: str = ""  # compute from this stream of crops in the cache, instead of the raw pictures
     raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
 
-    def __post_init__(self) -> None:
-        if self.crops and not self.stream.reads.crops:
-            raise ConfigError(f"stream {self.name!r} is computed from labels, not from crops: leave out --crops")
-        if self.crops == self.name:
-            raise ConfigError(f"stream {self.name!r} cannot be computed from itself: give it another name")
-
     def __str__(self) -> str:
-        return f"{self.stream}, from the stream {self.crops!r}" if self.crops else str(self.stream)
+        return str(self.stream)
 
     def at(self, raw: Path | None) -> StreamSpec:
         """The same stream, with the raw folder where it is now."""
         return replace(self, raw=raw)
 
-    def identity(self, split: Split | None = None) -> dict[str, Any]:
-        """Return the identity of the whole stream. Its rows have their own keys (pixels, frame, box, crop scale).
-
-        `split`: has the stored crops, whose identity is included. Raises PipelineError where it has none.
-        """
-        identity = self.stream.identity()
-        if self.crops:
-            identity["crops"] = {} if split is None else self._stored(split)
-        return identity
-
-    def _stored(self, split: Split) -> Mapping[str, Any]:
-        """Return the identity of the stored crops. Raises PipelineError where their crop policy is another."""
-        identity: Mapping[str, Any] = stored_crops(split, self.crops)["identity"]
-        stored, policy = CropPolicy.from_dict(identity.get("crop", {})), self.stream.policy
-        if stored != policy:
-            raise PipelineError(
-                f"{split.name}: the stream {self.name!r} needs crops of the policy {policy.as_dict() or 'default'}; "
-                f"those of {self.crops!r} have {stored.as_dict() or 'default'}. Compute it from the pictures (without "
-                f"--crops), or extract crops of that policy: --kind {Crops.kind} --set crop=..."
-            )
-        return identity
-
-
-def stored_crops(split: Split, name: str) -> Mapping[str, Any]:
-    """Return the manifest of a stream of crops. Raises PipelineError where no such stream exists."""
-    extract = f"Extract it first: --stream {name} --kind {Crops.kind}"
-    if name not in split.streams:
-        raise PipelineError(f"{split.name}: there is no stream of crops {name!r}. {extract}")
-    manifest = split.stream_manifest(name)
-    if manifest["dtype"] != BYTES or manifest.get("identity", {}).get("kind") != Crops.kind:
-        raise PipelineError(f"{split.name}: the stream {name!r} holds no crops. {extract}")
-    return manifest
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the whole stream. Its rows have their own keys (pixels, frame, box, crop scale)."""
+        return self.stream.identity()

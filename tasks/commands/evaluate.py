@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model.prediction.trained import load_trained
 
     model = load_trained(args.checkpoint, args.body or settings_without("--body DIR").paths.body, args.device)
-    stream = args.stream or model.stream or settings().features.stream
+    stream = args.stream or model.stream or settings().stream.name
     opened = cache.open(args.cache or settings().paths.cache, args.at)
     named = args.protocol or models.of(model.config).protocols
     splits: dict[str, Split] = {}

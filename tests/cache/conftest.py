@@ -46,14 +46,6 @@ def made(made_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def cropped(made_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the bytes of all rows but two, instead."""
-    root = _copied(made_tracks, tmp_path_factory.mktemp("cropped"))
-    builders.write_blobs(root, bad_rows=[3, 40])
-    return root
-
-
 @pytest.fixture
 def tracks(made_tracks: Path, tmp_path: Path) -> Path:
     """A copy of the tracks alone, to change."""

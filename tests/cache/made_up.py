@@ -21,7 +21,7 @@ from cache import SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
 SPLIT: Final = "toy/train"
 COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "valid")
 SHARD, CHUNK = 8, 4  # rows
-FORMS: Final[Mapping[str, Any]] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 0, "dtype": "bytes"}}
+FORMS: Final[Mapping[str, Any]] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 4, "dtype": "float32"}}
 UNREADABLE: Final = 7  # every so many-th picture cannot be decoded
 
 Array = NDArray[Any]
@@ -107,10 +107,6 @@ def numbers_of(keys: NDArray[np.uint64]) -> Array:
     return ((keys[:, :1] >> np.arange(4, dtype=np.uint64)) % 1000).astype(np.float16)
 
 
-def bytes_of(keys: NDArray[np.uint64]) -> list[bytes]:
-    return [b"%d" % key for key in keys[:, 0].tolist()]
-
-
 # ------------------------------------------------------------------------------------------------------------- commands
 
 
@@ -147,7 +143,7 @@ def extract(root: Path, stream: str, *, at_most: int, staged: bool, written: lis
             rows = writer.rows(shard)
             keys = keys_of(cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop))
             carried, data, ok = writer.carried(keys)
-            own: Any = bytes_of(keys) if stream == "crops" else numbers_of(keys)
+            own = numbers_of(keys)
             for row in np.flatnonzero(~carried).tolist():
                 data[row], ok[row] = own[row], decodable(keys)[row]
             if staged:
@@ -210,8 +206,6 @@ def _rows(split: cache.Split, tracks: list[tuple[int, int, str]], state: State) 
         ranges = np.array(windows, np.int64).reshape(-1, 2)
         yield f"windows of {stream}", split.windows(2, 1, stream), ranges
         keys = np.concatenate([np.zeros((0, 2), np.uint64), *expected])
-        if stream == "crops":
-            yield stream, split.blobs(stream, (ranges[:, :1] + [0, 1]).ravel()), bytes_of(keys)
-        elif len(ranges):
+        if len(ranges):
             features = split.read(ranges, stream, fields=["features"])["features"]
             yield stream, features.reshape(-1, 4), numbers_of(keys).astype(np.float32)

@@ -104,26 +104,20 @@ def write_stream(
         into.commit({"weights": "known", **entries})
 
 
-def blobs(rows: Sequence[int]) -> list[bytes]:
-    """As many bytes as belong to each row: none to some, more than a chunk to others, the same for the same row."""
-    sizes = {0: 0, 1: 140_000}
-    return [np.random.default_rng(int(row)).bytes(sizes.get(row % 16, 10 + row % 7)) for row in rows]
-
-
-def write_blobs(root: Path, *, bad_rows: Sequence[int] = ()) -> None:
-    """The stream `crops` of bytes; rows that it has already are carried over by their keys."""
-    with StreamWriter(root, SPLIT, "crops", dim=0, dtype="bytes", plan="quality 95") as into:
+def write_crops(root: Path, *, bad_rows: Sequence[int] = ()) -> None:
+    """A second stream, `crops`; rows that it has already are carried over by their keys."""
+    with StreamWriter(root, SPLIT, "crops", dim=3, dtype="float32", plan="quality 95") as into:
         for shard in into.pending:
             rows = np.asarray(into.rows(shard))
-            into.write(shard, blobs(rows), ~np.isin(rows, bad_rows), keys(rows))
+            into.write(shard, features(rows, 3), ~np.isin(rows, bad_rows), keys(rows))
         into.commit({"quality": 95})
 
 
 def given(shards: StreamShards, shard: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
-    """What a writer takes for a shard in which every row has its features or bytes."""
+    """What a writer takes for a shard in which every row has its features."""
     rows = np.asarray(shards.rows(shard))
-    data = blobs(rows) if shards.form == "bytes" else features(rows, 4)
-    return shard, data, np.ones(len(rows), np.uint8), keys(rows)
+    dim = int(shards.form.split()[0])
+    return shard, features(rows, dim), np.ones(len(rows), np.uint8), keys(rows)
 
 
 def split_of(root: Path, rows: dict[str, Any], crop_scale: float = 1.3, **sizes: int) -> cache.Split:

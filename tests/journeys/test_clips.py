@@ -22,8 +22,7 @@ datasets = 3dpw videos
 [core]
 local_scheduler = true
 [features]
-stream = means
-kind = means
+streams = means
 [videos]
 min_frames = 30
 [vibe]
@@ -202,11 +201,13 @@ def bodies(terminal: Terminal) -> None:
         types(f"pipeline extract 3dpw {split} --cache mine")
     types("tasks train", r"run +runs/first-")
     (first,) = (folder / "runs").glob("first-*")
-    types(
-        f"tasks predict moved/c.mp4 --detector red --set min_pixels=60 --checkpoint {first}/best.pt --out bodies",
-        r"1 track, 50 body-frames",
-    )
-    terminal.is_intact("bodies/cache")
+    single = f"--cache single --detector red --set red.min_pixels=60 --checkpoint {first}/best.pt --out"
+    moved = sorted(folder.glob("moved/**/*"))
+    types(f"tasks predict moved/c.mp4 {single} moved", r"1 track, 50 body-frames")
+    types(f"tasks predict other/d.mp4 {single} bodies", r"up to date|1 video read, 1 unchanged", r"1 track, 40 body")
+    assert set(moved) <= set(folder.glob("moved/**/*")), "only files that an earlier prediction listed may go"
+    assert terminal.types_json("pipeline status --json --cache single")[0]["accounting"]["frames"]["kept"] == 90
+    terminal.is_intact("single")
     settings = SETTINGS
     for old, new in TUNED.items():
         settings = settings.replace(old, new.format(first))

@@ -17,8 +17,7 @@ from tests.journeys.test_clips import write_clip
 CHANGES = {
     "datasets = ": "datasets = 3dpw lab_recordings\n#",
     "size = default": "size = tiny",
-    "stream = resnet50": "stream = means\nkind = means\nalso = thumbnail change box_speed",
-    "weights = untrained:0\nprecision = fast\n": "",
+    "streams = resnet50": "streams = means change box_speed",
 }
 ADDED = """
 [lab_recordings]
@@ -100,7 +99,7 @@ def a_dataset_and_streams(terminal: Terminal) -> None:
     types("luigi --module tasks Data", r"convert +lab_recordings/train", r"rejected train/broken\S*: video_unreadable")
     terminal.is_intact("data/cache")
     kept = terminal.frames_kept("data/cache")
-    types("pipeline status lab_recordings/train", r"means", r"thumbnail", r"change", r"box_speed")
+    types("pipeline status lab_recordings/train", r"means", r"change", r"box_speed")
     types("pipeline doctor lab_recordings", r"tables of joints")
     header, *lines = (raw / "lab_recordings/train/alone.csv").read_text().splitlines()
     contacts = [f"{frame % 2},0,1,{frame % 3 // 2}" for frame in range(len(lines))]

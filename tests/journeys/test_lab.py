@@ -23,8 +23,7 @@ CHANGES = {
     "raw = data/embedded/raw": "raw = raw",
     "cache = data/cache": "cache = cache",
     "enabled = true": "enabled = false",
-    "stream = resnet50": "stream = means\nkind = means",
-    "weights = untrained:0\nprecision = fast\n": "",
+    "streams = resnet50": "streams = means",
 }
 DATA = "luigi --module tasks Data"
 
@@ -125,7 +124,8 @@ def damage(terminal: Terminal, kept: Mapping[str, int]) -> None:
     shard = next(file for file in (folder / "cache/lab/train/features/means/c").rglob("*") if file.is_file())
     flip(shard)
     types("pipeline verify --cache cache", r"lab/train.*means", code=1)
-    types("pipeline verify --repair --cache cache")
+    types("pipeline verify --repair --cache cache", r"extract lab/train --stream means --cache cache")
+    types(DATA, r"extract +lab/train")
     terminal.is_intact("cache")
     assert terminal.frames_kept("cache") == kept
     manifest = folder / "cache/lab/train/manifest.json"

@@ -15,8 +15,7 @@ from tests.journeys.conftest import KIT, Terminal
 CHANGES = {
     "datasets = ": "datasets = 3dpw\n#",
     "size = default": "size = tiny",
-    "stream = resnet50": "stream = means\nkind = means",
-    "weights = untrained:0\nprecision = fast\n": "",
+    "streams = resnet50": "streams = means",
 }
 ADDED = """
 [vibe]

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline.commands.settings import sections
 from pipeline.detect import Detector
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.settings import sections
 from tests.tasks.conftest import Project
-from vibe_extensions.clips.detectors.keypoint_rcnn import KeypointRCNN
 from vibe_extensions.clips.detectors.rtmpose import RTMPose
 from vibe_extensions.demo import writing as synthetic
 
@@ -96,14 +95,14 @@ def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips: 
 def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Project, build) -> None:
     (own_clips.folder / "raw/videos" / MARKER).unlink()
     message = build(own_clips, "Detect", dataset="videos").only_failure(30)
-    assert "[detect] detector = demo: finds people of demo data alone" in message
+    assert "[detect] detector = demo: finds people in demo data alone" in message
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"detect": {"detector": "demos"}}, "known: demo, keypoint_rcnn"),
-        ({"detect": {"detector": "none"}, "keypoint_rcnn": {"size": "400"}}, "keypoint_rcnn"),
+        ({"detect": {"detector": "demos"}}, "known: demo, rtmpose"),
+        ({"rtmpose": {"min_scor": "0.4"}, "detect": {"detector": "rtmpose"}}, "min_score"),
         ({"detect": {"datasets": "video"}}, "'videos'"),
         ({"detect": {"device": "gpu"}}, "cuda:1"),
     ],
@@ -120,7 +119,6 @@ def test_mistakes_in_the_settings_are_errors_of_a_line(
 @pytest.mark.parametrize(
     ("section", "detector"),
     [
-        ({"weights": "w.pth", "size": "400"}, KeypointRCNN(weights="w.pth", size=400)),
         (
             {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"},
             RTMPose(weights="w.pth", detector="yolox-m", max_overlap=0.5),

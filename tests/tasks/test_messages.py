@@ -164,7 +164,7 @@ def test_demo_data_and_real_data_are_introduced_as_what_they_are(project, within
     with monkeypatch.context() as patch:
         within(project)
         loaded = settings()
-        patch.setattr("pipeline.commands.settings.sections.has_demo_data", lambda name: False)
+        patch.setattr("pipeline.settings.sections.has_demo_data", lambda name: False)
         assert whose_data(loaded) == f"in {raw}: 3dpw ([yellow]demo data[/yellow]), amass"
     project.configure({"embedded": {"enabled": "false"}})
     within(project)
@@ -243,7 +243,7 @@ def test_an_error_of_the_system_is_one_line_and_a_bug_has_its_traceback(
         raise error
 
     shutil.rmtree(project.folder / "cache/amass")
-    monkeypatch.setattr("pipeline.commands.preparation.steps.convert", broken)
+    monkeypatch.setattr("pipeline.recipe.steps.convert", broken)
     ran = build(project, "Data")
     assert ran.code == FAILED
     shown = ran.shown + caplog.text  # Luigi's log is on the terminal, or pytest's, by which of them came first

@@ -33,7 +33,7 @@ def config_with(bare, within):
 
 
 def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare) -> None:
-    bare.configure({"features": {"stream": "other"}})
+    bare.configure({"features": {"streams": "other"}, "other": {"kind": "resnet50"}})
     (bare.folder / "spin.pt").write_bytes(b"")
     config = config_with(
         epochs="7",
@@ -90,7 +90,7 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
     shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.find("hmmr")
     demo = load(tmp_path, shipped)
     real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
-    assert demo.detect.detector == "demo"
+    assert demo.detector is not None and demo.detector.name == "demo"
     assert real.detector is None
     kinds = [which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
     assert [(k.preset, k.baseline, k.report) for k in kinds] == [
@@ -105,7 +105,7 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
 
 
 def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
-    own = "[features]\nstream = vit\nkind = torchvision\n[torchvision]\nnetwork = vit_b_16\ndim = 768\n"
+    own = "[features]\nstreams = vit\n[vit]\nkind = torchvision\nnetwork = vit_b_16\ndim = 768\n"
     for model in models.every():
         assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
 
@@ -114,12 +114,12 @@ def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
 
 
 def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path: Path, monkeypatch) -> None:
-    jittered = ("resnet50.j1.crop=jitter:1", "features.also=resnet50.j1", "resnet50.j1.kind=resnet50")
+    jittered = ("resnet50.j1.crop=jitter:1", "features.streams=resnet50 resnet50.j1", "resnet50.j1.kind=resnet50")
     given = ("vibe.epochs=5", "convert.workers = 7", *jittered, "vibe.epochs=6")
     monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
     loaded = load(tmp_path, GOOD)
     assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
-    assert loaded.also[0].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
+    assert loaded.streams[1].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
     for text, message in (
         ("vibe.epoch=5", r"^--set \[vibe\] epoch: unknown key; did you mean 'epochs'"),
         ("vibe.epochs=0", r"^--set \[vibe\] epochs = 0: expected more than 0"),
@@ -132,7 +132,8 @@ def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_
 
 
 def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_path: Path) -> None:
-    own = "[features]\nalso = pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n[part_dynamics]\nreport = true\n"
+    own = "[features]\nstreams = resnet50 pr_vipe homography\n[pr_vipe]\nkind = cam_angvel\n"
+    own += "[part_dynamics]\nreport = true\n"
     loaded = load(tmp_path, GOOD.replace("datasets = ", "datasets = kinetics 3dpw ") + own)
     with pytest.raises(
         ConfigError, match=r"\[part_dynamics\]: stream 'pr_vipe' is computed from extrinsics, which penn"

@@ -25,7 +25,7 @@ def run_of(project: Any) -> Path:
 def test_the_tasks_page_shows_data_training_and_results(made) -> None:
     html = page(made.project).read_text()
     assert "(demo data)</title>" in html
-    for section in ("accounting", "curves", "results", "bodies", "provenance"):
+    for section in ("accounting", "curves", "results", "bodies"):
         assert f'<h2 id="{section}">' in html
     metrics = json.loads((run_of(made.project) / "metrics.json").read_text())
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html

@@ -12,7 +12,6 @@ from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from tasks import settings
@@ -29,20 +28,43 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     assert (loaded.paths.cache, loaded.paths.body) == (tmp_path / "cache", Path("/somewhere/smpl"))
     assert (loaded.convert.workers, loaded.convert.strict, loaded.dask.scheduler) == (3, False, None)
     assert loaded.dataset("amass").parameters() == {"resampling": "decimate"}
-    own = "[features]\ncrops = small\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
+    own = "[features]\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
     loaded = load(tmp_path, GOOD + own + "[dask]\nscheduler = tcp://node:8786\n")
-    assert loaded.stream.crops == "small"
     assert loaded.features.machine() == Machine("cuda", 64, compile=True)
     assert (loaded.features.decoders(), loaded.features.timeout) == (5, 9)
     assert loaded.dask.scheduler == "tcp://node:8786"
-    own = "[features]\nweights = untrained:2\nalso = homography j1\n[homography]\ncrop = size:256\n"
-    loaded = load(tmp_path, GOOD + own + "[j1]\nkind = resnet50\ncrop = jitter:1 seed:4\n")
-    pairs, jittered = loaded.also
+    own = "[features]\nstreams = resnet50 homography j1\n[resnet50]\nweights = untrained:2\n"
+    own += "[homography]\ncrop = size:256\n[j1]\nkind = resnet50\ncrop = jitter:1 seed:4\n"
+    loaded = load(tmp_path, GOOD + own)
+    _, pairs, jittered = loaded.streams
     assert (pairs.name, pairs.stream) == ("homography", streams.get("homography", crop=CropPolicy(size=256)))
     crop = CropPolicy(jitter=Jitter(copy=1, seed=4))
     assert (jittered.name, jittered.stream) == ("j1", ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop))
-    loaded = load(tmp_path, GOOD + "[features]\nstream = small\nkind = crops\n[crops]\nquality = 80\n")
-    assert (loaded.stream.name, loaded.stream.stream, loaded.stream.crops) == ("small", Crops(quality=80), "")
+
+
+def test_old_keys_of_features_are_read_with_a_note(tmp_path: Path, capsys) -> None:
+    own = "[features]\nstream = small\nkind = resnet50\nweights = untrained:2\nprecision = exact\nalso = homography\n"
+    loaded = load(tmp_path, GOOD + own)
+    expected = ResNet50(weights=WeightsSpec("untrained", "2"), precision="exact")
+    assert [(spec.name, spec.stream) for spec in loaded.streams] == [
+        ("small", expected),
+        ("homography", streams.get("homography")),
+    ]
+    note = " ".join(capsys.readouterr().err.split())
+    for text in (
+        "[features] streams = small homography",
+        "[small] kind = resnet50",
+        "[resnet50] weights = untrained:2",
+    ):
+        assert text in note
+    with pytest.raises(ConfigError, match=r"line 19 \[features\] weights: \[resnet50\] sets it, too"):
+        load(
+            tmp_path,
+            GOOD
+            + "[features]\nweights = untrained:2\n[resnet50]\nweights = untrained:3\n".replace(
+                "weights = untrained:2", "device = cpu\nweights = untrained:2"
+            ),
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +76,7 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     ],
 )
 def test_a_checkpoints_path_is_relative_to_the_files_folder(tmp_path: Path, text: str, expected: str) -> None:
-    loaded = load(tmp_path, GOOD + f"[features]\nweights = {text}\n")
+    loaded = load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n")
     assert str(loaded.stream.stream.weights) == expected.format(tmp_path)
 
 
@@ -96,35 +118,29 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: unknown key"),
         ("[embedded]\nsize = huge\n", r"line 18 \[embedded\] size = huge: expected 'tiny', 'default' or 'large'"),
         ("[embedded]\nseed = -1\n", r"line 18 \[embedded\] seed = -1: expected 0 or more"),
-        ("[features]\nprecision = quick\n", r"line 18 .* precision = quick: expected 'exact' or 'fast'"),
+        ("[resnet50]\nprecision = quick\n", r"line 18 .* precision = quick: expected 'exact' or 'fast'"),
         ("[features]\nbatch_size = -1\n", r"line 18 .* batch_size = -1: expected 0 or more"),
         ("[features]\nbatch_size = 10000\n", r"line 18 .* batch_size = 10000: expected at most 8192"),
         ("[features]\ntimeout = 0\n", r"line 18 .* timeout = 0: expected more than 0"),
-        ("[features]\nkind = resnet5\n", r"line 18 .* kind: no stream is called 'resnet5'; did you mean 'resnet50'"),
-        ("[features]\ncrops = resnet50\n", r"line 18 .* crops: stream 'resnet50' cannot be computed from itself"),
-        ("[features]\ncrops = ../x\n", r"line 18 \[features\] crops: '\.\./x' is no stream's name"),
-        ("[features]\nstream = a_ok\n", r"line 18 \[features\] stream: 'a_ok' is no stream's name"),
-        ("[features]\nweights = spin\n", r"line 18 \[features\] weights 'spin': expected one of"),
-        ("[features]\nweights = untrained:x\n", r".*expected a whole number as seed, as in untrained:0"),
+        (
+            "[features]\nstreams = resnet5\n",
+            r"line 18 .* streams: no stream is called 'resnet5'; did you mean 'resnet50'",
+        ),
+        ("[features]\ncrops = resnet50\n", r"line 18 .* crops: stored crops are no longer supported"),
+        ("[features]\nstreams = ../x\n", r"line 18 \[features\] streams: '\.\./x' is no stream's name"),
+        ("[features]\nstreams =\n", r"line 18 \[features\] streams: expected one or more names"),
+        ("[resnet50]\nweights = spin\n", r"line 18 \[resnet50\] weights = spin: .*expected one of"),
+        ("[resnet50]\nweights = untrained:x\n", r".*expected a whole number as seed, as in untrained:0"),
         ("[features]\ndevice = cpu\ncompile = true\n", r"line 19 \[features\] compile = true: device is cpu"),
         ("[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu"),
-        ("[features]\nkind = crops\nweights = untrained:0\n", r"line 19 \[features\] weights: is for kind = resnet50"),
+        ("[features]\nstreams = resnet50 colours\n", r"line 18 .*'colours'.* Name its kind in a section \[colours\]"),
+        ("[features]\nstreams = resnet50 resnet50\n", r"line 18 .* each once, found resnet50 resnet50"),
         (
-            "[features]\nkind = crops\nweights = untrained:0\nprecision = fast\n",
-            r".*line 19 \[features\] weights and .*line 20 \[features\] precision: are for .*Delete these lines",
-        ),
-        ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
-        ("[features]\nkind = crops\n[crops]\nquality = good\n", r"line 20 .*quality = good: expected a whole"),
-        ("[features]\ncrops = crops\n[crops]\nquality = 101\n", r"line 20 \[crops\] quality 101: expected"),
-        ("[features]\nalso = colours\n", r"line 18 .*'colours'.* Name its kind in a section \[colours\]"),
-        ("[features]\nalso = crops crops\n", r"line 18 .* stream 'crops' is named twice"),
-        (
-            "[features]\nalso = j1\n[j1]\nkind = resnet50\ncrop = jitter:0\n",
+            "[features]\nstreams = resnet50 j1\n[j1]\nkind = resnet50\ncrop = jitter:0\n",
             r"line 21 \[j1\] crop = jitter:0: jitter 0.*expected a copy from 1",
         ),
-        ("[features]\nalso = j1\n[j1]\nkind = resnet50\nweights = untrained:1\n", r"line 21 .*weights: unknown key"),
+        ("[features]\nstreams = homography\n[homography]\nweights = x\n", r"line 20 .*weights: unknown key"),
         ("[j1]\nkind = resnet50\n", r".*\[j1\]: unknown section"),
-        ("[crops]\nquality = 90\n", r".*\[crops\] has options of a stream, but .* kind is resnet50"),
         ("[dask]\nschedular = x\n", r"line 18 \[dask\] schedular: unknown key; did you mean 'scheduler'\?"),
         (
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
@@ -207,10 +223,8 @@ def test_what_a_missing_package_adds_stops_only_commands_that_need_it(
     bare.configure(own)
     code, shown = tasks_command(bare, "report", "--out", "page.html", "--no-training")
     assert (code, warned in " ".join(shown.split())) == (0, True), shown
-    pipeline(["plan", "3dpw", "test", "--raw", "raw", "--cache", "cache"])
-    shown = capsys.readouterr()
-    assert "not downloaded yet" in shown.out
-    assert warned in " ".join(shown.err.split())
+    pipeline(["status"])
+    assert warned in " ".join(capsys.readouterr().err.split())
     assert pipeline(["config", "--check"]) == 2
     assert tasks_command(bare, "report", "--set", "cliffy.hidden=3")[0] == 2, "what is typed is meant"
     assert build(bare, "Report").code != 0

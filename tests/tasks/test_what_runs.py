@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 
-import cache
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
 
@@ -120,15 +119,15 @@ def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_wha
 
 
 def test_other_weights_are_refused_unless_their_stream_has_another_name(project, build) -> None:
-    project.configure({"features": {"weights": "untrained:1"}})
+    project.configure({"resnet50": {"weights": "untrained:1"}})
     before = project.files()
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 30
     assert len(ran.failures) == 3, "one line for each split that has pixels"
-    assert all("untrained" in line and "[features] stream" in line and "--replace" in line for line in ran.failures)
+    assert all("untrained" in line and "[features] streams" in line and "--replace" in line for line in ran.failures)
     assert "Traceback" not in ran.shown
     assert project.files() == before
-    project.configure({"features": {"stream": "other"}})
+    project.configure({"features": {"streams": "other"}, "other": {"kind": "resnet50"}})
     ran = build(project, "Data")
     assert sorted(ran.done) == ["data 2 datasets", *(f"extract 3dpw/{s}" for s in ("test", "train", "validation"))]
     for stream in ("resnet50", "other"):
@@ -149,18 +148,3 @@ def test_nothing_is_planned_below_what_is_missing(bare, within, monkeypatch) -> 
     fail = lambda *args, **kwargs: pytest.fail("there is no embedded data yet")  # noqa: E731
     monkeypatch.setattr("pipeline.conversion.convert.plan_conversion", fail)
     assert not EvaluateVIBE().complete()
-
-
-@pytest.mark.slow
-def test_a_stream_of_crops_that_features_come_from_is_extracted_first(project, build, capsys) -> None:
-    streams = {"features": {"stream": "other", "crops": "crops"}, "crops": {"quality": "90"}}
-    project.configure({**streams, "data": {"datasets": "3dpw"}})
-    assert main(["plan", "--config", str(project.cfg)]) == 0
-    planned = capsys.readouterr().out
-    assert planned.index("extract  crops: ") < planned.index("extract  other: ")
-    ran = build(project, "Data")
-    assert ran.code == 0, ran.shown
-    assert ran.done.index("extract 3dpw/train crops") < ran.done.index("extract 3dpw/train")
-    split = cache.open(project.folder / "cache")["3dpw/train"]
-    assert split.stream_manifest("other")["identity"]["crops"] == {"kind": "crops", "version": 1, "quality": 90}
-    assert build(project, "Data").done == []

@@ -18,14 +18,14 @@ from cache import COLUMNS
 from cache.crop_policy import Jitter
 from pipeline.features.computing import different, region_slices
 from pipeline.features.pixel_sources import label_batch
-from pipeline.features.streams.base import BYTES, ROW_RATE, Labels, Machine, Stream
+from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
 from vibe_extensions.contracts.common import declaration_problems, of_another_process
 
 N: Final = 9  # rows that are computed
 RUNS: Final = np.array([[0, 4], [4, N]])  # of which there are two of consecutive frames
-DTYPES: Final = ("float16", "float32", BYTES)
+DTYPES: Final = ("float16", "float32")
 
-Rows = list[Any]  # of each row its numbers, bytes, or None
+Rows = list[Any]  # of each row its numbers, or None
 Compute = Callable[[Sequence[int]], Rows]
 
 
@@ -56,8 +56,8 @@ def stream_problems(stream: Stream, labels: Labels | None = None, *, another_pro
 def _declared(stream: Stream) -> Iterator[str]:
     if stream.dtype not in DTYPES:
         yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
-    elif not isinstance(stream.dim, int) or (stream.dim > 0) != (stream.dtype != BYTES):
-        yield f"dim is {stream.dim!r}: expected the numbers of a row, 0 of bytes"
+    elif not isinstance(stream.dim, int) or stream.dim < 1:
+        yield f"dim is {stream.dim!r}: expected the numbers of a row, 1 or more"
     reads = stream.reads
     if min(reads.history, reads.future) < 0 or (reads.crops and reads.window > 1):
         yield f"reads {reads}: history and future are rows of a stream of labels, 0 or more"
@@ -189,12 +189,7 @@ def _require(unchanged: bool, what: str) -> None:
 
 
 def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
-    """What is wrong with the numbers or bytes of a row; None of one that is not known is right."""
-    if stream.dtype == BYTES:
-        size = stream.policy.size**2 * 3
-        if not isinstance(row, bytes) or not 0 < len(row) <= size:
-            yield f"gives {type(row).__name__} of a row: expected 1 to {size} bytes"
-        return
+    """What is wrong with the numbers of a row; None of one that is not known is right."""
     if row is None:
         return
     if np.shape(row) != (stream.dim,):
@@ -223,9 +218,9 @@ def _repeated(stream: Stream, sample: _Sample, compute: Compute, rows: Rows) -> 
 
 
 def _same(rows: Rows, others: Rows) -> bool:
-    """Whether two results are equal: bytes exactly, numbers but for rounding."""
+    """Whether two results are equal but for rounding."""
     return len(rows) == len(others) and all(
-        a == b if a is None or b is None or isinstance(a, bytes) else not different(np.asarray(a), np.asarray(b))
+        a is b if a is None or b is None else not different(np.asarray(a), np.asarray(b))
         for a, b in zip(rows, others, strict=True)
     )
 

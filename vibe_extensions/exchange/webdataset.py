@@ -32,8 +32,6 @@ from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import Pixels, column, cuts, pixels
-from pipeline.features.plan import is_current
-from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels.frames import Image, nothing
 from vibe_extensions.exchange.formats import Exported, new_folder
 from vibe_extensions.exchange.rows import origin_of
@@ -41,7 +39,7 @@ from vibe_extensions.exchange.rows import origin_of
 Rows = NDArray[np.int64]
 CropsOf = Callable[[int, Rows], Iterator[tuple[int, bytes | None]]]  # video, its rows -> each with its crop as a file
 
-BLOCK: Final = 1024  # rows whose boxes, or stored crops, are read at once
+BLOCK: Final = 1024  # rows whose boxes are read at once
 UNDECODABLE: Final = "a picture that cannot be decoded"
 
 
@@ -52,9 +50,8 @@ class WindowOptions:
     seqlen: PositiveInt = 16  # frames of a window
     stride: PositiveInt = 16  # frames from one window's start to the next one's
     shard_mb: PositiveInt = 1000  # 10^6 bytes after which the next shard begins
-    encoding: Literal["jpg", "png"] = "jpg"  # of crops from the raw pictures
-    quality: Annotated[int, Field(ge=1, le=100)] = 95  # of those as JPEG
-    crops: str = ""  # the stream of crops; "": the first one that has all rows, else the raw pictures
+    encoding: Literal["jpg", "png"] = "jpg"  # of crops
+    quality: Annotated[int, Field(ge=1, le=100)] = 95  # of JPEG
     raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
 
 
@@ -70,25 +67,22 @@ def export(
 ) -> Exported:
     """Write the windows of the split `name` of the cache `root` into the folder `out`, with provenance.json.
 
-    Raises cache.CacheError when there is no such split, PipelineError when it has no pictures or no window, when the
-    stream of crops or the raw folder is not there, for a `stream`, since no features are written, and when `out` is no
-    new or empty folder without `replace`.
+    Raises cache.CacheError when there is no such split, PipelineError when it has no images or no window, when the raw
+    folder is not there, for a `stream`, since no features are written, and when `out` is no new or empty folder without
+    `replace`.
     """
     if stream:
-        raise PipelineError(f"--stream {stream}: names features, which are not written. Crops: --set crops=NAME")
+        raise PipelineError(f"--stream {stream}: names features, which this format does not have")
     split = cache.open(root)[name]
     if "bbox" not in split.columns:
         raise PipelineError(f"{name}: has no pictures, so no crops. Its labels: export --format parquet")
-    stored = options.crops or _whole_stream(split)
-    source = pixels(split, stored, options.raw, require=np.flatnonzero(split.rows_by_shard()).tolist())
-    windows = windows_of(split.runs_with([stored] if stored else []), seqlen=options.seqlen, stride=options.stride)
+    source = pixels(split, options.raw, require=np.flatnonzero(split.rows_by_shard()).tolist())
+    windows = windows_of(split.runs_with([]), seqlen=options.seqlen, stride=options.stride)
     if not len(windows):
         longest = np.diff(split.runs).max(initial=0)
         raise PipelineError(f"{name}: no window of {options.seqlen} frames: the longest run has {longest}")
-    crops_of = functools.partial(_stored, split, stored) if stored else functools.partial(_cut, split, source, options)
-    described = {**origin_of(split, *([stored] if stored else [])), "crops": stored}
-    used = ("seqlen", "stride", *(() if stored else ("encoding", "quality")))
-    described |= {key: getattr(options, key) for key in used}
+    crops_of = functools.partial(_cut, split, source, options)
+    described = origin_of(split) | {key: getattr(options, key) for key in ("seqlen", "stride", "encoding", "quality")}
     stand_in = described["stand_in"]
     prefix = name.replace("/", "-").replace(".", "_")  # a key ends at its first dot
     counts = Counter[str]()  # windows, rows, and undecodable: rows whose picture is
@@ -97,33 +91,15 @@ def export(
         write = _Shards(folder, prefix, options.shard_mb * 10**6)
         with contextlib.closing(write):
             for window, crops in _complete(split, windows, options.stride, crops_of, counts):
-                write.add(f"{prefix}-{window[0]:010d}", _files(split, window, crops, stored, options, stand_in))
+                write.add(f"{prefix}-{window[0]:010d}", _files(split, window, crops, options, stand_in))
                 progress(counts["rows"], n_rows)
         if not write.number:
             raise PipelineError(f"{name}: nothing to export: each of {count(len(windows), 'window')} has {UNDECODABLE}")
         provenance |= {"format": "webdataset", **described, "samples": counts["windows"], "rows": counts["rows"]}
-    n_lost = split.undecodable(stored) if stored else counts["undecodable"]
+    n_lost = counts["undecodable"]
     left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts["rows"]}
-    crops_from = f"of the stream {stored}" if stored else "from the raw pictures"
     summary = f"{count(counts['windows'], 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}"
-    summary += f", crops {crops_from},"
     return Exported(out, counts["rows"], summary, {}, {what: n for what, n in left_out.items() if n}, stand_in)
-
-
-def _whole_stream(split: cache.Split) -> str:
-    """The first stream that has the crops of all rows; "" where there is none."""
-    kinds = {name: split.stream_manifest(name).get("identity", {}).get("kind") for name in split.streams}
-    return next((name for name, kind in kinds.items() if kind == Crops.kind and is_current(split, name)), "")
-
-
-# --------------------------------------------------------------------------------------------------------- crops
-
-
-def _stored(split: cache.Split, stream: str, _video: int, rows: Rows) -> Iterator[tuple[int, bytes]]:
-    """Crops as the stream holds them."""
-    for first in range(0, len(rows), BLOCK):
-        block = rows[first : first + BLOCK]
-        yield from zip(block.tolist(), split.blobs(stream, block), strict=True)
 
 
 def _cut(
@@ -146,13 +122,17 @@ def _cut(
     for picture, (_, persons) in zip(decoded, by_frame, strict=True):
         for _, row, box in persons:
             shown = picture.image is not None
-            yield row, _encoded(place.crop(picture, box, CROP_SIZE, is_own=True), options) if shown else None
+            yield row, _encoded(place.crop(picture, box, CROP_SIZE), options) if shown else None
 
 
 def _encoded(crop: Image, options: WindowOptions) -> bytes:
-    if options.encoding == "jpg":
-        return Crops(quality=options.quality).encode(crop)
-    return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
+    """JPEG keeps colours at full resolution (4:4:4): a network sees the crop at this size."""
+    bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
+    if options.encoding == "png":
+        return cv2.imencode(".png", bgr)[1].tobytes()
+    flags = [cv2.IMWRITE_JPEG_QUALITY, options.quality]
+    flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return cv2.imencode(".jpg", bgr, flags)[1].tobytes()
 
 
 # ------------------------------------------------------------------------------------------------------- samples
@@ -186,13 +166,13 @@ def _complete(
 
 
 def _files(
-    split: cache.Split, window: Rows, crops: Sequence[bytes], stored: str, options: WindowOptions, stand_in: bool
+    split: cache.Split, window: Rows, crops: Sequence[bytes], options: WindowOptions, stand_in: bool
 ) -> dict[str, bytes]:
     """The files of a sample by extension: what it is of, a crop for each frame, an array for each field of labels."""
     track = split.tracks[int(split.track_of(window[:1])[0])]
     own = [name for name, column in split.extra.items() if column.per == "row"]
     fields = ["frame_index", *FIELDS, *({EVAL_JOINTS} & {*split.columns}), "bbox", *own]
-    batch = split.read(window[None], stream=stored or None, fields=fields)
+    batch = split.read(window[None], stream=None, fields=fields)
     labels = {name: values[0] for name, values in batch.items()}
     about = {
         "split": split.name,
@@ -207,9 +187,8 @@ def _files(
         "stand_in": stand_in,
         "intrinsics": None if track.intrinsics is None else track.intrinsics.tolist(),
     }
-    extension = "jpg" if stored else options.encoding
     files = {"json": json.dumps(about, ensure_ascii=False).encode()}
-    files |= {f"{number:03d}.{extension}": crop for number, crop in enumerate(crops)}
+    files |= {f"{number:03d}.{options.encoding}": crop for number, crop in enumerate(crops)}
     for name, values in labels.items():
         array = io.BytesIO()
         np.save(array, values)

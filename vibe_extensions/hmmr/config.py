@@ -37,49 +37,50 @@ class HMMRConfig(VideoConfig):
     datasets_2d: tuple[str, ...] = ("penn_action/train", "insta_variety/train")
     datasets_3d: tuple[str, ...] = ("h36m/train",)
     share_2d: Share = 0.5
-    validation: tuple[str, ...] = ("h36m/train:S5*", "penn_action/test:1/10")  # 3DPW is for testing alone
+    validation: tuple[str, ...] = ("h36m/train:S5*", "penn_action/test:1/10")
     evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
-    # Of a split of the part, jittered copies <stream>.j1, .j2, ... of which each window is read from one, by chance; 0:
-    # from the stream itself. The authors have one of 2D data and five of 3D data.
+    # Jittered copies `<stream>.j1`, `.j2`, ...: each window of `datasets_2d` is read from one at random; 0: from the
+    # stream itself. The authors have one of 2D data and five of 3D data.
     copies_2d: NonNegativeInt = 0
-    copies_3d: NonNegativeInt = 0
+    copies_3d: NonNegativeInt = 0  # the same for `datasets_3d`
     batch_size: PositiveInt = 8
     iterations: PositiveInt = 5000
     epochs: PositiveInt = 112
-    plateau_patience: NonNegativeInt = 1000  # more than there are epochs: the learning rates are constant
+    plateau_patience: NonNegativeInt = 1000  # epochs, as for VIBE; by default the learning rates are constant
     checkpoint_every: PositiveInt = 1000
     seed: NonNegativeInt = 1
     lr_generator: PositiveFloat = 1e-5
 
-    # What the pose discriminator's real poses are for: discriminator, or none.
-    prior: Literal["discriminator", "none"] = "discriminator"
+    prior: Literal["discriminator", "none"] = "discriminator"  # none: the generator by itself
 
     # Weights of the loss terms.
-    kp_weight: NonNegativeFloat = 60.0
-    joints_weight: NonNegativeFloat = 60.0
-    smpl_weight: NonNegativeFloat = 60.0
-    const_weight: NonNegativeFloat = 1.0
-    hallucinate_weight: NonNegativeFloat = 1.0
-    shape_weight: NonNegativeFloat = 1.0
-    adversarial_weight: NonNegativeFloat = 1.0
+    kp_weight: NonNegativeFloat = 60.0  # 2D joints, absolute errors
+    joints_weight: NonNegativeFloat = 60.0  # 3D joints, in m
+    smpl_weight: NonNegativeFloat = 60.0  # rotation matrices and betas
+    const_weight: NonNegativeFloat = 1.0  # change of the betas from frame to frame
+    hallucinate_weight: NonNegativeFloat = 1.0  # squared distance of hallucination and movie strip
+    shape_weight: NonNegativeFloat = 1.0  # squared betas
+    adversarial_weight: NonNegativeFloat = 1.0  # adversarial term of the generator
     discriminator_weight: NonNegativeFloat = 1.0
+    # joint: `hallucinate_weight` moves the movie strip, too; detached: only the hallucinator.
     hallucinator_target: Literal["joint", "detached"] = "joint"
 
     # The camera of past and future frames.
-    optimal_camera: Literal["least_squares", "trace"] = "trace"
+    optimal_camera: Literal["least_squares", "trace"] = "trace"  # by the paper, or (trace) by the authors' code
     least_scale: PositiveFloat = 0.7
     largest_scale: PositiveFloat = 10.0
 
     # The model.
-    norm: Literal["window", "frame"] = "window"  # what the group norm's statistics are over
+    norm: Literal["window", "frame"] = "window"  # group norm by window, or by frame: then 13 frames decide a prediction
+    # hmr: axis-angle with ReLU; spin: VIBE's, which `pretrained` can fill from SPIN's checkpoint.
     regressor: Literal["hmr", "spin"] = "hmr"
-    past: NonNegativeInt = 5  # frames before the current one that its past is predicted at; 0: no past
-    future: NonNegativeInt = 5  # likewise
-    hallucinator: bool = True
-    temporal: bool = True  # False: each frame by itself
-    width: NonNegativeInt = 0  # of a bottleneck in encoder and hallucinator; 0: none, the feature's size
-    regressor_size: PositiveInt = 1024
-    dropout: Share = 0.5
+    past: NonNegativeInt = 5  # frames before the current one, where its past is predicted; 0: no past
+    future: NonNegativeInt = 5  # frames after the current one, where its future is predicted; 0: no future
+    hallucinator: bool = True  # predict past, present and future from a single frame, too
+    temporal: bool = True  # false: no temporal encoder, each frame by itself
+    width: NonNegativeInt = 0  # of a bottleneck in encoder and hallucinator, a multiple of 32; 0: none
+    regressor_size: PositiveInt = 1024  # of the regressors' hidden layers
+    dropout: Share = 0.5  # in the regressors
 
     def check_consistency(self) -> None:
         super().check_consistency()

@@ -86,5 +86,5 @@ def as_configured(*, training: bool = True) -> ReportContent:
         except USER_ERRORS as error:  # as of a model that luigi.cfg does not name, whose streams are not there
             if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
                 notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
-    where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
+    where = (s.paths.cache, s.paths.raw, s.paths.body, s.stream.name, s.paths.runs)
     return ReportContent(*where, tuple(folders.items()), tuple(notes), ablation=training, training=training)

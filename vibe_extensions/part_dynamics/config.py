@@ -33,35 +33,36 @@ class PartDynamicsConfig(VideoConfig):
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")
 
     name: str = "partdyn"
-    embedding: Path | None = None  # best.pt of TrainPrVIPE, which the uncertainty loss compares by
+    embedding: Path | None = None  # best.pt of TrainPrVIPE, for the uncertainty loss; none: the stream's, or the task's
 
     # Windows. As TCMR's of the same table, without 3DPW's training set.
-    strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)  # by split
+    strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
     datasets_2d: tuple[str, ...] = ("insta_variety/train", "posetrack/train", "penn_action/train")
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "h36m/train")
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
-    pr_vipe_stream: str = "pr_vipe"
-    homography_stream: str = "homography"
-    sigma_rows: PositiveInt = 10_000  # of the training splits, whose homographies' deviations are the unit
+    pr_vipe_stream: str = "pr_vipe"  # the stream with embeddings of 2D poses
+    homography_stream: str = "homography"  # the stream with homographies
+    sigma_rows: PositiveInt = 10_000  # rows of the training splits whose standard deviations scale homographies
 
     # Weights of the loss terms.
-    kp_2d_weight: NonNegativeFloat = 300.0
-    kp_3d_weight: NonNegativeFloat = 300.0
-    pose_weight: NonNegativeFloat = 60.0
-    shape_weight: NonNegativeFloat = 0.06
-    neighbours_weight: NonNegativeFloat = 0.5  # of those four, of the frames before and after
+    kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
+    kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
+    pose_weight: NonNegativeFloat = 60.0  # rotation matrices
+    shape_weight: NonNegativeFloat = 0.06  # betas
+    neighbours_weight: NonNegativeFloat = 0.5  # those four terms of the frames `delta` before and after; provisional
+    # Distance of the projected prediction's embedding from the labels'; provisional. 0: no embedding is needed.
     uncertainty_weight: NonNegativeFloat = 5.0
 
     # The model.
-    temporal: bool = True  # False: VIBE's regressor on each frame's feature, the baseline
-    uses_pr_vipe: bool = True
-    uses_homography: bool = True
-    regions: PositiveInt = 5  # or 1: a plain convolution
-    recombine: Literal["multiply", "add", "none"] = "multiply"
-    delta: NonNegativeInt = 5  # frames to the neighbours that are predicted; 0: none are
-    width: NonNegativeInt = 0  # of a region's state; 0: the usual one
-    hidden_size: PositiveInt = 1024
-    regressor_size: PositiveInt = 1024
+    temporal: bool = True  # false: VIBE's regressor on each frame's feature, the baseline
+    uses_pr_vipe: bool = True  # the decoder reads the embedding of the 2D pose
+    uses_homography: bool = True  # the decoder reads the last 15 homographies
+    regions: PositiveInt = 5  # 5 regions of the body; 1: a plain convolution with as many parameters
+    recombine: Literal["multiply", "add", "none"] = "multiply"  # how a region sees the others
+    delta: NonNegativeInt = 5  # frames to the neighbours that are predicted, before and after; 0: no neighbours
+    width: NonNegativeInt = 0  # of a region's state; 0: 256, or 572 with one region
+    hidden_size: PositiveInt = 1024  # of the GRU
+    regressor_size: PositiveInt = 1024  # of the regressors' hidden layers
 
     def check_consistency(self) -> None:
         super().check_consistency()

@@ -29,7 +29,7 @@ def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:
 
 def embedding_in_settings() -> Path | None:
     """The file of the embedding that a stream of [features] also has, where one has."""
-    weights = [spec.stream.weights for spec in settings().also if isinstance(spec.stream, PrVipe)]
+    weights = [spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)]
     return next((Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"), None)
 
 

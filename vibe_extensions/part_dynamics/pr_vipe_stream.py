@@ -46,7 +46,7 @@ class PrVipe(LabelStream):
     Without both hips and both shoulders nothing is known: the prior, means of 0 and deviations of 1, and flag 0.
     """
 
-    weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # noqa: RUF009 - it is frozen
+    weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # of the embedding  # noqa: RUF009 - it is frozen
 
     kind: ClassVar[str] = "pr_vipe"
     version: ClassVar[int] = 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final, cast
 
-from pipeline.commands.settings.sections import Declared, SectionValues, Settings
+from pipeline.settings.sections import Declared, SectionValues, Settings
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
 from vibe_model.sections import other_settings, other_values
 

@@ -27,7 +27,7 @@ class Hmr2(NetworkStream):
     `precision` as in `resnet50`, but that fast is refused where it is too far from exact.
     """
 
-    checkpoint: Path = Path()
+    checkpoint: Path = Path()  # HMR2.0's .ckpt, of 4D-Humans or WHAM
     precision: Precision = "exact"
     crop: CropPolicy = CROP
 

@@ -58,7 +58,7 @@ class CamAngvel(LabelStream):
     where one of the two cameras is not a rigid motion, has the numbers of a camera at rest and flag 0.
     """
 
-    convention: str = "gvhmr"
+    convention: str = "gvhmr"  # the turn of the camera as gvhmr or wham defines it
 
     kind: ClassVar[str] = "cam_angvel"
     version: ClassVar[int] = 2
@@ -114,8 +114,8 @@ class Stationary(LabelStream):
     three rows, or of rows below 20 a second, is -1, and its flag says so.
     """
 
-    body: Path = Path()
-    world: str = "extrinsics"
+    body: Path = Path()  # file of the labels' body: SMPL_NEUTRAL.pkl, SMPL_MALE.pkl or SMPL_FEMALE.pkl
+    world: str = "extrinsics"  # extrinsics: that column takes labels to the world; labels: they are in a world (AMASS)
 
     kind: ClassVar[str] = "stationary"
     dim: ClassVar[int] = len(POINTS)

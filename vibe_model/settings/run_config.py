@@ -61,35 +61,35 @@ class RunConfig:
     FIXED: ClassVar[frozenset[str]] = frozenset({"tag", "threads", "max_non_finite"})
 
     # Where things are. None of these paths decides a number; the content there does.
-    name: str = "run"
+    name: str = "run"  # start of the name of the run's folder
     cache: Place = Path("data/cache")  # or a URL as s3://bucket/prefix
     tag: str = ""  # of the cache, whose state is read; "": what is committed now
     runs: Path = Path("runs")
 
     # Windows.
-    seqlen: PositiveInt = 16
-    stride: PositiveInt = 16
-    strides: Mapping[str, PositiveInt] = field(default_factory=dict)  # by split
-    window_weights: Mapping[str, PositiveFloat] = field(
-        default_factory=dict
-    )  # by split, 1 elsewhere: how often its windows come
-    tail: Literal["drop", "cover"] = "drop"  # cover: also the window that ends with its track, short of a stride
-    motion: tuple[str, ...] = ("amass/train",)  # real motion, for the discriminator and for MPoser
-    validation: tuple[str, ...] = ("3dpw/validation",)  # or some tracks, as h36m/train:S5*, penn_action/test:1/10
+    seqlen: PositiveInt = 16  # frames in a training window
+    stride: PositiveInt = 16  # frames from one window's start to the next
+    strides: Mapping[str, PositiveInt] = field(default_factory=dict)  # by split, where it differs from `stride`
+    # By split: how often its windows are drawn, relative to other splits of the same part of a batch; 1 unless set.
+    window_weights: Mapping[str, PositiveFloat] = field(default_factory=dict)
+    tail: Literal["drop", "cover"] = "drop"  # last frames of a track, short of a stride; cover: one more window
+    motion: tuple[str, ...] = ("amass/train",)  # splits of real motion, for a discriminator, a prior or an embedding
+    # Chooses the best epoch: SPLIT, SPLIT:PATTERN of tracks, or SPLIT:1/10 of its videos. They are not trained on.
+    validation: tuple[str, ...] = ("3dpw/validation",)
 
     # Training.
-    batch_size: PositiveInt = 32  # windows
-    iterations: PositiveInt = 500  # per epoch
-    epochs: PositiveInt = 30
-    plateau_factor: Share = 0.1  # of the learning rates, when the validation score no longer falls
-    plateau_patience: NonNegativeInt = 5  # epochs
+    batch_size: PositiveInt = 32  # windows per step
+    iterations: PositiveInt = 500  # steps per epoch
+    epochs: PositiveInt = 30  # each ends with a validation
+    plateau_factor: Share = 0.1  # multiplies the learning rates when the validation score no longer falls
+    plateau_patience: NonNegativeInt = 5  # epochs without a better score that are tolerated
     max_non_finite: PositiveInt = 10  # steps in a row without a finite loss before training stops
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = 0  # of initial weights, dropout and the order of windows
 
     # The machine.
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    device: str = "auto"  # auto (cuda when there is one), cpu, cuda, cuda:1, ...
     threads: NonNegativeInt = 0  # of one operation on the CPU; 0: torch's own choice
-    checkpoint_every: PositiveInt = 100  # iterations; each epoch's end is one too
+    checkpoint_every: PositiveInt = 100  # steps from one saved state to the next; each epoch's end is one, too
 
     @model_validator(mode="wrap")
     @classmethod

@@ -46,28 +46,30 @@ class VideoConfig(RunConfig):
 
     # Where things are.
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
-    pretrained: Path | None = None  # a checkpoint to start from
+    pretrained: Path | None = None  # checkpoint to start from: of this model, or VIBE's or SPIN's regressor
 
     # Windows.
     stream: str = "resnet50"
-    datasets_2d: tuple[str, ...] = ()
-    datasets_3d: tuple[str, ...] = ()
-    share_2d: Share = 0.6  # of a batch, when there are both 2D and 3D datasets
+    datasets_2d: tuple[str, ...] = ()  # splits for the 2D part of a batch
+    datasets_3d: tuple[str, ...] = ()  # splits for the 3D part of a batch
+    share_2d: Share = 0.6  # 2D part of a batch, rounded down to windows, when there are both 2D and 3D datasets
     leave_out: tuple[str, ...] = ()  # of these splits and `motion`: not to train on, as 3dpw/train, h36m/train:S5*
-    evaluation: tuple[str, ...] = ()
-    tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))  # by split: evaluate only these
+    evaluation: tuple[str, ...] = ()  # splits that the trained model is evaluated on
+    # By split: evaluate only tracks whose names match a pattern (`*`, `?`, `[...]`).
+    tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))
     feature_size: PositiveInt = 2048
 
     # Training.
-    lr_generator: PositiveFloat = 5e-5
-    lr_discriminator: PositiveFloat = 1e-4
+    lr_generator: PositiveFloat = 5e-5  # Adam's learning rate
+    lr_discriminator: PositiveFloat = 1e-4  # Adam's learning rate for the discriminator, where there is one
 
     # The machine.
-    processes: NonNegativeInt = 1  # that share every batch, each on its GPU; 0: one a GPU
+    processes: NonNegativeInt = 1  # share each batch, one GPU each; 0: one per GPU. A run resumes with the same number
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: matrix products in bfloat16, everything else in float32
-    # Features in memory: none, ram, device, or auto, the first of device and RAM that they fit into.
+    # Where features are during training. none: read with each batch; ram, device: read once, an error where they need
+    # more than 80% of the free memory; auto: the first of device, ram and none that they fit into.
     hold: Literal["none", "ram", "device", "auto"] = "auto"
-    read_workers: NonNegativeInt = 0  # processes that read batches; 0: a thread of this process
+    read_workers: NonNegativeInt = 0  # processes that read batches ahead; 0: a thread, which suffices for a local disk
     eval_batch: PositiveInt = 16  # windows
 
     def check_feature_size(self) -> None:

@@ -32,44 +32,43 @@ class TrainConfig(VideoConfig):
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
 
     name: str = "vibe"
-    mposer: Path | None = None  # a trained motion prior's best.pt, for prior = mposer
+    mposer: Path | None = None  # best.pt of a motion prior, for prior = mposer; none: the one of TrainMPoser
 
     # Windows.
-    strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)  # by split
+    strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
     datasets_2d: tuple[str, ...] = ("insta_variety/train",)
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
 
     # Training.
-    weight_decay_generator: NonNegativeFloat = 0.0
-    weight_decay_discriminator: NonNegativeFloat = 1e-4
+    weight_decay_generator: NonNegativeFloat = 0.0  # Adam's weight decay
+    weight_decay_discriminator: NonNegativeFloat = 1e-4  # Adam's weight decay for the discriminator
 
-    # What teaches the generator how people move: discriminator, mposer (a prior that is trained before) or none.
-    prior: Literal["discriminator", "mposer", "none"] = "discriminator"
+    prior: Literal["discriminator", "mposer", "none"] = "discriminator"  # prior of human motion; mposer: TrainMPoser's
 
     # Weights of the loss terms.
-    kp_2d_weight: NonNegativeFloat = 300.0
-    kp_3d_weight: NonNegativeFloat = 300.0
-    pose_weight: NonNegativeFloat = 60.0
-    shape_weight: NonNegativeFloat = 0.06
-    adversarial_weight: NonNegativeFloat = 0.5
+    kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
+    kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
+    pose_weight: NonNegativeFloat = 60.0  # rotation matrices
+    shape_weight: NonNegativeFloat = 0.06  # betas
+    adversarial_weight: NonNegativeFloat = 0.5  # adversarial term of the generator
     discriminator_weight: NonNegativeFloat = 0.5
-    mposer_weight: NonNegativeFloat = 0.1  # of the motion code's mean squared norm; the paper does not give its own
+    mposer_weight: NonNegativeFloat = 0.1  # mean squared norm of the motion code; ours, the paper gives none
 
     # Generator.
-    n_layers: NonNegativeInt = 2  # of the temporal encoder; 0: none, each frame by itself
-    hidden_size: PositiveInt = 1024
-    bidirectional: bool = False
-    add_linear: bool = True
-    use_residual: bool = True
-    regressor_size: PositiveInt = 1024
+    n_layers: NonNegativeInt = 2  # of the GRU; 0: no temporal encoder, each frame by itself
+    hidden_size: PositiveInt = 1024  # of the GRU's state
+    bidirectional: bool = False  # a GRU in both directions
+    add_linear: bool = True  # ReLU and a linear layer after the GRU
+    use_residual: bool = True  # add the input to the output
+    regressor_size: PositiveInt = 1024  # of the regressor's hidden layers
 
     # Motion discriminator.
-    disc_size: PositiveInt = 1024  # of the GRU and, as in the paper's ablation, of the attention
-    disc_layers: PositiveInt = 2
-    disc_pool: Literal["attention", "concat", "last"] = "attention"
+    disc_size: PositiveInt = 1024  # of the GRU's state and, as in the paper's ablation, of the attention's layers
+    disc_layers: PositiveInt = 2  # of the GRU
+    disc_pool: Literal["attention", "concat", "last"] = "attention"  # pooling over time
     attention_layers: PositiveInt = 3  # with the last one, of one output: 3 are two of disc_size and that one
-    attention_dropout: Share = 0.2
+    attention_dropout: Share = 0.2  # in the attention's layers
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:

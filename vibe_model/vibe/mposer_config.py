@@ -30,20 +30,20 @@ class MPoserConfig(RunConfig):
     name: str = "mposer"
 
     # The model.
-    hidden_size: PositiveInt = 512
-    latent_size: PositiveInt = 64
-    n_layers: PositiveInt = 1
+    hidden_size: PositiveInt = 512  # of the GRUs' states
+    latent_size: PositiveInt = 64  # of the latent code
+    n_layers: PositiveInt = 1  # of the encoder, and of the decoder
 
     # Training. Of the validation splits, the frames with SMPL labels count; without any, the training loss does.
-    batch_size: PositiveInt = 64  # windows
+    batch_size: PositiveInt = 64
     epochs: PositiveInt = 100
-    lr: PositiveFloat = 1e-4
-    weight_decay: NonNegativeFloat = 0.0
+    lr: PositiveFloat = 1e-4  # Adam's learning rate
+    weight_decay: NonNegativeFloat = 0.0  # Adam's weight decay
     # Of the KL divergence in nats; the other term is the mean squared error of all numbers of a window's rotation
     # matrices. As a likelihood: 2 s^2 / (16 * 23 * 9) for numbers that are off by s.
     kl_weight: NonNegativeFloat = 1e-5
-    plateau_patience: NonNegativeInt = 10  # epochs
-    checkpoint_every: PositiveInt = 500  # iterations; each epoch's end is one too
+    plateau_patience: NonNegativeInt = 10
+    checkpoint_every: PositiveInt = 500
 
     def check_consistency(self) -> None:
         if not self.motion:

@@ -28,7 +28,6 @@ from pipeline.features.pixel_sources import column
 from pipeline.features.plan import recorded_identity, recorded_spec
 from pipeline.features.single_rows import Numbers, Requests, Rows, SingleRows
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import BYTES
 from pipeline.features.weights import WeightsSpec
 
 # Relative difference from which a row's neighbours are computed. Measured with the untrained fast ResNet-50 on demo
@@ -163,7 +162,7 @@ def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
         digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
         file = f" (sha256 {digest})" if digest else ""
         return f"what computes it is not at hand: {kind} with its own weights{file}"
-    now = spec.identity(split)
+    now = spec.identity()
     return "" if now == before else f"it was extracted differently: {describe(before, now)}"
 
 
@@ -219,8 +218,6 @@ def _neighbours(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests
 
 
 def _stored(split: Split, spec: StreamSpec, row: int) -> Numbers:
-    if spec.stream.dtype == BYTES:
-        return spec.stream.numbers(split.blobs(spec.name, [row])[0])
     numbers: Numbers = split.rows(f"features/{spec.name}", row, row + 1)[0]
     return numbers
 

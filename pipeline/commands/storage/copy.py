@@ -9,8 +9,8 @@ from pipeline.cli.console import DOUBT, WRONG, err, out, plain
 from pipeline.cli.options import KEPT
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
-from pipeline.commands.settings.arguments import CACHE, cache_option, chosen, splits_argument
 from pipeline.errors import PipelineError
+from pipeline.settings.arguments import CACHE, cache_option, chosen, splits_argument
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pipeline.cli.console import DOUBT, IDLE, size
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import count
-from pipeline.commands.settings.arguments import cache_option
+from pipeline.settings.arguments import cache_option
 
 
 def options(sub: argparse.ArgumentParser) -> None:

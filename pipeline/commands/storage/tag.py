@@ -10,8 +10,8 @@ from pipeline.cli.console import DONE, IDLE, plain, size, table
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command, count
-from pipeline.commands.settings.arguments import cache_option, chosen, joined
 from pipeline.errors import PipelineError
+from pipeline.settings.arguments import cache_option, chosen, joined
 
 
 def options(sub: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJo
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Filling, Problems, SharedSlots, Task
 from pipeline.features.pixel_sources import Pixels, label_batch
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import BYTES, Computer, LabelComputer, Machine, Stream
+from pipeline.features.streams.base import Computer, LabelComputer, Machine, Stream
 from pipeline.processes import Failed
 from pipeline.processes.pool import TRIALS, VIDEO_THREADS, Pool
 
@@ -38,11 +38,10 @@ CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not c
 REPORT_EVERY: Final = 0.25  # s between progress reports
 AT_ONCE: Final = 1024  # rows of labels that a stream of labels is given
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
-OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
 WITHOUT_NETWORK: Final = 16  # rows in a batch that goes through no network
 
 T = TypeVar("T")
-Computed = tuple[NDArray[Any], NDArray[np.bool_]]  # (n, dim) numbers or (n,) bytes; (n,) whether they are known
+Computed = tuple[NDArray[Any], NDArray[np.bool_]]  # (n, dim) numbers; (n,) whether they are known
 
 
 class Output(Generic[T]):
@@ -71,7 +70,7 @@ class Output(Generic[T]):
         self.writing = 0  # shards that are being written
         self.batches: Batches
         self._computer: Computer | None = None  # none: decoding processes compute it
-        self._most_open = OPEN_OF_BYTES
+        self._most_open = 0
         self._memory: SharedSlots
         self._crops: NDArray[np.uint8]
 
@@ -81,13 +80,12 @@ class Output(Generic[T]):
         self._computer, self.provenance = load(stream, machine, self.recorded)
         if self._computer is not None:
             size, self.threads = self._computer.batch_size, self._computer.lanes
-        if stream.dtype != BYTES:
-            self._most_open = workers + 2
+        self._most_open = workers + 2
         n_batches = 3 * self.threads + 2 + -(-2 * workers * AHEAD * MOST_ROWS // size)
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
         self.batches = Batches(n_slots, size)
         by_worker = stream if self._computer is None else None
-        slot_bytes = 4 * stream.dim if by_worker and stream.dtype != BYTES else self.stream.policy.size**2 * 3
+        slot_bytes = 4 * stream.dim if by_worker else self.stream.policy.size**2 * 3
         return Filling(self.stream.policy.size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
@@ -112,9 +110,6 @@ class Output(Generic[T]):
     def compute(self, batch: Batch, meter: Meter) -> Computed:
         """A full batch: the network's numbers, or what decoding processes have made."""
         slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
-        if self._computer is None and self.stream.dtype == BYTES:
-            data = [slot[:size].tobytes() for slot, size in zip(slots, sizes.tolist(), strict=True)]
-            return np.array(data, object), sizes != 0
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
         with meter.measured("model"):

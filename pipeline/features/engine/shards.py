@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline.features.pixel_sources import Cut, column, label, windows_in_run
-from pipeline.features.streams.base import BYTES, Labels, Reads, Stream
+from pipeline.features.streams.base import Labels, Reads, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
@@ -50,7 +50,7 @@ class PendingShard:
     columns: Mapping[str, NDArray[Any]]  # of streams of crops, frame_index (n,) and bbox (n, 4)
     keys: NDArray[np.uint64]  # (n, 2)
     todo: NDArray[np.bool_]  # (n,) rows to be computed
-    values: NDArray[Any]  # (n, dim) numbers, or (n,) `bytes`
+    values: NDArray[Any]  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
     left: int  # rows that have neither been computed nor been given up
     counts: Counts
@@ -60,11 +60,6 @@ class PendingShard:
     @property
     def stop(self) -> int:
         return self.start + len(self.ok)
-
-    @property
-    def data(self) -> NDArray[Any] | list[bytes]:
-        """The values as the cache takes them."""
-        return self.values.tolist() if self.values.dtype == object else self.values
 
 
 class OpenShards:
@@ -170,7 +165,7 @@ class OpenShards:
         keys = np.zeros((len(rows), 2), np.uint64)
         keys[live] = row_keys(self._split, self._stream, at)
         had, carried, ok = self._shards.carried(keys)
-        values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
+        values = np.array(carried, self._stream.dtype)
         done, kept, flags = self._shards.kept(number, keys)
         done &= ~had
         values[done], ok[done] = kept[done], flags[done]

@@ -38,7 +38,7 @@ class DecodingJob(NamedTuple):
     number: int
     pixels: Pixels
     rows: NDArray[np.int64]  # (n,) of the split
-    frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where targets are rows
+    frame: NDArray[np.int64]  # (n,) ascending
     todo: NDArray[np.bool_]  # (outputs, n) which streams lack them
     requests: tuple[Mapping[int, CropRequest], ...]  # by output: of each row that it lacks, by its place; without slots
     shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
@@ -76,7 +76,7 @@ def jobs(
                 yield []
                 continue
             pixels = pixels_of(video)
-            frame = rows if pixels.by_row else column(open_shards[0].rows, "frame_index", rows)
+            frame = column(open_shards[0].rows, "frame_index", rows)
             order = np.lexsort((rows, frame))
             parts = [order[part] for part in _parts(frame[order], pixels.in_order, most_rows)]
             yield [
@@ -99,14 +99,14 @@ def _job(
     compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
     wanted = rows
     rows = np.union1d(rows, compared - 1) if len(compared) else rows  # all of them have a row before: see OpenShards
-    frame = rows if pixels.by_row else column(open_shards[0].rows, "frame_index", rows)
+    frame = column(open_shards[0].rows, "frame_index", rows)
     order = np.lexsort((rows, frame))
     rows, frame = rows[order], frame[order]
     todo = np.stack([np.isin(rows, lack) & np.isin(rows, wanted) for lack in lacks])
     previous = frame.copy()
     is_compared = np.isin(rows, compared)
     before = rows[is_compared] - 1
-    previous[is_compared] = before if pixels.by_row else column(open_shards[0].rows, "frame_index", before)
+    previous[is_compared] = column(open_shards[0].rows, "frame_index", before)
     requests = []
     for output, (out, lacking) in enumerate(zip(open_shards, todo, strict=True)):
         at = np.flatnonzero(lacking)

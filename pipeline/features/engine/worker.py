@@ -52,8 +52,8 @@ class Filling(NamedTuple):
 class SharedSlots:
     """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
 
-    A slot holds a crop, or a row that a decoding process has computed: float32 numbers, or as many bytes as its size.
-    The size is 0 where the row's value is not known.
+    A slot holds a crop, or float32 numbers that a decoding process has computed: then its size is 0 where the row's
+    value is not known.
     """
 
     def __init__(self, memory: mmap.mmap, filling: Filling) -> None:
@@ -80,7 +80,7 @@ class Task:
     number: int
     job: int
     pixels: Pixels
-    requests: Mapping[int, Sequence[CropRequest]]  # frame -> crops to cut from it; of stored crops, row -> that crop
+    requests: Mapping[int, Sequence[CropRequest]]  # frame -> crops to cut from it
     n_kept: int  # decoded frames to keep: later rows need them as their previous frame
     before: tuple[int, ...] = ()  # the last `n_kept` frames before, for a process that begins with this task
     first: bool = False  # compare the pixels with those that were converted
@@ -171,8 +171,8 @@ class CropDecoding:
                 message = f"frame {frame.index} is not compared with {request.previous}: {why}"
                 self._problems[output_slot] = ("previous_undecodable", message)
                 return
-            crops.append(self._task.pixels.crop(previous, request.cut, size, is_own=False))
-        crops.append(self._task.pixels.crop(frame, request.cut, size, is_own=True))
+            crops.append(self._task.pixels.crop(previous, request.cut, size))
+        crops.append(self._task.pixels.crop(frame, request.cut, size))
         slots, sizes = self._memories[request.output].slots, self._memories[request.output].sizes
         if stream is None:
             slots[request.slot] = crops[0].reshape(-1)

@@ -1,7 +1,7 @@
 """The registry of feature streams: ours, and what other packages add.  crops -> [streams] -> features
 
 A package adds one by an entry point of the group "vibe_pipeline.streams": its name is the stream's kind, its value a
-subclass of one of the four kinds of streams. Nothing is imported before it is used, and torch not before it computes.
+subclass of one of the three kinds of streams. Nothing is imported before it is used, and torch not before it computes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.features.streams.base import (
-    BYTES,
     ROW_RATE,
-    ByteStream,
     Computer,
     LabelComputer,
     LabelStream,
@@ -24,11 +22,9 @@ from pipeline.features.streams.base import (
 from pipeline.plug_ins import Registry
 
 __all__ = [
-    "BYTES",
     "ENTRY_POINTS",
     "ROW_RATE",
     "STREAMS",
-    "ByteStream",
     "Computer",
     "LabelComputer",
     "LabelStream",
@@ -48,7 +44,6 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "resnet50": "pipeline.features.streams.resnet50:ResNet50",
     "torchvision": "pipeline.features.streams.network:Torchvision",
     "timm": "pipeline.features.streams.network:Timm",
-    "crops": "pipeline.features.streams.crops:Crops",
 }
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")

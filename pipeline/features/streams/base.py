@@ -2,9 +2,9 @@
 
 A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. It declares
 what its rows are computed from (`reads`) and what they are (`dtype`), and either loads a computer for batches of rows,
-or computes each row where pictures are decoded. Four bases set the declaration: numbers of a crop, in batches on a
-device (`NumberStream`); bytes of a crop, where pictures are decoded (`ByteStream`); numbers of a row's crop and the one
-before, likewise (`PairStream`); numbers of a row's labels, without pixels (`LabelStream`).
+or computes each row where images are decoded. Three bases set the declaration: numbers of a crop, in batches on a
+device (`NumberStream`); numbers of a row's crop and the one before, where images are decoded (`PairStream`); numbers of
+a row's labels, without pixels (`LabelStream`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
-BYTES: Final = "bytes"  # the dtype of a stream of bytes
 ROW_RATE: Final = "rows_per_second"  # a label of every row, beside columns: its track's fps / step, NaN where not known
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
@@ -95,7 +94,7 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
-    dtype: ClassVar[str]  # float16, float32 or bytes
+    dtype: ClassVar[str]  # float16 or float32
     is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
     where: ClassVar[str] = ""  # for messages: where a file that is an option is to be had
 
@@ -135,7 +134,7 @@ class Stream(ABC):
         @property
         @abstractmethod
         def dim(self) -> int:
-            """Numbers a row, 0 for bytes: a class variable, or an option where it depends on others."""
+            """Numbers a row: a class variable, or an option where it depends on others."""
 
     @property
     def stand_in(self) -> bool:
@@ -172,13 +171,9 @@ class Stream(ABC):
         """
         return None
 
-    def computed(self, crops: Sequence[Image], labels: Labels) -> bytes | NDArray[np.float32] | None:
+    def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32] | None:
         """A row of the crops and labels that it reads, its own crop the last; None: nothing is known of it."""
         raise NotImplementedError(f"{type(self).__name__}: neither load nor computed is defined")
-
-    def numbers(self, data: bytes) -> NDArray[Any]:
-        """(n,) what is compared of two rows of bytes: how different these are. The bytes themselves by default."""
-        return np.frombuffer(data, np.uint8)
 
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale.
@@ -227,7 +222,7 @@ def region_of(crop: CropPolicy) -> tuple[int, int]:
 class NumberStream(Stream):
     """`dim` numbers a crop."""
 
-    crop: CropPolicy = WHOLE
+    crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
 
     dtype: ClassVar[str] = "float16"
 
@@ -240,27 +235,6 @@ class NumberStream(Stream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByteStream(Stream):
-    """A few kilobytes a crop, such as a compressed picture. `encode` runs where pictures are decoded."""
-
-    crop: CropPolicy = WHOLE
-
-    dim: ClassVar[int] = 0
-    dtype: ClassVar[str] = BYTES
-
-    @property
-    def reads(self) -> Reads:
-        return Reads(crops=1)
-
-    @abstractmethod
-    def encode(self, crop: Image) -> bytes:
-        """(size, size, 3) uint8 RGB -> 1 to as many bytes as it has, the same for the same crop."""
-
-    def computed(self, crops: Sequence[Image], labels: Labels) -> bytes:  # noqa: ARG002 - it reads none
-        return self.encode(*crops)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PairStream(Stream):
     """`dim` numbers of a row's crop and of the crop one step before. `pair` runs where pictures are decoded.
 
@@ -268,7 +242,7 @@ class PairStream(Stream):
     before, in its run of consecutive frames, is not computed: its numbers are 0, and its flag says so.
     """
 
-    crop: CropPolicy = WHOLE
+    crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
 
     dtype: ClassVar[str] = "float32"
 

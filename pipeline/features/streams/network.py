@@ -26,7 +26,7 @@ MOST_NETWORKS: Final = 3  # that stay in memory: as many as are usually extracte
 class NetworkStream(NumberStream):
     """What a network gives for a crop, `precision` as in `resnet50`, but that fast is refused where it is far off."""
 
-    precision: Precision
+    precision: Precision  # exact: fp32; fast: bf16 where the device has it, cosine with exact at least 0.9999
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -87,10 +87,10 @@ class NamedNetwork(NetworkStream):
     `resnet50`, but that fast is refused where a network in bf16 is too far from fp32.
     """
 
-    network: str = ""
-    weights: NetworkWeights = NetworkWeights("pretrained", "")  # noqa: RUF009 - it is frozen
+    network: str = ""  # a name of the library, for example vit_b_16 of torchvision
+    weights: NetworkWeights = NetworkWeights("pretrained", "")  # of the network  # noqa: RUF009 - it is frozen
     precision: Precision = "exact"
-    dim: int = 0  # type: ignore[misc]
+    dim: int = 0  # type: ignore[misc]  # numbers per crop; 0: ask the library, which takes seconds at each start
 
     def __post_init__(self) -> None:
         if not self.network:

@@ -26,7 +26,7 @@ class ResNet50(NetworkStream):
     standardised.
     """
 
-    weights: WeightsSpec = UNTRAINED
+    weights: WeightsSpec = UNTRAINED  # of the network; a stream keeps its weights, others need another stream
     precision: Precision = "fast"
 
     kind: ClassVar[str] = "resnet50"

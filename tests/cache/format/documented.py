@@ -95,31 +95,6 @@ def read_column(base: Path, name: str, manifest: Manifest, files: Files) -> dict
     return column
 
 
-def bytes_of_rows(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, bytes]:
-    """{row: its bytes} of every row of a stream of bytes that has some."""
-    room, size = 131072, manifest["geometry"]["rows_per_shard"]
-    of_bytes = {"rows_per_shard": size * room, "rows_per_chunk": room}
-    meta = json.loads(files[f"{name}/zarr.json"])
-    assert meta["shape"] == [-(-manifest["extent"] // size) * size * room]
-    found, ends = {}, {int(number): int(number) * size * room for number in manifest["shards"][name]}
-    held = {
-        int(number): read_shard(base / name / "c" / number, record, meta, of_bytes)
-        for number, record in manifest["shards"][name].items()
-    }
-    ok = read_column(base, f"{name}_ok", manifest, files)
-    for row, (start, stop) in sorted(read_column(base, f"{name}_at", manifest, files).items()):
-        number, first = row // size, row // size * size * room
-        assert (start, stop) == (-1, -1) if ok[row] != (1,) else start == ends[number] <= stop
-        if ok[row] == (1,):
-            found[row] = bytes(held[number][at][0] for at in range(start - first, stop - first))
-            ends[number] = stop
-    for number, stored in held.items():
-        first = number * size * room
-        assert len(stored) == -(-(ends[number] - first) // room) * room
-        assert not any(stored[at][0] for at in range(ends[number] - first, len(stored)))
-    return found
-
-
 def read_table(name: str, files: Files) -> list[Numbers]:
     """A list with the numbers of each row."""
     meta = json.loads(files[f"{name}/zarr.json"])

@@ -30,7 +30,7 @@ from tests.cache.storage.buckets import (
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 
 CROPS = f"{SPLIT}/features/crops"
-FORM: dict[str, Any] = {"dim": 0, "dtype": "bytes"}
+FORM: dict[str, Any] = {"dim": 3, "dtype": "float32"}
 _numbers = itertools.count()
 
 
@@ -46,7 +46,7 @@ def both(memory: None, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> tu
     folder, url = tmp_path_factory.mktemp("both") / "cache", "s3://memory/both"
     for root in (url, folder):
         three_runs(root, toy)
-        toy.write_blobs(root, bad_rows=[60])
+        toy.write_crops(root, bad_rows=[60])
     return url, folder
 
 
@@ -79,10 +79,6 @@ def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -
             np.testing.assert_array_equal(batch[name], values, err_msg=name)
             assert batch[name].dtype == values.dtype
     np.testing.assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
-    rows = [142, 50, 51, 52, 65, 65, 63, 100]
-    assert ours.blobs("crops", rows) == theirs.blobs("crops", rows) == toy.blobs(rows)
-    with pytest.raises(CacheError, match="no bytes for row 60"):
-        ours.blobs("crops", [59, 60])
 
 
 def test_a_batch_takes_few_requests(both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,17 +93,6 @@ def test_a_batch_takes_few_requests(both: tuple[str, Path], toy: Any, monkeypatc
     # Of each column: a request a shard, whatever the number of windows, and a look at the manifest.
     assert len(requests) == len(columns) * (len(shards) + 1)
     assert len(windows) > 2 * len(requests)
-
-
-def test_neighbours_take_one_request_for_all(both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    split = cache.open(both[0])[SPLIT]
-    rows = range(64, 107)
-    assert split.blobs("crops", rows) == toy.blobs(rows)
-    requests = requests_of(monkeypatch, "get", "head", "get_ranges", "list")
-    assert split.blobs("crops", rows) == toy.blobs(rows)
-    # Of the places and of the bytes: one request for each of two shards; and looks at the manifest.
-    assert sum("/c/" in key for key in requests) == 4
-    assert len(requests) <= 8
 
 
 def test_a_run_with_nothing_to_do_writes_nothing(url: str, toy: Any) -> None:
@@ -181,13 +166,14 @@ def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
         first.accept(shards.stage(*toy.given(shards, 0)))
         second.accept(shards.stage(*toy.given(shards, 0)))  # the same bytes are as good
         first.accept(shards.stage(*toy.given(shards, 1)))
-        shard, blobs, ok, keys = toy.given(shards, 1)
-        other = shards.stage(shard, [blob + b"!" for blob in blobs], ok, keys)
-        with pytest.raises(CacheError, match=r"crops/c/1: expected no object yet, found other content"):
+        shard, features, ok, keys = toy.given(shards, 1)
+        other = shards.stage(shard, features + 1, ok, keys)
+        with pytest.raises(CacheError, match=r"crops/c/1/0: expected no object yet, found other content"):
             second.accept(other)
         first.write(*toy.given(shards, 2))
         first.commit({})
-    assert cache.open(url)[SPLIT].blobs("crops", [33, 70]) == toy.blobs([33, 70])
+    rows = cache.open(url)[SPLIT].rows("features/crops", 33, 71)
+    np.testing.assert_array_equal(rows, toy.features(np.arange(33, 71), 3))
     assert cache.verify(url).ok
 
 
@@ -200,15 +186,15 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -
     shards = StreamShards(url, SPLIT, "crops", **FORM)
     late = shards.stage(*toy.given(shards, 1))
     with StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as writer:
-        assert len(staged()) == 4  # no lock shows whether they are of another writer that is running
+        assert len(staged()) == 3  # no lock shows whether they are of another writer that is running
         writer.accept(shards.stage(*toy.given(shards, 0)))
         writer.commit({})
     assert staged() == sorted(late.keys.values())
     done = cache.gc(url)
     assert not done.removed
-    assert sum("younger" in text and "staged-" in text for text in done.skipped) == 4
+    assert sum("younger" in text and "staged-" in text for text in done.skipped) == 3
     assert sorted(cache.gc(url, older_than=0).removed) == sorted(late.keys.values())
-    assert cache.open(url)[SPLIT].blobs("crops", [1]) == toy.blobs([1])
+    np.testing.assert_array_equal(cache.open(url)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3))
 
 
 # --------------------------------------------------------------------------------------------------------- errors

@@ -51,7 +51,7 @@ def test_without_a_cache_and_a_luigi_cfg_both_ways_out_are_named(
     assert "Run from the project's folder, or name the cache: --cache DIR." in ran("status", code=2).err
 
 
-@pytest.mark.parametrize("command", ["convert", "plan", "show"])
+@pytest.mark.parametrize("command", ["convert", "show"])
 @pytest.mark.parametrize("place", ["", "penn_action/labels"], ids=["above", "within"])
 def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
     command: str, place: str, penn: Any, ran: Any, tmp_path: Path
@@ -62,14 +62,11 @@ def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
     assert not penn.root.exists()
 
 
-@pytest.mark.parametrize("command", ["convert", "plan"])
-def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_command(
-    command: str, penn: Any, ran: Any
-) -> None:
+def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_command(penn: Any, ran: Any) -> None:
     (penn.raw / "Penn_Action").mkdir()
     for folder in ("labels", "frames"):
         (penn.raw / folder).rename(penn.raw / "Penn_Action" / folder)
-    shown = ran(command, NAME, "--raw", penn.raw, "--cache", penn.root, code=2)
+    shown = ran("convert", NAME, "--raw", penn.raw, "--cache", penn.root, code=2)
     assert f"-m pipeline doctor penn_action --raw {penn.raw.parent}" in shown.out + shown.err
 
 

@@ -94,37 +94,33 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
 
 
 def test_plan(penn: Any, show: Any, network: Any, into: Any, luigi_cfg: Any, tmp_path: Path) -> None:
-    words = ("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root)
+    words = ("plan", "penn_action/train", "--cache", penn.root)
     with show("plan", [(r"\b\d+ s\b", "N s"), (r"N s to N s", "N s")]) as ran:
-        ran("nothing is converted", *words, *UNTRAINED)
+        luigi_cfg("penn_action amass", "[resnet50]\nweights = untrained:0")
+        ran("nothing is converted", *words)
         penn.converted("fast")
-        ran("up to date", *words, *UNTRAINED)
+        ran("up to date", *words)
         penn.add("0007")
         penn.edit("0003")
         penn.label("0004").unlink()
         (penn.frames("0005") / "000008.jpg").unlink()
         penn.remove("0006")
-        ran("new, changed and removed videos", *words, "--rate", "8")
+        ran("new, changed and removed videos", *words)
         penn.convert()
-        ran("a stream lacks rows", *words, *UNTRAINED)
-        ran("another network", *words, "--weights", "untrained:7")
+        ran("a stream without some rows", *words)
+        ran("another network", *words, "--set", "resnet50.weights=untrained:7")
         into.extract(penn.root)
         into.extract(penn.root, name="small")
         penn.edit("0003")
         penn.convert()
         into.extract(penn.root)
-        ran("a stream that is not named lacks rows", *words, *UNTRAINED)
-        luigi_cfg("penn_action amass", "[features]\nweights = untrained:0")
-        ran("by luigi.cfg, and a download is not there", "plan")
-        luigi_cfg("amass penn_action", "[embedded]\nenabled = true\n[features]\nweights = untrained:0")
-        ran("demo data are still to be made", "plan")
+        ran("another stream without some rows", *words)
+        ran("a download that is missing", "plan")
+        luigi_cfg("amass penn_action", "[embedded]\nenabled = true\n[resnet50]\nweights = untrained:0")
+        ran("demo data that is not made yet", "plan")
         manifest = penn.root / penn.name / "manifest.json"
         manifest.write_text(manifest.read_text()[:20])
         ran("a damaged split", *words)
-        shutil.rmtree(penn.root)
-        shutil.rmtree(penn.raw)
-        luigi_cfg("h36m amass insta_variety", "[features]\nweights = torchvision:IMAGENET1K_V2")
-        ran("before the download", "plan", "--forecast", "--rate", "4800")
 
 
 def test_doctor(penn: Any, show: Any, embedded: Any, tmp_path: Path, luigi_cfg: Any) -> None:

@@ -21,6 +21,7 @@ from pipeline.__main__ import commands, main, parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
+from pipeline.recipe.forecast import Forecast, Work
 from tasks.__main__ import commands as commands_of_tasks
 from tasks.__main__ import parser as parser_of_tasks
 
@@ -147,7 +148,7 @@ def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns: int
 
 DOCUMENTS: dict[str, tuple[str, ...]] = {
     "status": ("--cache", "{root}"),
-    "plan": ("penn_action/train", "--raw", "{raw}", "--cache", "{root}"),
+    "plan": ("penn_action/train",),
     "verify": ("--cache", "{root}"),
     "doctor": ("penn_action", "--raw", "{raw}/.."),
     "gc": ("--cache", "{root}"),
@@ -162,8 +163,9 @@ def documented(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
-    name: str, root: Path, penn: Any, capsys: Shown
+    name: str, root: Path, penn: Any, luigi_cfg: Any, capsys: Shown
 ) -> None:
+    luigi_cfg(more="[resnet50]\nweights = untrained:0\nprecision = fast")
     options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
     assert main([name, *options, "--json"]) == 0
     shown = capsys.readouterr()
@@ -172,6 +174,12 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
     assert rows
     for row in rows:
         assert list(row) == documented(name)
+
+
+def test_the_keys_of_a_forecast_are_documented() -> None:
+    forecast = Forecast("a/train", 1.0, "an assumption", works=[Work("convert", "a", 1.0)]).as_dict()
+    (row,) = re.findall(r"^\| `plan` \| .* `forecast` \((.*)\) \|$", DOC, re.MULTILINE)
+    assert [*forecast, *forecast["steps"][0]] == re.findall(r"`([a-z_]+)`", row)
 
 
 def test_every_command_with_json_is_documented() -> None:

@@ -26,7 +26,6 @@ from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
@@ -166,7 +165,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
     raw, alone, shared = many_videos(embedded, tmp_path / "raw", 3), tmp_path / "alone", tmp_path / "cluster"
     resources = Resources(workers=1)
     jittered = made_up.Colour(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
-    made = {"colour": made_up.Colour(), "colour.j1": jittered, "crops": Crops()}
+    made = {"colour": made_up.Colour(), "colour.j1": jittered, "single": made_up.Single()}
     made |= {kind: streams.get(kind) for kind in ("homography", "pr_vipe")}
     specs = [StreamSpec(name, stream) for name, stream in made.items()]
     reported: list[tuple[int, int]] = []
@@ -205,7 +204,7 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
 @pytest.mark.parametrize(
     ("address", "error", "message"),
     [
-        ("127.0.0.1:9", PipelineError, r"127.0.0.1:9: no Dask scheduler answers there.*docs/cluster.md"),
+        ("127.0.0.1:9", PipelineError, r"127.0.0.1:9: no Dask scheduler answers there.*docs/operations.md"),
         ("cluster", ConfigError, "expected tcp://HOST:PORT"),
         ("http://host:8786", ConfigError, "expected tcp://HOST:PORT"),
         ("tcp://host:port", ConfigError, "expected tcp://HOST:PORT"),
@@ -231,8 +230,8 @@ def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyP
 
 
 def commands_of_the_page(heading: str) -> list[list[str]]:
-    """The words of every command below a heading of docs/cluster.md, without those that it does not run by itself."""
-    section = re.split(r"^## ", (ROOT / "docs/cluster.md").read_text(), flags=re.MULTILINE)
+    """The words of every command below a heading of docs/operations.md, but of those that it does not run itself."""
+    section = re.split(r"^## ", (ROOT / "docs/operations.md").read_text(), flags=re.MULTILINE)
     text = next(part for part in section if part.startswith(heading))
     block = next(part for part in text.split("\n\n") if part.startswith("    "))
     joined = block.replace("\\\n", " ")
@@ -243,7 +242,7 @@ def commands_of_the_page(heading: str) -> list[list[str]]:
 def test_the_commands_of_the_page_make_a_cluster_that_converts(
     embedded: Any, into: Any, tmp_path: Path, on_path: Path
 ) -> None:
-    scheduler, worker, convert, extract = commands_of_the_page("Two machines")
+    scheduler, worker, convert, extract = commands_of_the_page("Dask: several machines")
     started = []
     try:
         for words, more in ((scheduler, ["--port", "0", "--no-dashboard"]), (worker, ["--no-dashboard"])):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.commands.settings.file import read
 from pipeline.files.formats import smpl_files
+from pipeline.settings.file import read
 
 CFG = """[paths]
 raw = raw
@@ -22,7 +22,7 @@ runs = runs
 datasets = penn_action kinetics 3dpw amass
 [convert]
 workers = 2
-[features]
+[resnet50]
 precision = exact
 [vibe]
 preset = embedded
@@ -58,7 +58,7 @@ def test_what_config_prints(cfg: Path, golden: Any, monkeypatch: pytest.MonkeyPa
         show("what is named, whole; a variant's name promises its settings", "config", *words)
         show("the same for programs", "config", "--json", *words)
         show("no such section", "config", "featurs")
-        show("no such key", "config", "features.precison")
+        show("no such key", "config", "resnet50.precison")
         show("no such key, and none like it", "config", "dask.nonsense")
         show("no mistakes", "config", "--check")
         cfg.write_text(CFG.replace("[vibe]", "[train]"))
@@ -95,9 +95,9 @@ def test_what_is_set_for_one_command_is_forgotten_after_it(cfg: Path, capsys: An
 
 def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path: Path, capsys: Any) -> None:
     (weights := tmp_path / "spin.pt").touch()
-    assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 0
+    assert run("--config", cfg, "--check", "--set", f"resnet50.weights=spin:{weights}") == 0
     weights.unlink()
-    assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 1
+    assert run("--config", cfg, "--check", "--set", f"resnet50.weights=spin:{weights}") == 1
     (tmp_path / "body/J_regressor_extra.npy").unlink()
     assert f"weights spin:{weights}: there is no such file" in capsys.readouterr().err
     assert run("--config", cfg, "--check") == 1

@@ -14,21 +14,19 @@ import pytest
 
 import cache
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.commands.maintenance.overview import plan_split, stream_bytes
 from pipeline.conversion.committed import rejected_videos
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw import changes
+from pipeline.recipe.overview import plan_split, stored_bytes, stream_bytes
 from tests.packages import BROKEN, install
-
-UNTRAINED = ("--weights", "untrained:0")
 
 
 @pytest.fixture
-def plan(penn: Any, ran: Any) -> Callable[..., str]:
+def plan(penn: Any, ran: Any, luigi_cfg: Any) -> Callable[..., str]:
     """The output of `plan` for Penn Action's train split."""
-    words = ("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root)
+    words = ("plan", "penn_action/train", "--config", luigi_cfg())
     return lambda *more, code=0: str(ran(*words, *more, code=code).out)
 
 
@@ -73,7 +71,7 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
     }
     assert found["videos"] == {"read": 5, "of": 6, "kept": 1, "touched": 0}
     assert found["rows_again"] == 24, "0001, 0003 and 0005 have 8 rows each; 0004 is of test"
-    assert any("and 1 more: plan --all" in line for line in plan().splitlines())
+    assert any("and 1 more: --all names them" in line for line in plan().splitlines())
     assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(plan("--all").splitlines())
 
 
@@ -102,23 +100,20 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     penn.edit("0003")
     penn.convert()
     assert "resnet50 (untrained, lacks rows)" in ran("status", "--cache", penn.root, "--json").out
-    (stream,) = as_json(*UNTRAINED)["extract"]
+    (stream,) = as_json()["extract"]
     expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": stream_bytes(8, 2048, "float16")}
     why = {"why": "the split has changed", "identity": [], "other_keys": False}
     assert stream == {"stream": "resnet50", **why, **expected}
     into.extract(penn.root)
     penn.remove("0005")
     penn.convert()
-    assert plan_split(penn.target(StreamSpec())).up_to_date, "a commit that only removes leaves a stream complete"
+    assert plan_split(penn.recipe(StreamSpec())).up_to_date, "a commit that only removes leaves a stream complete"
 
 
-def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weights_are_a_problem(
-    penn: Any, into: Any, network: Any, as_json: Any
-) -> None:
+def test_other_weights_are_a_problem(penn: Any, into: Any, network: Any, as_json: Any) -> None:
     penn.converted()
-    into.extract(penn.root, weights=WeightsSpec("untrained", "7"))
-    assert as_json()["nothing_to_do"]
-    stream = as_json(*UNTRAINED, code=2)["extract"][0]
+    into.extract(penn.root, weights=WeightsSpec("untrained", "7"), precision="fast")
+    stream = as_json(code=2)["extract"][0]
     assert stream["identity"] == [{"part": "weights.argument", "was": "7", "is": "0"}]
 
 
@@ -130,13 +125,13 @@ def test_a_stream_that_luigi_cfg_does_not_name_is_shown_when_it_lacks_rows_and_c
     penn.edit("0003")
     penn.convert()
     into.extract(penn.root)
-    assert as_json(*UNTRAINED)["behind"] == [{"stream": "small", "rows": 8}]
+    assert as_json()["behind"] == [{"stream": "small", "rows": 8}]
 
     folder = penn.root / penn.name / "features/small"
     shutil.rmtree(folder)
     assert run("verify", "--cache", penn.root) == 0
     assert penn.split.streams == ("resnet50",)
-    assert "small" not in plan(*UNTRAINED)
+    assert "small" not in plan()
 
 
 @pytest.fixture
@@ -149,10 +144,10 @@ def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_con
     penn: Any, by_cfg: Any, into: Any, network: Any
 ) -> None:
     penn.without_marker()
-    untrained = {"more": "[features]\nweights = untrained:0"}
+    untrained = {"more": "[resnet50]\nweights = untrained:0"}
     for _ in ("before the conversion", "after it"):
         shown = by_cfg(penn.name, code=2, **untrained)
-        assert "[features] weights = untrained:0: an untrained network" in shown.out
+        assert "[resnet50] weights = untrained:0: an untrained network" in shown.out
         penn.convert()
     into.extract(penn.root)  # by the command extract, which is allowed and marked
     by_cfg(penn.name, **untrained)  # nothing would be extracted, so nothing is refused
@@ -201,6 +196,36 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
     assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
 
 
+def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, plan: Any, as_json: Any) -> None:
+    assert "no forecast               penn_action/train: number of rows not known" in plan()
+    penn.converted("fast")
+    penn.add("0007", "0008")
+    found = as_json()["forecast"]
+    assert found["rows"] == 8, "half of the videos are test's"
+    assert "4 for each new video" in found["source"]
+    rates = {step["name"]: (step["rows"], step["rate"], step["seconds"]) for step in found["steps"]}
+    for rows, rate, seconds in rates.values():
+        assert (rows, seconds) == (8, pytest.approx(8 / rate))
+    before = stored_bytes(penn.split)
+    penn.convert()
+    into.extract(penn.root, precision="fast")
+    stored = stored_bytes(penn.split)
+    assert found["bytes"]["resnet50"] == stored["streams"]["resnet50"] - before["streams"]["resnet50"]
+    assert found["bytes"]["columns"] == stored["columns"] - before["columns"]
+    assert as_json()["forecast"] is None, "nothing is left to do"
+
+
+def test_rows_that_are_read_again_are_not_counted_as_computed(
+    penn: Any, into: Any, network: Any, plan: Any, as_json: Any
+) -> None:
+    penn.converted("fast")
+    penn.edit("0003")
+    found = as_json()["forecast"]
+    assert (found["rows"], found["carried"]) == (8, 8)
+    assert [step["step"] for step in found["steps"]] == ["convert"]
+    assert "8 rows, if their images and boxes are unchanged" in plan()
+
+
 def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), split: str = "toy/train") -> None:
     """Commit videos with tracks of these lengths, in shards of 8 rows."""
     with cache.SplitWriter(
@@ -232,11 +257,9 @@ def test_a_damaged_split_is_a_problem_of_its_own(
     damaged = penn.root / penn.name / file
     assert damaged.is_file()
     damaged.write_bytes(damaged.read_bytes()[:20])
-    alone = ("--raw", penn.raw, "--cache", penn.root)
-    for words in (("penn_action", "train", *alone), ("--config", luigi_cfg(more="[features]\nstream = resnet50"))):
-        shown = ran("plan", *words, code=2)
-        assert "✗ " in shown.out
-        assert str(damaged) in shown.out
+    shown = ran("plan", "--config", luigi_cfg(), code=2)
+    assert "✗ " in shown.out
+    assert str(damaged) in shown.out
     assert "penn_action/test" in shown.out, "the other split is planned all the same"
     (train, test) = json.loads(ran("plan", "--config", luigi_cfg(), "--json", code=2).out)
     assert (len(train["problems"]), train["forecast"]) == (1, None)

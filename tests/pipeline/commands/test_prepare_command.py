@@ -33,7 +33,7 @@ def test_real_data_without_weights_become_tracks_and_keep_the_weights_that_they_
 def test_one_split_that_cannot_be_converted_does_not_stop_the_others(
     penn: Any, ran: Any, network: Any, monkeypatch: Any
 ) -> None:
-    from pipeline.commands.preparation import steps
+    from pipeline.recipe import steps
 
     convert_split = steps.convert_split
 

@@ -29,7 +29,7 @@ from tests.packages import without
 
 SPLIT = "toy/train"
 SMALL = CropPolicy(size=16)
-ROWS = (2, 13, 22, 30, 8, 33)
+ROWS = (2, 13, 30, 8, 33)
 SCENE = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (400, 400, 3), np.uint8), (0, 0), 4)
 SCENE = cv2.normalize(SCENE, None, 0, 255, cv2.NORM_MINMAX)
 
@@ -141,12 +141,8 @@ class Toy:
         return cache.open(self.root)[SPLIT]
 
     def extract(self, *specs: StreamSpec, workers: int = 1) -> dict[str, Extraction]:
-        done: list[Extraction] = []
-        for source in sorted({spec.crops for spec in specs}):
-            done += extract_together(
-                [plan_extraction(self.root, SPLIT, spec) for spec in specs if spec.crops == source],
-                Resources(workers=workers),
-            )
+        plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
+        done = extract_together(plans, Resources(workers=workers))
         return {of_stream.plan.spec.name: of_stream for of_stream in done}
 
     def place(self, row: int) -> tuple[str, int]:
@@ -160,12 +156,12 @@ class Toy:
             cache.delete_stream(self.root, SPLIT, name)
 
     def plant(self, stream: str, changed: Mapping[int, Any]) -> None:
-        """Other numbers, or bytes, of some rows: all else stays, as after a mistake in an extraction."""
+        """Other numbers of some rows: all else stays, as after a mistake in an extraction."""
         split = self.split
         manifest, extent = split.stream_manifest(stream), int(split.manifest["extent"])
         form = {"dim": manifest["dim"], "dtype": manifest["dtype"]}
         ok, keys = (split.rows(f"features/{stream}_{part}", 0, extent) for part in ("ok", "key"))
-        data = split.rows(f"features/{stream}", 0, extent) if form["dim"] else split.blobs(stream, np.arange(extent))
+        data = split.rows(f"features/{stream}", 0, extent)
         for row, value in changed.items():
             data[row] = value
         cache.delete_stream(self.root, SPLIT, stream)
@@ -180,12 +176,11 @@ def specs(*names: str) -> list[StreamSpec]:
     every = {
         "tiny": Tiny(),
         "tiny.j1": Tiny(crop=CropPolicy(size=32, region=(16, 16), scale=1.1, jitter=Jitter(copy=1, flip=0.6, seed=3))),
-        "crops": streams.get("crops"),
         "homography": streams.get("homography"),
         "pr_vipe": streams.get("pr_vipe"),
-        "motion": Followed(),  # from the stored crops, and labels
+        "motion": Followed(),  # of pairs of crops, and labels
     }
-    return [StreamSpec(name, every[name], "crops" if name == "motion" else "") for name in names or every]
+    return [StreamSpec(name, every[name]) for name in names or every]
 
 
 def found(done: Recomputed) -> dict[str, dict[tuple[str, int], Misaligned]]:
@@ -237,12 +232,10 @@ def test_one_row_in_a_thousand_that_was_shifted_by_a_frame_is_found(tmp_path: Pa
 def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_other(toy: Toy) -> None:
     split, planted = toy.split, dict(zip((spec.name for spec in specs()), ROWS, strict=True))
     for name, row in planted.items():
-        one = split.blobs(name, [row - 1])[0] if name == "crops" else split.rows(f"features/{name}", row - 1, row)[0]
-        toy.plant(name, {row: one})
+        toy.plant(name, {row: split.rows(f"features/{name}", row - 1, row)[0]})
     done = recompute(toy.root, 1000)
     misaligned = found(done)
-    of_crops = {toy.place(planted["crops"] + i) for i in (0, 1)}  # pairs with the crop that was changed
-    assert {name: rows.keys() - (of_crops if name == "motion" else set()) for name, rows in misaligned.items()} == {
+    assert {name: rows.keys() for name, rows in misaligned.items()} == {
         name: {toy.place(row)} for name, row in planted.items()
     }
     rows = {one.stream: (one.rows, one.not_computed) for one in done.compared}
@@ -250,7 +243,7 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
     sound = {one.stream: one.differing - len(one.misaligned) for one in done.compared}
     assert not any(n for name, n in sound.items() if name not in ("homography", "motion"))  # of two video decoders
     ways = {one.stream: one.ways for one in done.compared}
-    assert (ways["pr_vipe"], ways["motion"]) == ({"labels": 36}, {"stream crops": 32})
+    assert ways["pr_vipe"] == {"labels": 36}
     assert ways["tiny"] == ({"OpenCV": 18, "PyAV": 18} if find_spec("av") else {"OpenCV": 36})
 
 

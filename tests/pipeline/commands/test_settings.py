@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.settings.targets import absent, by_settings
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.recipe.recipe import by_settings, missing_files
+from pipeline.settings.sections import load
 from vibe_extensions.part_dynamics.homography_stream import Homography
 
 DECIMATE = "[amass]\nresampling = decimate"
@@ -52,24 +53,13 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
     place = ("amass", "train", "--raw", embedded.raw("amass"))
     up_to_date = "amass/train: up to date"
     assert ran("convert", *place, "--cache", tmp_path / "cache").out.startswith(up_to_date)
-    assert up_to_date in ran("plan", *place, "--cache", tmp_path / "cache").out
+    plan = ("plan", "amass", "--set", f"paths.raw={embedded.raw('amass').parent}", "--cache", tmp_path / "cache")
+    assert up_to_date in ran(*plan).out
     other = ("--set", "amass.resampling=slerp")
-    assert "resampling was decimate, is slerp" in ran("plan", *place, "--cache", tmp_path / "cache", *other).out
+    assert "resampling was decimate, is slerp" in ran(*plan, *other).out
     ran("show", *place, "--out", tmp_path / "page.html", "--tracks", 1)
     assert "decimate" in (tmp_path / "page.html").read_text()
     assert amass(*other) == "slerp"
-
-
-def test_a_file_by_config_is_taken_with_raw_too(
-    amass: Any, embedded: Any, luigi_cfg: Any, ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    amass("--set", "amass.resampling=decimate")
-    file = luigi_cfg("amass", DECIMATE)
-    monkeypatch.delenv("LUIGI_CONFIG_PATH")
-    words = ("plan", "amass", "train", "--raw", embedded.raw("amass"), "--cache", tmp_path / "cache")
-    assert "is slerp" in ran(*words).out
-    assert "--raw DIR" in ran(*words[:3], *words[5:], code=2).err, "what goes without luigi.cfg"
-    assert "up to date" in ran(*words, "--config", file).out
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["without luigi.cfg", "with luigi.cfg"])
@@ -85,17 +75,15 @@ def test_a_file_by_config_is_taken_with_raw_too(
         ("convert", "videos.min_frames=3", ["videos.min_frames", "`convert`"]),
         ("convert", "paths.cache=elsewhere", ["paths.cache", "`convert`"]),
         ("convert --retry", "amass.resampling=decimate", ["amass.resampling"]),
-        ("plan", "videos.min_frames=3", ["videos.min_frames"]),
         ("show --out page.html", "videos.min_frames=3", ["videos.min_frames"]),
         ("extract", "amass.resampling=decimate", ["amass.resampling"]),
-        ("extract", "features.precison=exact", ["unknown key", "'precision'"]),
+        ("extract", "resnet50.precison=exact", ["unknown key", "'precision'"]),
         ("extract --stream pr_vipe", "timm.network=x", ["timm"]),
-        ("extract --stream resnet50", "features.stream=other", ["features.stream"]),
         ("status", "amass.resampling=decimate", ["amass.resampling", "paths.cache"]),
         ("verify", "nosuch.thing=1", ["unknown section"]),
         ("leaks", "convert.workers=1", ["convert.workers"]),
         ("gc", "paths.raw=x", ["paths.raw"]),
-        ("detect", "keypoint_rcnn.min_score=0.5", ["--set detect.detector=keypoint_rcnn"]),
+        ("detect --detector demo", "rtmpose.min_score=0.5", ["rtmpose.min_score", "`detect`"]),
         ("detect", "detect.devices=gpu", ["gpu"]),
         ("synthesize", "embedded.seed=1", ["embedded.seed", "no settings"]),
         ("doctor", "vibe.epochs=3", ["vibe.epochs"]),
@@ -109,7 +97,7 @@ def test_what_a_command_does_not_read_is_refused_where_it_is_set(
         luigi_cfg("amass")
     raw, root = embedded.raw("amass"), converted.root("")
     command, *more = words.split()
-    places = {name: ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"] for name in ("convert", "plan")}
+    places = {name: ["amass", "train", "--raw", raw, "--cache", tmp_path / "cache"] for name in ("convert",)}
     places |= {name: ["--cache", root] for name in ("status", "verify", "leaks", "gc")}
     places |= {"extract": ["penn_action/train", "--cache", root], "show": ["amass", "train", "--raw", raw]}
     places |= {"detect": [tmp_path, "--out", tmp_path / "k"], "synthesize": ["--out", tmp_path / "new"]}
@@ -172,7 +160,7 @@ def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
     penn.without_marker()
     (file := tmp_path / "w.pt").write_bytes(b"weights")
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
-    luigi_cfg(more="[features]\nweights = untrained:0")
+    luigi_cfg(more="[resnet50]\nweights = untrained:0")
     ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
     assert "--weights untrained:0" in ran(*words, code=2).err  # only the command line may name them for real data
     ran(*words, "--weights", f"file:{file}", "--precision", "exact")
@@ -183,10 +171,10 @@ def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
     refused = ran(*words, code=2).err
     assert str(file) in refused
     assert "--weights file:FILE" in refused
-    luigi_cfg(more=f"[features]\nweights = file:{moved}\nprecision = exact")  # the same bytes
+    luigi_cfg(more=f"[resnet50]\nweights = file:{moved}\nprecision = exact")  # the same bytes
     assert "8 rows computed" in ran(*words).out
     file.write_bytes(b"others")
-    luigi_cfg(more=f"[features]\nweights = file:{file}")
+    luigi_cfg(more=f"[resnet50]\nweights = file:{file}")
     assert "up to date" in ran(*words).out, "of the new commit, the file that moved is recorded"
     moved.write_bytes(b"others")
     assert str(moved) in ran(*words, code=2).err
@@ -195,16 +183,28 @@ def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
 
 def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg: Any, ran: Any) -> None:
     penn.converted()
-    luigi_cfg(more="[features]\nstream = mine\nweights = untrained:3\nprecision = exact\nworkers = 1\nalso = pr_vipe")
+    own = "[mine]\nkind = resnet50\nweights = untrained:3\nprecision = exact"
+    luigi_cfg(more=f"[features]\nstreams = mine pr_vipe\nworkers = 1\n{own}")
     ran("extract", penn.name, "--cache", penn.root)
     identity = penn.split.stream_manifest("mine")["identity"]
     assert (identity["weights"]["argument"], identity["precision"]) == ("3", "exact")
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     plan = ran("plan", penn.name, "--set", f"paths.raw={penn.raw.parent}", "--cache", penn.root)
     assert "mine, pr_vipe" in plan.out, "make data would find nothing to do either"
-    ran("extract", penn.name, "--cache", penn.root, "--stream", "other", "--set", "features.weights=untrained:4")
+    ran(
+        "extract",
+        penn.name,
+        "--cache",
+        penn.root,
+        "--stream",
+        "other",
+        "--kind",
+        "resnet50",
+        "--weights",
+        "untrained:4",
+    )
     assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
-    other = ran("extract", penn.name, "--cache", penn.root, "--set", "features.precision=fast", code=2)
+    other = ran("extract", penn.name, "--cache", penn.root, "--set", "mine.precision=fast", code=2)
     assert "precision was exact, is fast" in other.err, "what is set is not left out for what is recorded"
 
 
@@ -232,18 +232,18 @@ def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_a
     refused = ran(*words, "--weights", "w.pt", "--set", "min_score=x", code=2).err
     assert [word for word in ("--set", "min_score = x", "a number") if word not in refused] == []
     assert "'min_score'" in ran(*words, "--weights", "w.pt", "--set", "min_scor=1", code=2).err
-    luigi_cfg(more="[detect]\ndetector = keypoint_rcnn\n[keypoint_rcnn]\nweights = w.pt\nmin_score = 0.5")
+    luigi_cfg(more="[detect]\ndetector = rtmpose\n[rtmpose]\ndetector = w.pt\nmin_score = 0.5")
     assert str(tmp_path / "w.pt") in ran(*words, code=2).err
-    other = ran(*words, "--weights", "other.pt", code=2).err
+    other = ran(*words, "--set", "detector=other.pt", code=2).err
     assert "other.pt" in other
     assert str(tmp_path / "other.pt") not in other, "a path of the command is one from here"
-    assert "min_score 2" in ran(*words, "--set", "keypoint_rcnn.min_score=2", code=2).err
+    assert "min_score 2" in ran(*words, "--set", "rtmpose.min_score=2", code=2).err
 
 
 def test_a_body_that_is_yet_to_be_made_is_no_problem_of_a_dataset_of_another_package(
     luigi_cfg: Any, ran: Any, raw_3dpw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.commands.settings.targets.has_demo_data", lambda name: False)
+    monkeypatch.setattr("pipeline.recipe.recipe.has_demo_data", lambda name: False)
     file = luigi_cfg("3dpw", "[embedded]\nenabled = true")
-    assert absent(by_settings(file)) == []  # `config --check` has nothing to say
-    assert "once the demo data are made" in ran("plan").out
+    assert missing_files(by_settings(load(file))) == []  # `config --check` has nothing to say
+    assert "after the demo data are made" in ran("plan").out

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from pipeline.commands.settings.file import SettingsFile, line_of, read
 from pipeline.errors import ConfigError
+from pipeline.settings.file import SettingsFile, line_of, read
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.settings import sections
+from pipeline.settings import sections
 from tasks import settings
 
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")

@@ -14,7 +14,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert
-from pipeline.conversion.identity import Difference, accepted_lines, describe, differing
+from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError, RawDataError
@@ -157,11 +157,6 @@ def test_a_difference_is_named_by_its_part() -> None:
     untrained = {"kind": "untrained", "argument": "0"}
     text = describe({"kind": "small", "weights": "untrained"}, {"kind": "resnet50", "weights": untrained})
     assert text == "kind was small, is resnet50; weights was untrained, is untrained:0"
-
-
-@pytest.mark.parametrize("entry", [None, 1, {"part": "version"}, ["nonsense"]])
-def test_any_entry_of_another_program_is_no_acceptance(entry: object) -> None:
-    assert list(accepted_lines({"accepted": entry})) == []
 
 
 # --------------------------------------------------------------------------------------------------- looks of files

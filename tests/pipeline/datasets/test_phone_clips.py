@@ -26,7 +26,6 @@ from tests.pipeline.datasets.by_hand import standing
 
 av = pytest.importorskip("av", reason="PyAV, which writes the clips, is not installed")
 
-PAGE = Path(__file__).parents[3] / "docs/datasets/videos.md"
 N = 48  # frames: more than the 40 that a stretch needs
 
 

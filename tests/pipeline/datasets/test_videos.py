@@ -87,13 +87,13 @@ def test_a_renamed_clip_keeps_its_features(tmp_path: Path, run: Any, ran: Any) -
     (raw / MARKER).write_text('{"stand_in": true}')
     place = ("videos", "train", "--cache", root)
     assert run("convert", *place, "--raw", raw) == 0
-    assert "110 rows computed" in ran("extract", *place, "--kind", "crops").out
+    assert "110 rows computed" in ran("extract", *place, "--kind", "homography").out
     for folder, suffix in ((raw, "mp4"), (raw / "keypoints", "json")):
         (folder / "more").mkdir(exist_ok=True)
         (folder / f"first.{suffix}").rename(folder / f"more/new.{suffix}")
     assert run("convert", *place, "--raw", raw) == 0
     assert sorted(cache.open(root)["videos/train"].videos.names) == ["more/new.mp4", "second.mp4"]
-    done = ran("extract", *place, "--kind", "crops").out
+    done = ran("extract", *place, "--kind", "homography").out
     assert "0 rows computed" in done
     assert "60 carried over" in done
 
@@ -107,13 +107,13 @@ def test_a_clip_that_cannot_be_read_now_costs_no_row(tmp_path: Path, run: Any, r
     assert run("convert", *place, "--raw", tmp_path / "raw") == 0
     clip.rename(tmp_path / "aside")
     clip.symlink_to("/proc/self/mem")  # a file whose first byte cannot be read: input/output error
-    failed = ran("extract", *place, "--kind", "crops", code=2).err
+    failed = ran("extract", *place, "--kind", "homography", code=2).err
     assert "first.mp4 cannot be read: Input/output error" in failed
     assert "Run the same command again" in failed
     assert "--drop-removed" in failed, "removing the file alone lets no row go"
     assert cache.verify(root).notes == ()
     (tmp_path / "aside").replace(clip)
-    assert "60 rows computed" in ran("extract", *place, "--kind", "crops").out
+    assert "60 rows computed" in ran("extract", *place, "--kind", "homography").out
 
 
 def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -> None:

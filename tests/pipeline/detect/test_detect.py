@@ -376,7 +376,7 @@ def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, capsys: pytest.Capt
     assert main(["detect", *place, "--detector", "demo"]) == 2
     assert "demo data alone" in capsys.readouterr().err
     assert main(["detect", *place]) == 2
-    assert "--weights" in capsys.readouterr().err
+    assert "--set detector=FILE" in capsys.readouterr().err
     (tmp_path / "raw" / MARKER).write_text("{}")
     assert main(["detect", *place]) == 0
     assert "stand-in" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import cache
-from pipeline.features.streams.base import ByteStream, Machine, NumberStream, PairStream
+from pipeline.features.streams.base import Machine, NumberStream, PairStream, Reads
 from pipeline.files.pixels.frames import Frame, increasing, nothing
 
 SPLIT = "made_up/train"
@@ -143,20 +143,24 @@ class Followed(PairStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bytes(ByteStream):
-    """The first pixel of a crop's middle, as text; or whatever goes wrong."""
+class Single(PairStream):
+    """The first pixel of a crop's middle, computed where images are decoded; or whatever goes wrong."""
 
-    kind: ClassVar[str] = "bytes"
+    kind: ClassVar[str] = "single"
+    dim: ClassVar[int] = 3
     fails: str = ""
 
-    def encode(self, crop: np.ndarray) -> bytes:
+    @property
+    def reads(self) -> Reads:
+        return Reads(1)
+
+    def pair(self, current: np.ndarray) -> np.ndarray:  # type: ignore[override]
         if self.fails == "raises":
             raise ZeroDivisionError("no such colour")
         if self.fails == "ends":
             raise EOFError("of something of its own")
-        if self.fails in ("long", "empty"):
-            return bytes(10**6 if self.fails == "long" else 0)
-        return b"%d,%d,%d" % tuple(crop[112, 112].tolist())
+        middle = current.shape[0] // 2
+        return np.zeros(2, np.float32) if self.fails == "short" else current[middle, middle].astype(np.float32)
 
     def __reduce__(self) -> Any:
         return (_unloadable, ()) if self.fails == "unloadable" else super().__reduce__()

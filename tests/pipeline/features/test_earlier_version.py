@@ -87,16 +87,17 @@ def test_an_earlier_version_s_features_are_read_and_carried_over(
     [("pictures", {"resnet50", "resnet50.j1"}), ("digest_size", {"resnet50", "resnet50.j1", "pr_vipe"}), ("", set())],
 )
 def test_plan_says_that_all_is_computed_where_keys_do_not_compare(
-    changed: str, streams: set[str], earlier: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
+    changed: str, streams: set[str], earlier: Path, luigi_cfg: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
     if changed == "pictures":  # as a version that describes files otherwise
         monkeypatch.setattr(Pictures, "digest", lambda self: "another digest")
     elif changed:
         monkeypatch.setattr(shards, "row_keys", lambda split, stream, rows: np.zeros((len(rows), 2), np.uint64))
-    words = ("plan", "penn_action/train", "--raw", earlier / "raw/penn_action", "--cache", earlier / "cache")
+    config = "[features]\nstreams = resnet50 resnet50.j1 pr_vipe\n[resnet50.j1]\nkind = resnet50\ncrop = jitter:1"
+    words = ("plan", "penn_action/train", "--config", luigi_cfg(more=config), "--cache", earlier / "cache")
     (found,) = json.loads(ran(*words, "--json").out)
     assert {stream["stream"] for stream in found["extract"] if stream["other_keys"]} == streams
-    steps = {name: step["carried_at_most"] for name, step in found["forecast"]["steps"].items() if name != "convert"}
-    assert steps == {stream: 0 if stream in streams else 8 for stream in STREAMS["penn_action/train"]}
+    steps = {step["name"]: step["rows"] for step in found["forecast"]["steps"] if step["step"] == "extract"}
+    assert steps == dict.fromkeys(streams, 8)
     assert ran(*words).out.count("no feature can be carried over") == len(streams)

@@ -248,7 +248,7 @@ def test_ctrl_c_keeps_every_computed_row_and_the_next_command_says_so(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, ran: Any, capsys: Any
 ) -> None:
     root = shutil.copytree(small, tmp_path / "cache")
-    words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "crops", "--workers", 1)
+    words = ("extract", *SPLIT.split("/"), "--cache", root, "--kind", "homography", "--workers", 1)
     with interrupted(monkeypatch):
         assert run(*words) == 130
     assert "interrupted: computed rows are kept" in capsys.readouterr().err
@@ -274,7 +274,11 @@ def test_an_interrupted_command_reports_it_and_leaves_no_process(
     root = Path(shutil.copytree(converted, tmp_path / "cache"))
     command = [sys.executable, "-m", "pipeline", "extract", *SPLIT.split("/"), "--cache", str(root)]
     with subprocess.Popen(
-        [*command, "--kind", "crops", "--workers", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0
+        [*command, "--kind", "homography", "--workers", "2"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     ) as process:
         end = time.monotonic() + 30
         while not (held := made_up.decoders_of(process.pid)) and time.monotonic() < end:

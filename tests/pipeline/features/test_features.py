@@ -19,7 +19,6 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 
@@ -325,6 +324,6 @@ def test_settings_that_cannot_be_are_refused(penn: Any, into: Any, tmp_path: Pat
         plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     penn.convert()
     with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; at most 16 for each"):
-        into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
+        into.extract(tmp_path / "cache", workers=100_000)
     with pytest.raises(cache.CacheError, match="penn_action/test"):
         plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())

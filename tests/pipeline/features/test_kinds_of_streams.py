@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import cache
 from cache import CropPolicy, Jitter
 from pipeline import crops, homography
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
@@ -92,7 +92,7 @@ def every_kind(made_up: ModuleType) -> list[StreamSpec]:
     kinds = {
         "colour": made_up.Colour(),
         "colour.j1": made_up.Colour(crop=JITTERED),
-        "crops": streams.get("crops"),
+        "single": made_up.Single(),
         "homography": streams.get("homography"),
         "person.j1": made_up.Followed(crop=MIRRORED),
         "pr_vipe": streams.get("pr_vipe"),
@@ -281,7 +281,7 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
     else:
         toy.convert(change)
     done = toy.extract(*every_kind(made_up))
-    of_crops = [done[name].computed for name in ("colour", "crops")]
+    of_crops = [done[name].computed for name in ("colour", "single")]
     found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pr_vipe"))]
     assert found == [expected[0], expected[0], *expected[1:]]
 
@@ -290,64 +290,10 @@ def test_other_options_are_another_stream(extracted: Toy, made_up: ModuleType) -
     others = {
         "colour": made_up.Colour(crop=CropPolicy(scale=1.1)),
         "colour.j1": made_up.Colour(crop=replace(JITTERED, jitter=Jitter(copy=2, seed=3))),
-        "crops": streams.get("crops", quality=90),
         "homography": streams.get("homography", crop=CropPolicy(size=100)),
     }
     specs = [StreamSpec(name, stream) for name, stream in others.items()]
-    for spec in (*specs, StreamSpec("colour", made_up.Colour(), "crops")):  # from stored crops, not pictures
+    for spec in specs:
         with pytest.raises(PipelineError, match="was extracted differently"):
             plan_extraction(extracted.root, SPLIT, spec)
     assert all(plan_extraction(extracted.root, SPLIT, spec).up_to_date for spec in every_kind(made_up))
-
-
-# ----------------------------------------------------------------------------------------------------- stored crops
-
-
-def test_streams_from_stored_crops_of_the_same_policy(toy: Toy, made_up: ModuleType) -> None:
-    toy.extract(StreamSpec("crops.j1", streams.get("crops", quality=100, crop=JITTERED)))
-    shutil.rmtree(toy.raw)  # the pictures are gone
-    toy.extract(StreamSpec("copy", made_up.Colour(crop=JITTERED), "crops.j1"))
-    near, exact = toy.rows("features/copy"), toy.rows("features/colour.j1")
-    assert max(np.abs(near[name] - exact[name]).max() for name in exact) <= 12  # JPEG
-    toy.extract(StreamSpec("pairs", streams.get("homography"), "crops"))
-    again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
-    for name, values in pixels.items():  # the boxes stand still, so that nothing beyond the borders is missing
-        np.testing.assert_allclose(again[name], values, atol=0.02)
-    with pytest.raises(PipelineError, match="needs crops of the policy"):
-        plan_extraction(toy.root, SPLIT, StreamSpec("other", made_up.Colour(crop=JITTERED), "crops"))
-    with pytest.raises(ConfigError, match="computed from labels"):
-        StreamSpec("labels", streams.get("pr_vipe"), "crops")
-
-
-def test_a_pair_from_stored_crops_sees_the_earlier_one_through_the_later_box(toy: Toy, made_up: ModuleType) -> None:
-    def moving(name: str, columns: dict[str, Any]) -> None:
-        columns["bbox"][:, 0] += 3 * np.arange(len(columns["bbox"])) % 7
-
-    toy.convert(moving)
-    toy.extract(*[spec for spec in every_kind(made_up) if spec.name in ("crops", "homography")])
-    toy.extract(StreamSpec("pairs", streams.get("homography"), "crops"))
-    again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
-    for name, values in pixels.items():
-        assert np.median(np.abs(again[name] - values)[:, [2, 5]]) < 0.01  # a box that moved would be 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfTwoFiles(LabelStream):
-    network: Path = Path()
-    regressor: Path = Path()
-
-    kind, dim, columns = "of_two_files", 1, ("pose",)
-
-    def load(self, machine: Machine, recorded: object) -> Any:
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("changed", ["network", "regressor"])
-def test_each_file_of_a_stream_is_part_of_what_it_is(changed: str, tmp_path: Path) -> None:
-    files = {name: tmp_path / name for name in ("network", "regressor")}
-    for name, file in files.items():
-        file.write_text(name)
-    before = OfTwoFiles(**files).identity()
-    assert OfTwoFiles.from_identity(before) is None
-    files[changed].write_text("another")
-    assert OfTwoFiles(**files).identity() != before

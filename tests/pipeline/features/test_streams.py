@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,18 +17,9 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams import Machine, network
 from pipeline.features.streams.base import Stream
-from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.files.pixels.decode import PictureError
 from tests.packages import install_page
-from vibe_extensions.demo.writing import calibration_crops
-
-
-@pytest.fixture
-def crop() -> np.ndarray:
-    picture: np.ndarray = calibration_crops(1)[0]
-    return picture
 
 
 @pytest.fixture
@@ -45,7 +35,11 @@ def forgotten(small_backbone: None) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "stream",
-    [ResNet50(weights=WeightsSpec("torchvision", "IMAGENET1K_V2"), precision="exact"), ResNet50(), Crops(quality=80)],
+    [
+        ResNet50(weights=WeightsSpec("torchvision", "IMAGENET1K_V2"), precision="exact"),
+        ResNet50(),
+        streams.get("homography"),
+    ],
     ids=str,
 )
 def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> None:
@@ -60,8 +54,6 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
     [
         ("resnet50", {"size": 3}, "resnet50 has no option size; it has crop, weights, precision"),
         ("resnet50", {"precision": "medium"}, "precision 'medium': expected exact or fast"),
-        ("crops", {"quality": 0}, "quality 0: expected 1 to 100"),
-        ("crops", {"quality": 101}, "quality 101: expected 1 to 100"),
         ("homography", {"crop": CropPolicy(size=91)}, "crop of 91 px: expected at least 92 px"),
         ("homography", {"crop": CropPolicy(size=256, region=(256, 192))}, "crop with a region"),
     ],
@@ -108,48 +100,6 @@ def test_a_checkpoint_that_was_replaced_is_another_network(
         (tmp_path / "new.pt").replace(file)
         digests.append(stream.load(machine, None).provenance["sha256"])
     assert digests[0] != digests[1]
-
-
-# ----------------------------------------------------------------------------------------------------- crops
-
-
-def test_a_crop_comes_back_as_it_looked(crop: np.ndarray) -> None:
-    errors = []
-    for quality in (50, 95, 100):
-        stream = Crops(quality=quality)
-        back = stream.decode(stream.encode(crop))
-        assert (back.shape, back.dtype) == ((224, 224, 3), np.uint8)
-        assert stream.encode(np.asfortranarray(crop)) == stream.encode(crop)
-        errors.append(np.abs(back.astype(int) - crop).mean())
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[1] < 2
-    assert errors[2] < 1
-
-
-def test_colours_keep_their_resolution_and_their_order() -> None:
-    stripes = np.zeros((224, 224, 3), np.uint8)
-    stripes[:, ::2, 0] = stripes[:, 1::2, 2] = 255  # red and blue, a pixel each
-    back = Crops().decode(Crops().encode(stripes)).astype(int)
-    assert np.abs(back - stripes).max() < 20
-    halved = cv2.imencode(".jpg", stripes[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-    assert np.abs(Crops.decode(halved).astype(int) - stripes).max() > 100
-
-
-def test_no_crop_takes_more_than_its_pixels_do() -> None:
-    noise = np.random.default_rng(0).integers(0, 2, (224, 224, 3), dtype=np.uint8) * 255
-    encoded = Crops(quality=100).encode(noise)
-    assert 100_000 < len(encoded) <= 224 * 224 * 3
-    assert Crops.decode(encoded).shape == noise.shape
-
-
-def test_what_is_no_crop_is_refused(crop: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected a \(224, 224, 3\) uint8 crop, found \(100, 224, 3\)"):
-        Crops().encode(crop[:100])
-    small = cv2.imencode(".jpg", crop[:100])[1].tobytes()
-    with pytest.raises(PictureError, match="is 224 x 100 px; a crop is 224 x 224 px"):
-        Crops.decode(small)
-    with pytest.raises(PictureError, match="cut short"):
-        Crops.decode(Crops().encode(crop)[:1000])
 
 
 def test_what_fails_in_a_stream_of_another_package_is_called_by_its_name_and_its_package(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,11 @@ import pytest
 import torch
 
 from pipeline.body import Body
-from pipeline.cli.progress import silent
-from pipeline.conversion.convert import Conversion
-from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.files.raw.stand_in import MARKER
+from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from vibe_extensions.clips.prediction import job as jobs
-from vibe_extensions.clips.prediction import predict, sources
 from vibe_extensions.clips.prediction.job import PredictionJob
-from vibe_extensions.clips.prediction.sources import ClipsToPredict
 from vibe_extensions.demo import writing as synthetic
 from vibe_model import models
 from vibe_model.networks.video_model import VideoModel
@@ -31,6 +28,7 @@ from vibe_model.vibe.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
 SPLIT = "videos/train"
+SHORT = ("--set", "videos.min_frames=5")
 
 
 @dataclass
@@ -44,36 +42,35 @@ class World:
     def trained(self) -> Trained:
         return load_trained(self.checkpoint, None, "cpu")
 
-    def prepare(
-        self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any
-    ) -> tuple[ClipsToPredict, PredictionJob]:
-        """What is checked before any work. The video has its keypoints, unless `labels` are others."""
-        out.mkdir(exist_ok=True)
-        source = sources.of_clips([video or self.video], out, **({"keypoints": self.keypoints} | labels))
-        return source, jobs.of_source(source, trained or self.trained, streams(), out)
+    def clips(self, folder: Path, labels: Path | None = None) -> Path:
+        """A folder with a link to the video and to its keypoints, or to other labels."""
+        of_clip = labels or self.keypoints
+        (folder / "keypoints").mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.raw / MARKER, folder)
+        suffix = "" if of_clip.is_dir() else of_clip.suffix
+        for place, target in (
+            (folder / self.video.name, self.video),
+            (folder / f"keypoints/{self.video.name}{suffix}", of_clip),
+        ):
+            place.unlink(missing_ok=True)
+            place.symlink_to(target)
+        return folder
 
-    def tracks(self, out: Path, **labels: Any) -> tuple[Conversion | None, PredictionJob]:
-        source, job = self.prepare(out, **labels)
-        return jobs.make_tracks(source, Path(job.root), silent), job
+    def predict(self, out: Path, *words: object, labels: Path | None = None, checkpoint: Path | None = None) -> int:
+        """The command, for the clip with its labels."""
+        of_model = ("--checkpoint", checkpoint or self.checkpoint, "--body", out, "--device", "cpu")
+        places = ("--cache", out / "cache", "--out", out, "--weights", "untrained:0", *SHORT)
+        return main([str(w) for w in ("predict", self.clips(out / "raw", labels), *of_model, *places, *words)])
 
-    def predicted(self, out: Path, *, overlay: bool = False, **labels: Any) -> PredictionJob:
+    def predicted(self, out: Path, *words: object, labels: Path | None = None) -> PredictionJob:
         """All steps."""
-        _, job = self.tracks(out, **labels)
-        jobs.make_features(job, streams(), CPU, silent)
-        predict.predict_videos(job, predict.PredictionOptions(overlay=overlay), silent)
-        return job
+        assert self.predict(out, *words, labels=labels) == 0
+        return jobs.of_cache(out / "cache", SPLIT, self.trained, "resnet50", out)
 
     def found(self) -> dict[int, int]:
         """Frame -> how many persons OpenPose found in it."""
         files = sorted(self.keypoints.glob("*_keypoints.json"))
         return {i: len(json.loads(file.read_text())["people"]) for i, file in enumerate(files)}
-
-
-CPU = Resources(device="cpu", workers=1)
-
-
-def streams() -> tuple[StreamSpec, ...]:
-    return (StreamSpec(stream=ResNet50()),)
 
 
 def small_config(**changes: Any) -> TrainConfig:
@@ -119,7 +116,10 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> PredictionJo
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
     with pytest.MonkeyPatch.context() as patch:
         FakeNetwork.install(patch)
-        return world.predicted(tmp_path_factory.mktemp("made"), overlay=True)
+        patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: the_body())
+        patch.delenv("LUIGI_CONFIG_PATH", raising=False)
+        patch.chdir(tmp_path_factory.mktemp("without_settings"))
+        return world.predicted(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Clips and photos without labels: found, tracked, predicted, drawn and exported by one command, into one cache."""
+"""Clips without labels: found, tracked, predicted, drawn and exported by one command, into one cache."""
 
 from __future__ import annotations
 
@@ -20,19 +20,15 @@ from pipeline import datasets
 from pipeline.__main__ import main as pipeline
 from pipeline.body import Body
 from pipeline.datasets.amass import load_motion
-from pipeline.detect.clips import ClipLabels, clips_in
-from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import World, save_checkpoint
+from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from tests.vibe_extensions.clips.test_rtmpose import blob_pose, constant
 from tests.vibe_extensions.pages.report.test_browser import CHROMIUM
-from vibe_extensions.clips.prediction import sources
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import HMMRConfig
-from vibe_model.errors import StandInMixed
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_trained
 
@@ -50,27 +46,27 @@ def patch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two demo clips, one of them in a folder called as a split, a file that is none, and a checkpoint of HMMR."""
-    folder = tmp_path_factory.mktemp("phone")
-    (folder / "test").mkdir()
+    """Two demo clips, one of them in a folder, a file that is none, and a checkpoint of HMMR."""
+    folder = tmp_path_factory.mktemp("phone") / "clips"
+    folder.mkdir()
+    (folder / "more").mkdir()
     shutil.copy(world.raw / MARKER, folder)
     shutil.copy(world.video, folder / "dance.mp4")
     images = [frame.image for frame in Video(world.video.parent, world.video.name).read(range(N_SHORT))]
     writer = cv2.VideoWriter(
-        str(folder / "test/short.AVI"), cv2.VideoWriter.fourcc(*"MPNG"), 25, images[0].shape[1::-1]
+        str(folder / "more/short.AVI"), cv2.VideoWriter.fourcc(*"MPNG"), 25, images[0].shape[1::-1]
     )
     for image in images:
         writer.write(image[..., ::-1])
     writer.release()
-    cv2.imwrite(str(folder / "photo.png"), images[0][..., ::-1])
     (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
-    save_checkpoint(folder / "hmmr.pt", HMMRConfig.embedded(regressor_size=8, width=32, regressor="hmr"))
+    save_checkpoint(folder.parent / "hmmr.pt", HMMRConfig.embedded(regressor_size=8, width=32, regressor="hmr"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> VideoModel:
-    return load_trained(folder / "hmmr.pt", None, "cpu").generator.eval()
+    return load_trained(folder.parent / "hmmr.pt", None, "cpu").generator.eval()
 
 
 def run(*words: object) -> int:
@@ -78,16 +74,15 @@ def run(*words: object) -> int:
 
 
 def with_model(folder: Path, out: Path) -> tuple[object, ...]:
-    of_model = ("--checkpoint", folder / "hmmr.pt", "--body", folder, "--device", "cpu")
-    return (*of_model, "--weights", "untrained:0", "--out", out)
+    of_model = ("--checkpoint", folder.parent / "hmmr.pt", "--body", folder, "--device", "cpu")
+    return (*of_model, "--weights", "untrained:0", "--out", out, "--cache", out / "cache", *SHORT)
 
 
 @pytest.fixture(scope="module")
 def out(folder: Path, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All of it, once. One clip cannot be used."""
     out = tmp_path_factory.mktemp("out")
-    clips = (folder / "dance.mp4", folder / "test", folder / "broken.mp4")
-    assert run(*clips, *with_model(folder, out), "--export") == 1
+    assert run(folder, *with_model(folder, out), "--export") == 1
     return out
 
 
@@ -103,17 +98,17 @@ def files(out: Path) -> dict[str, dict[str, np.ndarray]]:
 def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other(
     out, folder, patch, tmp_path, capsys
 ) -> None:
-    assert [video["video"] for video in summary(out)["videos"]] == ["clips/test/short.AVI", "dance.mp4"]
+    assert [video["video"] for video in summary(out)["videos"]] == ["dance.mp4", "more/short.AVI"]
     root = str(out / "cache")
     assert cache.open(root).splits == ("videos/train",)
     for words in (["status"], ["verify"], ["show", "videos/train", "--out", str(out / "page.html")]):
         assert pipeline([*words, "--cache", root]) == 0
     assert "videos/train" in capsys.readouterr().out
     again = shutil.copytree(out, tmp_path / "again", symlinks=True)
-    clips = (folder / "dance.mp4", folder / "test", folder / "broken.mp4")
-    assert run(*clips, *with_model(folder, again), "--no-overlay") == 1
+    assert run(folder, *with_model(folder, again), "--no-overlay") == 1
     shown = capsys.readouterr().out
-    assert [line.split()[1] for line in shown.splitlines() if line.startswith("·")] == ["detect", "convert", "extract"]
+    done = {line.split()[1] for line in shown.splitlines() if line.startswith("✓ ")}
+    assert done.isdisjoint({"detect", "convert", "extract"})
     assert "broken.mp4" in shown
 
 
@@ -150,7 +145,7 @@ def test_overlays_show_past_and_future_beside_the_frames(out, folder) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="a browser is needed: install Chromium (apt install chromium)")
 def test_a_browser_plays_the_overlay(out) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")
-    video = summary(out)["videos"][1]
+    video = summary(out)["videos"][0]
     page_file = out / "play.html"
     page_file.write_text(f'<video muted src="{video["overlay"]["file"]}"></video>')
     with api.sync_playwright() as playwright:
@@ -208,28 +203,9 @@ def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies
     assert {track.name for track in datasets.get("amass").tracks(raw, "train", report=None)} == set()  # under 60 frames
 
 
-def test_a_photo_is_predicted_by_the_hallucinator_and_drawn_as_a_picture(folder, patch, model, tmp_path) -> None:
-    assert run(folder / "photo.png", *with_model(folder, tmp_path)) == 0
-    (video,) = summary(tmp_path)["videos"]
-    assert video["overlay"]["file"] == "overlay.png"
-    width, height = video["picture"]
-    assert cv2.imread(str(tmp_path / "overlay.png")).shape == (height, width + width // 2, 3)
-    original = cv2.imread(str(folder / "photo.png"))[..., ::-1]
-    (frame,) = Video(tmp_path / "raw", "photo.avi").read([0])
-    np.testing.assert_array_equal(frame.image, original)
-    split = cache.open(tmp_path / "cache")["videos/train"]
-    for track in split.tracks:
-        features = split.read(np.array([[track.start, track.start + 1]]), fields=("features",))["features"]
-        with torch.no_grad():
-            still = model(torch.from_numpy(features), vertices=False, hallucinated=True)
-        file = files(tmp_path)[track.name]
-        np.testing.assert_allclose(file["joints_3d"], still["kp_3d"][0], atol=1e-4)
-        np.testing.assert_allclose(file["joints_3d_plus5"], still["deltas"][5]["kp_3d"][0], atol=1e-4)
-
-
 def test_a_split_with_features_is_predicted_without_a_picture(out, folder, patch, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Video, "read", lambda *_, **__: pytest.fail("a video was decoded"))
-    words = ("--checkpoint", folder / "hmmr.pt", "--body", folder, "--device", "cpu", "--out", tmp_path)
+    words = ("--checkpoint", folder.parent / "hmmr.pt", "--body", folder, "--device", "cpu", "--out", tmp_path)
     assert run("videos/train", "--cache", out / "cache", *words, "--tracks", "dance*") == 0
     before, after = files(out), files(tmp_path)
     assert after.keys() == {name for name in before if name.startswith("dance")}
@@ -238,133 +214,32 @@ def test_a_split_with_features_is_predicted_without_a_picture(out, folder, patch
     assert run("videos/train", "--cache", out / "cache", *words, "--stream", "none") == 2
 
 
-def test_without_a_person_min_frames_is_no_advice(folder, patch, tmp_path, capsys) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "empty.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
-    for _ in range(8):
-        writer.write(np.zeros((64, 64, 3), np.uint8))
-    writer.release()
-    (tmp_path / MARKER).write_text("{}")
-    assert run(tmp_path / "empty.avi", *with_model(folder, tmp_path / "out")) == 2
-    shown = capsys.readouterr().err
-    assert "no person was found" in shown
-    assert "--min-frames" not in shown
-
-
-def test_clips_of_anywhere_lie_in_one_folder_and_others_are_removed(folder, tmp_path) -> None:
-    source = sources.of_clips([folder / "dance.mp4", folder], tmp_path)
-    assert clips_in(source.raw) == ["broken.mp4", "clips/test/short.AVI", "dance.mp4"]
-    assert (source.raw / "dance.mp4").readlink() == folder / "dance.mp4"
-    sources.of_clips([folder / "test/short.AVI"], tmp_path)
-    assert clips_in(source.raw) == ["short.AVI"]
-    for name in ("still.jpg", "still.png"):
-        shutil.copy(folder / "photo.png", tmp_path / name)
-    shutil.copy(folder / MARKER, tmp_path)
-    sources.of_clips([tmp_path / "still.jpg", tmp_path / "still.png"], tmp_path / "photos")
-    assert clips_in(tmp_path / "photos/raw") == ["still.avi", "still.png.avi"]
-
-
-def test_keypoints_of_an_earlier_command_are_not_read_and_the_users_folder_stays(folder, tmp_path) -> None:
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for name in ("dance_000_keypoints.json", "rendered.avi"):
-        (mine / name).touch()
-    out = tmp_path / "out"
-    for keypoints in (mine, mine / "dance_000_keypoints.json", None):
-        source = sources.of_clips([folder / "dance.mp4"], out, keypoints=keypoints)
-        labels = ClipLabels(source.raw, ["dance.mp4"]).of("dance.mp4", "")
-        assert bool(labels[1]) == (keypoints == mine)
-        assert bool(labels[0]) == (keypoints not in (mine, None))
-    assert len(list(mine.iterdir())) == 2
-    with pytest.raises(ConfigError, match="found 2 videos"):
-        sources.of_clips([folder / "dance.mp4", folder / "test"], out, keypoints=mine)
-    with pytest.raises(ConfigError, match="--keypoints none: there is no such"):
-        sources.of_clips([folder / "dance.mp4"], out, keypoints=Path("none"))
-
-
-def test_what_is_no_clip_is_refused(folder, tmp_path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").touch()
-    shutil.copy(folder / "dance.mp4", tmp_path / "mine.mp4")
-    for named, message in (
-        (["none.mp4"], "no such file"),
-        ([tmp_path / "empty"], "found none"),
-        ([tmp_path / "notes.txt"], "found '.txt'"),
-        ([folder / "photo.png", folder / "dance.mp4"], "found both"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            sources.of_clips([Path(name) for name in named], tmp_path / "out")
-    with pytest.raises(StandInMixed, match=r"mine\.mp4"):
-        sources.of_clips([folder / "dance.mp4", tmp_path / "mine.mp4"], tmp_path / "out")
-
-
-def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, tmp_path, monkeypatch, capsys) -> None:
+def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, patch, tmp_path, capsys) -> None:
     def fails(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
-    words = with_model(folder, tmp_path / "out")
-    assert run(folder / "dance.mp4", *words, "--detector", "keypoint_rcnn") == 2
+    with pytest.MonkeyPatch.context() as offline:
+        offline.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        offline.setattr(torch.hub, "download_url_to_file", fails)
+        assert run(folder / "dance.mp4", *with_model(folder, tmp_path / "out"), "--detector", "rtmpose") == 2
     shown = capsys.readouterr().err
-    for part in (
-        "keypointrcnn_resnet50_fpn_coco",
-        str(tmp_path / "torch/hub/checkpoints"),
-        "--detector-weights",
-        "--keypoints",
-    ):
+    for part in ("yolox_tiny", str(tmp_path / "torch/hub/checkpoints"), "--set rtmpose.detector=FILE", "/keypoints"):
         assert part in shown
-    assert " --weights" not in shown  # of `detect`
 
 
 def test_people_whom_rtmpose_finds_are_predicted(folder, patch, tmp_path, capsys) -> None:
     dets, labels = np.array([[[10, 20, 60, 80, 0.9]]]), np.zeros((1, 1), np.int64)
     detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": labels})
     pose = blob_pose(tmp_path / "pose.onnx")
-    options = ("--detector", "rtmpose", "--detector-weights", pose, "--set", f"detector={detector}")
-    assert run(folder / "test/short.AVI", *with_model(folder, tmp_path / "out"), *options, "--no-overlay") == 0
-    assert f"{N_SHORT} detections in {N_SHORT} frames by rtmpose" in " ".join(capsys.readouterr().out.split())
+    options = ("--detector", "rtmpose", "--set", f"rtmpose.weights={pose}", "--set", f"rtmpose.detector={detector}")
+    options = (*options, "--no-overlay")
+    assert run(folder / "more/short.AVI", *with_model(folder, tmp_path / "out"), *options) == 0
     (video,) = summary(tmp_path / "out")["videos"]
     (track,) = video["tracks"]
     assert track["frames"] == N_SHORT
 
 
-def test_without_luigi_cfg_the_options_that_replace_it_are_named(folder, patch, tmp_path, capsys) -> None:
-    words = ("--checkpoint", folder / "hmmr.pt", "--out", tmp_path / "out")
-    for body, option in (((), "--body"), (("--body", folder), "--weights")):
-        assert run(folder / "dance.mp4", *words, *body) == 2
-        assert f"luigi.cfg: there is no such file. Name {option}" in capsys.readouterr().err
-
-
-def test_options_of_a_detector_are_checked_before_anything_runs(folder, tmp_path, capsys) -> None:
-    words = (folder / "dance.mp4", "--checkpoint", tmp_path / "nowhere.pt", "--out", tmp_path / "out")
-    for options, message in (
-        (("--detector", "keypoint_rcnn", "--set", "min_scor=0.5"), "min_scor: unknown key; did you mean 'min_score'?"),
-        (("--detector", "keypoint_rcnn", "--set", "min_score=high"), "min_score = high: expected a number"),
-        (("--detector", "rtmpose", "--set", "family=ssd"), "family = ssd: expected 'auto', 'yolox' or 'rtmdet'"),
-        (("--detector", "keypoint_rcn"), "did you mean 'keypoint_rcnn'?"),
-        (("--set", "min_score=0.5"), "[demo] min_score"),  # of demo data
-        (("--detector-weights", "w.pth"), "demo has no option weights"),
-    ):
-        assert run(*words, *options) == 2
-        shown = capsys.readouterr().err
-        assert message in shown
-        assert "--keypoints" not in shown  # which is for who has no detector
-    assert not (tmp_path / "out").exists()
-
-
-def test_weights_of_a_detector_are_named_by_either_option_or_by_luigi_cfg(
-    folder, patch, tmp_path, monkeypatch, capsys
-) -> None:
-    clip, words = folder / "dance.mp4", (*with_model(folder, tmp_path / "out"), "--detector", "keypoint_rcnn")
-    for options in (("--set", "weights=a.pth"), ("--detector-weights", "a.pth", "--set", "min_score=0.5")):
-        assert run(clip, *words, *options) == 2
-        assert "weights a.pth: there is no such file" in capsys.readouterr().err
-    for name in ("raw", "cache", "runs", "body"):
-        (tmp_path / name).mkdir()
-    settings = "".join(f"{name} = {name}\n" for name in ("raw", "cache", "runs", "body"))
-    settings = f"[paths]\n{settings}[data]\ndatasets = kinetics\n"
-    settings += "[detect]\ndetector = keypoint_rcnn\n[keypoint_rcnn]\nweights = b.pth\n"
-    (tmp_path / "luigi.cfg").write_text(settings)
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "luigi.cfg"))
-    assert run(clip, *words) == 2
-    assert f"weights {tmp_path / 'b.pth'}: there is no such file" in capsys.readouterr().err
+def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:
+    words = ("--checkpoint", folder.parent / "hmmr.pt", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert run(folder / "dance.mp4", *words) == 2
+    assert "luigi.cfg: there is no such file. Name the body's folder: --body" in capsys.readouterr().err

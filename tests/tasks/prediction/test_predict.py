@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -15,14 +14,13 @@ import pytest
 import torch
 
 import cache
-from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
-from pipeline.features.spec import Resources
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.pixels.frames import Video
+from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import CPU, SEQLEN, SPLIT, save_checkpoint, small_config, streams, the_body
+from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
 from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction import overlay
 from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
@@ -30,7 +28,7 @@ from vibe_extensions.clips.prediction.job import PredictionJob
 from vibe_extensions.pages import video_file
 from vibe_extensions.pages.show.clip import DEMO_MARK, caption
 from vibe_model.cameras import in_picture, project
-from vibe_model.errors import CheckpointError, DataError, StandInMixed
+from vibe_model.errors import CheckpointError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.trained import load_trained
 from vibe_model.vibe.generator import VIBE
@@ -40,7 +38,8 @@ from vibe_model.vibe.generator import VIBE
 def no_network(monkeypatch, tmp_path):
     """A network that costs nothing, and no luigi.cfg but what a test writes."""
     FakeNetwork.install(monkeypatch)
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "none.cfg"))
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
 
 
 def files_of(job: PredictionJob) -> list[dict]:
@@ -68,24 +67,10 @@ def frames_of(video: Path) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------- bodies
 
 
-def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
-    _, job = world.tracks(tmp_path / "out", keypoints=world.keypoints, max_gap=0, min_frames=1)
-    found = world.found()
-    rows = Counter(np.asarray(job.split().column("frame_index")).tolist())
-    assert rows == {frame: n for frame, n in found.items() if n}
-    assert max(found.values()) == 2
-
-
-def test_gaps_of_a_detector_are_filled(job, world) -> None:
+def test_every_person_frame_with_keypoints_has_a_body(job, world) -> None:
     bodies, found = Counter(f for file in files_of(job) for f in file["frame_index"].tolist()), world.found()
-    assert sum(bodies.values()) > sum(found.values())  # the embedded detector misses some
     assert all(bodies[frame] >= n for frame, n in found.items())
-    for file in files_of(job):
-        assert (np.diff(file["frame_index"]) == 1).all()
-        steps = np.abs(np.diff(file["bbox"][:, :2], axis=0)).max()
-        assert steps < 0.2 * file["bbox"][:, 2].min()
-    added = [n for n in job.split().videos[0].account["notes"] if "interpolated boxes" in n]
-    assert sum(int(text.split()[0]) for text in added) == sum(bodies.values()) - sum(found.values())
+    assert max(found.values()) == 2
 
 
 def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(job) -> None:
@@ -94,14 +79,16 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(job) -> N
     (video,) = summary["videos"]
     assert len(video["tracks"]) == len(split.tracks) == 2
     for track in split.tracks:
-        window = np.array([[track.start, track.stop]])
-        features = split.read(window, "resnet50", ["features"])["features"]
-        with torch.no_grad():
-            out = job.trained.generator(torch.from_numpy(features))
         (listed,) = [entry for entry in video["tracks"] if entry["name"] == track.name]
         file = np.load(job.out / listed["file"])
-        np.testing.assert_allclose(file["theta"], out["theta"][0].numpy(), atol=1e-5)
-        np.testing.assert_allclose(file["joints_3d"], out["kp_3d"][0].numpy(), atol=1e-5)
+        segments = [run for run in split.runs.tolist() if track.start <= run[0] < track.stop]
+        for start, stop in segments:  # between missing frames
+            features = split.read(np.array([[start, stop]]), "resnet50", ["features"])["features"]
+            with torch.no_grad():
+                out = job.trained.generator(torch.from_numpy(features))
+            here = slice(start - track.start, stop - track.start)
+            np.testing.assert_allclose(file["theta"][here], out["theta"][0].numpy(), atol=1e-5)
+            np.testing.assert_allclose(file["joints_3d"][here], out["kp_3d"][0].numpy(), atol=1e-5)
         np.testing.assert_array_equal(file["frame_index"], split.rows("frame_index", track.start, track.stop))
         assert listed["frames"] == len(file["theta"])
         assert (listed["first"], listed["last"]) == (file["frame_index"][0], file["frame_index"][-1])
@@ -122,7 +109,7 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
         lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in people]
         with boxes.open("w", newline="") as stream:
             csv.writer(stream).writerows(lines)
-        job = world.predicted(tmp_path / "out", keypoints=boxes)
+        job = world.predicted(tmp_path / "out", "--no-overlay", labels=boxes)
         assert [track["name"] for track in tracks_of(job)] == [f"{world.video.name}/{name}" for name in people]
         for file in files_of(job):
             np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
@@ -230,31 +217,13 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world,
 # ------------------------------------------------------------------------------------------------------- errors
 
 
-def test_wrong_labels_are_refused_with_the_reason_and_read_again_when_they_are_repaired(world, tmp_path) -> None:
-    keypoints = Path(shutil.copytree(world.keypoints, tmp_path / "labels"))
-    files = sorted(keypoints.iterdir())
-    for file in files[20:]:
-        file.rename(tmp_path / file.name)
-    wrong = r"labels.*expected labels of the 28 frames of .*found labels up to frame 19"
-    with pytest.raises(PipelineError, match=wrong):
-        world.tracks(tmp_path / "out", keypoints=keypoints)
-    for file in files[20:]:
-        (tmp_path / file.name).rename(file)
-    good = files[-1].read_text()
-    files[-1].write_text(good[: len(good) // 2])
-    with pytest.raises(PipelineError, match=rf"{files[-1].name}.*expected JSON"):
-        world.tracks(tmp_path / "out", keypoints=keypoints)
-    files[-1].write_text(good)
-    assert world.tracks(tmp_path / "out", keypoints=keypoints)[0].totals["tracks"]["kept"] == 2
-
-
-def test_labels_without_a_person_are_reported_with_the_reasons(world, tmp_path) -> None:
+def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) -> None:
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("track,frame,x,y,w,h\na,0,1,1,50,50\na,1,1,1,50,50\n")
-    with pytest.raises(
-        PipelineError, match=r"no person is left to predict: of 2 person-frames, 2 track_too_short\. .*--min-frames"
-    ):
-        world.tracks(tmp_path / "out", keypoints=boxes)
+    assert world.predict(tmp_path / "out", labels=boxes) == 2
+    shown = capsys.readouterr()
+    assert "track_too_short" in shown.out
+    assert "no person is left to predict in any clip" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -275,18 +244,16 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message) -
         load_trained(tmp_path / "last.pt", None, "cpu")
 
 
-def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(world, tmp_path) -> None:
+def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(world, tmp_path, capsys) -> None:
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
-    with pytest.raises(DataError, match=r"expected features of 512 numbers.*found 2048"):
-        world.prepare(tmp_path / "out", load_trained(tmp_path / "small.pt", None, "cpu"))
+    assert world.predict(tmp_path / "out", checkpoint=tmp_path / "small.pt") == 2
+    assert "expected features of 512 numbers" in capsys.readouterr().err
     identity = ResNet50().identity()
     save_checkpoint(tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}})
+    assert world.predict(tmp_path / "out", checkpoint=tmp_path / "7.pt") == 2
+    assert "trained on, weights untrained:7; found weights untrained:0" in " ".join(capsys.readouterr().err.split())
     save_checkpoint(tmp_path / "same.pt", features=identity)
-    _, job = world.tracks(tmp_path / "out", trained=load_trained(tmp_path / "7.pt", None, "cpu"))
-    with pytest.raises(DataError, match=r"trained on, weights untrained:7; found weights untrained:0\. Name"):
-        jobs.make_features(job, streams(), CPU, silent)
-    _, job = world.prepare(tmp_path / "out", load_trained(tmp_path / "same.pt", None, "cpu"))
-    assert jobs.make_features(job, streams(), CPU, silent) is not None
+    assert world.predict(tmp_path / "out", "--no-overlay", checkpoint=tmp_path / "same.pt") == 0
 
 
 @pytest.mark.parametrize("facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"])
@@ -294,9 +261,9 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
     save_checkpoint(tmp_path / "real.pt", **facts)
     with pytest.raises(StandInMixed, match=r"the body .*real\.pt"):
         load_trained(tmp_path / "real.pt", None, "cpu")
-    video = shutil.copy(world.video, tmp_path / "mine.mp4")
-    with pytest.raises(StandInMixed, match=r"mine\.mp4"):
-        world.prepare(tmp_path / "out", video=Path(video))
+    (raw := tmp_path / "mine").mkdir()
+    with pytest.raises(StandInMixed, match="mine"):
+        jobs.streams_of(world.trained, load(Path("none.cfg"), optional=True), raw, "untrained:0", None)
 
 
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
@@ -325,36 +292,50 @@ def run(capsys, *words: object) -> tuple[int, str]:
     return code, shown.out + shown.err
 
 
-def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ("predict", world.video, "--keypoints", world.keypoints, "--checkpoint", world.checkpoint)
-    words = (*words, "--body", tmp_path, "--weights", "untrained:0", "--device", "cpu", "--out", "out")
-    code, shown = run(capsys, *words)
-    assert code == 0, shown
+def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out"
+    assert world.predict(out) == 0
+    shown = capsys.readouterr().out
     done = [line.split()[1] for line in shown.splitlines() if line.startswith("✓")]
-    assert done == ["convert", "extract", "predict", "overlay"]
+    assert [step for step in done if step != "show"] == ["convert", "extract", "predict", "overlay"]
     assert "DEMO DATA" in shown
     assert "out/overlay.mp4" in shown
-    before = (tmp_path / "out/predictions.json").read_bytes()
+    before = (out / "predictions.json").read_bytes()
     monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
-    code, shown = run(capsys, *words, "--no-overlay")
-    assert code == 0, shown
-    assert [line.split()[1] for line in shown.splitlines() if line.startswith("✓")] == ["predict"]
-    assert not (tmp_path / "out/overlay.mp4").exists()  # it might have been of other bodies
-    after, expected = json.loads((tmp_path / "out/predictions.json").read_text()), json.loads(before)
+    assert world.predict(out, "--no-overlay") == 0
+    shown = capsys.readouterr().out
+    assert {"convert", "extract"}.isdisjoint(line.split()[1] for line in shown.splitlines() if line.startswith("✓ "))
+    assert not (out / "overlay.mp4").exists()  # it might have been of other bodies
+    after, expected = json.loads((out / "predictions.json").read_text()), json.loads(before)
     expected["videos"][0]["overlay"] = None
     assert after == expected
 
 
-def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
-    of_model = ("--checkpoint", world.checkpoint)
-    for words, message in (
-        ((world.video, *of_model, "--keypoints", world.keypoints, "--set", "a=1"), "with --keypoints there is none"),
-        (("videos/train", "--cache", "c", *of_model, "--keypoints", "k"), "found 1 name, --keypoints"),
-    ):
-        code, shown = run(capsys, "predict", *words)
-        assert code == 2
-        assert message in shown
+def test_a_single_clip_takes_its_keypoints_along(world, tmp_path, capsys) -> None:
+    clips = world.clips(tmp_path / "clips")
+    of_model = ("--checkpoint", world.checkpoint, "--body", tmp_path, "--device", "cpu", "--weights", "untrained:0")
+    words = ("--cache", tmp_path / "cache", "--out", tmp_path / "out", "--no-overlay", *of_model, *SHORT)
+    assert main([str(word) for word in ("predict", clips / world.video.name, *words)]) == 0
+    assert (tmp_path / "cache-clips" / world.video.name).is_symlink()
+    assert not (tmp_path / "cache-clips/keypoints" / f"{world.video.name}.json").exists(), "nothing was detected"
+    assert len(list((tmp_path / "out/bodies").iterdir())) == 2
+
+
+def test_mistakes_in_the_arguments_are_reported(world, tmp_path, capsys) -> None:
+    (tmp_path / "notes.txt").touch()
+    of_model = (
+        "--checkpoint",
+        world.checkpoint,
+        "--body",
+        tmp_path,
+        "--cache",
+        tmp_path / "c",
+        "--out",
+        tmp_path / "o",
+    )
+    for named, message in ((tmp_path / "notes.txt", "expected a clip"), ("videos/train", "found no such folder")):
+        assert main([str(word) for word in ("predict", named, *of_model, "--stream", "resnet50")]) == 2
+        assert message in capsys.readouterr().err
     for words in (["--help"], ["predict", "--help"], ["evaluate", "--help"]):
         with pytest.raises(SystemExit) as ended:
             main(words)
@@ -364,13 +345,6 @@ def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
         main(["predict"])
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_streams_named_by_options_need_no_settings_file(world) -> None:
-    (spec,) = jobs.feature_streams(world.trained, "untrained:3")
-    assert jobs.resources(world.trained, "untrained:3", "cpu") == Resources(device="cpu")
-    assert str(spec.stream) == "untrained:3, fast"
-    assert spec.name == streams()[0].name
 
 
 def test_a_mark_is_as_large_a_part_of_a_large_picture_as_of_a_small_one() -> None:

@@ -360,7 +360,7 @@ def test_a_device_that_is_not_there_is_refused(graphs: dict[str, str], monkeypat
 
 def test_a_missing_extra_is_named_with_its_command(graphs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[rtmpose\]"):
+    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
         RTMPose(**graphs).load("cpu")
 
 

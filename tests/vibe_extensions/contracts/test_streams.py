@@ -15,7 +15,7 @@ import pytest
 
 from cache import CropPolicy
 from pipeline.features import streams
-from pipeline.features.streams import ByteStream, LabelComputer, LabelStream, Machine, Stream
+from pipeline.features.streams import LabelComputer, LabelStream, Machine, PairStream, Stream
 from pipeline.features.weights import WeightsSpec
 from vibe_extensions.contracts import StreamContract
 from vibe_extensions.contracts.streams import stream_problems
@@ -58,13 +58,14 @@ class Computer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corner(ByteStream):
-    """The first pixel."""
+class Corner(PairStream):
+    """The first pixels of two crops."""
 
     kind: ClassVar[str] = "corner"
+    dim: ClassVar[int] = 6
 
-    def encode(self, crop: Numbers) -> bytes:
-        return crop[0, 0].tobytes()
+    def pair(self, previous: Numbers, current: Numbers) -> Numbers:
+        return np.concatenate([previous[0, 0], current[0, 0]]).astype(np.float32)
 
 
 def means_of(**changed: Any) -> LabelStream:
@@ -108,7 +109,7 @@ FAULTS = {  # what is wrong: the stream, and a word of the sentence
     "not restored": (means_of(from_identity=classmethod(lambda cls, _: cls(scale=2.0))), "from_identity"),
     "a window of pixels' rows": (means_of(history=-1), "history"),
     "a column of no one": (means_of(columns=("contact",)), "contact"),
-    "no bytes": (type("Corner", (Corner,), {"encode": lambda self, crop: b""})(), "1 to 150528 bytes"),
+    "too few numbers": (type("Corner", (Corner,), {"pair": lambda self, *_: np.zeros(5, np.float32)})(), "(5,)"),
     "a crop that is not mirrored": (
         type("Corner", (Corner,), {"policy": property(lambda self: CropPolicy())})(),
         "mirrored",
@@ -131,8 +132,8 @@ def test_a_broken_promise_is_named(fault: str) -> None:
 class OfItsProcess(Corner):
     """What a hash with a seed of the process is, and the like."""
 
-    def encode(self, crop: Numbers) -> bytes:
-        return str(os.getpid()).encode()
+    def pair(self, previous: Numbers, current: Numbers) -> Numbers:
+        return np.full(6, os.getpid() % 2**20, np.float32)
 
 
 def test_what_follows_from_the_process_is_named() -> None:
@@ -145,7 +146,7 @@ def test_good_streams_have_no_problems() -> None:
 
 
 @pytest.mark.usefixtures("small_backbone")
-@pytest.mark.parametrize("kind", [pytest.param("resnet50", marks=pytest.mark.slow), "crops", "homography", "pr_vipe"])
+@pytest.mark.parametrize("kind", [pytest.param("resnet50", marks=pytest.mark.slow), "homography", "pr_vipe"])
 class TestOurs(StreamContract):
     @pytest.fixture
     def stream(self, kind: str) -> Stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tracemalloc
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 
 import cache
 from pipeline import crops
-from pipeline.features.streams.crops import Crops
 from pipeline.files.pixels import sources
 from vibe_extensions.exchange.webdataset import WindowOptions, export
 
@@ -79,30 +77,6 @@ def test_the_page_s_loader_reads_batches(root: Path, tmp_path: Path, monkeypatch
     assert (pictures.shape, joints.shape, theta.shape) == ((4, 4, 224, 224, 3), (4, 4, 49, 3), (4, 4, 85))
 
 
-def test_stored_crops_come_as_they_are_and_labels_are_those_of_these_crops(penn: Any, ran: Any, tmp_path: Path) -> None:
-    penn.converted()
-    words = ("--set", "crop=jitter:1 flip:1 size:96")
-    ran("extract", penn.name, "--cache", penn.root, "--stream", "moved", "--kind", "crops", *words)
-    penn.remove("0001", "0003", "0005")  # the raw pictures are not needed any more
-    printed = ran(
-        *("export", penn.name, "--cache", penn.root, "--format", "webdataset", "--out", tmp_path / "out"),
-        *("--set", "seqlen=8"),
-    ).out
-    assert "crops of the stream moved" in printed
-    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
-    assert (provenance["crops"], provenance["seqlen"]) == ("moved", 8) and "quality" not in provenance
-    split, samples = penn.split, read(tmp_path / "out")
-    windows = split.windows(8, 16)
-    batch = split.read(windows, stream="moved", fields=["kp_2d", "theta"])
-    assert len(samples) == 3
-    for i, sample in enumerate(samples):
-        np.testing.assert_array_equal(sample["kp_2d.npy"], batch["kp_2d"][i])
-        stored = split.blobs("moved", np.arange(*windows[i]))
-        for number, data in enumerate(stored):
-            np.testing.assert_array_equal(sample[f"{number:03d}.jpg"], Crops.decode(data, 96))
-    assert not np.array_equal(batch["kp_2d"], split.read(windows, stream=None, fields=["kp_2d"])["kp_2d"])
-
-
 def test_overlapping_windows_of_several_people_hold_the_right_crops(embedded: Any, into: Any, tmp_path: Path) -> None:
     into.convert(tmp_path / "cache", embedded.raw("posetrack"), "posetrack")
     split = cache.open(tmp_path / "cache")["posetrack/train"]
@@ -152,10 +126,9 @@ def test_pictures_that_are_not_those_of_the_conversion_are_refused(penn: Any, tm
     [
         ("amass/train", (), "no pictures"),
         ("3dpw/train", ("--set", "seqlen=11"), "longest run has 10"),
-        ("3dpw/train", ("--set", "crops=none"), "no feature stream"),
         ("3dpw/train", ("--raw", "/nowhere"), "--raw"),
         ("3dpw/train", ("--set", "quality=0"), "quality"),
-        ("3dpw/train", ("--stream", "moved"), "--set crops=NAME"),
+        ("3dpw/train", ("--stream", "moved"), "does not have"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_words(

@@ -30,7 +30,7 @@ RNG = np.random.default_rng(0)
 BODY = ["RHeel", "RKnee", "RHip", "LHip", "LKnee", "LHeel", "RWrist", "RElbow", "RShoulder", "LShoulder", "LElbow",
         "LWrist", "Neck"]  # fmt: skip
 POINTS = RNG.uniform(40, 180, (3, 14, 2))  # of each frame, the 14 of xys
-CROPS = StreamSpec("crops", streams.get("crops"))
+PAIRS = StreamSpec("homography", streams.get("homography"))
 MOST = len(JOINTS["spin49"]) - 5  # 44: OpenPose's 25 and 19 others
 
 
@@ -86,7 +86,7 @@ def converted(raw: Path, root: Path, **options: Any) -> cache.Split:
 
 
 def crops(root: Path) -> Extraction:
-    (done,) = extract_together([plan_extraction(root, "insta_variety/train", CROPS)], Resources(workers=1))
+    (done,) = extract_together([plan_extraction(root, "insta_variety/train", PAIRS)], Resources(workers=1))
     return done
 
 

@@ -63,11 +63,11 @@ class RTMPose(Detector):
     Published ones are downloaded once. `family` is the detector's; auto: its file's name says it.
     """
 
-    weights: str = PRETRAINED  # rtmpose-m
-    detector: str = PRETRAINED  # yolox-tiny
-    family: Literal["auto", "yolox", "rtmdet"] = "auto"
-    min_score: float = 0.3  # of a person
-    max_overlap: float = 0.45  # of two persons: intersection over union of their boxes
+    weights: str = PRETRAINED  # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or (pretrained) rtmpose-m
+    detector: str = PRETRAINED  # of persons: an ONNX file, a zip with one, yolox-m, or (pretrained) yolox-tiny
+    family: Literal["auto", "yolox", "rtmdet"] = "auto"  # of `detector`; auto: its file name says it
+    min_score: float = 0.3  # lowest score of a person
+    max_overlap: float = 0.45  # largest intersection over union of two persons' boxes
 
     name: ClassVar[str] = "rtmpose"
 

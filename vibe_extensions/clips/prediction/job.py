@@ -1,40 +1,31 @@
-"""Tracks and features of what is to be predicted.  [raw -> tracks -> features] -> bodies
-
-The steps are those of training data, on a small cache of the prediction's own, `<out>/cache/`, or on a cache that has
-them already. A step whose output is up to date is not run again.
-"""
+"""What is predicted: a split of a cache, with the streams that a model reads.  [tracks, features] -> bodies"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cache
-from pipeline.cli.progress import Progress
-from pipeline.cli.text import count
-from pipeline.commands.settings.commands import effective
-from pipeline.commands.settings.file import settings_file
-from pipeline.commands.settings.targets import stream_named
-from pipeline.conversion import convert
-from pipeline.conversion.convert import Conversion
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.features import extract
+from pipeline.detect.clips import EXTENSIONS
+from pipeline.detect.files import KEYPOINTS
+from pipeline.errors import ConfigError
 from pipeline.features import streams as kinds
-from pipeline.features.extract import Extraction
-from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.plan import refuse_untrained
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.files.raw.stand_in import is_stand_in
-from tasks.settings import settings, settings_without
-from vibe_extensions.clips.prediction.sources import SPLIT, ClipsToPredict
+from pipeline.files.raw.stand_in import MARKER, is_stand_in
+from pipeline.settings.file import BY_SET, Section
+from pipeline.settings.sections import Settings, stream_of
 from vibe_model import runs
 from vibe_model.checkpoints import HMR2
 from vibe_model.errors import DataError
 from vibe_model.prediction.trained import Trained
 
-CACHE: Final = "cache"
+CLIPS: Final = "clips"  # links to single clips: CACHE-clips, or for a cache in a bucket OUT/clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,80 +38,94 @@ class PredictionJob:
     trained: Trained
     out: Path
     stand_in: bool
-    raw: Path | None  # where its pictures are now; None: where they were at conversion
-    people: Mapping[str, Any]
+    raw: Path | None = None  # where its images are now; None: where they were at conversion
 
     def split(self) -> cache.Split:
         return cache.open(self.root)[self.name]
 
 
-def of_source(source: ClipsToPredict, trained: Trained, streams: Sequence[StreamSpec], out: Path) -> PredictionJob:
-    """Check all that can be known before minutes of work.
-
-    streams: the last one is of the model's features; before it, what that is computed from, and what the model reads
-    beside. Raises StandInMixed, ConfigError for an untrained network on real pictures, and DataError for streams of
-    another size than the model's.
-    """
-    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in)}
-    stand_in = runs.one_kind({f"the pictures of {source.named}": is_stand_in(source.raw), **model})
-    last = streams[-1]
-    for spec in streams:
-        refuse_untrained(spec, source.raw, f"the weights of {spec.name}")
-        if argument := _argument(trained, last.name, spec.name):
-            trained.check_features(f"stream {spec.name!r}", spec.stream.dim, of=argument)
-    stand_in = stand_in or any(spec.stream.stand_in for spec in streams)
-    return PredictionJob(out / CACHE, source.split, last.name, trained, out, stand_in, source.raw, source.people)
-
-
-def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Path) -> PredictionJob:
-    """A split that has features: nothing is decoded, unless its pictures are drawn on.
+def of_cache(
+    root: cache.Root, name: str, trained: Trained, stream: str, out: Path, raw: Path | None = None
+) -> PredictionJob:
+    """A split that has features: nothing is decoded, unless bodies are drawn on its images.
 
     Raises CacheError where there is no such split, StandInMixed, and as `Trained.check_split`.
     """
     split = cache.open(root)[name]
     runs.check_stand_in({name: split}, the_checkpoint=trained.stand_in)
     stand_in = trained.check_split(split, stream) or bool(trained.generator.body.is_stand_in)
-    return PredictionJob(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
+    return PredictionJob(root, name, stream, trained, out, stand_in, raw)
 
 
-def feature_streams(trained: Trained, weights: str | None) -> tuple[StreamSpec, ...]:
-    """What the model's features are computed by; the last one is theirs.
+def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
+    """The raw folder of clips: the folder that is named, or the cache's folder of links to single clips.
 
-    HMR2.0's own network; of others the one whose weights are named, else that of [features] in luigi.cfg. Raises
-    ConfigError.
+    A clip and its keypoints are linked there beside those of earlier commands, so one cache holds all of them.
+    Raises ConfigError for another file, and where something other than a link has a clip's name.
     """
+    if named.is_dir():
+        return named
+    if not named.is_file() or named.suffix.lower() not in EXTENSIONS:
+        what = "another file" if named.is_file() else "no such file or folder"
+        raise ConfigError(f"{named}: expected a clip ({', '.join(EXTENSIONS)}) or a folder of clips, found {what}")
+    raw = root.with_name(f"{root.name}-{CLIPS}") if isinstance(root, Path) else out / CLIPS
+    clip = named.absolute()
+    if clip.parent.resolve() == raw.resolve():
+        return raw
+    (raw / KEYPOINTS).mkdir(parents=True, exist_ok=True)
+    labels = sorted((clip.parent / KEYPOINTS).glob(f"{clip.name}*")) + sorted(clip.parent.glob(f"{clip.stem}.json"))
+    for place, target in ((raw / clip.name, clip), *((raw / KEYPOINTS / label.name, label) for label in labels)):
+        if place.exists() and not place.is_symlink():
+            raise ConfigError(f"{place}: expected a link to {target}, found a file. Move it away.")
+        if not (place.is_symlink() and Path(os.readlink(place)) == target):  # noqa: PTH115
+            place.unlink(missing_ok=True)
+            place.symlink_to(target)
+    folder = next((folder for folder in clip.parents if is_stand_in(folder)), None)
+    (raw / MARKER).unlink(missing_ok=True)
+    if folder is not None:
+        shutil.copyfile(folder / MARKER, raw / MARKER)
+    return raw
+
+
+def streams_of(
+    trained: Trained, settings: Settings, raw: Path, weights: str | None, embedding: Path | None
+) -> tuple[StreamSpec, ...]:
+    """The streams that a model reads, its features last, as its checkpoint records and `settings` say.
+
+    weights: of the features' network, over [features]. embedding: of 2D poses; None: the file that it was trained with.
+    Raises StandInMixed, ConfigError for a missing file and for random weights on real images, DataError for streams
+    of another size than the model's.
+    """
+    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in)}
+    runs.one_kind({f"the images of {raw}": is_stand_in(raw), **model})
+    features = _features(trained, settings, weights)
+    trained.check_features(f"stream {features.name!r}", features.stream.dim)
+    specs = (*_extra_streams(trained, embedding), features)
+    for spec in specs:
+        refuse_untrained(spec, raw, f"the weights of {spec.name}")
+    return specs
+
+
+def _features(trained: Trained, settings: Settings, weights: str | None) -> StreamSpec:
+    """HMR2.0's own network; of other models the one of [features]."""
     if trained.kind == HMR2:
         if weights is not None:
             raise ConfigError(f"--weights {weights}: {trained.checkpoint.name} has a network of its own. Leave it out.")
-        name, options = trained.config.stream, {"checkpoint": str(trained.checkpoint)}
-        return (StreamSpec(name, stream_named(name, options, effective(settings_file()))),)
+        options = Section(BY_SET, trained.config.stream, {"checkpoint": str(trained.checkpoint)})
+        return stream_of(settings.source, trained.config.stream, options=options)
     if weights is not None:
-        return (StreamSpec(stream=stream_named(ResNet50.kind, {"weights": weights})),)
-    s = settings_without("--weights, as spin:FILE")
-    return tuple(spec for spec in (s.crops, s.stream) if spec is not None)
+        return stream_of(settings.source, ResNet50.kind, options=Section(BY_SET, ResNet50.kind, {"weights": weights}))
+    return settings.stream
 
 
-def resources(trained: Trained, weights: str | None, device: str) -> Resources:
-    """What computing them takes of this machine: one video needs no more than one device. Raises ConfigError."""
-    if weights is not None or trained.kind == HMR2:
-        return Resources(device=device)
-    features = settings().features
-    return replace(features, devices=None, device=features.device if device == "auto" else device)
-
-
-def extra_streams(trained: Trained, embedding: Path | None) -> list[StreamSpec]:
-    """What the model reads beside its features, as it was trained on: computed as its checkpoint records.
-
-    embedding: of 2D poses, of which the checkpoint records the digest alone; None: the file that it was trained with.
-    Raises ConfigError where that is not there, DataError where the checkpoint does not record a stream.
-    """
-    specs = []
+def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamSpec]:
+    """What the model reads beside its features, computed as its checkpoint records."""
     for name, reading in trained.config.extra_streams.items():
         identity = trained.extra_streams.get(name)
         if identity is None:
             raise DataError(
                 f"{trained.checkpoint}: expected what its stream {reading.stream!r} was computed by, found nothing. "
-                "Predict a split that has it: --cache."
+                "Predict a split that has it."
             )
         stream = kinds.of_identity(identity)
         if stream is None:  # of a checkpoint's file
@@ -128,66 +133,8 @@ def extra_streams(trained: Trained, embedding: Path | None) -> list[StreamSpec]:
             if file is None:
                 raise ConfigError(f"{trained.checkpoint}: name the embedding of 2D poses: --pose-embedding FILE")
             stream = kinds.get(str(identity["kind"])).with_weights(file)
-        specs.append(StreamSpec(reading.stream, stream))
-    return specs
-
-
-def make_tracks(source: ClipsToPredict, root: Path, progress: Progress) -> Conversion | None:
-    """Clips and labels -> tracks; None where they are up to date. Raises PipelineError where no person is left."""
-    plan = convert.plan_conversion(source.reader, SPLIT, raw=source.raw, root=root)
-    extraction = None if plan.up_to_date else convert.convert(plan, progress=progress)
-    split = cache.open(root)[plan.name]
-    if not len(split.tracks):
-        raise PipelineError("\n".join(without_people(source, split)))
-    return extraction
-
-
-def without_people(source: ClipsToPredict, split: cache.Split) -> Iterator[str]:
-    """Why nothing is predicted of each video of which no track is left."""
-    fewest = source.reader.min_frames
-    for video in split.videos:
-        account = video.account
-        if account["kept"]:
-            continue
-        if account["set_aside"]:
-            yield source.problems.get(video.name, account["message"])
-            continue
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-        why = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
-        shorter = f", or take tracks of fewer than {count(fewest, 'frame')}: --min-frames" * bool(
-            reasons and fewest > 1
-        )
-        yield f"{video.name}: no person is left to predict: {why}. Look at the detections{shorter}."
-
-
-def make_features(
-    job: PredictionJob, streams: Sequence[StreamSpec], resources: Resources, progress: Progress
-) -> Extraction | None:
-    """Tracks -> features; None where they are up to date.
-
-    Raises DataError for features of another network than the model was trained on.
-    """
-    extraction = None
-    for spec in (spec.at(job.raw) if job.raw else spec for spec in streams):
-        plan = compare_stream(job.split(), spec)
-        if plan.differs:  # by an earlier command with another network: nothing else uses this cache
-            plan = plan_extraction(job.root, job.name, spec, replace=True)
-        if argument := _argument(job.trained, job.stream, spec.name):
-            job.trained.check_features(f"stream {spec.name!r}", spec.stream.dim, plan.identity, of=argument)
-        if absent := sorted(set(spec.stream.needs) - set(job.split().columns)):
-            raise DataError(
-                f"{job.name}: stream {spec.name!r} is computed from {', '.join(absent)}, which there is not. Name "
-                "keypoints: --keypoints PATH, or have people detected."
-            )
-        if not plan.up_to_date:
-            extraction = extract.extract(plan, resources, progress=progress)
-    return extraction
-
-
-def _argument(trained: Trained, features: str, stream: str) -> str | None:
-    """What a stream is to the model; None where it is not read."""
-    arguments = {features: "features", **{extra.stream: name for name, extra in trained.config.extra_streams.items()}}
-    return arguments.get(stream)
+        trained.check_features(f"stream {reading.stream!r}", stream.dim, of=name)
+        yield StreamSpec(reading.stream, stream)
 
 
 def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:

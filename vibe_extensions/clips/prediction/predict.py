@@ -77,7 +77,9 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
     about = _about(job, split, options)
     predicted.summary = about | {"videos": []}
     pictures = raw_folder(split, job.raw) if options.overlay else None
-    total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
+    chosen = select_tracks(split, options.tracks)
+    total = sum(track.stop - track.start for track in chosen)
+    n_videos = len({track.video for track in chosen})
     for number, tracks in itertools.groupby(_bodies(job, split, options), key=lambda found: found[0]):
         entry = split.videos[number]
         facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
@@ -91,7 +93,7 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
         predicted.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
         predicted.tracks += len(rows)
         if pictures is not None:
-            file = job.out / (OVERLAY if len(split.videos) == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
+            file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
             _draw(job, predicted, file, sources.parse(pictures, entry.source), bodies)
     if not predicted.tracks:
         raise PipelineError(f"{job.name}: no frame with a person in it could be decoded: nothing is predicted")
@@ -148,7 +150,6 @@ def _draw(job: PredictionJob, made: PredictedVideos, file: Path, source: FrameSo
 def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> dict[str, Any]:
     """What every file records of where it comes from."""
     return {
-        "people": dict(job.people),
         "split": job.name,
         "stand_in": job.stand_in,
         "checkpoint": job.trained.about,

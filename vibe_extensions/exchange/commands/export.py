@@ -12,11 +12,11 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, si
 from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.settings.arguments import split_options
-from pipeline.commands.settings.commands import body_of
-from pipeline.commands.settings.file import BY_SET, Section
 from pipeline.datasets import installed
 from pipeline.errors import ConfigError
+from pipeline.settings.arguments import split_options
+from pipeline.settings.commands import body_of
+from pipeline.settings.file import BY_SET, Section
 from vibe_extensions.exchange.formats import export_formats
 
 

@@ -9,7 +9,7 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import accounting_lines
-from pipeline.commands.settings.arguments import split_options
+from pipeline.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
 
 

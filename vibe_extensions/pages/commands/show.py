@@ -14,11 +14,11 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.options import whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import count
-from pipeline.commands.settings.arguments import check_own_folder, split_arguments
-from pipeline.commands.settings.commands import body_of, dataset_of
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.settings.arguments import check_own_folder, split_arguments
+from pipeline.settings.commands import body_of, dataset_of
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 

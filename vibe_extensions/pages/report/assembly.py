@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,14 +32,13 @@ from vibe_extensions.pages.report.data import (
     overview_section,
 )
 from vibe_extensions.pages.report.page import PageSection, write_page
-from vibe_extensions.pages.report.provenance import provenance_section, report_facts
 from vibe_extensions.pages.report.results import as_csv, results_section
 from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, read_json, read_run
-from vibe_extensions.pages.report.statistics import distributions_section, stream_section
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
-VERSION: Final = 6  # raised when the page shows the same things otherwise
+VERSION: Final = 7  # raised when the page shows the same things otherwise
+SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
 ABLATE: Final = "Remove it and run `luigi --module tasks Ablation` again."
@@ -65,7 +66,7 @@ class ReportContent:
         """
         raw = [path.name for path in (self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ())]
         other_runs = [path.name for path in self.other_runs()]
-        state: dict[str, Any] = {"version": VERSION, "software": report_facts()["Software"], "notes": self.notes}
+        state: dict[str, Any] = {"version": VERSION, "software": _software(), "notes": self.notes}
         state |= {
             "raw": sorted(raw),
             "other runs": sorted(other_runs),
@@ -114,7 +115,8 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     opened = open_splits(content.root)
     shown = [read_run(folder, name) for name, folder in content.runs]
     of_ablation, sections = list[TrainingRun](), list[PageSection]()
-    facts = {"Made": report_facts()["Made"], "Cache": str(content.root), "Runs": str(content.runs_folder)}
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    facts = {"Made": made, "Software": _software(), "Cache": str(content.root), "Runs": str(content.runs_folder)}
     if content.training:
         ablation, problems = read_ablation(content.runs_folder) if content.ablation else ({}, [])
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(ablation, content)]
@@ -133,31 +135,25 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
             table.write_text(as_csv(results.data["splits"]), encoding="utf-8")
             facts["Results as a file"] = table.name
     progress(1, 3, "data")
-    health = stream_section(opened, content.stream)
     if opened.splits:
         sections += [
             overview_section(opened, used_for(shown) if shown else None),
             accounting_section(opened),
             examples_section(opened, raw=content.raw, body=content.body),
-            distributions_section(opened),
-            health,
         ]
-    sections.append(provenance_section(opened, [*shown, *of_ablation], fingerprint=fingerprint))
     progress(2, 3, "page")
     mark = opened.mark or (DEMO if any(run.stand_in for run in shown) else "")
-    first = summary(opened, shown, stream=content.stream, health=health.data["verdicts"], trains=content.training)
+    first = summary(opened, shown, stream=content.stream, trains=content.training)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_page(out, sections, title=TITLE, mark=mark, facts=facts, summary=first)
+    write_page(out, sections, title=TITLE, mark=mark, facts=facts, summary=first, fingerprint=fingerprint)
     progress(3, 3, "")
     return WrittenReport(len(sections), out.stat().st_size, mark)
 
 
-def summary(
-    opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, health: dict[str, str], trains: bool = True
-) -> dict[str, Any]:
+def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, trains: bool = True) -> dict[str, Any]:
     """The page's first lines: what is not real, what is wrong, and in one line what there is.
 
-    health: what is wrong with the features `stream` of a dataset; "": nothing. trains: the page is about training, too.
+    stream: of features. trains: the page is about training, too.
     """
     _, wrong = frames_left_out(opened.splits)
     n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
@@ -166,7 +162,6 @@ def summary(
         *opened.problems,
         *([f"{count(n_rejected, 'video')} rejected (Left out)"] if n_rejected else []),
         *([f"{wrong:,} person-frames left out because of errors (Left out)"] if wrong else []),
-        *(f"{dataset}: {verdict} (Health of the feature stream)" for dataset, verdict in health.items() if verdict),
         *(f"{run.name}: {text}" for run in shown for text in run.problems),
     ]
     texts = [
@@ -199,6 +194,11 @@ def demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
     if not parts and any(run.stand_in for run in shown):
         parts.append(f"Trained on demo data: {', '.join(run.name for run in shown if run.stand_in)}")
     return f"{'; '.join(parts)}." if parts else ""
+
+
+def _software() -> str:
+    """Versions of what draws a page."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in SOFTWARE)
 
 
 def recorded(page: Path) -> str:

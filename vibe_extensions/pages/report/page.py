@@ -96,13 +96,14 @@ def write_page(
     title: str,
     mark: str,
     facts: Mapping[str, str],
+    fingerprint: str = "",
     summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Render and write the sections in their order. `out` appears when it is whole.
 
-    mark: what of it is not real, which its first line reports; "": nothing. facts: shown at its end.
-    summary: the data of summary.html, which comes before the sections. Raises ValueError for two sections with one
-    anchor.
+    mark: what of it is not real, which its first line reports; "": nothing. facts: shown at its end. fingerprint: of
+    all that it shows, by which an up-to-date page is known. summary: the data of summary.html, which comes before the
+    sections. Raises ValueError for two sections with one anchor.
     """
     sections = tuple(sections)
     anchors = [section.anchor for section in sections]
@@ -111,7 +112,10 @@ def write_page(
     environment = templates(Path(__file__).parent / "templates")
     environment.filters["cell_text"] = cell_text
     page = environment.get_template("report.html")
-    write(page.stream(sections=sections, title=title, mark=mark, facts=facts, summary=summary), out)
+    write(
+        page.stream(sections=sections, title=title, mark=mark, facts=facts, summary=summary, fingerprint=fingerprint),
+        out,
+    )
 
 
 def cell_text(value: Cell) -> str:

@@ -33,36 +33,37 @@ class PrVIPEConfig(RunConfig):
 
     # Poses: single frames, every `stride`-th. Real pairs are of `poses_3d`, where several cameras see one instant.
     seqlen: PositiveInt = 1
-    stride: PositiveInt = 5
+    stride: PositiveInt = 5  # frames from one pose of a track to the next
+    # Splits with SMPL or 3D labels in a camera's axes; where several cameras see one instant, they give real pairs.
     poses_3d: tuple[str, ...] = ("h36m/train", "mpi_inf_3dhp/train")
-    held_out: Share = 0.1  # of the tracks of `motion`: not trained on, but retrieved from
-    real: Share = 0.5  # of a batch's pairs, where there are any
-    validation: tuple[str, ...] = ("h36m/val",)
-    eval_poses: PositiveInt = 1000  # at most, of a split
+    held_out: Share = 0.1  # share of the tracks of `motion`, by name: not trained on, but retrieved from
+    real: Share = 0.5  # share of real pairs in a batch, where there are any
+    validation: tuple[str, ...] = ("h36m/val",)  # splits to retrieve from, too
+    eval_poses: PositiveInt = 1000  # most poses that are retrieved from, of each split
 
     # What is made of them.
     depth: PositiveFloat = 2.0  # torso sizes from a made-up camera to the hips
-    noise: NonNegativeFloat = 0.01  # of its keypoints, torso sizes
-    point_dropout: Share = 0.1  # of each keypoint but the torso's, without which there is no pose
-    limb_dropout: Share = 0.2  # of one arm, one leg, or both legs
+    noise: NonNegativeFloat = 0.01  # standard deviation of its keypoints, in torso sizes
+    point_dropout: Share = 0.1  # how often a keypoint is left out; the torso's never, without which there is no pose
+    limb_dropout: Share = 0.2  # how often one arm, one leg, or both legs are left out
 
     # The model.
     size: PositiveInt = 32
-    hidden_size: PositiveInt = 1024
-    dropout: Share = 0.3
-    samples: PositiveInt = 20
+    hidden_size: PositiveInt = 1024  # of the network's layers
+    dropout: Share = 0.3  # of the layers
+    samples: PositiveInt = 20  # of an embedding, where two are compared
 
     # Training.
-    batch_size: PositiveInt = 256  # pairs
+    batch_size: PositiveInt = 256  # pairs per step
     iterations: PositiveInt = 2000
-    epochs: PositiveInt = 100
-    optimiser: Literal["adam", "adagrad"] = "adam"  # adagrad: with the rate `lr` all along
-    lr: PositiveFloat = 1e-3
-    lr_end: PositiveFloat = 1e-5  # of Adam, by a cosine
-    average: Share = 0.9999  # decay of the mean of the weights, which is what is used
-    triplet_weight: NonNegativeFloat = 1.0
-    positive_weight: NonNegativeFloat = 0.005
-    prior_weight: NonNegativeFloat = 0.001
+    epochs: PositiveInt = 100  # each ends with retrieval
+    optimiser: Literal["adam", "adagrad"] = "adam"  # adam: its rate falls by a cosine; adagrad: constant
+    lr: PositiveFloat = 1e-3  # learning rate at the start
+    lr_end: PositiveFloat = 1e-5  # Adam's learning rate at the end
+    average: Share = 0.9999  # decay of the running mean of the weights; the mean is used
+    triplet_weight: NonNegativeFloat = 1.0  # triplet ratio loss
+    positive_weight: NonNegativeFloat = 0.005  # positive pairwise loss
+    prior_weight: NonNegativeFloat = 0.001  # KL divergence from the standard normal distribution
     plateau_patience: NonNegativeInt = 1_000_000  # epochs: learning rates have a schedule of their own
     checkpoint_every: PositiveInt = 500
 

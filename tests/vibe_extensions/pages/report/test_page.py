@@ -17,9 +17,8 @@ from tests.vibe_extensions.pages.report.conftest import kept, moving, person, wr
 from vibe_extensions.pages.report.assembly import ReportContent, summary, write_report
 from vibe_extensions.pages.report.data import open_splits
 from vibe_extensions.pages.report.page import PageSection, write_page
-from vibe_extensions.pages.report.statistics import stream_section
 
-SECTIONS = ("datasets", "accounting", "tracks", "distributions", "stream")
+SECTIONS = ("datasets", "accounting", "tracks")
 
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
@@ -79,15 +78,15 @@ def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reprod
     root: Path, tmp_path: Path
 ) -> None:
     text = of_cache(root, tmp_path)
-    assert re.findall(r'<h2 id="([^"]+)">', text) == [*SECTIONS, "provenance"]
+    assert re.findall(r'<h2 id="([^"]+)">', text) == [*SECTIONS]
     assert text.count("data:image/jpeg;base64,") == 12  # two tracks, three frames, the picture and the crop
     assert re.findall(r"""(?:src|href)=["'](?!#|data:)""", text) == []
     assert "expected 13 joints, &lt;found&gt; 12." in text
     found = Page(text)
-    assert len(found.ids) > 10
+    assert len(found.ids) >= 7
     assert {1, 2, 3, 4, 5} == set(found.levels)
     tables = found.root.all("table")
-    assert len(tables) >= 10
+    assert len(tables) >= 3
     for table in tables:
         assert table.parent is not None and "scroll" in table.parent.classes, "a table that cannot scroll by itself"
         assert len(table.all("caption")) == 1
@@ -99,14 +98,7 @@ def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reprod
 def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path: Path) -> None:
     write_split(tmp_path / "motion", "amass/train", {"a/0": moving(5, 8)})
     text = of_cache(tmp_path / "motion", tmp_path)
-    assert "Motion without pictures, so without features: amass/train." in text
-    assert "There are no keypoints." in text
     assert 'class="problem"' not in text
-    write_split(tmp_path / "cache", "penn_action/train", {"a/0": person(8)})
-    opened = open_splits(tmp_path / "cache")
-    text = page(tmp_path, stream_section(opened, "resnet50"))
-    assert "Without this stream: penn_action/train." in text
-    assert "python -m pipeline extract" in text
     write_split(tmp_path / "empty", "penn_action/train", {})
     assert "There is no track to show." in of_cache(tmp_path / "empty", tmp_path)
 
@@ -125,8 +117,8 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
 # --------------------------------------------------------------------------------------------------- the first lines
 
 
-def first_lines(root: Path, *runs: Any, **health: str) -> dict[str, Any]:
-    return summary(open_splits(root), runs, stream="resnet50", health=health)
+def first_lines(root: Path, *runs: Any) -> dict[str, Any]:
+    return summary(open_splits(root), runs, stream="resnet50")
 
 
 def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one(tmp_path: Path) -> None:

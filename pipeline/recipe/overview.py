@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,11 @@ import numpy as np
 
 import cache
 from cache.format.layout import COLUMNS, FEATURES, MANIFEST, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
-from pipeline.commands.settings.targets import Target
-from pipeline.conversion.identity import Difference, accepted_lines
+from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, plan_detection, unlabelled
+from pipeline.detect.plan import DetectionPlan, unlabelled
 from pipeline.errors import PipelineError
 from pipeline.features.engine.shards import COMPARED, has_current_keys
 from pipeline.features.plan import (
@@ -35,15 +34,13 @@ from pipeline.features.plan import (
     refuse_untrained,
 )
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import BYTES
 from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
+from pipeline.recipe.recipe import Recipe
 
 CHECKSUM: Final = 4  # bytes of a crc32c
 ENTRY: Final = 16  # bytes of a chunk's entry in its shard's index
 FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
-AT: Final = 16  # bytes a row of `_at`, of streams of bytes
-A_CROP: Final = 24_000  # bytes of a 224 x 224 JPEG of quality 95, about
 
 
 @dataclass(slots=True)
@@ -53,13 +50,13 @@ class StreamPlan:
     stream: str
     why: str  # "" when it is up to date
     lacks: MissingRows
-    form: tuple[int, str]  # numbers a row, and their type; for compressed crops, `BYTES`
+    form: tuple[int, str]  # numbers a row, and their type
     differs: tuple[Difference, ...] = ()  # then an extraction refuses
     other_keys: bool = False  # the stored keys differ from those of this version: no feature can be carried over
 
     @property
     def n_bytes(self) -> int:
-        """Of the shards that would be written; of stored crops, about."""
+        """Of the shards that would be written."""
         return round(stream_bytes(self.lacks.rows, *self.form))
 
 
@@ -67,19 +64,18 @@ class StreamPlan:
 class SplitPlan:
     """A split's plans. Each is None or empty where it cannot be made, or there is nothing yet; see `problems`."""
 
-    target: Target
+    recipe: Recipe
     conversion: ConversionPlan | None = None
     extractions: list[StreamPlan] = field(default_factory=list)  # what conversion adds comes on top
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that running it will meet
-    accepted: list[str] = field(default_factory=list)  # differences that the user has accepted
     behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
     undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
     detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
 
     @property
     def name(self) -> str:
-        return self.target.name
+        return self.recipe.name
 
     @property
     def up_to_date(self) -> bool:
@@ -99,7 +95,7 @@ class SplitPlan:
         if self.conversion is None:
             return 0
         if self.committed is None:  # of a split whose manifest is lost, the streams are still there
-            left = cache.FeatureCache(self.target.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
+            left = cache.FeatureCache(self.recipe.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
             return rows if left else 0
         if stream not in self.committed.streams or any(s.stream == stream and s.other_keys for s in self.extractions):
             return 0
@@ -120,37 +116,30 @@ class SplitPlan:
         return 0 if todo is None else changes.bytes_of_labels(todo.stamps[video.name] for video in todo.append)
 
 
-def accepted_of(split: cache.Split, streams: Sequence[str] | None = None) -> Iterator[str]:
-    """Differences that the user has accepted, of these streams of a split, or of all that it has."""
-    for name in split.streams if streams is None else streams:
-        yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
+def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
+    """The plans of splits. Those of one raw folder share the plan of its detection."""
+    detections: dict[Path, DetectionPlan] = {}
+    return [plan_split(recipe, detections) for recipe in recipes]
 
 
-def plan_split(target: Target, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
+def plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
     """The plans of one split. Errors that the user can correct become its `problems`.
 
     detections: by raw folder, those of the splits before, to which this one's is added.
     """
-    plan = SplitPlan(target)
-    if target.not_made:
+    plan = SplitPlan(recipe)
+    if recipe.not_made:
         return plan
     try:
-        plan.committed = committed_split(target.root, target.name)
-        plan.conversion = compare(
-            plan.committed,
-            target.dataset,
-            target.split,
-            raw=target.raw,
-            root=target.root,
-            body=target.body,
-            drop_removed=target.drop_removed,
-        )
+        plan.committed = committed_split(recipe.root, recipe.name)
+        where: dict[str, Any] = {"raw": recipe.raw, "root": recipe.root, "body": recipe.body}
+        where["drop_removed"] = recipe.drop_removed
+        plan.conversion = compare(plan.committed, recipe.dataset, recipe.split, **where)
         _plan_detection(plan, plan.conversion, {} if detections is None else detections)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     try:
-        _plan_streams(plan, target)
-        plan.accepted = [] if plan.committed is None else list(accepted_of(plan.committed))
+        _plan_streams(plan, recipe)
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     return plan
@@ -158,36 +147,37 @@ def plan_split(target: Target, detections: dict[Path, DetectionPlan] | None = No
 
 def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]) -> None:
     """Which of the split's clips have no keypoints of [detect] yet."""
-    detector, raw = plan.target.detector, plan.target.raw
+    detector, raw = plan.recipe.detector, plan.recipe.raw
     if detector is None:
         return
     clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
     if raw not in detections or detector.downloads:
-        only = unlabelled(raw, by_any_detector=plan.target.by_any_detector)
+        only = unlabelled(raw, by_any_detector=plan.recipe.by_any_detector)
         if detector.downloads or not only:
             waiting = (clip for clip in only if clip in clips and not (raw / KEYPOINTS / f"{clip}.json").is_file())
             plan.undetected = tuple(waiting)
             return
-        detections[raw] = plan_detection(raw, raw / KEYPOINTS, detector, only)
+        detections[raw] = plan.recipe.plan_detection()
     plan.detection = detections[raw]
     plan.undetected = tuple(files.clip for files in plan.detection.missing if files.clip in clips)
 
 
-def _plan_streams(plan: SplitPlan, target: Target) -> None:
-    """Of the target's streams; if it names none, of every stream there is, as it was extracted."""
+def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
+    """Of the recipe's streams; if it names none, of every stream there is, as it was extracted."""
     committed = plan.committed
-    specs = list(target.streams)
+    specs = list(recipe.streams)
     if committed is not None:
         specs = [spec for spec in specs if set(spec.stream.needs) <= set(committed.columns)]
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
         plan.behind = [stream for stream in others if specs and stream.why]
-        plan.extractions = [_planned(plan, committed, spec, target.raw) for spec in specs] or others
+        plan.extractions = [_planned(plan, committed, spec, recipe.raw) for spec in specs] or others
         for stream, spec in itertools.zip_longest(plan.extractions, specs):
             stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec)
     will_extract = committed is None or any(stream.why for stream in plan.extractions)
     will_extract |= plan.conversion is not None and bool(plan.conversion.append or plan.undetected)
-    if will_extract and not (plan.problems and committed) and target.weights and target.stream and target.raw.is_dir():
-        refuse_untrained(target.stream, target.raw, target.weights)
+    if will_extract and not (plan.problems and committed) and recipe.weights and recipe.raw.is_dir():
+        for spec in recipe.streams:
+            refuse_untrained(spec, recipe.raw, recipe.settings.source.where(spec.name, "weights"))
 
 
 def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None) -> bool:
@@ -217,15 +207,12 @@ def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
 
 def _planned(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
-    if spec.crops and spec.crops not in committed.streams:  # they are extracted first
-        return StreamPlan(spec.name, "not extracted before", missing_rows(committed, None), form)
     compared = compare_stream(committed, spec.at(raw))
     assert compared.lacks is not None, "a split with boxes has pixels"
     if compared.differs:
         plan.problems.append(
-            f"{committed.name}: the stream {spec.name!r} was extracted differently: {compared.otherwise}. Name another "
-            "one ([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same "
-            "all the same, accept the difference (`python -m pipeline accept`)."
+            f"{committed.name}: the stream {spec.name!r} was extracted differently: {compared.otherwise}. Use another "
+            "name ([features] streams, --stream), or recompute this one (extract --replace)."
         )
     return StreamPlan(spec.name, compared.why, compared.lacks, form, compared.differs)
 
@@ -244,10 +231,8 @@ def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.E
 
 
 def stream_bytes(rows: float, dim: int, dtype: str) -> float:
-    """Of the shards of a stream; of stored crops, about."""
+    """Of the shards of a stream."""
     kept = sum(array_bytes(rows, width) for width in FLAG_AND_KEY)
-    if dtype == BYTES:
-        return rows * (A_CROP + CHECKSUM + ENTRY) + array_bytes(rows, AT) + kept
     return array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
 
 

@@ -5,6 +5,7 @@ The packages above declare sections of their own, which are found by the registr
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,14 @@ from cache.format.layout import check_names
 from pipeline import datasets, detect, plug_ins
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.options import cores
-from pipeline.commands.settings.file import LUIGI, Section, SettingsFile, layered, read
-from pipeline.commands.settings.schema import (
+from pipeline.datasets.base import Dataset
+from pipeline.demo import has_demo_data
+from pipeline.detect.base import Detector
+from pipeline.errors import ConfigError, PipelineError, did_you_mean
+from pipeline.features import streams
+from pipeline.features.spec import StreamSpec
+from pipeline.settings.file import LUIGI, Section, SettingsFile, layered, note, read
+from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
     Dask,
@@ -30,46 +37,52 @@ from pipeline.commands.settings.schema import (
     Features,
     Paths,
 )
-from pipeline.datasets.base import Dataset
-from pipeline.demo import has_demo_data
-from pipeline.detect.base import Detector
-from pipeline.errors import ConfigError, PipelineError, did_you_mean
-from pipeline.features import streams
-from pipeline.features.spec import StreamSpec
-from pipeline.features.streams.base import Stream
-from pipeline.features.streams.crops import Crops
-from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import WeightsSpec
 
 T = TypeVar("T")
 
-KIND: Final = "kind"  # the key of a further stream's section
+KIND: Final = "kind"  # the key of a stream's section, unless the section is called so
 FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
 DEMO: Final = "demo"  # the detector for demo data alone
-IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
+FILE: Final = Path("luigi.cfg")  # that need not exist
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All of luigi.cfg that is ours. What trains models stays text here: it builds on presets."""
+    """All of luigi.cfg that is ours, or the defaults where there is none. What trains models stays text: it builds on
+    presets."""
 
     source: SettingsFile
-    paths: Paths
+    named_paths: Paths | None  # None: there is no luigi.cfg
     data: DataSettings
     embedded: Embedded
     detect: DetectSettings
     convert: ConvertSettings
     features: Features
     dask: Dask
-    stream: StreamSpec  # [features], with the options of its kind
-    crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
-    also: tuple[StreamSpec, ...]  # further ones; those of pixels share a pass over them
+    streams: tuple[StreamSpec, ...]  # those of pixels share a pass over them
     readers: Mapping[str, Dataset]  # of the datasets that have a section: with its options
     detector: Detector | None = None
 
     @property
     def file(self) -> Path:
         return self.source.path
+
+    @property
+    def paths(self) -> Paths:
+        """[paths]. Raises ConfigError where there is no luigi.cfg."""
+        if self.named_paths is None:
+            raise ConfigError(f"{self.file.resolve()}: there is no such file. Run from the project's folder.")
+        return self.named_paths
+
+    @property
+    def stream(self) -> StreamSpec:
+        """The first stream, which models read."""
+        return self.streams[0]
+
+    def value(self, name: str) -> Any:
+        """A setting by SECTION.KEY; None for a path without luigi.cfg."""
+        section, _, key = name.partition(".")
+        return getattr(self.named_paths if section == "paths" else getattr(self, section), key, None)
 
     def dataset(self, name: str) -> Dataset:
         return self.readers.get(name) or datasets.get(name)
@@ -126,34 +139,48 @@ def declared() -> tuple[Declared, ...]:
     return tuple({id(record): record for record in records.values()}.values())
 
 
-def load(file: Path, do: str | None = None, detector: str | None = None, *, tolerant: bool = False) -> Settings:
+def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional: bool = False) -> Settings:
     """Read and check all of luigi.cfg but the sections that packages above declare, and Luigi's own.
 
-    Over it comes what `--set` sets.
+    What `--set` sets overrides the file.
+
+    Args:
+        do: what to do where there is no such file.
+        tolerant: leave out sections and datasets that a missing package may add, with a warning.
+        optional: take the defaults where there is no such file.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
-    what is missing, and settings that contradict each other. `do`: what to do where there is no such file; `detector`:
-    which one a command names, whose section may have options, too. `tolerant`: sections and datasets that a missing
-    package may add are left out, with a warning.
+    what is missing, and settings that contradict each other.
     """
-    source = layered(read(file) if do is None else read(file, do), FORMERLY)
+    absent = optional and not file.exists()
+    source = SettingsFile(file, {}) if absent else read(file) if do is None else read(file, do)
+    source = with_streams(layered(source, FORMERLY))
     check_sections(source, tolerant=tolerant)
-    values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items()}
-    if values["embedded"].enabled and "detector" not in source.section("detect"):
-        values["detect"] = replace(values["detect"], detector=DEMO)
-    values["data"] = replace(values["data"], datasets=_check_datasets(source, values["data"].datasets, tolerant))
-    stream, crops, also = streams_of(source, values["features"])
-    of_settings = detector_named(source, values["detect"], detector)
-    readers = readers_of(source)
-    s = Settings(source=source, **values, stream=stream, crops=crops, also=also, readers=readers, detector=of_settings)
-    _check_folders(s.paths, source)
+    required = ("paths", "data") if absent else ()  # that have no defaults
+    values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
+    for name in required:
+        source.section(name).check_keys(field.name for field in fields(TYPES[name]))
+        source.section(name).typed(TYPES[name])
+    implied = DEMO if values["embedded"].enabled and "detector" not in source.section("detect") else None
+    data = values.pop("data", DataSettings(()))
+    s = Settings(
+        source=source,
+        named_paths=values.pop("paths", None),
+        data=data if absent else replace(data, datasets=_check_datasets(source, data.datasets, tolerant)),
+        **values,
+        streams=streams_of(source, values["features"].streams),
+        readers=readers_of(source),
+        detector=_detector_named(source, values["detect"], implied),
+    )
+    if s.named_paths is not None:
+        _check_folders(s.paths, source)
     _check_devices(s)
     return s
 
 
 def reader_of(source: SettingsFile, name: str) -> Dataset:
     """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
-    return configured(source.section(name), type(datasets.get(name)), datasets.get)
+    return configured([source.section(name)], type(datasets.get(name)), functools.partial(datasets.get, name))
 
 
 def readers_of(source: SettingsFile) -> dict[str, Dataset]:
@@ -174,158 +201,116 @@ def dataclass_of(section: Section, spec: type[Any]) -> Any:
         raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
 
 
-def configured(
-    section: Section, kind: type[Any], make: Callable[..., T], options: Section | None = None, **more: Any
-) -> T:
-    """A dataset, stream or detector with the options of its section, and `more`, which are not in it.
+def configured(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]) -> T:
+    """A dataset, stream or detector with the options of sections, and of a command before them. An earlier one wins.
 
-    `options`: a command's NAME=VALUE, over the section's. Raises ConfigError, with the line or the option, for options
-    that it does not have and values that it refuses.
+    Raises ConfigError, with the line or the option, for options that it does not have and values that it refuses.
     """
-    layers, values = [section] if options is None else [options, section], dict[str, Any]()
+    values = dict[str, Any]()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(kind) if field.name not in more)
+        layer.check_keys(field.name for field in fields(kind))
         values |= layer.typed(kind)
     try:
-        return make(section.name, **values | more)
+        return make(**values)
     except ConfigError as error:
         words = set(re.findall(r"\w+", str(error)))
-        of_layer = next((layer for layer in layers if words & layer.keys()), section)
-        if of_layer or options is None:
-            raise ConfigError(of_layer.located(str(error))) from error
-        raise
+        of_layer = next((layer for layer in layers if words & layer.keys()), layers[-1])
+        raise ConfigError(of_layer.located(str(error))) from error
 
 
 # ------------------------------------------------------------------------------------------------------- streams
 
 
-def streams_of(
-    source: SettingsFile, features: Features
-) -> tuple[StreamSpec, StreamSpec | None, tuple[StreamSpec, ...]]:
-    """The stream that luigi.cfg asks for, the stream of crops that it is computed from, if it is, and further ones.
+OLD_KEYS: Final = ("stream", "kind", "weights", "precision", "also", "crops")  # of [features], read for one version
 
-    Raises ConfigError, which names the line, also for options of a stream that is not extracted.
+
+def with_streams(source: SettingsFile) -> SettingsFile:
+    """Settings in which streams have sections, from [features] as an earlier version had it, with a note.
+
+    Raises ConfigError for stored crops, and where old and new keys contradict each other.
     """
-    where = source.section("features").where
-    for kind in streams.names():
-        if (
-            kind in source.sections
-            and kind not in (features.kind, *features.also)
-            and (kind != Crops.kind or features.crops is None)
-        ):
-            without = ", and crops is none" if kind == Crops.kind else ""
-            raise ConfigError(
-                f"{source.where(kind)} has options of a stream, but [features] kind is {features.kind}{without}"
-            )
-    further = [("also", name) for name in features.also]
-    for key, name in (("stream", features.stream), ("crops", features.crops), *further):
+    features = source.section("features")
+    old = {key: features[key] for key in OLD_KEYS if key in features}
+    if not old:
+        return source
+    if old.get("crops", "none") != "none":
+        raise ConfigError(f"{features.where('crops')}: stored crops are no longer supported. Delete this line.")
+    kind, name = old.get("kind", "resnet50"), old.get("stream", "resnet50")
+    new: dict[str, dict[str, str]] = {kind: {key: old[key] for key in ("weights", "precision") if key in old}}
+    if old.keys() - {"weights", "precision"}:
+        new["features"] = {"streams": " ".join([name, *old.get("also", "").split()])}
+    if name != kind:
+        new[name] = {KIND: kind}
+    sections = {**source.sections, "features": features.without(*OLD_KEYS)}
+    for of, values in new.items():
+        below = sections.get(of, Section(source.path, of))
+        by_set = {key for key in values if key in features.by_set or of == "features"}
+        if twice := sorted((values.keys() - by_set) & below.keys()):
+            raise ConfigError(f"{features.where(twice[0])}: [{of}] sets it, too. Delete this line.")
+        sections[of] = Section(source.path, of, {**below, **values}, below.by_set | (by_set & features.by_set))
+    text = ", ".join(f"[{of}] {key} = {value}" for of, values in new.items() for key, value in values.items())
+    where = features.where(next(iter(old)))
+    note(f"{where}: streams have sections of their own now: {text}. The next version does not read the old keys.")
+    return SettingsFile(source.path, {of: section for of, section in sections.items() if section})
+
+
+def streams_of(source: SettingsFile, names: Sequence[str]) -> tuple[StreamSpec, ...]:
+    """The streams of [features] streams with the options of their sections.
+
+    Raises ConfigError, which names the line.
+    """
+    where = source.section("features").where("streams")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{where}: expected one or more names, each once, found {' '.join(names) or 'none'}")
+    for name in names:
         try:
-            check_names("dataset/split", name or features.stream)
+            check_names("dataset/split", name)
         except CacheError as error:
-            raise ConfigError(f"{where(key)}: {error}") from error
-    if features.crops == features.stream:
-        raise ConfigError(f"{where('crops')}: stream {features.stream!r} cannot be computed from itself: name another")
-    named = [features.stream, *filter(None, [features.crops]), *features.also]
-    if twice := sorted({name for name in features.also if named.count(name) > 1}):
-        raise ConfigError(f"{where('also')}: stream {twice[0]!r} is named twice")
-    stream = _stream(source, features)
-    also = tuple(further_stream(source, features, name) for name in features.also)
-    if features.crops is None:
-        return StreamSpec(features.stream, stream), None, also
-    crops = configured(source.section(Crops.kind), Crops, streams.get)
-    return StreamSpec(features.stream, stream, features.crops), StreamSpec(features.crops, crops), also
+            raise ConfigError(f"{where}: {error}") from error
+    return tuple(stream_of(source, name) for name in names)
 
 
-def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
-    """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
-    stream = _further(source, features, name)
-    return StreamSpec(name, stream, (features.crops or "") if stream.reads.crops else "")
+def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section | None = None) -> StreamSpec:
+    """A stream with the options of its section, and else of its kind's. Its kind is its name unless `kind` says so.
 
-
-def _stream(source: SettingsFile, features: Features) -> Stream:
-    """[features] kind, with the options of the section that has the kind's name. Raises ConfigError."""
-    section = source.section("features")
-    try:
-        kind = streams.find(features.kind)
-    except PipelineError as error:
-        raise ConfigError(f"{section.where('kind')}: {error}") from error
-    if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in section]):
-        which, lines = ("are", "these lines") if len(strange) > 1 else ("is", "this line")
-        raise ConfigError(
-            f"{' and '.join(map(section.where, strange))}: {which} for kind = {ResNet50.kind}, but kind is "
-            f"{features.kind}, whose options are in [{features.kind}]. Delete {lines}."
-        )
-    return stream_of(source, features, features.kind, kind)
-
-
-def _further(source: SettingsFile, features: Features, name: str) -> Stream:
-    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
-
-    Raises ConfigError.
+    kind: a command's, instead of the section's. options: a command's, which win. Raises ConfigError.
     """
     section = source.section(name)
+    kind = kind or section.get(KIND, name)
     try:
-        kind = streams.find(str(section.get(KIND, name)))
+        found = streams.find(kind)
     except PipelineError as error:
         do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
-        raise ConfigError(
-            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
-        ) from error
-    return stream_of(source, features, name, kind)
+        where = section.where(KIND) if section else source.where("features", "streams")
+        raise ConfigError(f"{where}: {error}{do}") from error
+    layers = [section.without(KIND), *([source.section(kind)] if kind != name else [])]
+    layers = layers if options is None else [options, *layers]
+    return StreamSpec(name, configured(layers, found, functools.partial(streams.get, kind)))
 
 
-def stream_of(
-    source: SettingsFile,
-    features: Features,
-    name: str,
-    kind: type[Stream],
-    options: Section | None = None,
-) -> Stream:
-    """A stream of this kind with the options of the section `name`; a resnet50 has those IN_FEATURES from there.
-
-    `options`: a command's, over them, as of `configured`.
-    """
-    section = source.section(name).without(KIND)
-    more: dict[str, Any] = {}
-    if issubclass(kind, ResNet50):
-        try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
-            weights = WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
-        except ConfigError as error:
-            raise ConfigError(source.section("features").located(str(error))) from error
-        more = {"weights": weights, "precision": features.precision}
-    more = {option: value for option, value in more.items() if option not in (options or {})}
-    return configured(section, kind, lambda _, **all_: streams.get(kind.kind, **all_), options, **more)
-
-
-def detector_of(source: SettingsFile, name: str, options: Section | None = None, **given: Any) -> Detector:
-    """A detector with the options of its section. `options`, `given`: a command's, over them, as of `stream_of`."""
-    section = source.section(name).without(*given)
-    detector = configured(section, detect.find(name), detect.get, options, **given)
+def detector_of(source: SettingsFile, name: str, options: Section | None = None) -> Detector:
+    """A detector with the options of its section. `options`: a command's, over them."""
+    section = source.section(name)
+    layers = [section] if options is None else [options, section]
+    detector = configured(layers, detect.find(name), functools.partial(detect.get, name))
     below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg, not those of the command
     return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
 
 
-def detector_named(source: SettingsFile, settings: DetectSettings, named: str | None = None) -> Detector | None:
-    """[detect] detector, with the options of the section that has its name. Raises ConfigError.
-
-    `named`: by a command, which reads that section, too.
-    """
+def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str | None) -> Detector | None:
+    """[detect] detector, or else the implied one, with the options of its section. Raises ConfigError."""
     where = source.section("detect").where
     for name in settings.datasets:
         if unknown := datasets.unknown(name):
             raise ConfigError(f"{where('datasets')}: {unknown}")
-    for name in detect.names():
-        if name in source.sections and name not in (settings.detector, named):
-            which = settings.detector or "none"
-            do = f"set it to {name} (--set detect.detector={name}), or remove this"
-            raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}: {do}")
-    if settings.detector is None:
+    detector = settings.detector or implied
+    if detector is None:
         return None
     try:
-        detect.find(settings.detector)
+        detect.find(detector)
     except PipelineError as error:
         raise ConfigError(f"{where('detector')}: {error}") from error
-    return detector_of(source, settings.detector)
+    return detector_of(source, detector)
 
 
 # -------------------------------------------------------------------------------------------------------- checks
@@ -339,7 +324,7 @@ def check_sections(source: SettingsFile, *, tolerant: bool = False) -> None:
             f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
             "rename it"
         )
-    section_names = sorted({*names, *source.section("features").get("also", "").split()})
+    section_names = sorted({*names, *source.section("features").get("streams", "").split()})
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
             close = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")

@@ -16,64 +16,73 @@ import cache
 from pipeline import datasets, detect
 from pipeline.cli.command_line import CommandEntry
 from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, VERB, WRONG, err, line, out, plain, size
-from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command
 from pipeline.commands.convert import accounting_lines
 from pipeline.commands.detect import detector_name, detector_of
-from pipeline.commands.maintenance.forecast import FIRST_RUN, forecast_lines, forecasts_of
-from pipeline.commands.maintenance.overview import SplitPlan, plan_split
 from pipeline.commands.plan import lines
-from pipeline.commands.preparation import steps
-from pipeline.commands.preparation.steps import StepResult, report_step
-from pipeline.commands.settings.arguments import CACHE, check_own_folder
-from pipeline.commands.settings.commands import body_of, dataset_of, from_settings, option_type, value
-from pipeline.commands.settings.schema import TYPES, Features
-from pipeline.commands.settings.sections import dataclass_of, streams_of
-from pipeline.commands.settings.targets import Target, absent
-from pipeline.conversion import convert
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import pictures_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, unlabelled
+from pipeline.detect.plan import unlabelled
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import computing
-from pipeline.features.plan import is_untrained, marked, missing_rows, plan_extraction
+from pipeline.features.plan import is_untrained, marked, missing_rows
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import COMMANDS, load_records
 from pipeline.processes.devices import DeviceName
+from pipeline.recipe import steps
+from pipeline.recipe.forecast import forecast_lines, forecasts_of
+from pipeline.recipe.overview import SplitPlan, plan_splits
+from pipeline.recipe.recipe import Recipe, missing_files
+from pipeline.recipe.steps import StepResult, report_step
+from pipeline.settings.arguments import CACHE, check_own_folder
+from pipeline.settings.commands import body_of, dataset_of, from_settings, option_type
+from pipeline.settings.sections import Settings
 
 NO_DETECTOR: Final = "none"
-SAMPLE: Final = 2  # videos of a split that are read for the forecast
+DEFAULTS: Final = {  # of the options, for commands that prepare first
+    **dict.fromkeys(("pages", "weights", "stream", "body", "detector", "device", "kind", "precision")),
+    **dict.fromkeys(("plan", "all", "replace"), False),
+    "set": (),
+}
 KEPT: Final = "what is finished is kept, the rest continues with the same command"
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; the others go on
 WITHOUT_WEIGHTS: Final = (
     "no features: nothing names the network's weights. With --weights, the same command adds them: spin:FILE, "
-    "torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 to try the way"
+    "torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run with random weights"
 )
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())}; clips of your own are `videos`")
-    add("--raw", type=Path, required=True, help="the dataset's own raw folder; of videos, the folder of the clips")
+    add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())}; for your own clips, videos")
+    add("--raw", type=Path, required=True, help="The dataset's own raw folder; for videos, the folder of the clips")
+    prepare_options(sub)
+
+
+def prepare_options(sub: argparse.ArgumentParser) -> None:
+    """The options of all commands that prepare data."""
+    add = sub.add_argument
     add("--cache", type=cache.place_of, required=True, help=CACHE)
-    add("--out", type=Path, metavar="DIR", help="where to write CACHE-DATASET-SPLIT.html; default: next to the cache")
-    add("--plan", action="store_true", help="print what would be done, and stop")
-    weights = "of the features' network, as for extract; without: tracks alone, but where [features] names them"
-    add("--weights", help=weights)
-    add("--stream", help="the stream of features, as for extract; default: those of [features]")
-    add("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from them; default: [paths] body")
+    add("--pages", type=Path, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: that of the cache)")
+    add("--plan", action="store_true", help="Print what would be done, and stop")
+    add("--all", action="store_true", help="Name every video in the plan instead of the first few")
+    add("--weights", help="Weights of the features' network, as for extract (default: those of luigi.cfg, if any)")
+    add("--stream", help="Name of the stream of features, as for extract (default: those of [features])")
+    add("--body", type=Path, help="Folder of SMPL's files, for datasets whose 3D joints need them")
     detectors = ", ".join([*detect.names(), NO_DETECTOR])
-    add("--detector", help=f"for clips without keypoints: {detectors}")
-    add("--device", type=option_type(DeviceName), help="auto, cpu, cuda, cuda:1, ...; default: [detect]'s, [features]'")
+    add("--detector", help=f"Detector for clips without keypoints: {detectors}")
+    add(
+        "--device", type=option_type(DeviceName), help="auto, cpu, cuda, cuda:1, ... (default: of [detect], [features])"
+    )
     from_settings(sub, detector="detect.detector")
-    sub.set_defaults(kind=None, precision=None, crops=None, replace=False)  # of extract's options
+    sub.set_defaults(kind=None, precision=None, set=[], replace=False)  # of extract's options
 
 
 def kept(_: argparse.Namespace) -> str:
@@ -88,8 +97,13 @@ def reads(args: argparse.Namespace) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """One plan, then detection, conversion, extraction and pages, then a summary. 1 where something was left out."""
-    prepared = _resolved(args)
-    plans, detection = prepared.plans()
+    return prepare(resolve(args))
+
+
+def prepare(prepared: Preparation) -> int:
+    """Plan, run every step of every split, and print a summary. 1 where something was left out."""
+    args = prepared.args
+    plans = prepared.plans()
     if not plans or all(plan.problems for plan in plans):
         problems = [problem for plan in plans for problem in plan.problems]
         raise PipelineError(
@@ -99,17 +113,18 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         return 0
     prepared.check(plans)
-    n_flaws = _detect(prepared, detection)
-    targets = [plan.target for plan in plans if not plan.problems]
+    detection = next((plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None)
+    n_flaws = 0 if detection is None else _detect(prepared, detection)
+    recipes = [plan.recipe for plan in plans if not plan.problems]
     failures = [problem for plan in plans for problem in plan.problems]
     for step in (_convert, _extract, _show):
-        for target in targets:
+        for recipe in recipes:
             try:
-                step(prepared, target)
+                step(prepared, recipe)
             except ERRORS as error:
                 failures.append(error_text(error, [args.cache]))
-                err.print(f"{WRONG} {line(step.__name__[1:], target.name, plain(failures[-1], keep=steps.LAYOUT))}")
-    n_flaws += _print_summary(prepared, targets)
+                err.print(f"{WRONG} {line(step.__name__[1:], recipe.name, plain(failures[-1], keep=steps.LAYOUT))}")
+    n_flaws += _print_summary(prepared, recipes)
     return int(bool(failures or n_flaws))
 
 
@@ -119,99 +134,100 @@ class Preparation:
 
     args: argparse.Namespace
     dataset: Dataset
-    targets: Sequence[Target]
+    recipes: Sequence[Recipe]
     without_weights: bool  # nothing names the network's: no features
 
-    def plans(self) -> tuple[list[SplitPlan], DetectionPlan | None]:
-        """Of every split that has videos, and of the detection, if there is one."""
-        detections: dict[Path, DetectionPlan] = {}
-        every = [plan_split(target, detections) for target in self.targets]
-        plans = [plan for plan in every if not plan.conversion or plan.conversion.listed or plan.committed is not None]
-        return plans, detections.get(self.args.raw)
-
-    def machine(self, section: str) -> Any:
-        """What a step takes of this machine: [detect] or [features], on the device that the command names."""
-        settings = dataclass_of(self.args.source.section(section), TYPES[section])
-        return settings if self.args.device is None else replace(settings, device=self.args.device, devices=None)
-
-    @property
-    def scheduler(self) -> str | None:
-        """Of a Dask cluster."""
-        address: str | None = value(self.args.source, "dask.scheduler")
-        return address
+    def plans(self) -> list[SplitPlan]:
+        """Of every split that has videos."""
+        every = plan_splits(self.recipes)
+        return [plan for plan in every if not plan.conversion or plan.conversion.listed or plan.committed is not None]
 
     def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
         """Where a step's progress is shown."""
         return bar(f"  {line(verb, what, '')}", err, unit=unit)
 
-    def page(self, target: Target) -> Path:
+    def page(self, recipe: Recipe) -> Path:
         """Where a split's tracks are shown."""
         folder = self.args.cache.parent if isinstance(self.args.cache, Path) else Path()
         root = Path(self.args.cache).absolute().name  # another cache beside this one has pages of its own
-        return (self.args.out or folder) / f"{root}-{target.dataset.name}-{target.split}.html"
+        return (self.args.pages or folder) / f"{root}-{recipe.dataset.name}-{recipe.split}.html"
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
         """Raise, before hours of work, what a later step would: weights, packages, the device, folders for pages."""
-        if missing := absent(self.targets):
+        if missing := missing_files(self.recipes):
             raise PipelineError(" ".join(missing))
-        resources = self.machine("features")
-        upcoming = [plan.target for plan in plans if not (plan.up_to_date or plan.problems)]
-        specs = {spec.name: spec for target in upcoming for spec in target.streams}
-        for spec in () if self.scheduler or resources.processes else specs.values():
-            computing.load(spec.stream, resources.machine(), None)
-        for folder in {self.page(plan.target).absolute().parent for plan in plans}:
+        for plan in plans:
+            if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
+                raise PipelineError(
+                    f"{plan.recipe.raw}: keypoints are written into its folder {KEYPOINTS}, and it is read-only. Make "
+                    "a folder of links to the clips (ln -s), and name that: --raw DIR"
+                )
+        settings = self.recipes[0].settings
+        upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
+        specs = {spec.name: spec for recipe in upcoming for spec in recipe.streams}
+        for spec in () if settings.dask.scheduler or settings.features.processes else specs.values():
+            computing.load(spec.stream, settings.features.machine(), None)
+        for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
-                raise PipelineError(f"{folder}: no page can be written there. Name another folder: --out DIR")
+                raise PipelineError(f"{folder}: no page can be written there. Name another folder: --pages DIR")
 
 
-def _resolved(args: argparse.Namespace) -> Preparation:
-    """Raises PipelineError and ConfigError for what does not fit together or is not there."""
+def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
+    """The recipes of all splits that the arguments ask for. `streams`: instead of those that they name.
+
+    Raises PipelineError and ConfigError for what does not fit together or is not there.
+    """
     dataset = dataset_of(args, args.dataset)
     check_own_folder(args.raw, dataset)
-    demo = is_stand_in(args.raw)
+    demo, settings = is_stand_in(args.raw), _on_device(args)
     body = body_of(args, dataset, demo=demo)
     if dataset.uses_body and body is None:
         raise PipelineError(
             f"{dataset.name}: name SMPL's files: --body DIR. Its 3D joints come from them, and cannot be added "
             "after features. (`convert` and `extract` go without.)"
         )
-    source, detector = args.source, _detector(args)
-    common: dict[str, Any] = {"body": body, "drop_removed": value(source, "convert.removed") == "drop"}
-    if detector is not None:
-        common |= {"detector": detector, "by_any_detector": not (args.detector or source.section(detector.name))}
-    crops = streams_of(source, dataclass_of(source.section("features"), Features))[1]
-    targets, without_weights = [], False
+    detector = _detector(args)
+    common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
+    by_any = not (detector is None or args.detector or settings.source.section(detector.name))
+    recipes, without_weights = [], False
     committed = {split: committed_split(args.cache, f"{dataset.name}/{split}") for split in dataset.splits}
     first = next((split for split in committed.values() if split is not None and split.streams), None)
     for split in dataset.splits:
         specs: list[StreamSpec] = []
         try:  # a new split takes the weights that are recorded of another one
             recorded = first if committed[split] is None else committed[split]
-            every = extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
+            every = streams or extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
             specs = [spec for spec in every if dataset.has_pixels or not spec.stream.reads.crops]
         except extract_command.NoWeights:
             if args.stream is not None:
                 raise
             without_weights = dataset.has_pixels
-        streams: dict[str, Any] = {"stream": specs[0], "also": tuple(specs[1:])} if specs else {}
-        if crops is not None and any(spec.crops == crops.name for spec in specs):
-            streams["crops"] = crops.at(args.raw)
-        targets.append(Target(dataset, split, args.raw, args.cache, **common, **streams))
-    return Preparation(args, dataset, targets, without_weights)
+        common |= {"streams": tuple(specs), "by_any_detector": by_any}
+        recipes.append(Recipe(dataset, split, args.raw, args.cache, settings, **common))
+    return Preparation(args, dataset, recipes, without_weights)
+
+
+def _on_device(args: argparse.Namespace) -> Settings:
+    """The settings, on the device that the command names."""
+    settings: Settings = args.cfg
+    if args.device is None:
+        return settings
+    on = {"device": args.device, "devices": None}
+    return replace(settings, detect=replace(settings.detect, **on), features=replace(settings.features, **on))
 
 
 def _detector(args: argparse.Namespace) -> Detector | None:
     """What finds people in clips without keypoints; None for datasets whose labels have them, and where all have."""
-    if args.dataset not in value(args.source, "detect.datasets") or args.detector == NO_DETECTOR:
+    if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         return None
     name = detector_name(args)
-    by_any = not (args.detector or args.source.section(name))
+    by_any = not (args.detector or args.cfg.source.section(name))
     if not unlabelled(args.raw, by_any_detector=by_any):
         return None
     try:
-        detector = detector_of(name, None, (), args.source)
-        if not args.plan:
+        detector = detector_of(name, None, (), args.cfg.source)
+        if not detector.downloads or not args.plan:
             detect.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:
         message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
@@ -224,17 +240,15 @@ def _detector(args: argparse.Namespace) -> Detector | None:
 # ------------------------------------------------------------------------------------------------------------ steps
 
 
-def _detect(prepared: Preparation, plan: DetectionPlan | None) -> int:
-    """How many clips have no keypoints because something is wrong with them."""
-    if plan is None:
-        return 0
+def _detect(prepared: Preparation, recipe: Recipe) -> int:
+    """Number of clips without keypoints because something is wrong with them."""
+    plan = recipe.plan_detection()
     if plan.up_to_date:
         given_up = few(list(plan.problems.values()), FEW, steps.detect_again(plan))
         result = StepResult(details=[], warnings=given_up, flaws=len(plan.problems))
     else:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:
-            machine = prepared.machine("detect")
-            result = steps.detect(plan, machine, scheduler=prepared.scheduler, progress=progress)
+            result = recipe.detect(plan, progress)
     if pictures := pictures_in(prepared.args.raw):
         text = f"{count(len(pictures), 'image')} among the clips skipped: {', '.join(pictures[:FEW])}"
         result = replace(result, warnings=[*result.warnings, text])
@@ -242,35 +256,22 @@ def _detect(prepared: Preparation, plan: DetectionPlan | None) -> int:
     return result.flaws
 
 
-def _convert(prepared: Preparation, target: Target) -> None:
-    where: dict[str, Any] = {"raw": target.raw, "root": target.root, "body": target.body}
-    plan = convert.plan_conversion(target.dataset, target.split, **where, drop_removed=target.drop_removed)
-    if plan.up_to_date:
-        if plan.moved:
-            convert.record_folders(plan)
-        convert.record_times(plan)
-        result = StepResult(details=[], problems=plan.problems)
-    else:
-        settings = dataclass_of(prepared.args.source.section("convert"), TYPES["convert"])
-        options = {"workers": cores(settings.workers), "strict": settings.strict, "scheduler": prepared.scheduler}
-        with prepared.bar("convert", target.name, "video") as progress:
-            result = steps.convert_split(plan, **options, progress=progress)
-    report_step("convert", target.name, replace(result, warnings=()))  # rejected videos are in the summary
+def _convert(prepared: Preparation, recipe: Recipe) -> None:
+    plan = recipe.plan_conversion()
+    with prepared.bar("convert", recipe.name, "video") as progress:
+        result = recipe.convert(plan, progress)
+    details = () if plan.up_to_date else result.details
+    report_step("convert", recipe.name, replace(result, details=details, warnings=()))  # the summary has rejected ones
 
 
-def _extract(prepared: Preparation, target: Target) -> None:
-    split = committed_split(target.root, target.name)
+def _extract(prepared: Preparation, recipe: Recipe) -> None:
+    split = committed_split(recipe.root, recipe.name)
     if split is None or not split.manifest["rows"]:  # that conversion has reported
         return
-    for specs in ([target.crops], [target.stream, *target.also]):  # the others may be computed from the crops
-        plans = [plan_extraction(target.root, target.name, spec) for spec in specs if spec is not None]
-        upcoming = [plan for plan in plans if not plan.up_to_date]
-        if upcoming:
-            resources = prepared.machine("features")
-            scheduler, named = prepared.scheduler, len(target.streams) > 1
-            with prepared.bar("extract", target.name) as progress:
-                result = steps.extract(upcoming, resources, scheduler=scheduler, progress=progress, named=named)
-            report_step("extract", target.name, result)
+    if upcoming := recipe.plan_extraction():
+        with prepared.bar("extract", recipe.name) as progress:
+            result = recipe.extract(upcoming, progress)
+        report_step("extract", recipe.name, result)
 
 
 class PageWriter(Protocol):
@@ -291,27 +292,27 @@ def _page_writer() -> PageWriter:
     return cast(PageWriter, writer)
 
 
-def _show(prepared: Preparation, target: Target) -> None:
-    page, split = prepared.page(target), committed_split(target.root, target.name)
+def _show(prepared: Preparation, recipe: Recipe) -> None:
+    page, split = prepared.page(recipe), committed_split(recipe.root, recipe.name)
     pages = _page_writer()
     if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
         return
     page.parent.mkdir(parents=True, exist_ok=True)
-    with prepared.bar("show", target.name, "track") as progress:
-        n = pages.write_split(target.root, target.name, page, raw=target.raw, body=target.body, progress=progress)
+    with prepared.bar("show", recipe.name, "track") as progress:
+        n = pages.write_split(recipe.root, recipe.name, page, raw=recipe.raw, body=recipe.body, progress=progress)
     details = [f"{count(n, 'track')} in {plain(from_here(page))} ({size(page.stat().st_size)})"]
-    report_step("show", target.name, StepResult(details=details))
+    report_step("show", recipe.name, StepResult(details=details))
 
 
 # -------------------------------------------------------------------------------------------------- what is printed
 
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
-    """What will be done, how much, and why. Some videos are read where nothing else tells their number of rows."""
-    forecasts = forecasts_of(plans, sample=SAMPLE, unknown_only=True, workers=cores(0))
+    """Print what will be done, how much, and why."""
+    most = None if prepared.args.all else FEW
     for text in (
-        *(text for plan in plans for text in lines(plan, FEW)),
-        *forecast_lines([*forecasts.values()], FIRST_RUN),
+        *(text for plan in plans for text in lines(plan, most)),
+        *forecast_lines([*forecasts_of(plans).values()]),
     ):
         out.print(text)
     if prepared.without_weights:
@@ -319,27 +320,27 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     out.print()
 
 
-def _print_summary(prepared: Preparation, targets: Sequence[Target]) -> int:
+def _print_summary(prepared: Preparation, recipes: Sequence[Recipe]) -> int:
     """What is in the cache now, and what comes next. How many videos are rejected because something is wrong."""
     n_flaws, with_features, n_rows = 0, "", 0
     at = ["--cache", str(prepared.args.cache)]
-    for target in targets:
-        if (split := committed_split(target.root, target.name)) is None:
+    for recipe in recipes:
+        if (split := committed_split(recipe.root, recipe.name)) is None:
             continue
         missing = {stream: missing_rows(split, stream).rows for stream in split.streams}
         streams = [marked(split, stream, f"lacks {count(n, 'row')}" * bool(n)) for stream, n in missing.items()]
-        out.print(f"[bold]{plain(target.name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
+        out.print(f"[bold]{plain(recipe.name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
         untrained = any(is_untrained(split, stream) for stream in missing)
         out.print(f"  features {plain(', '.join(streams)) or 'none'}" + f"  {UNTRAINED}" * untrained)
-        if _page_writer().split_of(page := prepared.page(target)) == split.manifest["digest"]:
+        if _page_writer().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
         for text in few([f"rejected {text}" for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
         n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]
-        with_features = with_features or target.name * bool(streams and split.manifest["rows"])
+        with_features = with_features or recipe.name * bool(streams and split.manifest["rows"])
     predict = ["predict", with_features, *at, "--checkpoint", "FILE", "--body", "DIR"]
     upcoming = {
         "videos": command("status", "--all", *at),

@@ -7,49 +7,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pipeline.cli.console import DOUBT, err, plain
 from pipeline.cli.text import from_here
-from pipeline.commands.settings import sections
-from pipeline.commands.settings.file import LUIGI, SettingsFile, layered, of_command_line, settings_file, value_of
-from pipeline.commands.settings.schema import TYPES, DetectSettings, Features
-from pipeline.commands.settings.sections import FORMERLY, declared_names
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, expected
 from pipeline.files.raw.stand_in import is_stand_in
-
-
-def effective(file: Path, detector: str | None = None) -> SettingsFile:
-    """luigi.cfg with what `--set` sets over it, checked as by a tolerant `sections.load`; without ./luigi.cfg, that
-    alone. `detector`: the one that a command names.
-
-    Raises ConfigError as `sections.load`, also where another file is not there.
-    """
-    if file.exists() or file != Path("luigi.cfg"):
-        return sections.load(file, detector=detector, tolerant=True).source
-    source = layered(SettingsFile(file, {}), FORMERLY)
-    sections.check_sections(source)
-    for name, spec in TYPES.items():
-        source.section(name).check_keys(field.name for field in fields(spec))
-        source.section(name).typed(spec)
-    features = sections.dataclass_of(source.section("features"), Features)
-    detect = sections.dataclass_of(source.section("detect"), DetectSettings)
-    sections.streams_of(source, features)
-    sections.readers_of(source)
-    sections.detector_named(source, detect, detector)
-    sections.devices_of(source, "features", features)
-    sections.devices_of(source, "detect", detect)
-    return source
-
-
-def value(source: SettingsFile, name: str) -> Any:
-    """A setting of TYPES by SECTION.KEY; None where it has no default and no luigi.cfg sets it."""
-    section, _, key = name.partition(".")
-    default = TYPES[section].__dataclass_fields__[key].default
-    return source.section(section).typed(TYPES[section]).get(key, None if default is MISSING else default)
+from pipeline.settings import sections
+from pipeline.settings.file import LUIGI, of_command_line, settings_file, value_of
+from pipeline.settings.schema import TYPES
+from pipeline.settings.sections import FORMERLY, declared_names
 
 
 def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
@@ -91,18 +60,18 @@ def option_type(hint: Any) -> Callable[[str], Any]:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Fill in the options of `from_settings` that were not given. `args.source` are the settings, for `Command.reads`.
+    """Fill in the options of `from_settings` that were not given. `args.cfg` are the settings, for `Command.reads`.
 
-    Raises ConfigError as `effective`, for a `--set` that the command does not read, and where no cache is named.
+    Raises ConfigError as `sections.load`, for a `--set` that the command does not read, and where no cache is named.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     absent = [name for name in options if getattr(args, name) is None]
     if not (absent or args.settings or args.reads):
         return
     file = getattr(args, "config", None) or settings_file()
-    args.source = effective(file, getattr(args, "detector", None))
+    args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE)
     for name in absent:
-        setattr(args, name, value(args.source, options[name]))
+        setattr(args, name, args.cfg.value(options[name]))
     for named, sibling in (("device", "devices"), ("devices", "device")):  # each stands for both
         if sibling in absent and named in options.keys() - absent:
             setattr(args, sibling, "auto" if sibling == "device" else None)
@@ -112,7 +81,7 @@ def complete(args: argparse.Namespace) -> None:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
             raise ConfigError(f"{file.resolve()}: there is no such file. {do}")
-        name = "--set" if "cache" in args.source.section("paths").by_set else file.name
+        name = "--set" if "cache" in args.cfg.source.section("paths").by_set else file.name
         err.print(plain(f"cache      {from_here(args.cache)} ({name}, [paths] cache)"))
 
 
@@ -130,7 +99,8 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
 
 def dataset_of(args: argparse.Namespace, name: str) -> Dataset:
     """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
-    return sections.reader_of(args.source, name)
+    dataset: Dataset = args.cfg.dataset(name)
+    return dataset
 
 
 def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None) -> Path | None:
@@ -139,10 +109,10 @@ def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: b
     `demo`: these are demo data. Of the other kind, a line says so, and there is none. needed: None: to convert.
     """
     named: Path | None = args.body
-    body: Path | None = value(args.source, "paths.body")
+    body: Path | None = args.cfg.value("paths.body")
     if named is not None or body is None or not (dataset.uses_body if needed is None else needed):
         return named
-    not_made = bool(value(args.source, "embedded.enabled")) and not body.is_dir()
+    not_made = args.cfg.embedded.enabled and not body.is_dir()
     if is_stand_in(body) == demo and not not_made:
         return body
     kinds = {True: "demo", False: "real"}

@@ -10,10 +10,10 @@ from typing import Any, Final
 import cache
 from pipeline import datasets
 from pipeline.cli.text import from_here
-from pipeline.commands.settings.commands import from_settings
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import PipelineError
 from pipeline.files.raw import listing
+from pipeline.settings.commands import from_settings
 
 CACHE: Final = "the cache's folder, or its URL as s3://bucket/prefix"
 

@@ -22,34 +22,36 @@ FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built where a c
 class Paths:
     """[paths]: where everything is. Relative paths are below the folder of luigi.cfg."""
 
-    raw: Path  # raw/<dataset>/ is that dataset's own download
-    body: Path  # SMPL's files, or the demo body's
-    cache: Root
-    runs: Path
+    raw: Path  # <raw>/<dataset>/ is the download of that dataset
+    # Folder with SMPL_NEUTRAL.pkl or .npz (also _MALE, _FEMALE), J_regressor_extra.npy, J_regressor_h36m.npy and
+    # smpl_mean_params.npz; or with the files of the demo body.
+    body: Path
+    cache: Root  # the feature cache: a folder, or a URL such as s3://bucket/prefix
+    runs: Path  # training runs, each in <runs>/<name>-<fingerprint>/
 
 
 @dataclass(frozen=True, config=FROZEN)
 class DataSettings:
     """[data]: which datasets take part."""
 
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...]  # names of datasets, each with all its splits
 
 
 @dataclass(frozen=True, config=FROZEN)
 class Embedded:
     """[embedded]: the small demo data that is made when there is no real data."""
 
-    enabled: bool = False  # make it in [paths] raw and body, which must then be empty or demo data
-    seed: NonNegativeInt = 0
-    size: Literal["tiny", "default", "large"] = "default"
+    enabled: bool = False  # make it in <raw>/<dataset> and body of [paths], which must then be empty or demo data
+    seed: NonNegativeInt = 0  # another seed makes other data
+    size: Literal["tiny", "default", "large"] = "default"  # amount of data
 
 
 @dataclass(frozen=True, config=FROZEN)
 class DetectSettings(DetectionResources):
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
-    detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
-    datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
+    detector: str | None = None  # none: no detection; unless set, `demo` where [embedded] enabled
+    datasets: tuple[str, ...] = ("videos",)  # datasets of clips; keypoints go to <raw>/<dataset>/keypoints/
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -57,23 +59,20 @@ class ConvertSettings:
     """[convert]: raw -> tracks."""
 
     workers: Annotated[NonNegativeInt, Field(description="processes; 0: one for each core")] = 0
-    removed: Literal["keep", "drop"] = "keep"  # rows of videos that are gone; kept, the run fails until they are back
+    # Rows of videos that are missing from the raw folder. keep: they stay, and the run fails until the videos are back;
+    # drop: they are deleted. Rows of missing demo videos are always deleted.
+    removed: Literal["keep", "drop"] = "keep"
     strict: Annotated[bool, Field(description="fail where a video cannot be used, instead of rejecting it")] = False
 
 
 @dataclass(frozen=True, config=FROZEN)
 class Features(Resources):
-    """[features]: tracks -> a feature stream, and what extracting takes of this machine.
+    """[features]: which streams are extracted, and what extracting takes of this machine.
 
-    Options of kinds other than resnet50 are in a section of their own.
+    Options of a stream are in a section of its name.
     """
 
-    stream: str = "resnet50"  # its name in the cache
-    kind: str = "resnet50"  # what it is: resnet50, crops, or a plug-in's
-    weights: str = "untrained:0"  # of resnet50: spin:FILE, torchvision:NAME, file:FILE, or untrained:SEED (for demos)
-    precision: Literal["exact", "fast"] = "fast"  # of resnet50. exact: plain fp32, the same bits at every run
-    crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
-    also: tuple[str, ...] = ()  # names of further streams: kinds, or sections that name theirs (kind = resnet50)
+    streams: tuple[str, ...] = ("resnet50",)  # names: kinds, or sections with `kind = resnet50`; models read the first
 
 
 @dataclass(frozen=True, config=FROZEN)

@@ -1,0 +1,216 @@
+"""What a plan will bring: rows, bytes, hours.  [raw -> tracks -> features] -> windows
+
+Rows follow from committed videos, or from the release's numbers; those of clips without keypoints from the frames that
+their headers state. Bytes follow from rows. Hours follow from the speeds that earlier runs on this machine recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+import cache
+from pipeline.accounting import Totals
+from pipeline.cli.console import duration, plain, size
+from pipeline.cli.text import count
+from pipeline.detect.files import read_speed
+from pipeline.errors import PipelineError
+from pipeline.files.pixels.frames import Video
+from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes
+
+DETECT, CONVERT, EXTRACT = "detect", "convert", "extract"
+UNKNOWN: Final = "number of rows not known before the first conversion"
+HEADERS: Final = 64  # clips whose lengths are read
+
+
+class Rate(NamedTuple):
+    """The measured speed of a step."""
+
+    rows: float  # a second; of detection, frames
+    source: str  # "measured here 3 days ago"
+    weight: int  # rows that it was measured over
+
+
+class Work(NamedTuple):
+    """A step that is still to be done."""
+
+    step: str  # DETECT, CONVERT or EXTRACT
+    name: str  # of the dataset or of the stream
+    rows: float  # of detection, frames
+    rate: Rate | None = None  # None: not known
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.rate is None else self.rows / self.rate.rows
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What is still to be written of one split."""
+
+    split: str
+    rows: float | None  # of the conversion; None: not known
+    source: str  # how they are known
+    bytes: dict[str, float] = field(default_factory=dict)  # of "columns" and by stream
+    works: list[Work] = field(default_factory=list)
+    carried: float = 0.0  # rows of streams that need not be computed if their images and boxes are unchanged
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        steps = [
+            {**work._asdict(), "rate": work.rate and work.rate.rows, "seconds": work.seconds} for work in self.works
+        ]
+        return {"rows": self.rows, "source": self.source, "carried": self.carried, "bytes": self.bytes, "steps": steps}
+
+
+def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
+    """Forecasts by split, of those where something is to be done and raw files are there."""
+    rates = _rates(plans)
+    found = (_forecast_of(plan, rates) for plan in plans)
+    return {forecast.split: forecast for forecast in found if forecast is not None}
+
+
+def _forecast_of(plan: SplitPlan, rates: Mapping[tuple[str, str], Rate]) -> Forecast | None:
+    todo, recipe = plan.conversion, plan.recipe
+    if todo is None or plan.problems or plan.up_to_date:
+        return None
+    frames = _frames_stated(recipe.raw, plan.undetected)
+    rows, source = _expected_rows(plan)
+    if plan.undetected:
+        rows = (rows or 0) + frames
+        source = f"if each frame of {count(len(plan.undetected), 'clip')} without keypoints shows one person"
+    new, columns = rows or 0, recipe.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
+    extra = recipe.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
+    result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
+    there = {*columns, *(column.name for column in extra)}
+    forms = {s.name: (s.stream.dim, s.stream.dtype) for s in recipe.streams if {*s.stream.needs} <= there}
+    forms |= {stream.stream: stream.form for stream in plan.extractions}
+    lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}
+    works = [Work(DETECT, recipe.dataset.name, frames), Work(CONVERT, recipe.dataset.name, new)]
+    for name, form in forms.items():
+        written = lacks.get(name, 0) + new
+        carried = plan.carried_at_most(name, written)
+        result.bytes[name], result.carried = stream_bytes(written, *form), result.carried + carried
+        works.append(Work(EXTRACT, name, written - carried))
+    result.works = [work._replace(rate=rates.get((work.step, work.name))) for work in works if work.rows]
+    return result
+
+
+def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
+    """Frames of clips, by the headers of some of them, evenly over the list."""
+    lengths = []
+    for i in np.unique(np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)).tolist():
+        with contextlib.suppress(PipelineError):
+            lengths.append(Video(raw, clips[i]).header().n_frames or 0)
+    return float(np.mean(lengths)) * len(clips) if lengths else 0.0
+
+
+def _expected_rows(plan: SplitPlan) -> tuple[float | None, str]:
+    """Rows that a conversion will write, but for clips without keypoints; and how they are known."""
+    todo = plan.conversion
+    assert todo is not None
+    clips = frozenset(plan.undetected)
+    new = [video for video in todo.append if not clips & {str(file) for file in video.files}]
+    if not new:
+        return 0, "no new rows"
+    if todo.committed is not None and (n_committed := len(todo.committed.videos)):
+        mean, n_new = todo.committed.manifest["rows"] / n_committed, max(0, len(new) - len(todo.changed))
+        reasons = [f"{plan.rows_again:,} in videos that are read again"] * bool(todo.changed)
+        reasons += [f"{mean:,.3g} for each new video, as for committed ones"] * bool(n_new)
+        return plan.rows_again + mean * n_new, ", ".join(reasons)
+    dataset = todo.dataset
+    known, every = dataset.totals.get(todo.split, Totals()), dataset.totals.get("all", Totals())
+    total, videos = float(known.frames or 0), known.videos
+    if not total and videos and every.frames and every.videos:  # then all videos are listed for a split
+        total, videos = every.frames * videos / every.videos, every.videos
+    if not total or not videos or todo.reader["stand_in"]:
+        return None, UNKNOWN
+    return total * min(1.0, len(new) / videos) / dataset.every, "by the release's numbers"
+
+
+def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], Rate]:
+    """Speed of each step on this machine: of the run over the most rows."""
+    measured: list[tuple[tuple[str, str], Rate | None]] = []
+    for plan in plans:
+        if plan.detection is not None:
+            speed = read_speed(plan.detection.out, plan.detection.about)
+            measured.append(((DETECT, plan.recipe.dataset.name), _rate_of(speed)))
+    for split in _readable(plans[0].recipe.root) if plans else ():
+        measured.append(((CONVERT, split.name.partition("/")[0]), _rate_of(split.provenance)))
+        with contextlib.suppress(cache.CacheError):
+            measured += [((EXTRACT, name), _rate_of(split.stream_provenance(name))) for name in split.streams]
+    known = [(step, rate) for step, rate in measured if rate is not None]
+    return dict(sorted(known, key=lambda pair: pair[1].weight))
+
+
+def _readable(root: cache.Root) -> Iterator[cache.Split]:
+    """The splits of a cache that can be opened; none where there is no cache yet."""
+    with contextlib.suppress(cache.CacheError):
+        opened = cache.open(root)
+        for name in opened.splits:
+            with contextlib.suppress(cache.CacheError):  # a damaged one is among its plan's problems
+                yield opened[name]
+
+
+def _rate_of(note: Mapping[str, Any]) -> Rate | None:
+    """Of one run's note; None where it was made on another machine, or nothing was measured."""
+    measured = note.get("measured")
+    if not isinstance(measured, Mapping):
+        return None
+    note = {**note, **measured}  # a run that computed nothing repeats an earlier one's figures, and says so
+    try:
+        rows, rate = int(measured["rows"]), float(measured["rows_a_second"])
+        age = (datetime.now(UTC) - datetime.fromisoformat(str(note["finished"]))).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+    if note.get("host") != socket.gethostname() or not rows or not 0 < rate < math.inf:
+        return None
+    return Rate(rate, f"measured here {duration(max(age, 1))} ago", rows)
+
+
+def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """Rows by split; then rows, bytes and hours of all, and the speeds that the hours follow from."""
+    if not forecasts:
+        return
+    yield "[bold]forecast[/bold]"
+    unknown = [result.split for result in forecasts if result.rows is None]
+    known = [result for result in forecasts if result.rows is not None]
+    for result in known:
+        text = f"about {_about(result.rows or 0)} rows: {result.source}" if result.rows else result.source
+        yield f"  {plain(result.split):<24}  {plain(text)}"
+    if unknown:
+        yield f"  {'no forecast':<24}  {plain(', '.join(unknown))}: {UNKNOWN}"
+    works = [work for result in known for work in result.works]
+    if not works:
+        return
+    disk = sum((Counter(result.bytes) for result in known), Counter[str]())
+    by_stream = ", ".join(f"{plain(name)} {size(n)}" for name, n in disk.items())
+    yield f"  {'disk':<24}  {size(sum(disk.values()))}: {by_stream}"
+    for step, name in dict.fromkeys((work.step, work.name) for work in works):
+        same = [work for work in works if (work.step, work.name) == (step, name)]
+        rows, rate = sum(work.rows for work in same), same[0].rate
+        text = f"{_about(rows)} {'frames' if step == DETECT else 'rows'}"
+        if rate is not None:
+            text += f", {duration(rows / rate.rows)} at {_about(rate.rows)} a second ({rate.source})"
+        yield f"  {plain(f'{step} {name}'):<24}  {text if rate is not None else f'{text}; no speed measured here yet'}"
+    if carried := sum(result.carried for result in known):
+        yield f"  {'not computed':<24}  {_about(carried)} rows, if their images and boxes are unchanged"
+
+
+def _about(n: float) -> str:
+    """
+    >>> [_about(n) for n in (0, 987.4, 81749, 41_234_567, 2.1e9)]
+    ['0', '987', '81,700', '41.2 million', '2,100 million']
+    """
+    if n >= 1e6:
+        return f"{float(f'{n / 1e6:.3g}'):,.10g} million"
+    return f"{float(f'{n:.3g}'):,.0f}"
