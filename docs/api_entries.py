@@ -1,34 +1,18 @@
-"""A Sphinx extension for the API reference: records with the comments behind their fields, signatures as written."""
+"""A Sphinx extension: the API reference's records and signatures, and the keys of luigi.cfg, as the code has them."""
 
 import inspect
-import re
-import textwrap
 from collections.abc import Iterator
 from typing import Any, cast
 
 import luigi
+from docutils import nodes  # type: ignore[import-untyped]
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import stringify_signature
 
-# A field's line: its type, its default where that is short, the comment behind it.
-FIELD = re.compile(
-    r"    (?!_)(?P<field>\w+: [^=#]+?)(?: = (?P<default>.+?))?(?:  # (?!noqa)(?P<about>.+?))?(?:  # noqa.*)?"
-)
-
-
-def fields(source: str) -> Iterator[tuple[str, str, str]]:
-    """(field and type, default, what it is) of every field of a class; ("", "", heading) for a comment above fields."""
-    heading: list[str] = []
-    for line in textwrap.dedent(source).splitlines():
-        if line.startswith("    # "):
-            heading.append(line.removeprefix("    # "))
-        elif found := FIELD.fullmatch(line):
-            if heading:
-                yield "", "", " ".join(heading)
-            yield found["field"], found["default"] or "", found["about"] or ""
-            heading = []
+from docs.setting_keys import Key, crop_words, fields, sections
 
 
 def is_record(thing: Any) -> bool:
@@ -42,17 +26,16 @@ def write(_app: Sphinx, what: str, _name: str, thing: Any, _options: Any, lines:
         lines[:] = GoogleDocstring(list(lines), cast(Any, Config()), what=cast(Any, what)).lines()
     if what != "class" or not is_record(thing):
         return
-    # Own fields stand below those of bases, a named tuple's among them.
-    sources = [inspect.getsource(cls) for cls in reversed(thing.__mro__) if is_record(cls)]
-    # Without one empty line more, the list would be part of the docstring's last paragraph.
+    # Own fields stand below those of bases, a named tuple's among them. Without one empty line more, the list would be
+    # part of the docstring's last paragraph.
     lines += ["", ""]
-    for field, default, about in (row for source in sources for row in fields(source)):
-        escaped = about.replace("*", r"\*").replace("|", r"\|")
-        if not field:
-            lines += ["", f"*{escaped}*", ""]
-            continue
-        given = f" = {default}" if default and not default.startswith("field(") and default[-1] not in "([{" else ""
-        lines += [f"- ``{field}{given}``" + (f": {escaped}" if about else ""), ""]
+    for field in (field for cls in reversed(thing.__mro__) if is_record(cls) for field in fields(cls)):
+        about, heading = (text.replace("*", r"\*").replace("|", r"\|") for text in (field.about, field.heading))
+        if heading:
+            lines += ["", f"*{heading}*", ""]
+        short = field.default and "\n" not in field.default and not field.default.startswith("field(")
+        given = f"{field.name}: {field.type}" + (f" = {field.default}" if short else "")
+        lines += [f"- ``{given}``" + (f": {about}" if about else ""), ""]
 
 
 def sign(
@@ -69,8 +52,48 @@ def sign(
     return shown, None if what == "class" else returns and str(written.return_annotation)
 
 
+def prose(text: str) -> Iterator[nodes.Node]:
+    """Text with `code` in it."""
+    for number, part in enumerate(text.split("`")):
+        yield nodes.literal(text=part) if number % 2 else nodes.Text(part)
+
+
+def row(key: Key) -> list[list[str]]:
+    """The paragraphs of three cells: the key, its values, its meaning."""
+    about = key.about
+    if not all(choice in about for choice in key.choices):
+        about = f"{about.rstrip('.')}. One of {', '.join(f'`{choice}`' for choice in key.choices)}."
+    default = key.default if key.default in ("required", "(empty)") else f"`{key.default}`"
+    values = [default, *(f"{preset}: `{value}`" for preset, value in key.presets.items())]
+    return [[f"`{key.name}`" + ("" if key.decides else " *")], values, [about]]
+
+
+class Settings(SphinxDirective):
+    """`settings`: every section of luigi.cfg, with a table of its keys."""
+
+    def run(self) -> list[nodes.Node]:
+        tables = {f"[{name}]": keys for name, keys in sections().items()} | {"Words of crop": crop_words()}
+        return [self._section(title, [row(key) for key in keys]) for title, keys in tables.items()]
+
+    def _section(self, title: str, rows: list[list[list[str]]]) -> nodes.Node:
+        section = nodes.section("", nodes.title(text=title), names=[nodes.fully_normalize_name(title)])
+        self.state.document.note_implicit_target(section, section)
+        columns = [nodes.colspec(colwidth=width) for width in (20, 30, 50)]
+        parts = [
+            part("", *(nodes.row("", *map(self._cell, cells)) for cells in of))
+            for part, of in ((nodes.thead, [[["key"], ["default"], ["meaning"]]]), (nodes.tbody, rows))
+        ]
+        section += nodes.table("", nodes.tgroup("", *columns, *parts, cols=3))
+        return section
+
+    @staticmethod
+    def _cell(paragraphs: list[str]) -> nodes.Node:
+        return nodes.entry("", *(nodes.paragraph("", "", *prose(text)) for text in paragraphs))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx calls this once."""
+    app.add_directive("settings", Settings)
     app.connect("autodoc-process-docstring", write)
     app.connect("autodoc-process-signature", sign)
     return {"parallel_read_safe": True}

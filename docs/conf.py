@@ -26,6 +26,7 @@ nitpicky = True
 # Types in signatures are those of other projects (no network is needed to build this) and of modules that are not
 # public. Links between pages, to files and to headings are all looked at.
 nitpick_ignore_regex = [("py:.*", ".*")]
+suppress_warnings = ["ref.python"]  # two packages have a class of one name, as ConfigError
 linkcheck_anchors = False  # pages that are drawn by scripts have none to be found
 
 myst_heading_anchors = 4

@@ -18,7 +18,7 @@ class OnnxPose(Detector):
 
     weights: str = ""
     min_score: float = 0.5  # of a person
-    side: int = 640  # px of the square picture that the network takes
+    side: int = 640  # of the network's square input, px
 
     name: ClassVar[str] = "onnx_pose"
     version: ClassVar[int] = 1

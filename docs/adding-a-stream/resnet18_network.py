@@ -29,16 +29,16 @@ class Network:
         }
         self._device = chosen_device(machine.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what untrained weights are drawn from
+            torch.manual_seed(0)  # the seed of random weights
             network = resnet18(weights=None if weights == "untrained" else get_weight(f"ResNet18_Weights.{weights}"))
-        network.add_module("fc", torch.nn.Identity())  # the feature is what the classifier sees
+        network.add_module("fc", torch.nn.Identity())  # the feature is the input of the classifier
         self._network = torch.nn.Sequential(Normalisation(), network).eval().to(self._device)
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Crops are copied from wherever they lie."""
+        """Do nothing: crops are copied."""
 
     def release(self) -> None:
-        """Nothing was taken."""
+        """Do nothing."""
 
     @torch.inference_mode()
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
-"""A smaller network: torchvision's ResNet-18, up to its global average pool.  crops -> [resnet18] -> features
+"""torchvision's ResNet-18, up to its global average pool.  crops -> [resnet18] -> features
 
-What is asked of it before anything is computed imports no torch; the network itself is in `resnet18_network`.
+This module imports no torch, because plans are made without it; the network is in `resnet18_network`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WEIGHTS: Final = ("IMAGENET1K_V1", "untrained")
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18(NumberStream):
-    """512 numbers a crop. `weights`: torchvision's, or untrained, which is for trying things out."""
+    """512 numbers per crop. `weights`: a name of torchvision's, or untrained: random ones, for trial runs."""
 
     weights: str = "IMAGENET1K_V1"
 
@@ -36,7 +36,7 @@ class ResNet18(NumberStream):
     def stand_in(self) -> bool:
         return self.weights == "untrained"
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:  # noqa: ARG002 - nothing to go on
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:  # noqa: ARG002
         from resnet18_network import Network
 
         return Network(self.weights, machine)

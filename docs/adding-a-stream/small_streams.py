@@ -1,4 +1,4 @@
-"""A stream of bytes, one of pairs of frames, and two of labels: a small class each.  crops, labels -> [streams]"""
+"""A stream of pairs of frames, and two of labels.  crops, labels -> [streams]"""
 
 from __future__ import annotations
 
@@ -10,33 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
-from pipeline.features.streams import ByteStream, LabelComputer, LabelStream, Machine, PairStream
+from pipeline.features.streams import LabelComputer, LabelStream, Machine, PairStream
 from pipeline.skeletons import KEYPOINTS_13, keypoints_13
 
 Crop = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thumbnail(ByteStream):
-    """The crop at `side` x `side` px, as PNG."""
-
-    side: int = 32
-
-    kind: ClassVar[str] = "thumbnail"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.side <= 64:
-            raise ConfigError(f"side {self.side}: expected 1 to 64 px")
-
-    def encode(self, crop: Crop) -> bytes:
-        small = cv2.resize(crop, (self.side, self.side), interpolation=cv2.INTER_AREA)
-        return cv2.imencode(".png", small[..., ::-1])[1].tobytes()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Change(PairStream):
-    """By how many grey levels each of 4 x 4 parts of the crop changed; not known of a crop beside the picture."""
+    """Mean change in grey levels of each of 4 x 4 parts of the crop; unknown if the crop is outside the image."""
 
     kind: ClassVar[str] = "change"
     dim: ClassVar[int] = 16
@@ -50,7 +32,7 @@ class Change(PairStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Pose2D(LabelStream):
-    """x and y of 13 keypoints, from the middle of the hips; the torso's size is 0.5. 0 where missing."""
+    """x and y of 13 keypoints relative to the middle of the hips; the torso has size 0.5. 0 if missing."""
 
     kind: ClassVar[str] = "pose_2d"
     dim: ClassVar[int] = 26
@@ -61,12 +43,12 @@ class Pose2D(LabelStream):
 
 
 class Normalisation:
-    """What computes it."""
+    """The computer of `Pose2D`."""
 
     provenance: Mapping[str, Any] = {"stand_in": False}
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, the size the largest distance within the torso."""
+        """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, size: the largest distance in the torso."""
         points = keypoints_13(labels["kp_2d"].astype(np.float64))  # (n, 13, 3)
         xy, visible = points[..., :2], points[..., 2] > 0
         torso = [KEYPOINTS_13.index(name) for name in ("lshoulder", "rshoulder", "lhip", "rhip")]
@@ -80,7 +62,7 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSpeed(LabelStream):
-    """How far the box's centre moved from the row before, right and down, in heights of the box."""
+    """Motion of the box's centre since the previous row, right and down, in box heights."""
 
     kind: ClassVar[str] = "box_speed"
     dim: ClassVar[int] = 2
@@ -97,7 +79,7 @@ class Speed:
     provenance: Mapping[str, Any] = {"stand_in": False}
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """bbox (n, 2, 4) cxcywh px, the row before first; in_run (n, 2) -> (n, 2), (n,) whether there is one before."""
+        """bbox (n, 2, 4) cxcywh px, previous row first; in_run (n, 2) -> (n, 2), (n,) whether it is known."""
         before, box = labels["bbox"][:, 0], labels["bbox"][:, 1]
         known: NDArray[np.bool_] = np.all(labels["in_run"], axis=1)
         moved = (box[:, :2] - before[:, :2]) / box[:, 3:]

@@ -31,7 +31,7 @@ def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:
     np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], computer(crops))
 
 
-KINDS = {"resnet18": {"weights": "untrained"}, "thumbnail": {"side": 2}, "change": {}, "pose_2d": {}, "box_speed": {}}
+KINDS = {"resnet18": {"weights": "untrained"}, "change": {}, "pose_2d": {}, "box_speed": {}}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -76,7 +76,8 @@ def test_luigi_cfg_names_it_as_the_page_does(kind: str, block: int, expected: st
     trained = sections.model_settings(loaded, sections.VIBE)
     if block == 1:  # which says that it trains
         sections.check_inputs(loaded, trained)
-    used = [*map(loaded.dataset, loaded.data.datasets), loaded.stream.stream, *trained.datasets_2d]
+    extracted = (spec.stream for spec in loaded.streams)
+    used = [*map(loaded.dataset, loaded.data.datasets), *extracted, *trained.datasets_2d]
     assert expected in " ".join(map(repr, used))
 
 

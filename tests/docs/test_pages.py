@@ -7,25 +7,28 @@ import re
 from collections.abc import Iterator
 from functools import cache as memo
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import pydantic
 import pytest
 from markdown_it import MarkdownIt
 
 import cache
-from cache import CropPolicy, Jitter
-from pipeline import datasets
+from docs import setting_keys
+from pipeline import datasets, detect
 from pipeline.commands.config import effective
-from pipeline.commands.settings.file import LUIGI, Section
-from pipeline.commands.settings.schema import TYPES
 from pipeline.features import streams
+from pipeline.settings.file import LUIGI, Section
+from pipeline.settings.schema import TYPES
+from pipeline.settings.sections import declared_names
 from tasks import settings
 from tasks.training import train_config
 from vibe_extensions.demo import RELEASES
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
 from vibe_model import models
+from vibe_model.models import Training
 from vibe_model.vibe.mposer_config import MPOSER
 
 ROOT = Path(__file__).parents[2]
@@ -143,78 +146,71 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
 
 # ---------------------------------------------------------------------------------------------------- settings
 
-OWN = TYPES  # section -> its dataclass
 OPTIONS = {name: type(datasets.get(name)) for name in (*RELEASES, *datasets.OWN_CLIPS)}
 OPTIONS = {name: spec for name, spec in OPTIONS.items() if dataclasses.fields(spec)}
 
 
-def documented_settings(section: str) -> dict[str, dict[str, str]]:
-    rows = list(tables(sections(document("settings.md"))[f"`[{section}]`"], "key"))
-    by_key = {row["key"].removesuffix(" *").strip("`"): row for row in rows}
-    assert len(by_key) == len(rows)
-    return by_key
+def test_every_section_is_in_the_table_of_sections_and_among_the_generated_ones() -> None:
+    known = {*TYPES, *OPTIONS, *streams.names(), *detect.names(), *declared_names()}
+    without_keys = {name for name in detect.names() if not dataclasses.fields(detect.find(name))}
+    rows = tables(sections(document("settings.md"))["Sections"], "section")
+    assert sorted(row["section"] for row in rows) == sorted(f"[{name}]" for name in known - without_keys)
+    assert set(setting_keys.sections()) == known - without_keys
+    assert "```{settings}" in document("settings.md")
 
 
-def typed(spec: Any, texts: dict[str, str]) -> dict[str, Any]:
-    """What luigi.cfg's words for these keys are read as."""
-    return dict(Section(ROOT / "luigi.cfg", "any", texts).typed(spec))
+@pytest.mark.parametrize("section", [*setting_keys.sections(), "crop"])
+def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated(section: str) -> None:
+    keys = {**setting_keys.sections(), "crop": setting_keys.crop_words()}[section]
+    assert [key.name for key in keys if len(key.about) < 4] == []
+    assert all(key.default and not set("`") & set(key.default) for key in keys)
 
 
-def value(spec: Any, key: str, text: str) -> Any:
-    return typed(spec, {key: text})[key]
+@pytest.mark.parametrize("training", [*models.every(), MPOSER, PR_VIPE], ids=lambda training: training.section)
+def test_every_key_of_a_training_has_the_values_of_its_presets(training: Training) -> None:
+    keys = {key.name: key for key in setting_keys.sections()[training.section]}
+    assert keys["preset"].choices == tuple(training.presets)
+    assert set(keys) - {"preset", "variant", "baseline", "report"} == set(training.settable)
+    for name, preset in training.presets.items():
+        texts = {key: keys[key].presets.get(name, keys[key].default) for key in training.settable}
+        texts = {key: "" if text == "(empty)" else text for key, text in texts.items()}
+        read = Section(ROOT / "luigi.cfg", training.section, texts).typed(training.config)
+        assert read == {key: getattr(preset(), key) for key in training.settable}, name
 
 
-def test_every_section_is_there() -> None:
-    documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(documented) == sorted([*OWN, *OPTIONS, *COURSES])
+def test_a_meaning_is_the_comment_behind_a_field_or_the_one_right_above_it() -> None:
+    described = {field.name: field for field in setting_keys.fields(Described)}
+    assert [(name, field.about, field.heading) for name, field in described.items()] == [
+        ("plain", "behind it", "A group."),
+        ("above", "above it, in two lines", ""),
+        ("both", "above behind", ""),
+        ("long", "", ""),
+    ]
+    assert described["plain"][1:3] == ("int", "1")
+    assert setting_keys.about(Own, "plain") == "behind it"
+    assert setting_keys.about(Own, "above") == "a description"
 
 
-@pytest.mark.parametrize("section", [*OWN, *OPTIONS])
-def test_every_setting_is_there_with_its_default(section: str) -> None:
-    spec: Any = {**OWN, **OPTIONS}[section]
-    documented = documented_settings(section)
-    assert sorted(documented) == sorted(field.name for field in dataclasses.fields(spec))
-    for field in dataclasses.fields(spec):
-        if field.default is dataclasses.MISSING:
-            assert documented[field.name]["default"] == "required"
-        else:
-            assert value(spec, field.name, documented[field.name]["default"]) == field.default, field.name
+@dataclasses.dataclass
+class Described:
+    """A record."""
+
+    # A group.
+    plain: int = 1  # behind it
+    # above it,
+    # in two lines
+    above: str = "#"
+    # above
+    both: tuple[str, ...] = ("first",)  # behind
+    long: int = 2  # type: ignore[misc]
 
 
-def test_every_option_of_a_stream_is_there_with_its_default() -> None:
-    page = sections(document("settings.md"))["Options of streams"]
-    rows = list(tables(page, "of"))
-    for kind in streams.STREAMS:
-        spec = streams.find(kind)
-        here = {
-            row["key"].strip("`"): row["default"].strip("`")
-            for row in rows
-            if kind in row["of"].replace("`", "").split(", ")
-        }
-        expected = [field for field in dataclasses.fields(spec) if field.name != "crop" and kind != "resnet50"]
-        assert list(here) == [field.name for field in expected]
-        for field in expected:
-            if here[field.name] != "required":
-                assert value(spec, field.name, here[field.name]) == field.default, (kind, field.name)
-    for field in (*dataclasses.fields(CropPolicy), *dataclasses.fields(Jitter)):
-        if field.name != "copy":
-            assert f"`{field.name}`" in page
+@dataclasses.dataclass
+class Own(Described):
+    """It has other defaults."""
 
-
-COURSES: Any = {training.section: training for training in (*models.every(), MPOSER, PR_VIPE)}
-
-
-@pytest.mark.parametrize("section", COURSES)
-def test_every_setting_of_a_training_is_there_with_the_presets_values(section: str) -> None:
-    training, documented = COURSES[section], documented_settings(section)
-    own = {key: documented.pop(key) for key in ("preset", "variant", "baseline", "report") if key in documented}
-    assert own["preset"].get("default", training.preset) == training.preset
-    assert all(f"`{name}`" in own["preset"]["meaning"] for name in training.presets)
-    assert all(f"`{name}`" in own["variant"]["meaning"] for name in getattr(training, "variants", ()))
-    assert set(documented) == set(training.settable)
-    for preset in training.presets.keys() - {"paper"}:  # what that one changes stands beside `preset`
-        made, texts = training.presets[preset](), {key: row[preset] for key, row in documented.items()}
-        assert typed(training.config, texts) == {key: getattr(made, key) for key in documented}, preset
+    plain: int = 2
+    above: Annotated[str, pydantic.Field(description="a description")] = ""
 
 
 def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
@@ -222,7 +218,7 @@ def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
     (tmp_path / "luigi.cfg").write_text(paths)
     known = {(one.section, one.key) for one in effective(settings.load(tmp_path / "luigi.cfg"))}
     known |= {(name, field.name) for name, spec in OPTIONS.items() for field in dataclasses.fields(spec)}
-    known |= {(kind, field.name) for kind in streams.STREAMS for field in dataclasses.fields(streams.find(kind))}
+    known |= {(kind, field.name) for kind in streams.names() for field in dataclasses.fields(streams.find(kind))}
     named = re.compile(r"`\[(\w+)\](?:` `| )(\w+)(?: = [^`]*)?`")
     used = {(page.name, *found) for page in PAGES for found in named.findall(page.read_text()) if found[0] not in LUIGI}
     assert len(used) > 40

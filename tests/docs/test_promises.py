@@ -73,7 +73,7 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
         (sum(int(np.prod(COLUMNS[name].trailing)) * COLUMNS[name].dtype.itemsize for name in labels) + features) / 1000
         for labels in (labels_2d, labels_3d)
     )
-    expected = f"With its features it takes {of_2d:.1f} KB where labels are 2D, {of_3d:.1f} KB with 3D joints and SMPL"
+    expected = f"With its features it takes {of_2d:.1f} KB with 2D labels, {of_3d:.1f} KB with 3D joints and SMPL"
     assert expected in " ".join(README.split())
 
 

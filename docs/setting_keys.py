@@ -1,0 +1,127 @@
+"""The keys of luigi.cfg, read from the code: defaults, values of presets, and what the comment behind a field says."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
+
+from cache import CropPolicy, Jitter
+from pipeline import datasets, detect
+from pipeline.commands.config import text_of
+from pipeline.features import streams
+from pipeline.settings.schema import TYPES
+from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE
+from vibe_model import models
+from vibe_model.models import Model, Training
+from vibe_model.sections import VIBE, WhichRuns
+from vibe_model.vibe.mposer_config import MPOSER
+
+
+class Field(NamedTuple):
+    """A field as a class's source has it."""
+
+    name: str
+    type: str
+    default: str  # "" without one
+    about: str  # the comment right above it, and the one behind it
+    heading: str  # a comment above it that follows an empty line: of a group of fields
+
+
+class Key(NamedTuple):
+    """A key of a section, its values as luigi.cfg would set them."""
+
+    name: str
+    default: str
+    about: str
+    choices: tuple[str, ...] = ()
+    presets: Mapping[str, str] = {}  # the values that other presets give it
+    decides: bool = True  # whether the fingerprint of a training has its value
+
+
+@functools.cache
+def fields(cls: type[Any]) -> tuple[Field, ...]:
+    """The fields that a class itself declares."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    lines, body = source.splitlines(), cast(ast.ClassDef, ast.parse(source).body[0]).body
+    return tuple(
+        _field(source, lines, node)
+        for node in body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_")
+    )
+
+
+def _field(source: str, lines: list[str], node: ast.AnnAssign) -> Field:
+    first = node.lineno - 1
+    while lines[first - 1].startswith("    # "):
+        first -= 1
+    above = " ".join(line.removeprefix("    # ") for line in lines[first : node.lineno - 1])
+    behind = lines[cast(int, node.end_lineno) - 1].encode()[node.end_col_offset :].decode()
+    comments = [text.strip() for text in behind.split("# ")]
+    comments = [text for text in comments if text and not text.startswith(("noqa", "type:"))]
+    of_group = not lines[first - 1]
+    return Field(
+        cast(ast.Name, node.target).id,
+        ast.get_source_segment(source, node.annotation) or "",
+        ast.get_source_segment(source, node.value) or "" if node.value else "",
+        " ".join(comments if of_group else filter(None, (above, *comments))),
+        above if of_group else "",
+    )
+
+
+def about(cls: type[Any], name: str) -> str:
+    """The description in the field's type, else its comment in the class, or in a base; "" without any."""
+    hint = get_type_hints(cls, include_extras=True)[name]
+    described = (getattr(one, "description", None) for one in getattr(hint, "__metadata__", ()))
+    classes = (base for base in cls.__mro__ if base is not object)
+    comments = (field.about for base in classes for field in fields(base) if field.name == name)
+    kinds = "; ".join(f"`{kind}`: {what}" for kind, what in getattr(hint, "kinds", {}).items())  # of weights
+    return ". ".join(filter(None, (next(filter(None, (*described, *comments)), ""), kinds)))
+
+
+def keys_of(cls: type[Any], names: Iterable[str] | None = None, made: Any = None) -> Iterator[Key]:
+    """The keys of a record, or some of them. `made`: a record with the default values."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if names is None or field.name in names:
+            value = field.default if made is None else getattr(made, field.name)
+            required = value is dataclasses.MISSING or value in ("", Path())
+            choices = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
+            default = "required" if required else text_of(value) or "(empty)"
+            yield Key(field.name, default, about(cls, field.name), choices)
+
+
+def _trained(training: Training) -> Iterator[Key]:
+    usual = WhichRuns(preset=training.preset, report=training is VIBE)
+    choices = {"preset": tuple(training.presets), "variant": tuple(getattr(training, "variants", ()))}
+    for key in keys_of(WhichRuns, None if isinstance(training, Model) else ("preset",), usual):
+        yield key._replace(choices=choices.get(key.name, ()))
+    made = {name: preset() for name, preset in training.presets.items()}
+    for key in keys_of(training.config, training.settable, made[training.preset]):
+        values = {name: text_of(getattr(config, key.name)) for name, config in made.items()}
+        others = {name: value for name, value in values.items() if value != key.default}
+        yield key._replace(presets=others, decides=key.name not in training.config.NEUTRAL)
+
+
+def sections() -> dict[str, tuple[Key, ...]]:
+    """Section -> its keys, of all that have any."""
+    options: dict[str, type[Any]] = {
+        **TYPES,
+        **{name: type(datasets.get(name)) for name in datasets.names()},
+        **{name: streams.find(name) for name in streams.names()},
+        **{name: detect.find(name) for name in detect.names()},
+    }
+    trainings = (*models.every(), MPOSER, PR_VIPE)
+    keys = {name: tuple(keys_of(cls)) for name, cls in options.items()}
+    return {name: of for name, of in keys.items() if of} | {one.section: tuple(_trained(one)) for one in trainings}
+
+
+def crop_words() -> tuple[Key, ...]:
+    """The words of a stream's `crop`."""
+    policy, (copy, *jitter) = keys_of(CropPolicy), keys_of(Jitter)
+    return (*(key if key.name != "jitter" else copy._replace(name="jitter", default="none") for key in policy), *jitter)
