@@ -30,8 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.detect import get
 from pipeline.detect.base import DetectionResources
-from pipeline.detect.run import detect_clips
 from pipeline.files.pixels.frames import Video
+from vibe_extensions.clips.detection.run import detect_clips
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

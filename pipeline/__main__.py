@@ -28,14 +28,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "Do all of it for one dataset, or for clips of your own: detect where keypoints are missing, convert every "
         "split, extract features, draw a page of tracks. Run it again to go on, or after more videos came.",
     ),
-    "detect": CommandEntry(
-        "pipeline.commands.detect",
-        "Find people and their keypoints in every frame of a folder of clips.",
-    ),
     "plan": CommandEntry(
         "pipeline.commands.plan",
-        "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one "
-        "split with --raw and --cache. Training is not included.",
+        "Show what `make data` would convert and extract, how much, and why. Training is not included.",
     ),
     "convert": CommandEntry(
         "pipeline.commands.convert",

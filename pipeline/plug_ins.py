@@ -60,6 +60,14 @@ def load_records(group: str, record: type[T]) -> dict[str, T]:
     return records
 
 
+def service(group: str) -> Any:
+    """What the one entry point of a group names. Raises PipelineError where no extension has it."""
+    entries = [*entry_points(group)]
+    if not entries:
+        raise PipelineError(f"no extension provides {group!r}: install vibe-pipeline again (make setup).")
+    return entries[0].load()
+
+
 def load(name: str) -> Any:
     """What `module:attribute` names: imported when it is used."""
     module, _, attribute = name.partition(":")

@@ -11,8 +11,8 @@ import pytest
 from onnx_pose import OnnxPose
 
 from pipeline import detect
-from pipeline.detect.run import detect_clips
 from pipeline.files.formats.labels.detections import read_results
+from vibe_extensions.clips.detection.run import detect_clips
 from vibe_extensions.contracts import DetectorContract
 
 JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), np.full(17, 0.75)])  # px of 640

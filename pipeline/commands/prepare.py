@@ -20,7 +20,6 @@ from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import FEW, command, count, error_text, few, from_here
 from pipeline.commands import extract as extract_command
 from pipeline.commands.convert import accounting_lines
-from pipeline.commands.detect import detector_name, detector_of
 from pipeline.commands.plan import lines
 from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
@@ -28,7 +27,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import pictures_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import unlabelled
+from pipeline.detect.plan import unlabelled, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import computing
 from pipeline.features.plan import is_untrained, marked, missing_rows
@@ -43,7 +42,7 @@ from pipeline.recipe.recipe import Recipe, missing_files
 from pipeline.recipe.steps import StepResult, report_step
 from pipeline.settings.arguments import CACHE, check_own_folder
 from pipeline.settings.commands import body_of, dataset_of, from_settings, option_type
-from pipeline.settings.sections import Settings
+from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
 DEFAULTS: Final = {  # of the options, for commands that prepare first
@@ -92,7 +91,15 @@ def kept(_: argparse.Namespace) -> str:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """The sections of the dataset, the detector and the streams, and of what the steps take of this machine."""
-    return [args.dataset, "paths.body", "detect", detector_name(args), "convert", "dask", *extract_command.reads(args)]
+    return [
+        args.dataset,
+        "paths.body",
+        "detect",
+        args.detector or usual_detector(args.raw),
+        "convert",
+        "dask",
+        *extract_command.reads(args),
+    ]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -221,12 +228,12 @@ def _detector(args: argparse.Namespace) -> Detector | None:
     """What finds people in clips without keypoints; None for datasets whose labels have them, and where all have."""
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         return None
-    name = detector_name(args)
+    name = args.detector or usual_detector(args.raw)
     by_any = not (args.detector or args.cfg.source.section(name))
     if not unlabelled(args.raw, by_any_detector=by_any):
         return None
     try:
-        detector = detector_of(name, None, (), args.cfg.source)
+        detector = detector_of(args.cfg.source, name)
         if not detector.downloads or not args.plan:
             detect.identity(detector)  # downloads its weights
     except (ConfigError, MissingAssets) as error:

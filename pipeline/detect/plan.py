@@ -23,7 +23,7 @@ VERSION: Final = 2  # raised by hand whenever the same clip and detector would g
 
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
-    """What `pipeline.detect.run.detect` is to do. It can be pickled."""
+    """What a detection is to do, picklable."""
 
     raw: Path
     out: Path
@@ -45,6 +45,11 @@ class DetectionPlan:
     def problems(self) -> dict[str, str]:
         """Clip -> why it has no file."""
         return dict(self.refused) | {files.clip: why for files, why in self.failed.items()}
+
+
+def usual_detector(raw: Path) -> str:
+    """The detector unless one is named: `rtmpose`, for demo data `demo`. raw: a folder of clips, or a clip."""
+    return "demo" if is_stand_in(raw.parent if raw.is_file() else raw) else "rtmpose"
 
 
 def unlabelled(raw: Path, *, by_any_detector: bool = False) -> list[str]:

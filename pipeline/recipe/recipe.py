@@ -25,11 +25,12 @@ from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.files.formats import smpl_files
-from pipeline.plug_ins import PlugInError
+from pipeline.plug_ins import PlugInError, service
 from pipeline.recipe import steps
 from pipeline.recipe.steps import StepResult
 from pipeline.settings.sections import Settings
 
+DETECTION: Final = "vibe_pipeline.detection"  # entry point of the function that carries out a DetectionPlan
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the file: --config FILE."
 
 
@@ -82,8 +83,11 @@ class Recipe:
         return upcoming
 
     def detect(self, plan: DetectionPlan, progress: Progress) -> StepResult:
-        """Find people in clips. Raises as `detect_planned`."""
-        return steps.detect(plan, self.settings.detect, scheduler=self.settings.dask.scheduler, progress=progress)
+        """Find people in clips, as the extension `clips` does. Raises PipelineError where it is missing."""
+        detect = service(DETECTION)
+        s = self.settings
+        result: StepResult = detect(plan, s.detect, scheduler=s.dask.scheduler, progress=progress)
+        return result
 
     def convert(self, plan: convert.ConversionPlan, progress: Progress) -> StepResult:
         """Raises as `convert.convert`."""

@@ -14,9 +14,7 @@ from pipeline.cli.console import DONE, DOUBT, line, out, plain
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import FEW, command, count, few, from_here, not_counted
 from pipeline.conversion.convert import Conversion, ConversionPlan, convert
-from pipeline.detect.base import DetectionResources
 from pipeline.detect.plan import DetectionPlan
-from pipeline.detect.run import detect_planned
 from pipeline.errors import PipelineError
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan
@@ -48,20 +46,6 @@ def report_step(verb: str, what: str, result: StepResult) -> None:
         out.print(f"  {DOUBT} {plain(text, keep=LAYOUT)}")
     if result.problems:
         raise PipelineError("\n".join(result.problems))
-
-
-def detect(
-    plan: DetectionPlan, machine: DetectionResources, *, scheduler: str | None, progress: Progress
-) -> StepResult:
-    """Raises as `detect_planned`."""
-    report = detect_planned(plan, machine, scheduler=scheduler, progress=progress)
-    given_up = few(list(report.problems.values()), FEW, detect_again(plan))
-    return StepResult(
-        details=[plain(str(report))],
-        mark=DONE if report.done or report.renamed else DOUBT,
-        warnings=[*report.doubts, *given_up],
-        flaws=len(report.problems),
-    )
 
 
 def detect_again(plan: DetectionPlan) -> str:

@@ -2,8 +2,12 @@
 
 from pipeline.cli.command_line import CommandEntry
 
+DETECT = CommandEntry(
+    "vibe_extensions.clips.commands.detect",
+    "Find people and their keypoints in every frame of a folder of clips.",
+)
 PREDICT = CommandEntry(
     "vibe_extensions.clips.commands.predict",
-    "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies.",
+    "Predict bodies in a clip, a folder of clips, or a split of a cache: one npz per person, and a video.",
     "tasks",
 )

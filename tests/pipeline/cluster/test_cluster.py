@@ -20,7 +20,6 @@ import cache
 from pipeline import cluster, detect
 from pipeline.detect.base import DetectionResources
 from pipeline.detect.plan import plan_detection
-from pipeline.detect.run import detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together
@@ -29,6 +28,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
+from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
 
 ROOT = Path(__file__).parents[3]

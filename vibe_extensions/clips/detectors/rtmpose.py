@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detect.base import PRETRAINED, Detect, Detector, People, downloaded, file_of, option
+from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.clips.detectors import graphs, simcc
+from vibe_extensions.clips.detectors.downloads import PRETRAINED, downloaded, file_of, option
 from vibe_extensions.clips.detectors.graphs import Graph, GraphNetwork
 
 ADDRESS: Final = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"

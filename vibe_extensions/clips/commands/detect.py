@@ -15,15 +15,14 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count
 from pipeline.detect.base import DetectionResources, Detector
 from pipeline.detect.clips import pictures_in
-from pipeline.detect.run import detect_planned
-from pipeline.files.raw.stand_in import is_stand_in
+from pipeline.detect.plan import plan_detection, usual_detector
 from pipeline.settings import sections
 from pipeline.settings.commands import from_settings, setting_options
 from pipeline.settings.file import BY_SET, Section, SettingsFile
+from vibe_extensions.clips.detection.run import detect_planned
 
 TAKES: Final = [field.name for field in fields(DetectionResources)]  # settings that are options, too
-USUAL: Final = "rtmpose"  # the detector for clips, of the extension `clips`
-KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"
+KEPT: Final = "finished clips are kept; the same command continues with the others"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -42,7 +41,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def reads(args: argparse.Namespace) -> list[str]:
     """The detector's section."""
-    return [detector_name(args)]
+    return [args.detector or usual_detector(args.raw)]
 
 
 def kept(_: argparse.Namespace) -> str:
@@ -52,9 +51,7 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Clips -> one file of COCO's JSON each. 1 where a clip has none."""
-    from pipeline.detect.plan import plan_detection
-
-    detector = detector_of(detector_name(args), args.weights, args.set, args.cfg.source)
+    detector = detector_of(args.detector or usual_detector(args.raw), args.weights, args.set, args.cfg.source)
     machine = DetectionResources(**{key: getattr(args, key) for key in TAKES})
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
@@ -76,12 +73,6 @@ def run(args: argparse.Namespace) -> int:
     for message in (*report.doubts, *report.problems.values()):
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if report.problems else 0
-
-
-def detector_name(args: argparse.Namespace) -> str:
-    """By the option or [detect] detector; else the one for clips, or for demo data."""
-    folder = args.raw.parent if args.raw.is_file() else args.raw
-    return args.detector or ("demo" if is_stand_in(folder) else USUAL)
 
 
 def detector_of(name: str, weights: str | None, pairs: Sequence[str], source: SettingsFile) -> Detector:

@@ -19,12 +19,12 @@ from pipeline.__main__ import main
 from pipeline.detect.base import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import clips_in
 from pipeline.detect.files import PROVENANCE
-from pipeline.detect.run import DetectionReport, detect_clips
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.labels.detections import read_results
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.stand_in import MARKER
 from tests.packages import install
+from vibe_extensions.clips.detection.run import DetectionReport, detect_clips
 
 
 class Killed(Exception):

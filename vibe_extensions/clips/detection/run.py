@@ -23,13 +23,12 @@ import numpy as np
 
 from cache.storage.atomic import WriterLock, write_atomic
 from pipeline import cluster
-from pipeline.cli.console import rate
+from pipeline.cli.console import DONE, DOUBT, plain, rate
 from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import FEW, count
+from pipeline.cli.text import FEW, count, few
 from pipeline.detect import load
 from pipeline.detect.base import Detect, DetectionResources, Detector, People
-from pipeline.detect.decoders import DecodedBatch, Decoders
 from pipeline.detect.files import RECORDS, ClipFiles, note_speed, people_text
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.errors import PipelineError, RawDataError
@@ -37,6 +36,8 @@ from pipeline.files.pixels.cuts import Histogram, cuts, difference
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import file_digest
 from pipeline.processes.devices import Devices
+from pipeline.recipe.steps import StepResult, detect_again
+from vibe_extensions.clips.detection.decoders import DecodedBatch, Decoders
 
 MOST_CLIPS: Final = 16  # in a task
 WAITING: Final = 4  # batches of pictures of several sizes that may wait until there are enough of one size
@@ -144,6 +145,20 @@ def detect_planned(
     report.seconds = time.monotonic() - began
     note_speed(plan.out, plan.about, report.frames, report.seconds)
     return report
+
+
+def run_step(
+    plan: DetectionPlan, machine: DetectionResources, *, scheduler: str | None, progress: Progress
+) -> StepResult:
+    """`detect_planned` as a recipe's step (entry point `vibe_pipeline.detection`). Raises as that does."""
+    report = detect_planned(plan, machine, scheduler=scheduler, progress=progress)
+    given_up = few(list(report.problems.values()), FEW, detect_again(plan))
+    return StepResult(
+        details=[plain(str(report))],
+        mark=DONE if report.done or report.renamed else DOUBT,
+        warnings=[*report.doubts, *given_up],
+        flaws=len(report.problems),
+    )
 
 
 def run_parallel(

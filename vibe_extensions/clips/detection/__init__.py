@@ -1,0 +1,1 @@
+"""Detection of people in folders of clips.  pixels -> raw keypoints"""
