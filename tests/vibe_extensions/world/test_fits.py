@@ -24,6 +24,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.formats import fits
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.test_insta_variety import clip, put, write
+from vibe_extensions.world import fits as writing
 
 NAMES = ("tag/clip/frame000001", "tag/clip/frame000002", "tag/clip/frame000003")
 RNG = np.random.default_rng(0)
@@ -172,9 +173,9 @@ def test_keys_of_another_form_are_names_by_an_expression(raw: Path, tmp_path: Pa
     assert track.has_smpl.tolist() == [True, False, False]
     for key in ("^insta_(.*)$", "("):
         with pytest.raises(PipelineError, match="--key"):
-            list(fits.read_all([file], raw / fits.FILE, key))
+            list(writing.read_all([file], raw / fits.FILE, key))
     with pytest.raises(PipelineError, match="cannot be written"):
-        list(fits.read_all([file], tmp_path / "no" / fits.FILE))
+        list(writing.read_all([file], tmp_path / "no" / fits.FILE))
 
 
 @pytest.mark.parametrize("pose", [(3, 72), (3, 24, 3)])
@@ -215,7 +216,7 @@ def test_a_pickle_that_would_run_code_is_refused(raw: Path, tmp_path: Path, monk
     good = tar(tmp_path / "0.tar", {NAMES[1]: [person(1)]})
     bad = tar(tmp_path / "1.tar", {NAMES[0]: [person(0, extra_info=Malicious())]})
     with pytest.raises(UnsafePickle, match="mkdir"):
-        list(fits.read_all([good, bad], raw / fits.FILE))
+        list(writing.read_all([good, bad], raw / fits.FILE))
     assert not Path("was_run").exists()
     with fits.FitStore.open(raw / fits.FILE) as store:
         assert (len(store.of(NAMES[1])), len(store.of(NAMES[0]))) == (1, 0)

@@ -22,11 +22,12 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the files that have not been read. 1 where one cannot be."""
-    from pipeline.files.formats import fits
+    from pipeline.files.formats.fits import FILE
+    from vibe_extensions.world import fits
 
     n_fits, unread, skipped = 0, [], Counter[str]()
     with bar(f"fits {args.raw.name}", err, unit="file") as progress:
-        for i, (_, content) in enumerate(fits.read_all(sorted(args.files), args.raw / fits.FILE, args.key), 1):
+        for i, (_, content) in enumerate(fits.read_all(sorted(args.files), args.raw / FILE, args.key), 1):
             progress(i, len(args.files))
             if isinstance(content, fits.FitsRead):
                 n_fits += len(content.fits)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from vibe_model import metrics
+from vibe_extensions.world import metrics
 
 
 def walk(n=230, seed=0):

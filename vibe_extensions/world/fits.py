@@ -1,0 +1,179 @@
+"""SMPL bodies that 4D-Humans or CameraHMR fitted to images, into one SQLite file that readers join by image names.
+
+`hmr2_training_data/dataset_tars/<data set>/000000.tar`: for each image `<key>.jpg` and `<key>.data.pyd`, the pickle of
+a list of dicts, one per person (Goel et al., ICCV 2023). CameraHMR's `insta1-release.npz` and `insta2-release.npz`:
+fits to the same images, by name (Patel and Black, 3DV 2025). Tars are streamed; pickles may only name arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sqlite3
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.files.formats.arrays import load_npz, numbers, reading, refuse
+from pipeline.files.formats.fits import N_BETAS, N_JOINTS, N_POSE, FitStore, picture_name
+from pipeline.files.formats.pickles import load_fits
+from pipeline.files.raw.files import open_regular
+from pipeline.skeletons import LARGEST
+
+ENDING: Final = ".data.pyd"
+END: Final = 1024  # zero bytes at a tar's end
+AGAIN: Final = "Download this file again, and run the same command: the others stay."
+MOST_BYTES: Final = 1 << 24  # of one picture's pickle, which has some kilobytes
+N_STORED: Final = 44
+KEYS: Final = ("body_pose", "betas", "keypoints_2d", "has_body_pose", "has_betas")
+SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
+    "body_pose": (N_POSE,),
+    "betas": (N_BETAS,),
+    "keypoints_2d": (N_STORED, 3),
+}
+
+
+class FitsRead(NamedTuple):
+    """What was found of a file."""
+
+    fits: list[tuple[str, bytes]]  # the picture's name, and a stored fit
+    skipped: Counter[str]  # why -> persons
+    digest: str
+
+
+def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
+    """All fits of a file: 4D-Humans' tar, or CameraHMR's npz where it is called so.
+
+    Raises RawDataError for one that is none or ends early, a pickle or an array that cannot be read, and UnsafePickle
+    for a pickle that names anything but arrays.
+    """
+    fits, skipped, digest = [], Counter[str](), hashlib.sha256()
+    for path, person in _of_npz(file) if file.suffix == ".npz" else _of_tar(file):
+        stored = _stored(person) if (name := picture_name(path, key)) else "no name by --key"
+        if isinstance(stored, str):
+            skipped[stored] += 1
+            continue
+        fits.append((name, stored))
+        digest.update(name.encode() + b"\0" + stored)
+    return FitsRead(fits, skipped, digest.hexdigest())
+
+
+def _of_tar(file: Path) -> Iterator[tuple[str, Any]]:
+    """Key and person, of a tar that is read once from its beginning to its end."""
+    with reading(file, "a whole tar", do=AGAIN), open_regular(file) as stream:
+        stream.seek(-min(END, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+        if len(end := stream.read()) < END or any(end):  # the library takes a missing end for one
+            refuse("a file without a tar's end, as of a download that stopped")
+        stream.seek(0)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if not member.name.endswith(ENDING) or not member.isfile():
+                    continue
+                content = tar.extractfile(member) if member.size <= MOST_BYTES else None
+                if content is None:
+                    refuse(f"{member.name} of {member.size} bytes")
+                for person in load_fits(file / member.name, content.read()):
+                    yield member.name, person
+
+
+def _of_npz(file: Path) -> Iterator[tuple[str, Any]]:
+    """Name and person, of CameraHMR's file, whose bodies are all known: imgname, pose_cam, shape, gtkps."""
+    arrays = load_npz(file, ("imgname", "pose_cam", "shape", "gtkps"))
+    n, known = len(arrays["imgname"]), np.ones(1)
+    pose = numbers(file, "pose_cam", arrays["pose_cam"].reshape(n, -1), (n, N_POSE), do=AGAIN)
+    betas = numbers(file, "shape", arrays["shape"], (n, None), do=AGAIN)[:, :N_BETAS]
+    keypoints = numbers(file, "gtkps", arrays["gtkps"], (n, None, 3), do=AGAIN)[:, :N_STORED]
+    for name, *person in zip(arrays["imgname"].tolist(), pose, betas, keypoints, strict=True):
+        yield str(name), dict(zip(KEYS, (*person, known, known), strict=True))
+
+
+def _stored(person: Any) -> bytes | str:
+    """A person of a pickle as it is stored, or why not."""
+    if not isinstance(person, dict) or (missing := [key for key in KEYS if key not in person]):
+        return f"no {missing[0]}" if isinstance(person, dict) else "no dict"
+    arrays = {}
+    for key, shape in SHAPES.items():
+        try:
+            array = np.asarray(person[key])
+        except ValueError:
+            return f"{key} is no array"
+        if array.dtype.kind not in "biuf" or array.size != np.prod(shape):
+            return f"{key} of another shape"
+        arrays[key] = array.astype(np.float64).reshape(shape)
+        if not (np.abs(arrays[key]) < LARGEST).all():  # comparisons with NaN are false
+            return f"{key} is not finite"
+    if not all(np.asarray(person[key]).size == 1 and bool(np.asarray(person[key]).item()) for key in KEYS[-2:]):
+        return "has no body"
+    arrays["keypoints_2d"] = arrays["keypoints_2d"][:N_JOINTS]
+    return b"".join(array.astype("<f4").tobytes() for array in arrays.values())
+
+
+class FitWriter(FitStore):
+    """A store of fits, open for writing."""
+
+    @classmethod
+    def create(cls, file: Path, key: str = "") -> Self:
+        """Open for writing; made where it is not there. Raises PipelineError where it was made with another `key`."""
+        database = sqlite3.connect(file)
+        with database:
+            database.execute("CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)")
+            database.execute("CREATE TABLE IF NOT EXISTS fits (tar TEXT, name TEXT, fit BLOB)")
+            database.execute("CREATE TABLE IF NOT EXISTS options (key TEXT)")
+            database.execute("CREATE INDEX IF NOT EXISTS by_name ON fits (name)")
+            if not (before := database.execute("SELECT key FROM options").fetchone()):
+                database.execute("INSERT INTO options VALUES (?)", (key,))
+            elif before[0] != key:
+                raise PipelineError(f"{file}: was made with --key {before[0]!r}, not {key!r}: remove it to begin again")
+        return cls(database, file)
+
+    def has(self, tar: Path) -> bool:
+        """Whether a tar of this name and size has been read."""
+        row = self._database.execute("SELECT size FROM tars WHERE name = ?", (_called(tar),)).fetchone()
+        return row is not None and row[0] == tar.stat().st_size
+
+    def put(self, tar: Path, content: FitsRead) -> None:
+        """Add a tar's fits, all or none, in place of those of an earlier tar of its name."""
+        name = _called(tar)
+        with self._database:
+            self._database.execute("DELETE FROM fits WHERE tar = ?", (name,))
+            self._database.executemany("INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits))
+            record = (name, tar.stat().st_size, content.digest)
+            self._database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
+
+
+def _called(tar: Path) -> str:
+    """Its folder tells data sets apart, whose tars have the same numbers."""
+    return PurePosixPath(*tar.absolute().parts[-2:]).as_posix()
+
+
+def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[Path, FitsRead | RawDataError | None]]:
+    """Each file, and what was read of it into the store `file`: None where it was there, or why it cannot be read.
+
+    Each is committed by itself: an interrupted run is gone on with. Raises UnsafePickle, and PipelineError for a `key`
+    that is no regular expression or another one than before.
+    """
+    try:
+        pattern = re.compile(key) if key else None
+    except re.error as error:
+        raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
+    try:
+        with FitWriter.create(file, key) as store:
+            for tar in tars:
+                content: FitsRead | RawDataError | None = None
+                if not store.has(tar):
+                    try:
+                        content = read(tar, pattern)
+                    except RawDataError as error:
+                        content = error
+                    else:
+                        store.put(tar, content)
+                yield tar, content
+    except sqlite3.Error as error:
+        do = "Is its folder there and writable, has its disk room, and does no other `fits` run?"
+        raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

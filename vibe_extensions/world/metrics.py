@@ -1,0 +1,75 @@
+"""Errors of motion in the world: WHAM's metrics (Shin et al., CVPR 2024).  bodies -> [numbers]"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vibe_model.metrics import position_error, procrustes_align
+
+Floats = NDArray[np.floating[Any]]
+Float64s = NDArray[np.float64]
+
+CHUNK_FRAMES: Final = 100  # that are aligned together in the world
+FOOT_VERTICES: Final = (3216, 3387, 6617, 6787)  # SMPL's left toe and heel, right toe and heel
+STANDS_M: Final = 0.01  # a foot that moves less from one frame to the next stands
+MM: Final = 1000.0  # per m
+
+
+def w_mpjpe(pred: Floats, target: Floats) -> Float64s:
+    """World MPJPE: in chunks of 100 frames, each aligned by the similarity of its first two frames' joints.
+
+    pred, target: (F, J, 3) m in two worlds, of successive frames -> (F,) mm (Shin et al., WHAM, CVPR 2024, as
+    lib/eval/eval_utils.py has it; the last chunk is what is left).
+    """
+    return _in_chunks(pred, target, fitted=2)
+
+
+def wa_mpjpe(pred: Floats, target: Floats) -> Float64s:
+    """World-aligned MPJPE: as `w_mpjpe`, each chunk aligned by all of its frames. (F, J, 3) m -> (F,) mm."""
+    return _in_chunks(pred, target, fitted=CHUNK_FRAMES)
+
+
+def rte(pred_root: Floats, target_root: Floats) -> Float64s:
+    """Root translation error: (F, 3) m in two worlds -> (F,) % of the length of the target's path.
+
+    Paths are aligned by a rotation and a shift, without a scale (WHAM). NaN where the target does not move.
+    """
+    target_root = target_root.astype(np.float64)
+    errors = np.linalg.norm(procrustes_align(pred_root, target_root, rigid=True) - target_root, axis=-1)
+    length = np.linalg.norm(np.diff(target_root, axis=0), axis=-1).sum()
+    share: Float64s = 100 * np.divide(errors, length, out=np.full(len(errors), np.nan), where=length > 0)
+    return share
+
+
+def jitter(joints: Floats, fps: float = 30.0) -> Float64s:
+    """Mean norm of the joints' third differences by time. (F, J, 3) m in the world -> (F - 3,) in 10 m/s^3 (WHAM)."""
+    third = np.diff(joints.astype(np.float64), n=3, axis=0) if len(joints) > 3 else np.zeros((0, *joints.shape[1:]))
+    mean: Float64s = (np.linalg.norm(third, axis=-1) * fps**3 / 10).mean(-1)
+    return mean
+
+
+def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
+    """How far predicted feet move while the target's stand: (F, 6890, 3) m in the world -> (N,) mm per frame.
+
+    Of toes and heels (FOOT_VERTICES), each pair of successive frames between which the target's vertex moves by less
+    than 1 cm, frame by frame; none where no foot stands (WHAM).
+    """
+    moved = [
+        np.linalg.norm(np.diff(verts[:, FOOT_VERTICES].astype(np.float64), axis=0), axis=-1)
+        for verts in (pred_vertices, target_vertices)
+    ]
+    sliding: Float64s = MM * moved[0][moved[1] < STANDS_M]
+    return sliding
+
+
+def _in_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
+    """(F, J, 3) m -> (F,) mm: errors after each chunk's first frames were aligned."""
+    errors = [np.zeros(0)]
+    for start in range(0, len(pred), CHUNK_FRAMES):
+        chunk, goal = pred[start : start + CHUNK_FRAMES], target[start : start + CHUNK_FRAMES]
+        aligned = procrustes_align(chunk.reshape(-1, 3), goal.reshape(-1, 3), n_fitted=fitted * pred.shape[1])
+        errors.append(position_error(aligned.reshape(chunk.shape), goal))
+    return np.concatenate(errors)
