@@ -149,9 +149,7 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded: Any, into: 
     np.testing.assert_array_equal(intrinsics_of(zooms, 1), 2 * np.eye(3))
 
 
-def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(
-    embedded: Any, root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, tmp_path, capsys, monkeypatch):
     out = tmp_path / "clip.mp4"
     assert main(["show", "3dpw", "train", "--raw", str(embedded.raw("3dpw")), "--rejected", "--out", str(out)]) == 2
     assert "no track" in capsys.readouterr().err

@@ -69,6 +69,18 @@ def caption(image: Image, text: str, *, top: bool = False) -> None:
         cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, letters, colour, thick, cv2.LINE_AA)
 
 
+def _draw_legend(image: Image, size: float) -> None:
+    """Name the sides' colours in the lower right corner, in place, where there is room beside the caption."""
+    font, letters, left = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * size, image.shape[1] - round(80 * size)
+    if left < round(220 * size):
+        return
+    for side in ("right", "left"):
+        place = (left, image.shape[0] - round(5 * size))
+        for colour, thickness in (((0, 0, 0), 3), (_rgb(SIDE_COLOURS[side]), 1)):
+            cv2.putText(image, side, place, font, letters, colour, round(thickness * size), cv2.LINE_AA)
+        left += round(42 * size)
+
+
 def draw_skeleton(image: Image, skeleton: Skeleton, size: float) -> None:
     """Bones and joints in the colours of their sides, in place: right joints are squares, left ones round. size: px."""
     thick, radius = max(1, round(size)), max(1, round(1.5 * size))
@@ -174,6 +186,8 @@ def _drawn(
     if texts:
         caption(image, "; ".join(texts), top=True)
     caption(image, f"{f'{DEMO_MARK}  ' if stand_in else ''}frame {frame.index}")
+    if present:
+        _draw_legend(image, size)
     return image
 
 
