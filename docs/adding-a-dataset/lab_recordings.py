@@ -1,6 +1,6 @@
-"""Our lab's recordings: a video each, and a table of 2D joints by a tracker.  [raw -> tracks] -> features -> windows
+"""A lab's recordings: videos, with tables of 2D joints from a tracker.  [raw -> tracks] -> features -> windows
 
-<split>/<recording>.mp4    one or more people
+<split>/<recording>.mp4
 <split>/<recording>.csv    frame,person,<joint>_x,<joint>_y,<joint>_score,...,lheel,ltoes,rheel,rtoes
 """
 
@@ -16,22 +16,30 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import ExtraColumn
-from pipeline.accounting import Totals, VideoAccount
-from pipeline.boxes import tight_boxes
-from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import Mistake, Origin, ReleasePart, finite_joints
-from pipeline.errors import RawDataError
-from pipeline.files.pixels.frames import Video
-from pipeline.files.raw.files import open_regular
-from pipeline.skeletons import JOINTS, convert
-from pipeline.track import Track
+from pipeline.api import (
+    JOINTS,
+    Dataset,
+    ExtraColumn,
+    Mistake,
+    Origin,
+    RawDataError,
+    RawVideo,
+    ReleasePart,
+    Totals,
+    Track,
+    Video,
+    VideoAccount,
+    convert,
+    finite_joints,
+    open_regular,
+    tight_boxes,
+)
 
 SPLITS: Final = ("train", "val")
-BOX_FACTOR: Final = 1.2  # the tracker's joints end at wrists and ankles: room for hands and feet
-MAX_BYTES: Final = 1 << 26  # of a table; an hour of one person has about half of that
+BOX_FACTOR: Final = 1.2  # room for hands and feet: the joints end at wrists and ankles
+MAX_BYTES: Final = 1 << 26  # per table; an hour of one person takes about half
 EXPORT: Final = "Export the recording from the tracker again."
-FEET: Final = ("lheel", "ltoes", "rheel", "rtoes")  # 1 where sensors felt that foot on the floor
+FEET: Final = ("lheel", "ltoes", "rheel", "rtoes")  # 1: the sensor touches the floor
 CONTACT: Final = ExtraColumn(
     name="foot_contact", about=f"on the floor: {', '.join(FEET)}", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
 )
@@ -39,7 +47,7 @@ CONTACT: Final = ExtraColumn(
 
 @dataclass(frozen=True)
 class LabRecordings(Dataset):
-    """One track a person, named by the tracker's number. `min_score`: the tracker's score from which a joint counts."""
+    """One track per person, named by the tracker's number. `min_score`: lowest tracker score of a joint that counts."""
 
     min_score: float = 0.3
 
@@ -61,7 +69,7 @@ class LabRecordings(Dataset):
         return (CONTACT,)
 
     def origin(self, video: str) -> Origin:
-        return Origin(recording=video.partition("/")[2])  # train/<recording>; who it shows is not in its name
+        return Origin(recording=video.partition("/")[2])  # train/<recording>; the name does not tell the person
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not (folder := raw / split).is_dir():
@@ -86,7 +94,7 @@ class LabRecordings(Dataset):
         for who in np.unique(person):
             rows = np.flatnonzero(person == who)
             rows = rows[np.argsort(frame[rows], kind="stable")]
-            twice = np.diff(frame[rows], prepend=-1) == 0  # of a frame that is there twice, the first row counts
+            twice = np.diff(frame[rows], prepend=-1) == 0  # of duplicate rows, the first counts
             reasons = {"duplicate_person": twice, "no_visible_joint": unseen[rows], "degenerate_box": degenerate[rows]}
             if len(kept := rows[account.keep_rows(reasons)]):
                 labels: dict[str, Any] = {"frame_index": frame[kept], "bbox": bbox[kept], "kp_2d": kp_2d[kept]}
@@ -96,7 +104,7 @@ class LabRecordings(Dataset):
 
 
 def read_table(file: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """J names of joints; (N, 2 + 3 J + 4) frame, person, then px px score, four contacts. Raises RawDataError."""
+    """Read the names of J joints and (N, 2 + 3 J + 4) frame, person, px px score, 4 contacts. Raises RawDataError."""
     try:
         with open_regular(file) as stream:
             data = stream.read(MAX_BYTES + 1)

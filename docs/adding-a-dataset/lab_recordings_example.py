@@ -1,6 +1,6 @@
-"""Raw files to try `lab_recordings` on: rendered people, in the lab's layout.  python lab_recordings_example.py FOLDER
+"""Render raw files to try `lab_recordings`.  python lab_recordings_example.py FOLDER
 
-Four recordings for training - one of two people, one whose video is broken - and one for validation.
+Four recordings for training, of which one shows two people and one is broken, and one for validation.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.skeletons import JOINTS, convert
-from vibe_extensions.demo import writing as synthetic
+from pipeline.api import JOINTS, convert
 from vibe_extensions.demo.files import mp4_writer
 from vibe_extensions.demo.scene import Shot, film, stage
+from vibe_extensions.demo.writing import new_folder
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12
 FPS: Final = 25.0
 FEET: Final = {"lheel": "OP LHeel", "ltoes": "OP LBigToe", "rheel": "OP RHeel", "rtoes": "OP RBigToe"}
-ON_FLOOR_M: Final = 0.08  # above the ground: joints are within the foot
+ON_FLOOR_M: Final = 0.08  # height of a joint inside a foot on the ground
 HEADER: Final = [
     *("frame", "person"),
     *(f"{joint}_{part}" for joint in JOINTS["coco"] for part in ("x", "y", "score")),
@@ -30,20 +30,20 @@ HEADER: Final = [
 
 
 def main(folder: Path) -> None:
-    """Write `folder`, all of it or nothing, marked as demo data."""
-    with synthetic.new_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}) as partial:
+    """Write `folder`, complete or not at all, and mark it as demo data."""
+    with new_folder(folder, {"stand_in": True, "what": "Rendered people in the layout of a lab."}) as partial:
         for split, names in RECORDINGS.items():
             (partial / split).mkdir()
             for number, name in enumerate(names):
                 n_people = 2 if name == "pair" else 1
                 shot = Shot("lab_recordings", split, name, number, 0, N_FRAMES, FPS, n_people=n_people)
                 record(shot, partial / split / name)
-        broken = partial / "train" / "broken.mp4"  # whose upload was cut off
+        broken = partial / "train" / "broken.mp4"  # a truncated upload
         broken.write_bytes(broken.read_bytes()[:1000])
 
 
 def record(shot: Shot, file: Path) -> None:
-    """`file`.mp4 and `file`.csv."""
+    """Write `file`.mp4 and `file`.csv."""
     take = stage(shot)
     with (
         mp4_writer(file.with_suffix(".mp4"), shot.fps, shot.width, shot.height) as writer,

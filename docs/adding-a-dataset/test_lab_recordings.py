@@ -1,4 +1,4 @@
-"""The reader against hand-made tables, the contract of all readers, and damaged files.  python -m pytest"""
+"""The contract of all readers, small tables written by hand, and damaged files.  python -m pytest"""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from lab_recordings import CONTACT, LabRecordings
 from lab_recordings_example import RECORDINGS, main
 
-from pipeline.errors import RawDataError
-from pipeline.skeletons import JOINTS
+from pipeline.api import JOINTS, RawDataError
 from vibe_extensions.contracts import DatasetContract
 
 HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score,lheel,ltoes,rheel,rtoes\n"
@@ -25,7 +24,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def alone(recordings: Path, tmp_path: Path) -> Path:
-    """A raw folder with one video, whose table is the test's to write."""
+    """A raw folder with one video; the test writes its table."""
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
     (tmp_path / "train/alone.mp4").write_bytes((recordings / "train/alone.mp4").read_bytes())
@@ -43,7 +42,7 @@ class TestContract(DatasetContract):
         return recordings
 
 
-def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
+def test_joints_follow_the_names_in_the_header(alone: Path) -> None:
     (alone / "train/alone.csv").write_text(HEADER + "3,0,10,20,0.9,110,40,1.5,1,0,0,1\n")
     (track,) = LabRecordings().tracks(alone, "train")
     assert track.kp_2d is not None
@@ -57,20 +56,20 @@ def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
     np.testing.assert_allclose(track.bbox, [[60, 30, 120, 120]])  # 100 wide, times 1.2
 
 
-def test_feet_that_were_felt_on_the_floor_are_exchanged_in_a_mirrored_picture() -> None:
+def test_a_mirrored_image_exchanges_the_feet() -> None:
     assert CONTACT.mirrored(np.array([[1, 0, 0, 1]], np.uint8), "lab_recordings/train").tolist() == [[0, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("contacts", ["1,0,0,2", "1,0,0,0.5", "1,0,0,nan"])
-def test_contacts_that_are_none_reject_their_recording(alone: Path, contacts: str) -> None:
+def test_an_invalid_contact_rejects_the_recording(alone: Path, contacts: str) -> None:
     (alone / "train/alone.csv").write_text(f"{HEADER}3,0,10,20,0.9,110,40,1.5,{contacts}\n")
     with pytest.raises(RawDataError, match="contacts"):
         list(LabRecordings().tracks(alone, "train"))
 
 
-def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(recordings: Path) -> None:
+def test_the_left_hand_is_on_the_persons_left(recordings: Path) -> None:
     (track,) = LabRecordings().tracks(recordings, "val")
     assert track.kp_2d is not None
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0, :, :2].tolist(), strict=True))
-    assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first picture of val/alone.mp4:
+    assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first image of val/alone.mp4:
     assert joints["lwrist"] == pytest.approx([182, 90], abs=10)  # that person faces the camera

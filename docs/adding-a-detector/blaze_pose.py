@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detect import Detect, Detector, Image, People
-from pipeline.errors import MissingAssets
+from pipeline.api import Detect, Detector, Image, MissingAssets, People
 
 Network = Callable[[NDArray[Any]], list[NDArray[np.float32]]]
 

@@ -7,9 +7,7 @@ from typing import Any, ClassVar, Self
 import cv2
 import numpy as np
 
-from pipeline.detect import Detect, Detector, Image, People
-from pipeline.errors import MissingAssets
-from pipeline.files.raw.files import whole_file_digest
+from pipeline.api import Detect, Detector, Image, MissingAssets, People, whole_file_digest
 
 
 @dataclass(frozen=True)

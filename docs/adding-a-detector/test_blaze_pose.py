@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from blaze_pose import COCO, CROP_SCALE, BlazePose
 
-from pipeline.errors import MissingAssets
-from pipeline.files.pixels.frames import Video
+from pipeline.api import MissingAssets, Video
 from vibe_extensions.contracts.detectors import detector_problems
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "openpose"

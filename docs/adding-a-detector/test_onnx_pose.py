@@ -1,4 +1,4 @@
-"""The detector with a network whose output is known, and through `detect` itself.  python -m pytest"""
+"""The detector with a network whose output is known, and the contract of all detectors.  python -m pytest"""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 from onnx_pose import OnnxPose
 
-from pipeline import detect
-from pipeline.files.formats.labels.detections import read_results
-from vibe_extensions.clips.detection.run import detect_clips
 from vibe_extensions.contracts import DetectorContract
 
 JOINTS = np.column_stack([np.linspace(200, 300, 17), np.linspace(100, 300, 17), np.full(17, 0.75)])  # px of 640
@@ -42,17 +39,11 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pose.onnx"
 
 
-def test_people_are_in_pixels_of_the_clip_each_once(weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "clips").mkdir()
-    writer = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (320, 240))
-    for _ in range(3):
-        writer.write(np.full((240, 320, 3), 255, np.uint8))
-    writer.release()
-    detector = detect.get("onnx_pose", weights=str(weights))
-    report = detect_clips(tmp_path / "clips", tmp_path / "keypoints", detector)
-    assert (report.frames, report.persons, report.problems) == (3, 3, {})
-    found = read_results(tmp_path / "keypoints/a.avi.json")
-    np.testing.assert_allclose(found.keypoints[2][0], JOINTS * [0.5, 0.5, 1], atol=0.01)
+def test_people_are_in_pixels_of_the_image_each_once(weights: Path) -> None:
+    find = OnnxPose(weights=str(weights)).load("cpu")
+    for people in find([np.full((240, 320, 3), 255, np.uint8)] * 3):
+        assert people.scores == pytest.approx([0.875])
+        np.testing.assert_allclose(people.keypoints[0], JOINTS * [0.5, 0.5, 1], atol=0.01)
 
 
 class TestContract(DetectorContract):

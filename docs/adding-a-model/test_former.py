@@ -1,4 +1,4 @@
-"""What every model promises, on the demo data that `make data` writes.  python -m pytest"""
+"""The contract of all models, on the demo data that `make data` writes.  python -m pytest"""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""A protocol of SMPL's 24 joints, with a metric of its own: how far a prediction's jerk is from the labels'."""
+"""A protocol of SMPL's 24 joints, with an additional metric: the error of the jerk."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vibe_model.evaluation.protocols import Protocol
-from vibe_model.metrics import METRICS, Metric
+from vibe_model.api import METRICS, Metric, Protocol
 
 
 def jerk_error(pred: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
@@ -18,7 +17,7 @@ def jerk_error(pred: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
 JERK_ERROR = Metric(title="jerk error", unit="mm per frame³", lower_is_better=True, of=jerk_error, span=4)
 SMPL24 = Protocol(
     name="smpl24",
-    meaning="SMPL's 24 joints about the pelvis, of the body of each person's own gender.",
+    meaning="SMPL's 24 joints, relative to the pelvis. Labels are bodies of each person's gender.",
     joints="smpl",
     truth="body",
     body="own",

@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.models import get_weight, resnet18
 
-from pipeline.features.networks import chosen_device
-from pipeline.features.networks.base import Normalisation
-from pipeline.features.streams import Machine
+from pipeline.api import Machine, Normalisation, chosen_device
 
 
 class Network:

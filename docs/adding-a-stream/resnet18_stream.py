@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pipeline.errors import ConfigError
-from pipeline.features.streams import Machine, NumberStream
+from pipeline.api import ConfigError, Machine, NumberStream
 
 if TYPE_CHECKING:
     from resnet18_network import Network

@@ -10,10 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.streams import LabelComputer, LabelStream, Machine, PairStream
-from pipeline.skeletons import KEYPOINTS_13, keypoints_13
-
-Crop = NDArray[np.uint8]
+from pipeline.api import KEYPOINTS_13, Image, LabelStream, PairStream, keypoints_13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +20,7 @@ class Change(PairStream):
     kind: ClassVar[str] = "change"
     dim: ClassVar[int] = 16
 
-    def pair(self, previous: Crop, current: Crop) -> NDArray[np.float32] | None:
+    def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
         if not current.any():
             return None
         changes = np.abs(current.astype(np.float32) - previous).mean(axis=2)
@@ -37,15 +34,6 @@ class Pose2D(LabelStream):
     kind: ClassVar[str] = "pose_2d"
     dim: ClassVar[int] = 26
     columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:  # noqa: ARG002 - no weights
-        return Normalisation()
-
-
-class Normalisation:
-    """The computer of `Pose2D`."""
-
-    provenance: Mapping[str, Any] = {"stand_in": False}
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, 49, 3) px -> (n, 26), (n,): (x - centre) / size / 2, size: the largest distance in the torso."""
@@ -68,15 +56,6 @@ class BoxSpeed(LabelStream):
     dim: ClassVar[int] = 2
     columns: ClassVar[tuple[str, ...]] = ("bbox",)
     history: ClassVar[int] = 1
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:  # noqa: ARG002 - no weights
-        return Speed()
-
-
-class Speed:
-    """The computer of `BoxSpeed`."""
-
-    provenance: Mapping[str, Any] = {"stand_in": False}
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """bbox (n, 2, 4) cxcywh px, previous row first; in_run (n, 2) -> (n, 2), (n,) whether it is known."""

@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 import torch
 from resnet18_stream import ResNet18
-from small_streams import BoxSpeed, Pose2D
+from small_streams import BoxSpeed, Change, Pose2D
 from torchvision.models import resnet18
 
-from pipeline.features import streams
-from pipeline.features.streams import Machine, Stream
-from pipeline.skeletons import joint_names
+from pipeline.api import Machine, Stream, joint_names
 from vibe_extensions.contracts import StreamContract
-from vibe_extensions.demo.writing import calibration_crops
 
 
 def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:
-    crops = calibration_crops(4)
+    crops = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     computer = ResNet18(weights="untrained").load(Machine(device="cpu", batch_size=4), None)
     torch.manual_seed(0)
     plain = torch.nn.Sequential(*list(resnet18(weights=None).eval().children())[:-1])
@@ -31,14 +28,13 @@ def test_it_gives_what_torchvision_does_whatever_the_other_rows_are() -> None:
     np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], computer(crops))
 
 
-KINDS = {"resnet18": {"weights": "untrained"}, "change": {}, "pose_2d": {}, "box_speed": {}}
+STREAMS = [ResNet18(weights="untrained"), Change(), Pose2D(), BoxSpeed()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 class TestContract(StreamContract):
-    @pytest.fixture
-    def stream(self, kind: str) -> Stream:
-        return streams.get(kind, **KINDS[kind])
+    @pytest.fixture(params=STREAMS, ids=lambda stream: stream.kind)
+    def stream(self, request: pytest.FixtureRequest) -> Stream:
+        return request.param
 
 
 STANDING = {  # x, y of a person in front view, its left side at larger x
@@ -55,7 +51,7 @@ def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_t
     kp_2d[1:] = kp_2d[0] * [7, 7, 1] + [300, -40, 0] * (kp_2d[0, :, 2:] > 0)
     kp_2d[2, names.index("lwrist")] = 0
     kp_2d[3, names.index("lhip")] = 0
-    values, known = Pose2D().load(Machine(), None)({"kp_2d": kp_2d})
+    values, known = Pose2D()({"kp_2d": kp_2d})
     expected = np.array(list(STANDING.values())) / (2 * np.hypot(3, 6))  # one shoulder to the other side's hip
     assert known.tolist() == [True, True, True, False]
     np.testing.assert_allclose(values[:2], [expected.ravel()] * 2, atol=1e-6)
@@ -66,7 +62,7 @@ def test_a_pose_does_not_depend_on_place_and_size_and_is_not_known_without_its_t
 def test_a_speed_is_in_heights_of_the_box_and_not_known_where_a_run_begins() -> None:
     bbox = np.array([[[np.nan] * 4, [50, 50, 20, 40]], [[50, 50, 20, 40], [60, 40, 20, 20]]], np.float32)
     labels = {"bbox": bbox, "in_run": np.array([[False, True], [True, True]])}
-    speed, known = BoxSpeed().load(Machine(), None)(labels)
+    speed, known = BoxSpeed()(labels)
     assert known.tolist() == [False, True]
     np.testing.assert_array_equal(speed, [[0, 0], [0.5, -0.5]])
 

@@ -1,7 +1,5 @@
 """The packages of the pages docs/adding-a-*.md: what is shown is theirs, it works as shown, and their tests pass."""
 
-from __future__ import annotations
-
 import configparser
 import os
 import re
@@ -20,7 +18,7 @@ from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from tests.tasks.conftest import GOOD, load
 from vibe_model import sections
 
-ELSEWHERE = {"dataset": (), "stream": (-1,), "detector": (-1,), "model": (-2,), "protocol": ()}  # not in the package
+ELSEWHERE = {"dataset": (), "stream": (-1,), "detector": (-1,), "model": (-4,), "protocol": ()}  # not in the package
 ROOT = DOCS.parent
 
 
@@ -48,6 +46,16 @@ def test_every_piece_of_code_on_a_page_is_in_its_package(kind: str) -> None:
                 assert in_a_line(part) in package, part
     for folder in ("cache", "pipeline", "vibe_model", "report", "tasks"):
         assert not [file for file in (ROOT / folder).rglob("*.py") if "lab_recordings" in file.read_text()]
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_a_package_imports_only_the_api_modules_and_the_contracts(kind: str) -> None:
+    allowed = re.compile(r"(pipeline|vibe_model)\.api|vibe_extensions\.contracts(\.\w+)?")
+    for file in (DOCS / f"adding-a-{kind}").rglob("*.py"):
+        modules = re.findall(r"^\s*(?:from|import) ((?:cache|pipeline|vibe_\w+|tasks)\b[\w.]*)", file.read_text(), re.M)
+        demo = file.name == "lab_recordings_example.py"  # renders raw files with the extension demo
+        inside = [name for name in modules if not (demo and name.startswith("vibe_extensions.demo"))]
+        assert [name for name in inside if not allowed.fullmatch(name)] == [], file
 
 
 @pytest.mark.slow

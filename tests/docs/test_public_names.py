@@ -1,7 +1,5 @@
 """What the pages and their packages import of ours is in the API reference, which promises that it stays."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re
@@ -86,6 +84,16 @@ def test_every_name_that_a_page_or_its_package_imports_is_in_the_reference(liste
     names = {*imported(), *PROMISED.split()}
     assert len(names) > 50
     assert sorted(name for name in names if not is_listed(name, listed)) == []
+
+
+@pytest.mark.parametrize("package", ["pipeline", "vibe_model"])
+def test_the_names_for_packages_are_those_of_the_api_module(package: str, listed: tuple[set[str], list[Any]]) -> None:
+    page = (DOCS / f"api/{package}.md").read_text()
+    section = page.partition("## For packages\n")[2].partition("\n## ")[0]
+    module = importlib.import_module(f"{package}.api")
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert sorted(re.findall(r"`(\w+)`", "".join(rows))) == sorted(module.__all__)
+    assert [name for name in module.__all__ if not is_listed(f"{package}.api.{name}", listed)] == []
 
 
 def test_a_name_that_the_reference_does_not_have_is_noticed(listed: tuple[set[str], list[Any]]) -> None:

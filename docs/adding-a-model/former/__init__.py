@@ -1,4 +1,4 @@
-"""A small transformer over the features of a window: its settings, and what is known of it. Imports no torch."""
+"""A small transformer over the features of a window: its settings and its record. Imports no torch."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Self
@@ -6,14 +6,12 @@ from typing import ClassVar, Self
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from vibe_model.errors import ConfigError
-from vibe_model.models import Model
-from vibe_model.settings.video_config import EMBEDDED, VideoConfig
+from vibe_model.api import EMBEDDED, ConfigError, Model, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormerConfig(VideoConfig):
-    """The settings of this model, beside those of every model."""
+    """Settings of this model, in addition to those of all models."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"former_version": 1}
     MODEL: ClassVar[str] = "former"
@@ -21,7 +19,7 @@ class FormerConfig(VideoConfig):
     name: str = "former"
     datasets_3d: tuple[str, ...] = ("3dpw/train",)
     evaluation: tuple[str, ...] = ("3dpw/test",)
-    n_layers: NonNegativeInt = 2  # 0: every frame is regressed from its own feature
+    n_layers: NonNegativeInt = 2  # 0: each frame is regressed from its own feature
     n_heads: PositiveInt = 4
     hidden_size: PositiveInt = 512
     velocity_weight: NonNegativeFloat = 100.0
@@ -37,13 +35,12 @@ class FormerConfig(VideoConfig):
 
     @classmethod
     def embedded(cls) -> Self:
-        """A minute on two cores, for the demo data."""
+        """Settings for the demo data: a minute on two cores."""
         return cls(**EMBEDDED, stride=8, batch_size=16, epochs=4, n_layers=1, hidden_size=256)
 
 
 MODEL = Model(
     title="Former",
-    section="former",
     config=FormerConfig,
     presets={"usual": FormerConfig, "embedded": FormerConfig.embedded},
     preset="usual",

@@ -1,4 +1,4 @@
-"""The network, and one step of its training."""
+"""The network and one step of its training."""
 
 from functools import partial
 
@@ -6,17 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from former import FormerConfig
-from pipeline.body import Body
-from vibe_model import losses
-from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.training.data import TrainingBatch
-from vibe_model.training.parallel import ProcessGroup
-from vibe_model.training.video import VideoTrainer
-from vibe_model.vibe.generator import Regressor
+from vibe_model.api import (
+    PUBLISHED_WEIGHTS,
+    Body,
+    Estimate,
+    ProcessGroup,
+    Regressor,
+    TrainingBatch,
+    VideoModel,
+    VideoTrainer,
+    generator_losses,
+    keypoints_3d,
+    labels_of,
+)
 
 
 class Former(VideoModel):
-    """Features that attend to one another over time, through VIBE's regressor."""
+    """A transformer encoder over time, followed by VIBE's regressor."""
 
     def __init__(self, config: FormerConfig, body: Body) -> None:
         super().__init__()
@@ -35,7 +41,7 @@ class Former(VideoModel):
 
 
 def _positions(state: Tensor) -> Tensor:
-    """Sines and cosines of the frame's number: (B, T, hidden) -> (T, hidden), for windows of any length."""
+    """Position encoding by sines and cosines: (B, T, hidden) -> (T, hidden), for windows of any length."""
     frames, size = state.shape[1:]
     places = torch.arange(size, device=state.device)
     angles = torch.arange(frames, device=state.device)[:, None] / 1e4 ** (places // 2 * 2 / size)
@@ -43,13 +49,13 @@ def _positions(state: Tensor) -> Tensor:
 
 
 def velocity(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of the joints' steps about the hips: (B, T, 49, 3) m, twice, and (B, T) -> scalar, m^2."""
+    """Mean squared error of joint steps relative to the hips: twice (B, T, 49, 3) m, (B, T) -> scalar, m^2."""
     both = torch.minimum(weight[:, 1:], weight[:, :-1])
-    return losses.keypoints_3d(pred.diff(dim=1), target.diff(dim=1), both)
+    return keypoints_3d(pred.diff(dim=1), target.diff(dim=1), both)
 
 
 class FormerTrainer(VideoTrainer):
-    """VIBE's supervised losses, and one of its own."""
+    """VIBE's supervised losses and a velocity loss."""
 
     def __init__(self, config: FormerConfig, body: Body, group: ProcessGroup) -> None:
         super().__init__(config, body, group)
@@ -57,10 +63,10 @@ class FormerTrainer(VideoTrainer):
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
 
     def gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add the gradients of all terms to the parameters' `.grad`; return the terms, the names of their curves."""
+        """Add the gradients of all terms to the parameters' `.grad`; return the terms by the names of their curves."""
         pred = self.generator.pose(self.generator.regress(batch.labels["features"].float()), vertices=False)
-        terms = losses.generator_losses(pred, batch.labels, losses.PUBLISHED_WEIGHTS)
-        label = losses.labels_of(batch.labels, pred["theta"])
+        terms = generator_losses(pred, batch.labels, PUBLISHED_WEIGHTS)
+        label = labels_of(batch.labels, pred["theta"])
         terms["velocity"] = self.velocity_weight * velocity(pred["kp_3d"], label["kp_3d"], label["w_3d"])
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         return {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,122 @@
+"""Everything that a package with a dataset, a stream or a detector imports from the pipeline.
+
+Names that need torch or HDF5 are imported when first used, because plans are made without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from cache import CropPolicy, ExtraColumn
+from pipeline.accounting import Totals, VideoAccount
+from pipeline.boxes import extents, smooth_boxes, tight_boxes
+from pipeline.datasets import Dataset, RawVideo
+from pipeline.datasets.base import EXTRINSICS, UP, Mistake, Origin, ReleasePart, finite_joints, smpl_labels
+from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
+from pipeline.demo import calibration_crops
+from pipeline.detect import Detect, Detector, People
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
+from pipeline.features.streams import (
+    ROW_RATE,
+    Computer,
+    LabelComputer,
+    LabelStream,
+    Machine,
+    NumberStream,
+    PairStream,
+    Stream,
+)
+from pipeline.features.streams.base import Reads
+from pipeline.features.weights import WeightsSpec
+from pipeline.files.formats.arrays import load_mat, load_npz, numbers
+from pipeline.files.formats.json_files import load_json
+from pipeline.files.formats.pickles import load_pickle
+from pipeline.files.pixels.frames import FrameSource, Image, Pictures, Video
+from pipeline.files.pixels.sources import picture_pattern
+from pipeline.files.raw.files import open_regular, read_regular, whole_file_digest
+from pipeline.skeletons import JOINTS, KEYPOINTS_13, convert, joint_names, keypoints_13
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+    from pipeline.features.networks import chosen_device
+    from pipeline.features.networks.base import Normalisation
+    from pipeline.files.formats.hdf5 import load_hdf5
+
+__all__ = [
+    "EXTRINSICS",
+    "JOINTS",
+    "KEYPOINTS_13",
+    "ROW_RATE",
+    "UP",
+    "Body",
+    "Computer",
+    "ConfigError",
+    "CropPolicy",
+    "Dataset",
+    "Detect",
+    "Detector",
+    "ExtraColumn",
+    "FrameSource",
+    "Image",
+    "LabelComputer",
+    "LabelStream",
+    "Machine",
+    "MissingAssets",
+    "Mistake",
+    "Normalisation",
+    "NumberStream",
+    "Origin",
+    "PairStream",
+    "People",
+    "Pictures",
+    "PipelineError",
+    "RawDataError",
+    "RawVideo",
+    "Reads",
+    "ReleasePart",
+    "Stream",
+    "Totals",
+    "Track",
+    "Video",
+    "VideoAccount",
+    "WeightsSpec",
+    "calibration_crops",
+    "chosen_device",
+    "convert",
+    "extents",
+    "finite_joints",
+    "frames_there",
+    "inputs",
+    "joint_names",
+    "keypoints_13",
+    "load_hdf5",
+    "load_json",
+    "load_mat",
+    "load_npz",
+    "load_pickle",
+    "numbers",
+    "open_regular",
+    "picture_pattern",
+    "pictures_or_video",
+    "read_regular",
+    "smooth_boxes",
+    "smpl_labels",
+    "tight_boxes",
+    "whole_file_digest",
+]
+
+_HOMES: Final = {
+    "Body": "pipeline.body",
+    "Normalisation": "pipeline.features.networks.base",
+    "chosen_device": "pipeline.features.networks",
+    "load_hdf5": "pipeline.files.formats.hdf5",
+}
+
+if not TYPE_CHECKING:  # type checkers know all names
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
