@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline COMMAND`. Each command calls one function and reports what it did."""
+"""The command line: `python -m pipeline COMMAND`."""
 
 from __future__ import annotations
 
@@ -15,88 +15,69 @@ from pipeline.plug_ins import load_records
 
 COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "init": CommandEntry(
-        "pipeline.commands.init",
-        "Write a luigi.cfg: for the demo data, or with --real for downloads of your own.",
+        "pipeline.commands.init", "Write a luigi.cfg for the demo data, or with --real for your downloads."
     ),
-    "config": CommandEntry("pipeline.commands.config", "The settings that differ from the defaults; or all of them."),
+    "config": CommandEntry("pipeline.commands.config", "Print the settings that differ from their defaults, or all."),
     "doctor": CommandEntry(
-        "pipeline.commands.doctor",
-        "Examine the raw folders: what is found, what is missing, what to do. Exit code 1 when something is missing.",
+        "pipeline.commands.doctor", "Check the raw folders: what is complete, what is missing, and how to get it."
     ),
     "prepare": CommandEntry(
         "pipeline.commands.prepare",
-        "Do all of it for one dataset, or for clips of your own: detect where keypoints are missing, convert every "
-        "split, extract features, draw a page of tracks. Run it again to go on, or after more videos came.",
+        "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, extract features, draw a "
+        "page of tracks. Run it again to resume, or after adding videos.",
     ),
     "plan": CommandEntry(
-        "pipeline.commands.plan",
-        "Show what `make data` would convert and extract, how much, and why. Training is not included.",
+        "pipeline.commands.plan", "Show what `make data` would convert and extract, how much, and why."
     ),
-    "convert": CommandEntry(
-        "pipeline.commands.convert",
-        "Convert one split of a raw dataset into committed rows of the cache.",
-    ),
-    "extract": CommandEntry("pipeline.commands.extract", "Compute feature streams for the rows that lack them."),
-    "verify": CommandEntry(
-        "pipeline.commands.verify",
-        "Check every byte of a cache against its manifests; exit code 1 when something is damaged.",
-    ),
+    "convert": CommandEntry("pipeline.commands.convert", "Convert one split of a raw dataset into the cache."),
+    "extract": CommandEntry("pipeline.commands.extract", "Compute the missing rows of feature streams."),
+    "verify": CommandEntry("pipeline.commands.verify", "Check every byte of a cache against its manifests."),
     "status": CommandEntry(
-        "pipeline.commands.status",
-        "Show what is in a cache: videos, tracks, frames kept and dropped, streams.",
-    ),
-    "leaks": CommandEntry(
-        "pipeline.commands.leaks",
-        "Show which people, recordings and pictures training splits (called train) share with all others; "
-        "exit code 1 when they share any.",
+        "pipeline.commands.status", "Show the contents of a cache: videos, tracks, kept and dropped frames, streams."
     ),
     "gc": CommandEntry(
         "pipeline.commands.storage.gc",
-        "Remove the files that killed runs and replaced data left, and that no manifest refers to.",
+        "Delete files that no manifest references, such as those of killed runs and replaced data.",
     ),
     "copy": CommandEntry(
         "pipeline.commands.storage.copy",
-        "Copy splits and their streams into another cache, without the rows of replaced and removed videos.",
+        "Copy splits and their streams into another cache, without rows of replaced and removed videos.",
     ),
     "tag": CommandEntry(
-        "pipeline.commands.storage.tag",
-        "Give the committed state of splits and their streams a name, by which it can be read and trained on later; "
-        "or list the names.",
+        "pipeline.commands.storage.tag", "Tag the current state of splits and their streams, or list tags."
     ),
 }
-SEE: Final = (
-    "With a trained model: python -m tasks --help (predict, evaluate, report). All at once, by luigi.cfg: make help."
-)
+SEE: Final = "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by luigi.cfg: make help."
 
 
 def commands() -> dict[str, CommandEntry]:
-    """All commands by name, those of extensions and packages last. Raises PlugInError for one that cannot be loaded."""
+    """All commands, those of extensions and packages last. Raises PlugInError for one that cannot be loaded."""
     added = load_records(GROUP, CommandEntry)
     return {**COMMANDS, **{name: entry for name, entry in added.items() if entry.program == "pipeline"}}
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Make the parser of all commands."""
     description = "Raw datasets -> tracks -> features in a Zarr cache."
     return command_line.parser_of(commands(), "python -m pipeline", description, SEE, complete=complete)
 
 
 def complete(args: argparse.Namespace) -> None:
-    """As `pipeline.settings.commands.complete`, which --help does not wait for."""
+    """Call `pipeline.settings.commands.complete`, imported late: --help does not need it."""
     from pipeline.settings import commands
 
     commands.complete(args)
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """Those whose messages are meant for users."""
+    """Errors with messages for users."""
     import cache
 
     return PipelineError, cache.CacheError, OSError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
+    """Run one command and return its exit code (EXIT_CODES)."""
     return command_line.run(parser, argv, user_errors, "pipeline")
 
 

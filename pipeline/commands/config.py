@@ -1,4 +1,4 @@
-"""`python -m pipeline config`: the settings that hold. Writes nothing."""
+"""`python -m pipeline config`: effective settings. Writes nothing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ REQUIRED: Final = "(required)"
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, whole: as features or resnet50.precision")
-    add("--all", action="store_true", help="those that are as they would be unless set, too")
+    add("names", nargs="*", metavar="SECTION[.KEY]", help="Sections or keys to print")
+    add("--all", action="store_true", help="Also print settings that have their default")
     json_option(sub)
-    add("--check", action="store_true", help="only whether the file is right; exit 1 where training is refused")
-    help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
-    add("--config", type=Path, metavar="FILE", help=help_)
+    add("--check", action="store_true", help="Only check the file. Exits with 1 if training would be refused")
+    add("--config", type=Path, metavar="FILE", help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
     sub.set_defaults(complete=complete)
 
 
 def complete(_: argparse.Namespace) -> None:
-    """Every `--set` is read, and checked, by `run`."""
+    """Do nothing: `run` reads and checks every `--set`."""
 
 
 class Setting(NamedTuple):
-    """One key, its value, and what it would be unless set, in our types."""
+    """One key with its value and default."""
 
     section: str
     key: str
@@ -51,9 +50,9 @@ class Setting(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, check and show luigi.cfg. What only training would refuse is shown below it; with --check, exit 1."""
+    """Read, check and show luigi.cfg. Problems that concern only training are warnings; with --check, exit 1."""
     file = args.config or settings_file()
-    s, packages = sections.load(file), sections.declared()
+    s, packages = sections.load(file), sections.declared_sections()
     for package in packages:
         package.check(s)
     chosen = choose(list(effective(s)), args.names)
@@ -67,14 +66,14 @@ def run(args: argparse.Namespace) -> int:
         for package in packages:
             package.check_inputs(s)
     except ConfigError as error:
-        err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
+        err.print(f"{console.DOUBT} {plain(f'{error} This is needed for training, not for `Data`.')}")
         return 1 if args.check else 0
     if args.check and (missing := missing_files(by_settings(s))):
         for text in missing:
             err.print(f"{console.DOUBT} {plain(text)}")
         return 1
     if args.check and not args.json:
-        out.print(f"{console.DONE} {plain(str(file))}: no mistakes, and training may begin")
+        out.print(f"{console.DONE} {plain(str(file))}: correct, training can start")
     return 0
 
 
@@ -86,18 +85,19 @@ def _show(file: Path, settings: Sequence[Setting]) -> None:
         table.add_column(overflow="fold", style=style)
     for setting in settings:
         value, default = text_of(setting.value), text_of(setting.default)
-        table.add_row(setting.name, plain(value), plain("" if value == default else f"unless set: {default}"))
+        about = "required" if default == REQUIRED else f"default: {default}"
+        table.add_row(setting.name, plain(value), plain("" if value == default else about))
     console.show(table)
 
 
 def choose(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
-    """Those that SECTION or SECTION.KEY names, in their order. Raises ConfigError for a name that there is not."""
+    """Settings that SECTION or SECTION.KEY names, in their order. Raises ConfigError for an unknown name."""
     sections = list(dict.fromkeys(setting.section for setting in settings))
     for name in names:
         section, dot, key = name.partition(".")
         if section not in sections:
             close = did_you_mean(section, sections)
-            raise ConfigError(f"there is no section {section!r}{close} known: {', '.join(sections)}")
+            raise ConfigError(f"no section {section!r}{close} known: {', '.join(sections)}")
         keys = [setting.key for setting in settings if setting.section == section]
         if dot and key not in keys:
             raise ConfigError(f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}")
@@ -105,7 +105,7 @@ def choose(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
 
 
 def text_of(value: Any) -> str:
-    """A value as luigi.cfg would set it.
+    """A value as text of luigi.cfg.
 
     >>> text_of(True), text_of(None), text_of(("a/b", "c/d")), text_of({"a/b": 4}), text_of(())
     ('true', 'none', 'a/b c/d', 'a/b:4', '(empty)')
@@ -119,7 +119,7 @@ def text_of(value: Any) -> str:
 
 
 def effective(s: Settings) -> Iterator[Setting]:
-    """Section by section, in the order of docs/settings.md."""
+    """All settings, section by section, in the order of docs/settings.md."""
     for section, values, unset in _sections(s):
         for key, value in values.items():
             yield Setting(section, key, value, unset[key])
@@ -127,21 +127,20 @@ def effective(s: Settings) -> Iterator[Setting]:
 
 def _sections(s: Settings) -> Iterator[SectionValues]:
     for section in TYPES:
-        yield _of(section, getattr(s, section))
+        yield _section_values(section, getattr(s, section))
         if section == "features":
-            yield from (_of(spec.name, spec.stream) for spec in s.streams)
+            yield from (_section_values(spec.name, spec.stream) for spec in s.streams)
         if section == "detect" and s.detector is not None:
-            yield _of(s.detector.name, s.detector)
+            yield _section_values(s.detector.name, s.detector)
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
-    yield from (_of(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
-    for package in sections.declared():
+    yield from (_section_values(name, s.dataset(name)) for name in shown if name not in datasets.broken(shown))
+    for package in sections.declared_sections():
         yield from package.values(s)
-    for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and defaults
+    for name in sorted(LUIGI & s.source.sections.keys()):  # Luigi has more keys, and their defaults
         texts = s.source.section(name)
         yield SectionValues(name, texts, dict.fromkeys(texts, "Luigi's own"))
 
 
-def _of(section: str, record: Any) -> SectionValues:
-    """A section whose keys are the fields of a record."""
+def _section_values(section: str, record: Any) -> SectionValues:
     unset = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(record)}
     return SectionValues(section, {field.name: getattr(record, field.name) for field in fields(record)}, unset)

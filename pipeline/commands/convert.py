@@ -23,31 +23,31 @@ from pipeline.settings.arguments import check_own_folder, split_options
 from pipeline.settings.commands import body_of, dataset_of, setting_options
 
 REMOVED: Final = "convert.removed"
-kept = shards_kept
+kept_message = shards_kept
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub, new_rows=True)
-    sub.add_argument("--raw", type=Path, help="the dataset's own raw folder; with --retry, only when it has moved")
+    sub.add_argument("--raw", type=Path, help="The dataset's raw folder (with --retry: as recorded)")
     sub.add_argument(
-        "--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from them; default: [paths] body"
+        "--body", type=Path, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     )
     setting_options(sub, "convert", "workers")
     setting_options(sub, "dask", "scheduler")
-    help_ = "let rows of videos go that are no longer in the raw folder ([convert] removed = drop)"
+    help_ = "Delete rows of videos that are missing from the raw folder (default: [convert] removed)"
     sub.add_argument(DROP, action="store_true", help=help_)
     mode = sub.add_mutually_exclusive_group()
     setting_options(sub, "convert", "strict", group=mode)
-    mode.add_argument("--retry", action="store_true", help="read videos that failed again, changed or not")
+    mode.add_argument("--retry", action="store_true", help="Retry failed videos even if they have not changed")
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """The dataset's section, [paths] body, [convert] removed; what failed is read again with the recorded options."""
+    """The dataset's section, [paths] body, [convert] removed. --retry uses the recorded options."""
     return [] if args.retry else [args.dataset, "paths.body", REMOVED]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raw -> tracks, for one split, and its accounting. 1 where not all is in order, as where --retry fails again."""
+    """Convert one split and print its accounting. Returns 1 for problems, and if --retry failed again."""
     plan = _plan(args)
     if args.strict:
         convert.refuse_committed_failures(plan)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         result.line(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
         if plan.moved:
             convert.record_folders(plan)
-            result.line(f"  the raw folder has moved: {plan.raw} is recorded")
+            result.line(f"  recorded the new raw folder {plan.raw}")
         if new_times := convert.record_times(plan):
             result.line(f"  {new_times}")
         if plan.committed is not None:
@@ -78,12 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
-    """By the options; with --retry, by what the split has recorded of its conversion."""
     if args.retry:
         split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
         return recorded_plan(split, args.raw, args.body, drop_removed=args.drop_removed, retry=True)
     if args.raw is None:
-        raise PipelineError("name the dataset's own raw folder: --raw DIR")
+        raise PipelineError("name the dataset's raw folder: --raw DIR")
     dataset = dataset_of(args, args.dataset)
     check_own_folder(args.raw, dataset)
     body = body_of(args, dataset, demo=is_stand_in(args.raw))
@@ -93,7 +92,7 @@ def _plan(args: argparse.Namespace) -> convert.ConversionPlan:
 
 
 def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:
-    """found = kept + dropped by reason, in three lines. `uncounted`: videos that could not be read."""
+    """Three lines with found = kept + dropped by reason. uncounted: number of unreadable videos."""
     for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
         counts = totals[what]
         release = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
@@ -104,26 +103,23 @@ def accounting_lines(totals: Any, uncounted: int = 0) -> Iterator[str]:
 
 
 def _add_without_rows(result: CommandResult, plan: convert.ConversionPlan, totals: Any) -> None:
-    """Rejected videos are not read again because the reader changed: only their files, or `--retry`, make it so.
-
-    Before that, how many are without rows though nothing is wrong with them.
-    """
+    """Add how many videos have no rows for a harmless reason, and how many were rejected."""
     rejected = totals["videos"]["set_aside"]
     for why in sorted(plan.dataset.harmless & rejected.keys()):
         result.line(f"{count(rejected[why], 'video')} without rows: {why}, {reason(why).meaning}", IDLE, 2)
     automatic = {NOT_NOW, *plan.dataset.harmless}
     if failed := sum(n for why, n in rejected.items() if why not in automatic):
         again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
-        how = f"read again when the files change, or by: {again}"
+        how = f"retried when their files change, or with: {again}"
         result.line(f"{count(failed, 'rejected video')}: {how}", DOUBT, 2)
 
 
 def _end(result: CommandResult, plan: convert.ConversionPlan, problems: Sequence[str]) -> int:
-    """1 where there are problems, which are printed. Before them, that 3D joints are missing."""
+    """Print the result, problems and a warning about missing 3D joints. Returns 1 for problems."""
     result.problems += problems
     if plan.dataset.uses_body and plan.body is None:
         folder = f"{plan.root}/{plan.name}"
         again = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR")
-        what = f"{plan.name}: converted without a body model: no 3D joints. They cannot be added later: before features"
-        result.line(f"{what} are extracted, remove {folder}, then: {again}", DOUBT)
+        what = f"{plan.name}: converted without a body model: no 3D joints. To add them, before extracting features,"
+        result.line(f"{what} delete {folder}, then: {again}", DOUBT)
     return print_result(result)

@@ -1,8 +1,7 @@
-"""`python -m pipeline doctor`: what is there of each download, what is missing, what to do.  [raw] -> tracks
+"""`python -m pipeline doctor`: which parts of each download are complete or missing, and what to do.  [raw] -> tracks
 
-By the names of files and folders alone, from the parts and the known mistakes that each dataset declares
-(`pipeline.datasets.base`): seconds on a full download. Three checks are the same for all datasets: missing, still
-packed, one folder off.
+Only names of files and folders are compared, with the parts and the known mistakes that each dataset declares
+(`pipeline.datasets.base`): seconds for a full download. Of detected keypoints, one clip's are read.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
 from rich.table import Table
@@ -21,11 +20,14 @@ from pipeline.cli.console import DONE, DOUBT, err, plain
 from pipeline.cli.options import json_option
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import command
-from pipeline.datasets.base import Dataset, Mistake, ReleasePart, globs, unexpected
+from pipeline.datasets.base import Dataset, Mistake, ReleasePart, describe_error, globs
 from pipeline.demo import demo_data, has_demo_data
-from pipeline.detect.clips import clips_in
+from pipeline.detect.clips import labels_of, list_clips
+from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import smpl_files
+from pipeline.files.formats.labels.detections import read_detections
+from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import listing
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.settings.commands import dataset_of
@@ -33,14 +35,14 @@ from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
 
 NO_SETTINGS: Final = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
-TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of what is missing, and need not be got
+TO_BE_MADE, NOT_NEEDED = "will be made", "not needed yet"  # states of missing parts that the user need not get
 MARKS: Final = {
     "there": DONE,
     "incomplete": "[yellow]incomplete[/yellow]",
     "missing": "[red]missing[/red]",
     "left out": "[dim]left out[/dim]",
 }
-BODY: Final = "body"  # the name under which the body model's files are examined
+BODY: Final = "body"  # name of the body model's files in the table
 BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
@@ -64,25 +66,23 @@ BODY_MISTAKES: Final = tuple(
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "datasets", nargs="*", metavar="DATASET", help="only these; default: all of luigi.cfg, or all with --raw"
-    )
-    sub.add_argument("--raw", type=Path, help="the folder that holds <dataset>/; default: [paths] raw of luigi.cfg")
-    sub.add_argument(
-        "--body", type=Path, help="the folder of SMPL's files; default: [paths] body, unless --raw is given"
-    )
+    help_ = "Datasets to check (default: [data] datasets; with --raw: all)"
+    sub.add_argument("datasets", nargs="*", metavar="DATASET", help=help_)
+    sub.add_argument("--raw", type=Path, help="Folder that contains <dataset>/ (default: [paths] raw)")
+    help_ = "Folder of SMPL's files (default: [paths] body; with --raw: none)"
+    sub.add_argument("--body", type=Path, help=help_)
     json_option(sub)
 
 
 def reads(args: argparse.Namespace) -> list[str] | None:
-    """With --raw the datasets' sections, else all of luigi.cfg."""
+    """With --raw, the datasets' sections; else all of luigi.cfg."""
     return None if args.raw is None else list(args.datasets or datasets.names())
 
 
 def run(args: argparse.Namespace) -> int:
-    """A table of parts; below it, what to do about those that are missing.
+    """Print a table of parts; below it, what to do about missing ones. Returns 1 if a part is missing.
 
-    Raises PipelineError for an unknown dataset, PlugInError for one that is named and cannot be loaded, ConfigError.
+    Raises ConfigError, PipelineError for an unknown dataset, PlugInError for a named one that cannot be loaded.
     """
     if unknown := next(filter(None, map(datasets.unknown, args.datasets)), ""):
         raise PipelineError(unknown)
@@ -94,21 +94,21 @@ def run(args: argparse.Namespace) -> int:
     demo = settings is not None and settings.embedded.enabled
     if not demo and not listing.is_folder_there(raw):
         option = "--raw" if settings is None else f"{settings.file}, [paths] raw"
-        what = "is a file" if listing.is_there(raw) else "there is no such folder (a typo?)"
-        raise PipelineError(f"{option} {raw}: {what}. Name the folder that holds <dataset>/, or make it: mkdir -p")
+        what = "is a file" if listing.is_there(raw) else "folder not found"
+        raise PipelineError(f"{option} {raw}: {what}. Name the folder that contains <dataset>/, or make it: mkdir -p")
     broken = datasets.broken(enabled)
     for text in broken.values():
-        err.print(f"{DOUBT} {plain(text)}: left out")
+        err.print(f"{DOUBT} {plain(text)}: skipped")
     readers = [dataset_of(args, name) for name in args.datasets or enabled if name not in broken or args.datasets]
     examined = [examine(reader, _own_folder(raw, reader.name)) for reader in readers]
     if demo:
-        examined = [e.excused(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]
+        examined = [e.replace_missing(TO_BE_MADE) if has_demo_data(e.dataset) else e for e in examined]
     if body_folder is not None:
         body = examine_body(body_folder)
         if demo:
-            body = body.excused(TO_BE_MADE)
+            body = body.replace_missing(TO_BE_MADE)
         elif not any(reader.uses_body for reader in readers) and args.body is None:
-            body = body.excused(NOT_NEEDED)
+            body = body.replace_missing(NOT_NEEDED)
         examined.append(body)
     missing = any(e.missing for e in examined)
     result = CommandResult({"examined": examined}, [_table(examined)], exit_code=int(missing or bool(broken)))
@@ -117,20 +117,20 @@ def run(args: argparse.Namespace) -> int:
     again = [*args.datasets, *(["--raw", str(raw)] if settings is None else [])]
     if missing:
         result.line("")
-        result.line(f"When that is done: {command('doctor', *again, *_body_option(args))}")
+        result.line(f"Then check again: {command('doctor', *again, *_body_option(args))}")
     else:
         result.text += [plain(text) for text in _next(args, settings, examined)]
     return print_result(result, as_json=args.json)
 
 
 def _own_folder(raw: Path, dataset: str) -> Path:
-    """A dataset's own raw folder; of clips also `raw` itself, as `prepare` takes it, if there is no folder `videos`."""
+    """A dataset's raw folder; for clips also `raw` itself, as in `prepare`, if there is no folder `videos`."""
     own = raw / dataset
-    return raw if dataset in datasets.OWN_CLIPS and not listing.is_folder_there(own) and clips_in(raw) else own
+    return raw if dataset in datasets.OWN_CLIPS and not listing.is_folder_there(own) and list_clips(raw) else own
 
 
 def _all_of(raw: Path) -> list[str]:
-    """All datasets; own clips, and those without demo data, only where they are there: else nothing is missing."""
+    """All datasets; own clips, and datasets without demo data, only if their folder exists."""
     official = {*demo_data().datasets} - {*datasets.OWN_CLIPS}
     return [name for name in datasets.names() if name in official or listing.is_folder_there(raw / name)]
 
@@ -140,9 +140,8 @@ def _body_option(args: argparse.Namespace) -> list[str]:
 
 
 def _next(args: argparse.Namespace, settings: Settings | None, examined: Sequence[Examination]) -> Iterator[str]:
-    """The commands that convert what is there."""
     if settings is not None:
-        yield from ("", "Next, unless `plan` shows that all is up to date: make data")
+        yield from ("", "Next: make data")
         return
     yield from ("", "To convert it:")
     for e in examined:
@@ -152,7 +151,6 @@ def _next(args: argparse.Namespace, settings: Settings | None, examined: Sequenc
 
 
 def _table(examined: Sequence[Examination]) -> Table:
-    """One row per part."""
     shown = console.table("dataset", "what", "where")
     for name in ("found", "in release"):
         shown.add_column(name, justify="right")
@@ -170,12 +168,12 @@ def _table(examined: Sequence[Examination]) -> Table:
 def _mark(part: PartCount) -> str:
     mark = MARKS.get(part.state, f"[dim]{part.state}[/dim]")
     if part.state == "left out":
-        return f"{mark} [dim](lost without it: {plain(part.without)})[/dim]"
+        return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
     return f"{mark} [dim]more than the release has[/dim]" if part.known and part.found > part.known else mark
 
 
 def _problems(e: Examination) -> Iterator[str]:
-    """What is wrong with one raw folder, and what to do: the page, the archives, the layout."""
+    """Problems of one raw folder, and what to do: the page, the archives, the layout."""
     if not (e.missing or e.incomplete or e.mistakes):
         return
     yield from ("", f"[bold]{e.dataset}[/bold] {plain(f'in {e.raw}: {_summary(e)}')}")
@@ -190,7 +188,7 @@ def _problems(e: Examination) -> Iterator[str]:
         yield f"  from    {plain(e.page)}"
     rows = [(pattern, part) for part in e.parts for pattern in part.where]
     if e.missing and rows:
-        yield f"  so that {plain(f'{e.raw}/')} holds"
+        yield f"  layout  {plain(f'{e.raw}/')}"
         width = max(len(pattern) for pattern, _ in rows)
         for pattern, part in rows:
             what = ("" if pattern == part.where[0] else "or ") + part.what + (" (not needed)" * bool(part.without))
@@ -198,22 +196,21 @@ def _problems(e: Examination) -> Iterator[str]:
 
 
 def _summary(e: Examination) -> str:
-    """How far a raw folder is from what it should be, in a few words."""
     if e.missing and not any(part.found for part in e.parts):
-        return "still packed" if e.packed else "nothing was found"
+        return "still packed" if e.packed else "no files found"
     if e.missing:
         return f"missing: {', '.join(part.what for part in e.missing)}"
     if e.incomplete:
         counts = [f"{part.found:,} of {part.known:,} {part.what}" for part in e.incomplete]
-        return f"{', '.join(counts)}: these can be converted"
-    return "complete, but see below"
+        return f"{', '.join(counts)}: they can be converted"
+    return "complete, with warnings"
 
 
 # ----------------------------------------------------------------------------------------------------- examination
 
 
 class PartCount(NamedTuple):
-    """One part of a release, and how many of its files or folders are there."""
+    """One part of a release, with the number of its files or folders."""
 
     what: str
     where: tuple[str, ...]  # the part's patterns
@@ -221,12 +218,11 @@ class PartCount(NamedTuple):
     without: str
     splits: tuple[str, ...]
     found: int
-    known: int | None  # how many the release has; None: not known, or demo data, which are no release
-    state: str  # there, incomplete, missing, left out (missing and not needed), or an excuse for what is missing
+    known: int | None  # number in the release; None: unknown, or demo data
+    state: str  # there, incomplete, missing, left out (missing and optional), TO_BE_MADE or NOT_NEEDED
 
     @classmethod
-    def of(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
-        """With its state."""
+    def from_part(cls, part: ReleasePart, splits: tuple[str, ...], found: int, known: int | None) -> PartCount:
         state = "incomplete" if known is not None and found < known else "there"
         if not found:
             state = "left out" if part.without else "missing"
@@ -235,7 +231,7 @@ class PartCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What is there in one raw folder."""
+    """Contents of one raw folder."""
 
     dataset: str
     page: str
@@ -243,9 +239,9 @@ class Examination:
     stand_in: bool
     splits: tuple[str, ...]
     parts: tuple[PartCount, ...]
-    mistakes: tuple[str, ...]  # what is wrong, and what to do
-    packed: tuple[Path, ...] = ()  # archives, which may hold what is missing
-    usable: tuple[str, ...] = ()  # the splits of which every needed part is there, complete or not
+    mistakes: tuple[str, ...]  # messages: what is wrong, and what to do
+    packed: tuple[Path, ...] = ()  # archives
+    usable: tuple[str, ...] = ()  # splits with all required parts, complete or not
 
     @property
     def missing(self) -> tuple[PartCount, ...]:
@@ -254,17 +250,16 @@ class Examination:
 
     @property
     def incomplete(self) -> tuple[PartCount, ...]:
-        """The parts of which there are fewer files than in the release."""
         return tuple(part for part in self.parts if part.state == "incomplete")
 
-    def excused(self, excuse: str) -> Examination:
-        """The same, where the user need not get what is missing: that is its state then."""
+    def replace_missing(self, excuse: str) -> Examination:
+        """Replace the state of missing parts, which the user need not get."""
         parts = [part._replace(state=excuse) if part.state == "missing" else part for part in self.parts]
         return replace(self, parts=tuple(parts))
 
 
 def examine(dataset: Dataset, raw: Path) -> Examination:
-    """Examine a dataset's own raw folder. Raises for nothing that is or is not in it."""
+    """Examine a dataset's raw folder, whatever is in it."""
     return _examine(dataset.name, dataset.page, raw, dataset.splits, dataset.parts, dataset.mistakes, dataset)
 
 
@@ -283,22 +278,23 @@ def _examine(
     reader: Dataset | None = None,
 ) -> Examination:
     unreadable: listing.Unreadable = {}
-    stand_in, counts = listing.is_there(raw / MARKER), list[PartCount]()
+    stand_in, counts, refused = listing.is_there(raw / MARKER), list[PartCount](), list[str]()
     for part in parts:
-        n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
-        counts.append(PartCount.of(part, splits, n, None if stand_in else part.known))
-    packed = _packed(raw, parts)
-    problems = [
-        f"{place} cannot be read: {why}. Get the permission to read it." for place, why in sorted(unreadable.items())
-    ]
-    problems += _misplaced(raw, parts, counts, packed)
+        if reader is not None and part.patterns[0].startswith(KEYPOINTS):
+            n = _with_keypoints(reader, raw, part.splits[0], refused)
+        else:
+            n = sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable))
+        counts.append(PartCount.from_part(part, splits, n, None if stand_in else part.known))
+    packed = _find_archives(raw, parts)
+    problems = [f"{place} cannot be read: {why}. Change its permissions." for place, why in sorted(unreadable.items())]
+    problems += [*refused, *_misplaced_parts(raw, parts, counts, packed)]
     for mistake in mistakes:
         if paths := [path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})]:
             problems.append(f"{min(paths)} {mistake.what}. {mistake.do}")
     if reader is not None and not parts:
         counts, unlistable = _listed_videos(reader, raw, stand_in=stand_in)
         problems += unlistable
-        if not page:  # one's own clips need not be in every split
+        if not page:  # own clips need not be in every split
             counts = [part for part in counts if part.found] or counts
             splits = tuple(split for part in counts for split in part.splits)
     without = {split for part in counts if part.state == "missing" for split in part.splits}
@@ -307,7 +303,7 @@ def _examine(
 
 
 def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list[PartCount], list[str]]:
-    """The videos that the reader lists, of a dataset that declares no parts."""
+    """Videos that the reader lists, for a dataset without declared parts."""
     counts, problems = list[PartCount](), dict[str, None]()
     for split in dataset.splits:
         n, total = 0, dataset.totals.get(split)
@@ -315,22 +311,44 @@ def _listed_videos(dataset: Dataset, raw: Path, *, stand_in: bool) -> tuple[list
             n = len(dataset.videos(raw, split))
         except RawDataError as error:
             problems[str(error)] = None
-        except Exception as error:  # a reader from another package may fail in any way
-            do = "A defect of its reader: please report it to its authors."
-            problems[f"{dataset.name} cannot be examined: {unexpected(error)}. {do}"] = None
+        except Exception as error:  # a reader of another package
+            do = "Please report this bug of its reader to its authors."
+            problems[f"{dataset.name} cannot be examined: {describe_error(error)}. {do}"] = None
         source = "the download" if dataset.page else "your own clips"
         known = None if stand_in or total is None else total.videos
-        counts.append(PartCount.of(ReleasePart(f"videos of {split}", (), source, (split,)), dataset.splits, n, known))
+        part = ReleasePart(f"videos of {split}", (), source, (split,))
+        counts.append(PartCount.from_part(part, dataset.splits, n, known))
+        refused: list[str] = []
+        if n and dataset.keypoints_from == "detected" and (n := _with_keypoints(dataset, raw, split, refused)):
+            part = ReleasePart(f"videos of {split} with keypoints", (), source, (split,))
+            counts.append(PartCount.from_part(part, dataset.splits, n, None))
+            problems |= dict.fromkeys(refused)
     return counts, [*problems]
 
 
-def _misplaced(
+def _with_keypoints(dataset: Dataset, raw: Path, split: str, refused: list[str]) -> int:
+    """Number of clips with keypoint files. The first one's are read; why they cannot be is added to `refused`."""
+    try:
+        videos = dataset.videos(raw, split) if listing.is_folder_there(raw / KEYPOINTS) else []
+    except RawDataError:  # there is no clip either
+        return 0
+    labelled = [(video, labels) for video in videos if (labels := labels_of(raw, video)) is not None]
+    for video, labels in labelled[:1]:
+        clip = PurePath(video.files[0] if video.files else video.name)
+        try:
+            read_detections(labels, clip.stem, Video(raw, clip.as_posix()).size)
+        except RawDataError as error:
+            refused.append(str(error))
+    return len(labelled)
+
+
+def _misplaced_parts(
     raw: Path, parts: Sequence[ReleasePart], counts: Sequence[PartCount], packed: Sequence[Path]
 ) -> Iterator[str]:
-    """What is one folder off; else what is still packed."""
+    """Messages about parts that are one folder off; else about archives."""
     absent = [part for part, count in zip(parts, counts, strict=True) if count.state == "missing"]
     if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
-        do = f"Move what is in {elsewhere}, so that it is in {raw}."
+        do = f"Move the contents of {elsewhere} to {raw}."
         if elsewhere == raw.parent:
             own = elsewhere.resolve()
             renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
@@ -344,26 +362,26 @@ def _misplaced(
 
 
 def _elsewhere(raw: Path, parts: Sequence[ReleasePart]) -> Path | None:
-    """The folder that holds `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
+    """The folder that has `parts` instead of `raw`: below it, above it, or next to it in other capitals."""
     patterns = [glob for part in parts for glob in globs(part.patterns)]
     if listing.is_folder_there(raw):
         return listing.deeper(raw, patterns)
-    same = [folder for folder in listing.folders_in(raw.parent) if _letters(folder.name) == _letters(raw.name)]
+    same = [folder for folder in listing.list_folders(raw.parent) if _letters(folder.name) == _letters(raw.name)]
     return next((folder for folder in (raw.parent, *same) if listing.any_fits(folder, patterns)), None)
 
 
 def _letters(name: str) -> str:
-    """A name without capitals and signs.
-
+    """
     >>> _letters("Penn_Action"), _letters("3DPW")
     ('pennaction', '3dpw')
     """
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-def _packed(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
-    """Archives in the raw folder; where there is none, next to its place, under the names that the parts give."""
+def _find_archives(raw: Path, parts: Sequence[ReleasePart]) -> tuple[Path, ...]:
+    """Archives in the raw folder; if it does not exist, archives beside it that the parts name."""
     if listing.is_folder_there(raw):
-        return tuple(listing.packed(raw))
+        return tuple(listing.find_archives(raw))
     named = [part.source.lower() for part in parts]
-    return tuple(file for file in listing.packed(raw.parent) if any(file.name.lower() in source for source in named))
+    archives = listing.find_archives(raw.parent)
+    return tuple(file for file in archives if any(file.name.lower() in source for source in named))

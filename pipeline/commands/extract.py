@@ -1,4 +1,4 @@
-"""`python -m pipeline extract`: tracks -> a feature stream, for one split."""
+"""`python -m pipeline extract`: tracks -> feature streams, for one split."""
 
 from __future__ import annotations
 
@@ -24,37 +24,38 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.settings.arguments import split_options
 from pipeline.settings.commands import setting_options
-from pipeline.settings.file import BY_SET, Section, of_command_line
-from pipeline.settings.sections import KIND, configured, stream_of
+from pipeline.settings.file import BY_SET, Section, parse_overrides
+from pipeline.settings.sections import KIND, configure, stream_of
 
-TAKES: Final = [field.name for field in fields(Resources)]  # settings that are options, too
+TAKES: Final = [field.name for field in fields(Resources)]  # settings that are also options
 KEPT: Final = "computed rows are kept; the same command continues from there"
 KEPT_ELSEWHERE: Final = "rows computed until a minute ago are kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub)
-    weights = "; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
+    weights = "; ".join(KINDS.values())
     add = sub.add_argument
-    add("--stream", help="Name of the stream in the cache (default: the streams of [features])")
+    add("--stream", help="Name of the stream in the cache (default: [features] streams)")
     kinds = ", ".join(streams.names())
-    add("--kind", help=f"Kind of the stream: {kinds} (default: as recorded, or as its section or name says)")
-    add("--weights", help=f"Weights of the network: {weights} (default: as recorded, or of its section)")
-    add("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default: as recorded, or of its section)")
+    add("--kind", help=f"Kind of the stream: {kinds} (default: as recorded, else from its section or name)")
+    add("--weights", help=f"Weights of the network: {weights} (default: as recorded, else from its section)")
+    help_ = "Arithmetic: exact is plain fp32 (default: as recorded, else from its section)"
+    add("--precision", choices=["exact", "fast"], help=help_)
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="Set an option of the stream (repeatable)")
     setting_options(sub, "features", *TAKES)
     setting_options(sub, "dask", "scheduler")
-    add("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
-    add("--replace", action="store_true", help="delete the stream of that name and extract it again")
+    add("--raw", type=Path, help="The dataset's raw folder, if it has moved")
+    add("--replace", action="store_true", help="Recompute an existing stream from scratch")
 
 
-def kept(args: argparse.Namespace) -> str:
-    """What of an interrupted extraction is kept: other processes write a checkpoint twice a minute."""
+def kept_message(args: argparse.Namespace) -> str:
+    """What an interrupted extraction keeps. Other processes write a checkpoint twice a minute."""
     return KEPT_ELSEWHERE if args.devices or args.scheduler else KEPT
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tracks -> feature streams, for one split."""
+    """Extract the streams of one split. Returns 1 if it has no rows."""
     name = f"{args.dataset}/{args.split}"
     committed = cache.open(args.cache)[name]
     if problems := why_empty(committed):
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     for plan in plans:
         if plan.up_to_date:
             lacks = sorted(set(plan.spec.stream.needs) - set(committed.columns))
-            motion = "motion only, without pictures" if "bbox" in lacks else f"{plan.spec.name}: no {', '.join(lacks)}"
+            motion = "motion only, without images" if "bbox" in lacks else f"{plan.spec.name}: no {', '.join(lacks)}"
             out.print(f"{name}: {motion if lacks else f'{plan.spec.name} is up to date'}")
     todo = [plan for plan in plans if not plan.up_to_date]
     if not todo:
@@ -81,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
         out.print(plain(f"{name}: {stream}extracted, {did} (why: {extraction.plan.why})"))
         if extraction.plan.spec.stream.stand_in:
             file = extraction.plan.spec.stream.weights_file
-            what = "a network with random weights" if file is None else f"{file.name} is of demo data"
+            what = "a network with random weights" if file is None else f"{file.name} comes from demo data"
             mark = UNTRAINED if file is None else STAND_IN
-            out.print(f"  {mark} {plain(what)}: features for trying the pipeline only")
+            out.print(f"  {mark} {plain(what)}: only for trial runs")
         for kind, rows in extraction.problems.items():
             out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
         for example in extraction.examples:
@@ -92,39 +93,42 @@ def run(args: argparse.Namespace) -> int:
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """[features], and the sections of streams."""
+    """[features] and the sections of the streams."""
     names = [name for name in (args.stream, args.kind) if name] or args.cfg.features.streams
     return ["features", *dict.fromkeys([*names, *(args.cfg.source.section(name).get(KIND, name) for name in names)])]
 
 
 class NoWeights(PipelineError):
-    """Nothing names a network's weights, and random ones are for demo data."""
+    """No weights are named for real data."""
 
 
 def specs_of(args: argparse.Namespace, name: str, committed: cache.Split | None, *, stand_in: bool) -> list[StreamSpec]:
-    """The streams that the arguments or else [features] name, of a split that need not be committed yet.
+    """The streams that the arguments name, else those of [features].
 
-    stand_in: of demo data. Raises NoWeights where nothing names weights for real data, ConfigError for options that no
-    stream has.
+    Args:
+        committed: the split; None if it is not converted yet.
+        stand_in: the split is demo data.
+
+    Raises NoWeights if no weights are named for real data, ConfigError for options that no stream has.
     """
     names = [args.stream or args.kind] if args.stream or args.kind else list(args.cfg.features.streams)
     kinds = [_kind(args, committed, stream) for stream in names]
     for_first = named_values("--set", args.set, "crop=size:256")
-    by_section = {(section, key): text for section, key, text in of_command_line(args.settings) if key != KIND}
-    keys = ("weights", "precision")  # that [features] had in an earlier version
+    by_section = {(section, key): text for section, key, text in parse_overrides(args.settings) if key != KIND}
+    keys = ("weights", "precision")  # keys of [features] in an earlier version
     of_network = {key: text for key in keys if (text := getattr(args, key) or by_section.get(("features", key)))}
     network = next((kind for kind in kinds if of_network.keys() <= {f.name for f in fields(streams.find(kind))}), None)
     if network is None:
-        raise ConfigError(f"--{next(iter(of_network))}: expected a stream with that option, found {', '.join(names)}")
+        raise ConfigError(f"--{next(iter(of_network))}: none of these streams has this option: {', '.join(names)}")
     specs = []
     for number, (stream, kind) in enumerate(zip(names, kinds, strict=True)):
         options = {key: text for (section, key), text in by_section.items() if section in (stream, kind)}
         options |= {} if number else for_first
         if kind == network and (twice := sorted(for_first.keys() & of_network.keys())):
-            raise ConfigError(f"{stream}: {twice[0]} is set twice, by --{twice[0]} and by --set")
+            raise ConfigError(f"{stream}: {twice[0]} is set by --{twice[0]} and by --set. Delete one.")
         options |= of_network if kind == network else {}
         requested = RequestedStream(stream, kind, options)
-        specs.append(_spec(args, name, committed, requested, stand_in=stand_in).at(args.raw))
+        specs.append(_spec(args, name, committed, requested, stand_in=stand_in).set_raw(args.raw))
     return specs
 
 
@@ -133,20 +137,17 @@ class RequestedStream(NamedTuple):
 
     name: str
     kind: str
-    options: Mapping[str, str]  # that the command sets
+    options: Mapping[str, str]  # set by the command
 
 
-def _recorded(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:
-    """A stream's manifest; empty where there is no such stream, or no split yet."""
+def _recorded_manifest(committed: cache.Split | None, stream: str) -> Mapping[str, Any]:
+    """A stream's manifest; empty without such a stream or split."""
     return committed.stream_manifest(stream) if committed is not None and stream in committed.streams else {}
 
 
 def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) -> str:
-    """A stream's kind: as the command says, as it was extracted, by its section, or its name.
-
-    Raises PipelineError for an unknown one.
-    """
-    recorded = _recorded(committed, stream).get("identity", {}).get("kind")
+    """A stream's kind: of the command, as recorded, of its section, or its name. Raises PipelineError if unknown."""
+    recorded = _recorded_manifest(committed, stream).get("identity", {}).get("kind")
     by_section = args.cfg.source.section(stream).get(KIND, stream)
     kind = args.kind or (recorded if recorded in streams.names() else by_section)
     streams.find(kind)
@@ -156,36 +157,34 @@ def _kind(args: argparse.Namespace, committed: cache.Split | None, stream: str) 
 def _spec(
     args: argparse.Namespace, name: str, committed: cache.Split | None, stream: RequestedStream, *, stand_in: bool
 ) -> StreamSpec:
-    """A stream that is there as it was extracted; another one by luigi.cfg; over both, what the command sets.
+    """An existing stream as recorded, a new one by luigi.cfg, with the command's options.
 
-    Raises PipelineError where its weights are not at hand, NoWeights for random ones that no argument names for real
-    data.
+    Raises PipelineError if its weights are missing, NoWeights if no weights are named for real data.
     """
     options = Section(BY_SET, stream.kind, stream.options)
-    of_kind = not args.replace and _recorded(committed, stream.name).get("identity", {}).get("kind") == stream.kind
-    before = committed if of_kind else None
+    recorded_kind = _recorded_manifest(committed, stream.name).get("identity", {}).get("kind")
+    before = committed if recorded_kind == stream.kind and not args.replace else None
     if before is not None and (recorded := recorded_spec(before, stream.name)) is not None:
         found = streams.find(stream.kind)
-        return replace(recorded, stream=configured([options], found, functools.partial(replace, recorded.stream)))
+        return replace(recorded, stream=configure([options], found, functools.partial(replace, recorded.stream)))
     spec = stream_of(args.cfg.source, stream.name, stream.kind, options)
     if before is not None and not {"weights", "checkpoint"} & stream.options.keys():
         _refuse_other_file(before, stream, spec.stream)
     if isinstance(spec.stream, ResNet50) and spec.stream.stand_in and "weights" not in stream.options and not stand_in:
         raise NoWeights(
-            f"{name} is real data: name the network's weights, for example --weights spin:FILE; for a trial run with "
-            "random weights, --weights untrained:0, whose features are marked"
+            f"{name} is real data: name the network's weights, for example --weights spin:FILE, or --weights "
+            "untrained:0 for a trial run with random weights"
         )
     return spec
 
 
 def _refuse_other_file(committed: cache.Split, stream: RequestedStream, made: Stream) -> None:
-    """Raise PipelineError where a stream was computed with a file of weights, and `made` has others."""
+    """Raise PipelineError if a stream was computed with another file of weights than `made`."""
     weights: Mapping[str, str] = committed.stream_manifest(stream.name)["identity"].get("weights") or {}
     digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
     if digest and (made.identity().get("weights") or {}).get("file_sha256") != digest:
-        was = committed.stream_provenance(stream.name).get("weights_file", "a file that is not recorded")
-        option = "--weights "
+        was = committed.stream_provenance(stream.name).get("weights_file", "an unrecorded file")
         raise PipelineError(
-            f"{committed.name}: the stream {stream.name!r} was computed with the weights of {was} (sha256 "
-            f"{digest[:12]}), which is not there as it was. Name that file: {option}{weights['kind']}:FILE"
+            f"{committed.name}: stream {stream.name!r} was computed with the weights {was} (sha256 {digest[:12]}), "
+            f"which are missing or changed. Name the original file: --weights {weights['kind']}:FILE"
         )

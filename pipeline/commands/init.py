@@ -1,4 +1,4 @@
-"""`python -m pipeline init`: a working folder outside a clone of the project: its luigi.cfg."""
+"""`python -m pipeline init`: write a luigi.cfg into a working folder outside a clone of the project."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ABOUT_REAL: Final = """\
 # All paths and settings, for real data: set [data] datasets to those that you have.
 # The effective settings, and where each comes from: python -m pipeline config.
 """
-REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded default
+REAL: Final[Mapping[tuple[str, str], str]] = {  # differences from the settings for demo data
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
     ("data", "datasets"): " ".join(name for name in demo_data().datasets if name not in datasets.OWN_CLIPS),
@@ -31,11 +31,13 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("folder", type=Path, nargs="?", default=Path(), help="the working folder (default: this one)")
-    sub.add_argument("--real", action="store_true", help="for real data, instead of the demo data")
-    sub.add_argument("--raw", type=Path, metavar="DIR", help="with --real: the folder of the downloads")
-    sub.add_argument("--body", type=Path, metavar="DIR", help="with --real: the folder of SMPL's files")
-    sub.add_argument("--weights", metavar="SPEC", help="with --real: the network's weights, as spin:FILE")
+    add = sub.add_argument
+    add("folder", type=Path, nargs="?", default=Path(), help="Working folder (default: the current one)")
+    add("--real", action="store_true", help="Write settings for real data, not for the demo data")
+    add("--raw", type=Path, metavar="DIR", help="Folder of the downloads, with --real (default: data/raw)")
+    add("--body", type=Path, metavar="DIR", help="Folder of SMPL's files, with --real (default: data/body)")
+    help_ = "Weights of the network, with --real (default: spin:data/model_checkpoint.pt)"
+    add("--weights", metavar="SPEC", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
     if given and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
-        text = with_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
+        text = set_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
     args.folder.mkdir(parents=True, exist_ok=True)
     _write_new(file, text)
     luigi = f"{_tool('luigi')} --module tasks"
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
-        *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] * args.real),
+        *([f"{_tool('vibe-pipeline')} doctor  # lists the files to download"] * args.real),
         *(f"{luigi} Data", f"{luigi} EvaluateVIBE"),
     ]
     out.print(plain(f"settings   {file}"))
@@ -62,19 +64,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_new(file: Path, text: str) -> None:
-    """Raises PipelineError where there is such a file already."""
+    """Raises PipelineError if the file exists."""
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as error:
-        do = "It was not changed: name another folder, or move it away first."
-        raise PipelineError(f"{file} exists already. {do}") from error
+        raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
 
 
-def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
-    """A settings file with other values of keys that it has. Raises KeyError.
+def set_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
+    """Replace values of keys in a settings file. Raises KeyError for a missing key.
 
-    >>> with_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
+    >>> set_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
     '[paths]\\nraw = b\\n'
     """
     section, left, lines = "", dict(values), []
@@ -90,7 +91,7 @@ def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
 
 
 def _from_here(value: Path | str) -> str:
-    """A typed path is relative to this folder; in luigi.cfg it would be relative to luigi.cfg's."""
+    """Make a path absolute: on the command line it is relative to this folder, in luigi.cfg to luigi.cfg's."""
     if isinstance(value, Path):
         return str(value.expanduser().absolute())
     kind, _, file = value.partition(":")
@@ -98,6 +99,6 @@ def _from_here(value: Path | str) -> str:
 
 
 def _tool(name: str) -> str:
-    """A command that is installed beside this Python, to be typed in any folder."""
+    """A command that is installed beside this Python, to type in any folder."""
     beside = str(Path(sys.executable).with_name(name))
     return name if shutil.which(name) == beside else shlex.quote(beside)

@@ -1,4 +1,4 @@
-"""`python -m pipeline plan`: what would run, how much, and why. Writes nothing."""
+"""`python -m pipeline plan`: what would run, and why. Writes nothing."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from pipeline.files.raw.changes import what_differs
 from pipeline.recipe.forecast import Forecast, forecast_lines, forecasts_of
 from pipeline.recipe.overview import SplitPlan, StreamPlan, plan_splits
 from pipeline.recipe.recipe import NO_SETTINGS, by_settings, missing_files
-from pipeline.settings.arguments import joined
+from pipeline.settings.arguments import CACHE, join_split_name
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import load
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="*", metavar="DATASET[/SPLIT]", help="Datasets or splits (default: all of luigi.cfg)")
+    add("names", nargs="*", metavar="DATASET[/SPLIT]", help="Datasets or splits (default: [data] datasets)")
     add("--all", action="store_true", help="Name every video instead of the first few")
-    add("--config", type=Path, help="Another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
-    add("--cache", type=cache.place_of, help="Folder or URL of the cache (default: [paths] cache of luigi.cfg)")
-    json_option(sub, "; always names all videos")
+    add("--config", type=Path, help="Settings file (default: LUIGI_CONFIG_PATH, else ./luigi.cfg)")
+    add("--cache", type=cache.place_of, help=f"{CACHE} (default: [paths] cache)")
+    json_option(sub, ", with all videos")
     sub.set_defaults(reads=lambda _: None)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what would run, split by split; a split with an error shows it, and the others follow. 2 then."""
+    """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(args.config or settings_file(), NO_SETTINGS)
-    recipes = by_settings(settings, joined(args.names), args.cache)
+    recipes = by_settings(settings, join_split_name(args.names), args.cache)
     plans, missing = plan_splits(recipes), missing_files(recipes)
     broken = [] if args.names else [*datasets.broken(settings.data.datasets).values()]
     for text in broken:
-        err.print(f"{DOUBT} {plain(text)}: left out")
+        err.print(f"{DOUBT} {plain(text)}: skipped")
     forecasts = forecasts_of(plans)
     failed = any(plan.problems for plan in plans)
     rows = [as_dict(plan, missing, forecasts.get(plan.name)) for plan in plans]
@@ -52,14 +52,16 @@ def run(args: argparse.Namespace) -> int:
     if plans and all(plan.up_to_date and not (plan.conversion and plan.conversion.problems) for plan in plans):
         bare = sum(plan.recipe.dataset.has_pixels and not plan.extractions for plan in plans)
         did = "converted" if bare == len(plans) else "converted and extracted"
-        without = f", {bare:,} without any features: no stream is named here, and none is in the cache" * bool(bare)
+        without = f", {bare:,} without features: no stream is named here or in the cache" * bool(bare)
         result.line(f"up to date: {count(len(plans), 'split')} {did} (training is not included){without}")
     return print_result(result, as_json=args.json)
 
 
 def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
-    """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all. `shown`: problems that
-    are printed once for all splits."""
+    """A split's plans as lines in rich's markup.
+
+    most: number of videos to name; None: all. shown: problems that are printed once for all splits.
+    """
     todo, because = plan.conversion, ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
@@ -68,7 +70,7 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
     else:
         yield f"[bold]{plain(plan.name)}[/bold]"
     if plan.recipe.not_made:
-        yield "  convert  all of it, after the demo data are made"
+        yield "  convert  everything, after the demo data are made"
         return
     yield from (f"  {line}" for line in _detection(plan, most))
     if todo is not None and (todo.why or plan.undetected):
@@ -81,14 +83,17 @@ def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Ite
         elif because and not stream.differs and (todo is None or todo.append):
             yield f"  extract  {plain(stream.stream)}: new rows of the conversion"
         if stream.other_keys:
-            yield "    no feature can be carried over, all are computed again: the stored keys are of another version"
+            yield "    no feature can be carried over: the stored keys are from another version"
     for spec in plan.recipe.streams if plan.committed is None and not plan.problems else ():
         yield f"  extract  {plain(spec.name)}: all rows of the conversion"
     for problem in plan.problems:
-        yield f"  {WRONG} {plain(problem) if problem not in shown else 'cannot be planned: see the last lines'}"
+        yield f"  {WRONG} {plain(problem) if problem not in shown else 'not planned: see the last lines'}"
 
 
 def _detection(plan: SplitPlan, most: int | None) -> Iterator[str]:
+    stamps = {} if plan.conversion is None or plan.up_to_date else plan.conversion.stamps
+    if refused := [clip for clip in (plan.detection.refused if plan.detection else ()) if clip in stamps]:
+        yield f"{DOUBT} {count(len(refused), 'clip')} cannot be read: {plain(', '.join(refused[:FEW]))}"
     if plan.undetected and plan.recipe.detector is not None:
         clips = count(len(plan.undetected), "clip")
         yield f"detect   {clips}, by {plain(plan.recipe.detector.name)}"
@@ -103,18 +108,17 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     if todo.differs or plan.committed is None:
         return
     videos = [f"new      {name}" for name in todo.new]
-    videos += [f"changed  {name}: {'; '.join(differences)}" for name, differences in _changed(todo).items()]
+    videos += [f"changed  {name}: {'; '.join(differences)}" for name, differences in _changed_videos(todo).items()]
     videos += [f"renamed  {old} -> {name}" for name, old in todo.renamed.items()]
     videos += [f"removed  {name}" for name in todo.removed]
     for line in few(videos, len(videos) if most is None else most, "--all names them"):
         yield f"  {plain(line)}"
     if plan.rows_again:
-        yield f"  the cache holds {count(plan.rows_again, 'row')} of the changed videos"
+        yield f"  the cache has {count(plan.rows_again, 'row')} of the changed videos"
 
 
-def _changed(todo: ConversionPlan) -> dict[str, list[str]]:
-    """Changed video -> what differs of its files."""
-    recorded = todo.recorded()
+def _changed_videos(todo: ConversionPlan) -> dict[str, list[str]]:
+    recorded = todo.recorded_stamps()
     return {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
 
 
@@ -127,14 +131,14 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 
 
 def _notes(plan: SplitPlan) -> Iterator[str]:
-    """Videos that are gone, a split without rows, and streams that no task extracts."""
+    """Missing videos, a split without rows, and streams that no task extracts."""
     todo = plan.conversion
     for text in () if todo is None else todo.problems if plan.up_to_date else todo.missing_lines:
         yield f"{WRONG} {plain(text)}"
     for stream in plan.behind:
         split = command("extract", plan.recipe.dataset.name, plan.recipe.split, "--cache", str(plan.recipe.root))
         yield f"{DOUBT} " + plain(
-            f"stream {stream.stream} lacks {count(stream.lacks.rows, 'row')}, and is not among [features] streams: "
+            f"stream {stream.stream}: {count(stream.lacks.rows, 'row')} missing, and not in [features] streams: "
             f"{split} --stream {stream.stream}"
         )
 
@@ -150,7 +154,7 @@ def as_dict(plan: SplitPlan, more_problems: Sequence[str] = (), forecast: Foreca
             "reader": [difference.as_dict() for difference in todo.differs],
             "videos": n_videos,
             "new": list(todo.new) if by_video else [],
-            "changed": _changed(todo) if by_video else {},
+            "changed": _changed_videos(todo) if by_video else {},
             "removed": list(todo.removed) if by_video else [],
             "renamed": dict(todo.renamed),
             "missing": dict(todo.missing),

@@ -1,4 +1,4 @@
-"""`python -m pipeline prepare`: raw files -> tracks, features and a page of them, all splits of a dataset in one go."""
+"""`python -m pipeline prepare`: raw files -> tracks, features and a page, for all splits of a dataset."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from pipeline.conversion.committed import rejected_videos
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.detect.base import Detector
-from pipeline.detect.clips import pictures_in
+from pipeline.detect.clips import list_images
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import unlabelled, usual_detector
+from pipeline.detect.plan import unlabelled_clips, usual_detector
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import computing
-from pipeline.features.plan import is_untrained, marked, missing_rows
+from pipeline.features.plan import is_untrained, missing_rows, stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.plug_ins import COMMANDS, load_records
@@ -45,52 +45,51 @@ from pipeline.settings.commands import body_of, dataset_of, from_settings, optio
 from pipeline.settings.sections import Settings, detector_of
 
 NO_DETECTOR: Final = "none"
-DEFAULTS: Final = {  # of the options, for commands that prepare first
+DEFAULTS: Final = {  # of the options, for other commands that prepare data
     **dict.fromkeys(("pages", "weights", "stream", "body", "detector", "device", "kind", "precision")),
     **dict.fromkeys(("plan", "all", "replace"), False),
     "set": (),
 }
-KEPT: Final = "what is finished is kept, the rest continues with the same command"
-ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; the others go on
+KEPT: Final = "finished work is kept; the same command continues"
+ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # of a split; other splits continue
 WITHOUT_WEIGHTS: Final = (
-    "no features: nothing names the network's weights. With --weights, the same command adds them: spin:FILE, "
+    "no features: no weights are named. To add features, repeat the command with --weights spin:FILE, "
     "torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run with random weights"
 )
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())}; for your own clips, videos")
-    add("--raw", type=Path, required=True, help="The dataset's own raw folder; for videos, the folder of the clips")
+    add("dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)")
+    add("--raw", type=Path, required=True, help="The dataset's raw folder; for videos, the folder of the clips")
     prepare_options(sub)
 
 
 def prepare_options(sub: argparse.ArgumentParser) -> None:
-    """The options of all commands that prepare data."""
+    """Add the options of all commands that prepare data."""
     add = sub.add_argument
     add("--cache", type=cache.place_of, required=True, help=CACHE)
-    add("--pages", type=Path, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: that of the cache)")
+    add("--pages", type=Path, metavar="DIR", help="Folder for CACHE-DATASET-SPLIT.html (default: next to the cache)")
     add("--plan", action="store_true", help="Print what would be done, and stop")
     add("--all", action="store_true", help="Name every video in the plan instead of the first few")
-    add("--weights", help="Weights of the features' network, as for extract (default: those of luigi.cfg, if any)")
-    add("--stream", help="Name of the stream of features, as for extract (default: those of [features])")
-    add("--body", type=Path, help="Folder of SMPL's files, for datasets whose 3D joints need them")
+    add("--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)")
+    add("--stream", help="Name of the stream, as for extract (default: [features] streams)")
+    add("--body", type=Path, help="Folder of SMPL's files, for datasets that need them (default: [paths] body)")
     detectors = ", ".join([*detect.names(), NO_DETECTOR])
     add("--detector", help=f"Detector for clips without keypoints: {detectors}")
-    add(
-        "--device", type=option_type(DeviceName), help="auto, cpu, cuda, cuda:1, ... (default: of [detect], [features])"
-    )
+    help_ = "Device: auto, cpu, cuda, cuda:1, ... (default: [detect] device, [features] device)"
+    add("--device", type=option_type(DeviceName), help=help_)
     from_settings(sub, detector="detect.detector")
     sub.set_defaults(kind=None, precision=None, set=[], replace=False)  # of extract's options
 
 
-def kept(_: argparse.Namespace) -> str:
-    """What of an interrupted run is kept."""
+def kept_message(_: argparse.Namespace) -> str:
+    """What an interrupted run keeps."""
     return KEPT
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """The sections of the dataset, the detector and the streams, and of what the steps take of this machine."""
+    """Sections of the dataset, detector, streams and resources."""
     return [
         args.dataset,
         "paths.body",
@@ -103,71 +102,67 @@ def reads(args: argparse.Namespace) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """One plan, then detection, conversion, extraction and pages, then a summary. 1 where something was left out."""
+    """Prepare what the arguments name."""
     return prepare(resolve(args))
 
 
 def prepare(prepared: Preparation) -> int:
-    """Plan, run every step of every split, and print a summary. 1 where something was left out."""
+    """Plan, run every step of every split, and print a summary. Returns 1 if a video or split was skipped."""
     args = prepared.args
     plans = prepared.plans()
     if not plans or all(plan.problems for plan in plans):
         problems = [problem for plan in plans for problem in plan.problems]
-        raise PipelineError(
-            problems[0] if problems else f"{args.raw}: there is no video of any split of {args.dataset}"
-        )
+        do = "Name its raw folder: --raw DIR"
+        raise PipelineError(problems[0] if problems else f"{args.raw}: found no videos of {args.dataset}. {do}")
     _print_plan(prepared, plans)
     if args.plan:
         return 0
     prepared.check(plans)
     detection = next((plan.recipe for plan in plans if plan.undetected or plan.detection is not None), None)
-    n_flaws = 0 if detection is None else _detect(prepared, detection)
-    recipes = [plan.recipe for plan in plans if not plan.problems]
+    detected = StepResult(details=[]) if detection is None else _detect(prepared, detection)
+    runnable = [plan for plan in plans if not plan.problems]
     failures = [problem for plan in plans for problem in plan.problems]
     for step in (_convert, _extract, _show):
-        for recipe in recipes:
+        for plan in runnable:
             try:
-                step(prepared, recipe)
+                step(prepared, plan)
             except ERRORS as error:
                 failures.append(error_text(error, [args.cache]))
-                err.print(f"{WRONG} {line(step.__name__[1:], recipe.name, plain(failures[-1], keep=steps.LAYOUT))}")
-    n_flaws += _print_summary(prepared, recipes)
-    return int(bool(failures or n_flaws))
+                err.print(f"{WRONG} {line(step.__name__[1:], plan.name, plain(failures[-1], keep=steps.LAYOUT))}")
+    n_flaws = _print_summary(prepared, runnable, detected.warnings)
+    return int(bool(failures or n_flaws or detected.flaws))
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What the arguments ask for."""
+    """The recipes that the arguments name."""
 
     args: argparse.Namespace
     dataset: Dataset
     recipes: Sequence[Recipe]
-    without_weights: bool  # nothing names the network's: no features
+    without_weights: bool  # no weights are named: no features
 
     def plans(self) -> list[SplitPlan]:
-        """Of every split that has videos."""
         every = plan_splits(self.recipes)
         return [plan for plan in every if not plan.conversion or plan.conversion.listed or plan.committed is not None]
 
     def bar(self, verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
-        """Where a step's progress is shown."""
         return bar(f"  {line(verb, what, '')}", err, unit=unit)
 
     def page(self, recipe: Recipe) -> Path:
-        """Where a split's tracks are shown."""
         folder = self.args.cache.parent if isinstance(self.args.cache, Path) else Path()
-        root = Path(self.args.cache).absolute().name  # another cache beside this one has pages of its own
+        root = Path(self.args.cache).absolute().name  # two caches in one folder have different pages
         return (self.args.pages or folder) / f"{root}-{recipe.dataset.name}-{recipe.split}.html"
 
     def check(self, plans: Sequence[SplitPlan]) -> None:
-        """Raise, before hours of work, what a later step would: weights, packages, the device, folders for pages."""
+        """Raise errors of later steps before hours of work: weights, packages, device, folders for pages."""
         if missing := missing_files(self.recipes):
             raise PipelineError(" ".join(missing))
         for plan in plans:
             if plan.undetected and not os.access(plan.recipe.raw, os.W_OK):
                 raise PipelineError(
-                    f"{plan.recipe.raw}: keypoints are written into its folder {KEYPOINTS}, and it is read-only. Make "
-                    "a folder of links to the clips (ln -s), and name that: --raw DIR"
+                    f"{plan.recipe.raw}: read-only, but keypoints are written into its folder {KEYPOINTS}. Make a "
+                    "folder of links to the clips (ln -s), and name it: --raw DIR"
                 )
         settings = self.recipes[0].settings
         upcoming = [plan.recipe for plan in plans if not (plan.up_to_date or plan.problems)]
@@ -177,13 +172,13 @@ class Preparation:
         for folder in {self.page(plan.recipe).absolute().parent for plan in plans}:
             above = next(path for path in (folder, *folder.parents) if path.exists())
             if not (above.is_dir() and os.access(above, os.W_OK)):
-                raise PipelineError(f"{folder}: no page can be written there. Name another folder: --pages DIR")
+                raise PipelineError(f"{folder}: cannot write pages there. Name another folder: --pages DIR")
 
 
 def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Preparation:
-    """The recipes of all splits that the arguments ask for. `streams`: instead of those that they name.
+    """Resolve the recipes of all splits. streams: overrides those of the arguments.
 
-    Raises PipelineError and ConfigError for what does not fit together or is not there.
+    Raises PipelineError and ConfigError for missing and contradictory inputs.
     """
     dataset = dataset_of(args, args.dataset)
     check_own_folder(args.raw, dataset)
@@ -191,8 +186,8 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
     body = body_of(args, dataset, demo=demo)
     if dataset.uses_body and body is None:
         raise PipelineError(
-            f"{dataset.name}: name SMPL's files: --body DIR. Its 3D joints come from them, and cannot be added "
-            "after features. (`convert` and `extract` go without.)"
+            f"{dataset.name}: its 3D joints need SMPL's files: --body DIR. They cannot be added after features. "
+            "(`convert` and `extract` work without.)"
         )
     detector = _detector(args)
     common: dict[str, Any] = {"body": body, "drop_removed": settings.convert.removed == "drop", "detector": detector}
@@ -202,7 +197,7 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
     first = next((split for split in committed.values() if split is not None and split.streams), None)
     for split in dataset.splits:
         specs: list[StreamSpec] = []
-        try:  # a new split takes the weights that are recorded of another one
+        try:  # a new split takes the recorded weights of another one
             recorded = first if committed[split] is None else committed[split]
             every = streams or extract_command.specs_of(args, f"{dataset.name}/{split}", recorded, stand_in=demo)
             specs = [spec for spec in every if dataset.has_pixels or not spec.stream.reads.crops]
@@ -216,7 +211,6 @@ def resolve(args: argparse.Namespace, streams: Sequence[StreamSpec] = ()) -> Pre
 
 
 def _on_device(args: argparse.Namespace) -> Settings:
-    """The settings, on the device that the command names."""
     settings: Settings = args.cfg
     if args.device is None:
         return settings
@@ -225,12 +219,12 @@ def _on_device(args: argparse.Namespace) -> Settings:
 
 
 def _detector(args: argparse.Namespace) -> Detector | None:
-    """What finds people in clips without keypoints; None for datasets whose labels have them, and where all have."""
+    """The detector for clips without keypoints; None if no clip needs one."""
     if args.dataset not in args.cfg.detect.datasets or args.detector == NO_DETECTOR:
         return None
     name = args.detector or usual_detector(args.raw)
     by_any = not (args.detector or args.cfg.source.section(name))
-    if not unlabelled(args.raw, by_any_detector=by_any):
+    if not unlabelled_clips(args.raw, by_any_detector=by_any):
         return None
     try:
         detector = detector_of(args.cfg.source, name)
@@ -239,7 +233,7 @@ def _detector(args: argparse.Namespace) -> Detector | None:
     except (ConfigError, MissingAssets) as error:
         message = re.sub(rf"--set (?!\[|{re.escape(name)}\.)", f"--set {name}.", str(error)).rstrip(".")  # as here
         message = message.replace("--weights ", f"--detector {name} --set {name}.weights=")
-        do = f"Or name another --detector, or put another tool's keypoints into {args.raw}/{KEYPOINTS}."
+        do = f"Or name another --detector, or put keypoints of another tool into {args.raw}/{KEYPOINTS}."
         raise type(error)(f"{message}. {do}") from error
     return detector
 
@@ -247,8 +241,8 @@ def _detector(args: argparse.Namespace) -> Detector | None:
 # ------------------------------------------------------------------------------------------------------------ steps
 
 
-def _detect(prepared: Preparation, recipe: Recipe) -> int:
-    """Number of clips without keypoints because something is wrong with them."""
+def _detect(prepared: Preparation, recipe: Recipe) -> StepResult:
+    """What was done and printed. Flaws: clips without keypoints because something is wrong with them."""
     plan = recipe.plan_detection()
     if plan.up_to_date:
         given_up = few(list(plan.problems.values()), FEW, steps.detect_again(plan))
@@ -256,24 +250,30 @@ def _detect(prepared: Preparation, recipe: Recipe) -> int:
     else:
         with prepared.bar("detect", prepared.dataset.name, "frame") as progress:
             result = recipe.detect(plan, progress)
-    if pictures := pictures_in(prepared.args.raw):
-        text = f"{count(len(pictures), 'image')} among the clips skipped: {', '.join(pictures[:FEW])}"
+    if pictures := list_images(prepared.args.raw):
+        text = f"skipped {count(len(pictures), 'image')} among the clips: {', '.join(pictures[:FEW])}"
         result = replace(result, warnings=[*result.warnings, text])
     report_step("detect", prepared.dataset.name, result)
-    return result.flaws
+    return result
 
 
-def _convert(prepared: Preparation, recipe: Recipe) -> None:
-    plan = recipe.plan_conversion()
+def _convert(prepared: Preparation, plan: SplitPlan) -> None:
+    recipe = plan.recipe
+    conversion = plan.conversion if plan.up_to_date and plan.conversion else recipe.plan_conversion()
     with prepared.bar("convert", recipe.name, "video") as progress:
-        result = recipe.convert(plan, progress)
-    details = () if plan.up_to_date else result.details
-    report_step("convert", recipe.name, replace(result, details=details, warnings=()))  # the summary has rejected ones
+        result = recipe.convert(conversion, progress)
+    details = () if conversion.up_to_date else result.details
+    report_step("convert", recipe.name, replace(result, details=details, warnings=()))  # the summary has them
 
 
-def _extract(prepared: Preparation, recipe: Recipe) -> None:
-    split = committed_split(recipe.root, recipe.name)
-    if split is None or not split.manifest["rows"]:  # that conversion has reported
+def _committed(plan: SplitPlan) -> cache.Split | None:
+    """The split as it is now: a plan with nothing to do has opened it."""
+    return plan.committed if plan.up_to_date else committed_split(plan.recipe.root, plan.name)
+
+
+def _extract(prepared: Preparation, plan: SplitPlan) -> None:
+    recipe, split = plan.recipe, _committed(plan)
+    if plan.up_to_date or split is None or not split.manifest["rows"]:  # conversion has reported the latter
         return
     if upcoming := recipe.plan_extraction():
         with prepared.bar("extract", recipe.name) as progress:
@@ -282,25 +282,26 @@ def _extract(prepared: Preparation, recipe: Recipe) -> None:
 
 
 class PageWriter(Protocol):
-    """What `prepare` uses of the module of the command `show`."""
+    """Functions of the module of the command `show`."""
 
     def split_of(self, page: Path) -> str:
-        """The digest of the committed split that a page shows; "" where there is no such page."""
+        """The digest of the committed split that a page shows; "" without such a page."""
 
     def write_split(
         self, root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress
     ) -> int:
-        """Write a page of some tracks of a split. Returns how many."""
+        """Write a page of some tracks of a split. Returns their number."""
 
 
 def _page_writer() -> PageWriter:
-    """The command `show`, which an extension adds."""
+    """The module of the command `show`, which an extension adds."""
     writer: Any = importlib.import_module(load_records(COMMANDS, CommandEntry)["show"].module)
     return cast(PageWriter, writer)
 
 
-def _show(prepared: Preparation, recipe: Recipe) -> None:
-    page, split = prepared.page(recipe), committed_split(recipe.root, recipe.name)
+def _show(prepared: Preparation, plan: SplitPlan) -> None:
+    recipe, split = plan.recipe, _committed(plan)
+    page = prepared.page(recipe)
     pages = _page_writer()
     if split is None or not len(split.tracks) or pages.split_of(page) == split.manifest["digest"]:
         return
@@ -315,7 +316,6 @@ def _show(prepared: Preparation, recipe: Recipe) -> None:
 
 
 def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
-    """Print what will be done, how much, and why."""
     most = None if prepared.args.all else FEW
     for text in (
         *(text for plan in plans for text in lines(plan, most)),
@@ -327,15 +327,19 @@ def _print_plan(prepared: Preparation, plans: Sequence[SplitPlan]) -> None:
     out.print()
 
 
-def _print_summary(prepared: Preparation, recipes: Sequence[Recipe]) -> int:
-    """What is in the cache now, and what comes next. How many videos are rejected because something is wrong."""
+def _print_summary(prepared: Preparation, plans: Sequence[SplitPlan], printed: Sequence[str]) -> int:
+    """What is in the cache now, and what comes next. Returns the number of rejected videos.
+
+    printed: messages about clips, which are not repeated.
+    """
     n_flaws, with_features, n_rows = 0, "", 0
     at = ["--cache", str(prepared.args.cache)]
-    for recipe in recipes:
-        if (split := committed_split(recipe.root, recipe.name)) is None:
+    for plan in plans:
+        recipe, split = plan.recipe, _committed(plan)
+        if split is None:
             continue
         missing = {stream: missing_rows(split, stream).rows for stream in split.streams}
-        streams = [marked(split, stream, f"lacks {count(n, 'row')}" * bool(n)) for stream, n in missing.items()]
+        streams = [stream_label(split, stream, f"{count(n, 'row')} missing" * bool(n)) for stream, n in missing.items()]
         out.print(f"[bold]{plain(recipe.name)}[/bold]" + f"  {STAND_IN}" * bool(split.manifest["stand_in"]))
         for text in accounting_lines(split.manifest["accounting"]):
             out.print(f"  {plain(text)}")
@@ -344,7 +348,7 @@ def _print_summary(prepared: Preparation, recipes: Sequence[Recipe]) -> int:
         if _page_writer().split_of(page := prepared.page(recipe)) == split.manifest["digest"]:
             out.print(f"  page {plain(from_here(page))}")
         n_rejected, messages = rejected_videos(split)
-        for text in few([f"rejected {text}" for text in messages], FEW, command("status", "--all", *at)):
+        for text in few([_once(text, recipe.raw, printed) for text in messages], FEW, command("status", "--all", *at)):
             out.print(f"  {DOUBT} {plain(text)}")
         n_flaws, n_rows = n_flaws + n_rejected, n_rows + split.manifest["rows"]
         with_features = with_features or recipe.name * bool(streams and split.manifest["rows"])
@@ -353,8 +357,15 @@ def _print_summary(prepared: Preparation, recipes: Sequence[Recipe]) -> int:
         "videos": command("status", "--all", *at),
         "features": "the same command with --weights" if prepared.without_weights and n_rows else "",
         "bodies": command(*predict, module="tasks") if with_features else "",
-        "more": "the same command, after videos came or changed",
+        "more": "the same command, after adding or changing videos",
     }
     for title, text in upcoming.items():
         out.print(f"{title:<{VERB}} {plain(text)}") if text else None
     return n_flaws
+
+
+def _once(rejection: str, raw: Path, printed: Sequence[str]) -> str:
+    """A line about a rejected video; without the message if one about the same clip is `printed`."""
+    name, reason, *_ = rejection.split(": ")
+    is_printed = any(text.startswith(f"{raw / name}: ") for text in printed)
+    return f"rejected {name}: {reason} (see above)" if is_printed else f"rejected {rejection}"

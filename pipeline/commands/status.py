@@ -1,4 +1,4 @@
-"""`python -m pipeline status`: what is in a cache, beside the known numbers of the releases."""
+"""`python -m pipeline status`: the contents of a cache, compared with the releases."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from pipeline.conversion.committed import (
     why_without_track,
 )
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current, marked
+from pipeline.features.plan import is_current, stream_label
 from pipeline.reasons import reason
 from pipeline.recipe.overview import stored_bytes
-from pipeline.settings.arguments import cache_option, chosen, splits_argument
+from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
 
 COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
 
@@ -42,13 +42,13 @@ COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped",
 def options(sub: argparse.ArgumentParser) -> None:
     splits_argument(sub)
     cache_option(sub)
-    sub.add_argument("--all", action="store_true", help="list every video with rejected or dropped parts, or notes")
-    sub.add_argument("--sizes", action="store_true", help="bytes by split and stream, and when each was committed")
-    help_ = "exit with 1 where more of a split's videos are rejected, as 2%%: for nightly runs"
+    sub.add_argument("--all", action="store_true", help="List every video that was rejected, lost frames, or has notes")
+    sub.add_argument("--sizes", action="store_true", help="Show bytes and commit times by split and stream")
+    help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
-    help_ = "print one table with a line for each video: what became of it and of its frames, as CSV"
+    help_ = "Print CSV with one line per video: its state and its frames"
     sub.add_argument("--csv", action="store_true", help=help_)
-    json_option(sub, "; always lists all videos")
+    json_option(sub, ", with all videos")
 
 
 def _percent(text: str) -> float:
@@ -57,22 +57,23 @@ def _percent(text: str) -> float:
             return number
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"expected per cent, as 2%; found {text!r}")
+    raise argparse.ArgumentTypeError(f"expected a percentage such as 2%, found {text!r}")
 
 
 def run(args: argparse.Namespace) -> int:
-    """A table of splits, or the same as JSON; below it, what is incomplete, and the rejected videos.
+    """Print a table of splits; below it, incomplete downloads and rejected videos.
 
-    1 where there are problems: what cannot be read, videos that are gone, no rows, more rejected videos than allowed.
+    Returns 1 for problems: unreadable or missing data, no rows, more rejected videos than allowed.
     """
     if args.csv and (args.json or args.sizes):
-        raise PipelineError("--csv goes without --json and --sizes")
+        raise PipelineError("--csv excludes --json and --sizes")
     opened = cache.open(args.cache)
     all_datasets, names = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
     for text in datasets.broken(name for name in names if name in all_datasets).values():
         err.print(f"{DOUBT} {plain(text)}")
-    result = CommandResult([_status_of(opened, name, sizes=args.sizes) for name in chosen(args.splits, opened.splits)])
-    rows = [row for row in result.rows if "accounting" in row]  # of the others the manifest cannot be read
+    chosen = choose_splits(args.splits, opened.splits)
+    result = CommandResult([_status_of(opened, name, sizes=args.sizes) for name in chosen])
+    rows = [row for row in result.rows if "accounting" in row]  # else its manifest cannot be read
     result.problems = [problem for row in result.rows for problem in row["problems"]]
     result.problems += _too_many(rows, args.max_rejected)
     if args.csv:
@@ -89,11 +90,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.sizes:
         try:
             result.lines(tag.lines(args.cache), IDLE)
-        except cache.CacheError as error:  # of a split that cannot be read, it is there already
+        except cache.CacheError as error:  # for an unreadable split, it is there already
             result.problems += [] if str(error) in result.problems else [str(error)]
-        result.lines((*beside_the_release(rows), *_undecodable_lines(rows)), DOUBT)
+        result.lines((*incomplete_downloads(rows), *_undecodable_lines(rows)), DOUBT)
         for row in rows:
-            for mark, texts in _of_videos(row, every=args.all):
+            for mark, texts in _video_lists(row, every=args.all):
                 command_line = command("status", "--all", "--cache", str(args.cache))
                 shown = few(texts, len(texts) if args.all else FEW, command_line)
                 result.lines((f"{row['split']}: {text}" for text in shown), mark)
@@ -101,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
-    """Splits of which more per cent of the videos are rejected, as messages."""
     texts = []
     for row in rows:
         n, n_videos = sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]
@@ -110,14 +110,11 @@ def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
     return texts
 
 
-def _of_videos(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
-    """Lists of a split's videos, each with its mark: rejected, without labels, without a track, gone from the raw
-    folder; if `every`, also those with dropped frames or notes."""
+def _video_lists(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, list[str]]]:
+    """(mark, videos) of a split: rejected, without rows, without a track, missing; if `every`, also those with dropped
+    frames or notes."""
     failed = [video for video in row["videos"] if video["failed"]]
-    yield (
-        DOUBT,
-        [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed],
-    )
+    yield (DOUBT, [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed])
     without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
     yield IDLE, [f"{count(n, 'video')} without rows: {why}, {reason(why).meaning}" for why, n in without.items()]
     yield IDLE, [f"without a track: {name}: {why}" for name, why in row["without_track"].items()]
@@ -131,16 +128,15 @@ def _of_videos(row: Mapping[str, Any], *, every: bool) -> Iterator[tuple[str, li
 
 
 def _by_reason(dropped: Mapping[str, int]) -> list[str]:
-    """All reasons as one text; [] where there are none."""
     return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())] if dropped else []
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
-    """These of all columns, one line for each split."""
+    """Some of COLUMNS, one line for each split."""
     shown = table(*(COLUMNS[i] for i in columns))
     for row in rows:
         dropped = _by_reason(row["accounting"]["frames"]["dropped"])
-        dropped += [f"{count(row['uncounted'], 'unread video')} not counted"] if row["uncounted"] else []
+        dropped += [f"{count(row['uncounted'], 'unreadable video')} not counted"] if row["uncounted"] else []
         cells = (
             plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
             *(_counts(row["accounting"], unit) for unit in ("videos", "tracks", "frames")),
@@ -152,13 +148,14 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
 
 
 def _counts(accounting: Mapping[str, Any], what: str) -> str:
-    """kept / found, and the number of the release."""
+    """kept / found, and the number in the release."""
     counts, in_release = accounting[what], accounting.get("known", {}).get(what)
-    return f"{counts['kept']:,} / {counts['found']:,}" + (f" of {in_release:,} known" if in_release is not None else "")
+    release = "" if in_release is None else f" of {in_release:,} in the release"
+    return f"{counts['kept']:,} / {counts['found']:,}{release}"
 
 
 def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line for the columns of each split, each stream and all tables; then their sum."""
+    """One line for each split's columns, streams and tables; then their sum."""
     shown, total = table("split", "what", "bytes", "committed"), 0
     for row in rows:
         stored = row["sizes"]
@@ -173,7 +170,7 @@ def _sizes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[str, Any]:
-    """`split_status`; where the split cannot be read, its name and the problem alone."""
+    """`split_status`; for an unreadable split, only its name and the problem."""
     try:
         split = opened[name]
         return split_status(split) | ({"sizes": stored_bytes(split)} if sizes else {})
@@ -182,13 +179,13 @@ def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[st
 
 
 def split_status(split: cache.Split) -> dict[str, Any]:
-    """What `status` shows of one split, for a table or for --json."""
+    """The document of one split."""
     streams, undecodable = dict[str, str](), dict[str, int | None]()  # None: the stream's flags cannot be read
     intact, problems = [], []
     for name in split.streams:
         streams[name], undecodable[name] = f"{name} (damaged)", None
         try:
-            streams[name] = marked(split, name, "" if is_current(split, name) else "lacks rows")
+            streams[name] = stream_label(split, name, "" if is_current(split, name) else "rows missing")
             intact.append(name)
             undecodable[name] = split.undecodable(name)
         except cache.CacheError as error:
@@ -196,7 +193,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
     gone = _missing(split)
     if gone["missing"]:
         n = count(len(gone["missing"]), "video")
-        problems.append(f"{split.name}: {n} not in {recorded_raw(split)} any more, whose rows stay")
+        problems.append(f"{split.name}: {n} missing from {recorded_raw(split)}; the rows are kept")
     problems += [f"{split.name}: {gone['unlisted']}"] if gone["unlisted"] else why_empty(split)
     harmless, keys = harmless_of(split), ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     videos, without_track = [], {}
@@ -225,7 +222,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
 
 
 def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
-    """The header, and a line for each video: found = kept + what was dropped for each reason, in person-frames."""
+    """A header, and a line for each video: found = kept + dropped by reason, in person-frames."""
     reasons = sorted({name for split in splits for name in split.manifest["accounting"]["frames"]["dropped"]})
     yield _line(["split", "video", "state", "reason", "tracks", "found", "kept", *reasons, "message"])
     for split in splits:
@@ -240,25 +237,21 @@ def _csv(splits: Sequence[cache.Split]) -> Iterator[str]:
 
 
 def _line(cells: Sequence[object]) -> str:
-    """One line of CSV, in which nothing steers a terminal."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow([printable(str(cell)) for cell in cells])
     return text.getvalue()
 
 
 def _missing(split: cache.Split) -> dict[str, Any]:
-    """`missing`: committed videos that are gone from the raw folder -> which of their files; "": all.
-
-    And `unlisted`, why that cannot be known.
-    """
+    """`missing`: committed video that is missing -> its missing files ("": all); `unlisted`: why they are unknown."""
     try:
         return {"missing": missing_now(split), "unlisted": ""}
     except (PipelineError, OSError) as error:
         return {"missing": {}, "unlisted": error_text(error)}
 
 
-def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Where there is less than the release has."""
+def incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Messages about splits with less than the release."""
     for row in rows:
         if row["stand_in"] or row["imported"]:
             continue
@@ -269,15 +262,14 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 )
                 name, raw = row["split"].partition("/")[0], Path(row["raw"] or "")
                 if raw.name == name:  # doctor needs <raw>/<dataset>
-                    text += f". What is missing: {command('doctor', name, '--raw', str(raw.parent))}"
+                    text += f". To list missing files: {command('doctor', name, '--raw', str(raw.parent))}"
                 yield text
 
 
 def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Rows whose pictures could not be decoded."""
     for row in rows:
         for stream, lost in row["undecodable"].items():
             if lost:
-                do = "replace them, then convert and extract again (extract --replace, where the files are the same)"
-                why = f"{count(lost, 'row')} without features in {stream}, because pictures could not be decoded"
-                yield f"{row['split']}: {why}; {do}"
+                do = "Replace them, then convert and extract again (extract --replace if the files are the same)."
+                why = f"{count(lost, 'row')} without features in {stream}: images could not be decoded"
+                yield f"{row['split']}: {why}. {do}"

@@ -1,30 +1,30 @@
-"""`python -m pipeline verify`: check whether a cache is intact, and drop what is damaged."""
+"""`python -m pipeline verify`: check a cache, and drop what is damaged."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 import cache
-from pipeline.cli.console import DONE, DOUBT, ERROR, IDLE, WRONG, err, plain, size
+from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, err, plain, size
 from pipeline.cli.options import cores, json_option, whole
-from pipeline.cli.progress import Progress, bar
+from pipeline.cli.progress import bar
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
-from pipeline.commands.maintenance.recompute import IMPORTED, SUSPICIOUS, Recomputed, recompute
-from pipeline.commands.maintenance.repair import Repair, repair
+from pipeline.commands.repair import Repair, repair
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
-from pipeline.settings.arguments import cache_option, chosen, joined
+from pipeline.plug_ins import service
+from pipeline.settings.arguments import cache_option, choose_splits, join_split_name
 from pipeline.track import other_units
 
-MOST_ROWS: Final = 20  # that are named on the terminal
+RECOMPUTE: Final = "vibe_pipeline.recompute"  # entry point of the function behind --recompute
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -37,8 +37,8 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--recompute",
         type=whole(1),
         metavar="N",
-        help="Recompute N random rows of each stream with a second decoder and compare. Exits with 1 if a row matches "
-        "a neighbouring frame better than its own, or cannot be compared",
+        help="Recompute N random rows of each stream with a second decoder and compare. Exits with 1 if a row does "
+        "not match its own frame, or cannot be compared",
     )
     add("--seed", type=whole(0), default=0, help="Seed of the drawn rows, with --recompute (default: 0)")
     add("--weights", metavar="KIND:FILE", help="Weights of streams that were computed with a file, with --recompute")
@@ -48,29 +48,29 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Every problem of a cache, and what a killed run left; with --repair, what was done about it."""
+    """Print every problem of a cache, files of killed runs, and repairs. Returns 1 for problems."""
     if alone := [name for name in ("raw", "weights") if getattr(args, name) and not args.recompute]:
-        raise PipelineError(f"--{alone[0]} goes with --recompute")
+        raise PipelineError(f"--{alone[0]} needs --recompute")
     weights = WeightsSpec.parse(args.weights) if args.weights else None
     result, splits = CommandResult({}), _splits(args)
     report, repaired, again = _verify(args, splits), None, None
     _report(result, report)
     if args.repair:
         repaired = repair(args.cache, report)
-        _repair(result, repaired)
+        _add_repair(result, repaired)
         if repaired.cache.restored or repaired.cache.removed or repaired.dropped or repaired.refused:
             report = _verify(args, splits)
             _report(result, report)
     if args.recompute:
         where = {"splits": splits, "raw": args.raw, "weights": weights, "workers": cores(args.workers)}
-        again = recompute(args.cache, args.recompute, seed=args.seed, bars=_bar, **where)
-        _recomputed(result, again)
+        bars = functools.partial(bar, console=err, unit="row")
+        again = service(RECOMPUTE)(result, args.cache, args.recompute, seed=args.seed, bars=bars, **where)
     cameras = [] if args.fast else list(_camera_problems(args.cache, splits, report.problems))
     result.lines(cameras, WRONG)
     for refused in (*(repaired.refused if repaired else ()), *(again.refused if again else ())):
         err.print(f"{ERROR} {plain(refused)}")
     ok = report.ok and not cameras and not (repaired and repaired.refused) and (again is None or again.ok)
-    keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")  # after a repair, what is left
+    keys = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")  # after a repair: what remains
     result.rows = {
         "ok": ok,
         **{key: getattr(report, key) for key in keys},
@@ -84,15 +84,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _splits(args: argparse.Namespace) -> list[str] | None:
-    """The splits that are named, by a dataset's name all of its; None: all of the cache."""
     names = list[str]()
-    for name in joined(args.splits):
-        names += [name] if "/" in name else chosen([name], cache.open(args.cache).splits)
+    for name in join_split_name(args.splits):
+        names += [name] if "/" in name else choose_splits([name], cache.open(args.cache).splits)
     return names or None
 
 
 def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Sequence[str]) -> Iterator[str]:
-    """Cameras that conversion would refuse now: an earlier version, or another program, wrote them."""
+    """Cameras that conversion refuses now, written by an earlier version or another program."""
     opened = cache.open(root)
     for split in [] if damaged else [opened[name] for name in splits or opened.splits]:
         if EXTRINSICS.name not in split.extra or split.extra[EXTRINSICS.name].shape != EXTRINSICS.shape:
@@ -107,17 +106,12 @@ def _camera_problems(root: cache.Root, splits: Sequence[str] | None, damaged: Se
             yield f"{split.name}: '{column}': expected {expected}, found {found} ({tracks}). {do}"
 
 
-def _bar(what: str) -> AbstractContextManager[Progress]:
-    return bar(what, err, unit="row")
-
-
 def _verify(args: argparse.Namespace, splits: Sequence[str] | None) -> cache.VerifyReport:
     with bar("verify", err) as progress:
         return cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
 
 
 def _as_dict(done: Repair) -> dict[str, Any]:
-    """For --json."""
     dropped = [{"split": split, "videos": videos} for split, videos in done.dropped.items()]
     restored, removed = done.cache.restored, done.cache.removed
     return {"restored": restored, "removed": removed, "dropped": dropped, "fill": done.fill, "refused": done.refused}
@@ -134,8 +128,7 @@ def _report(result: CommandResult, report: cache.VerifyReport) -> None:
         result.line(f"{count(len(report.problems), 'problem')} in {summary}")
 
 
-def _repair(result: CommandResult, done: Repair) -> None:
-    """What was restored and dropped, and the commands that fill it again."""
+def _add_repair(result: CommandResult, done: Repair) -> None:
     for verb, keys in (("restored", done.cache.restored), ("of damaged shards removed", done.cache.removed)):
         if keys:
             result.line(f"{count(len(keys), 'file')} {verb}:")
@@ -147,32 +140,3 @@ def _repair(result: CommandResult, done: Repair) -> None:
         result.lines(done.fill, indent=2)
     elif not (done.cache.restored or done.cache.removed or done.refused):
         result.line("nothing to repair")
-
-
-def _recomputed(result: CommandResult, done: Recomputed) -> None:
-    """A line for each stream; then rows that fit a neighbour's frame better, and what could not be compared."""
-    for stream in done.compared:
-        name = f"{stream.split}, {stream.stream}"
-        if not stream.rows:
-            result.line(f"{name}: no rows to compare", IDLE)
-            continue
-        decoders = "; ".join(f"{decoder}: {rows:,}" for decoder, rows in stream.ways.items())
-        summary = f"{count(stream.rows, 'row')} computed again ({decoders}), largest difference {stream.largest:.2%}"
-        result.line(f"{name}: {summary}", WRONG if stream.misaligned or stream.not_computed else DONE)
-        if stream.misaligned:
-            result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
-        misaligned = [
-            f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
-            f"{row.neighbour_differs:.2%}"
-            for row in stream.misaligned
-        ]
-        result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
-        if differing := stream.differing - len(stream.misaligned):
-            summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
-            result.line(f"{summary}, which fit no neighbour clearly better", DOUBT, indent=2)
-        if stream.not_computed:
-            summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
-            result.line(summary, indent=2)
-    for skipped in done.skipped:
-        mark = IDLE if skipped.why == IMPORTED else WRONG
-        result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)

@@ -1,7 +1,6 @@
-"""Detectors of people and their keypoints: ours, and what other packages add.  [pixels] -> raw keypoints -> tracks
+"""Detectors of people and their keypoints.  [pixels] -> raw keypoints -> tracks
 
-A package adds one by an entry point of the group "vibe_pipeline.detectors": its name is the detector's, its value a
-`Detector` subclass. Nothing is imported before it is asked for.
+Packages add one by an entry point of the group "vibe_pipeline.detectors": the detector's name -> a `Detector` subclass.
 """
 
 from __future__ import annotations
@@ -25,16 +24,15 @@ names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
 
 
 def identity(detector: Detector) -> dict[str, Any]:
-    """What its numbers depend on. Raises what it raises, PlugInError for a failure of another package's detector."""
+    """`Detector.identity`; PlugInError if another package's detector fails in it."""
     with _REGISTRY.calling(detector.name, "identity"):
         return detector.identity()
 
 
 def load(detector: Detector, device: str) -> Detect:
-    """The function that detects.
+    """`Detector.load`, and a function that checks its results.
 
-    Both raise PlugInError where another package's detector fails in them, else what they do; the function also
-    PipelineError where it does not give what it promises.
+    Failures of another package's detector raise PlugInError, invalid results PipelineError.
     """
     with _REGISTRY.calling(detector.name, "load"):
         function = detector.load(device)
@@ -43,11 +41,11 @@ def load(detector: Detector, device: str) -> Detect:
         with _REGISTRY.calling(detector.name, "the function that load returned"):
             people = function(images)
         of_each = isinstance(people, list) and len(people) == len(images)
-        problem = next(filter(None, map(flaw, people)), "") if of_each else _shown(people)
+        problem = next(filter(None, map(flaw, people)), "") if of_each else _describe(people)
         if problem:
             raise PipelineError(
                 f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: boxes (P, 4), scores (P,) "
-                f"and keypoints (P, 17, 3) of a picture, all finite, scores and confidences 0 to 1; found {problem}"
+                f"and keypoints (P, 17, 3) of an image, all finite, scores and confidences 0 to 1; found {problem}"
             )
         return people
 
@@ -55,9 +53,9 @@ def load(detector: Detector, device: str) -> Detect:
 
 
 def flaw(people: object) -> str:
-    """What is wrong with a picture's people; "" if nothing."""
+    """What is wrong with an image's people; "" if nothing."""
     if not isinstance(people, People):
-        return f"{_shown(people)} in it"
+        return f"{_describe(people)} in it"
     n = len(people.scores)
     for name, array, form in zip(people._fields, people, ((n, 4), (n,), (n, 17, 3)), strict=True):
         if not isinstance(array, np.ndarray) or array.shape != form:
@@ -70,5 +68,5 @@ def flaw(people: object) -> str:
     return ""
 
 
-def _shown(result: object) -> str:
+def _describe(result: object) -> str:
     return f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, list) else "")

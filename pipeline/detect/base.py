@@ -1,4 +1,4 @@
-"""What a detector is: pictures -> people with 17 keypoints.  [pixels -> raw keypoints] -> tracks"""
+"""Base class of detectors: images -> people with 17 keypoints.  [pixels -> raw keypoints] -> tracks"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 
 class People(NamedTuple):
-    """The P people that are found in one picture."""
+    """The P people found in one image."""
 
     boxes: NDArray[np.float32]  # (P, 4) x y of the upper left and of the lower right corner, px
     scores: NDArray[np.float32]  # (P,) 0..1
@@ -32,58 +32,55 @@ Detect = Callable[[Sequence[Image]], list[People]]  # (H, W, 3) uint8 RGB, of on
 
 @dataclass(frozen=True)
 class Detector(ABC):
-    """A detector, not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
+    """A detector that is not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1  # raised by hand whenever the same pictures would give other people
-    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real pictures
+    version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
+    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real images
 
     @property
     def batch_size(self) -> int:
-        """Pictures at once that `load`'s function is best given."""
+        """Preferred number of images per call of the loaded function."""
         return 8
 
     @property
     def downloads(self) -> bool:
-        """Whether `identity` and `load` download weights first: `plan` does not call them then."""
+        """Whether `identity` and `load` download weights first: then `plan` does not call them."""
         return False
 
     def identity(self) -> dict[str, Any]:
-        """What its numbers depend on, besides `version`: part of the fingerprint of what it writes.
+        """What the detector's numbers depend on, besides `version`: part of the fingerprint of its files.
 
-        Weights by digest, never by path: override it where an option names a file. Raises MissingAssets where that is
-        missing.
+        Override it if an option names a file: weights by digest, never by path. Raises MissingAssets for missing files.
         """
         return asdict(self)
 
     def below(self, folder: Path) -> Self:  # noqa: ARG002
-        """The same, with relative paths in its options taken from `folder`: of luigi.cfg."""
+        """The same detector, with relative paths in its options taken from `folder` (of luigi.cfg)."""
         return self
 
     @abstractmethod
     def load(self, device: str) -> Detect:
-        """The function that detects. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what loading does."""
+        """Load the detection function. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what loading raises."""
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class DetectionResources:
-    """The resources of a detection: keys of [detect], whose model inherits from this one. None changes a result."""
+    """Resources of a detection; [detect]'s model inherits from it. They do not change results."""
 
     device: DeviceName = "auto"
     devices: DeviceNames = None  # in the place of `device`
-    batch_size: Annotated[NonNegativeInt, Field(description="pictures at once; 0: the detector's own")] = 0
-    workers: Annotated[NonNegativeInt, Field(description="processes that decode clips; 0: one for each core")] = 0
-    timeout: Annotated[PositiveFloat, Field(description="seconds without progress after which a clip is given up")] = (
-        TIMEOUT
-    )
+    batch_size: Annotated[NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")] = 0
+    workers: Annotated[NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")] = 0
+    timeout: Annotated[PositiveFloat, Field(description="Seconds without progress until a clip is given up")] = TIMEOUT
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """The devices with a process each; (): the calling process detects. Raises ConfigError."""
+        """Devices with a process each; () if the calling process detects. Raises ConfigError."""
         return device_names(self.devices or "", self.device)
 
-    def on(self, device: str) -> DetectionResources:
-        """Return the resources of one device's process, with its share of the cores; all resources for ""."""
+    def share(self, device: str) -> DetectionResources:
+        """Resources of one device's process, with its share of the cores; all resources for ""."""
         if not device:
             return self
         workers = max(1, cores(self.workers) // len(self.processes))

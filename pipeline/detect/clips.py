@@ -1,10 +1,10 @@
-"""Which files of a folder are clips, and which are their labels.  [pixels] -> raw keypoints -> tracks
+"""Clips in a folder, and their label files.  [pixels] -> raw keypoints -> tracks
 
-Of a clip `<folders>/<clip>.mp4`, in whatever formats of `pipeline.files.formats.labels.detections` they are:
+Labels of `<folders>/<clip>.mp4`, in any format of `pipeline.files.formats.labels.detections`:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
     keypoints/<folders>/<clip>.mp4/         a file for each frame
-    keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there is called <clip>, too
+    keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there has the name <clip>
     keypoints/<folders>/<clip>/
 """
 
@@ -26,50 +26,45 @@ EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any 
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-def clips_in(raw: Path, suffix: str = "") -> list[str]:
-    """Video files anywhere below `raw`, as paths below it, in order; none where there is no such folder.
+def list_clips(raw: Path, suffix: str = "") -> list[str]:
+    """Sorted paths of video files anywhere below `raw`, without hidden ones; empty without such a folder.
 
-    suffix: what follows their names: ".json", of what `detect` has written of them.
-
-    Hidden files and folders are passed over; links to folders are followed, but not back to a folder that they are in.
+    suffix: what follows their names; ".json" lists the files of `detect`. Links to folders are followed, without
+    cycles.
     """
-    files = (file for file in _files_in(raw) if file.endswith(suffix))
+    files = (file for file in _list_files(raw) if file.endswith(suffix))
     return [file for file in files if PurePath(file.removesuffix(suffix)).suffix.lower() in EXTENSIONS]
 
 
-def others_in(raw: Path) -> list[str]:
-    """The same of all other files but labels, and but demo data's marker."""
-    files = (file for file in _files_in(raw) if not file.startswith(f"{KEYPOINTS}/") and file != MARKER)
+def list_other_files(raw: Path) -> list[str]:
+    """Files that are neither clips nor labels nor demo data's marker, as `list_clips` lists clips."""
+    files = (file for file in _list_files(raw) if not file.startswith(f"{KEYPOINTS}/") and file != MARKER)
     return [file for file in files if PurePath(file).suffix.lower() not in EXTENSIONS]
 
 
-def pictures_in(raw: Path) -> list[str]:
-    """The same of pictures: photos among clips."""
-    return [file for file in others_in(raw) if PurePath(file).suffix.lower() in PICTURES]
+def list_images(raw: Path) -> list[str]:
+    """Image files among the clips."""
+    return [file for file in list_other_files(raw) if PurePath(file).suffix.lower() in PICTURES]
 
 
-def of_images(raw: Path) -> str:
-    """What to do with a folder of images without clips; "" where there are none."""
-    n = len(pictures_in(raw)) if raw.is_dir() else 0
+def images_hint(raw: Path) -> str:
+    """Advice for a folder of images without clips; "" without images."""
+    n = len(list_images(raw)) if raw.is_dir() else 0
     return f" ({n:,} images; make a clip of numbered ones: ffmpeg -i %06d.jpg clip.mp4)" if n else ""
 
 
-def _files_in(raw: Path) -> list[str]:
+def _list_files(raw: Path) -> list[str]:
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         here = os.path.realpath(folder)
         kept = (name for name in folders if not name.startswith("."))
-        folders[:] = sorted(name for name in kept if not here.startswith(_real(folder, name)))
+        folders[:] = sorted(name for name in kept if not here.startswith(os.path.realpath(f"{folder}/{name}")))
         files += [(Path(folder) / name).relative_to(raw).as_posix() for name in names if not name.startswith(".")]
     return sorted(files)
 
 
-def _real(folder: str, name: str) -> str:
-    return os.path.realpath(os.path.join(folder, name))  # noqa: PTH118 - as os.walk gives them
-
-
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder except hidden things (of a Mac: ._<clip>.mp4), by name; nothing when it is not there."""
+    """Entries of a folder by name, without hidden ones (a Mac's ._<clip>.mp4); empty for a missing folder."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as found:
@@ -77,7 +72,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class ClipLabels:
-    """Labels of `clips` below a folder `keypoints`, whose folders are listed once each."""
+    """Labels of `clips` in the folder `keypoints`; each of its folders is listed once."""
 
     def __init__(self, raw: Path, clips: Sequence[str] = ()) -> None:
         self._raw = raw
@@ -95,18 +90,18 @@ class ClipLabels:
         return self._listed[folder]
 
     def video(self, clip: str) -> RawVideo:
-        """A clip, called by its path, with its labels; between them the clips whose labels these may be, too."""
+        """A clip with its labels, and other clips that the labels may belong to."""
         folder, _, name = clip.rpartition("/")
-        files, folders = self.of(name, folder)
+        files, folders = self.find(name, folder)
         stems = (_stem(name), *(_stem(name) + suffix for suffix in (*SUFFIXES, *UNREAD)))
         by_stem = any(path.name in stems for path in (*files, *folders))
         others = (Path(other) for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
         return RawVideo(clip, files=(Path(clip), *others, *files), label_folders=folders)
 
-    def of(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none.
+    def find(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """A clip's labels in `keypoints/<folder>`: one file or one folder; both empty if it has none.
 
-        A file of a kind that is not read, where there is no other: reading it says so.
+        If there is only a file of an unsupported kind, that file: reading it raises the error.
         """
         if not (names := self.below(folder)):
             return (), ()
@@ -124,20 +119,16 @@ def _stem(clip: str) -> str:
 
 
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
-    """The file or folder of a video's labels; None where it has none."""
+    """The file or folder of a video's labels, or None."""
     files = (file for file in video.files if file.parts[0] == KEYPOINTS)
     return next((raw / path for path in (*files, *video.label_folders)), None)
 
 
 def require_own_labels(video: RawVideo, labels: Path) -> None:
-    """Raise RawDataError for a clip of `ClipLabels.video` whose labels may as well be another clip's."""
+    """Raise RawDataError if the labels of a clip (`ClipLabels.video`) may belong to another clip."""
     clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
     if len(clips) > 1:
         own = PurePath(KEYPOINTS, video.name)
-        raise RawDataError(
-            labels,
-            "name",
-            expected="labels of one clip",
-            found=f"{', '.join(sorted(map(str, clips)))}, which share this name",
-            do=f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the folder {own}/.",
-        )
+        actual = f"{', '.join(sorted(map(str, clips)))}, which share this name"
+        do = f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the folder {own}/."
+        raise RawDataError(labels, "name", expected="labels of one clip", found=actual, do=do)

@@ -1,4 +1,4 @@
-"""Which clips of a folder have no keypoints yet, or of other pixels, weights or settings.  [pixels] -> raw keypoints"""
+"""Clips of a folder without keypoints of the current pixels, weights and settings.  [pixels] -> raw keypoints"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from cache.fingerprint import fingerprint
 from pipeline.detect import identity
 from pipeline.detect.base import Detector
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in, of_images
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips
 from pipeline.detect.files import KEYPOINTS, MADE_BY, ClipFiles, read_info
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
@@ -23,7 +23,7 @@ VERSION: Final = 2  # raised by hand whenever the same clip and detector would g
 
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
-    """What a detection is to do, picklable."""
+    """Work of a detection, picklable."""
 
     raw: Path
     out: Path
@@ -38,7 +38,7 @@ class DetectionPlan:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether there is nothing to do, but to try clips once more that were given up."""
+        """Whether there is nothing to do, except to retry failed clips."""
         return not self.missing and not self.renamed
 
     @property
@@ -48,14 +48,14 @@ class DetectionPlan:
 
 
 def usual_detector(raw: Path) -> str:
-    """The detector unless one is named: `rtmpose`, for demo data `demo`. raw: a folder of clips, or a clip."""
+    """The default detector: `demo` for demo data, else `rtmpose`. raw: a folder of clips, or a clip."""
     return "demo" if is_stand_in(raw.parent if raw.is_file() else raw) else "rtmpose"
 
 
-def unlabelled(raw: Path, *, by_any_detector: bool = False) -> list[str]:
-    """Clips below `raw` without labels of another tool in its folder `keypoints`: those that `detect` may write.
+def unlabelled_clips(raw: Path, *, by_any_detector: bool = False) -> list[str]:
+    """Clips below `raw` without another tool's labels: `detect` may write theirs.
 
-    by_any_detector: nor labels that `detect` has written, whatever the detector. Raises ConfigError as `clips_of`.
+    by_any_detector: also without labels of `detect`, whatever the detector. Raises ConfigError as `clips_of`.
     """
     raw, clips = clips_of(raw)
     labels = ClipLabels(raw, clips)
@@ -64,7 +64,7 @@ def unlabelled(raw: Path, *, by_any_detector: bool = False) -> list[str]:
 
 def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool) -> bool:
     folder, _, name = clip.rpartition("/")
-    if clip.startswith(f"{KEYPOINTS}/") or not any(labels.of(name, folder)):
+    if clip.startswith(f"{KEYPOINTS}/") or not any(labels.find(name, folder)):
         return clip.startswith(f"{KEYPOINTS}/")
     info = read_info(raw / KEYPOINTS / f"{clip}.json")
     by_detect = info.get("description") == MADE_BY
@@ -72,23 +72,22 @@ def _is_labelled(raw: Path, labels: ClipLabels, clip: str, by_any_detector: bool
 
 
 def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str] | None = None) -> DetectionPlan:
-    """Compare the clips below `raw`, or the one that it is, with what is in `out`. `only`: of these clips alone.
+    """Compare the clips below `raw`, or the clip `raw`, with the files in `out`. `only`: plan these clips only.
 
-    Writes nothing; reads the clips as far as digests need, and those that are cut off to their end. Raises ConfigError
-    where there is no clip and for a stand-in detector on real data, MissingAssets where weights are missing, and
-    PlugInError where the detector of another package fails.
+    Writes nothing. Raises ConfigError without any clip and for a stand-in detector on real data, MissingAssets for
+    missing weights, PlugInError if another package's detector fails.
     """
     one_clip = raw.is_file()  # then nothing is known about the other files in `out`
     raw, clips = clips_of(raw)
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
         raise ConfigError(
-            f"{detector.name} finds people in demo data alone, and {raw} is none: take another detector, or "
-            "bring the output of another tool (docs/datasets/videos.md)"
+            f"{detector.name} finds people only in demo data, but {raw} is real data. Use another detector, or the "
+            "output of another tool (docs/datasets/videos.md)."
         )
     options = identity(detector)
     kind = {"version": VERSION, "detector": detector.name, "detector_version": detector.version, "options": options}
-    lost = {} if one_clip else _of_lost_clips(raw, out, clips)
+    lost = {} if one_clip else _find_lost_clips(raw, out, clips)
     clips = clips if only is None else list(only)
     before = {files.fingerprint: files for files in lost.values()}  # of the same pixels, by the same detector
     missing, renamed, failed, done = [], dict[ClipFiles, ClipFiles](), {}, 0
@@ -114,13 +113,13 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str]
 
 
 def clips_of(raw: Path) -> tuple[Path, list[str]]:
-    """A folder and the clips in it; of a clip, its folder and itself. Raises ConfigError where there is none."""
+    """A folder and its clips; for a clip, its folder and itself. Raises ConfigError if there is none."""
     if raw.is_file():
         if raw.suffix.lower() not in EXTENSIONS:
             raise ConfigError(f"{raw}: expected a clip or a folder of clips, {_KINDS}; found another file")
         return raw.parent, [raw.name]
-    if not (clips := clips_in(raw)):
-        reason = f"no clip is below it{of_images(raw)}" if raw.is_dir() else "there is no such file or folder"
+    if not (clips := list_clips(raw)):
+        reason = f"no clips in this folder{images_hint(raw)}" if raw.is_dir() else "no such file or folder"
         raise ConfigError(f"{raw}: {reason}. Name a folder with {_KINDS}.")
     return raw, clips
 
@@ -134,10 +133,10 @@ def _files(out: Path, video: Video, kind: Mapping[str, Any]) -> ClipFiles:
     return ClipFiles(out, video.path, fingerprint({**kind, "pixels": video.digest()}))
 
 
-def _of_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
-    """Clip -> what `detect` has written of it, of clips that are gone from `raw`: left over, or renamed."""
+def _find_lost_clips(raw: Path, out: Path, clips: Sequence[str]) -> dict[str, ClipFiles]:
+    """Files of `detect` whose clips are gone from `raw` (deleted or renamed), by clip."""
     lost = {}
-    for clip in {path.removesuffix(".json") for path in clips_in(out, ".json")} - {*clips}:
+    for clip in {path.removesuffix(".json") for path in list_clips(out, ".json")} - {*clips}:
         info = {} if (raw / clip).exists() else read_info(out / f"{clip}.json")
         if info.get("description") == MADE_BY and info.get("clip") == clip:
             lost[clip] = ClipFiles(out, clip, str(info.get("fingerprint")))

@@ -1,1 +1,1 @@
-"""Rows -> feature streams.  tracks -> [features] -> windows"""
+"""Feature streams.  tracks -> [features] -> windows"""

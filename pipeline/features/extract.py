@@ -1,4 +1,4 @@
-"""Rows -> a feature stream, on GPU or CPU, on this machine or a cluster.  tracks -> [features] -> windows"""
+"""Extract feature streams on GPU or CPU, on this machine or a cluster.  tracks -> [features] -> windows"""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Extraction:
     plan: ExtractionPlan
     computed: int
     carried: int  # rows whose pixels, frame and box the stream already had
-    kept: int  # rows that an interrupted extraction computed
-    problems: Mapping[str, int]  # why rows have no feature -> how many
+    kept: int  # rows of an interrupted extraction
+    problems: Mapping[str, int]  # why rows have no feature -> number
     examples: tuple[str, ...]  # messages of the first few problems
     meter: Meter  # where the time went
 
@@ -45,7 +45,7 @@ class Extraction:
 def extract(
     plan: ExtractionPlan, resources: Resources = HERE, *, scheduler: str | None = None, progress: Progress = silent
 ) -> Extraction:
-    """Extract one stream: as `extract_together`."""
+    """Extract one stream as `extract_together`."""
     (extraction,) = extract_together([plan], resources, scheduler=scheduler, progress=progress)
     return extraction
 
@@ -57,21 +57,19 @@ def extract_together(
     scheduler: str | None = None,
     progress: Progress = silent,
 ) -> list[Extraction]:
-    """Compute the missing rows of streams of one split, and commit. Killed and started again, it repeats half a minute.
+    """Compute the missing rows of streams of one split, and commit. After a kill, at most half a minute is repeated.
 
-    Streams with the same source of pixels share one pass over them: every frame is decoded once.
+    Streams of the same pixels are computed in one pass: every frame is decoded once.
 
-    `scheduler`: the address of a Dask cluster, whose workers compute; None: this machine computes, in one process for
-    each of the `devices` of `resources`, or in this process.
+    scheduler: the address of a Dask cluster; None: compute on this machine, in one process for each of the `devices` of
+    `resources`, or in this process.
 
-    A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
-    Raises PipelineError when the raw folder has moved since the conversion, is missing a committed video's pictures, or
-    has other pictures than those that were converted; ConfigError for both a scheduler and devices.
+    Rows of undecodable frames are marked (`ok` 0), counted, and kept out of windows. Raises PipelineError if the raw
+    folder has moved, or a committed video's images are missing or changed; ConfigError for both a scheduler and
+    devices.
     """
     if (devices := resources.processes) and scheduler is not None:
-        raise ConfigError(
-            f"devices {','.join(devices)}: each of a cluster's workers has its own. Leave out one of both"
-        )
+        raise ConfigError(f"devices {','.join(devices)}: workers of a cluster have their own. Delete one of both.")
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
         spec = plan.spec
@@ -87,7 +85,7 @@ def extract_together(
 def _extract(
     plans: Sequence[ExtractionPlan], resources: Resources, scheduler: str | None, progress: Progress
 ) -> list[Extraction]:
-    """Streams that share their pixels, or one stream of labels."""
+    """Extract streams that share their pixels, or one stream of labels."""
     first = plans[0]
     split = cache.open(first.root)[first.split]
     with ExitStack() as stack:
@@ -97,7 +95,7 @@ def _extract(
         if first.spec.stream.reads.crops:
             pixels_of = pixels(split, first.spec.raw, require=missing)
         for part in parts:
-            part.writer = stack.enter_context(part.opened())
+            part.writer = stack.enter_context(part.open_writer())
         outputs = [part.output() for part in parts]
         rows = split.rows_by_shard()
         total = sum(int(rows[output.target].sum()) for output in outputs)
@@ -124,8 +122,6 @@ def _extract(
 
 
 class _StreamExtraction:
-    """One stream of an extraction: its missing shards, its writer, and its commit."""
-
     writer: cache.StreamWriter
 
     def __init__(self, plan: ExtractionPlan, split: Split, resources: Resources, scheduler: str | None) -> None:
@@ -142,7 +138,7 @@ class _StreamExtraction:
             return provenance_of_worker(self._scheduler, self._split, spec, self._resources)
         return load(spec.stream, self._resources.machine(), None)[1]
 
-    def opened(self) -> cache.StreamWriter:
+    def open_writer(self) -> cache.StreamWriter:
         plan, stream = self.plan, self.plan.spec.stream
         if plan.replace:
             self._provenance()  # before the delete: a stream whose weights cannot be loaded stays
@@ -152,9 +148,9 @@ class _StreamExtraction:
         return cache.StreamWriter(plan.root, plan.split, plan.spec.name, **form, plan=mark)
 
     def output(self) -> Output[Counts]:
-        """Raises cache.CacheChanged where there has been a commit since the split was opened."""
+        """Raises cache.CacheChanged after a commit since the split was opened."""
         if self.writer.split_digest != self._split.manifest["digest"]:
-            raise cache.CacheChanged(f"{self.plan.split}: there has been a commit since it was opened: run it again")
+            raise cache.CacheChanged(f"{self.plan.split}: another process has committed meanwhile. Run it again.")
 
         finished = sorted(set(self.missing) - set(self.writer.pending))
         self.counts.kept += int(self._split.rows_by_shard()[finished].sum())
@@ -166,7 +162,7 @@ class _StreamExtraction:
         return Output(self._split, self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
 
     def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
-        """Commit. `provenance`: of the network that computed rows; None: no network was loaded."""
+        """Commit. provenance: of the network; None: no network was loaded."""
         pending = self.writer.pending
         assert not pending, f"{self.plan.split}: shards {pending} were not computed"
         backbone = dict(provenance or self.recorded or self._provenance())
@@ -174,8 +170,8 @@ class _StreamExtraction:
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         file = self.plan.spec.stream.weights_file
         named = {} if file is None else {"weights_file": str(file.resolve())}
-        measured = meter.as_dict() if meter.rows else self._measured_before  # rows that are carried over tell no speed
-        # Times go into the note: the manifest is the same for every run.
+        measured = meter.as_dict() if meter.rows else self._measured_before  # carried rows have no speed
+        # Times go into the note, since the manifest is equal for every run.
         self.writer.commit(
             {"identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
             note={"measured": measured, "computed_with": software, **named},

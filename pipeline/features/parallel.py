@@ -1,8 +1,8 @@
-"""Streams' missing shards, computed by several processes: a Dask cluster's, or one a device.  tracks -> [features]
+"""Extraction by several processes: those of a Dask cluster, or one per device.  tracks -> [features]
 
-A task is a few neighbouring shards, so that a video that spans two of them is decoded once. A worker computes it as
-`pipeline.features.engine.Run` does on one machine, with a network and decoding processes of its own, and puts the
-shards into the cache itself: what it returns is a record of a few hundred bytes for each.
+A task is a few neighbouring shards, so that a video in two of them is decoded once. A worker computes it as
+`pipeline.features.engine.Run`, with its own network and decoding processes, puts the shards into the cache, and returns
+a small record for each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 import cache
 from cache import Split
-from pipeline import cluster
 from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.computing import device_of, load
@@ -25,22 +24,24 @@ from pipeline.features.engine.run import Output, run_of
 from pipeline.features.engine.shards import Counts, PendingShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import Resources, StreamSpec
+from pipeline.processes import cluster
 from pipeline.processes.devices import Devices
 
-MOST_SHARDS: Final = 4  # in a task of a cluster's, 32,768 rows: all that a lost worker costs
-MOST_OF_DEVICE: Final = 16  # in one of a device's: a GPU has done four in a few seconds, and begins with empty buffers
+MOST_SHARDS: Final = 4  # in a task of a cluster: a lost worker costs 32,768 rows
+MOST_OF_DEVICE: Final = 16  # in a task of a device: a GPU computes four in a few seconds, and starts with empty buffers
 
 Workers = cluster.Workers | Devices
 
 
 class ParallelRun:
-    """An extraction of some of a split's shards by the Dask cluster at `scheduler`, or else by a process for each of
-    the devices of `resources`; as `engine.run.Run` in one process.
+    """Extraction of a split's shards by the Dask cluster at `scheduler`, or by one process per device of `resources`.
+
+    As `engine.run.Run` in one process.
 
     Args:
-        writers: by output; they accept what workers have staged. They are opened before these begin.
-        specs: by output, with its shards to be computed and the provenance of the rows that it has.
-        progress: called with rows done, whenever a task is.
+        writers: by output; opened before workers start, they accept staged shards.
+        specs: by output, with its target shards and the provenance of its existing rows.
+        progress: called with rows done after each task.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ParallelRun:
         self.provenance: list[Mapping[str, Any] | None] = [None] * len(specs)
 
     def results(self) -> Iterator[tuple[int, Counts]]:
-        """(output, what became of its rows) of each target shard, as soon as it is in the cache.
+        """(output, counts of rows) of each target shard, once it is in the cache.
 
         Raises what the workers' `as_completed` and `Run` raise.
         """
@@ -97,7 +98,7 @@ class ParallelRun:
 def provenance_of_worker(
     scheduler: str | None, split: Split, spec: StreamSpec, resources: Resources
 ) -> Mapping[str, Any]:
-    """Where a stream's numbers come from, of a worker that can compute them: this machine may have no GPU."""
+    """A stream's provenance, from a worker: this machine may have no GPU."""
     with _workers(scheduler, split, spec, resources) as workers:
         return workers.run_one(functools.partial(_provenance, spec, resources, None))
 
@@ -107,7 +108,7 @@ def _workers(
 ) -> AbstractContextManager[Workers]:
     if scheduler is None:
         return Devices(resources.processes)
-    return cluster.connected(scheduler, raw_folder(split, spec.raw) if spec.stream.reads.crops else None)
+    return cluster.connect_workers(scheduler, raw_folder(split, spec.raw) if spec.stream.reads.crops else None)
 
 
 def _provenance(
@@ -117,7 +118,7 @@ def _provenance(
 
 
 class Extracted(NamedTuple):
-    """A shard that a worker has staged, and what became of its rows."""
+    """A shard that a worker has staged."""
 
     output: int
     staged: cache.Staged
@@ -126,19 +127,19 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What every worker needs to do its share. `device`: the worker's, where it is one of those of `resources`."""
+    """Inputs of every worker. `device`: the worker's, if `resources` names devices."""
 
     root: cache.Root
     split: str
     digest: str  # of the split's manifest
-    specs: tuple[StreamSpec, ...]  # that share their pixels, or one of labels
+    specs: tuple[StreamSpec, ...]  # streams that share their pixels, or one of labels
     resources: Resources
     plans: tuple[str, ...]  # of the streams' writers
     recorded: tuple[Mapping[str, Any] | None, ...]
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction: the next one opens all again
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction
 
     def provenance(self, device: str = "") -> list[Mapping[str, Any]]:
-        """Where the numbers come from, an untrained network's standardisation included: the same for all workers."""
+        """Provenance by stream, with the standardisation of random weights: equal for all workers."""
         streams = zip(self.specs, self.recorded, strict=True)
         return [_provenance(spec, self.resources, recorded, device) for spec, recorded in streams]
 
@@ -149,18 +150,18 @@ class Share:
         alive: Callable[[], None],
         device: str = "",
     ) -> tuple[list[Extracted], Meter | None]:
-        """Put shards, by output, into the cache. None: nothing had to be computed, all rows were carried over.
+        """Put shards, by output, into the cache. None instead of the meter: all rows were carried over.
 
-        `agreed`: the provenance of all workers. Raises PipelineError where this one would compute differently.
+        agreed: the provenance of all workers. Raises PipelineError if this one would compute differently.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
             found = _provenance(spec, self.resources, expected, device)
             if others := [one for one in differing(expected, found) if one.part != "device"]:
                 raise PipelineError(
                     f"{self.split}: this worker would compute differently from the others: "
-                    f"{'; '.join(map(str, others))}. Extract with workers of one kind."
+                    f"{'; '.join(map(str, others))}. Use workers of one kind."
                 )
-        split, stagings, pixels_of = _opened(self)
+        split, stagings, pixels_of = _open_once(self)
 
         def output(i: int) -> Output[Extracted]:
             def write(shard: PendingShard) -> Extracted:
@@ -181,13 +182,12 @@ class Share:
 
 
 _Opened = tuple[Split, list[cache.StreamShards], Callable[[int], Pixels] | None]
-_opened_once: dict[str, _Opened] = {}  # one at most, by the extraction's mark
+_opened: dict[str, _Opened] = {}  # at most one, by the extraction's mark
 
 
-def _opened(share: Share) -> _Opened:
-    """What a worker opens once for all tasks of an extraction."""
-    if share.mark not in _opened_once:
-        _opened_once.clear()
+def _open_once(share: Share) -> _Opened:
+    if share.mark not in _opened:
+        _opened.clear()
         name, first = share.split, share.specs[0]
         split = cache.open(share.root)[name]
         stagings = [
@@ -195,7 +195,7 @@ def _opened(share: Share) -> _Opened:
             for spec, plan in zip(share.specs, share.plans, strict=True)
         ]
         if {str(split.manifest["digest"]), *(staging.split_digest for staging in stagings)} != {share.digest}:
-            raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")
+            raise cache.CacheChanged(f"{name}: another process has committed meanwhile. Run it again.")
         pixels_of = pixels(split, first.raw) if first.stream.reads.crops else None
-        _opened_once[share.mark] = split, stagings, pixels_of
-    return _opened_once[share.mark]
+        _opened[share.mark] = split, stagings, pixels_of
+    return _opened[share.mark]

@@ -1,4 +1,4 @@
-"""Which stream to extract, with which resources of this machine.  tracks -> [features] -> windows"""
+"""A stream to extract, and the resources for it.  tracks -> [features] -> windows"""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from pipeline.processes.devices import DeviceName, DeviceNames, device_names
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
 class Resources:
-    """The resources of an extraction on this machine: keys of [features], whose model inherits from this one."""
+    """Resources of an extraction on this machine: keys of [features], whose class inherits from this one."""
 
     device: DeviceName = "auto"
-    devices: DeviceNames = None  # in the place of `device`
-    batch_size: Annotated[int, Field(ge=0, le=MOST_CROPS, description="crops at once; 0: the best for the device")] = 0
-    compile: Annotated[bool, Field(description="torch.compile, on CUDA")] = False
-    workers: Annotated[NonNegativeInt, Field(description="processes that decode pictures; 0: one for each core")] = 0
-    timeout: Annotated[PositiveFloat, Field(description="seconds without progress until a decoder is ended")] = 60
+    devices: DeviceNames = None  # Replaces device
+    batch_size: Annotated[int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")] = 0
+    compile: Annotated[bool, Field(description="Use torch.compile (CUDA only)")] = False
+    workers: Annotated[NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")] = 0
+    timeout: Annotated[PositiveFloat, Field(description="Seconds without progress until a decoder is ended")] = 60
 
     @property
     def processes(self) -> tuple[str, ...]:
-        """The devices with a process each; (): the calling process computes. Raises ConfigError."""
+        """Devices with a process each; (): the calling process computes. Raises ConfigError."""
         return device_names(self.devices or "", self.device)
 
     def machine(self, process: str = "") -> Machine:
-        """Return the device and its options. `process`: its process's device, which has a share of the cores."""
+        """The device and its options. process: a process's device, which has a share of the cores."""
         threads = max(1, cores(0) // len(self.processes)) if process == "cpu" else 0
         return Machine(process or self.device, self.batch_size, threads, self.compile)
 
     def decoders(self, process: str = "") -> int:
-        """Return the number of decoding processes. `process`: as for `machine`."""
+        """Number of decoding processes. process: as for `machine`."""
         return max(1, cores(self.workers) // len(self.processes)) if process else cores(self.workers)
 
 
@@ -47,15 +47,14 @@ class StreamSpec:
 
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
-    raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
+    raw: Path | None = None  # the raw folder now; None: as recorded
 
     def __str__(self) -> str:
         return str(self.stream)
 
-    def at(self, raw: Path | None) -> StreamSpec:
-        """The same stream, with the raw folder where it is now."""
+    def set_raw(self, raw: Path | None) -> StreamSpec:
         return replace(self, raw=raw)
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity of the whole stream. Its rows have their own keys (pixels, frame, box, crop scale)."""
+        """Identity of the whole stream. Its rows have their own keys (pixels, frame, box, crop scale)."""
         return self.stream.identity()

@@ -1,4 +1,4 @@
-"""Which weights a feature network has, known without loading it or importing torch.  crops -> [features]"""
+"""Weights of networks, known without loading them or importing torch.  crops -> [features]"""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
 KINDS: Final = {
-    "spin": "SPIN's checkpoint, for example spin:data/spin/model_checkpoint.pt",
-    "torchvision": "a torchvision weights name, for example torchvision:IMAGENET1K_V2",
-    "file": "a state dict of torchvision's ResNet-50, for example file:resnet50.pt",
-    "untrained": "random weights from a seed, for demo data: untrained:0",
+    "spin": "SPIN's checkpoint, spin:FILE",
+    "torchvision": "weights that torchvision downloads, torchvision:IMAGENET1K_V2",
+    "file": "a state dict of torchvision's ResNet-50, file:FILE",
+    "untrained": "random weights from a seed, untrained:0",
 }
 FILES: Final = ("spin", "file")  # kinds whose argument is a path
 FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real data
@@ -23,7 +23,7 @@ FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real
 
 @dataclass(frozen=True, slots=True)
 class WeightsSpec:
-    """`<kind>:<argument>` as in `--weights`: of a ResNet-50."""
+    """Weights of a ResNet-50, `<kind>:<argument>` as in `--weights`."""
 
     kind: str
     argument: str
@@ -33,24 +33,23 @@ class WeightsSpec:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raise ConfigError for a kind that is not one of `kinds`.
+        """Parse `<kind>:<argument>`. Raises ConfigError for an unknown kind.
 
         >>> WeightsSpec.parse("untrained:0")
         WeightsSpec(kind='untrained', argument='0')
         """
         kind, _, argument = text.partition(":")
         if kind not in cls.kinds or (not argument and kind != "pretrained"):
-            kinds = "; ".join(f"{name}:... ({what})" for name, what in cls.kinds.items())
-            raise ConfigError(f"weights {text!r}: expected one of {kinds}")
+            raise ConfigError(f"weights {text!r}: expected {'; '.join(cls.kinds.values())}")
         if kind == "untrained" and not argument.isdecimal():
-            raise ConfigError(f"weights {text!r}: expected a whole number as seed, as in untrained:0")
+            raise ConfigError(f"weights {text!r}: expected a whole number as seed, such as untrained:0")
         return cls(kind, argument)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.argument}" if self.argument else self.kind
 
     def below(self, folder: Path) -> Self:
-        """The same, with a checkpoint's path below a folder, as all paths of luigi.cfg are."""
+        """The same with a checkpoint's path relative to a folder."""
         if self.kind not in FILES:
             return self
         return replace(self, argument=str(folder / Path(self.argument).expanduser()))
@@ -60,15 +59,15 @@ class WeightsSpec:
         return self.kind == "untrained"
 
     def file(self) -> Path:
-        """The checkpoint of `spin` and `file` weights. Raises MissingAssets when it does not exist."""
+        """The checkpoint of `spin` and `file` weights. Raises MissingAssets if it does not exist."""
         path = Path(self.argument)
         if not path.is_file():
             where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)." if self.kind == "spin" else ""
-            raise MissingAssets(f"weights {self}: there is no such file.{where}")
+            raise MissingAssets(f"weights {self}: file not found.{where}")
         return path
 
     def identity(self) -> dict[str, Any]:
-        """What the numbers depend on: the file's sha256, a name or a seed; never a path."""
+        """The file's sha256, a name or a seed; never a path."""
         if self.kind in FILES:
             path = self.file()
             status = path.stat()
@@ -77,7 +76,7 @@ class WeightsSpec:
 
 
 class NetworkWeights(WeightsSpec):
-    """The same of a network that is named: see `kinds`.
+    """Weights of a network of a library.
 
     >>> NetworkWeights.parse("pretrained")
     NetworkWeights(kind='pretrained', argument='')
@@ -85,8 +84,8 @@ class NetworkWeights(WeightsSpec):
 
     __slots__ = ()
     kinds: ClassVar[Mapping[str, str]] = {
-        "pretrained": "what the library downloads, for example pretrained or pretrained:IMAGENET1K_V1",
-        "file": "a state dict of that network, for example file:vit_b_16.pt",
+        "pretrained": "weights that the library downloads, pretrained or pretrained:IMAGENET1K_V1",
+        "file": "a state dict of that network, file:FILE",
         "untrained": KINDS["untrained"],
     }
     forms: ClassVar[str] = "pretrained, pretrained:NAME or file:FILE"

@@ -1,13 +1,13 @@
-"""For your own videos: detectors, and bodies predicted in clips. See README.md."""
+"""Detectors for your own videos, and bodies predicted in them. See README.md."""
 
 from pipeline.cli.command_line import CommandEntry
 
 DETECT = CommandEntry(
     "vibe_extensions.clips.commands.detect",
-    "Find people and their keypoints in every frame of a folder of clips.",
+    "Detect people and their keypoints in every frame of a folder of clips.",
 )
 PREDICT = CommandEntry(
     "vibe_extensions.clips.commands.predict",
-    "Predict bodies in a clip, a folder of clips, or a split of a cache: one npz per person, and a video.",
+    "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file per person, and a video.",
     "tasks",
 )

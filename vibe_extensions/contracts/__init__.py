@@ -1,13 +1,32 @@
-"""Contract tests for packages: what datasets, streams, detectors, protocols and models promise, as pytest classes."""
+"""Checks of packages and of caches: contract tests as pytest classes, `leaks`, `verify --recompute`. See README.md."""
 
 from __future__ import annotations
 
-from vibe_extensions.contracts.classes import (
-    DatasetContract,
-    DetectorContract,
-    ModelContract,
-    ProtocolContract,
-    StreamContract,
-)
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.command_line import CommandEntry
+
+if TYPE_CHECKING:
+    from vibe_extensions.contracts.classes import (
+        DatasetContract,
+        DetectorContract,
+        ModelContract,
+        ProtocolContract,
+        StreamContract,
+    )
 
 __all__ = ["DatasetContract", "DetectorContract", "ModelContract", "ProtocolContract", "StreamContract"]
+
+LEAKS = CommandEntry(
+    "vibe_extensions.contracts.commands.leaks",
+    "List people, recordings and images that training splits (named train) share with other splits.",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the pytest classes on use: commands run without pytest."""
+    if name in __all__:
+        from vibe_extensions.contracts import classes
+
+        return getattr(classes, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

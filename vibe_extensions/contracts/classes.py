@@ -1,11 +1,11 @@
-"""The contracts as pytest classes: subclass one in a test file, and give what it asks for as fixtures.
+"""Contracts as pytest classes. Subclass one in a test file and override its fixtures:
 
     class TestMine(StreamContract):
         @pytest.fixture
         def stream(self) -> Stream:
             return MyStream()
 
-A test fails with the list of broken promises. Each list is also a function of its own: `reader_problems`, ...
+A test fails with the list of broken promises. The functions behind them return this list: `reader_problems`, ...
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OVERRIDE = "Override this fixture in your test class"
 
 
 def fail_on(problems: list[str]) -> None:
-    """Fail the test with a line for each broken promise."""
+    """Fail the test with one line for each broken promise."""
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 
@@ -44,7 +44,7 @@ class DatasetContract:
 
     @pytest.fixture
     def raw(self) -> Path:
-        """The dataset's own raw folder, with a few videos."""
+        """The dataset's raw folder, with a few videos."""
         raise NotImplementedError(OVERRIDE)
 
     @pytest.fixture
@@ -54,7 +54,7 @@ class DatasetContract:
 
     @pytest.fixture
     def body(self) -> Body | None:
-        """The body model: needed to check `pose`, and for datasets with `uses_body` (default: none)."""
+        """Body model to check `pose`; required for datasets with `uses_body` (default: none)."""
         return None
 
     def test_reader_keeps_its_promises(self, dataset: Dataset, raw: Path, split: str, body: Body | None) -> None:
@@ -73,12 +73,12 @@ class StreamContract:
 
     @pytest.fixture
     def labels(self) -> Labels | None:
-        """Nine rows of the columns that it reads (default: random rows)."""
+        """Nine rows of the columns that the stream reads (default: random rows)."""
         return None
 
     @pytest.fixture
     def another_process(self) -> bool:
-        """Whether to compute it in a second process, too, which must be able to import its module (default: yes)."""
+        """Whether to repeat the test in a second process, which must be able to import the module (default: yes)."""
         return True
 
     def test_stream_keeps_its_promises(self, stream: Stream, labels: Labels | None, another_process: bool) -> None:
@@ -97,12 +97,12 @@ class DetectorContract:
 
     @pytest.fixture
     def images(self) -> Sequence[Image] | None:
-        """Images with people whom it finds, (H, W, 3) uint8 RGB (default: demo data, where it need not find any)."""
+        """Images with people to detect, (H, W, 3) uint8 RGB (default: demo images, with no detection required)."""
         return None
 
     @pytest.fixture
     def another_process(self) -> bool:
-        """Whether to run it in a second process, too, which must be able to import its module (default: yes)."""
+        """Whether to repeat the test in a second process, which must be able to import the module (default: yes)."""
         return True
 
     def test_detector_keeps_its_promises(
@@ -132,7 +132,7 @@ class ModelContract:
 
     @pytest.fixture
     def config(self) -> VideoConfig:
-        """A small configuration; its `cache` holds the splits that it trains on, for example of demo data."""
+        """A small configuration whose `cache` holds its training splits, for example of demo data."""
         raise NotImplementedError(OVERRIDE)
 
     def test_model_keeps_its_promises(self, config: VideoConfig) -> None:

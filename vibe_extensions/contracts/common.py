@@ -1,4 +1,4 @@
-"""What the contracts of streams and detectors share: names, versions, identities, and another process."""
+"""Checks shared by the stream and detector contracts: names, versions, identities, a second process."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ T = TypeVar("T")
 
 
 def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator[str]:
-    """What is wrong with the name, version and identity of a stream or detector: for contracts.
+    """Problems of a stream's or detector's name, version and identity.
 
-    An identity has all options, by name, `but` one, and no path.
+    Args:
+        named_by: The attribute that holds the name.
+        but: An option that the identity need not contain. It must contain all others, and no path.
     """
     if not isinstance(getattr(plug_in, named_by, None), str) or not getattr(plug_in, named_by):
         yield f"has no {named_by}"
     yield from number_problems(plug_in, "version")
     identity = plug_in.identity()
     if not isinstance(identity, Mapping):
-        yield f"identity() gives {identity!r}: expected a dictionary"
+        yield f"identity() returns {identity!r}: expected a dictionary"
         return
     try:
         same = json.loads(json.dumps(identity, allow_nan=False)) == identity
@@ -31,21 +33,21 @@ def declaration_problems(plug_in: Any, named_by: str, but: str = "") -> Iterator
         yield f"identity() is not JSON: {error}"
         return
     if not same:
-        yield "identity() is another one when it is read from JSON: no tuples, no keys that are numbers"
+        yield "identity() changes when it is written as JSON and read back: use no tuples and no numbers as keys"
     if identity != plug_in.identity():
-        yield "identity() is another one the second time"
+        yield "identity() returns different values when called again"
     for name in (option.name for option in fields(plug_in) if option.name != but):
         if name not in identity and not isinstance(getattr(plug_in, name), Path):
-            yield f"identity() lacks the option {name}: its numbers depend on it"
+            yield f"identity() does not contain the option {name}, on which the results depend"
     for text in _texts(identity):
         if text.startswith(("/", "~", "file:")) or (Path(text).suffix and Path(text).exists()):
-            yield f"identity() names the path {text!r}: expected the digest of what is in it"
+            yield f"identity() contains the path {text!r}: expected a digest of the file's content"
 
 
 def number_problems(plug_in: Any, name: str) -> Iterator[str]:
-    """What is wrong with a declared number from 1 on."""
+    """Problems of an attribute that must be a positive integer."""
     if not isinstance(value := getattr(plug_in, name), int) or value < 1:
-        yield f"{name} is {value!r}: expected a whole number from 1"
+        yield f"{name} is {value!r}: expected an integer >= 1"
 
 
 def _texts(values: Any) -> Iterator[str]:
@@ -58,12 +60,12 @@ def _texts(values: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def of_another_process(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns in a process that shares nothing with this one: for contracts."""
+def run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """Return the function's result in a freshly spawned process."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # set while a script runs again
-        raise PipelineError("a second process runs this script again: call this below `if __name__ == '__main__':`")
+        raise PipelineError("a second process imports this script: call this below `if __name__ == '__main__':`")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()

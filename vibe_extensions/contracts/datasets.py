@@ -1,7 +1,6 @@
-"""What every reader promises, checked on what it read.  [raw -> tracks] -> features -> windows
+"""Contract of dataset readers, checked on their tracks (docs/adding-a-dataset.md).  [raw -> tracks]
 
-`reader_problems` is what a dataset is tested with, ours and those of other packages alike (docs/adding-a-dataset.md).
-Whether left is left only a look at the pictures can show.
+It cannot check whether left and right are swapped: look at the images for that.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from numpy.typing import NDArray
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
-from pipeline.datasets.base import EXTRINSICS, UP, Dataset, unexpected
+from pipeline.datasets.base import EXTRINSICS, UP, Dataset, describe_error
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import FrameSource, Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.contract import files_opened, listing_problems, opened_problems
 from pipeline.skeletons import convert, with_ones
 from pipeline.track import MOST, Track, column_problems, other_units
 from vibe_extensions.contracts.common import number_problems
+from vibe_extensions.contracts.raw_files import files_opened, listing_problems, opened_problems
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -37,59 +36,53 @@ Array = NDArray[Any]
 
 MAX_CROP_SCALE: Final = 10.0
 
-# What no person looks like. Where it holds for most frames of a split, only a reader's mistake explains it: joints in
-# another unit or order of coordinates, a box's corner taken for its centre, absent joints taken for visible ones. Every
-# release has single frames that look so.
+# Implausible labels. Every release has some such frames; if most frames of a split are affected, the reader is wrong:
+# it uses another unit or order of coordinates, box corners as centres, or missing joints as visible ones.
 ONE_PLACE: Final = "all visible joints are within a pixel of each other"
-OUTSIDE_PICTURE: Final = "most visible joints are outside the picture"
+OUTSIDE_IMAGE: Final = "most visible joints are outside the image"
 OUTSIDE_BOX: Final = "most visible joints are outside the box"
 ONE_QUARTER: Final = "the visible joints are in one direction from the box's centre, as if that were a corner"
-ORIGIN: Final = "a joint at exactly (0, 0) is visible; one that is absent has confidence 0"
-MISPROJECTED: Final = (
-    "3D joints, wherever they are put before the camera, project far from the 2D joints of their names"
-)
-TURNED: Final = (
-    "`pose` is turned against the 3D joints: is its global orientation in the camera's axes, in every frame?"
-)
+ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
+MISPROJECTED: Final = "3D joints project far from the 2D joints with the same names, whatever their translation"
+TURNED: Final = "`pose` is rotated relative to the 3D joints: is its global orientation in camera axes in every frame?"
 INVERTED: Final = (
-    "`extrinsics` stand people upright along the world's `up` only when inverted: are they world to camera?"
+    "people stand upright along the world's `up` only if `extrinsics` are inverted: are they world to camera?"
 )
-MISPOSED: Final = "`pose` and `betas` give other joints than the 3D joints, however they are turned"
+MISPOSED: Final = "the joints of `pose` and `betas` differ from the 3D joints, even after the best rotation"
 MISPLACED: Final = "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
-FEW: Final = 0.01  # of the frames: labels that were cut off at the picture's edges may put a joint at (0, 0) by chance
-NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from elsewhere may cut off a hand
-ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice: three are on one side by chance
-FAR: Final = 0.15  # of the box's side, median of a frame's joints; sound readers of the demo data stay below 0.005
+FEW: Final = 0.01  # of the frames: labels clipped at the image's edges can put a joint at (0, 0)
+NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from another source may cut off a hand
+ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice
+FAR: Final = 0.15  # of the box's side, median over a frame's joints; correct readers of demo data stay below 0.005
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
-POSED: Final = 32  # frames of a track: a body costs ms
-TURNED_DEG: Final = 25.0  # room for skeletons with their joints at other places; sound readers of the demo data have 0
-MISPOSED_M: Final = 0.1  # mean of a frame's joints: likewise; a person's own other poses are 0.2 away, and more
+POSED: Final = 32  # frames per track to pose, which takes ms each
+TURNED_DEG: Final = 25.0  # tolerance for skeletons with different joint positions; demo data has 0
+MISPOSED_M: Final = 0.1  # the same tolerance, mean over a frame's joints; another pose of the person is >= 0.2 away
 
-UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # of the spine with `up`: some sit, stoop and lie in every release
+UPRIGHT, ASLANT = np.cos(np.radians((30.0, 60.0)))  # cosine between spine and `up`
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
-    """Read a whole split twice, and list the promises that its reader broke. Empty: none.
+    """Read a whole split twice and list the promises that its reader breaks; empty if none.
 
-    A video that its reader rejects with RawDataError breaks none; one on which it fails otherwise does. Of each track's
-    pictures the first is decoded. Holds all track names, and the tracks of one video at a time. Raises what `videos`
-    raises.
+    Rejecting a video with RawDataError is allowed; failing with another error is a problem. Decodes the first frame of
+    each track. Raises what `videos` raises.
     """
-    if declared := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
-        return declared
+    if problems := [*number_problems(dataset, "version"), *_splits_problems(dataset)]:
+        return problems
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(listing_problems(listed, again))
     names: set[str] = set()
-    judged, rejected = _Judged(), ""
+    mistakes, rejected = _MistakeCounts(), ""
     with files_opened(raw) as shared:
         dataset.shared(raw)
     for video in listed:
         try:
-            with reading_refused(), files_opened(raw) as opened:  # what conversion refuses is found below
+            with reading_refused(), files_opened(raw) as opened:
                 (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
             problems += _origin_problems(dataset, video)
-        except Exception as error:  # conversion would reject the video, whatever it is
-            problems.append(f"{video.name}: {unexpected(error)}")
+        except Exception as error:  # conversion rejects the video for any error
+            problems.append(f"{video.name}: {describe_error(error)}")
             continue
         problems += _account_problems(tracks, account, second)
         problems += opened_problems(video, opened - shared)
@@ -98,48 +91,47 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
             problems += _name_problems(dataset, split, video, track, names)
             problems += track_problems(track)
             problems += extra_problems(track, dataset.extra_columns(split, body=body is not None))
-            problems += [
-                f"{track.name}: {name} differs when it is read again" for name in _differences(track, repeated)
-            ]
+            problems += [f"{track.name}: {name} differs when read again" for name in _differences(track, repeated)]
             if track.frames is not None:
                 problems += [
                     f"{track.name}: {problem}" for problem in _source_problems(raw, video, track, track.frames)
                 ]
             if track.kp_2d is not None:
-                judged.add(track, impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track))
-            judged.add(track, inverted(track))
-            if body is not None and (sample := _some_known(track)) is not None:
-                judged.add(sample, misposed(sample, _label_body(dataset, track, body)))
-    problems += judged.problems(split)
-    return problems if problems or names else [f"{split}: no track: nothing was checked{rejected}"]
+                mistakes.add(track, check_keypoints(track.kp_2d, track.bbox, _image_size(track)))
+                mistakes.add(track, check_projection(track))
+            mistakes.add(track, check_extrinsics(track))
+            if body is not None and (sample := _sample_posed_frames(track)) is not None:
+                mistakes.add(sample, check_pose(sample, _label_body(dataset, track, body)))
+    problems += mistakes.problems(split)
+    return problems if problems or names else [f"{split}: no track was read, so nothing was checked{rejected}"]
 
 
-class _Judged:
-    """How many frames of a split show each mistake, and which was the first."""
+class _MistakeCounts:
+    """For each mistake, the number of frames of a split that show it, and the first of them."""
 
     def __init__(self) -> None:
         self._wrong: Counter[str] = Counter()
-        self._judged: Counter[str] = Counter()
+        self._checked: Counter[str] = Counter()
         self._first: dict[str, str] = {}
 
     def add(self, track: Track, mistakes: Mapping[str, tuple[Array, Array]]) -> None:
-        """Mistakes of the track's frames: (T,) whether each shows, (T,) or could."""
+        """Add mistake -> (T,) whether each frame shows it, (T,) whether it was checked."""
         for mistake, (shows, could) in mistakes.items():
             self._wrong[mistake] += int((shows & could).sum())
-            self._judged[mistake] += int(could.sum())
+            self._checked[mistake] += int(could.sum())
             if (shows & could).any():
                 frame = track.frame_index[(shows & could).argmax()]
                 self._first.setdefault(mistake, f"frame {frame} of {track.name}")
 
     def problems(self, split: str) -> Iterator[str]:
         for mistake, n in self._wrong.items():
-            if n > self._judged[mistake] * (FEW if mistake == ORIGIN else MOST):
-                frames = f"in {n:,} of {self._judged[mistake]:,} frames, the first is {self._first[mistake]}"
+            if n > self._checked[mistake] * (FEW if mistake == ORIGIN else MOST):
+                frames = f"in {n:,} of {self._checked[mistake]:,} frames, the first is {self._first[mistake]}"
                 yield f"{split}: {mistake}: {frames}"
 
 
 def track_problems(track: Track) -> list[str]:
-    """What is wrong with one track, beyond what reading and writing refuse."""
+    """Problems of a track that reading and writing do not reject."""
     columns = track.columns
     problems = []
     if not 0 < track.crop_scale < MAX_CROP_SCALE:
@@ -147,21 +139,21 @@ def track_problems(track: Track) -> list[str]:
     if not isinstance(track.fps, float | int):
         problems.append(f"fps is {track.fps!r}: expected a number")
     elif track.fps <= 0 or np.isinf(track.fps):
-        problems.append(f"fps is {track.fps}; where the release does not say, it is nan")
+        problems.append(f"fps is {track.fps}: use nan if the release does not state it")
     if track.intrinsics is not None and _camera_problem(track.intrinsics):
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
-        problems.append("has boxes without pictures, or pictures without boxes")
+        problems.append("has boxes without images, or images without boxes")
     for name, expected, actual in other_units(columns | dict(track.extra)):
-        problems.append(f"{name} is in another unit: expected {expected}, found {actual}")
+        problems.append(f"{name} is in the wrong unit: expected {expected}, found {actual}")
     has_body = track.has_smpl is None or track.has_smpl.any()
     if track.trans is not None and has_body and not track.trans.any():
-        problems.append("trans is 0 in every frame; where it is not known, there is no such column")
+        problems.append("trans is 0 in every frame: leave the column out if it is unknown")
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
 
 
 def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Iterator[str]:
-    """What is wrong with a track's extra columns beyond what reading refuses: types, and mirrors that are none."""
+    """Problems of a track's extra columns that reading does not reject: dtypes and mirroring."""
     for column in (column for column in declared if column.name in track.extra):
         values, about = track.extra[column.name], f"{track.name}: {column.name}"
         flags = column.dtype == "uint8" and values.dtype == np.bool_
@@ -171,19 +163,25 @@ def extra_problems(track: Track, declared: Iterable[cache.ExtraColumn]) -> Itera
         try:
             once = column.mirrored(rows.copy(), track.dataset)
             again = column.mirrored(once.copy(), track.dataset)
-        except Exception as error:  # of the reader's own function
-            yield f"{about} cannot be mirrored: {unexpected(error)}"
+        except Exception as error:  # third-party code can raise anything
+            yield f"{about} cannot be mirrored: {describe_error(error)}"
             continue
         if once.dtype != rows.dtype or column.problem(once if column.per == "row" else once[0], len(rows)):
-            yield f"{about} is no such column when it is mirrored"
+            yield f"{about} is invalid after mirroring"
         elif not np.allclose(again, rows, rtol=1e-4, atol=1e-4 * float(np.abs(rows).max(initial=1))):
-            yield f"{about}: mirrored twice, it is not what it was"
+            yield f"{about} differs after mirroring it twice"
 
 
-def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> dict[str, tuple[Array, Array]]:
-    """kp_2d (T, 49, 3), bbox (T, 4), size (width, height), all px -> by mistake (T,) whether it shows, (T,) or could.
+def check_keypoints(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> dict[str, tuple[Array, Array]]:
+    """Check 2D keypoints against image and box. Joints that are not finite count as unseen.
 
-    Joints that are not finite count as unseen.
+    Args:
+        kp_2d: (T, 49, 3) px and confidence.
+        bbox: (T, 4) px.
+        size: (width, height) of the images in px.
+
+    Returns:
+        Mistake -> (T,) whether a frame shows it, (T,) whether it was checked.
     """
     points = kp_2d[..., :2].astype(np.float64)
     corners, any_seen = extents(kp_2d)
@@ -195,7 +193,7 @@ def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -
     mistakes = {ONE_PLACE: (one_place, enough), ORIGIN: ((visible & (points == 0).all(axis=-1)).any(axis=1), any_seen)}
     if size is not None:
         outside = visible & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
-        mistakes[OUTSIDE_PICTURE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
+        mistakes[OUTSIDE_IMAGE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
     if bbox is not None and np.isfinite(bbox).all():
         from_centre = points - bbox[:, None, :2]
         outside = visible & (np.abs(from_centre) > bbox[:, None, 2:] / 2 + ROUNDING_PX).any(axis=-1)
@@ -210,14 +208,18 @@ def _camera_problem(intrinsics: Array) -> bool:
     return intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or np.linalg.matrix_rank(intrinsics) < 3
 
 
-def misprojected(
+def check_projection(
     track: Track, joints: Array | None = None, trans: Array | None = None, mistake: str = MISPROJECTED
 ) -> dict[str, tuple[Array, Array]]:
-    """As `impossible`, of 3D joints (T, 49, 4) m: (T,) whether they project far from the 2D ones, (T,) or could.
+    """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong axes or intrinsics.
 
-    joints: the track's own, or those of a body. trans: (T, 3) m, where it stands. Without, each frame is compared with
-    its best translation, by least squares on rays through the camera: what is left over is that joints are mixed up,
-    mirrored or in other axes, or that the intrinsics are of another size. Empty without intrinsics or 3D joints.
+    Args:
+        joints: (T, 49, 4) m and confidence. None: the track's 3D joints.
+        trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera rays.
+        mistake: Key of the result.
+
+    Returns:
+        As `check_keypoints`; empty without intrinsics or 3D joints.
     """
     if joints is None:
         joints = track.kp_3d
@@ -232,9 +234,10 @@ def misprojected(
     points, keypoints, used = points[could], keypoints[could], used[could]
     points[~used], keypoints[~used] = 0, 0
     keypoints[..., 2] = 1
-    stands = _stand(points, keypoints @ np.linalg.inv(camera).T, used) if trans is None else trans[could, None]
-    projected = (points + stands) @ camera.T.astype(np.float64)
-    depth = np.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)  # behind the camera, nothing is seen
+    rays = keypoints @ np.linalg.inv(camera).T
+    translation = _fit_translation(points, rays, used) if trans is None else trans[could, None]
+    projected = (points + translation) @ camera.T.astype(np.float64)
+    depth = np.where(projected[..., 2:] > 0, projected[..., 2:], np.nan)  # NaN behind the camera
     away = np.nan_to_num(np.linalg.norm(projected[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
     median = np.nanmedian(np.where(used, away, np.nan), axis=1)
     shows = np.zeros(len(could), np.bool_)
@@ -242,8 +245,8 @@ def misprojected(
     return {mistake: (shows, could)}
 
 
-def _stand(points: Array, rays: Array, used: Array) -> Array:
-    """Points (n, 49, 3) m, rays (n, 49, 3) to where they are seen -> (n, 1, 3) m that move them nearest to the rays."""
+def _fit_translation(points: Array, rays: Array, used: Array) -> Array:
+    """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by least squares."""
     x, y, _ = np.moveaxis(rays, -1, 0)
     ones, zero = np.ones_like(x), np.zeros_like(x)
     across = np.concatenate([np.stack([ones, zero, -x], -1), np.stack([zero, ones, -y], -1)], axis=1)  # (n, 2 * 49, 3)
@@ -252,33 +255,33 @@ def _stand(points: Array, rays: Array, used: Array) -> Array:
     return np.asarray((np.linalg.pinv(across * weight) @ (residual[..., None] * weight)).transpose(0, 2, 1))
 
 
-def misposed(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
-    """As `impossible`, of a track whose `pose` and `betas` are known in every frame; body: the one that they are of.
+def check_pose(track: Track, body: Body) -> dict[str, tuple[Array, Array]]:
+    """Check the posed body of a track whose `pose` and `betas` are known in every frame; returns as `check_keypoints`.
 
-    Its joints are compared with the track's 3D joints about their mean, turned to fit best: what is left over is
-    another pose. Moved by `trans`, or without 3D joints by the best translation, with the 2D joints.
+    Compares its joints with the 3D joints after the best rotation about their mean. Compares its projection, moved by
+    `trans` (or the best translation if the track has no 3D joints), with the 2D joints.
     """
     if track.pose is None or track.betas is None:
         return {}
     spin49, common14 = body.posed_joints(track.pose, track.betas)
     posed, known = with_ones(spin49), replace(track, has_3d=None)
-    mistakes = {} if track.trans is None else misprojected(known, posed, track.trans, MISPLACED)
+    mistakes = {} if track.trans is None else check_projection(known, posed, track.trans, MISPLACED)
     joints = track.kp_3d
     if joints is None and track.kp_3d_eval is not None:
         joints = with_ones(track.kp_3d_eval)
     if joints is None:
-        return misprojected(known, posed) | mistakes
+        return check_projection(known, posed) | mistakes
     used = (joints[..., 3] > 0) & np.isfinite(joints).all(axis=-1)
     could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
-    angle, apart = _turn(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
+    angle, apart = _fit_rotation(common14 if track.kp_3d is None else spin49, joints[..., :3], used)
     mistakes[MISPOSED] = (apart > MISPOSED_M, could)
     return mistakes | {TURNED: ((angle > TURNED_DEG) & (apart <= MISPOSED_M), could)}
 
 
-def inverted(track: Track) -> dict[str, tuple[Array, Array]]:
-    """As `impossible`, of cameras: (T,) whether the body stands along `up` by the inverse camera alone, (T,) or could.
+def check_extrinsics(track: Track) -> dict[str, tuple[Array, Array]]:
+    """Check whether the body stands along `up` only by the inverse camera; returns as `check_keypoints`.
 
-    Of a camera that looks straight ahead, in a world whose y axis points up, both are upright: nothing shows.
+    Finds nothing if the camera looks straight ahead in a world whose y axis points up.
     """
     extra, pose = track.extra, track.pose
     if pose is None or not {EXTRINSICS.name, UP.name} <= extra.keys():
@@ -292,8 +295,8 @@ def inverted(track: Track) -> dict[str, tuple[Array, Array]]:
     return {INVERTED: ((given < ASLANT) & (inverse > UPRIGHT), could)}
 
 
-def _some_known(track: Track) -> Track | None:
-    """At most `POSED` frames of a track, all through it, of which pose and betas are known."""
+def _sample_posed_frames(track: Track) -> Track | None:
+    """At most `POSED` evenly spaced frames of a track whose pose and betas are known; None if there are none."""
     if track.pose is None or track.betas is None:
         return None
     finite = np.isfinite(track.pose).all(axis=1) & np.isfinite(track.betas).all(axis=1)
@@ -306,13 +309,13 @@ def _some_known(track: Track) -> Track | None:
 
 
 def _label_body(dataset: Dataset, track: Track, body: Body) -> Body:
-    """The body that a track's labels are of (`Dataset.genders`)."""
+    """The body of the gender that a track's labels use (`Dataset.genders`)."""
     gender = track.gender if track.gender in dataset.genders else dataset.genders[0]
     return body if dataset.genders == ("neutral",) else body.of(gender)
 
 
-def _turn(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
-    """Joints and target (T, J, 3) m, used (T, J) -> (T,) deg by which the joints are best turned, (T,) m mean rest."""
+def _fit_rotation(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
+    """Joints and target (T, J, 3) m, used (T, J) -> angle of the best rotation (T,) deg, mean residual (T,) m."""
     weight = used[..., None] / np.maximum(used.sum(axis=1), 1)[:, None, None]
     target = np.where(used[..., None], target, 0).astype(np.float64)
     a, b = (points - (points * weight).sum(axis=1, keepdims=True) for points in (joints, target))
@@ -323,8 +326,8 @@ def _turn(joints: Array, target: Array, used: Array) -> tuple[Array, Array]:
     return np.degrees(np.arccos(np.clip((np.trace(turn, axis1=1, axis2=2) - 1) / 2, -1, 1))), residual
 
 
-def _size(track: Track) -> tuple[int, int] | None:
-    """Of the track's pictures; None where none can be read."""
+def _image_size(track: Track) -> tuple[int, int] | None:
+    """Width and height in px; None if no image can be read."""
     try:
         return None if track.frames is None else track.frames.size()
     except RawDataError:
@@ -333,34 +336,34 @@ def _size(track: Track) -> tuple[int, int] | None:
 
 def _splits_problems(dataset: Dataset) -> Iterator[str]:
     if not isinstance(dataset.splits, tuple) or not all(isinstance(split, str) for split in dataset.splits):
-        yield f"splits is {dataset.splits!r}: expected a tuple of names, as ('train',)"
+        yield f"splits is {dataset.splits!r}: expected a tuple of names, such as ('train',)"
 
 
 def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, names: set[str]) -> Iterator[str]:
     if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
-        yield f"{track.name}: is labelled as of {track.dataset}/{track.split}, video {track.video}"
+        yield f"{track.name}: its labels name {track.dataset}/{track.split}, video {track.video}"
     if not track.name.startswith(f"{video.name}/") or track.name in names:
-        yield f"{track.name}: is not called <video>/<person>, or a second track is"
+        yield f"{track.name}: its name is not <video>/<person>, or is used twice"
     names.add(track.name)
 
 
 def _origin_problems(dataset: Dataset, video: RawVideo) -> Iterator[str]:
     origin = dataset.origin(video.name)
     if "" in origin or origin != dataset.origin(video.name):
-        yield f"{video.name}: origin() gives an empty name, or another one the second time; where none is known, None"
+        yield f"{video.name}: origin() returns an empty name, or changes between calls; return None if it is unknown"
 
 
 def _account_problems(
     tracks: Sequence[Track], account: VideoAccount, second: tuple[Sequence[Track], VideoAccount]
 ) -> Iterator[str]:
     if account.as_dict() != second[1].as_dict() or len(tracks) != len(second[0]):
-        yield f"{account.name}: is accounted for otherwise when it is read again"
+        yield f"{account.name}: its account differs when read again"
     n_frames = sum(len(track.frame_index) for track in tracks)
     if (account.kept, account.tracks_kept) != (n_frames, len(tracks)):
         counted = f"{account.kept} frames in {account.tracks_kept} tracks"
         yield f"{account.name}: its account has {counted}; {n_frames} in {len(tracks)} were returned"
     if account.other_split and account.found:
-        yield f"{account.name}: is of another split, and has frames in this one"
+        yield f"{account.name}: belongs to another split, but has frames in this one"
 
 
 def _differences(track: Track, again: Track) -> Iterator[str]:
@@ -375,13 +378,13 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
 def _source_problems(raw: Path, video: RawVideo, track: Track, source: FrameSource) -> Iterator[str]:
     path = os.path.relpath(source.place, raw)
     if path not in map(os.path.normpath, (*video.files, *video.folders, *video.label_folders)):
-        yield f"has its pixels in {path}, which videos() does not name"
+        yield f"reads its pixels from {path}, which videos() does not name"
     if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own
-        yield f"its pixel source {source.spec!r} is another one when it is restored"
+        yield f"its pixel source {source.spec!r} changes when it is stored and restored"
     if isinstance(source, Pictures):
         absent = track.frame_index[~np.isin(track.frame_index, source.indices())]
         if len(absent):
-            yield f"{len(absent)} of its frames have no picture, the first would be {source.path(int(absent[0])).name}"
+            yield f"{len(absent)} of its frames have no image, the first would be {source.path(int(absent[0])).name}"
     try:
         size, first = source.size(), int(track.frame_index[0])
     except RawDataError as error:
@@ -389,7 +392,7 @@ def _source_problems(raw: Path, video: RawVideo, track: Track, source: FrameSour
         return
     frames = list(source.read([first]))
     if [frame.index for frame in frames] != [first]:
-        yield f"its pixel source gives frames {[frame.index for frame in frames]} for frame {first}"
+        yield f"its pixel source returns frames {[frame.index for frame in frames]} for frame {first}"
     for frame in frames:
         if frame.image is not None and frame.image.shape != (size[1], size[0], 3):
-            yield f"frame {frame.index} is {frame.image.shape}, and the source's size {size}"
+            yield f"frame {frame.index} is {frame.image.shape}, but the source's size is {size}"

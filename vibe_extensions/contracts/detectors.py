@@ -1,7 +1,6 @@
-"""What every detector promises, checked on pictures.  [pixels -> raw keypoints] -> tracks
+"""Contract of detectors, checked on images (docs/adding-a-detector.md).  [pixels -> raw keypoints] -> tracks
 
-`detector_problems` is what a detector is tested with, ours and those of other packages (docs/adding-a-detector.md).
-Whether left is left only a look at the pictures can show.
+It cannot check whether left and right are swapped: look at the images for that.
 """
 
 from __future__ import annotations
@@ -15,105 +14,106 @@ from pipeline.demo import calibration_crops
 from pipeline.detect import flaw
 from pipeline.detect.base import Detector, People
 from pipeline.files.pixels.frames import Image
-from vibe_extensions.contracts.common import declaration_problems, number_problems, of_another_process
+from vibe_extensions.contracts.common import declaration_problems, number_problems, run_in_new_process
 
-NEAR: Final = 0.5  # of the picture's longer side: farther outside is no person of it
-SAME: Final = 0.01  # px and confidences: more is not rounding
+NEAR: Final = 0.5  # fraction of the image's longer side; points farther outside are invalid
+SAME: Final = 0.01  # px and confidences; larger differences are not rounding
 
 
 def detector_problems(
     detector: Detector, images: Sequence[Image] | None = None, *, device: str = "cpu", another_process: bool = True
 ) -> list[str]:
-    """List the promises that a detector breaks. Empty: none.
+    """List the promises that a detector breaks; empty if none.
 
     Args:
-        images: (H, W, 3) uint8 RGB of any sizes, with people whom it finds; None: pictures of the demo data, in which a
-            detector of real people need find no one.
-        another_process: a process of its own computes them, too, which imports the detector's module.
+        images: (H, W, 3) uint8 RGB of any sizes, with people to detect. None: demo images, in which a detector of real
+            people need not find anyone.
+        another_process: Whether to repeat the detection in a second process, which imports the detector's module.
     """
     if problems := [*number_problems(detector, "batch_size"), *declaration_problems(detector, "name")]:
         return problems
-    pictures = [np.ascontiguousarray(image) for image in (_pictures() if images is None else images)]
-    pictures += [pictures[0][:-1, :-3].copy(), np.ascontiguousarray(np.rot90(pictures[0]))]  # odd sizes, and turned
+    samples = [np.ascontiguousarray(image) for image in (_demo_images() if images is None else images)]
+    samples += [samples[0][:-1, :-3].copy(), np.ascontiguousarray(np.rot90(samples[0]))]  # odd size; rotated
     try:
         detect = detector.load(device)
-        alone = _one_by_one(detect, pictures)
-        problems = [problem for i, people in enumerate(alone) for problem in _people_problems(people, pictures[i], i)]
+        alone = _detect_each(detect, samples)
+        problems = [problem for i, people in enumerate(alone) for problem in _people_problems(people, samples[i], i)]
         if not problems:
-            problems = [*_repeated(detect, pictures, alone), *_empty(detect, pictures[0])]
+            problems = [*_repeat_problems(detect, samples, alone), *_empty_problems(detect, samples[0])]
         if images is not None and not any(len(people.boxes) for people in alone):
-            problems.append("finds no one in any of the pictures: name pictures of people whom it finds")
+            problems.append("finds no one in any image: pass images of people that it can detect")
         if another_process and not problems:
-            people_there = of_another_process(_computed, detector, device, pictures)
-            problems = [] if all(map(_same, alone, people_there)) else ["finds other people in another process"]
-    except Exception as error:  # any code, which may fail in any way
+            repeated = run_in_new_process(_load_and_detect, detector, device, samples)
+            problems = [] if all(map(_same, alone, repeated)) else ["finds different people in another process"]
+    except Exception as error:  # third-party code can raise anything
         problems.append(f"fails: {type(error).__name__}: {error}")
     return problems
 
 
-def _pictures() -> list[Image]:
-    """Two people of the demo data, in pictures of two sizes."""
+def _demo_images() -> list[Image]:
+    """Images of two people in the demo data, in two sizes."""
     first, second = calibration_crops(2)
     return [first, np.pad(second, ((16, 40), (50, 80), (0, 0)), mode="edge"), second]
 
 
-def _computed(detector: Detector, device: str, pictures: Sequence[Image]) -> list[People]:
-    return _one_by_one(detector.load(device), pictures)
+def _load_and_detect(detector: Detector, device: str, images: Sequence[Image]) -> list[People]:
+    return _detect_each(detector.load(device), images)
 
 
-def _one_by_one(detect: Any, pictures: Sequence[Image]) -> list[People]:
-    return [_detected(detect, [image])[0] for image in pictures]
+def _detect_each(detect: Any, images: Sequence[Image]) -> list[People]:
+    return [_detect(detect, [image])[0] for image in images]
 
 
-def _detected(detect: Any, images: Sequence[Image]) -> list[People]:
-    shown = [image.copy() for image in images]
-    people = detect(shown)
+def _detect(detect: Any, images: Sequence[Image]) -> list[People]:
+    """Call the detector. Raises TypeError for an invalid result, ValueError if it changes the images."""
+    copies = [image.copy() for image in images]
+    people = detect(copies)
     if not isinstance(people, list) or len(people) != len(images) or not all(isinstance(p, People) for p in people):
-        raise TypeError(f"expected a list of {len(images)} People of as many pictures, found {people!r:.80}")
-    if not all(map(np.array_equal, shown, images)):
-        raise ValueError("it changes the pictures that it is given")
+        raise TypeError(f"expected a list of {len(images)} People, one for each image, found {people!r:.80}")
+    if not all(map(np.array_equal, copies, images)):
+        raise ValueError("it changes the images that it is given")
     return people
 
 
 def _people_problems(people: People, image: Image, number: int) -> Iterator[str]:
-    where = f"picture {number} of {image.shape[1]} x {image.shape[0]} px"
+    where = f"image {number} of {image.shape[1]} x {image.shape[0]} px"
     problem = flaw(people) or next((f"{part.dtype}" for part in people if part.dtype != np.float32), "")
     if problem:
         expected = "boxes (P, 4), scores (P,), keypoints (P, 17, 3), finite float32, scores and confidences 0 to 1"
         yield f"{where}: {problem}: expected {expected}"
         return
     if (people.boxes[:, 2:] <= people.boxes[:, :2]).any():
-        yield f"{where}: a box ends before it begins: expected x y of the upper left and of the lower right corner"
+        yield f"{where}: a box ends before it begins: expected (x, y) of the upper left and the lower right corner"
     joints = people.keypoints[people.keypoints[..., 2] > 0][:, :2]
     size, far = np.array(image.shape[1::-1]), NEAR * max(image.shape[:2])
     for name, points in (("box", people.boxes.reshape(-1, 2)), ("keypoint", joints)):
         if ((points < -far) | (points > size + far)).any():
-            yield f"{where}: a {name} is far outside the picture: expected px of the picture"
+            yield f"{where}: a {name} is far outside the image: expected pixel coordinates"
 
 
-def _repeated(detect: Any, pictures: Sequence[Image], alone: Sequence[People]) -> Iterator[str]:
-    """Whether a picture's people depend on what is computed before it and at the same time."""
-    if not all(map(_same, alone, _one_by_one(detect, pictures))):
-        yield "finds other people the second time"
+def _repeat_problems(detect: Any, images: Sequence[Image], alone: Sequence[People]) -> Iterator[str]:
+    """Check that an image's people do not depend on earlier images or on the rest of its batch."""
+    if not all(map(_same, alone, _detect_each(detect, images))):
+        yield "finds different people the second time"
         return
-    if not all(map(_same, alone[::-1], _one_by_one(detect, pictures[::-1]))):
-        yield "finds other people in another order of the pictures"
+    if not all(map(_same, alone[::-1], _detect_each(detect, images[::-1]))):
+        yield "finds different people when the images come in another order"
         return
-    for image, people in zip(pictures, alone, strict=True):
+    for image, people in zip(images, alone, strict=True):
         blank = np.full_like(image, 128)
-        for batch, own in (([image, blank, image[:, ::-1].copy()], 0), ([blank, image], 1)):
-            if not _same(_detected(detect, batch)[own], people):
-                yield "finds other people in a picture of a batch than in the picture alone"
+        for batch, position in (([image, blank, image[:, ::-1].copy()], 0), ([blank, image], 1)):
+            if not _same(_detect(detect, batch)[position], people):
+                yield "finds different people in an image of a batch than in the image alone"
                 return
 
 
-def _empty(detect: Any, image: Image) -> Iterator[str]:
-    if any(len(_detected(detect, [np.full_like(image, grey)])[0].boxes) for grey in (0, 128)):
-        yield "finds people in an empty picture"
+def _empty_problems(detect: Any, image: Image) -> Iterator[str]:
+    if any(len(_detect(detect, [np.full_like(image, grey)])[0].boxes) for grey in (0, 128)):
+        yield "finds people in an empty image"
 
 
 def _same(people: People, others: People) -> bool:
-    """Whether they are equal but for rounding."""
+    """Whether two results are equal except for rounding."""
     return all(
         np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-3, atol=SAME)
         for a, b in zip(people, others, strict=True)

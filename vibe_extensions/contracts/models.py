@@ -1,4 +1,4 @@
-"""What every model promises, checked by a few training steps.  windows -> [training, evaluation]"""
+"""Contract of models, checked by a few training steps (docs/adding-a-model.md).  windows -> [training, evaluation]"""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from vibe_model.training.trainer import Step
 from vibe_model.training.video import VideoRun, VideoTrainer
 
 STEPS: Final = 2
-LENGTHS: Final = (1, 3, 8)  # frames of a window
+LENGTHS: Final = (1, 3, 8)  # frames per window
 N_VERTICES: Final = 6890  # of SMPL
-TOLERANCE: Final = 1e-4  # of a network's outputs: batches of another size round differently
+TOLERANCE: Final = 1e-4  # of a network's outputs: rounding depends on the batch size
 
 
 def model_problems(config: VideoConfig) -> list[str]:
-    """List the promises that a model breaks; empty if none. Trains it for two steps on the CPU, and writes nothing.
+    """List the promises that a model breaks; empty if none. Trains it for two steps on the CPU and writes nothing.
 
     Args:
-        config: names a cache with the splits that it trains on, for example one of demo data.
+        config: Its cache holds the training splits, for example of demo data.
 
     Raises:
-        DataError, ConfigError: as training does, for a cache or settings that cannot be trained on.
+        DataError, ConfigError: as training does, for an unsuitable cache or invalid settings.
     """
     splits = runs.open_splits(config)
 
     def build() -> VideoRun:
         body = load_body(config.body)
-        trainer = models.of(config).load_trainer()(config, body, ProcessGroup())
+        trainer = models.model_of(config).load_trainer()(config, body, ProcessGroup())
         return VideoRun(config, trainer, splits, stand_in=body.is_stand_in, report=None)
 
     try:
@@ -51,14 +51,14 @@ def model_problems(config: VideoConfig) -> list[str]:
             with closing(run.batches(0)) as batches:
                 first = [next(batches) for _ in range(STEPS)]
             return [*_step_problems(run.trainer, build().trainer, build().trainer, first)]
-    except Exception as error:  # any code, which may fail in any way
+    except Exception as error:  # third-party code can raise anything
         return [f"fails: {type(error).__name__}: {error}"]
 
 
 def _step_problems(
     trainer: VideoTrainer, same: VideoTrainer, resumed: VideoTrainer, batches: list[TrainingBatch]
 ) -> Iterator[str]:
-    """Train three equal copies: two with other random numbers of Python and NumPy, one from a saved state."""
+    """Train three equal copies: two with different NumPy and Python random states, one from a saved state."""
     before = _parameters(trainer)
     if differs := _difference(before, _parameters(same)):
         yield f"{differs}: two trainers of one configuration start with different parameters"
@@ -78,7 +78,7 @@ def _step_problems(
     if list(after.terms) != list(step.terms):
         yield f"the terms have different names in each step: {', '.join(step.terms)}; {', '.join(after.terms)}"
     elif after.terms != continued.terms or _difference(_parameters(trainer), _parameters(resumed)):
-        yield "a step from a restored state gives different numbers: `learners` lack a network or a buffer that changes"
+        yield "a step from a restored state differs: `learners` must hold every network and changing buffer"
 
 
 def _term_problems(step: Step) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _term_problems(step: Step) -> Iterator[str]:
 
 def _gradient_problems(trainer: VideoTrainer, step: Step, before: Mapping[str, Tensor]) -> Iterator[str]:
     if "gen" not in {learner.name for learner in trainer.learners.values()}:
-        yield "no learner is called 'gen': saved states and best.pt need the generator's"
+        yield "no learner is named 'gen': saved states and best.pt need the generator's learner"
     for name, learner in trainer.learners.items():
         if not step.norms[name] > 0:
             yield f"{name} gets no gradient: does gradients() call backward on every term?"
@@ -99,8 +99,8 @@ def _gradient_problems(trainer: VideoTrainer, step: Step, before: Mapping[str, T
 
 def _network_problems(model: VideoModel, config: VideoConfig) -> Iterator[str]:
     """Check the generator's estimates of windows of several lengths, alone and in a batch."""
-    if held := [key for key, value in model.state_dict().items() if N_VERTICES in value.shape]:
-        yield f"its state holds data of the body ({', '.join(held)}), which must not be distributed"
+    if keys := [key for key, value in model.state_dict().items() if N_VERTICES in value.shape]:
+        yield f"its state contains body model data ({', '.join(keys)}), which must not be distributed"
     generator = torch.Generator().manual_seed(0)
 
     def random_rows(n: int, length: int) -> dict[str, Tensor]:
@@ -118,12 +118,12 @@ def _network_problems(model: VideoModel, config: VideoConfig) -> Iterator[str]:
             alone = model.regress(**{name: values[1:2] for name, values in rows.items()})
             pairs = zip(estimate, alone, strict=True)
             if not all(torch.allclose(every[1:2], one, atol=TOLERANCE, rtol=TOLERANCE) for every, one in pairs):
-                yield f"regress: a window of {length} frames has other bodies alone than in a batch"
+                yield f"regress: a window of {length} frames has different bodies alone than in a batch"
                 return
         for method in (model.regress_around, model.regress_stills):
             expected, found = sorted({0, *model.steps}), sorted(method(**random_rows(2, 1)))
             if found != expected:
-                yield f"{method.__name__}: expected bodies of the steps {expected}, found {found}"
+                yield f"{method.__name__}: expected bodies for the steps {expected}, found {found}"
 
 
 def _estimate_problems(estimate: Estimate, n: int, length: int) -> Iterator[str]:
@@ -132,7 +132,7 @@ def _estimate_problems(estimate: Estimate, n: int, length: int) -> Iterator[str]
         if values.shape != (n, length, *trailing):
             yield f"regress: {name}: expected {(n, length, *trailing)}, found {tuple(values.shape)}"
         elif not values.isfinite().all():
-            yield f"regress: {name} has numbers that are not finite"
+            yield f"regress: {name} contains NaN or infinite numbers"
         elif name == "rotmat" and not torch.allclose(
             values @ values.transpose(-1, -2), torch.eye(3).expand_as(values), atol=1e-3
         ):
@@ -140,7 +140,7 @@ def _estimate_problems(estimate: Estimate, n: int, length: int) -> Iterator[str]
 
 
 def _parameters(trainer: VideoTrainer) -> dict[str, Tensor]:
-    """Copies of the parameters of all networks."""
+    """Copies of all networks' parameters."""
     return {
         key: v.clone() for name, learner in trainer.learners.items() for key, v in _parameters_of(learner.network, name)
     }
@@ -158,4 +158,4 @@ def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
 def _seed_others(seed: int) -> None:
     """Set the random states that a training step must not use."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  the state that a model's code would use
+    np.random.seed(seed)  # noqa: NPY002

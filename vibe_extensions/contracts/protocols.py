@@ -1,8 +1,4 @@
-"""What every protocol of evaluation promises, checked on made-up frames.  training -> [evaluation]
-
-`protocol_problems` is what a protocol is tested with, ours and those of other packages alike:
-docs/adding-a-protocol.md.
-"""
+"""Contract of evaluation protocols, checked on random frames (docs/adding-a-protocol.md).  training -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from vibe_model.metrics import METRICS, Metric
 
 Floats = NDArray[np.floating[Any]]
 
-# What a split's metrics in metrics.json have beside errors and further protocols.
+# Keys of a split in metrics.json besides errors and further protocols.
 RESERVED: Final = frozenset(
     "protocol label_body baseline smoothed sigma stand_in keypoints dynamics frames frames_2d frames_total "
     f"frames_predicted frames_not_predicted frames_not_counted {LEFT_OUT}".split()
@@ -27,33 +23,34 @@ RESERVED: Final = frozenset(
 _FRAMES: Final = 12
 _SHAPES: Final = {"vertices": 50, "vertices at rest": 50, "keypoints": 49}
 _NEAR_ZERO: Final = 1e-6  # mm or %
-_LEAST_RIGHT: Final = 95.0  # %, of a perfect prediction: nothing is within AUC's threshold of 0
+_LEAST_RIGHT: Final = 95.0  # %, of a perfect prediction (AUC's threshold of 0 counts no joint)
 
 
 def protocol_problems(protocol: Protocol) -> list[str]:
-    """What is wrong with a protocol, in words; nothing where it keeps what the page promises.
+    """List the promises that a protocol breaks; empty if none.
 
-    Names clash with nothing in metrics.json. Of each metric: one finite number (or NaN) a frame; 0, or about 100 %, for
-    a perfect prediction, and not for a wrong one; a shift that the root removes changes nothing; the same numbers for
-    the same frames, whatever comes before and after them; arrays stay as they are. Rules of rows: a flag a frame, the
-    same for the same labels.
+    Names must not clash with keys of metrics.json. A metric must return one finite number (or NaN) per frame: 0 or
+    about 100 % for a perfect prediction only, independent of neighbouring frames and of a shift that the root removes.
+    It must not change its arrays. Row rules must return one flag per frame, the same for the same labels.
     """
     problems = []
     if protocol.name in {*RESERVED, *METRICS}:
-        problems.append(f"name: {protocol.name!r} has another meaning in metrics.json")
+        problems.append(f"name: {protocol.name!r} is reserved in metrics.json: use another name")
     if not protocol.metrics:
         problems.append("metrics: expected at least one, found none")
     for name, metric in protocol.metrics.items():
         if name in RESERVED:
-            problems.append(f"metric {name}: has another meaning in metrics.json")
+            problems.append(f"metric {name}: the name is reserved in metrics.json: use another name")
         ours = METRICS.get(name, metric)
         if (ours.title, ours.unit, ours.lower_is_better) != (metric.title, metric.unit, metric.lower_is_better):
-            problems.append(f"metric {name}: ours of that name is {ours.title} in {ours.unit}: take another name")
+            problems.append(
+                f"metric {name}: a built-in metric has this name ({ours.title}, {ours.unit}): use another name"
+            )
         try:
             problems += [f"metric {name}: {problem}" for problem in _metric_problems(protocol, name, metric)]
         except PipelineError as error:
             problems.append(str(error))
-        except Exception as error:  # a protocol under test may fail in any way
+        except Exception as error:  # third-party code can raise anything
             problems.append(f"metric {name}: {type(error).__name__}: {error}")
     return [*problems, *_row_problems(protocol)]
 
@@ -63,14 +60,14 @@ def _metric_problems(protocol: Protocol, name: str, metric: Metric) -> Iterator[
     before = pred.copy(), target.copy()
     values = protocol.measure(name, pred, target)
     if not all(np.array_equal(*pair) for pair in zip((pred, target), before, strict=True)):
-        yield "writes into the arrays that it is given"
+        yield "changes the arrays that it is given"
         pred, target = (array.copy() for array in before)
     if np.isnan(values).all():
-        yield "has no number for any of the made-up frames, all of which have labels"
+        yield "has no number for any of the random frames, all of which have labels"
         return
     again = protocol.measure(name, pred.copy(), target.copy())
     if not np.array_equal(values, again, equal_nan=True):
-        yield "returns other numbers when it is called again"
+        yield "returns different numbers when called again"
     part = protocol.measure(name, pred[2:9], target[2:9])
     if not np.allclose(part, values[2:][: len(part)], rtol=1e-9, atol=_NEAR_ZERO, equal_nan=True):
         yield "a frame's number depends on the frames before and after it"
@@ -84,14 +81,14 @@ def _metric_problems(protocol: Protocol, name: str, metric: Metric) -> Iterator[
         yield f"is {perfect:g} for a wrong prediction, too"
     elif bool(np.nanmean(values) > perfect) is not metric.lower_is_better:
         yield f"lower_is_better = {metric.lower_is_better}, but a wrong prediction has {np.nanmean(values):.4g}"
-    if protocol.root and metric.reads == "placed joints":  # what reads joints gets them about the root
+    if protocol.root and metric.reads == "placed joints":  # "joints" are already relative to the root
         shifted = protocol.measure(name, target + np.array([0.3, -2.0, 5.0]), target)
         if np.nanmax(np.abs(shifted - perfect)) > _NEAR_ZERO:
-            yield f"a shift of the whole body changes it, though the root is {', '.join(protocol.root)}"
+            yield f"changes when the whole body is shifted, though the root is {', '.join(protocol.root)}"
 
 
 def arrays(protocol: Protocol, metric: Metric) -> tuple[Floats, Floats]:
-    """Made-up frames as a metric reads them: wrong by some cm, the labels of a standing size."""
+    """Random prediction and labels of a person's size as a metric reads them, tens of cm apart."""
     random = np.random.default_rng(0)
     n_points = _SHAPES.get(metric.reads, len(JOINTS[protocol.joints]))
     target = random.normal(size=(_FRAMES, n_points, 3)) * 0.4
@@ -112,13 +109,13 @@ def _row_problems(protocol: Protocol) -> Iterator[str]:
     for name, rule in (("rows", protocol.rows), ("rows_2d", protocol.rows_2d)):
         try:
             found, again = (np.asarray(rule(labels)) for _ in range(2))
-        except Exception as error:  # likewise
+        except Exception as error:  # third-party code can raise anything
             yield f"{name}: {type(error).__name__}: {error}"
             continue
         if found.shape != (_FRAMES,) or found.dtype != np.bool_:
             yield f"{name}: expected ({_FRAMES},) bool, found {found.shape} {found.dtype}"
         if not np.array_equal(found, again):
-            yield f"{name}: returns other rows when it is called again"
+            yield f"{name}: returns different rows when called again"
         if not all(np.array_equal(*pair) for pair in zip(labels, before, strict=True)):
-            yield f"{name}: writes into the labels"
+            yield f"{name}: changes the labels"
             break

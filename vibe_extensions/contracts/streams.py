@@ -1,7 +1,4 @@
-"""What every stream promises, checked on made-up rows.  [crops, labels -> features]
-
-`stream_problems` is what a stream is tested with, ours and those of other packages (docs/adding-a-stream.md).
-"""
+"""Contract of streams, checked on random rows (docs/adding-a-stream.md).  [crops, labels -> features]"""
 
 from __future__ import annotations
 
@@ -19,89 +16,89 @@ from cache.crop_policy import Jitter
 from pipeline.features.computing import different, region_slices
 from pipeline.features.pixel_sources import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
-from vibe_extensions.contracts.common import declaration_problems, of_another_process
+from vibe_extensions.contracts.common import declaration_problems, run_in_new_process
 
-N: Final = 9  # rows that are computed
-RUNS: Final = np.array([[0, 4], [4, N]])  # of which there are two of consecutive frames
+N: Final = 9  # rows to compute
+RUNS: Final = np.array([[0, 4], [4, N]])  # two runs of consecutive frames
 DTYPES: Final = ("float16", "float32")
 
-Rows = list[Any]  # of each row its numbers, or None
+Rows = list[Any]  # one array per row, or None
 Compute = Callable[[Sequence[int]], Rows]
 
 
 def stream_problems(stream: Stream, labels: Labels | None = None, *, another_process: bool = True) -> list[str]:
-    """List the promises that a stream breaks. Empty: none. It is computed on the CPU.
+    """List the promises that a stream breaks; empty if none. Computes it on the CPU.
 
     Args:
-        labels: the columns that it reads, each (9, ...) as stored: of rows 0 to 3 of one track and 4 to 8 of another.
-            None: random ones; needed for columns that a dataset's reader brings.
-        another_process: a process of its own computes them, too, which imports the stream's module.
+        labels: Columns that the stream reads, each (9, ...) as stored: rows 0 to 3 of one track, 4 to 8 of another.
+            None: random values. Required for a dataset's extra columns.
+        another_process: Whether to repeat the computation in a second process, which imports the stream's module.
     """
-    problems = list(_declared(stream))
+    problems = list(_stream_declaration_problems(stream))
     if problems:
         return problems
     try:
-        sample = _Sample.of(stream, labels)
-        compute = _computer(stream, sample, 4)
+        sample = _Sample.build(stream, labels)
+        compute = _load(stream, sample, 4)
         rows = compute(range(N))
         problems = list(dict.fromkeys(problem for row in rows for problem in _row_problems(stream, row)))
-        problems = problems or [*_repeated(stream, sample, compute, rows)]
-        if another_process and not problems and not _same(rows, of_another_process(_computed, stream, sample)):
-            problems.append("computes other numbers in another process")
-    except Exception as error:  # any code, which may fail in any way
+        problems = problems or [*_repeat_problems(stream, sample, compute, rows)]
+        if another_process and not problems and not _same(rows, run_in_new_process(_load_and_compute, stream, sample)):
+            problems.append("computes different numbers in another process")
+    except Exception as error:  # third-party code can raise anything
         problems.append(f"fails: {type(error).__name__}: {error}")
     return problems
 
 
-def _declared(stream: Stream) -> Iterator[str]:
+def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
     if stream.dtype not in DTYPES:
         yield f"dtype is {stream.dtype!r}: expected one of {', '.join(DTYPES)}"
     elif not isinstance(stream.dim, int) or stream.dim < 1:
-        yield f"dim is {stream.dim!r}: expected the numbers of a row, 1 or more"
+        yield f"dim is {stream.dim!r}: expected the number of values per row, an integer >= 1"
     reads = stream.reads
     if min(reads.history, reads.future) < 0 or (reads.crops and reads.window > 1):
-        yield f"reads {reads}: history and future are rows of a stream of labels, 0 or more"
-    yield from (declared := list(declaration_problems(stream, "kind", but="crop")))
-    if declared:
+        yield f"reads {reads}: history and future must be >= 0, and are for streams of labels only"
+    yield from (problems := list(declaration_problems(stream, "kind", but="crop")))
+    if problems:
         return
     identity = stream.identity()
     if (identity.get("kind"), identity.get("version")) != (stream.kind, stream.version):
-        yield "identity() has another kind or version than the stream"
+        yield "identity() has a different kind or version than the stream"
     restored = type(stream).from_identity(json.loads(json.dumps(identity)))
     if (restored is not None or stream.weights_file is None) and restored != stream:
-        yield f"from_identity() gives {restored} of the identity of {stream}"
+        yield f"from_identity() returns {restored} for the identity of {stream}"
     if any(f.name == "crop" for f in fields(stream)):
         yield from _crop_problems(stream, identity)
 
 
 def _crop_problems(stream: Stream, identity: dict[str, Any]) -> Iterator[str]:
-    """Whether a mirrored copy is one: of these crops, and known by its identity."""
+    """Check that the option `crop` changes the policy and the identity, as mirrored copies need."""
     jitter = Jitter(copy=1, flip=1.0)
     policy = replace(stream.policy, jitter=None if stream.policy.jitter == jitter else jitter)
     with_crop: Any = stream
     mirrored = replace(with_crop, crop=policy)
     if mirrored.policy != policy:
-        yield f"policy is {mirrored.policy} where the option crop is {policy}: it would not be mirrored"
+        yield f"policy is {mirrored.policy} although the option crop is {policy}: copies would not be mirrored"
     if mirrored.identity() == identity:
-        yield "identity() is the same of another crop, as of a mirrored one"
+        yield "identity() is the same for another crop, such as a mirrored one"
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Rows to compute, as `label_batch` reads a split."""
+    """Rows to compute, with the attributes of a split that `label_batch` reads."""
 
-    crops: NDArray[np.uint8]  # (N + 1, size, size, 3): of each row the next one; before it the one of the row before
+    crops: NDArray[np.uint8]  # (N + 1, size, size, 3); row i has crop i + 1, and crop i is that of the row before
     labels: Labels
 
     @classmethod
-    def of(cls, stream: Stream, labels: Labels | None) -> _Sample:
+    def build(cls, stream: Stream, labels: Labels | None) -> _Sample:
         rng, policy = np.random.default_rng(0), stream.policy
         side = policy.size if stream.reads.crops else 1
         scene = np.kron(rng.integers(0, 256, (side // 8 + 4, side // 8 + 4, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
         crops = np.stack([scene[i : i + side, 2 * i : 2 * i + side] for i in range(N + 1)])
         columns = [name for name in stream.reads.labels if name != ROW_RATE]
-        made = {name: _label(name, rng) for name in columns if not labels or name not in labels}
-        return cls(crops, {**made, **(labels or {})})
+        random_labels = {name: _random_column(name, rng) for name in columns if not labels or name not in labels}
+        return cls(crops, {**random_labels, **(labels or {})})
 
     @property
     def runs(self) -> NDArray[np.int64]:
@@ -118,10 +115,10 @@ class _Sample:
         return self.labels[name][start:stop]
 
 
-def _label(name: str, rng: np.random.Generator) -> NDArray[Any]:
-    """(N, ...) of a column of the cache."""
+def _random_column(name: str, rng: np.random.Generator) -> NDArray[Any]:
+    """Random values (N, ...) for a column of the cache."""
     if name not in COLUMNS:
-        raise ValueError(f"column {name} is none of the cache: name its rows, labels={{{name!r}: ...}}")
+        raise ValueError(f"column {name} is not part of every cache: pass its rows, labels={{{name!r}: ...}}")
     column = COLUMNS[name]
     if name == "frame_index":
         return np.arange(N)
@@ -137,15 +134,18 @@ def _label(name: str, rng: np.random.Generator) -> NDArray[Any]:
     return np.asarray(values, column.dtype)
 
 
-def _computer(stream: Stream, sample: Any, batch_size: int, fill: float | None = None) -> Compute:
-    """What computes some of the sample's rows, in batches. `fill`: in the place of labels that there are not."""
+def _load(stream: Stream, sample: Any, batch_size: int, fill: float | None = None) -> Compute:
+    """Return a function that computes rows of the sample in batches. `fill` replaces labels of rows that do not exist.
+
+    Raises TypeError for a result of the wrong type and ValueError for changed inputs, as the returned function does.
+    """
     machine = Machine("cpu", batch_size, 1)
     computer: Any = stream.load(machine, None)
     provenance = stream.provenance if computer is None else computer.provenance
     if not isinstance(json.loads(json.dumps(dict(provenance))).get("stand_in"), bool):
-        raise TypeError("its provenance lacks stand_in, true or false")
+        raise TypeError("its provenance has no stand_in, true or false")
 
-    def labelled(rows: Sequence[int]) -> Rows:
+    def compute_from_labels(rows: Sequence[int]) -> Rows:
         labels = dict(label_batch(sample, np.array(rows), stream.reads))
         if fill is not None:
             for name in stream.reads.labels:
@@ -157,7 +157,7 @@ def _computer(stream: Stream, sample: Any, batch_size: int, fill: float | None =
             raise TypeError(f"flags are {np.shape(known)} {np.asarray(known).dtype}: expected {(len(rows),)} bool")
         return [computed] if np.shape(computed) != (len(rows), stream.dim) else list(computed)
 
-    def cropped(rows: Sequence[int]) -> Rows:
+    def compute_from_crops(rows: Sequence[int]) -> Rows:
         size = computer.batch_size
         memory = np.zeros((size, *sample.crops.shape[1:]), np.uint8)
         memory[: len(rows)] = sample.crops[np.array(rows) + 1]
@@ -168,62 +168,62 @@ def _computer(stream: Stream, sample: Any, batch_size: int, fill: float | None =
         _require(np.array_equal(before, memory), "its crops")
         return [computed] if np.shape(computed) != (size, stream.dim) else list(computed)[: len(rows)]
 
-    def by_row(rows: Sequence[int]) -> Rows:
-        n, made = stream.reads.crops, []
+    def compute_each(rows: Sequence[int]) -> Rows:
+        n, results = stream.reads.crops, []
         for row in rows:
             crops = [crop.copy() for crop in sample.crops[row + 2 - n : row + 2]]
-            made.append(stream.computed(crops, {name: sample.labels[name][row] for name in stream.reads.labels}))
+            results.append(stream.computed(crops, {name: sample.labels[name][row] for name in stream.reads.labels}))
             _require(np.array_equal(crops, sample.crops[row + 2 - n : row + 2]), "its crops")
-        return made
+        return results
 
     if computer is None:
-        return by_row
-    compute = cropped if stream.reads.crops else labelled
+        return compute_each
+    compute = compute_from_crops if stream.reads.crops else compute_from_labels
     size = computer.batch_size if stream.reads.crops else batch_size
-    return lambda rows: [row for at in range(0, len(rows), size) for row in compute(rows[at : at + size])]
+    return lambda rows: [row for start in range(0, len(rows), size) for row in compute(rows[start : start + size])]
 
 
 def _require(unchanged: bool, what: str) -> None:
     if not unchanged:
-        raise ValueError(f"it changes {what}, which other streams read")
+        raise ValueError(f"it changes {what}, which other streams read, too")
 
 
 def _row_problems(stream: Stream, row: Any) -> Iterator[str]:
-    """What is wrong with the numbers of a row; None of one that is not known is right."""
+    """Problems of one row's result. None, for an unknown row, is valid."""
     if row is None:
         return
     if np.shape(row) != (stream.dim,):
-        yield f"gives numbers of the shape {np.shape(row)}: expected {(stream.dim,)} of a row, as dim declares"
+        yield f"returns the shape {np.shape(row)} for a row: expected {(stream.dim,)}, as dim declares"
     elif np.asarray(row).dtype.kind != "f":
-        yield f"gives {np.asarray(row).dtype}: expected floats, which are rounded to {stream.dtype}"
+        yield f"returns {np.asarray(row).dtype}: expected floats, which are rounded to {stream.dtype}"
     elif not np.isfinite(row).all():
-        yield "gives numbers that are not finite: expected a flag, or None, where nothing is known"
+        yield "returns numbers that are not finite: for unknown rows, return None or clear the row's flag"
     elif np.abs(row).max(initial=0) > np.finfo(stream.dtype).max:
-        yield f"gives numbers beyond what {stream.dtype} holds"
+        yield f"returns numbers that are too large for {stream.dtype}"
 
 
-def _repeated(stream: Stream, sample: _Sample, compute: Compute, rows: Rows) -> Iterator[str]:
-    """Whether a row's numbers depend on anything but its own crops and labels."""
+def _repeat_problems(stream: Stream, sample: _Sample, compute: Compute, rows: Rows) -> Iterator[str]:
+    """Check that a row's result depends only on its crops and labels."""
     if not _same(rows, compute(range(N))):
-        yield "computes other numbers the second time"
+        yield "computes different numbers the second time"
         return
-    if not _same(rows, _computer(stream, sample, 3)(range(N))):
-        yield "computes other numbers in batches of another size"
+    if not _same(rows, _load(stream, sample, 3)(range(N))):
+        yield "computes different numbers in batches of another size"
     if not _same(rows, compute(range(N - 1, -1, -1))[::-1]):
-        yield "computes other numbers in another order of the rows"
+        yield "computes different numbers when the rows come in another order"
     if not _same(rows[2:3], compute([2])):
-        yield "computes other numbers of a row alone than in company of others"
-    if stream.reads.window > 1 and not _same(rows, _computer(stream, sample, 4, fill=7)(range(N))):
-        yield "its numbers depend on labels of rows that there are not, where `in_run` is false"
+        yield "computes different numbers for a row alone than in a batch"
+    if stream.reads.window > 1 and not _same(rows, _load(stream, sample, 4, fill=7)(range(N))):
+        yield "its numbers depend on labels of rows that do not exist, where `in_run` is false"
 
 
 def _same(rows: Rows, others: Rows) -> bool:
-    """Whether two results are equal but for rounding."""
+    """Whether two results are equal except for rounding."""
     return len(rows) == len(others) and all(
         a is b if a is None or b is None else not different(np.asarray(a), np.asarray(b))
         for a, b in zip(rows, others, strict=True)
     )
 
 
-def _computed(stream: Stream, sample: _Sample) -> Rows:
-    return _computer(stream, sample, 4)(range(N))
+def _load_and_compute(stream: Stream, sample: _Sample) -> Rows:
+    return _load(stream, sample, 4)(range(N))

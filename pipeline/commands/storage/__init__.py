@@ -1,1 +1,1 @@
-"""Commands about what is stored in a cache: names for its states, copies, removal of what is not needed."""
+"""Commands on the storage of a cache: tags, copies, garbage collection."""

@@ -1,4 +1,4 @@
-"""`python -m pipeline copy`: splits and their streams into another cache, without the rows of replaced videos."""
+"""`python -m pipeline copy`: copy splits and their streams into another cache, without rows of replaced videos."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import argparse
 
 import cache
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
-from pipeline.cli.options import KEPT
+from pipeline.cli.options import shards_kept
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
 from pipeline.errors import PipelineError
-from pipeline.settings.arguments import CACHE, cache_option, chosen, splits_argument
+from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
+
+kept_message = shards_kept
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     splits_argument(sub)
     cache_option(sub)
-    sub.add_argument("--to", type=cache.place_of, required=True, help=f"the other cache: {CACHE.removeprefix('the ')}")
-    help_ = "only these streams, with commas; '' for none; default: all that a split has"
-    sub.add_argument("--tag", metavar="NAME", help="the state of this tag; default: what is committed now")
+    sub.add_argument("--to", type=cache.place_of, required=True, help="Folder or URL of the new cache")
+    help_ = "Comma-separated streams to copy; '' for none (default: all)"
+    sub.add_argument("--tag", metavar="NAME", help="Copy the state of this tag (default: the current state)")
     sub.add_argument("--streams", metavar="NAMES", help=help_)
 
 
-def kept(_: argparse.Namespace) -> str:
-    """What of an interrupted copy is kept."""
-    return KEPT
-
-
 def run(args: argparse.Namespace) -> int:
-    """A line for each split, and for each stream that has not all of its rows; then the copies are checked."""
+    """Copy and check splits; print a line for each, and for each incomplete stream. Returns 1 for damage."""
     opened = cache.open(args.cache, args.tag)
-    names = chosen(args.splits, opened.splits)
+    names = choose_splits(args.splits, opened.splits)
     streams = None if args.streams is None else [name for name in args.streams.split(",") if name]
     stored = sorted({stream for name in names for stream in opened[name].streams})
     if unknown := [name for name in streams or () if name not in stored]:
-        raise PipelineError(f"--streams {unknown[0]}: none of these splits has it; there are: {', '.join(stored)}")
+        raise PipelineError(f"--streams {unknown[0]}: these splits have {', '.join(stored) or 'no streams'}")
     for name in names:
         own = None if streams is None else [stream for stream in streams if stream in opened[name].streams]
         with bar(f"copy {name}", err, unit="row") as progress:
@@ -53,5 +50,5 @@ def _print(done: cache.Copied, args: argparse.Namespace) -> None:
     out.print(plain(f"{done.split}: copied {' with '.join(wrote)}" if wrote else f"{done.split}: up to date"))
     for stream, rows in done.missing.items():
         extract = command("extract", done.split, "--cache", str(args.cache), "--stream", stream)
-        missing = f"{stream} has not all rows of {done.split} in {args.cache}: the copy lacks {count(rows, 'row')}"
-        out.print(f"{DOUBT} {plain(f'{missing}. To have them: {extract}')}, then copy again")
+        missing = f"{stream} of {done.split} is incomplete: {count(rows, 'row')} missing in {args.cache} and the copy"
+        out.print(f"{DOUBT} {plain(f'{missing}. To add them: {extract}')}, then copy again")

@@ -1,4 +1,4 @@
-"""`python -m pipeline gc`: remove files that no manifest refers to."""
+"""`python -m pipeline gc`: delete files that no manifest references."""
 
 from __future__ import annotations
 
@@ -15,19 +15,15 @@ from pipeline.settings.arguments import cache_option
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     cache_option(sub)
-    add("--dry-run", action="store_true", help="only list what would be removed")
-    add("--unfinished", action="store_true", help="also what unfinished runs have kept, which then start from zero")
-    add(
-        "--older-than",
-        type=float,
-        metavar="SECONDS",
-        help="leave younger files; default 0, and in an object store, which has no locks, a day",
-    )
+    add("--dry-run", action="store_true", help="List what would be deleted, and stop")
+    add("--unfinished", action="store_true", help="Also delete checkpoints of unfinished runs")
+    help_ = "Leave younger files (default: 0; in an object store, one day)"
+    add("--older-than", type=float, metavar="SECONDS", help=help_)
     json_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Removed files, and what was left, with the reason."""
+    """Print deleted files, and others that were left, with the reason."""
     collected = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
     rows = {"dry_run": args.dry_run, "removed": collected.removed, "bytes": collected.bytes, "left": collected.skipped}
     rows["held"] = collected.held
@@ -35,6 +31,6 @@ def run(args: argparse.Namespace) -> int:
     result.lines(collected.removed, f"[dim]{verb}[/dim]")
     result.lines((f"left: {text}" for text in collected.skipped), DOUBT)
     for name, n_bytes in collected.held.items():
-        result.line(f"left: {size(n_bytes)} that the cache has removed and the tag {name} names", IDLE)
+        result.line(f"left: {size(n_bytes)} of removed data that tag {name} references", IDLE)
     result.line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     return print_result(result, as_json=args.json)

@@ -1,4 +1,4 @@
-"""Where the time of an extraction goes, measured while it runs.  crops -> features"""
+"""Time of an extraction by stage.  crops -> features"""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ADDING: Final = threading.Lock()
 
 @dataclass(slots=True)
 class Meter:
-    """Busy seconds of each stage, and how many processes or threads it has. The busiest stage is the bottleneck."""
+    """Busy seconds of each stage, and its processes or threads. The busiest stage is the bottleneck."""
 
     decoders: int = 1
     lanes: int = 1  # threads of the network
-    device: str = ""  # that it is on
+    device: str = ""  # of the network
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -29,41 +29,39 @@ class Meter:
     rows: int = 0  # computed
 
     def add(self, **seconds: float) -> None:
-        """Busy seconds by stage."""
         with _ADDING:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def include(self, other: Meter) -> None:
-        """Add the work of another process."""
         self.frames, self.rows = self.frames + other.frames, self.rows + other.rows
         self.add(**other.seconds)
 
     @contextlib.contextmanager
-    def measured(self, stage: str) -> Iterator[None]:
-        """Add the seconds that the block takes."""
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block."""
         began = time.perf_counter()
         yield
         self.add(**{stage: time.perf_counter() - began})
 
     @property
     def elapsed(self) -> float:
-        """s from the beginning to the end, or to now; never 0."""
+        """Seconds until the end, or until now; never 0."""
         return max((time.monotonic() if self.ended is None else self.ended) - self.began, 1e-3)
 
     def stop(self) -> None:
-        """The end of `elapsed`."""
+        """End `elapsed`."""
         self.ended = time.monotonic()
 
     def busy(self) -> dict[str, float]:
-        """Stage -> share of the time, 0 to 1, in which its processes or threads were busy."""
+        """Stage -> share of the time, 0 to 1, that its processes or threads were busy."""
         many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"model": self.lanes}
         spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
         return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
 
     @property
     def bottleneck(self) -> str:
-        """The stage that all others wait for: decode (with crop and pair), model or write."""
+        """The busiest stage: decode (with crop and pair), model or write."""
         busy = Counter(self.busy())
         together = {
             "decode": busy["decode"] + busy["crop"] + busy["pair"],
@@ -79,11 +77,9 @@ class Meter:
 
     @property
     def rate(self) -> str:
-        """96 rows/s on cpu"""
         return f"{self.rows / self.elapsed:.0f} rows/s" + (f" on {self.device}" if self.device else "")
 
     def as_dict(self) -> dict[str, Any]:
-        """For provenance.json."""
         return {
             "seconds": round(self.elapsed, 3),
             "rows": self.rows,

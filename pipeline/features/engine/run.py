@@ -1,8 +1,8 @@
-"""One extraction on this machine: decoding, computing and writing at the same time.  tracks -> [crops -> features]
+"""One extraction on this machine: decoding, computing and writing in parallel.  tracks -> [crops -> features]
 
-One loop hands tasks to the decoding processes, full batches to the networks' threads, and finished shards to the thread
-that writes. The slowest of them makes it wait; memory is a fixed number of slots and the few open shards. Streams that
-are extracted together share the decoded frames; each has slots, batches, open shards and a network of its own.
+One loop sends tasks to decoding processes, full batches to the networks' threads, and finished shards to the writing
+thread. Memory is a fixed number of slots and a few open shards. Streams that are extracted together share the decoded
+frames; each has its own slots, batches, open shards and network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cache import Split, StreamShards
 from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.computing import device_of, labelled, load, numbers_of, region_slices
+from pipeline.features.computing import compute_labels, device_of, load, numbers_of, region_slices
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import OpenShards, PendingShard
 from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, DecodingJob, Tasks, jobs
@@ -75,7 +75,7 @@ class Output(Generic[T]):
         self._crops: NDArray[np.uint8]
 
     def load(self, machine: Machine, workers: int) -> Filling:
-        """Load the network, if there is one. Returns what the decoding processes, `workers` of them, fill."""
+        """Load the network, if any. Returns the slots that the decoding processes, `workers` of them, fill."""
         stream, size = self.stream, WITHOUT_NETWORK
         self._computer, self.provenance = load(stream, machine, self.recorded)
         if self._computer is not None:
@@ -89,8 +89,7 @@ class Output(Generic[T]):
         return Filling(self.stream.policy.size, by_worker, n_slots, slot_bytes)
 
     @contextlib.contextmanager
-    def using(self, memory: SharedSlots) -> Iterator[None]:
-        """The slots that decoding processes fill."""
+    def use_slots(self, memory: SharedSlots) -> Iterator[None]:
         self._memory = memory
         if self._computer is None:
             yield
@@ -104,26 +103,25 @@ class Output(Generic[T]):
 
     @property
     def has_room(self) -> bool:
-        """Whether other shards may be opened."""
         return len(self.open) + self.writing < self._most_open
 
     def compute(self, batch: Batch, meter: Meter) -> Computed:
-        """A full batch: the network's numbers, or what decoding processes have made."""
+        """Numbers of a full batch, by the network or by the decoding processes."""
         slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
         if self._computer is None:
             return slots.copy().view(np.float32), sizes != 0
-        with meter.measured("model"):
+        with meter.measure("model"):
             crops = self._crops[batch.span][:, *region_slices(self.stream.policy)]
             computed = numbers_of(self.stream, self._computer, crops)
         return computed, np.ones(len(slots), bool)
 
 
 class Run(Generic[T]):
-    """An extraction of some of a split's shards, done once: of one stream, or of several that share the pixels.
+    """One extraction of a split's shards, for one stream or several that share the pixels.
 
     Args:
-        pixels_of: number of a video -> where its crops come from.
-        process: of which of several devices this is, as in `Resources.machine`.
+        pixels_of: number of a video -> its pixels.
+        process: its device, as in `Resources.machine`.
         progress: called with rows done, of all streams, a few times a second.
     """
 
@@ -142,7 +140,7 @@ class Run(Generic[T]):
         self.meter = Meter()
         self._tasks: Tasks
         self._pool: Pool[Task, tuple[Problems, Meter]]
-        self._comparing: dict[int, DecodingJob] = {}  # by number: shards wait until its pixels have been compared
+        self._comparing: dict[int, DecodingJob] = {}  # by number: their shards wait until the pixels have been compared
         self._computing: dict[Future[Computed], tuple[Output[T], Batch]] = {}
         self._writing: deque[tuple[int, Future[T]]] = deque()
         self._saving: deque[Future[None]] = deque()
@@ -151,35 +149,35 @@ class Run(Generic[T]):
 
     @property
     def provenance(self) -> list[Mapping[str, Any] | None]:
-        """By output: of what computed rows; None: nothing had to be loaded."""
+        """Provenance by output; None: nothing was loaded."""
         return [out.provenance for out in self._outputs]
 
     def results(self) -> Iterator[tuple[int, T]]:
-        """(output, what `write` returned) of each target shard, as soon as it has been written.
+        """(output, result of `write`) of each target shard, once it is written.
 
-        Raises what `write` and the streams raise, and PipelineError for pixels that are not those that were converted.
+        Raises what `write` and the streams raise, and PipelineError for pixels that have changed since the conversion.
         """
         videos = jobs(self._split, [out.open for out in self._outputs], self._pixels_of, MOST_PERSONS)
-        for first in videos:  # where all rows are carried over, no process is started, and no network loaded
+        for first in videos:  # if all rows are carried over, no process is started and no network loaded
             if first:
-                yield from self._computed(first, videos)
+                yield from self._compute(first, videos)
                 break
-            yield from self._carried()
-        yield from self._carried()
+            yield from self._write_carried()
+        yield from self._write_carried()
         self.meter.stop()
         self._report()
 
-    def _carried(self) -> Iterator[tuple[int, T]]:
+    def _write_carried(self) -> Iterator[tuple[int, T]]:
         for output, out in enumerate(self._outputs):
-            for shard in out.open.finished():
+            for shard in out.open.take_finished():
                 yield output, out.write(shard)
                 self._report()
 
-    def _computed(self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]) -> Iterator[tuple[int, T]]:
+    def _compute(self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]) -> Iterator[tuple[int, T]]:
         workers = self._resources.decoders(self._process)
         if workers > MOST_WORKERS * cores(0):
             raise ConfigError(
-                f"workers {workers}: this machine has {cores(0)} cores; at most {MOST_WORKERS} for each are allowed"
+                f"workers {workers}: expected at most {MOST_WORKERS * cores(0)}, {MOST_WORKERS} for each core here"
             )
         fillings = [out.load(self._resources.machine(self._process), workers) for out in self._outputs]
         lanes = max(out.threads for out in self._outputs)
@@ -193,22 +191,22 @@ class Run(Generic[T]):
             timeout=self._resources.timeout,
             skips=True,
             shared=[filling.n_bytes for filling in fillings],
-            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores that no process has, if there are any
+            env={VIDEO_THREADS: str(max(1, cores(0) // workers))},  # cores without a process
         )
         with self._pool, contextlib.ExitStack() as stack:
             for out, memory, filling in zip(self._outputs, self._pool.shared, fillings, strict=True):
-                stack.enter_context(out.using(SharedSlots(memory, filling)))
+                stack.enter_context(out.use_slots(SharedSlots(memory, filling)))
             yield from self._loop()
 
     def _upcoming(
         self, first: list[DecodingJob], videos: Iterator[list[DecodingJob]]
     ) -> Iterator[Iterator[Task | None] | None]:
-        """The tasks of each job; None while the next one would open more shards than may be."""
+        """The tasks of each job; None while the next one would open too many shards."""
         for of_video in itertools.chain([first], videos):
             for job in of_video:
                 if job.shards:
                     self._comparing[job.number] = job
-                yield self._tasks.of(job)
+                yield self._tasks.split_job(job)
             while not all(out.has_room for out in self._outputs):
                 yield None
 
@@ -232,13 +230,13 @@ class Run(Generic[T]):
                     self._begin_to_write(writer)
                     self._begin_to_save(writer)
                     waits = not self._pool.is_idle or self._computing or self._writing or self._full
-                    assert waits or not any(len(out.open) for out in self._outputs), "nothing is done about open shards"
+                    assert waits or not any(len(out.open) for out in self._outputs), "open shards without work"
                     self._receive()
                     while self._writing and self._writing[0][1].done():
                         output, written = self._writing.popleft()
                         self._outputs[output].writing -= 1
                         yield output, written.result()
-            finally:  # computed rows are kept; what has not begun to be computed is not begun
+            finally:  # keep computed rows, and start no other batch
                 network.shutdown(wait=False, cancel_futures=True)
                 self._begin_to_save(writer, now=True)
 
@@ -249,12 +247,12 @@ class Run(Generic[T]):
     def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
         comparing = {place for job in self._comparing.values() for place in job.shards}
         for output, out in enumerate(self._outputs):
-            for shard in out.open.finished({number for of, number in comparing if of == output}):
-                self._writing.append((output, writer.submit(self._written, out, shard)))
+            for shard in out.open.take_finished({number for of, number in comparing if of == output}):
+                self._writing.append((output, writer.submit(self._write, out, shard)))
                 out.writing += 1
 
     def _begin_to_save(self, writer: ThreadPoolExecutor, *, now: bool = False) -> None:
-        """Write checkpoints when it is time, or now: in the thread that writes, so that complete shards come after."""
+        """Write checkpoints when due, or `now`, in the writing thread, so that complete shards come after."""
         while self._saving and self._saving[0].done() and not now:
             self._saving.popleft().result()
         if now or (not self._saving and time.monotonic() - self._saved > CHECKPOINT_EVERY):
@@ -263,27 +261,26 @@ class Run(Generic[T]):
             for out in self._outputs:
                 self._saving += [writer.submit(save) for save in out.open.save(comparing)]
 
-    def _written(self, out: Output[T], shard: PendingShard) -> T:
-        with self.meter.measured("write"):
+    def _write(self, out: Output[T], shard: PendingShard) -> T:
+        with self.meter.measure("write"):
             return out.write(shard)
 
     def _submit(self) -> None:
         """Send tasks to processes that have room. Close a batch that cannot be filled."""
         self._pool.submit()
-        has_more = self._pool.has_more  # once the batches that are being computed have made room
+        has_more = self._pool.has_more  # once running batches have made room
         if self._pool.is_idle and not self._full and not (has_more and self._computing):
             for out in self._outputs:
                 out.batches.close_batch()
 
     def _receive(self) -> None:
-        """Wait for decoded tasks, and record decoded tasks and computed batches."""
         for result in self._pool.poll(LOOK_EVERY):
             done = result.get()
             if isinstance(done, Failed):
                 raise PipelineError(
                     f"{TRIALS} decoding processes, one after the other, {done.message} while they compared the pixels "
-                    f"of {result.task.pixels.name}: what they wrote is above. Can the storage of the videos be read? "
-                    "Finished shards are kept: run it again then."
+                    f"of {result.task.pixels.name}. See their output above, and check the storage of the videos. "
+                    "Finished shards are kept: run it again."
                 )
             problems, meter = done
             self.meter.include(meter)
@@ -295,7 +292,7 @@ class Run(Generic[T]):
             (out, batch), (computed, known) = self._computing.pop(future), future.result()
             out.computing -= 1
             filled = np.flatnonzero(batch.rows >= 0)
-            out.open.put(batch.rows[filled], computed[filled], known[filled])
+            out.open.store(batch.rows[filled], computed[filled], known[filled])
             self.meter.rows += len(filled)
             out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
@@ -311,7 +308,7 @@ def run_of(
     progress: Callable[[int, Meter], None],
     process: str = "",
 ) -> Run[T] | LabelRun[T]:
-    """The extraction of streams of crops together, or, without `pixels_of`, of one stream of labels."""
+    """The run of streams of crops, or, without `pixels_of`, of one stream of labels."""
     if pixels_of is None:
         (output,) = outputs
         return LabelRun(split, output, machine=resources.machine(process), progress=progress)
@@ -319,7 +316,7 @@ def run_of(
 
 
 class LabelRun(Generic[T]):
-    """As `Run`, of one stream of labels: no pixels are read."""
+    """A run of one stream of labels, without pixels."""
 
     def __init__(
         self, split: Split, output: Output[T], *, machine: Machine, progress: Callable[[int, Meter], None]
@@ -329,15 +326,15 @@ class LabelRun(Generic[T]):
         self.provenance: list[Mapping[str, Any] | None] = [None]
 
     def results(self) -> Iterator[tuple[int, T]]:
-        """(0, what `write` returned) of each target shard. Raises what `write` and the stream raise."""
+        """(0, result of `write`) of each target shard. Raises what `write` and the stream raise."""
         try:
-            yield from self._computed(self._output.stream)
+            yield from self._compute(self._output.stream)
         finally:
             self._save()
         self.meter.stop()
         self._progress(self.meter.rows + self._output.open.not_computed, self.meter)
 
-    def _computed(self, stream: Stream) -> Iterator[tuple[int, T]]:
+    def _compute(self, stream: Stream) -> Iterator[tuple[int, T]]:
         shards = self._output.open
         computer: LabelComputer | None = None
         saved = time.monotonic()
@@ -352,16 +349,16 @@ class LabelRun(Generic[T]):
                 if computer is None or not len(rows):
                     continue
                 labels = label_batch(self._split, rows, stream.reads)
-                with self.meter.measured("model"):
-                    computed, known = labelled(stream, computer, labels, len(rows))
-                shards.put(rows, computed, known)
+                with self.meter.measure("model"):
+                    computed, known = compute_labels(stream, computer, labels, len(rows))
+                shards.store(rows, computed, known)
                 if time.monotonic() - saved > CHECKPOINT_EVERY:
                     saved = time.monotonic()
                     self._save()
                 self.meter.rows += len(rows)
                 self._progress(self.meter.rows + shards.not_computed, self.meter)
-            for finished in shards.finished():
-                with self.meter.measured("write"):
+            for finished in shards.take_finished():
+                with self.meter.measure("write"):
                     written = self._output.write(finished)
                 yield 0, written
 

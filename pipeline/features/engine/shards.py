@@ -1,4 +1,4 @@
-"""Shards of a stream while their rows are computed, in any order.  crops -> [features]"""
+"""Open shards of a stream, whose rows are computed in any order.  crops -> [features]"""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from cache import Split
 from pipeline.features.pixel_sources import Cut, column, label, windows_in_run
 from pipeline.features.streams.base import Labels, Reads, Stream
 
-EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
+EXAMPLES: Final = 5  # problems that are reported with their message
 COMPARED: Final = 8  # rows whose stored keys are compared, or videos whose digests are
 
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of rows: computed, carried over, kept, and with problems."""
+    """Counts of rows."""
 
     computed: int = 0
     carried: int = 0  # whose pixels, frame and box the stream already had
-    kept: int = 0  # that an interrupted extraction had computed
-    problems: Counter[str] = field(default_factory=Counter)  # why rows have no feature -> how many
+    kept: int = 0  # of an interrupted extraction
+    problems: Counter[str] = field(default_factory=Counter)  # why rows have no feature -> number
     examples: list[str] = field(default_factory=list)  # messages of the first few problems
 
     def add(self, other: Counts) -> None:
-        """Add the counts of other rows."""
         self.computed += other.computed
         self.carried += other.carried
         self.kept += other.kept
@@ -47,14 +46,14 @@ class PendingShard:
 
     number: int
     start: int  # its first row
-    columns: Mapping[str, NDArray[Any]]  # of streams of crops, frame_index (n,) and bbox (n, 4)
+    columns: Mapping[str, NDArray[Any]]  # for streams of crops, frame_index (n,) and bbox (n, 4)
     keys: NDArray[np.uint64]  # (n, 2)
     todo: NDArray[np.bool_]  # (n,) rows to be computed
     values: NDArray[Any]  # (n, dim)
     ok: NDArray[np.uint8]  # (n,) COMPUTED, UNDEFINED or NO_VALUE
-    left: int  # rows that have neither been computed nor been given up
+    left: int  # rows that are neither computed nor given up
     counts: Counts
-    done: NDArray[np.bool_]  # (n,) rows that have been computed, now or by an interrupted extraction
+    done: NDArray[np.bool_]  # (n,) computed rows, also of an interrupted extraction
     n_saved: int = 0  # of these, in the checkpoint
 
     @property
@@ -63,7 +62,7 @@ class PendingShard:
 
 
 class OpenShards:
-    """The open shards of one stream's extraction. `target`: those that it lacks, ascending."""
+    """The open shards of one stream's extraction. target: the missing shards, ascending."""
 
     def __init__(self, split: Split, shards: cache.StreamShards, stream: Stream, target: Sequence[int]) -> None:
         self._split, self._shards, self._stream, self.target = split, shards, stream, target
@@ -77,17 +76,17 @@ class OpenShards:
         return len(self._open)
 
     def open(self, number: int) -> PendingShard:
-        """The open shard. It is opened if it is not: its rows are read, and what the stream has of them is copied."""
+        """Open a shard if it is not open: read its rows, and carry over what the stream has."""
         if number not in self._open:
-            self._open[number] = self._opened(number)
+            self._open[number] = self._load(number)
         return self._open[number]
 
     def is_missing(self, number: int) -> bool:
-        """Whether a shard is among those that the stream lacks, and not finished."""
+        """Whether a shard is missing and not finished."""
         return number in self._missing
 
     def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
-        """As `Split.rows`, from open shards where these have them."""
+        """As `Split.rows`, from open shards if they have the rows."""
         shard = self._open.get(first // self._size)
         if shard is None or name not in shard.columns:
             return self._split.rows(name, first, stop)
@@ -95,25 +94,24 @@ class OpenShards:
         return here if stop <= shard.stop else np.concatenate([here, self.rows(name, shard.stop, stop)])
 
     def cuts(self, rows: NDArray[np.int64]) -> Iterator[Cut]:
-        """What the crops of (n,) rows show."""
         frame, bbox = (column(self.rows, name, rows) for name in ("frame_index", "bbox"))
         boxes = _boxes(self._split, self._stream.policy, rows, frame, bbox)
         for box, *of in zip(*(values.tolist() for values in boxes), strict=True):
             yield Cut(tuple(box), *of)
 
     def labels(self, rows: NDArray[np.int64]) -> Iterator[Labels | None]:
-        """Return the labels that the stream reads of (n,) rows, as stored; None where it reads none."""
+        """Stored labels of (n,) rows that the stream reads; None if it reads none."""
         if not self._columns:
             return itertools.repeat(None, len(rows))
         values = zip(*(column(self._split.rows, name, rows) for name in self._columns), strict=True)
         return (dict(zip(self._columns, of_row, strict=True)) for of_row in values)
 
-    def put(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:
-        """(n,) rows of the split, all of open shards, what was computed of them, and (n,) whether that is known."""
+    def store(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:
+        """Store the numbers (n, dim) of (n,) rows in open shards, and (n,) whether they are known."""
         ok = np.full(len(rows), cache.COMPUTED) if known is None else np.where(known, cache.COMPUTED, cache.UNDEFINED)
         for shard, at in self._by_shard(rows):
             here = rows[at] - shard.start
-            with np.errstate(over="ignore"):  # what exceeds the dtype becomes infinite, which the cache refuses
+            with np.errstate(over="ignore"):  # the cache refuses infinite numbers
                 shard.values[here] = computed[at]
             shard.ok[here] = ok[at]
             shard.done[here] = True
@@ -121,16 +119,16 @@ class OpenShards:
             shard.counts.computed += len(at)
 
     def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
-        """Rows that cannot be computed, and why: their `ok` stays 0."""
+        """Give up rows that cannot be computed: their `ok` stays 0."""
         self.not_computed += len(rows)
         for shard, at in self._by_shard(rows):
             shard.left -= len(at)
             shard.counts.add(Counts(problems=Counter({kind: len(at)}), examples=[message]))
 
     def save(self, but: Sequence[range] = ()) -> Iterator[Callable[[], None]]:
-        """What writes a checkpoint of each shard with new computed rows, in this thread or in another.
+        """Functions that write a checkpoint of each shard with new rows, in any thread.
 
-        `but`: rows of the split whose pixels may not be those that were converted.
+        but: rows whose pixels have not been compared yet.
         """
         for shard in self._open.values():
             rows = np.flatnonzero(shard.done)
@@ -141,11 +139,11 @@ class OpenShards:
                 yield functools.partial(self._save, shard, rows)
 
     def _save(self, shard: PendingShard, rows: NDArray[np.int64]) -> None:
-        # What is computed changes no more.
+        # Computed rows do not change.
         self._shards.checkpoint(shard.number, rows, shard.values[rows], shard.ok[rows], shard.keys[rows])
 
-    def finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
-        """Shards without any row left to compute, `but` some; they are open no longer."""
+    def take_finished(self, but: Container[int] = ()) -> Iterator[PendingShard]:
+        """Close and yield shards without rows to compute, except `but`."""
         for number in [number for number, shard in self._open.items() if not shard.left and number not in but]:
             self._missing.discard(number)
             yield self._open.pop(number)
@@ -155,7 +153,7 @@ class OpenShards:
         for shard_number in np.unique(number).tolist():
             yield self._open[shard_number], np.flatnonzero(number == shard_number)
 
-    def _opened(self, number: int) -> PendingShard:
+    def _load(self, number: int) -> PendingShard:
         rows = self._shards.rows(number)
         live = np.flatnonzero(self._shards.live(number))
         at = rows.start + live
@@ -182,9 +180,9 @@ class OpenShards:
 
 
 def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return the keys of ascending rows of tracks, (n, 2): 128 bits that differ when anything that is read differs.
+    """Keys (n, 2) of ascending rows of tracks: 128 bits that change with any input.
 
-    They are part of the cache's format: where they change, all features are computed again.
+    They are part of the cache's format: if they change, all features are computed again.
     """
     reads = stream.reads
     if not reads.crops:
@@ -209,7 +207,7 @@ def row_keys(split: Split, stream: Stream, rows: NDArray[np.int64]) -> NDArray[n
 
 
 def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
-    """Return whether a stream's stored keys equal `row_keys`, by the first rows of a few tracks."""
+    """Whether a stream's stored keys equal `row_keys`, for the first rows of a few tracks."""
     start, size = split.tracks.start, int(split.manifest["geometry"]["rows_per_shard"])
     rows = start[np.isin(start // size, split.stream_shards(name))][:COMPARED]
     return np.array_equal(column(split.rows, f"features/{name}_key", rows), row_keys(split, stream, rows))
@@ -218,7 +216,7 @@ def has_current_keys(split: Split, name: str, stream: Stream) -> bool:
 def _boxes(
     split: Split, policy: cache.CropPolicy, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the boxes that the crop policy cuts out, their tracks' crop scales, and which are mirrored."""
+    """Boxes of the crop policy, crop scales of their tracks, and which are mirrored."""
     track, which = np.unique(split.track_of(rows), return_inverse=True)
     scale = np.asarray(split.tracks.crop_scale[track], np.float64)[which]
     if policy.follows_box:
@@ -229,29 +227,29 @@ def _boxes(
 
 
 def label_keys(split: Split, rows: NDArray[np.int64], reads: Reads) -> NDArray[np.uint64]:
-    """(n, 2) of (n,) rows: 128 bits that differ when any label does that the row is computed from."""
+    """Keys (n, 2) of (n,) rows: 128 bits that change with any label of the row's window."""
     if reads.window == 1 or not len(rows):
         return _digests([label(split, name, rows) for name in reads.labels])
     around, in_run = windows_in_run(split.runs, rows, reads)
     read, of_window = np.unique(around[in_run], return_inverse=True)
-    windows = np.zeros((*around.shape, 2), np.uint64)  # of digests: as many labels would take a lot of memory
+    windows = np.zeros((*around.shape, 2), np.uint64)  # of digests, which need less memory than labels
     windows[in_run] = _digests([label(split, name, read) for name in reads.labels])[of_window]
     return _digests([windows])
 
 
 def _digests(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
-    """(n, ...) each -> (n, 2)."""
+    """Columns (n, ...) -> digests (n, 2)."""
     keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in _bytes(columns))
     return np.frombuffer(keys, np.uint64).reshape(-1, 2)
 
 
 def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    """(n, ...) each -> (n, m): all bytes of each row."""
+    """Columns (n, ...) -> all bytes of each row (n, m)."""
     return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in columns], 1)
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) ascending rows of tracks -> whether the row before is of the same run: one step before in the same track."""
+    """(n,) ascending rows of tracks -> whether the row before is in the same run: one step before in the same track."""
     starts = split.runs[:, 0]
     at = np.searchsorted(starts, rows)
     return np.asarray(np.append(starts, -1)[at] != rows)

@@ -1,11 +1,9 @@
 """Plan the decoding: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
 A video's tracks are stored one after the other, often across the end of a shard. So jobs go by videos, each frame is
-decoded once for all its persons and for all streams that are extracted together, and shards are open from the first
-video that reaches into them to the last.
+decoded once for all persons and streams, and shards are open from their first video to the last.
 
-A batch is what goes through a stream's network at once. Its slots of the shared memory are filled in place by the
-decoding processes, and read, or copied to a GPU, from where they are: a crop is never sent through a pipe.
+Decoding processes fill the slots of a batch in shared memory; networks read or copy them from there.
 """
 
 from __future__ import annotations
@@ -24,41 +22,38 @@ from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import CropRequest, Problems, Task
 from pipeline.features.pixel_sources import Pixels, column
 
-MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
-RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
-MOST_ROWS: Final = 16  # of a task: enough that handing it over costs little, few enough that a batch is soon full
+MOST_SHARDS: Final = 4  # open shards of one video; a video with more rows is decoded several times
+RUN_ROWS: Final = 256  # rows of a job with images in any order, so that several processes share a long video
+MOST_ROWS: Final = 16  # of a task: sending it costs little, and a batch is full soon
 
 
 class DecodingJob(NamedTuple):
-    """Rows of one video, in the order of its frames. n rows; a frame with several persons has several.
+    """n rows of one video in the order of frames, one for each person.
 
-    Rows that no stream lacks are among them where their frame is the previous one of another row.
+    They include rows that are not missing, if another row needs their frame as its previous one.
     """
 
     number: int
     pixels: Pixels
     rows: NDArray[np.int64]  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending
-    todo: NDArray[np.bool_]  # (outputs, n) which streams lack them
-    requests: tuple[Mapping[int, CropRequest], ...]  # by output: of each row that it lacks, by its place; without slots
-    shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
-    video: range  # all rows of its video
-    n_kept: int  # of its frames: how many before another one may be needed as the previous ones of its rows
+    todo: NDArray[np.bool_]  # (outputs, n) whether the row is missing in a stream
+    requests: tuple[Mapping[int, CropRequest], ...]  # by output: index of a missing row -> request, without a slot
+    shards: tuple[tuple[int, int], ...]  # (output, shard) that wait for this job to compare the video's pixels
+    video: range  # all rows of the video
+    n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
 
 
 def jobs(
-    split: Split,
-    open_shards: Sequence[OpenShards],
-    pixels_of: Callable[[int], Pixels],
-    most_rows: int,
+    split: Split, open_shards: Sequence[OpenShards], pixels_of: Callable[[int], Pixels], most_rows: int
 ) -> Iterator[list[DecodingJob]]:
-    """The rows to compute of all streams' target shards, which are opened on the way: of a video's next few shards.
+    """Jobs for all streams' target shards, which are opened on the way: a list for a video's next few shards.
 
-    `pixels_of`: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
+    pixels_of: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
     targets = [np.asarray(out.target, np.int64) for out in open_shards]
-    missing = np.unique(np.concatenate(targets))  # once: there may be as many shards as videos
+    missing = np.unique(np.concatenate(targets))
     numbers = itertools.count()
     for video, start, stop in _videos(split, missing, size):
         here = missing[slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))]
@@ -94,11 +89,11 @@ def _job(
     shards: tuple[tuple[int, int], ...],
     video: range,
 ) -> DecodingJob:
-    """Make a job of some rows, and of the rows one step before them that a stream of pairs needs."""
+    """Make a job of rows, and of the rows before them that streams of pairs need."""
     paired = [rows[np.isin(rows, lack)] for lack, out in zip(lacks, open_shards, strict=True) if out.pairs]
     compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
     wanted = rows
-    rows = np.union1d(rows, compared - 1) if len(compared) else rows  # all of them have a row before: see OpenShards
+    rows = np.union1d(rows, compared - 1) if len(compared) else rows  # they have a row before: see OpenShards
     frame = column(open_shards[0].rows, "frame_index", rows)
     order = np.lexsort((rows, frame))
     rows, frame = rows[order], frame[order]
@@ -118,7 +113,7 @@ def _job(
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
-    """(video, first row, last row + 1) of every range of tracks of one video that reaches into a target shard."""
+    """(video, first row, last row + 1) of every range of tracks of one video with rows in a target shard."""
     tracks = split.tracks
     if not len(tracks) or not len(target):
         return
@@ -132,7 +127,6 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
 
 
 def _todo(open_shards: OpenShards, shards: Sequence[int], start: int, stop: int) -> NDArray[np.int64]:
-    """Return the rows in [start, stop) of these shards that have to be computed."""
     rows = [np.zeros(0, np.int64)]
     for number in shards:
         shard = open_shards.open(number)
@@ -142,7 +136,7 @@ def _todo(open_shards: OpenShards, shards: Sequence[int], start: int, stop: int)
 
 
 def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[slice]:
-    """Slices of rows that are a job each. `frame` is ascending; a frame is divided only where it has too many persons.
+    """Slices of rows, one for each job. `frame` is ascending; a frame is divided only if it has too many persons.
 
     >>> [(part.start, part.stop) for part in _parts(np.array([3, 3, 3, 5]), True, 2)]
     [(0, 2), (2, 4)]
@@ -162,12 +156,12 @@ def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Slots [first, first + size) of the memory, and the split's row in each."""
+    """Slots [first, first + size) of the memory, and the split's rows in them."""
 
     first: int
     rows: NDArray[np.int64]  # (size,); -1: empty
-    taken: int = 0  # slots that are assigned to tasks
-    waits_for: int = 0  # tasks with slots in it that are being decoded
+    taken: int = 0  # slots assigned to tasks
+    waits_for: int = 0  # running tasks with slots in it
 
     @property
     def span(self) -> slice:
@@ -175,7 +169,7 @@ class Batch:
 
 
 class Batches:
-    """One stream's slots as batches: assigned to tasks, filled, computed, and free again."""
+    """One stream's slots as batches, which are assigned to tasks, filled, computed, and freed."""
 
     def __init__(self, n_slots: int, size: int) -> None:
         self._size = size
@@ -185,12 +179,11 @@ class Batches:
 
     @property
     def capacity(self) -> int:
-        """The number of free slots."""
         partly = 0 if self._filling is None else self._size - self._filling.taken
         return partly + len(self._free) * self._size
 
     def take(self, n: int) -> tuple[NDArray[np.int64], list[Batch]]:
-        """Assign (n,) slots, at most the capacity. Return them and their batches."""
+        """Assign (n,) slots, at most the capacity. Returns them and their batches."""
         slots, batches = [np.zeros(0, np.int64)], []
         while n:
             batch = self._filling = self._filling or self._free.popleft()
@@ -205,7 +198,7 @@ class Batches:
         return np.concatenate(slots), batches
 
     def fill(self, slots: NDArray[np.int64], batches: Sequence[Batch], rows: NDArray[np.int64]) -> None:
-        """Slots that were taken together have been filled with these rows; -1: not filled."""
+        """Record slots of one task as filled with these rows; -1: not filled."""
         for batch in batches:
             here = (slots >= batch.first) & (slots < batch.span.stop)
             batch.rows[slots[here] - batch.first] = rows[here]
@@ -213,14 +206,13 @@ class Batches:
             self._ready(batch)
 
     def close_batch(self) -> None:
-        """Compute the batch that is being filled as it is."""
+        """Let the incomplete batch be computed."""
         batch, self._filling = self._filling, None
         if batch is not None:
             batch.taken = self._size
             self._ready(batch)
 
     def free(self, batch: Batch) -> None:
-        """A batch has been computed."""
         batch.rows[:] = -1
         batch.taken = 0
         self._free.append(batch)
@@ -231,29 +223,29 @@ class Batches:
 
 
 class _Running(NamedTuple):
-    """A task that is being decoded, and by output: rows, their slots, and the batches of these slots."""
+    """A running task; by output, rows, their slots, and the batches of these slots."""
 
     job: DecodingJob
     places: list[tuple[NDArray[np.int64], NDArray[np.int64], list[Batch]]]
 
 
 class Tasks:
-    """Jobs as tasks with slots in every stream's batches."""
+    """Tasks of jobs, with slots in every stream's batches."""
 
     def __init__(self, batches: Sequence[Batches]) -> None:
         self._batches = batches
         self._running: dict[int, _Running] = {}
         self._next = 0
 
-    def of(self, job: DecodingJob) -> Iterator[Task | None]:
-        """The tasks of a job; None while no slots are free."""
+    def split_job(self, job: DecodingJob) -> Iterator[Task | None]:
+        """Yield the tasks of a job; None while no slots are free."""
         start = 0
         while start < len(job.rows):
-            task, start = self._next_of(job, start)
+            task, start = self._next_task(job, start)
             yield task
 
-    def _next_of(self, job: DecodingJob, start: int) -> tuple[Task | None, int]:
-        """The next task of a job from its row `start`, and where the one after it starts."""
+    def _next_task(self, job: DecodingJob, start: int) -> tuple[Task | None, int]:
+        """The task of a job from its row `start`, and the start of the next one."""
         stop = min(start + MOST_ROWS, len(job.frame))
         stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
         todo = job.todo[:, start:stop]
@@ -268,7 +260,7 @@ class Tasks:
             places.append((job.rows[at], slots, within))
             for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
                 requests[frames[i - start]].append(job.requests[output][i]._replace(slot=slot))
-        before = tuple(_frames_before(job, start))
+        before = tuple(_kept_frames(job, start))
         first = start == 0 and bool(job.shards)
         task = Task(self._next, job.number, job.pixels, requests, job.n_kept, before, first)
         self._running[task.number] = _Running(job, places)
@@ -278,7 +270,7 @@ class Tasks:
     def fill(
         self, task: int, problems: Problems
     ) -> tuple[DecodingJob, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
-        """Record a decoded task. Return its job, and (output, rows, problem) of the rows that have a problem."""
+        """Record a decoded task. Returns its job, and (output, rows, problem) of rows with a problem."""
         running, lost = self._running.pop(task), []
         for output, (rows, slots, batches) in enumerate(running.places):
             of_rows = [problems.get((output, slot)) for slot in slots.tolist()]
@@ -289,8 +281,7 @@ class Tasks:
         return running.job, lost
 
 
-def _frames_before(job: DecodingJob, start: int) -> list[int]:
-    """The frames that are kept when a job's row `start` is begun with."""
+def _kept_frames(job: DecodingJob, start: int) -> list[int]:
     frames: list[int] = []
     while start and len(frames) < job.n_kept:
         frames.insert(0, int(job.frame[start - 1]))

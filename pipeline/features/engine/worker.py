@@ -1,8 +1,4 @@
-"""Decode frames in a process, and write crops into slots of the shared memory.  pixels -> [crops] -> features
-
-Decoders are processes, not threads: one that hangs or crashes costs a frame, not the extraction; and every picture
-takes some Python code, for which threads would wait for each other.
-"""
+"""Decode frames in a process, and write crops into slots of the shared memory.  pixels -> [crops] -> features"""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.features.computing import row_of
 from pipeline.features.engine.meter import Meter
-from pipeline.features.pixel_sources import Cut, Pixels, labels_in
+from pipeline.features.pixel_sources import Cut, Pixels, crop_labels
 from pipeline.features.streams.base import Labels, Stream
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.processes import Failed, alive
@@ -32,28 +28,26 @@ KINDS: Final = {  # reason of `pipeline.processes.Failed` -> kind of a frame's p
     "reader_memory": "decoder_memory",
     "machine_memory": "decoder_memory",
 }
-AFTER: Final = "after_decoder_failure"  # kind of the problem of later frames of that video
+AFTER: Final = "after_decoder_failure"  # kind of the problem of later frames
 
 
 class Filling(NamedTuple):
-    """The contents of a stream's slots: crops, or rows computed from crops."""
+    """Contents of a stream's slots: crops, or rows computed from crops."""
 
     size: int  # px, of the crop
-    stream: Stream | None  # computes the row of a slot from its crops; None: the slot holds the crop
+    stream: Stream | None  # computes a row from its crops; None: slots have crops
     n_slots: int
     slot_bytes: int
 
     @property
     def n_bytes(self) -> int:
-        """The size of the slots' memory."""
         return -(-self.n_slots * self.slot_bytes // 8) * 8 + self.n_slots * 8
 
 
 class SharedSlots:
     """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
 
-    A slot holds a crop, or float32 numbers that a decoding process has computed: then its size is 0 where the row's
-    value is not known.
+    A slot has a crop, or float32 numbers of a decoding process, with size 0 if the row's value is unknown.
     """
 
     def __init__(self, memory: mmap.mmap, filling: Filling) -> None:
@@ -64,36 +58,36 @@ class SharedSlots:
 
 
 class CropRequest(NamedTuple):
-    """One row of one stream: the box to crop, and the slot for the crop or for the row computed from it."""
+    """One row of one stream: the box to crop, and the slot of the crop or row."""
 
-    output: int  # which of the streams that are extracted together
+    output: int  # index of the stream
     slot: int
     cut: Cut
     previous: int  # the frame one step before, for a stream of pairs
-    labels: Labels | None = None  # the columns that the stream reads, as stored
+    labels: Labels | None = None  # stored columns that the stream reads
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A few frames of one job. One process runs a job's tasks in order; another one can continue from any task."""
+    """A few frames of one job. A process runs a job's tasks in order; another one can continue from any task."""
 
     number: int
     job: int
     pixels: Pixels
     requests: Mapping[int, Sequence[CropRequest]]  # frame -> crops to cut from it
-    n_kept: int  # decoded frames to keep: later rows need them as their previous frame
-    before: tuple[int, ...] = ()  # the last `n_kept` frames before, for a process that begins with this task
-    first: bool = False  # compare the pixels with those that were converted
+    n_kept: int  # number of decoded frames to keep, which later rows need as previous ones
+    before: tuple[int, ...] = ()  # the last `n_kept` frames before, for a process that starts with this task
+    first: bool = False  # compare the pixels with those of the conversion
 
 
 Problems = dict[tuple[int, int], tuple[str, str]]  # (output, slot) that was not filled -> (kind, message)
 
 
 class CropDecoding:
-    """The function of a decoding process: it fills the slots of each `Task`. `fillings`: by output.
+    """Function of a decoding process, which fills the slots of each `Task`. fillings: by output.
 
-    A frame at which processes end is skipped. Its rows are lost, and the rows of all later frames where the video can
-    only be decoded in order.
+    A frame at which processes end is skipped. Its rows are lost, and those of all later frames if the video can only be
+    decoded in order.
     """
 
     def __init__(self, fillings: Sequence[Filling]) -> None:
@@ -115,7 +109,7 @@ class CropDecoding:
         ]
 
     def __call__(self, task: Task, skipped: Mapping[int, Failed]) -> tuple[Problems, Meter]:
-        """Fill the slots. Return those not filled, and the time. `skipped`: frames at which processes ended."""
+        """Fill the slots. Returns problems and times. skipped: frames at which processes ended."""
         self._task, self._problems, self._meter = task, {}, Meter()
         numbers = list(task.requests) if task.job == self._job else self._begin(task)
         numbers = [number for number in numbers if not self._is_skipped(number, task, skipped)]
@@ -135,7 +129,7 @@ class CropDecoding:
         return self._problems, self._meter
 
     def _begin(self, task: Task) -> list[int]:
-        """Open the pixels of the task's job. Return all frames to decode for the task."""
+        """Open the pixels of the task's job. Returns all frames to decode for the task."""
         if task.first:
             alive(-1)
             task.pixels.check()
@@ -145,7 +139,7 @@ class CropDecoding:
         return [*task.before, *task.requests]
 
     def _is_skipped(self, number: int, task: Task, skipped: Mapping[int, Failed]) -> bool:
-        """Return whether a frame is given up, and record the problem of its rows."""
+        """Whether a frame is given up; records the problem of its rows."""
         pixels = task.pixels
         frame = min((f for f in skipped if f == number or (pixels.in_order and f < number)), default=None)
         if frame is None:
@@ -157,7 +151,6 @@ class CropDecoding:
         return True
 
     def _fill(self, request: CropRequest, frame: Frame) -> None:
-        """Fill a row's slot, or record the row's problem."""
         size, stream, *_ = self._fillings[request.output]
         output_slot = request.output, request.slot
         if frame.image is None:
@@ -168,7 +161,7 @@ class CropDecoding:
             previous = self._kept.get(request.previous)
             if previous is None or previous.image is None:
                 why = previous.problem if previous is not None else "its decoder crashed"
-                message = f"frame {frame.index} is not compared with {request.previous}: {why}"
+                message = f"frame {frame.index}: its previous frame {request.previous} is missing: {why}"
                 self._problems[output_slot] = ("previous_undecodable", message)
                 return
             crops.append(self._task.pixels.crop(previous, request.cut, size))
@@ -179,7 +172,7 @@ class CropDecoding:
             self._meter.add(crop=time.perf_counter() - began)
             return
         cropped = time.perf_counter()
-        row = row_of(stream, crops, labels_in(request.labels or {}, request.cut), f"frame {frame.index}")
+        row = row_of(stream, crops, crop_labels(request.labels or {}, request.cut), f"frame {frame.index}")
         data = np.zeros(slots.shape[1], np.uint8) if row is None else np.frombuffer(row, np.uint8)
         slots[request.slot, : len(data)] = data
         sizes[request.slot] = 0 if row is None else len(data)

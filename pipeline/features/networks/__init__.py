@@ -1,6 +1,6 @@
-"""Networks run on CPU or GPU, in batches and in several threads.  crops -> [network] -> features
+"""Run networks on CPU or GPU, in batches and threads.  crops -> [network] -> features
 
-Importing this imports torch: `pipeline.features.streams` do so when there is something to compute.
+Importing this imports torch, so streams import it when they compute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.demo import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
-from pipeline.features.networks.backbones import folded
+from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import WHOLE, Loaded, Network, Normalisation, chosen_device, compute
 from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
@@ -26,8 +26,8 @@ from pipeline.features.weights import WeightsSpec
 
 __all__ = ["Network", "chosen_device", "compute", "load", "run"]
 
-CALIBRATION_CROPS: Final = 96  # rendered crops from which an untrained ResNet-50's output is standardised
-COMPARED_CROPS: Final = 4  # rendered crops of which fast features are compared with exact ones
+CALIBRATION_CROPS: Final = 96  # rendered crops that standardise a ResNet-50 with random weights
+COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
 LEAST_COSINE: Final = 0.9999  # of fast and exact features
 
 
@@ -38,28 +38,27 @@ def load(
     recorded: Mapping[str, Any] | None,
     region: tuple[int, int] = WHOLE,
 ) -> Network:
-    """A ResNet-50 on its device, for crops of `region` (height, width) px. `recorded`: provenance of the rows that the
-    stream has already, if any.
+    """Load a ResNet-50 on its device, for crops of `region` (height, width) px. recorded: provenance of existing rows.
 
-    An untrained network's features have a mean near 9 and vary by 0.25 over poses, so its output is standardised by
-    statistics over rendered crops, or by the recorded ones. Real weights are never standardised.
+    With random weights, features have a mean near 9 and vary by 0.25 over poses, so they are standardised by statistics
+    over rendered crops, or by the recorded ones. Real weights are never standardised.
 
-    Raises ConfigError for a device that does not exist, and what `backbones.load` raises.
+    Raises ConfigError for a missing device, and what `backbones.load` raises.
     """
     device, fast = chosen_device(machine.device), precision == "fast"
     network, provenance = backbones.load(weights)
 
-    def loaded() -> Loaded:
-        return Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
+    def fold() -> Loaded:
+        return Loaded(fold_batch_norms(network), provenance, region, Normalisation(region[1]), dim=2048)
 
     statistics: Mapping[str, list[float]] | None = None
     if weights.stand_in:  # before the network is loaded: one at a time in memory
-        statistics = (recorded or {}).get("standardisation") or _statistics(loaded())
+        statistics = (recorded or {}).get("standardisation") or _statistics(fold())
     running: Network
     if device.type == "cuda":
-        running = CudaNetwork(loaded(), device, machine, fast=fast and multiplies_bf16(device))
+        running = CudaNetwork(fold(), device, machine, fast=fast and multiplies_bf16(device))
     else:
-        running = CpuNetwork(loaded(), machine, fast=fast)
+        running = CpuNetwork(fold(), machine, fast=fast)
     if statistics is not None:
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
         provenance["standardisation"] = dict(statistics)
@@ -68,10 +67,10 @@ def load(
 
 
 def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network:
-    """Any other network on its device: fp32 where `precision` is exact, bf16 where it is fast and the device has it.
+    """Load any other network on its device, in fp32, or in bf16 if `precision` is fast and the device has it.
 
-    Raises what `load` does, and ConfigError for a device that does not exist and for a network whose fast features do
-    not point where the exact ones do: a cosine of at least 0.9999 over a few rendered crops.
+    Raises what `load` raises, and ConfigError for a missing device, and if the cosine of fast and exact features is
+    below 0.9999 for a rendered crop.
     """
     device = chosen_device(machine.device)
     on_cuda, loaded = device.type == "cuda", load()
@@ -89,8 +88,8 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
     return running
 
 
-def _rendered(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
-    """`calibration_crops` as (n, height, width, 3): resized to the longer side, and the middle of that."""
+def _render_crops(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
+    """`calibration_crops` (n, height, width, 3), resized to the longer side and cut at the centre."""
     (height, width), side, crops = region, max(region), calibration_crops(n)
     if side != crops.shape[1]:
         crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
@@ -99,7 +98,7 @@ def _rendered(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _check_fast(exact: Network, fast: Network, name: str) -> None:
-    crops = _rendered(COMPARED_CROPS, exact.region)
+    crops = _render_crops(COMPARED_CROPS, exact.region)
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     least = float(((a * b).sum(axis=1) / lengths).min())
@@ -111,8 +110,8 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
 
 
 def _statistics(loaded: Loaded) -> dict[str, list[float]]:
-    """Mean and standard deviation of each feature over rendered crops, rounded: they read back exactly."""
+    """Mean and standard deviation of each feature over rendered crops, rounded so that JSON is exact."""
     exact = CpuNetwork(loaded, Machine(), fast=False)
-    features = compute(exact, _rendered(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
+    features = compute(exact, _render_crops(CALIBRATION_CROPS, loaded.region)).astype(np.float64)
     mean, std = features.mean(axis=0), features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}

@@ -1,7 +1,4 @@
-"""The ResNet-50, and where its weights come from.  crops -> [network] -> features
-
-The ResNet-50 ends at the global average pool: 2048 numbers a crop.
-"""
+"""The ResNet-50 up to its global average pool, 2048 numbers a crop.  crops -> [network] -> features"""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
 
-# Names in SPIN's checkpoint that belong to its regressor and body, not to the ResNet.
+# Tensors of SPIN's regressor and body
 REGRESSOR: Final = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_pose", "init_shape", "init_cam", "smpl.")
 
 
 def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
-    """The network in fp32, without its classifier, and its provenance: weights, sha256 of the tensors, stand-in or not.
+    """Load the network in fp32 without its classifier, and its provenance.
 
-    Raises MissingAssets when there is no such file, RawDataError when it holds other tensors than a ResNet-50's,
-    ConfigError for a torchvision name that does not exist. torchvision's are downloaded once: MissingAssets offline.
+    Raises MissingAssets for a missing file or download, RawDataError for other tensors than a ResNet-50's, ConfigError
+    for an unknown torchvision name.
     """
     network = _SOURCES[spec.kind](spec)
-    network.fc = nn.Identity()  # the classifier is not part of the feature
+    network.fc = nn.Identity()
     provenance: dict[str, Any] = {
         "weights": spec.identity(),
         "sha256": tensor_digest(network),
@@ -44,8 +41,8 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     return network.eval().requires_grad_(False), provenance
 
 
-def _untrained(spec: WeightsSpec) -> ResNet:
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
+def _random(spec: WeightsSpec) -> ResNet:
+    with torch.random.fork_rng(devices=[]):  # keep the caller's random state
         torch.manual_seed(int(spec.argument))
         return resnet50(weights=None)
 
@@ -55,24 +52,24 @@ def _torchvision(spec: WeightsSpec) -> ResNet:
         weights = get_weight(f"ResNet50_Weights.{spec.argument}")
     except (KeyError, ValueError) as error:
         raise ConfigError(f"weights {spec}: torchvision has no ResNet50_Weights.{spec.argument}") from error
-    return fetched(spec, weights.url, lambda: resnet50(weights=weights))
+    return fetch(spec, weights.url, lambda: resnet50(weights=weights))
 
 
-def fetched(spec: WeightsSpec, url: str, build: Callable[[], N]) -> N:
-    """`build()`, which downloads `url` by torch's hub once. Raises MissingAssets where it cannot be downloaded."""
+def fetch(spec: WeightsSpec, url: str, build: Callable[[], N]) -> N:
+    """Call `build`, which downloads `url` once by torch's hub. Raises MissingAssets if the download fails."""
     try:
         return build()
     except OSError as error:  # urllib's errors are too
         file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
         raise MissingAssets(
-            f"weights {spec}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Fetch that file "
-            f"where there is a network, and put it at {file}; or name it where it is: file:FILE."
+            f"weights {spec}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Download it "
+            f"elsewhere to {file}, or name its path: file:FILE."
         ) from error
 
 
 def _file(spec: WeightsSpec) -> ResNet:
     file = spec.file()
-    return _filled(file, load_checkpoint(file), ignored=())
+    return _fill_resnet(file, load_checkpoint(file), ignored=())
 
 
 def _spin(spec: WeightsSpec) -> ResNet:
@@ -83,10 +80,10 @@ def _spin(spec: WeightsSpec) -> ResNet:
         raise not_a_checkpoint(
             file, "model", "SPIN's checkpoint, a dict with `model`", f"keys {sorted(checkpoint)[:5]}"
         )
-    return _filled(file, state, ignored=REGRESSOR)
+    return _fill_resnet(file, state, ignored=REGRESSOR)
 
 
-def _filled(file: Path, state: Mapping[str, Any], *, ignored: tuple[str, ...]) -> ResNet:
+def _fill_resnet(file: Path, state: Mapping[str, Any], *, ignored: tuple[str, ...]) -> ResNet:
     network = resnet50(weights=None)
     network.fc = nn.Identity()
     fill(network, file, state, of="ResNet-50", ignored=("fc.", *ignored))
@@ -94,7 +91,7 @@ def _filled(file: Path, state: Mapping[str, Any], *, ignored: tuple[str, ...]) -
 
 
 _SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {
-    "untrained": _untrained,
+    "untrained": _random,
     "torchvision": _torchvision,
     "file": _file,
     "spin": _spin,
@@ -102,14 +99,13 @@ _SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {
 
 
 def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, ignored: tuple[str, ...] = ()) -> None:
-    """Put a checkpoint's tensors, in fp32, into a network, which may be on the device `meta`.
+    """Put a checkpoint's tensors in fp32 into a network, which may be on the device `meta`.
 
-    Every tensor must be there, in its shape; besides them only names that begin as `ignored` ones. Raises RawDataError,
-    which names the tensor.
+    ignored: prefixes of other names. Raises RawDataError, with the name, for missing, unknown and invalid tensors.
     """
     own = network.state_dict()
     given = {name: value for name, value in state.items() if not str(name).startswith(ignored)}
-    # Counters of training batches: unused in evaluation, absent from older checkpoints.
+    # num_batches_tracked: unused in evaluation, missing in older checkpoints
     missing = sorted(n for n in own.keys() - given.keys() if not n.endswith("num_batches_tracked"))
     extra = sorted(map(str, given.keys() - own.keys()))
     if missing or extra:
@@ -125,7 +121,7 @@ def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, i
 
 
 def tensor_digest(network: nn.Module) -> str:
-    """sha256 over names and bytes of all tensors, hex."""
+    """SHA-256 of the names and bytes of all tensors, hex."""
     total = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         total.update(name.encode())
@@ -134,17 +130,14 @@ def tensor_digest(network: nn.Module) -> str:
 
 
 class GlobalMean(nn.Module):
-    """(B, 2048, 7, 7) -> (B, 2048) float32, summed in float32 whatever the features are."""
+    """(B, 2048, 7, 7) -> (B, 2048) float32, summed in float32."""
 
     def forward(self, features: Tensor) -> Tensor:
         return features.float().mean((2, 3))
 
 
-def folded(network: ResNet) -> ResNet:
-    """A copy in which each convolution includes the scale and shift of the batch norm behind it.
-
-    The same function, less work; folded in float64, so that it is no less exact than the two in a row.
-    """
+def fold_batch_norms(network: ResNet) -> ResNet:
+    """Copy a network with batch norms folded into convolutions, in float64 to stay exact."""
     network = copy.deepcopy(network).double()
     network.conv1, network.bn1 = fuse_conv_bn_eval(network.conv1, network.bn1), nn.Identity()
     for block in network.modules():

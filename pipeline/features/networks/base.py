@@ -1,4 +1,4 @@
-"""What a network on any device has: normalised pixels, batches of one size, threads.  crops -> [network] -> features"""
+"""Base of networks on any device: normalised pixels, fixed batches, threads.  crops -> [network] -> features"""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ WHOLE: Final = (CROP_SIZE, CROP_SIZE)  # (height, width) px of the usual crop
 
 
 class Network(ABC):
-    """A network on its device, as the `Computer` of a stream. Its features are standardised by `mean` and `std`.
+    """A network on its device, a `Computer`. Its features are standardised by `mean` and `std`.
 
-    `lanes` batches at a time, each computed in a thread of its own. `region`: (height, width) px of its crops.
+    lanes: number of threads, with a batch each. region: (height, width) px of its crops.
     """
 
     device: str
     arithmetic: str
-    provenance: Mapping[str, Any]  # where the weights come from, what they are, and the arithmetic
+    provenance: Mapping[str, Any]  # weights, their source, and the arithmetic
     mean: NDArray[np.float32] | float = 0.0
     std: NDArray[np.float32] | float = 1.0
 
     def __init__(self, batch_size: int, lanes: int, region: tuple[int, int] = WHOLE) -> None:
         self.batch_size, self.lanes, self.region, self._threads = batch_size, lanes, region, Threads(lanes)
 
-    def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads crops wherever they are
-        """All crops will be in this memory."""
+    def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads any memory
+        """Prepare the memory of all crops."""
 
     def release(self) -> None:  # noqa: B027
-        """That memory goes away."""
+        """Release that memory."""
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, height, width, 3) RGB -> (batch_size, dim)."""
@@ -53,13 +53,13 @@ class Network(ABC):
 
     @abstractmethod
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The same before it is standardised, in one thread."""
+        """`__call__` without standardisation, in one thread."""
 
 
 class Normalisation(nn.Module):
-    """uint8 crops (B, height, width, 3) RGB -> (B, 3, height, width) float32, channels last: without a copy.
+    """uint8 crops (B, height, width, 3) RGB -> (B, 3, height, width) float32, channels last.
 
-    `mean` and `std` are of RGB in [0, 1]; all crops have one width, in pixels.
+    `mean` and `std` are of RGB in [0, 1]; `width` of all crops in px.
     """
 
     mean: Tensor
@@ -69,7 +69,7 @@ class Normalisation(nn.Module):
         self, width: int = CROP_SIZE, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> None:
         super().__init__()
-        # One number for every byte of a line: torch is several times slower when it broadcasts three.
+        # One number per byte of a line: broadcasting three is several times slower.
         self.register_buffer("mean", 255 * torch.tensor(mean).repeat(width))
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).repeat(width))
 
@@ -83,16 +83,16 @@ class Loaded:
     """A network in fp32 for evaluation, without its classifier: (B, 3, height, width) -> (B, dim)."""
 
     network: nn.Module
-    provenance: dict[str, Any]  # weights, sha256 of the tensors, stand-in or not, network, layer
-    region: tuple[int, int]  # (height, width) px of its pictures
+    provenance: dict[str, Any]  # weights, sha256 of the tensors, stand_in, network, layer
+    region: tuple[int, int]  # (height, width) px of its input
     normalisation: Normalisation
     dim: int
 
 
 class PlainNetwork(nn.Module):
-    """The layers one by one, as torch has them. uint8 crops (B, height, width, 3) RGB -> (B, dim) float32.
+    """torch's layers one by one: uint8 crops (B, height, width, 3) RGB -> (B, dim) float32.
 
-    The network itself is changed to the format.
+    Changes the network's dtype and memory format in place.
     """
 
     def __init__(self, loaded: Loaded, *, fast: bool, channels_last: bool = True) -> None:
@@ -109,13 +109,13 @@ class PlainNetwork(nn.Module):
 
 
 def chosen_device(text: str) -> torch.device:
-    """What `auto`, `cpu`, `cuda` or `cuda:1` means here. Raises ConfigError for a device that does not exist."""
+    """The device of `auto`, `cpu`, `cuda` or `cuda:1`. Raises ConfigError if it does not exist."""
     has_cuda = torch.cuda.is_available()
     if text == "auto":
         return torch.device("cuda" if has_cuda else "cpu")
     kind, _, number = text.partition(":")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
+        raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one GPU such as cuda:1")
     if kind == "cuda" and not has_cuda:
         raise ConfigError(f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or auto.")
     if number and int(number) >= torch.cuda.device_count():
@@ -124,7 +124,7 @@ def chosen_device(text: str) -> torch.device:
 
 
 def compute(computer: Network, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Any number of crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's number of threads."""
+    """Crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's threads."""
     filled = np.zeros((-len(crops) % computer.batch_size + len(crops), *crops.shape[1:]), np.uint8)
     filled[: len(crops)] = crops
     with ThreadPoolExecutor(computer.lanes) as lanes:

@@ -1,7 +1,7 @@
-"""Networks on the CPU, a batch a core; a ResNet-50 by oneDNN's fused convolutions.  crops -> [network] -> features
+"""Networks on the CPU, a batch per core; a ResNet-50 by oneDNN's fused convolutions.  crops -> [network] -> features
 
-Bias, residual sum and ReLU take one pass over the memory. These are the operators that torch's own compiler uses for
-CPUs; called by hand they need no C++ compiler on the machine, and no minute of compilation.
+Bias, residual sum and ReLU take one pass over the memory. torch's compiler uses the same operators, but needs a C++
+compiler and a minute.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pipeline.cli.options import cores
 from pipeline.features.networks.base import Loaded, Network, PlainNetwork
 from pipeline.features.streams.base import Machine
 
-BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
-SMALL_BATCH: Final = 8  # of networks that compute a crop at a time: large ones take seconds for each
+BATCH_SIZE: Final = 16  # larger ones are not faster, and intermediate results still fit the caches
+SMALL_BATCH: Final = 8  # of networks that compute a crop at a time, which may take seconds
 
 
 class CpuNetwork(Network):
-    """`threads` batches at a time (0: one a core), each computed by one thread: bits depend on neither.
+    """ResNet-50 in `threads` threads (0: one per core), with a batch each. Bits do not depend on their number.
 
-    `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever the machine's.
+    fast: bf16 if the CPU has it; else fp32, in batches of one size on all machines.
     """
 
     device = "cpu"
@@ -48,10 +48,7 @@ class CpuNetwork(Network):
 
 
 class OneByOne(Network):
-    """Any network on the CPU, a crop at a time: whatever kernels torch chooses, a row's bits depend on its crop alone.
-
-    `threads` batches at a time (0: one a core), each computed by one thread.
-    """
+    """Any network in `threads` threads (0: one per core), crop by crop: a row's bits depend only on its crop."""
 
     device = "cpu"
 
@@ -77,7 +74,7 @@ def fused_available() -> bool:
 
 
 def bf16_is_native() -> bool:
-    """Whether the CPU multiplies bf16. oneDNN also emulates it, which is slower than fp32."""
+    """Whether the CPU multiplies bf16; oneDNN's emulation is slower than fp32."""
     if not (hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -87,7 +84,7 @@ def bf16_is_native() -> bool:
 
 
 class FusedNetwork:
-    """uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32, of a `folded` ResNet."""
+    """Folded ResNet: uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
 
     def __init__(self, loaded: Loaded, *, fast: bool, batch_size: int) -> None:
         self._dtype = torch.bfloat16 if fast else torch.float32
@@ -95,11 +92,11 @@ class FusedNetwork:
         self._normalisation, self._mean = loaded.normalisation, network.avgpool
         self._first = _FusedConvolution(network.conv1, (batch_size, 3, *loaded.region))
         self._pool = network.maxpool
-        shape = _after(network.maxpool, self._first.output)
+        shape = _output_shape(network.maxpool, self._first.output)
         self._blocks: list[_FusedBottleneck] = []
         for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
             for bottleneck in layer:
-                self._blocks.append(_fused(bottleneck, shape))
+                self._blocks.append(_fuse(bottleneck, shape))
                 shape = self._blocks[-1].last.output
 
     def __call__(self, crops: Tensor) -> Tensor:
@@ -114,13 +111,13 @@ class FusedNetwork:
 
 
 class _FusedConvolution:
-    """One convolution, its weights in the order that is fastest for inputs of this shape."""
+    """One convolution, with its weights reordered for inputs of this shape."""
 
     def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
         where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
         self._weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
         self._rest = [self._weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
-        self.output = (shape[0], layer.out_channels, *_after(layer, shape)[2:])
+        self.output = (shape[0], layer.out_channels, *_output_shape(layer, shape)[2:])
 
     def __call__(self, pixels: Tensor, activation: str) -> Tensor:
         """`activation`: "relu" or "none"."""
@@ -141,7 +138,7 @@ class _FusedBottleneck(NamedTuple):
     shortcut: _FusedConvolution | None
 
 
-def _fused(bottleneck: Any, shape: Shape) -> _FusedBottleneck:
+def _fuse(bottleneck: Any, shape: Shape) -> _FusedBottleneck:
     first = _FusedConvolution(bottleneck.conv1, shape)
     second = _FusedConvolution(bottleneck.conv2, first.output)
     last = _FusedConvolution(bottleneck.conv3, second.output)
@@ -149,8 +146,8 @@ def _fused(bottleneck: Any, shape: Shape) -> _FusedBottleneck:
     return _FusedBottleneck(first, second, last, shortcut)
 
 
-def _after(layer: Any, shape: Shape) -> Shape:
-    """The shape behind a square convolution or pooling of inputs of this shape, but for the channels."""
+def _output_shape(layer: Any, shape: Shape) -> Shape:
+    """Output shape of a square convolution or pooling, with the input's channels."""
     kernel, stride, padding, dilation = (
         value[0] if isinstance(value, tuple) else int(value)
         for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)

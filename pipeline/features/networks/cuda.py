@@ -1,4 +1,4 @@
-"""A network on a GPU: while one batch is computed, the next is copied there.  crops -> [network] -> features"""
+"""A network on a GPU, which computes one batch while it copies the next.  crops -> [network] -> features"""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FAST_BATCH: Final = 256
 EXACT_BATCH: Final = 64
 PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
-# cuDNN's flags hold for the process, and are read where layers are launched: one network at a time sets its own.
+# cuDNN's flags are global and read when layers are launched: one network at a time sets its own.
 _LAUNCHING: Final = threading.Lock()
 
 
 class CudaNetwork(Network):
-    """`fast`: bf16, channels last, two threads with a stream each. Otherwise fp32 without TF32, by deterministic
-    algorithms, in batches of one size and one thread. Where it is fast, by torch.compile if the machine says so.
+    """A network on a GPU; crops are copied as bytes and normalised there.
 
-    Crops go to the GPU as bytes and are normalised there.
+    fast: bf16, channels last, two threads with a stream each, optionally torch.compile. Otherwise fp32 without TF32, by
+    deterministic algorithms, in batches of one size and one thread.
     """
 
     def __init__(self, loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> None:
@@ -45,17 +45,17 @@ class CudaNetwork(Network):
         self._of_thread = threading.local()
         # By default, cuDNN rounds fp32 to TF32's 10 bits.
         self._flags = {"benchmark": fast, "deterministic": not fast, "allow_tf32": fast}
-        # What is compiled is compiled here, once, and not in two threads at the same time.
+        # Compile here, not in two threads at the same time.
         self(np.zeros((self.batch_size, *self.region, 3), np.uint8))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Pin the memory: only from there can the GPU copy crops while it computes. Raises PipelineError."""
+        """Pin the memory, so that the GPU copies crops while it computes. Raises PipelineError."""
         with torch.cuda.device(self._device):
             error = int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE))  # type: ignore[no-untyped-call]
         if error:
             raise PipelineError(
-                f"the {memory.nbytes >> 20} MB through which crops go to the GPU cannot be pinned (cudaHostRegister: "
-                f"{error}). Free some memory, or use a smaller batch size or the device cpu."
+                f"cannot pin {memory.nbytes >> 20} MB for copies to the GPU (cudaHostRegister: {error}). Free some "
+                "memory, or use a smaller batch size or the device cpu."
             )
         self._pinned.append(memory)
 
@@ -71,7 +71,7 @@ class CudaNetwork(Network):
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             with _LAUNCHING, torch.backends.cudnn.flags(enabled=True, **self._flags):
                 features = self._forward(there)
-            # Waits for this thread's stream alone. Then the crops have been read, and their memory may be used again.
+            # Waits for this thread's stream only. Then the crops' memory may be overwritten.
             result: NDArray[np.float32] = features.cpu().numpy()
         return result
 
@@ -85,5 +85,5 @@ class CudaNetwork(Network):
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a GPU does: from Ampere on. Older ones emulate it, more slowly than fp32, or refuse it."""
+    """Whether a GPU multiplies bf16, as from Ampere on; older ones emulate it slowly, or refuse it."""
     return torch.cuda.get_device_capability(device) >= (8, 0)

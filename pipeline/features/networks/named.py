@@ -13,25 +13,25 @@ from torch import nn
 from torchvision import models
 
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.networks.backbones import fetched, fill, tensor_digest
+from pipeline.features.networks.backbones import fetch, fill, tensor_digest
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
 from pipeline.files.formats.checkpoints import load_checkpoint
 
-RESCALING: Final = ("googlenet", "inception_v3")  # of torchvision: a flag that is not in their weights rescales pixels
-HUB: Final = "https://huggingface.co"  # where timm's weights are
+RESCALING: Final = ("googlenet", "inception_v3")  # of torchvision: a flag, missing in their weights, rescales pixels
+HUB: Final = "https://huggingface.co"  # of timm's weights
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A network without its classifier, as its library makes it."""
+    """A network of a library, without its classifier."""
 
     network: nn.Module
-    layer: str  # what is given
-    classifier: tuple[str, ...]  # the modules that are left out
+    layer: str  # of the features
+    classifier: tuple[str, ...]  # removed modules
     mean: Sequence[float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: Sequence[float] = IMAGENET_STD
-    pretrained: str = ""  # the library's name of the weights that are in it
+    pretrained: str = ""  # the library's name of its weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Named:
         return f"{self.library} {self.name}"
 
     def dim(self) -> int:
-        """Numbers a crop, found without weights and without computing. Raises as `load` does, but for the weights."""
+        """Numbers per crop, without weights or computation. Raises as `load`, except for the weights."""
         try:
             with torch.device("meta"):
                 network = self._built(None).network
@@ -59,19 +59,18 @@ class Named:
         except Exception as error:  # as each network puts it
             raise ConfigError(f"{self} takes no crops of {height} x {width} px: {error}") from error
         if len(shape) != 2:
-            raise ConfigError(f"{self} gives {tuple(shape[1:])} numbers a crop, not a vector: name another network")
+            raise ConfigError(f"{self} gives {tuple(shape[1:])} numbers per crop, not a vector. Name another network.")
         return int(shape[1])
 
     def load(self, weights: NetworkWeights) -> Loaded:
-        """The network in fp32.
+        """Load the network in fp32.
 
-        Raises ConfigError for a network or weights that the library does not have, for a network that does not take
-        such crops, and where timm is not installed; MissingAssets for a file that does not exist or cannot be
-        downloaded; RawDataError for a checkpoint of another network.
+        Raises ConfigError for an unknown network or weights, for unsupported crops, and if timm is not installed;
+        MissingAssets for a missing file or download; RawDataError for a checkpoint of another network.
         """
         dim, file = self.dim(), weights.file() if weights.kind == "file" else None
         state = None if file is None else load_checkpoint(file)
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
+        with torch.random.fork_rng(devices=[]):  # keep the caller's random state
             torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
             built = self._built(weights if weights.kind == "pretrained" else None)
         if file is not None and state is not None:
@@ -122,10 +121,10 @@ def _torchvision(named: Named, pretrained: NetworkWeights | None) -> Built:
         made: nn.Module = models.get_model(named.name, weights=weights, **size)
         return made
 
-    network = build() if pretrained is None or weights is None else fetched(pretrained, weights.url, build)
+    network = build() if pretrained is None or weights is None else fetch(pretrained, weights.url, build)
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError(f"{named} ends without a linear layer: there is no vector of features in front of it")
+        raise ConfigError(f"{named} has no linear layer, whose input would be the features. Name another network.")
     network.set_submodule(linear[-1], nn.Identity())
     about: Mapping[str, Any] = vars(weights.transforms()) if weights is not None else {}
     mean, std = about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)
@@ -152,8 +151,8 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
     except OSError as error:  # the hub's errors are too
         url = f"{HUB}/{about.hf_hub_id}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
         raise MissingAssets(
-            f"weights {pretrained} of {named}: {url} cannot be downloaded. Fetch that file where there is a network, "
-            "and name it: file:FILE."
+            f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it elsewhere, and name its path: "
+            "file:FILE."
         ) from error
     classifier = (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
     model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""

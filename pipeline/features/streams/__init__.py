@@ -1,7 +1,7 @@
-"""The registry of feature streams: ours, and what other packages add.  crops -> [streams] -> features
+"""The registry of feature streams.  crops -> [streams] -> features
 
-A package adds one by an entry point of the group "vibe_pipeline.streams": its name is the stream's kind, its value a
-subclass of one of the three kinds of streams. Nothing is imported before it is used, and torch not before it computes.
+A package adds one by an entry point of the group "vibe_pipeline.streams" with the stream's kind and class. Classes are
+imported on use, torch when they compute.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")
 names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
 not_installed = _REGISTRY.not_installed
-label, calling = _REGISTRY.label, _REGISTRY.calling  # of a kind: what messages call it; while its functions run
+label, calling = _REGISTRY.label, _REGISTRY.calling
 
 
 def of_identity(identity: Mapping[str, Any]) -> Stream | None:
-    """The stream with the options that a manifest's identity names; None where it does not contain them all.
+    """The stream with the options in a manifest's identity; None if they are incomplete.
 
-    Its version is the current one: rows of an older version differ in `identity()`. Raises PipelineError
-    for a kind that is not installed, ConfigError for options that it refuses now.
+    It has the current version. Raises PipelineError for a kind that is not installed, ConfigError for invalid options.
     """
     return find(str(identity.get("kind"))).from_identity(identity)

@@ -1,10 +1,9 @@
-"""What a feature stream is, for those who add one.  crops -> [stream] -> features
+"""Base classes of feature streams.  crops -> [stream] -> features
 
-A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. It declares
-what its rows are computed from (`reads`) and what they are (`dtype`), and either loads a computer for batches of rows,
-or computes each row where images are decoded. Three bases set the declaration: numbers of a crop, in batches on a
-device (`NumberStream`); numbers of a row's crop and the one before, where images are decoded (`PairStream`); numbers of
-a row's labels, without pixels (`LabelStream`).
+A stream is a frozen dataclass whose fields are its options and part of its identity. It declares its inputs (`reads`)
+and numbers (`dtype`), and either loads a computer for batches of rows or computes rows in decoding processes. Bases:
+`NumberStream` (a crop, in batches on a device), `PairStream` (a row's crop and the one before, in decoding processes),
+`LabelStream` (labels without pixels).
 """
 
 from __future__ import annotations
@@ -24,33 +23,33 @@ from pipeline.features.weights import FILES, WeightsSpec
 from pipeline.files.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
-ROW_RATE: Final = "rows_per_second"  # a label of every row, beside columns: its track's fps / step, NaN where not known
+ROW_RATE: Final = "rows_per_second"  # label of every row besides columns: its track's fps / step, NaN if unknown
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
 Labels = Mapping[str, NDArray[Any]]  # by column
 
 
 class Reads(NamedTuple):
-    """What a row is computed from."""
+    """Inputs of a row."""
 
-    crops: int = 0  # of so many successive rows, its own the last: 1, or 2 of a pair; 0: no pixels are read
+    crops: int = 0  # of successive rows up to its own: 1, 2 for a pair, 0: no pixels
     labels: tuple[str, ...] = ()  # columns of the cache
-    history: int = 0  # rows before it whose labels are read, without pixels
-    future: int = 0  # rows after it, likewise
+    history: int = 0  # number of rows before it whose labels are read, without pixels
+    future: int = 0  # number of rows after it, likewise
 
     @property
     def window(self) -> int:
-        """How many rows' labels are read for one row, its own among them."""
+        """Number of rows whose labels are read for one row, with its own."""
         return self.history + 1 + self.future
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a stream is computed on. None of it may change the numbers beyond what its precision allows."""
+    """Resources of a computation. They must not change the numbers beyond the precision."""
 
-    device: str = "auto"  # auto: cuda when there is one, else cpu; cuda:1
-    batch_size: int = 0  # crops in a batch; 0: what the device does best
-    threads: int = 0  # batches at a time on a CPU; 0: one a core
+    device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
+    batch_size: int = 0  # crops in a batch; 0: chosen by device
+    threads: int = 0  # batches at a time on a CPU; 0: one per core
     compile: bool = False  # torch.compile on CUDA
 
 
@@ -59,12 +58,12 @@ class Computer(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Crops in every call: batches are filled up, so that a row's numbers do not depend on the other rows."""
+        """Crops in every call: batches are padded, so that a row's numbers do not depend on other rows."""
         ...
 
     @property
     def lanes(self) -> int:
-        """How many threads call it at the same time, each with a batch of its own."""
+        """Number of threads that call it at the same time."""
         ...
 
     @property
@@ -73,17 +72,17 @@ class Computer(Protocol):
         ...
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Called once, before the first batch, with the memory that all crops will be in: a GPU may pin it."""
+        """Prepare the memory of all crops, once before the first batch: a GPU may pin it."""
         ...
 
     def release(self) -> None:
-        """That memory goes away: it is called with none of it any more."""
+        """Release that memory, after the last batch."""
         ...
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, height, width, 3) RGB, part of the adopted memory -> (batch_size, dim).
 
-        Height and width are the crop policy's region, or its size: 224 x 224 unless the stream says otherwise.
+        Height and width are the crop policy's region, or its size, by default 224 x 224.
         """
         ...
 
@@ -93,10 +92,10 @@ class Stream(ABC):
     """A kind of stream with its options."""
 
     kind: ClassVar[str]
-    version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
+    version: ClassVar[int] = 1  # increase it if the same crops give other numbers
     dtype: ClassVar[str]  # float16 or float32
     is_trained: ClassVar[bool] = False  # its weights are trained here (`trained_by`): other weights replace its rows
-    where: ClassVar[str] = ""  # for messages: where a file that is an option is to be had
+    where: ClassVar[str] = ""  # for messages: where to get a file that is an option
 
     def __str__(self) -> str:
         """ResNet18(weights='untrained'), crop jitter:1"""
@@ -106,24 +105,23 @@ class Stream(ABC):
 
     @property
     def _crop_shown(self) -> str:
-        """The crop policy where it is not the usual one."""
         crop = str(getattr(self, "crop", ""))
         return f", crop {crop}" if crop else ""
 
     @property
     @abstractmethod
     def reads(self) -> Reads:
-        """What a row is computed from."""
+        """Inputs of a row."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The columns that a split must have; others are without this stream."""
+        """Columns that a split must have for this stream."""
         columns = (name for name in self.reads.labels if name != ROW_RATE)
         return (*(("frame_index", "bbox") if self.reads.crops else ()), *columns)
 
     @property
     def policy(self) -> CropPolicy:
-        """How its crops are cut; the usual way for a stream without crops."""
+        """Its crop policy, else the default."""
         policy: CropPolicy = getattr(self, "crop", WHOLE)
         return policy
 
@@ -134,16 +132,16 @@ class Stream(ABC):
         @property
         @abstractmethod
         def dim(self) -> int:
-            """Numbers a row: a class variable, or an option where it depends on others."""
+            """Numbers per row: a class variable, or an option if it depends on others."""
 
     @property
     def stand_in(self) -> bool:
-        """Whether it is only for demo data, as an untrained network."""
+        """Whether it is only for demo data, such as a network with random weights."""
         return False
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of its weights, where they are in one: `provenance.json` names it."""
+        """The file of its weights, if any, for `provenance.json`."""
         for value in (getattr(self, f.name) for f in fields(self)):
             if isinstance(value, Path) or (isinstance(value, WeightsSpec) and value.kind in FILES):
                 return value if isinstance(value, Path) else Path(value.argument)
@@ -151,45 +149,45 @@ class Stream(ABC):
 
     @property
     def trained_by(self) -> str:
-        """The Luigi task, a `CheckpointTask`, that trains its weights if its options name none; "": no task does."""
+        """The Luigi task (`CheckpointTask`) that trains its weights if its options name none; "": none."""
         return ""
 
     def with_weights(self, checkpoint: Path) -> Stream:
-        """This stream with the weights that the task `trained_by` has made."""
+        """This stream with the weights of the task `trained_by`."""
         raise NotImplementedError(f"{type(self).__name__}: trained_by names a task, but there is no with_weights")
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """For the manifest of a stream that loads no computer."""
+        """Provenance of a stream without a computer, for its manifest."""
         return {"stand_in": self.stand_in}
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer | LabelComputer | None:  # noqa: ARG002
-        """Load what computes rows in batches. None: `computed` does, where pictures are decoded.
+        """Load the computer of batches. None: decoding processes call `computed`.
 
-        `recorded` is the provenance of the rows that the stream has already, if any. Torch may be imported here, and
-        not before. Raises ConfigError for a device that does not exist.
+        recorded: provenance of existing rows, if any. Import torch here, not before. Raises ConfigError for a missing
+        device.
         """
         return None
 
     def computed(self, crops: Sequence[Image], labels: Labels) -> NDArray[np.float32] | None:
-        """A row of the crops and labels that it reads, its own crop the last; None: nothing is known of it."""
+        """Compute a row from its crops, its own last, and labels; None: its value is unknown."""
         raise NotImplementedError(f"{type(self).__name__}: neither load nor computed is defined")
 
     def identity(self) -> dict[str, Any]:
-        """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale.
+        """JSON of everything that its rows depend on besides their pixels, frame, box and crop scale.
 
-        Of an option that is a file its content, as "weights" where no other option is. Raises MissingAssets where there
-        is no such file.
+        Files are identified by their content, under "weights" unless that is another option. Raises MissingAssets for a
+        missing file.
         """
         names = {f.name for f in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
         for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
             if isinstance(value, Path):
                 if not value.is_file():
-                    raise MissingAssets(f"{name}: there is no file {value}. {self.where}")
+                    raise MissingAssets(f"{name}: file {value} not found. {self.where}")
                 name = name if "weights" in names | identity.keys() else "weights"
                 value = WeightsSpec("file", str(value))
-            if isinstance(value, CropPolicy):  # none where it is the usual one, as in older streams
+            if isinstance(value, CropPolicy):  # empty by default, as in older streams
                 identity |= {name: parts} if (parts := value.as_dict()) else {}
             else:
                 identity[name] = value.identity() if isinstance(value, WeightsSpec) else value
@@ -197,24 +195,24 @@ class Stream(ABC):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """The stream that has this identity; None where it does not contain all options, as a checkpoint's path."""
+        """The stream with this identity; None if an option is missing in it, such as a checkpoint's path."""
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         file, *others = [*(name for name, kind in kinds.items() if issubclass(kind, Path)), ""]
         if file and (len(others) > 1 or "weights" in kinds):
-            return None  # of files only the digests are known
+            return None  # only digests of files are known
         if file or issubclass(kinds.get("weights", object), WeightsSpec):
             weights = options.pop("weights")
             if "argument" not in weights:
-                return None  # only the digest of a checkpoint's file is known
+                return None  # only the digest of the file is known
             options[file or "weights"] = Path(weights["argument"]) if file else kinds["weights"](**weights)
         return cls(**options) if options.keys() <= kinds.keys() else None
 
 
 def region_of(crop: CropPolicy) -> tuple[int, int]:
-    """(height, width) px of what a computer is given of a crop."""
+    """(height, width) px of a computer's input."""
     return crop.region or (crop.size, crop.size)
 
 
@@ -236,10 +234,10 @@ class NumberStream(Stream):
 
 @dataclass(frozen=True, kw_only=True)
 class PairStream(Stream):
-    """`dim` numbers of a row's crop and of the crop one step before. `pair` runs where pictures are decoded.
+    """`dim` numbers of a row's crop and the crop one step before. `pair` runs in decoding processes.
 
-    Both crops have the later row's box, so that a box which moves is not seen as motion. A row without a row one step
-    before, in its run of consecutive frames, is not computed: its numbers are 0, and its flag says so.
+    Both crops have the later row's box, so that a moving box is not motion. The first row of a run of consecutive
+    frames is not computed: its numbers are 0, with a flag.
     """
 
     crop: CropPolicy = WHOLE  # part of the image that is seen, in the words below: size:256 region:256x192
@@ -248,7 +246,7 @@ class PairStream(Stream):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Labels of the later row that `pair` needs, as in the cache: none, a class variable, or as options decide."""
+        """Columns of the later row's labels that `pair` needs."""
         return ()
 
     @property
@@ -260,12 +258,12 @@ class PairStream(Stream):
 
     @abstractmethod
     def pair(self, previous: Image, current: Image, *args: Any, **labels: Any) -> NDArray[np.float32] | None:
-        """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None where nothing can be known of them.
+        """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None: unknown.
 
-        A stream with `columns` takes them by their names: `pair(self, previous, current, kp_2d)`. They are as stored,
-        but that `kp_2d` is as `Split.read` gives it for such crops: in [-1, 1] across them, mirrored where they are.
+        `columns` are keyword arguments: `pair(self, previous, current, kp_2d)`. They are as stored, but `kp_2d` is in
+        [-1, 1] across the crops and mirrored with them, as in `Split.read`.
 
-        One process calls it for one pair after the other. The numbers must not depend on the pairs before.
+        One process calls it for one pair after the other. The numbers must not depend on earlier pairs.
         """
 
 
@@ -280,23 +278,22 @@ class LabelComputer(Protocol):
     def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's numbers are known.
 
-        With `history` or `future`, each is (n, history + 1 + future, ...), in the order of time, and `labels["in_run"]`
-        (n, history + 1 + future) bool says which of these rows there are: frames one step after the other, in the
-        row's track. Elsewhere are NaN, the least integer (the greatest of unsigned ones), or False.
+        With `history` or `future`, each is (n, history + 1 + future, ...) in order of time, and `labels["in_run"]`
+        (n, history + 1 + future) bool is true for existing rows: consecutive frames of the row's track. Other rows have
+        NaN, the least integer (unsigned: the greatest), or False.
 
-        Rows of which nothing is known keep the numbers that are given for them, and their flag says so. A row's numbers
-        must not depend on the other rows: the extraction fails otherwise.
+        Unknown rows are stored with their numbers and a flag. A row's numbers must not depend on other rows: else the
+        extraction fails.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStream(Stream):
-    """`dim` numbers of labels, the split's `columns`; no pixels are read. A split without one has no rows.
+    """`dim` numbers from labels, without pixels. Splits without these columns have no rows.
 
-    Labels are those of the row itself, and of `history` rows before and `future` rows after it in its run of
-    consecutive frames. Where an option decides how many, `reads` is overridden. A change of them raises `version`.
-    Beside columns, `ROW_RATE` (n,) may be read.
+    Labels are those of the row, and of `history` rows before and `future` rows after it in its run of consecutive
+    frames. Override `reads` if an option decides their number. `ROW_RATE` (n,) is available besides columns.
     """
 
     dtype: ClassVar[str] = "float32"
@@ -308,5 +305,10 @@ class LabelStream(Stream):
     def reads(self) -> Reads:
         return Reads(labels=self.columns, history=self.history, future=self.future)
 
-    @abstractmethod
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer: ...
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:  # noqa: ARG002
+        """Load what computes the rows: the stream itself, unless it needs weights or a device."""
+        return self
+
+    def __call__(self, labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Compute rows, as `LabelComputer` does."""
+        raise NotImplementedError(f"{type(self).__name__}: neither load nor __call__ is defined")

@@ -1,6 +1,4 @@
-"""Streams of networks, each loaded once for all splits that a process extracts; those named by libraries.  crops ->
-[torchvision, timm, ...] -> features
-"""
+"""Streams of networks, which a process loads once for all splits.  crops -> [torchvision, timm, ...] -> features"""
 
 from __future__ import annotations
 
@@ -20,13 +18,13 @@ if TYPE_CHECKING:
     from pipeline.features.networks.named import Named
 
 Precision = Literal["exact", "fast"]
-MOST_NETWORKS: Final = 3  # that stay in memory: as many as are usually extracted together
+MOST_NETWORKS: Final = 3  # that stay in memory
 
 
 class NetworkStream(NumberStream):
-    """What a network gives for a crop, `precision` as in `resnet50`, but that fast is refused where it is far off."""
+    """Features of a network. `precision` as in `resnet50`, but fast is refused if it is inexact."""
 
-    precision: Precision  # exact: fp32; fast: bf16 where the device has it, cosine with exact at least 0.9999
+    precision: Precision  # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -34,30 +32,29 @@ class NetworkStream(NumberStream):
 
     @property
     def same_network(self) -> Self:
-        """The stream by which its network is known: equal of all streams that share it."""
+        """Key of the network; streams with equal keys share one instance."""
         return self
 
-    def loaded(self) -> Loaded:
-        """The network in fp32, of a stream that has no `running` of its own."""
+    def load_network(self) -> Loaded:
+        """Load the network in fp32, for streams that do not override `running`."""
         raise NotImplementedError
 
     def running(self, machine: Machine, recorded: Mapping[str, Any]) -> Network:  # noqa: ARG002 - resnet50 reads it
-        """The network on its device. `recorded`: the standardisation of the rows that the stream has, if any."""
+        """The network on its device. recorded: the standardisation of existing rows, if any."""
         from pipeline.features import networks
 
         crop = {**asdict(self.crop), "region": self.crop.region and list(self.crop.region)}
 
-        def described() -> Loaded:
-            network = self.loaded()
+        def load_with_crop() -> Loaded:
+            network = self.load_network()
             return replace(network, provenance={**network.provenance, "crop": crop})
 
-        return networks.run(described, self.precision, machine)
+        return networks.run(load_with_crop, self.precision, machine)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
-        """The network on its device. Another checkpoint of the same path is another network.
+        """Load the network on its device; a changed checkpoint is another network.
 
-        Raises PipelineError where the rows that the stream has already were computed with other weights, and what
-        `running` raises.
+        Raises PipelineError if existing rows were computed with other weights, and what `running` raises.
         """
         before = recorded or {}
         content = json.dumps([self.same_network.identity(), before.get("standardisation")])
@@ -65,10 +62,9 @@ class NetworkStream(NumberStream):
         now = network.provenance["sha256"]
         if before.get("sha256", now) != now:
             raise PipelineError(
-                f"{network.provenance['network']}: the weights have sha256 {now[:12]}, but those that computed the "
-                f"stream's rows have {before['sha256'][:12]}, by {before.get('library', 'torchvision')}: another "
-                "version of the library may have others under the same name. Name another stream, or --replace this "
-                "one."
+                f"{network.provenance['network']}: the stream was computed with different weights (sha256 "
+                f"{before['sha256'][:12]} of {before.get('library', 'torchvision')}, now {now[:12]}). Use another "
+                "stream name (--stream NAME), or recompute it with --replace."
             )
         return network
 
@@ -80,28 +76,26 @@ def _running(stream: NetworkStream, machine: Machine, content: str) -> Network:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedNetwork(NetworkStream):
-    """What a network gives to its classifier, `dim` numbers a crop.
+    """Input of a network's classifier, `dim` numbers per crop.
 
-    `network` is its name in the library. `dim` 0: the library is asked, which takes seconds; with the number, plans
-    need neither the library nor torch, and it is checked when the network is loaded. `precision` is that of
-    `resnet50`, but that fast is refused where a network in bf16 is too far from fp32.
+    With `dim`, plans need neither the library nor torch; it is checked when the network is loaded.
     """
 
-    network: str = ""  # a name of the library, for example vit_b_16 of torchvision
-    weights: NetworkWeights = NetworkWeights("pretrained", "")  # of the network  # noqa: RUF009 - it is frozen
+    network: str = ""  # Name in the library, for example vit_b_16 of torchvision
+    weights: NetworkWeights = NetworkWeights("pretrained", "")  # Weights of the network  # noqa: RUF009 - it is frozen
     precision: Precision = "exact"
-    dim: int = 0  # type: ignore[misc]  # numbers per crop; 0: ask the library, which takes seconds at each start
+    dim: int = 0  # type: ignore[misc]  # Numbers per crop; 0: ask the library, which takes seconds at each start
 
     def __post_init__(self) -> None:
         if not self.network:
-            raise ConfigError(f"{self.kind}: set network, the name of one of {self.kind}'s, as {self.example}")
+            raise ConfigError(f"{self.kind}: set network to a name of {self.kind} such as {self.example}")
         if not isinstance(self.weights, NetworkWeights):
             raise ConfigError(f"weights {self.weights}: expected {NetworkWeights.forms}")
         super().__post_init__()
         if self.dim < 0:
-            raise ConfigError(f"dim {self.dim}: expected the numbers a crop that {self.network} gives, or 0")
+            raise ConfigError(f"dim {self.dim}: expected the numbers per crop of {self.network}, or 0")
         if self.dim == 0:
-            object.__setattr__(self, "dim", self._named().dim())  # frozen
+            object.__setattr__(self, "dim", self._library_network().dim())  # frozen
 
     example: ClassVar[str]
 
@@ -112,14 +106,14 @@ class NamedNetwork(NetworkStream):
     def stand_in(self) -> bool:
         return self.weights.stand_in
 
-    def loaded(self) -> Loaded:
-        """Raises ConfigError where `dim` is another number, and what `networks.named.Named.load` raises."""
-        network = self._named().load(self.weights)
+    def load_network(self) -> Loaded:
+        """Raises ConfigError if `dim` is wrong, and what `networks.named.Named.load` raises."""
+        network = self._library_network().load(self.weights)
         if network.dim != self.dim:
-            raise ConfigError(f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers a crop")
+            raise ConfigError(f"dim {self.dim}: {self.kind} {self.network} gives {network.dim} numbers per crop")
         return network
 
-    def _named(self) -> Named:
+    def _library_network(self) -> Named:
         from pipeline.features.networks.named import Named
 
         return Named(self.kind, self.network, region_of(self.crop))
@@ -127,7 +121,7 @@ class NamedNetwork(NetworkStream):
 
 @dataclass(frozen=True, kw_only=True)
 class Torchvision(NamedNetwork):
-    """A classification network of torchvision, as vit_b_16, up to the input of its last linear layer."""
+    """A classification network of torchvision, up to the input of its last linear layer."""
 
     kind: ClassVar[str] = "torchvision"
     example: ClassVar[str] = "vit_b_16"
@@ -135,7 +129,7 @@ class Torchvision(NamedNetwork):
 
 @dataclass(frozen=True, kw_only=True)
 class Timm(NamedNetwork):
-    """A network of timm, as vit_small_patch14_dinov2, pooled as the network does."""
+    """A network of timm, with its own pooling."""
 
     kind: ClassVar[str] = "timm"
     example: ClassVar[str] = "vit_small_patch14_dinov2"

@@ -1,4 +1,4 @@
-"""The feature stream that VIBE is trained on: a ResNet-50's global average pool.  crops -> [resnet50] -> features"""
+"""The feature stream of VIBE: a ResNet-50's global average pool.  crops -> [resnet50] -> features"""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ UNTRAINED: Final = WeightsSpec("untrained", "0")
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet50(NetworkStream):
-    """2048 numbers a crop.
+    """2048 numbers per crop.
 
-    `precision`: exact is plain fp32, equal to torch's own layers to 1e-5, and the same bits on one kind of device.
-    fast is bf16 where the device has it: cosine at least 0.9999 with exact, before an untrained network is
-    standardised.
+    `precision`: exact is plain fp32, equal to torch's layers to 1e-5, with the same bits on one kind of device. fast is
+    bf16 if the device has it: cosine with exact at least 0.9999, before random weights are standardised.
     """
 
-    weights: WeightsSpec = UNTRAINED  # of the network; a stream keeps its weights, others need another stream
+    weights: WeightsSpec = UNTRAINED  # Weights of the network; other weights need another stream
     precision: Precision = "fast"
 
     kind: ClassVar[str] = "resnet50"
@@ -42,11 +41,11 @@ class ResNet50(NetworkStream):
 
     @property
     def same_network(self) -> Self:
-        """Of all copies with jitter, since these change what is cut alone."""
+        """Shared by all copies with jitter."""
         return replace(self, crop=CropPolicy(size=self.crop.size, region=self.crop.region))
 
     def running(self, machine: Machine, recorded: Mapping[str, Any]) -> Network:
-        """Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises."""
+        """Raises ConfigError for a missing device, and what `networks.backbones.load` raises."""
         from pipeline.features import networks
 
         return networks.load(self.weights, self.precision, machine, recorded, region_of(self.crop))

@@ -1,7 +1,5 @@
 """Clips -> files of keypoints, with a detector that costs nothing: people are where a picture is bright."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -17,7 +15,7 @@ import pytest
 from cache import CacheError
 from pipeline.__main__ import main
 from pipeline.detect.base import Detect, DetectionResources, Detector, People
-from pipeline.detect.clips import clips_in
+from pipeline.detect.clips import list_clips
 from pipeline.detect.files import PROVENANCE
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.labels.detections import read_results
@@ -81,7 +79,7 @@ def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
         write_clip(raw / name, n)
     (raw / "notes.txt").write_text("no clip")
     (raw / ".hidden.mp4").write_bytes(b"")
-    assert clips_in(raw) == ["a.mp4", "b/C.MOV", "b/c/d.avi"]
+    assert list_clips(raw) == ["a.mp4", "b/C.MOV", "b/c/d.avi"]
     report = detect_clips(raw, out, Bright())
     assert (report.done, report.frames, report.persons, report.problems) == (3, 40, 40, {})
     assert len(Bright.calls) == 40
@@ -126,9 +124,7 @@ def test_a_file_that_is_cut_off_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [3, 9, 17, 33])
-def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
-    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(most, tmp_path, monkeypatch):
     raw = tmp_path / "raw"
     write_clip(raw / "long.mp4", 30, cut=21)
     write_clip(raw / "z.mp4", 7)
@@ -202,7 +198,7 @@ def test_a_name_that_is_not_utf8_costs_its_clip_alone(tmp_path: Path, capsys: py
     content = json.loads(capsys.readouterr().out)
     assert (content["done"], content["frames"], content["stand_in"]) == (1, 3, True)
     assert list(content["problems"]) == ["bad\\udcff.mp4"] and content["bottleneck"] in ("decode", "model")
-    for words in ("bad\\udcff.mp4", "UTF-8", "1 picture, no clips, passed over: photo.jpg"):
+    for words in ("bad\\udcff.mp4", "UTF-8", "skipped 1 image: photo.jpg"):
         assert words in shown
 
 
@@ -220,9 +216,7 @@ def test_one_clip_is_detected_as_in_its_folder(tmp_path: Path, capsys: pytest.Ca
     assert "expected a clip or a folder of clips" in capsys.readouterr().err
 
 
-def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "raw/keypoints"
     for k, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
         write_clip(raw / name, 5, first=20 + k)
@@ -236,7 +230,7 @@ def test_keypoints_of_a_renamed_clip_are_renamed_and_of_a_removed_one_named(
     assert main(detect) == 0
     shown = capsys.readouterr().out
     assert 'renamed a.mp4 -> new/"ä".mp4' in shown
-    assert "1 file of keypoints whose clips are gone: b.mp4.json" in shown
+    assert "1 keypoint file of missing clips: b.mp4.json" in shown
     assert "1 clip up to date" in shown
     assert not (out / "a.mp4.json").exists()
     assert main(["detect", str(raw), "--out", str(tmp_path / "again")]) == 0
@@ -286,9 +280,7 @@ class Odd(Detector):
         (["--set", "least=6"], r": expected .* confidences 0 to 1.*found confidences of keypoints of 50 to 50"),
     ],
 )
-def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(
-    options: list[str], words: str, tmp_path: Path, site: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_fails_in_a_plug_in_is_called_by_its_name_and_its_package(options, words, tmp_path, site, capsys):
     install(site, "odd-detector", {"vibe_pipeline.detectors": {"odd": "odd_detector:Odd"}}, odd_detector=ODD)
     write_clip(tmp_path / "raw/a.mp4", 3)
     place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--detector", "odd"]
@@ -374,7 +366,7 @@ def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, capsys: pytest.Capt
     write_clip(tmp_path / "raw/a.mp4", 3)
     place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     assert main(["detect", *place, "--detector", "demo"]) == 2
-    assert "demo data alone" in capsys.readouterr().err
+    assert "only in demo data" in capsys.readouterr().err
     assert main(["detect", *place]) == 2
     assert "--set detector=FILE" in capsys.readouterr().err
     (tmp_path / "raw" / MARKER).write_text("{}")

@@ -4,8 +4,6 @@ The graphs find blobs of light: the detector puts a box about the centroid of a 
 that of a crop's. So every number of the way from picture to network and back is known in closed form.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import zipfile
@@ -140,9 +138,7 @@ def find(graphs: dict[str, str]) -> Any:
 
 @settings(max_examples=60, deadline=None)
 @given(size=st.tuples(*[st.integers(50, 120)] * 2), at=st.tuples(*[st.floats(0.35, 0.65)] * 2))
-def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(
-    find: Any, size: tuple[int, int], at: tuple[float, float]
-) -> None:
+def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(find, size, at):
     centre = np.array(at) * (np.array(size) - 1)
     people = find(scene(size, tuple(centre)))
     assert people.scores == pytest.approx([0.9])
@@ -163,9 +159,7 @@ def test_a_person_is_where_the_picture_shows_it_to_a_tenth_of_a_pixel(
     low=st.tuples(*[st.floats(-0.2, 0.7)] * 2),
     side=st.tuples(*[st.floats(0.25, 0.9)] * 2),
 )
-def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(
-    size: tuple[int, int], low: tuple[float, float], side: tuple[float, float]
-) -> None:
+def test_planted_boxes_and_joints_come_back_in_the_pictures_pixels(size, low, side):
     """Closed forms, in float64: letterbox and back, the box's crop and back; at the border, too."""
     scaled = [int(one * min(SIDE / size[0], 64 / size[1]) + 0.5) for one in size]
     true = np.array([*(np.array(low) * size), *((np.array(low) + side) * size)])
@@ -216,10 +210,10 @@ def test_rows_of_yolox_are_cells_of_its_three_grids() -> None:
 def test_a_person_is_found_once_the_surest_first() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [100, 0, 110, 10], [0, 0, 10, 4], [5, 50, 6, 51]], float)
     scores = np.array([0.5, 0.9, 0.95, 0.6, 0.1])
-    keep = simcc.kept(boxes, scores, min_score=0.3, max_overlap=0.45)
+    keep = simcc.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.45)
     assert keep.tolist() == [2, 1, 3]  # of the second's overlaps, 0.9 is too much and 4 / 9 is not
-    assert simcc.kept(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [2, 1]
-    assert simcc.kept(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
+    assert simcc.suppress_overlaps(boxes, scores, min_score=0.3, max_overlap=0.4).tolist() == [2, 1]
+    assert simcc.suppress_overlaps(boxes, scores * 0, min_score=0.3, max_overlap=0.4).tolist() == []
 
 
 def test_colours_and_scales_are_those_of_the_training() -> None:
@@ -315,9 +309,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {  # which option, what writes the fi
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_another_file_is_refused_with_what_was_expected_and_found(
-    case: str, graphs: dict[str, str], tmp_path: Path
-) -> None:
+def test_another_file_is_refused_with_what_was_expected_and_found(case, graphs, tmp_path):
     option, write, words = REFUSED[case]
     file = tmp_path / "other.onnx"
     write(file)
@@ -327,9 +319,7 @@ def test_another_file_is_refused_with_what_was_expected_and_found(
 
 
 @pytest.mark.parametrize("place", ["secret.bin", "{folder}/secret.bin", "../secret.bin"])
-def test_a_graph_reads_no_other_file(
-    place: str, graphs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
     (tmp_path / "below").mkdir()
     for folder in (tmp_path, tmp_path / "below"):
         np.zeros(10, np.float32).tofile(folder / "secret.bin")
@@ -367,9 +357,7 @@ def test_a_missing_extra_is_named_with_its_command(graphs: dict[str, str], monke
 # ------------------------------------------------------------------------------------------------ published weights
 
 
-def test_published_weights_are_downloaded_once_and_compared_with_their_digest(
-    graphs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_weights_are_downloaded_once_and_compared_with_their_digest(graphs, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(rtmpose, "ADDRESS", f"{tmp_path.as_uri()}/")
     detector = RTMPose(weights=graphs["weights"])
@@ -401,9 +389,7 @@ def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path: P
 # ------------------------------------------------------------------------------------------------------- commands
 
 
-def test_clips_are_detected_by_the_command(
-    graphs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clips_are_detected_by_the_command(graphs, tmp_path, capsys):
     (tmp_path / "clips").mkdir()
     writer = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (120, 96))
     for frame in range(6):

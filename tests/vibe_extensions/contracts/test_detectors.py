@@ -1,7 +1,5 @@
 """The detectors' contract: every promise, once broken, is named; ours keeps it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +82,7 @@ FAULTS = {  # what is wrong: the detector, and a word of the sentence
     ),
     "a picture too few": (spoilt(lambda found, _: found[1:]), "1 People"),
     "how often it was called": (spoilt(counted()), "the second time"),
-    "a person in every picture": (spoilt(lambda found, images: [SOMEBODY for _ in images]), "empty picture"),
+    "a person in every picture": (spoilt(lambda found, images: [SOMEBODY for _ in images]), "empty image"),
     "no one at all": (spoilt(lambda found, _: [NOBODY for _ in found]), "no one"),
     "boxes far outside": (each(boxes=lambda b: b + 500), "box is far outside"),
     "keypoints of another size": (each(keypoints=lambda k: k * np.float32([9, 9, 1])), "keypoint is far outside"),
@@ -94,8 +92,8 @@ FAULTS = {  # what is wrong: the detector, and a word of the sentence
     "scores in per cent": (each(scores=lambda s: s * 100), "scores of 90"),
     "float64": (each(boxes=lambda b: b.astype(np.float64)), ": float64"),
     "NaN": (each(keypoints=lambda k: k * np.float32([np.nan, 1, 1])), "that are not finite"),
-    "pictures written into": (spoilt(ink), "changes the pictures"),
-    "an option left out": (declared(identity=lambda self: {}), "lacks the option least"),
+    "pictures written into": (spoilt(ink), "changes the images"),
+    "an option left out": (declared(identity=lambda self: {}), "does not contain the option least"),
     "a path": (declared(identity=lambda self: {"least": 200, "weights": "/data/a.onnx"}), "path"),
     "an identity that is no JSON": (declared(identity=lambda self: {"least": Path("a")}), "not JSON"),
     "no version": (declared(version=0), "version"),
@@ -122,7 +120,7 @@ class OfItsProcess(Bright):
 
 
 def test_what_follows_from_the_process_is_named() -> None:
-    assert detector_problems(OfItsProcess(), IMAGES) == ["finds other people in another process"]
+    assert detector_problems(OfItsProcess(), IMAGES) == ["finds different people in another process"]
 
 
 def test_good_detectors_have_no_problems() -> None:

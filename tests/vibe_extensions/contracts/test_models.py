@@ -1,7 +1,5 @@
 """The models' contract: every promise, once broken, is named; ours keep it."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +77,7 @@ def regress_with(change: Callable[[Estimate], Estimate]) -> Any:
 
 NETWORKS = {
     "alone than in a batch": regress_with(lambda e: e._replace(shape=e.shape - e.shape.mean(0, keepdim=True))),
-    "shape has numbers that are not finite": regress_with(lambda e: e._replace(shape=e.shape / 0)),
+    "shape contains NaN or infinite numbers": regress_with(lambda e: e._replace(shape=e.shape / 0)),
     "not orthonormal": regress_with(lambda e: e._replace(rotmat=e.rotmat * 2)),
     "camera: expected": regress_with(lambda e: e._replace(camera=e.camera[..., :2])),
 }

@@ -1,7 +1,5 @@
 """The streams' contract: every promise, once broken, is named; ours keep it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -99,11 +97,11 @@ FAULTS = {  # what is wrong: the stream, and a word of the sentence
     "integers": (means_of(means=lambda m, _: m.astype(np.int64)), "int64"),
     "a dtype of integers": (means_of(dtype="int32"), "dtype is 'int32'"),
     "NaN that is not flagged": (means_of(means=lambda m, _: m * np.nan), "not finite"),
-    "more than float16 holds": (means_of(dtype="float16", means=lambda m, _: m * 1e4), "float16 holds"),
+    "more than float16 holds": (means_of(dtype="float16", means=lambda m, _: m * 1e4), "too large for float16"),
     "flags as numbers": (means_of(known=lambda self, labels: np.ones(len(labels["kp_2d"]))), "flags"),
     "labels written into": (means_of(known=lambda self, labels: spoilt(labels)), "changes its labels"),
     "no version": (means_of(version=0), "version"),
-    "an option left out": (means_of(identity=lambda self: {"kind": "means", "version": 1}), "lacks the option scale"),
+    "an option left out": (means_of(identity=lambda self: {"kind": "means", "version": 1}), "contain the option scale"),
     "an identity that is no JSON": (means_of(identity=identity(made=Path("a"))), "not JSON"),
     "a path": (means_of(identity=identity(weights="/data/weights.pt")), "path '/data/weights.pt'"),
     "not restored": (means_of(from_identity=classmethod(lambda cls, _: cls(scale=2.0))), "from_identity"),
@@ -116,7 +114,7 @@ FAULTS = {  # what is wrong: the stream, and a word of the sentence
     ),
     "a crop that no identity has": (
         type("Corner", (Corner,), {"identity": lambda self: {"kind": "corner", "version": 1}})(),
-        "same of another crop",
+        "same for another crop",
     ),
 }
 
@@ -137,7 +135,7 @@ class OfItsProcess(Corner):
 
 
 def test_what_follows_from_the_process_is_named() -> None:
-    assert stream_problems(OfItsProcess()) == ["computes other numbers in another process"]
+    assert stream_problems(OfItsProcess()) == ["computes different numbers in another process"]
 
 
 def test_good_streams_have_no_problems() -> None:

@@ -1,4 +1,4 @@
-"""`python -m tasks predict`: bodies in clips, which are prepared first, or on a split of a cache."""
+"""`python -m tasks predict`: bodies in clips, which it prepares first, or in a split of a cache."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import settings_file
 from tasks.commands.evaluate import model_options, positive
-from tasks.terminal import DEMO_DATA, fact, plain, say, shortened, warn
+from tasks.terminal import DEMO_DATA, fact, plain, say, short_path, warn
 
 if TYPE_CHECKING:
     from vibe_extensions.clips.prediction.job import PredictionJob
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    """What is looked at, the model, and what is made."""
+    """Add the options."""
     sub.add_argument("named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache")
     sub.add_argument("--cache", type=cache.place_of, required=True, metavar="DIR", help="Cache of tracks and features")
     sub.add_argument("--detector", help=f"Detector for clips without keypoints: {', '.join(detect.names())}, or none")
-    sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of the tracks to predict (default: all)")
+    sub.add_argument("--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)")
     model = model_options(sub)
-    model.add_argument("--weights", help="Weights of the features' network, as spin:FILE (default: of luigi.cfg)")
+    model.add_argument("--weights", help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)")
     model.add_argument("--pose-embedding", type=Path, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
-    model.add_argument("--stream", help="Stream of features of a split (default: the model's own)")
-    model.add_argument("--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth bodies over time, frames")
-    outputs = sub.add_argument_group("what is made")
-    outputs.add_argument("--out", type=Path, metavar="DIR", help="Folder to write (default: NAME-bodies)")
+    model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
+    model.add_argument(
+        "--smooth", type=positive, default=0.0, metavar="SIGMA", help="Smooth bodies over time (default: 0 frames)"
+    )
+    outputs = sub.add_argument_group("output")
+    outputs.add_argument("--out", type=Path, metavar="DIR", help="Output folder (default: NAME-bodies)")
     outputs.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
-        help="Draw videos of the bodies over the frames (default: for clips)",
+        help="Draw videos of the bodies over the frames (default: for clips only)",
     )
-    outputs.add_argument("--export", action="store_true", help="Write motion files for SMPL's Blender add-ons, too")
+    outputs.add_argument("--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons")
     json_option(sub, ": predictions.json, and the folder")
 
 
-def kept(_: argparse.Namespace) -> str:
-    """What of an interrupted command is kept."""
+def kept_message(_: argparse.Namespace) -> str:
+    """Message about the results that an interrupted run keeps."""
     return "keypoints, tracks and features are kept; the same command continues from there"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare clips, then predict their bodies; with --json, print predictions.json. 1 where something was left out."""
+    """Prepare clips, then predict their bodies; with --json, print predictions.json. Returns 1 if a video failed."""
     name = Path(args.named).resolve().stem if Path(args.named).exists() else args.named.replace("/", "-")
     out = args.out or Path(f"{name}-bodies")
     with console.aside(args.json):
@@ -65,17 +67,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]], int]:
-    """The contents of predictions.json, and how much was left out."""
+    """Return the contents of predictions.json, and the number of failed videos."""
     from vibe_extensions.clips.prediction import job as jobs  # imports torch
     from vibe_model.prediction.trained import load_trained
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
     if (body := args.body or loaded.value("paths.body")) is None:
-        raise ConfigError(f"{settings_file().resolve()}: there is no such file. Name the body's folder: --body DIR")
+        raise ConfigError(f"{settings_file().resolve()}: file not found. Name the body model's folder: --body DIR")
     model = load_trained(args.checkpoint, body, args.device)
     if not Path(args.named).exists():
         stream = args.stream or model.stream or loaded.stream.name
-        job = jobs.of_cache(args.cache, args.named, model, stream, out)
+        job = jobs.open_job(args.cache, args.named, model, stream, out)
         summary, problems = _write(args, job, overlay=bool(args.overlay))
         return [summary], problems
     named = Path(args.named)
@@ -86,14 +88,14 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
     splits = [name for name in found if (split := committed_split(args.cache, name)) is not None and len(split.tracks)]
     if not splits:
         fewest = loaded.dataset(OwnVideos.name).parameters()["min_frames"]
-        do = f"Tracks of fewer than {fewest} frames are left out: --set videos.min_frames=5 keeps more."
-        raise PipelineError(f"{args.named}: no person is left to predict in any clip (see above). {do}")
+        do = f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 keeps more."
+        raise PipelineError(f"{args.named}: no clip has a track to predict (see above). {do}")
     if named.is_file() and args.tracks == "*":
         args.tracks = f"{glob.escape(named.name)}/*"
     summaries = []
     for name in splits:
         to = out if len(splits) == 1 else out / name.rpartition("/")[2]
-        job = jobs.of_cache(args.cache, name, model, streams[-1].name, to, raw)
+        job = jobs.open_job(args.cache, name, model, streams[-1].name, to, raw)
         for text in jobs.warnings(job, streams):
             warn(text)
         summary, problems = _write(args, job, overlay=args.overlay is not False)
@@ -103,16 +105,21 @@ def _predict(args: argparse.Namespace, out: Path) -> tuple[list[dict[str, Any]],
 
 
 def _preparing(args: argparse.Namespace, raw: Path, loaded: sections.Settings) -> argparse.Namespace:
-    """The arguments of `python -m pipeline prepare videos` for these clips."""
-    device = None if args.device == "auto" else args.device
-    detector = args.detector or loaded.value("detect.detector")
-    given = {"detector": detector, "device": device, "cache": args.cache, "raw": raw}
-    defaults = prepare.DEFAULTS | {"dataset": OwnVideos.name, "settings": args.settings, "cfg": loaded}
-    return argparse.Namespace(**defaults | given)
+    """Arguments of `python -m pipeline prepare videos` for these clips."""
+    given = {
+        "dataset": OwnVideos.name,
+        "raw": raw,
+        "cache": args.cache,
+        "detector": args.detector or loaded.value("detect.detector"),
+        "device": None if args.device == "auto" else args.device,
+        "settings": args.settings,
+        "cfg": loaded,
+    }
+    return argparse.Namespace(**prepare.DEFAULTS | given)
 
 
 def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tuple[dict[str, Any], int]:
-    """Predict a split. The content of predictions.json, and the number of videos that could not be drawn."""
+    """Predict a split. Returns the content of predictions.json, and the number of videos that could not be drawn."""
     from vibe_extensions.clips.prediction import predict
     from vibe_extensions.pages.video_file import best_format
 
@@ -125,7 +132,7 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
         rate = videos.frames / max(videos.drawing, 1e-9)
         say("overlay", job.name, f"{count(videos.frames, 'frame')}, {rate:.0f} a second")
         if not best_format().plays:
-            warn("no browser plays these overlays: H.264 needs PyAV (pip install av), VP9 another build of OpenCV")
+            warn("no browser plays these overlays: install PyAV for H.264 (pip install av)")
     for text in few(videos.problems, FEW, "predictions.json"):
         warn(text)
     _print_places(videos.summary, job.out)
@@ -133,16 +140,16 @@ def _write(args: argparse.Namespace, job: PredictionJob, *, overlay: bool) -> tu
 
 
 def _print_places(summary: dict[str, Any], out: Path) -> None:
-    """Where everything is."""
+    """Print where the output files are."""
     from vibe_extensions.clips.prediction import predict
 
     console.out.print()
     if summary["stand_in"]:
         console.out.print(DEMO_DATA)
-    shown = plain(shortened(out))
+    shown = plain(short_path(out))
     fact("bodies", f"{shown}/{predict.BODIES} (listed in {predict.SUMMARY})")
     if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
-        fact("motions", f"{shown}/{predict.MOTIONS} (under 30 frames a second: interpolated to a multiple of the rate)")
+        fact("motions", f"{shown}/{predict.MOTIONS} (interpolated to at least 30 frames per second)")
     drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
     if drawn:
         fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")

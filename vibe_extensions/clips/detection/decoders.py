@@ -1,8 +1,7 @@
 """Frames of many clips, decoded by supervised processes.  [pixels] -> raw keypoints
 
-Each process decodes one clip after the other, from its first frame on, two batches ahead. The frames of the earliest
-open clip come first: while the network is what takes the time, one clip is worked on, and a kill costs little; while
-decoding does, all of them.
+Each process decodes one clip after the other, two batches ahead. Frames of the earliest open clip come first, so that
+few clips are unfinished at any time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pipeline.processes.pool import VIDEO_THREADS, Pool
 
 
 class ClipFrame(NamedTuple):
-    """A frame of a clip, and its colours; both are None where it cannot be decoded."""
+    """A frame of a clip and its colours; both are None if it cannot be decoded."""
 
     number: int  # from 0
     image: Image | None
@@ -32,15 +31,15 @@ class DecodedBatch(NamedTuple):
 
     clip: str
     frames: list[ClipFrame]
-    ended: bool  # the clip has no more
-    problem: RawDataError | None = None  # why it is given up
+    ended: bool  # this is the clip's last batch
+    problem: RawDataError | None = None  # why the clip cannot be read
 
 
 Task = tuple[str, int]  # a clip, and the first frame of a batch
 
 
 class ClipDecoding:
-    """The work of a process: batches of up to `size` frames, going on where it is in a clip."""
+    """Decodes batches of up to `size` frames in one process, and continues where it stopped in a clip."""
 
     def __init__(self, raw: Path, size: int) -> None:
         self._raw, self._size = raw, size
@@ -57,7 +56,7 @@ class ClipDecoding:
         for frame in itertools.islice(self._frames, 0 if self._over else self._size):  # a task beyond the end is empty
             if frame.kind in ("video_ended", "video_unreadable"):
                 self._over = True
-                problem = unreadable(self._raw / self._clip, str(frame.problem)) if frame.index == 0 else None
+                problem = unreadable_clip(self._raw / self._clip, str(frame.problem)) if frame.index == 0 else None
                 break
             colours = None if frame.image is None else histogram(frame.image)
             frames.append(ClipFrame(frame.index, frame.image, colours))
@@ -65,22 +64,22 @@ class ClipDecoding:
         return DecodedBatch(self._clip, frames, self._over, problem)
 
 
-def unreadable(file: Path, found: str) -> RawDataError:
-    """Of a clip that cannot be decoded."""
-    expected, do = "a video that can be decoded", "Download or encode it again, or remove it."
+def unreadable_clip(file: Path, found: str) -> RawDataError:
+    """The error of a clip that cannot be decoded."""
+    expected, do = "a video that can be decoded", "Download or encode it again, or delete it."
     return RawDataError(file, "video", expected=expected, found=found, do=do, reason="video_unreadable")
 
 
 class Decoders:
-    """`n` processes, started when first needed. `size`: frames in a batch; `threads`: of each clip's decoder."""
+    """`n` decoding processes, started when first needed. `size`: frames per batch; `threads`: threads per decoder."""
 
     def __init__(self, raw: Path, n: int, size: int, *, threads: int, timeout: float) -> None:
         self._raw, self._n, self._size, self._timeout = raw, n, size, timeout
         self._env = {VIDEO_THREADS: str(threads)}
-        self._waiting: dict[str, list[DecodedBatch]] = {}  # open clip -> received and not taken, in order
+        self._waiting: dict[str, list[DecodedBatch]] = {}  # open clip -> batches received, in order
 
     def batches(self, clips: Iterator[str]) -> Generator[DecodedBatch]:
-        """All frames of clips: of each in order; clips side by side, the earliest one preferred."""
+        """Yield all frames, in order within each clip. Clips are decoded side by side, the earliest first."""
         jobs = map(self._tasks, clips)
         works = [ClipDecoding(self._raw, self._size)] * self._n
         with Pool[Task, DecodedBatch](works, jobs, timeout=self._timeout, env=self._env) as pool:
@@ -91,7 +90,7 @@ class Decoders:
                     batch = result.get()
                     if isinstance(batch, Failed):
                         failure = f"after frame {start}: the process that decodes it {batch.message}"
-                        batch = DecodedBatch(clip, [], True, unreadable(self._raw / clip, failure))
+                        batch = DecodedBatch(clip, [], True, unreadable_clip(self._raw / clip, failure))
                     if clip in self._waiting:  # else beyond the end of the clip
                         self._waiting[clip].append(batch)
                 if ready:
@@ -101,7 +100,7 @@ class Decoders:
                     yield batch
 
     def _tasks(self, clip: str) -> Iterator[Task | None]:
-        """Batches of one clip, none while one is waiting here, to its end."""
+        """Yield batches to decode of one clip, None while a decoded one waits."""
         start, self._waiting[clip] = 0, []
         while (batches := self._waiting.get(clip)) is not None and not any(batch.ended for batch in batches):
             if batches:

@@ -1,6 +1,6 @@
-"""ONNX graphs of untrusted files, computed by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints] -> tracks
+"""ONNX graphs from untrusted files, run by ONNX Runtime on CPU or GPU.  [pixels -> raw keypoints] -> tracks
 
-Nothing here imports ONNX Runtime before there is a graph to load.
+Imports ONNX Runtime only to load a graph.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw.files import open_regular
 
-LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's own limit
-AT_ONCE: Final = 16  # pictures
+LARGEST: Final = 1 << 31  # bytes of a graph: protobuf's limit
+AT_ONCE: Final = 16  # images
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 DO: Final = "Name the end2end.onnx of OpenMMLab's release, or its zip (docs/detecting.md)."
@@ -28,21 +28,21 @@ class Graph(NamedTuple):
     """The content of an ONNX file."""
 
     file: Path
-    name: str  # with the folders in its zip
+    name: str  # path within its zip
     content: bytes
 
     @property
     def digest(self) -> str:
-        """sha256."""
+        """SHA-256 of the content."""
         return hashlib.sha256(self.content).hexdigest()
 
-    def refused(self, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
-        """The error of a graph that is not what is needed."""
+    def error(self, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
+        """An error that this graph is unsuitable."""
         return RawDataError(self.file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
 
 
 def read(file: Path) -> Graph:
-    """Of an ONNX file, or of a zip with one."""
+    """Read an ONNX file, or a zip with one. Raises RawDataError for another zip."""
     with open_regular(file) as stream:
         if not zipfile.is_zipfile(stream):
             stream.seek(0)
@@ -55,14 +55,15 @@ def read(file: Path) -> Graph:
                 found = ", ".join(f"{entry.filename} ({entry.file_size:,} bytes)" for entry in inside[:3]) or "none"
         except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
             found = f"a damaged zip: {error}"
-    raise Graph(file, "", b"").refused("zip", "one ONNX graph of less than 2 GiB", found)
+    raise Graph(file, "", b"").error("zip", "one ONNX graph of less than 2 GiB", found)
 
 
 class GraphNetwork:
-    """A graph on one device, for pictures (N, 3, H, W) float32. Any thread may call it, each computes on one core.
+    """A graph on one device, for images (N, 3, H, W) float32. Thread-safe; each call uses one core.
 
-    Raises RawDataError for a graph that is refused, ConfigError for a device that is not there and where ONNX Runtime
-    is not installed.
+    Raises:
+        RawDataError: the graph is unsuitable.
+        ConfigError: ONNX Runtime is not installed, or cannot use the device.
     """
 
     def __init__(self, graph: Graph, device: str) -> None:
@@ -70,22 +71,22 @@ class GraphNetwork:
             import onnxruntime
         except ImportError as error:
             how = "pip install 'vibe-pipeline[clips]', in a clone .venv/bin/pip install -e '.[clips]'"
-            raise ConfigError(f"the detector rtmpose needs the package onnxruntime: {how}") from error
+            raise ConfigError(f"The detector rtmpose needs the package onnxruntime: {how}") from error
         self.graph = graph
         providers = _providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what fails is raised
+        options.log_severity_level = 4  # fatal only: failures are raised
         options.intra_op_num_threads = 1
-        if b"\x08location" in graph.content:  # the key under which a tensor names another file as its home
-            raise graph.refused("weights", "in the graph itself", "names of other files")
+        if b"\x08location" in graph.content:  # the key of tensors with external data
+            raise graph.error("weights", "weights within the graph", "names of other files")
         try:
             self._session: Any = onnxruntime.InferenceSession(graph.content, options, providers)
-        except Exception as error:  # ONNX Runtime's are of many classes
-            raise graph.refused("graph", "one that ONNX Runtime loads", _line(error)) from error
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            raise graph.error("graph", "one that ONNX Runtime loads", _first_line(error)) from error
         self.on_gpu = self._session.get_providers()[0] != CPU
         if device.startswith("cuda") and not self.on_gpu:
             raise ConfigError(
-                f"device {device}: onnxruntime-gpu cannot use it (its CUDA or cuDNN is missing). Take cpu."
+                f"device {device}: onnxruntime-gpu cannot use it (CUDA or cuDNN is missing). Use --device cpu."
             )
         inputs = [(entry.name, entry.shape, entry.type) for entry in self._session.get_inputs()]
         match inputs:
@@ -93,34 +94,34 @@ class GraphNetwork:
                 self._input, self.size, self._single = name, (width, height), n == 1
             case _:
                 found = ", ".join(f"{name} {shape} {kind}" for name, shape, kind in inputs)
-                raise graph.refused("inputs", "one of pictures, (1 or any, 3, H, W) float32", found)
+                raise graph.error("inputs", "one input for images, (1 or any, 3, H, W) float32", found)
 
     def __call__(self, pixels: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Each output, of N pictures."""
+        """Return the outputs, each for N images."""
         n = 1 if self._single else AT_ONCE
         try:
             parts = [self._session.run(None, {self._input: pixels[i : i + n]}) for i in range(0, len(pixels), n)]
         except Exception as error:
-            raise self.graph.refused("graph", "one that ONNX Runtime computes", _line(error)) from error
+            raise self.graph.error("graph", "one that ONNX Runtime computes", _first_line(error)) from error
         return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def _providers(device: str, available: Sequence[str]) -> list[Any]:
-    """ONNX Runtime's names for a device. Raises ConfigError where it has none."""
+    """ONNX Runtime's providers for a device. Raises ConfigError if there is none."""
     if device == "cpu" or (device == "auto" and CUDA not in available):
         return [CPU]
     if CUDA not in available:
         raise ConfigError(
-            f"device {device}: this onnxruntime computes on CPUs alone. Install onnxruntime-gpu in its place, or take "
-            "cpu."
+            f"device {device}: the installed onnxruntime supports CPUs only. Replace it with onnxruntime-gpu, or use "
+            "--device cpu."
         )
     return [(CUDA, {"device_id": int(device.partition(":")[2] or 0)}), CPU]
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def shapes(outputs: Sequence[NDArray[Any]]) -> str:
-    """For a message."""
+    """The outputs' shapes, for a message."""
     return ", ".join(str(output.shape) for output in outputs)

@@ -1,4 +1,4 @@
-"""RTMPose on the persons of YOLOX or RTMDet, by ONNX Runtime: 17 COCO joints.  [pixels -> keypoints] -> tracks
+"""RTMPose (17 COCO joints) on people found by YOLOX or RTMDet, in ONNX Runtime.  [pixels -> keypoints] -> tracks
 
 Jiang et al.: RTMPose, 2023 (arXiv 2303.07399); Ge et al.: YOLOX, 2021 (arXiv 2107.08430); Lyu et al.: RTMDet, 2022
 (arXiv 2212.07784). OpenMMLab publishes them as ONNX graphs.
@@ -20,17 +20,17 @@ from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.clips.detectors import graphs, simcc
-from vibe_extensions.clips.detectors.downloads import PRETRAINED, downloaded, file_of, option
+from vibe_extensions.clips.detectors.downloads import PRETRAINED, download, file_of, option
 from vibe_extensions.clips.detectors.graphs import Graph, GraphNetwork
 
 ADDRESS: Final = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
 
 
 class Published(NamedTuple):
-    """A zip of OpenMMLab's."""
+    """A zip file of OpenMMLab."""
 
     file: str
-    sha256: str  # of the graph in it, as projects that use it have recorded it: OpenMMLab states none
+    sha256: str  # of the graph in it, as recorded by projects that use it (OpenMMLab states none)
 
 
 DETECTORS: Final[Mapping[str, Published]] = {
@@ -59,16 +59,16 @@ JOINTS: Final = 17
 
 @dataclass(frozen=True)
 class RTMPose(Detector):
-    """`weights` of RTMPose and `detector`, which finds persons: ONNX files, zips with one, or published ones by name.
+    """`weights` of RTMPose and a `detector` of persons: ONNX files, zips with one, or names of published ones.
 
-    Published ones are downloaded once. `family` is the detector's; auto: its file's name says it.
+    Published ones are downloaded once.
     """
 
-    weights: str = PRETRAINED  # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or (pretrained) rtmpose-m
-    detector: str = PRETRAINED  # of persons: an ONNX file, a zip with one, yolox-m, or (pretrained) yolox-tiny
-    family: Literal["auto", "yolox", "rtmdet"] = "auto"  # of `detector`; auto: its file name says it
-    min_score: float = 0.3  # lowest score of a person
-    max_overlap: float = 0.45  # largest intersection over union of two persons' boxes
+    weights: str = PRETRAINED  # of RTMPose: an ONNX file, a zip with one, rtmpose-s, or pretrained (rtmpose-m)
+    detector: str = PRETRAINED  # of persons: an ONNX file, a zip with one, yolox-m, or pretrained (yolox-tiny)
+    family: Literal["auto", "yolox", "rtmdet"] = "auto"  # of `detector`; auto: from its file name
+    min_score: float = 0.3  # minimum score of a person
+    max_overlap: float = 0.45  # maximum intersection over union of two persons' boxes
 
     name: ClassVar[str] = "rtmpose"
 
@@ -76,8 +76,8 @@ class RTMPose(Detector):
         shares = (self.min_score, self.max_overlap)
         if not all(0 <= share <= 1 for share in shares) or self.family not in ("auto", *FAMILIES):
             raise ConfigError(
-                f"min_score {self.min_score}, max_overlap {self.max_overlap}, family {self.family}: expected 0 to 1 of "
-                "both, and auto, yolox or rtmdet"
+                f"min_score {self.min_score}, max_overlap {self.max_overlap}, family {self.family}: expected numbers "
+                "from 0 to 1, and auto, yolox or rtmdet"
             )
 
     @property
@@ -91,41 +91,41 @@ class RTMPose(Detector):
 
     def identity(self) -> dict[str, Any]:
         detector, pose = self.files()
-        of_files = {"weights": pose.digest, "detector": detector.digest, "family": self.family_of(detector)}
-        return super().identity() | of_files
+        digests = {"weights": pose.digest, "detector": detector.digest}
+        return super().identity() | digests | {"family": self.family_of(detector)}
 
     def below(self, folder: Path) -> Self:
         paths = {"weights": POSES, "detector": DETECTORS}
         values = {key: getattr(self, key) for key in paths}
         files = {key: str(folder / values[key]) for key in paths if values[key] not in (PRETRAINED, *paths[key])}
-        return replace(self, **files)  # type: ignore[arg-type]  # texts all
+        return replace(self, **files)  # type: ignore[arg-type]
 
     def files(self) -> tuple[Graph, Graph]:
-        """The detector's and RTMPose's. Raises MissingAssets, and RawDataError for a file that holds no graph."""
+        """Graphs of the detector and of RTMPose. Raises MissingAssets, and RawDataError for a file without a graph."""
         return (
             _graph(_full(self.detector, "yolox-tiny"), DETECTORS, "detector"),
             _graph(_full(self.weights, "rtmpose-m"), POSES, "weights"),
         )
 
     def family_of(self, detector: Graph) -> str:
-        """The detector's. Raises ConfigError where neither the option nor a name says it."""
+        """The detector's family. Raises ConfigError if neither the option nor a file name states it."""
         named = [family for family in FAMILIES if family in f"{detector.file.name}/{detector.name}".lower()]
         if self.family == "auto" and len(named) != 1:
             raise ConfigError(
-                f"family: the name of {detector.file} does not say whether it is YOLOX or RTMDet, whose inputs differ. "
-                "Say it: --set family=yolox or --set family=rtmdet."
+                f"family: the name of {detector.file} does not contain yolox or rtmdet, whose inputs differ. "
+                "Set --set family=yolox or --set family=rtmdet."
             )
         return named[0] if self.family == "auto" else self.family
 
     def load(self, device: str) -> Detect:
         detector, pose = self.files()
-        found, posed = GraphNetwork(detector, device), GraphNetwork(pose, device)
-        people = _PersonFinder(self, found, posed, normalised=self.family_of(detector) == "rtmdet")
-        people.check()
-        if found.on_gpu:
-            return lambda images: [people(image) for image in images]
-        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="onnx")  # a core a picture
-        return lambda images: list(threads.map(people, images))
+        networks = GraphNetwork(detector, device), GraphNetwork(pose, device)
+        find_people = _PersonFinder(self, *networks, normalised=self.family_of(detector) == "rtmdet")
+        find_people.check()
+        if networks[0].on_gpu:
+            return lambda images: [find_people(image) for image in images]
+        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="onnx")  # one core per image
+        return lambda images: list(threads.map(find_people, images))
 
 
 def _full(name: str, default: str) -> str:
@@ -133,24 +133,24 @@ def _full(name: str, default: str) -> str:
 
 
 def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
-    """The graph of a file, or of published weights."""
+    """Read the graph of a file or of published weights. Raises as `RTMPose.files`."""
     if name not in published:
         if not Path(name).is_file():
             known = ", ".join((PRETRAINED, *published))
-            raise MissingAssets(f"{key} {name!r}: there is no such file. {option(key)}FILE, or {known}.")
+            raise MissingAssets(f"{key} {name!r}: file not found. Set {option(key)}FILE, or one of {known}.")
         return graphs.read(Path(name))
-    file = downloaded(ADDRESS + published[name].file, key)
+    file = download(ADDRESS + published[name].file, key)
     graph = graphs.read(file)
     if graph.digest != published[name].sha256:
         raise MissingAssets(
-            f"{file}: the graph in it is not {name}'s: expected sha256 {published[name].sha256}, found {graph.digest}. "
-            "Remove that file, and it is downloaded again."
+            f"{file}: it does not contain {name}: expected SHA-256 {published[name].sha256}, found {graph.digest}. "
+            "Delete the file to download it again."
         )
     return graph
 
 
 class _PersonFinder:
-    """The people of a picture."""
+    """Finds the people in an image."""
 
     def __init__(self, options: RTMPose, detector: GraphNetwork, pose: GraphNetwork, *, normalised: bool) -> None:
         self._options, self._detector, self._pose, self._normalised = options, detector, pose, normalised
@@ -162,7 +162,7 @@ class _PersonFinder:
         return People(boxes, scores, self._joints(image, boxes))
 
     def check(self) -> None:
-        """Compute an empty picture by both. Raises RawDataError for outputs of other networks."""
+        """Run both networks on a blank image. Raises RawDataError for unexpected outputs."""
         blank = np.full((64, 48, 3), simcc.GREY, np.uint8)
         self._boxes(blank)
         self._joints(blank, np.array([[0, 0, 48, 64]], np.float32))
@@ -173,13 +173,13 @@ class _PersonFinder:
         outputs = self._detector(simcc.detector_input(padded, normalised=self._normalised))
         persons = simcc.persons(outputs, size)
         if persons is None:
-            raise self._detector.graph.refused("outputs", simcc.forms(size), graphs.shapes(outputs))
+            raise self._detector.graph.error("outputs", simcc.forms(size), graphs.shapes(outputs))
         height, width = image.shape[:2]
         boxes = np.clip(persons[0] / np.tile(scale, 2), 0, [width, height, width, height])
         scores = np.where((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), persons[1], -1)  # px
         min_score, max_overlap = self._options.min_score, self._options.max_overlap
-        kept = simcc.kept(boxes, scores, min_score=min_score, max_overlap=max_overlap)
-        return boxes[kept].astype(np.float32), np.clip(scores[kept], 0, 1).astype(np.float32)
+        best = simcc.suppress_overlaps(boxes, scores, min_score=min_score, max_overlap=max_overlap)
+        return boxes[best].astype(np.float32), np.clip(scores[best], 0, 1).astype(np.float32)
 
     def _joints(self, image: Image, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         size, n = self._pose.size, len(boxes)
@@ -187,5 +187,5 @@ class _PersonFinder:
         outputs = self._pose(simcc.pose_input(image, affines, size))
         expected = [(n, JOINTS, simcc.BINS * side) for side in size]
         if [output.shape for output in outputs] != expected:
-            raise self._pose.graph.refused("outputs", " and ".join(map(str, expected)), graphs.shapes(outputs))
+            raise self._pose.graph.error("outputs", " and ".join(map(str, expected)), graphs.shapes(outputs))
         return simcc.joints(outputs[0], outputs[1], affines)

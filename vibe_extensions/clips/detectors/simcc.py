@@ -1,9 +1,9 @@
-"""What YOLOX, RTMDet and RTMPose are given, and what their outputs mean, in NumPy.  [pixels -> keypoints] -> tracks
+"""Inputs and outputs of YOLOX, RTMDet and RTMPose, in NumPy.  [pixels -> keypoints] -> tracks
 
-A detector of persons sees the whole picture, scaled and padded to its input's size; the network of joints each person's
-crop, and gives for each joint a score of every half pixel of the crop's width, and of its height (SimCC; Li et al.,
-ECCV 2022). Sizes are (width, height) px. As in OpenMMLab's training, 0, 0 is a picture's corner for boxes and its first
-pixel's centre for joints.
+The person detector sees the whole image, scaled and padded to its input size. RTMPose sees each person's crop, and
+returns for each joint a score for every half pixel of the crop's width and height (SimCC; Li et al., ECCV 2022). Sizes
+are (width, height) px. As in OpenMMLab's training, (0, 0) is the image's corner for boxes and the first pixel's centre
+for joints.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MEAN: Final = np.array([123.675, 116.28, 103.53], np.float32)  # of ImageNet's p
 STD: Final = np.array([58.395, 57.12, 57.375], np.float32)
 STRIDES: Final = (8, 16, 32)  # px, of YOLOX's grids
 CROP_SCALE: Final = 1.25  # of RTMPose's training: crop side / box side
-BINS: Final = 2  # for each px of the crop
+BINS: Final = 2  # per px of the crop
 
 
 def letterbox(image: Image, size: tuple[int, int]) -> tuple[Image, Floats]:
-    """A picture (H, W, 3) at the upper left of one of `size`, as large as it fits; the scale of x and of y, (2,)."""
+    """Scale an image (H, W, 3) to fit `size`, and pad it on the right and below; also return the (x, y) scale, (2,)."""
     height, width = image.shape[:2]
     ratio = min(size[0] / width, size[1] / height)
     scaled = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
@@ -46,16 +46,16 @@ def detector_input(padded: Image, *, normalised: bool) -> NDArray[np.float32]:
 
 
 def persons(outputs: Sequence[NDArray[Any]], size: tuple[int, int]) -> tuple[Floats, Floats] | None:
-    """Corners (N, 4) in px of the padded picture, and scores (N,), of a detector's class 0. None: of another form.
+    """Persons (class 0): corners (N, 4) in px of the padded image, and scores (N,). None for an unknown output format.
 
-    Forms: boxes (1, N, 5) with scores and labels (1, N), as OpenMMLab exports them; YOLOX's rows (1, R, 5 + classes),
-    as its authors do: centre and log size in cells of the grids, score of any object, scores of the classes.
+    Formats: boxes with scores (1, N, 5) and labels (1, N), as exported by OpenMMLab; or YOLOX's own rows
+    (1, R, 5 + classes): centre and log size in grid cells, objectness score, class scores.
     """
     shapes = [output.shape for output in outputs]
     match shapes:
         case [(1, rows, 5), (1, labels)] if rows == labels:
-            of_persons = outputs[1][0] == 0
-            return outputs[0][0, of_persons, :4], outputs[0][0, of_persons, 4]
+            is_person = outputs[1][0] == 0
+            return outputs[0][0, is_person, :4], outputs[0][0, is_person, 4]
         case [(1, rows, columns)] if columns > 5 and rows == len(cells := _cells(size)):
             (table,) = outputs[0]
             centres = (table[:, :2] + cells[:, :2]) * cells[:, 2:]
@@ -75,12 +75,12 @@ def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def forms(size: tuple[int, int]) -> str:
-    """What `persons` takes, for a message."""
+    """The formats that `persons` supports, for a message."""
     return f"boxes (1, N, 5) and labels (1, N), or YOLOX's (1, {len(_cells(size))}, 6 or more)"
 
 
-def kept(boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float) -> NDArray[np.int64]:
-    """Which persons remain, best first: none twice (greedy non-maximum suppression by intersection over union)."""
+def suppress_overlaps(boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float) -> NDArray[np.int64]:
+    """Indices of the persons to keep, best first (greedy non-maximum suppression by intersection over union)."""
     sure = np.nonzero(scores >= min_score)[0]
     sides = np.hstack([boxes[sure, :2], boxes[sure, 2:] - boxes[sure, :2]]).astype(float)
     best = cv2.dnn.NMSBoxes(sides.tolist(), scores[sure].astype(float).tolist(), 0.0, max_overlap)
@@ -88,7 +88,7 @@ def kept(boxes: Floats, scores: Floats, *, min_score: float, max_overlap: float)
 
 
 def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
-    """(P, 4) corners -> (P, 2, 3) px of the picture -> px of a crop of `size`, which holds the box."""
+    """Transforms (P, 2, 3) from image px to px of a crop of `size` around each box, (P, 4) corners."""
     corners = boxes.astype(np.float64)
     sides = (corners[:, 2:] - corners[:, :2]) * CROP_SCALE
     scale = np.minimum(size[0] / sides[:, 0], size[1] / sides[:, 1])
@@ -99,15 +99,15 @@ def crop_affines(boxes: Floats, size: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def pose_input(image: Image, affines: Floats, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(P, 3, height, width) normalised crops, red, green, blue; black outside of the picture."""
+    """(P, 3, height, width) normalised RGB crops, black outside the image."""
     crops = np.stack([cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR) for affine in affines])
     return np.ascontiguousarray(((crops - MEAN) / STD).transpose(0, 3, 1, 2), np.float32)
 
 
 def joints(across: Floats, down: Floats, affines: Floats) -> NDArray[np.float32]:
-    """Scores (P, J, 2 width) and (P, J, 2 height) of P crops -> (P, J, 3) px of the picture and confidence 0..1.
+    """Scores (P, J, 2 width) and (P, J, 2 height) of P crops -> (P, J, 3) image px and confidence 0..1.
 
-    A joint is where its scores are highest; its confidence the lower one of the two maxima.
+    A joint is at its highest scores; its confidence is the lower of the two maxima.
     """
     crop_px = np.stack([across.argmax(axis=-1), down.argmax(axis=-1)], axis=-1) / BINS
     points = (crop_px - affines[:, None, :, 2]) / affines[:, None, None, 0, 0]

@@ -1,1 +1,1 @@
-"""Bodies on new videos, and pictures of them.  features -> windows -> [bodies]"""
+"""Bodies predicted in new videos, and images of them.  features -> windows -> [bodies]"""

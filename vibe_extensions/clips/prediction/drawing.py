@@ -1,8 +1,8 @@
-"""Predicted bodies, by frame, and over the frames that they were predicted from.  windows -> [bodies] -> pictures
+"""Predicted bodies by frame, and drawings of them over the frames.  windows -> [bodies] -> images
 
-VIBE's camera is a weak perspective one, (scale, tx, ty) over the crop; it is drawn by the perspective camera that the
-model itself projects with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)).
-HMR2.0's is of a crop of 256 px: its bodies are drawn within a pixel of where it sees them.
+VIBE's weak perspective camera (s, tx, ty) over the crop is drawn as the perspective camera that the model projects
+with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)). HMR2.0's crops have
+256 px; its bodies are drawn within a pixel of its own projection.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from vibe_model.prediction.predict import TrackBodies, posed_arrays
 
 Floats = NDArray[np.floating[Any]]
 
-GROUND: Final = 60  # grey of views without a picture
+GROUND: Final = 60  # grey background of views without an image
 
 
 def record_type(n_steps: int = 0) -> np.dtype[Any]:
-    """Of a body in a frame. `moved`: its rotations at each step before and after, with the same shape and camera."""
+    """The dtype of a body in a frame. `moved`: its rotations at each step, for the same shape and camera."""
     return np.dtype(
         [
             ("frame", "<i8"),
@@ -48,13 +48,13 @@ def record_type(n_steps: int = 0) -> np.dtype[Any]:
 
 
 class PredictedBodies:
-    """All bodies of a video, by frame. They are kept on disk: an hour of a crowd has gigabytes of them."""
+    """All bodies of a video by frame, on disk (an hour of a crowd takes gigabytes)."""
 
     def __init__(self, folder: Path, steps: tuple[int, ...] = ()) -> None:
-        """folder: on the disk to use. The file has no name, and is deleted with this object. steps: the model's."""
+        """Create an unnamed file in `folder`, which is deleted with this object. `steps`: the model's."""
         self.steps = steps
-        self.fps = math.nan  # of the source's frames, as the tracks have it
-        self.step = 1  # frames from one row of a track to the next
+        self.fps = math.nan  # of the source's frames
+        self.step = 1  # frames between two rows of a track
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._type = record_type(len(steps))
@@ -62,7 +62,7 @@ class PredictedBodies:
         self._sorted: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def add(self, bodies: TrackBodies) -> None:
-        """The next track."""
+        """Append a track."""
         self.fps, self.step = bodies.track.fps, bodies.track.step
         records = np.zeros(len(bodies), self._type)
         records["track"], records["crop_scale"] = len(self._frames), bodies.track.crop_scale
@@ -83,8 +83,8 @@ class PredictedBodies:
         """The frame after the last one with a body."""
         return max((int(frames[-1]) + 1 for frames in self._frames), default=0)
 
-    def of_frames(self, start: int, stop: int) -> NDArray[Any]:
-        """(N,) records of the frames [start, stop), by frame and then by track."""
+    def read_frames(self, start: int, stop: int) -> NDArray[Any]:
+        """Records (N,) of frames [start, stop), ordered by frame, then track."""
         if not len(self):
             return np.zeros(0, self._type)
         if self._sorted is None:
@@ -99,18 +99,18 @@ class PredictedBodies:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BodyDrawing:
-    """Poses bodies and paints them into the source's pictures."""
+    """Poses bodies and draws them into the source's images."""
 
     generator: VideoModel
     painter: Painter
     opacity: float = OPACITY
 
     @classmethod
-    def of(cls, generator: VideoModel, opacity: float = OPACITY) -> BodyDrawing:
+    def create(cls, generator: VideoModel, opacity: float = OPACITY) -> BodyDrawing:
         return cls(generator, Painter(generator.body.faces.cpu().numpy()), opacity)
 
     def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
-        """(N,) records -> (N, V, 3) m, camera axes, without the camera's translation. moved: which of the steps."""
+        """Records (N,) -> (N, V, 3) m in camera axes, without translation. `moved`: index of a step, None: now."""
         if not len(records):
             return np.zeros((0, 0, 3), np.float32)
         rotmat = records["rotmat"] if moved is None else records["moved"][:, moved]
@@ -118,16 +118,16 @@ class BodyDrawing:
         return verts
 
     def paint(self, image: Image, records: NDArray[Any], verts: Floats) -> Image:
-        """All bodies of one frame over its picture, the far ones first. records (N,), verts (N, V, 3)."""
-        # Each body has a camera of its own; seen through one camera, the larger a metre is in the picture the nearer.
+        """Draw all bodies of a frame over its image, the farthest first. records (N,), verts (N, V, 3)."""
+        # Each body has its own camera. In a common camera, a body is nearer the more pixels a metre has.
         nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
-        bodies = [seen(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()]
+        bodies = [project_body(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()]
         return self.painter.paint(image, bodies, self.opacity)
 
     def views(self, image: Image, records: NDArray[Any], verts: Floats, moved: Mapping[str, Floats]) -> Image:
-        """The picture with its bodies, and beside it, below one another, views of `moved`.
+        """Draw the bodies over the image, and beside it a column of views of `moved`.
 
-        moved: caption -> (N, V, 3) of the same bodies before or after.
+        moved: caption -> (N, V, 3) m of the same bodies before or after.
         """
         painted = self.paint(image, records, verts)
         if not moved:
@@ -145,13 +145,13 @@ class BodyDrawing:
         return small
 
 
-def seen(record: Any, verts: Floats) -> SeenBody:
-    """One body in the source's picture: a record and its vertices (V, 3) m."""
+def project_body(record: Any, verts: Floats) -> SeenBody:
+    """Project the vertices (V, 3) m of a record's body into the source's image."""
     scale, shift = float(record["camera"][0]), record["camera"][1:].astype(np.float64)
-    side = float(record["bbox"][2]) * float(record["crop_scale"])  # px of the crop, in the picture
+    side = float(record["bbox"][2]) * float(record["crop_scale"])  # of the crop, in image px
     translation = np.array([*shift, 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)])  # m
     points = verts.astype(np.float64) + translation
-    focal = FOCAL_LENGTH_PX * side / CROP_PX  # px of the picture
+    focal = FOCAL_LENGTH_PX * side / CROP_PX  # image px
     with np.errstate(divide="ignore", invalid="ignore"):
         pixels = record["bbox"][:2] + focal * points[:, :2] / points[:, 2:]
     return SeenBody(verts, pixels, points[:, 2], COLOURS[int(record["track"]) % len(COLOURS)])

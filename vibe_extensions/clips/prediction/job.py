@@ -1,4 +1,4 @@
-"""What is predicted: a split of a cache, with the streams that a model reads.  [tracks, features] -> bodies"""
+"""What to predict: a split of a cache and the streams that the model reads.  [tracks, features] -> bodies"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLIPS: Final = "clips"  # links to single clips: CACHE-clips, or for a cache in 
 
 @dataclass(frozen=True, eq=False)
 class PredictionJob:
-    """A split, the stream of it, the model, and the folder to write."""
+    """A split, its feature stream, the model, and the output folder."""
 
     root: cache.Root
     name: str  # of the split
@@ -38,30 +38,30 @@ class PredictionJob:
     trained: Trained
     out: Path
     stand_in: bool
-    raw: Path | None = None  # where its images are now; None: where they were at conversion
+    raw: Path | None = None  # the raw folder; None: as recorded at conversion
 
     def split(self) -> cache.Split:
         return cache.open(self.root)[self.name]
 
 
-def of_cache(
+def open_job(
     root: cache.Root, name: str, trained: Trained, stream: str, out: Path, raw: Path | None = None
 ) -> PredictionJob:
-    """A split that has features: nothing is decoded, unless bodies are drawn on its images.
+    """A job for a split that has features.
 
-    Raises CacheError where there is no such split, StandInMixed, and as `Trained.check_split`.
+    Raises CacheError for a missing split, StandInMixed, and what `Trained.check_split` raises.
     """
     split = cache.open(root)[name]
-    runs.check_stand_in({name: split}, the_checkpoint=trained.stand_in)
+    runs.require_one_kind({name: split}, the_checkpoint=trained.stand_in)
     stand_in = trained.check_split(split, stream) or bool(trained.generator.body.is_stand_in)
     return PredictionJob(root, name, stream, trained, out, stand_in, raw)
 
 
 def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
-    """The raw folder of clips: the folder that is named, or the cache's folder of links to single clips.
+    """The raw folder of clips: `named`, or for a single clip the cache's folder of links.
 
-    A clip and its keypoints are linked there beside those of earlier commands, so one cache holds all of them.
-    Raises ConfigError for another file, and where something other than a link has a clip's name.
+    Links the clip and its keypoints there beside those of earlier commands, so that one cache holds all of them.
+    Raises ConfigError for a file that is no clip, and for a file in the link's place.
     """
     if named.is_dir():
         return named
@@ -76,7 +76,7 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
     labels = sorted((clip.parent / KEYPOINTS).glob(f"{clip.name}*")) + sorted(clip.parent.glob(f"{clip.stem}.json"))
     for place, target in ((raw / clip.name, clip), *((raw / KEYPOINTS / label.name, label) for label in labels)):
         if place.exists() and not place.is_symlink():
-            raise ConfigError(f"{place}: expected a link to {target}, found a file. Move it away.")
+            raise ConfigError(f"{place}: expected a link to {target}, found a file. Move the file away.")
         if not (place.is_symlink() and Path(os.readlink(place)) == target):  # noqa: PTH115
             place.unlink(missing_ok=True)
             place.symlink_to(target)
@@ -90,11 +90,16 @@ def folder_of(named: Path, root: cache.Root, out: Path) -> Path:
 def streams_of(
     trained: Trained, settings: Settings, raw: Path, weights: str | None, embedding: Path | None
 ) -> tuple[StreamSpec, ...]:
-    """The streams that a model reads, its features last, as its checkpoint records and `settings` say.
+    """The streams that a model reads, its features last, from its checkpoint and `settings`.
 
-    weights: of the features' network, over [features]. embedding: of 2D poses; None: the file that it was trained with.
-    Raises StandInMixed, ConfigError for a missing file and for random weights on real images, DataError for streams
-    of another size than the model's.
+    Args:
+        weights: Weights of the feature network; overrides [features].
+        embedding: Checkpoint of the 2D pose embedding. None: the file used in training.
+
+    Raises:
+        StandInMixed: body and images are not both real or both demo data.
+        ConfigError: a file is missing, or random weights would be used on real images.
+        DataError: a stream's size differs from the model's.
     """
     model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in)}
     runs.one_kind({f"the images of {raw}": is_stand_in(raw), **model})
@@ -107,10 +112,10 @@ def streams_of(
 
 
 def _features(trained: Trained, settings: Settings, weights: str | None) -> StreamSpec:
-    """HMR2.0's own network; of other models the one of [features]."""
+    """HMR2.0's own network; for other models the one in [features]."""
     if trained.kind == HMR2:
         if weights is not None:
-            raise ConfigError(f"--weights {weights}: {trained.checkpoint.name} has a network of its own. Leave it out.")
+            raise ConfigError(f"--weights {weights}: {trained.checkpoint.name} has its own network. Omit --weights.")
         options = Section(BY_SET, trained.config.stream, {"checkpoint": str(trained.checkpoint)})
         return stream_of(settings.source, trained.config.stream, options=options)
     if weights is not None:
@@ -119,19 +124,19 @@ def _features(trained: Trained, settings: Settings, weights: str | None) -> Stre
 
 
 def _extra_streams(trained: Trained, embedding: Path | None) -> Iterator[StreamSpec]:
-    """What the model reads beside its features, computed as its checkpoint records."""
+    """Streams that the model reads besides its features, computed as its checkpoint records."""
     for name, reading in trained.config.extra_streams.items():
         identity = trained.extra_streams.get(name)
         if identity is None:
             raise DataError(
-                f"{trained.checkpoint}: expected what its stream {reading.stream!r} was computed by, found nothing. "
-                "Predict a split that has it."
+                f"{trained.checkpoint}: it does not record how its stream {reading.stream!r} was computed. "
+                "Predict a split that has this stream."
             )
         stream = kinds.of_identity(identity)
-        if stream is None:  # of a checkpoint's file
+        if stream is None:  # its weights are in a file
             file = embedding or trained.config.files().get("embedding")
             if file is None:
-                raise ConfigError(f"{trained.checkpoint}: name the embedding of 2D poses: --pose-embedding FILE")
+                raise ConfigError(f"{trained.checkpoint}: name the 2D pose embedding: --pose-embedding FILE")
             stream = kinds.get(str(identity["kind"])).with_weights(file)
         trained.check_features(f"stream {reading.stream!r}", stream.dim, of=name)
         yield StreamSpec(reading.stream, stream)
@@ -143,7 +148,7 @@ def warnings(job: PredictionJob, streams: Sequence[StreamSpec]) -> list[str]:
     weights = last.stream.weights if isinstance(last.stream, ResNet50) else None
     published = job.trained.kind in ("vibe", "spin")
     if published and not job.stand_in and (weights is None or weights.kind != "spin"):
-        reasons.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {last}")
+        reasons.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, but these are {last}")
     if job.trained.kind == "ours" and job.trained.features is None:
         reasons.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
     return reasons

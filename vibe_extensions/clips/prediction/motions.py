@@ -1,10 +1,9 @@
-"""Predicted bodies as motion files of AMASS's layout, for Blender and for humanoid robots.  bodies -> [motions]
+"""Predicted bodies as motion files in AMASS's layout, for Blender and humanoid robots.  bodies -> [motions]
 
-SMPL's add-ons for Blender read `poses`, `betas`, `trans`, `gender` and `mocap_framerate`, and take 55 joints a frame,
-SMPL-X's; what maps motions to humanoid robots reads the same rotations as `root_orient` and `pose_body`, and
-`mocap_frame_rate` (GMR, general_motion_retargeting/utils/smpl.py). SMPL's 24 joints have the same meaning there, but
-for the two hands, which turn whole: their rotation goes to the first joints of four fingers. The world has z up, as
-AMASS's: the camera looks along its y axis, and is taken to be level.
+SMPL's Blender add-ons read `poses` (SMPL-X's 55 joints), `betas`, `trans`, `gender` and `mocap_framerate`. Retargeting
+to humanoid robots reads the same rotations as `root_orient` and `pose_body`, and `mocap_frame_rate` (GMR,
+general_motion_retargeting/utils/smpl.py). SMPL-X has SMPL's joints except the two hands, whose rotation goes to the
+first joints of four fingers. The world has z up, as in AMASS: a level camera looks along its y axis.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.body import Body
 from pipeline.errors import PipelineError
-from pipeline.rotations import in_camera, resample_linear, resample_rotations
+from pipeline.rotations import pose_in_camera, resample_linear, resample_rotations
 from vibe_model import runs
 from vibe_model.prediction.predict import TrackBodies, file_name
 
@@ -29,31 +28,35 @@ Doubles = NDArray[np.float64]
 
 TO_WORLD: Final = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # x right, y down, z forward -> x right, z up
 N_JOINTS: Final = 55
-N_BETAS: Final = 16  # of AMASS's files with SMPL-X's joints; SMPL's ten come first, the others are 0
+N_BETAS: Final = 16  # of AMASS's SMPL-X files; SMPL's ten come first, the others are 0
 HANDS: Final = {22: (25, 28, 31, 34), 23: (40, 43, 46, 49)}  # SMPL's hands: index, middle, little and ring fingers
-MIN_RATE: Final = 30.0  # frames a second: what is slower, GMR plays at 30
-RATE_NOISE: Final = 0.01  # 29.97 is 30
-ENDING: Final = "_stageii.npz"  # of AMASS's files with SMPL-X's joints
+MIN_RATE: Final = 30.0  # frames per second: GMR plays slower files at 30
+RATE_NOISE: Final = 0.01  # treats 29.97 as 30
+ENDING: Final = "_stageii.npz"  # of AMASS's SMPL-X files
 
 
 def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> Path:
-    """One person's motion, from the first frame to the last; frames that are missing are interpolated.
+    """Write one person's motion, from the first frame to the last. Returns the file.
 
-    fps: of the source's frames. Below MIN_RATE, frames are interpolated between two, as many as reach it. The place is
-    that of a camera whose focal length is the picture's diagonal: how far away a person is cannot be seen. The shape is
-    the mean of all frames'. Beside AMASS's keys, `about` is a JSON text with the first frame's number and the frames
-    here for one of the source. Raises PipelineError where the pictures' size is not
-    known. Returns the file.
+    Interpolates missing frames, and below MIN_RATE as many frames between two as reach it. The shape is the mean over
+    frames. The translation assumes a focal length equal to the image's diagonal. Besides AMASS's keys, `about` is a
+    JSON text with the first frame's number and the number of frames written for each source frame.
+
+    Args:
+        fps: Rate of the source's frames.
+
+    Raises:
+        PipelineError: the images' size is unknown.
     """
     frames, step = bodies.frame_index, bodies.track.step
-    parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))  # frames here for one of the source
+    parts = max(1, math.ceil(MIN_RATE * step / fps - RATE_NOISE))  # frames written for each source frame
     every = frames[0] + np.arange((frames[-1] - frames[0]) // step * parts + 1) * step / parts
     position = np.interp(every, frames, np.arange(len(frames)))
     betas = bodies.shape.mean(axis=0, dtype=np.float64)
-    trans = resample_linear(place(bodies), position) @ TO_WORLD.T
-    pelvis = _pelvis(body, betas)  # SMPL turns about it, and it is not at the origin
+    trans = resample_linear(translations(bodies), position) @ TO_WORLD.T
+    pelvis = _pelvis(body, betas)  # SMPL rotates about the pelvis, which is not at the origin
     pose = Rotation.from_matrix(bodies.rotmat.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 24, 3)
-    turned = in_camera(resample_rotations(pose, position).reshape(-1, 72), TO_WORLD).reshape(-1, 24, 3)
+    turned = pose_in_camera(resample_rotations(pose, position).reshape(-1, 72), TO_WORLD).reshape(-1, 24, 3)
     poses = np.zeros((len(every), N_JOINTS, 3))
     poses[:, :22] = turned[:, :22]
     for hand, fingers in HANDS.items():
@@ -65,7 +68,7 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
         "poses": flat,
         "root_orient": flat[:, :3],
         "pose_body": flat[:, 3:66],
-        "pose_hand": flat[:, 75:],  # jaw and eyes are before it
+        "pose_hand": flat[:, 75:],  # after jaw and eyes
         "trans": trans + pelvis @ TO_WORLD.T - pelvis,
         "betas": np.pad(betas, (0, N_BETAS - len(betas))),
         "gender": np.array("neutral"),
@@ -79,13 +82,13 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
     return path
 
 
-def place(bodies: TrackBodies) -> Doubles:
-    """(F, 3) m, camera axes: the body's translation before a camera whose focal length is the picture's diagonal.
+def translations(bodies: TrackBodies) -> Doubles:
+    """Translations (F, 3) m in camera axes, for a focal length equal to the image's diagonal.
 
-    By the weak perspective: the camera's scale is how many pixels a metre has, which focal length / depth is too.
+    The weak perspective scale gives the pixels per metre, which equal focal length / depth.
     """
     if bodies.picture is None:
-        raise PipelineError(f"{bodies.track.name}: the size of its pictures is not recorded: no place can be computed")
+        raise PipelineError(f"{bodies.track.name}: its image size is not recorded, so its translation is unknown")
     size = np.array(bodies.picture, np.float64)
     camera, box = bodies.camera.astype(np.float64), bodies.bbox.astype(np.float64)
     px_per_m = np.maximum(camera[:, :1] * box[:, 2:3] * float(bodies.track.crop_scale) / 2, 1e-3)  # (F, 1)
@@ -94,7 +97,7 @@ def place(bodies: TrackBodies) -> Doubles:
 
 
 def _pelvis(body: Body, betas: Doubles) -> Doubles:
-    """(3,) m: where the root joint is in the body at rest."""
+    """Position (3,) m of the root joint in the body's rest pose."""
     shape = torch.as_tensor(betas[None], dtype=torch.float32, device=body.faces.device)
     at_rest = torch.eye(3, device=shape.device).expand(1, 24, 3, 3)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A video, or a picture, of bodies over the frames that they were predicted from.  bodies -> [pictures]"""
+"""Overlays: videos or images of bodies over the frames that they were predicted from.  bodies -> [images]"""
 
 from __future__ import annotations
 
@@ -31,19 +31,23 @@ def write_overlay(
     *,
     text: str = "",
 ) -> tuple[Path, int]:
-    """All the source's frames with bodies painted over them: the file, and how many frames it has.
+    """Write all the source's frames with bodies drawn over them. Returns the file and its number of frames.
 
-    The file's suffix is that of what can be written here, a browser's video as a rule; of one frame it is a picture,
-    `.png`. Past and future bodies, where the model has them, are beside each frame. A frame that cannot be decoded is
-    shown as the one before it, so that all others keep their time. text: in the corner of every frame. The file
-    appears when it is complete. Raises PipelineError when it cannot be written.
+    The file has the suffix of the best available video format, or `.png` for a single frame. Past and future bodies, if
+    the model predicts them, are beside each frame. A frame that cannot be decoded repeats the one before it.
+
+    Args:
+        text: Caption in the corner of every frame.
+
+    Raises:
+        PipelineError: the file cannot be written.
     """
     rate = rate_of(source)
-    pictures = _pictures(source, bodies, BodyDrawing.of(generator), rate)
-    first = next(pictures, None)
+    images = _draw_frames(source, bodies, BodyDrawing.create(generator), rate)
+    first = next(images, None)
     if first is None:
-        raise PipelineError(f"{source.place}: no frame of it can be decoded: nothing to draw on")
-    second = next(pictures, None)
+        raise PipelineError(f"{source.place}: no frame can be decoded, so there is no overlay")
+    second = next(images, None)
     file.parent.mkdir(parents=True, exist_ok=True)
     if second is None:
         caption(first, text)
@@ -52,31 +56,31 @@ def write_overlay(
         return file.with_suffix(".png"), 1
     written = 0
     with video_writer(file, rate, (first.shape[1], first.shape[0])) as write:
-        for image in itertools.chain((first, second), pictures):
+        for image in itertools.chain((first, second), images):
             caption(image, text)
             write(image)
             written += 1
     return file.with_suffix(best_format().suffix), written
 
 
-def when(step: int, fps: float) -> str:
+def time_label(step: int, fps: float) -> str:
     """
-    >>> when(-5, 25.0)
+    >>> time_label(-5, 25.0)
     '0.2 s before'
     """
     return f"{abs(step) / fps:.2g} s {'before' if step < 0 else 'after'}"
 
 
-def _pictures(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float) -> Iterator[Image]:
-    """Every frame of the source, with its bodies and what is beside it."""
-    every = frames_of(source, stop=bodies.stop)  # damaged ones, too
+def _draw_frames(source: FrameSource, bodies: PredictedBodies, drawing: BodyDrawing, fps: float) -> Iterator[Image]:
+    """Yield every frame of the source with its bodies, and past and future ones beside it."""
+    every = frames_of(source, stop=bodies.stop)  # includes damaged frames
     while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
-        records = bodies.of_frames(frames[0][0].index, frames[-1][0].index + 1)
+        records = bodies.read_frames(frames[0][0].index, frames[-1][0].index + 1)
         verts = drawing.vertices(records)
         moved: dict[str, Any] = {
-            when(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
+            time_label(step * bodies.step, fps): drawing.vertices(records, i) for i, step in enumerate(bodies.steps)
         }
-        for frame, picture in frames:
+        for frame, image in frames:
             in_frame = records["frame"] == frame.index
             around = {text: points[in_frame] for text, points in moved.items()}
-            yield drawing.views(picture, records[in_frame], verts[in_frame], around)
+            yield drawing.views(image, records[in_frame], verts[in_frame], around)

@@ -1,11 +1,11 @@
-"""Bodies of all videos of a split, and files of them.  features -> windows -> [bodies]
+"""Predict the bodies of all videos of a split, and write files.  features -> windows -> [bodies]
 
-    <out>/bodies/*.npz         a file a person
+    <out>/bodies/*.npz         one file per person
     <out>/motions/*.npz        the same for Blender
-    <out>/overlay.mp4          the bodies over the frames; of several videos overlays/*.mp4
-    <out>/predictions.json     what the files are and were made with; written last
+    <out>/overlay.mp4          the bodies over the frames; for several videos overlays/*.mp4
+    <out>/predictions.json     list of the files, and how they were made; written last
 
-One video after the other is predicted and drawn: memory and disk grow neither with their number nor with their length.
+Handles one video at a time, so memory does not grow with the number of videos.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from vibe_model.prediction.windows import select_tracks
 
 BODIES: Final = "bodies"
 MOTIONS: Final = "motions"
-OVERLAY: Final = "overlay"  # of one video; of several: a file in a folder
+OVERLAY: Final = "overlay"  # of a single video
 OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionOptions:
-    """What is made, and how."""
+    """Options of a prediction."""
 
     smooth: float = 0.0  # sigma of a Gaussian over time, in frames
-    tracks: str = "*"  # a pattern of names
+    tracks: str = "*"  # pattern of track names
     overlay: bool = True
     export: bool = False
 
 
 @dataclass(slots=True)
 class PredictedVideos:
-    """What has been made, in numbers, and what failed."""
+    """Counts and problems of a prediction."""
 
     tracks: int = 0
     bodies: int = 0  # person-frames
@@ -67,16 +67,16 @@ class PredictedVideos:
 
 
 def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Progress) -> PredictedVideos:
-    """All that the options name, and predictions.json.
+    """Write all files that the options ask for, and predictions.json.
 
-    A video that cannot be drawn costs its overlay. Raises PipelineError where nothing at all is predicted, and where
-    the pictures to draw on are not where they were.
+    A video that cannot be drawn has no overlay. Raises PipelineError if nothing is predicted, and if the raw folder of
+    the overlays' images is missing.
     """
-    _remove_earlier(job.out)
+    _remove_previous_files(job.out)
     split, predicted = job.split(), PredictedVideos()
     about = _about(job, split, options)
     predicted.summary = about | {"videos": []}
-    pictures = raw_folder(split, job.raw) if options.overlay else None
+    raw = raw_folder(split, job.raw) if options.overlay else None
     chosen = select_tracks(split, options.tracks)
     total = sum(track.stop - track.start for track in chosen)
     n_videos = len({track.video for track in chosen})
@@ -92,17 +92,17 @@ def predict_videos(job: PredictionJob, options: PredictionOptions, progress: Pro
         fps = bodies.fps if math.isfinite(bodies.fps) else None
         predicted.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
         predicted.tracks += len(rows)
-        if pictures is not None:
+        if raw is not None:
             file = job.out / (OVERLAY if n_videos == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
-            _draw(job, predicted, file, sources.parse(pictures, entry.source), bodies)
+            _draw(job, predicted, file, sources.parse(raw, entry.source), bodies)
     if not predicted.tracks:
-        raise PipelineError(f"{job.name}: no frame with a person in it could be decoded: nothing is predicted")
+        raise PipelineError(f"{job.name}: no frame with a person could be decoded, so nothing is predicted")
     runs.write_json(job.out / SUMMARY, predicted.summary)
     return predicted
 
 
 def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> Iterator[tuple[int, TrackBodies]]:
-    """Number of the video, and the bodies of one person in it."""
+    """Yield video number and bodies of each person."""
     trained = job.trained
     predictions = predict_tracks(
         trained.generator,
@@ -115,15 +115,15 @@ def _bodies(job: PredictionJob, split: cache.Split, options: PredictionOptions) 
         stills=True,
     )
     for (bodies,) in predictions:
-        if len(bodies):  # else none of its frames could be decoded
+        if len(bodies):  # else no frame could be decoded
             track = int(split.track_of(np.array([bodies.track.start]))[0])
-            yield int(split.tracks.video[track]), bodies.smoothed(options.smooth)
+            yield int(split.tracks.video[track]), bodies.smooth_time(options.smooth)
 
 
 def _write(
     job: PredictionJob, bodies: TrackBodies, options: PredictionOptions, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The files of one person, and what predictions.json has of them."""
+    """Write the files of one person. Returns their entry in predictions.json."""
     generator = job.trained.generator
     file = save_npz(job.out / BODIES, bodies, generator, about=about)
     first, last = (int(bodies.frame_index[i]) for i in (0, -1))
@@ -134,21 +134,24 @@ def _write(
     return {**facts, "frames": len(bodies), "first": first, "last": last}
 
 
-def _draw(job: PredictionJob, made: PredictedVideos, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
-    """The overlay of the last video of `made`."""
+def _draw(
+    job: PredictionJob, predicted: PredictedVideos, file: Path, source: FrameSource, bodies: PredictedBodies
+) -> None:
+    """Write the overlay of the last video of `predicted`."""
     began, text = time.monotonic(), DEMO_MARK if job.stand_in else ""
     try:
-        drawn, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
+        overlay, n_frames = write_overlay(file, source, bodies, job.trained.generator, text=text)
     except PipelineError as error:
-        made.problems.append(str(error))
+        predicted.problems.append(str(error))
         return
-    made.frames += n_frames
-    made.drawing += time.monotonic() - began
-    made.summary["videos"][-1]["overlay"] = {"file": drawn.relative_to(job.out).as_posix(), "fps": rate_of(source)}
+    predicted.frames += n_frames
+    predicted.drawing += time.monotonic() - began
+    entry = {"file": overlay.relative_to(job.out).as_posix(), "fps": rate_of(source)}
+    predicted.summary["videos"][-1]["overlay"] = entry
 
 
 def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -> dict[str, Any]:
-    """What every file records of where it comes from."""
+    """The provenance that every file records."""
     return {
         "split": job.name,
         "stand_in": job.stand_in,
@@ -161,16 +164,16 @@ def _about(job: PredictionJob, split: cache.Split, options: PredictionOptions) -
     }
 
 
-def _remove_earlier(out: Path) -> None:
-    """Delete what an earlier command made here and listed. Files of the user stay."""
+def _remove_previous_files(out: Path) -> None:
+    """Delete the files that an earlier predictions.json lists. Other files stay."""
     try:
         videos = json.loads((out / SUMMARY).read_bytes())["videos"]
         listed = [row.get(key) for video in videos for row in video["tracks"] for key in ("file", "motion")]
         listed += [video["overlay"]["file"] for video in videos if video["overlay"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         listed = []
-    (out / SUMMARY).unlink(missing_ok=True)  # not true from here on until it is written again
+    (out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
     for name in filter(None, listed):
         file = out / str(name)
-        if file.resolve().is_relative_to(out.resolve()):
+        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
             file.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Compute single rows of a stream, independently of the engine, to compare stored rows with.
 
 This module has its own code for which rows, frames and crops belong together, and decodes videos by another library
-(`pipeline.files.pixels.by_pyav`). Loading a stream, its computation, and reading labels are shared with it. So it finds
-a row that the engine put in the wrong place.
+(`vibe_extensions.contracts.by_pyav`). So it finds a row that the engine put in the wrong place. Loading a stream, its
+computation, and reading labels are shared.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,49 +19,51 @@ from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.errors import PipelineError
-from pipeline.features.computing import labelled, load, numbers_of, region_slices, row_of
-from pipeline.features.pixel_sources import Cut, Pixels, column, cuts, label, label_batch, labels_in, pixels
+from pipeline.features.computing import compute_labels, load, numbers_of, region_slices, row_of
+from pipeline.features.pixel_sources import Cut, Pixels, column, crop_labels, cuts, label, label_batch, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Labels, Machine, Stream
 from pipeline.files.pixels.frames import Frame
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
+from vibe_extensions.contracts.by_pyav import another_decoder
 
-MOST_ROWS: Final = 256  # that one process computes at once: of 224 px, 39 MB of crops
+MOST_ROWS: Final = 256  # per process and chunk (39 MB of 224 px crops)
 
 Rows = NDArray[np.int64]
 Numbers = NDArray[Any]
 
 
 class Requests(NamedTuple):
-    """What is computed, n times: for `row`, with the frame and labels of one row of its track, by the box of one."""
+    """n computations, each with the frame and labels of one row and the box of another row of a track."""
 
-    row: Rows  # (n,) that the numbers are compared with
-    source: Rows  # (n,) whose frame (and, of pairs, the one before) and labels are taken
-    box: Rows  # (n,) whose box is cut out
+    row: Rows  # (n,) rows to compare the results with
+    source: Rows  # (n,) rows whose frame (for pairs, also the previous one) and labels are used
+    box: Rows  # (n,) rows whose box is cropped
 
 
 class RowResult(NamedTuple):
     """The result of one request."""
 
     number: int  # of the request
-    numbers: Numbers | None  # None: nothing is known of it, or `problem`
-    decoder: str  # of its frame
-    problem: str = ""  # why it could not be computed
+    numbers: Numbers | None  # None: unknown, or see `problem`
+    decoder: str  # of the frame
+    problem: str = ""  # why the row could not be computed
 
 
 class _Chunk(NamedTuple):
-    """Requests of one video that a process computes at once, n of them, ascending by frame."""
+    """n requests of one video for one process, in ascending frame order."""
 
-    numbers: Rows  # (n,) which
+    numbers: Rows  # (n,) of the requests
     pixels: Pixels
-    frames: Rows  # (n, crops) of each row's crops, its own the last, by which the pixels know them
+    decoder: str  # name
+    frames: Rows  # (n, crops) frame numbers of each row's crops, its own last
     cuts: list[Cut]
     labels: Labels  # (n, ...) by column
 
 
 class SingleRows:
-    """One committed stream of a split. Raises what loading raises, and PipelineError where its pixels are not found."""
+    """Recomputes single rows of a committed stream. Raises as loading it does, and PipelineError for missing pixels."""
 
     def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
         self._split, self._spec, self._stream, self._workers = split, spec, spec.stream, workers
@@ -69,24 +72,24 @@ class SingleRows:
             self._pixels = pixels(split, spec.raw)
 
     def numbers(self, requests: Requests) -> Iterator[RowResult]:
-        """Of each request, in an order that suits their videos."""
+        """Yield the result of each request, ordered by video."""
         if not self._stream.reads.crops:
-            yield from self._of_labels(requests)
+            yield from self._compute_from_labels(requests)
         elif self._computer is None:
-            yield from self._of_crops(requests)
+            yield from self._read_crops(requests)
         else:
-            yield from self._through_network(self._of_crops(requests))
+            yield from self._run_network(self._read_crops(requests))
 
-    def _of_labels(self, requests: Requests) -> Iterator[RowResult]:
+    def _compute_from_labels(self, requests: Requests) -> Iterator[RowResult]:
         for start in range(0, len(requests.row), MOST_ROWS):
             rows = requests.source[start : start + MOST_ROWS]
             labels = label_batch(self._split, rows, self._stream.reads)
-            computed, known = labelled(self._stream, self._computer, labels, len(rows))
+            computed, known = compute_labels(self._stream, self._computer, labels, len(rows))
             for i in range(len(rows)):
                 yield RowResult(start + i, computed[i] if known[i] else None, "labels")
 
-    def _through_network(self, crops: Iterator[RowResult]) -> Iterator[RowResult]:
-        """The numbers of crops, in batches of the network's size."""
+    def _run_network(self, crops: Iterator[RowResult]) -> Iterator[RowResult]:
+        """Compute features of crops, in batches of the network's size."""
         size, lanes, policy = self._computer.batch_size, self._computer.lanes, self._stream.policy
         memory = np.zeros((size * lanes, policy.size, policy.size, 3), np.uint8)
         region, compute = region_slices(policy), functools.partial(numbers_of, self._stream, self._computer)
@@ -106,8 +109,8 @@ class SingleRows:
         finally:
             self._computer.release()
 
-    def _of_crops(self, requests: Requests) -> Iterator[RowResult]:
-        """Crops, or what the stream computes where pictures are decoded."""
+    def _read_crops(self, requests: Requests) -> Iterator[RowResult]:
+        """Yield crops, or results of a stream without a network."""
         chunks = list(self._chunks(requests))
         by_worker = self._stream if self._computer is None else None
         job = functools.partial(_rows_of, by_worker, self._stream.policy.size)
@@ -116,7 +119,7 @@ class SingleRows:
                 rows = [f"a process that decoded it {rows.message}"] * len(chunk.numbers)
             for number, row in zip(chunk.numbers.tolist(), rows, strict=True):
                 numbers, problem = (None, row) if isinstance(row, str) else (row, "")
-                yield RowResult(number, numbers, chunk.pixels.decoder, problem)
+                yield RowResult(number, numbers, chunk.decoder, problem)
 
     def _chunks(self, requests: Requests) -> Iterator[_Chunk]:
         video = self._split.tracks.video[self._split.track_of(requests.row)]
@@ -126,18 +129,20 @@ class SingleRows:
                 numbers = of_video[first : first + MOST_ROWS]
                 source = requests.source[numbers]
                 rows = np.stack([source - back for back in reversed(range(self._stream.reads.crops))], axis=1)
-                pixels_of = self._pixels(int(video[numbers[0]])).by_another_decoder()
+                pixels_of = self._pixels(int(video[numbers[0]]))
+                other, decoder = another_decoder(pixels_of.source)
+                pixels_of = replace(pixels_of, source=other)
                 shown = cuts(self._split, self._stream.policy, requests.box[numbers])
                 labels = {name: label(self._split, name, source) for name in self._stream.reads.labels}
-                yield _Chunk(numbers, pixels_of, self._frames(rows), shown, labels)
+                yield _Chunk(numbers, pixels_of, decoder, self._frames(rows), shown, labels)
 
     def _frames(self, rows: Rows) -> Rows:
-        """By which the pixels know them, of rows of any shape."""
+        """Frame numbers of rows, in their shape."""
         return column(self._split.rows, "frame_index", rows.ravel()).reshape(rows.shape)
 
 
 def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | str | None]:
-    """Of each: what the stream computes, its crop where there is none; None where nothing is known; or why not."""
+    """Results of a chunk's rows: the stream's (without a stream, the crop), None if unknown, or a problem's text."""
     try:
         chunk.pixels.check()
     except PipelineError as error:
@@ -145,7 +150,7 @@ def _rows_of(stream: Stream | None, size: int, chunk: _Chunk) -> list[Numbers | 
     own, first = chunk.frames[:, -1], np.minimum.accumulate(chunk.frames[::-1, 0])[::-1].tolist()
     frames = np.unique(chunk.frames).tolist()
     rows: list[Numbers | str | None] = []
-    kept: dict[int, Frame] = {}  # what the rest needs
+    kept: dict[int, Frame] = {}  # frames for the remaining rows
     for frame, decoded in zip(frames, chunk.pixels.decode(iter(frames), alive), strict=True):
         kept[frame] = decoded
         while len(rows) < len(own) and own[len(rows)] == frame:
@@ -162,5 +167,5 @@ def _row_of(stream: Stream | None, size: int, chunk: _Chunk, i: int, kept: Mappi
         crops.append(chunk.pixels.crop(kept[frame], cut, size))
     if stream is None:
         return crops[0]
-    labels = labels_in({name: values[i] for name, values in chunk.labels.items()}, cut)
+    labels = crop_labels({name: values[i] for name, values in chunk.labels.items()}, cut)
     return row_of(stream, crops, labels, f"frame {frame}")

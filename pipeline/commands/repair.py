@@ -1,7 +1,7 @@
-"""Damaged shards, dropped, so that `convert` and `extract` fill their rows again.  [raw -> tracks -> features]
+"""Drop damaged shards, so that `convert` and `extract` fill their rows again.  [raw -> tracks -> features]
 
 `cache.repair` removes a stream's damaged shards from its manifest. Videos with rows in a split's damaged shard are
-dropped in one commit: their features stay, and are carried over by their keys once the videos are converted again.
+dropped in one commit; their features stay, and are carried over by their keys after the next conversion.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pipeline.features.plan import missing_rows
 
 @dataclass(slots=True)
 class Repair:
-    """What was dropped from a damaged cache, and what fills it again."""
+    """What was dropped from a damaged cache, and the commands that fill it again."""
 
     cache: cache.Repaired = field(default_factory=cache.Repaired)
-    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> videos that are to be converted again
-    fill: list[str] = field(default_factory=list)  # commands, in their order
-    refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
+    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> videos to convert again
+    fill: list[str] = field(default_factory=list)  # commands, in order
+    refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do
 
 
 def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
-    """Drop what `cache.verify` found damaged, unless its raw files are gone. Killed at any point, it can be run again.
+    """Drop what `cache.verify` found damaged, unless its raw files are missing. Can be run again after a kill.
 
-    Raises CacheError when there is no cache.
+    Raises CacheError if there is no cache.
     """
     done = Repair()
-    lost = _without_images(root, report.damaged, done)
+    lost = _streams_without_images(root, report.damaged, done)
     damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
     done.cache = cache.repair(root, replace(report, damaged=damaged))
     done.refused += done.cache.refused
@@ -47,7 +47,7 @@ def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
             done.refused.append(str(error))
     for name, stream in done.cache.streams:
         if name in done.dropped:
-            continue  # all of its streams are extended then
+            continue  # all of its streams are extracted again
         split = cache.open(root)[name]
         if (imported := split.manifest.get("reader", {}).get("imported")) is not None:
             words = ["import", imported["file"], *name.split("/"), "--format", "vibe"]
@@ -58,8 +58,10 @@ def repair(root: cache.Root, report: cache.VerifyReport) -> Repair:
     return done
 
 
-def _without_images(root: cache.Root, damaged: Sequence[cache.Damage], done: Repair) -> set[tuple[str, str | None]]:
-    """(split, stream) of damaged streams whose images are gone: dropping a shard loses its intact rows, too."""
+def _streams_without_images(
+    root: cache.Root, damaged: Sequence[cache.Damage], done: Repair
+) -> set[tuple[str, str | None]]:
+    """(split, stream) of damaged streams whose images are missing: dropping a shard also loses its intact rows."""
     shards: dict[tuple[str, str], set[int]] = {}
     for damage in damaged:
         if damage.stream is not None and damage.shard is not None:
@@ -71,17 +73,17 @@ def _without_images(root: cache.Root, damaged: Sequence[cache.Damage], done: Rep
             if split.stream_manifest(stream).get("identity", {}).get("kind") != "imported":
                 pixels(split, None, require=sorted(numbers))
         except cache.CacheError:
-            continue  # a small file of it is damaged, too: that is restored first, and the next repair finds the rest
+            continue  # a small file is damaged, too: it is restored first, and the next repair finds the rest
         except PipelineError as error:
             lost.add((name, stream))
-            done.refused.append(f"{error} The stream {stream!r} was not changed: its other rows can be read.")
+            done.refused.append(f"{error} Stream {stream!r} was not changed: its other rows are readable.")
     return lost
 
 
 def _drop_videos(split: cache.Split, shards: Collection[int], done: Repair) -> tuple[str, ...]:
-    """Drop every video with a row in these shards, in one commit without them. Returns their names.
+    """Drop every video with a row in these shards, in one commit. Returns their names.
 
-    Raises PipelineError, and changes nothing, unless all of these videos are in the raw folder.
+    Raises PipelineError, and changes nothing, unless all of them are in the raw folder.
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
     tracks = split.tracks
@@ -89,16 +91,16 @@ def _drop_videos(split: cache.Split, shards: Collection[int], done: Repair) -> t
     names = {split.videos[number].name for number in np.unique(tracks.video[hit]).tolist()}
     if imported := split.manifest.get("reader", {}).get("imported"):
         raise PipelineError(
-            f"{split.name}: rows of {count(len(names), 'video')} are damaged, and were imported from "
-            f"{imported['file']}. Nothing was changed. Remove that split, its features included, and import it again."
+            f"{split.name}: rows of {count(len(names), 'video')} are damaged. They were imported from "
+            f"{imported['file']}. Nothing was changed. Delete the split with its features, and import it again."
         )
     plan = read_again(recorded_plan(split, None, None), names)
     with_body = ["--body", str(plan.body)] if plan.body else []
     fill = command("convert", split.name, "--raw", str(plan.raw), "--cache", str(split.root), *with_body)
     if gone := sorted(names - set(plan.drop)):
         raise PipelineError(
-            f"{split.name}: {count(len(gone), 'video')} with damaged rows are not below {plan.raw}, first {gone[0]}. "
-            f"Nothing was changed. Put them back, or delete their rows: {fill} --drop-removed"
+            f"{split.name}: {count(len(gone), 'video')} with damaged rows missing from {plan.raw}, first {gone[0]}. "
+            f"Nothing was changed. Restore the files, or delete the rows: {fill} --drop-removed"
         )
     stamps = {name: stamp for name, stamp in plan.stamps.items() if name not in names}
     convert(replace(plan, append=(), stamps=stamps, invalidate=tuple(sorted(shards))))

@@ -1,8 +1,8 @@
 """`python -m pipeline leaks`: what training and test splits share.  [raw -> tracks] -> features -> training
 
-Names are those that readers declare (`Dataset.origin`). Pictures look the same, whatever their size and compression,
-where their hashes do: the signs of the lowest frequencies of the cosine transform, against their median (Zauner,
-Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
+Names are those of `Dataset.origin`. Images are compared by perceptual hashes, independently of size and compression:
+signs of the lowest frequencies of the cosine transform relative to their median (Zauner, Implementation and
+Benchmarking of Perceptual Image Hash Functions, 2010).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.progress import Progress, bar, silent
 from pipeline.cli.results import CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
-from pipeline.datasets import installed
+from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
@@ -34,14 +34,14 @@ from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
 from pipeline.settings.arguments import cache_option
 
-TRAIN: Final = "train"  # splits of this name are trained on, all others are tests
-PUBLISHED: Final = "video"  # recordings that go by one name in all datasets
-NOT_COMPARABLE: Final = "names of two releases do not compare"
+TRAIN: Final = "train"  # name of training splits; all others are test splits
+PUBLISHED: Final = "video"  # kind of recordings that have one name in all datasets
+NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
-SIDE: Final = 32  # px, to which a picture is reduced before its transform
-LOW: Final = 8  # frequencies a side; the mean does not count, so that 63 are left
-ALIKE: Final = 8  # bits in which hashes of the same picture differ at most; of two scenes, they differ in about 31
-FLAT: Final = 4.0  # standard deviation of grey levels, of 0 to 255, below which a hash would be that of noise
+SIDE: Final = 32  # px, to which an image is reduced before its transform
+LOW: Final = 8  # frequencies a side, 63 without the mean
+ALIKE: Final = 8  # most bits in which hashes of the same image differ; of two scenes, about 31 differ
+FLAT: Final = 4.0  # standard deviation of grey levels, 0 to 255, below which a hash is noise
 AT_ONCE: Final = 4096  # hashes that are compared with as many others at once
 
 Hashes = NDArray[np.uint64]
@@ -50,17 +50,17 @@ Hashes = NDArray[np.uint64]
 def options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     add = sub.add_argument
-    add("--pictures", type=whole(1), metavar="N", help="compare N pictures of every video, too: they are decoded")
-    add("--raw", type=Path, help="with --pictures: the folder of <dataset>/, where it is not that of the conversion")
-    add("--all", action="store_true", help="name everything that is shared or cannot be determined")
-    workers_option(sub, "processes that decode")
-    json_option(sub, "; always names everything")
+    add("--pictures", type=whole(1), metavar="N", help="Also decode and compare N images of each video")
+    add("--raw", type=Path, help="Folder that contains <dataset>/, with --pictures, if it has moved")
+    add("--all", action="store_true", help="List everything that is shared or unknown")
+    workers_option(sub, "decoding processes")
+    json_option(sub, ", with everything")
 
 
 def run(args: argparse.Namespace) -> int:
-    """By pair of splits: what is shared, what is not, and what cannot be determined."""
+    """Print what pairs of splits share, and what is unknown. Returns 1 if training and test splits share anything."""
     if args.raw is not None and args.pictures is None:
-        raise PipelineError("--raw goes with --pictures")
+        raise PipelineError("--raw needs --pictures")
     opened = cache.open(args.cache)
     splits = [opened[name] for name in opened.splits]
     compared = compare_names(splits)
@@ -68,26 +68,26 @@ def run(args: argparse.Namespace) -> int:
         pictures = {}
         for split in splits:
             raw = None if args.raw is None else args.raw / split.name.partition("/")[0]
-            with bar(f"pictures   {split.name}", err, unit="video") as progress:
+            with bar(f"images     {split.name}", err, unit="video") as progress:
                 pictures[split.name] = sample_pictures(split, raw, args.pictures, cores(args.workers), progress)
         compared += compare_pictures(pictures)
     result = CommandResult(compared, exit_code=int(any(pair.leaks for pair in compared)))
     _add_text(result, compared, every=args.all)
     if args.pictures is None:
-        result.line("pictures were not compared: --pictures 3", IDLE)
+        result.line("images were not compared: add --pictures 3", IDLE)
     return print_result(result, as_json=args.json)
 
 
 def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: bool) -> None:
-    """What is shared first. every: all things by name, and why others cannot be determined."""
+    """Add what is shared, then the rest. every: name everything, and why things are unknown."""
     if not any(pair.is_of_training for pair in compared):
-        result.line("nothing to compare: there is no split called train, or none beside it")
+        result.line("nothing to compare: this needs a split named train, and another one")
     clean, unknown = defaultdict[str, list[str]](list), defaultdict[tuple[str, str], list[str]](list)
     for pair in compared:
         both = f"{pair.first} and {pair.second}"
         if pair.common:
-            which = f"{pair.first} has twice" if pair.first == pair.second else f"{both} share"
-            result.line(f"{which} {count(len(pair.common), pair.what)}:", WRONG if pair.leaks else DOUBT)
+            pair_text = f"{pair.first} has twice" if pair.first == pair.second else f"{both} share"
+            result.line(f"{pair_text} {count(len(pair.common), pair.what)}:", WRONG if pair.leaks else DOUBT)
             named = [f"{c.name}: {', '.join(c.first)} | {', '.join(c.second)}" for c in pair.common]
             result.lines(few(named, len(named) if every else FEW, "leaks --all"), indent=4)
         if pair.unknown:
@@ -97,14 +97,14 @@ def _add_text(result: CommandResult, compared: Sequence[Comparison], *, every: b
     result.lines((f"{both} share no {' and no '.join(whats)}" for both, whats in clean.items()), DONE)
     if not every:
         if unknown:
-            result.line(f"cannot be determined: {_folded(unknown)} (leaks --all gives the reasons)", DOUBT)
+            result.line(f"unknown: {_summarize_unknown(unknown)} (leaks --all prints the reasons)", DOUBT)
         return
     for (what, why), pairs in unknown.items():
         where = count(len(pairs), "pair") + " of splits of two datasets" if why == NOT_COMPARABLE else ", ".join(pairs)
-        result.line(f"{what}s of {where}: cannot be determined: {why}", DOUBT)
+        result.line(f"{what}s of {where}: unknown: {why}", DOUBT)
 
 
-def _folded(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
+def _summarize_unknown(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
     """`subjects of 12 pairs of splits, recordings of a/train and b/test`"""
     by_what = defaultdict[str, list[str]](list)
     for (what, _), pairs in unknown.items():
@@ -119,49 +119,47 @@ def _folded(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
 
 
 class Common(NamedTuple):
-    """One thing that two splits share, and where each has it."""
+    """One thing that two splits share."""
 
     name: str
-    first: tuple[str, ...]  # videos; of pictures, a frame of one
+    first: tuple[str, ...]  # its videos; for images, a frame
     second: tuple[str, ...]
 
 
 class Comparison(NamedTuple):
-    """One kind of thing in two splits."""
+    """One kind of thing in two splits: training and test, or two alike, or twice the same to find duplicates."""
 
-    first: str  # a split that is trained on; or another test split of a dataset that has none to train on
-    second: (
-        str  # a test split; or another that is trained on, of the same people, or the first again: what it has twice
-    )
+    first: str
+    second: str
     what: str  # subject; sequence, motion, video or recording; picture
     common: tuple[Common, ...]
-    unknown: str  # why it cannot be determined, or not for all videos; "" where it is
+    unknown: str  # why it is unknown, or unknown for some videos; "" if it is known
 
     @property
     def leaks(self) -> bool:
-        """Does a test share anything with what is trained on?"""
+        """Whether training and test splits share anything."""
         return bool(self.common) and self.is_of_training
 
     @property
     def is_of_training(self) -> bool:
-        """Is a split that is trained on compared with another one?"""
-        return _is_trained_on(self.first) and not _is_trained_on(self.second)
+        """Whether a training and a test split are compared."""
+        return _is_training(self.first) and not _is_training(self.second)
 
 
 class Origins(NamedTuple):
-    """Who and what the videos of one split show: of those that gave a track."""
+    """Subjects and recordings of one split's videos that have tracks."""
 
     split: str
-    recording: str  # what a recording is called
-    people: str  # of which datasets the subjects' names are
+    recording: str  # the dataset's word for a recording
+    people: str  # the datasets that share the subjects' names
     videos: tuple[str, ...]
     by_field: Mapping[str, Sequence[tuple[str, str | None]]]  # subject, recording -> (video, its name or None)
 
     @classmethod
-    def of(cls, split: cache.Split) -> Origins:
-        """By the dataset's reader; nothing is known of a dataset that is not installed here."""
+    def from_split(cls, split: cache.Split) -> Origins:
+        """Ask the dataset's reader; without one, all names are unknown."""
         dataset, names = split.name.partition("/")[0], split.videos.names
-        reader = installed(dataset)
+        reader = find_installed(dataset)
         videos = tuple(names[number] for number in np.unique(split.tracks.video).tolist())
         origins = {video: reader.origin(video) if reader else Origin() for video in videos}
         subjects: Sequence[tuple[str, str | None]] = [(video, origin.subject) for video, origin in origins.items()]
@@ -172,7 +170,7 @@ class Origins(NamedTuple):
         people, recording = (reader.people or dataset, reader.recording) if reader else (dataset, "recording")
         return cls(split.name, recording, people, videos, {"subject": subjects, "recording": recordings})
 
-    def named(self, field: str) -> dict[str, list[str]]:
+    def videos_by_name(self, field: str) -> dict[str, list[str]]:
         """Subject or recording -> its videos."""
         videos: dict[str, list[str]] = defaultdict(list)
         for video, name in self.by_field[field]:
@@ -181,29 +179,26 @@ class Origins(NamedTuple):
         return videos
 
     def nameless(self, field: str) -> str:
-        """Where names are missing, as text; "" where there are none."""
+        """Where names are missing, as text; "" if all are known."""
         n = sum(name is None for _, name in self.by_field[field])
         some = f"{n:,} of {count(len(self.videos), 'video')} of " if n < len(self.videos) else ""
         return f"{some}{self.split}" if n else ""
 
 
 def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
-    """What every training split shares with every test split by name, and what a split has twice.
-
-    Also people that two datasets share that are both trained on, where their names compare.
-    """
-    by_split = {split.name: Origins.of(split) for split in splits}
+    """What training and test splits share by name, what a split has twice, and people of two training splits."""
+    by_split = {split.name: Origins.from_split(split) for split in splits}
     pairs = _pairs(by_split)
-    compared = [result for first, second in pairs for result in _compared(by_split[first], by_split[second])]
+    compared = [result for first, second in pairs for result in _compare_origins(by_split[first], by_split[second])]
     for one, other in itertools.combinations(by_split.values(), 2):
         dataset = one.split.partition("/")[0]
         if other.split.partition("/")[0] == dataset and f"{dataset}/{TRAIN}" not in by_split:  # none to train on
-            compared += [result for result in _compared(one, other) if result.what != "subject" and result.common]
-        elif one.people == other.people and _is_trained_on(one.split) and _is_trained_on(other.split):
-            compared += [result for result in _compared(one, other) if result.common]
+            compared += [c for c in _compare_origins(one, other) if c.what != "subject" and c.common]
+        elif one.people == other.people and _is_training(one.split) and _is_training(other.split):
+            compared += [comparison for comparison in _compare_origins(one, other) if comparison.common]
     for each in by_split.values():
         if each.recording in ("motion", PUBLISHED):  # a sequence may have several cameras
-            names = sorted(each.named("recording").items())
+            names = sorted(each.videos_by_name("recording").items())
             twice = tuple(Common(name, tuple(videos[:1]), tuple(videos[1:])) for name, videos in names if videos[1:])
             compared += [Comparison(each.split, each.split, each.recording, twice, "")] if twice else []
     return compared
@@ -211,16 +206,16 @@ def compare_names(splits: Sequence[cache.Split]) -> list[Comparison]:
 
 def _pairs(names: Sequence[str] | dict[str, Origins]) -> list[tuple[str, str]]:
     """Every training split with every test split."""
-    trained = [name for name in names if _is_trained_on(name)]
+    trained = [name for name in names if _is_training(name)]
     return [(first, second) for first in trained for second in names if second not in trained]
 
 
-def _is_trained_on(split: str) -> bool:
+def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
-    """Subjects and recordings of two splits."""
+def _compare_origins(first: Origins, second: Origins) -> Iterator[Comparison]:
+    """Compare subjects and recordings of two splits."""
     same = first.split.partition("/")[0] == second.split.partition("/")[0]
     published = first.recording == second.recording == PUBLISHED
     for field, comparable in (("subject", first.people == second.people), ("recording", same or published)):
@@ -228,42 +223,42 @@ def _compared(first: Origins, second: Origins) -> Iterator[Comparison]:
         if not comparable:
             yield Comparison(first.split, second.split, what, (), NOT_COMPARABLE)
             continue
-        ours, theirs = first.named(field), second.named(field)
+        ours, theirs = first.videos_by_name(field), second.videos_by_name(field)
         common = (Common(name, tuple(ours[name]), tuple(theirs[name])) for name in sorted(ours.keys() & theirs.keys()))
-        lacking = " and ".join(filter(None, (first.nameless(field), second.nameless(field))))
-        unknown = f"not in the names of {lacking}" if lacking else ""
+        nameless = " and ".join(filter(None, (first.nameless(field), second.nameless(field))))
+        unknown = f"not in the names of {nameless}" if nameless else ""
         yield Comparison(first.split, second.split, what, tuple(common), unknown)
 
 
 def summary(compared: Sequence[Comparison]) -> str:
-    """What is shared, as one line; "" where there is no training split, or no test."""
+    """What is shared, as one line; "" without a training or a test split."""
     pairs = [pair for pair in compared if pair.is_of_training]
     if not pairs:
         return ""
     shared = [f"{p.first} and {p.second} share {count(len(p.common), p.what)}" for p in pairs if p.leaks]
     unknown = sum(bool(pair.unknown) for pair in pairs)
     line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    return line + (f" ({unknown} of {len(pairs)} comparisons cannot be determined by names)" if unknown else "")
+    return line + (f" ({unknown} of {len(pairs)} comparisons by name are impossible)" if unknown else "")
 
 
-# -------------------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------------------- images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledPictures:
-    """Sampled pictures of a split."""
+    """Hashes of sampled images of a split."""
 
     hashes: Hashes  # (N,)
     shown: tuple[str, ...]  # (N,) "frame 12 of 0001"
-    unknown: str  # why there are none, or not of all videos
+    unknown: str  # why there are none, or none of some videos
 
 
 def sample_pictures(
     split: cache.Split, raw: Path | None, n: int, workers: int, progress: Progress = silent
 ) -> SampledPictures:
-    """Hashes of up to `n` pictures a video, evenly over its first track, decoded in supervised processes.
+    """Hash up to `n` images a video, evenly over its first track, in supervised processes.
 
-    raw: the dataset's own raw folder now; None: where it was at conversion.
+    raw: the dataset's raw folder now; None: as recorded.
     """
     recorded = split.provenance.get("raw")
     folder = raw or (Path(str(recorded)) if recorded else None)
@@ -276,9 +271,9 @@ def sample_pictures(
         frames = [int(split.rows("frame_index", row, row + 1)[0]) for row in rows]
         samples += [(video.name, video.source, frames)] if video.source else []
     if not samples:
-        return SampledPictures(np.empty(0, np.uint64), (), "there are none")
+        return SampledPictures(np.empty(0, np.uint64), (), "there are no images")
     if folder is None or not folder.is_dir():
-        return SampledPictures(np.empty(0, np.uint64), (), f"the raw folder {folder or ''} is not there: --raw")
+        return SampledPictures(np.empty(0, np.uint64), (), f"raw folder {folder or ''} not found: name it with --raw")
     hashes, shown, unread = list[int](), list[str](), 0
     jobs = [(source, frames) for _, source, frames in samples]
     for n_done, result in enumerate(ordered_map(functools.partial(_hashes, folder), jobs, workers)):
@@ -287,12 +282,12 @@ def sample_pictures(
         shown += (f"frame {frame} of {samples[n_done][0]}" for frame in by_frame)
         unread += not by_frame
         progress(n_done + 1, len(jobs), samples[n_done][0])
-    unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} cannot be read, or show nothing"
+    unknown = f"{unread:,} of {count(len(jobs), 'video')} of {split.name} are unreadable or blank"
     return SampledPictures(np.array(hashes, np.uint64), tuple(shown), unknown if unread else "")
 
 
 def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
-    """Frame -> hash, of those that can be read and show something."""
+    """Frame -> hash, without unreadable and blank frames."""
     source, frames = job
     by_frame: dict[int, int] = {}
     try:
@@ -305,7 +300,7 @@ def _hashes(raw: Path, job: tuple[str, list[int]]) -> dict[int, int]:
 
 
 def compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
-    """Which pictures of test splits look like one of a training split: the same, or the same place without people."""
+    """Find images of test splits that look like one of a training split: equal, or of the same place."""
     compared = []
     for first, second in _pairs([*pictures]):
         ours, theirs = pictures[first], pictures[second]
@@ -320,7 +315,7 @@ def compare_pictures(pictures: dict[str, SampledPictures]) -> list[Comparison]:
 
 
 def picture_hash(image: NDArray[Any]) -> int | None:
-    """The 63 bits of a picture (H, W, 3) uint8, in any order of colours; None for one that shows next to nothing."""
+    """The 63 bits of an image (H, W, 3) uint8, in any order of colours; None for a nearly blank one."""
     grey = cv2.resize(image.mean(axis=2, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     if grey.std() < FLAT:
         return None
@@ -329,10 +324,7 @@ def picture_hash(image: NDArray[Any]) -> int | None:
 
 
 def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """hashes (N,), others (M,) -> (N,) which of the others is nearest, and (N,) in how many bits it differs.
-
-    Without others, in 64 bits.
-    """
+    """hashes (N,), others (M,) -> (N,) index of the nearest other, and (N,) number of different bits (none: 64)."""
     rows, bits = np.zeros(len(hashes), np.int64), np.full(len(hashes), 64)
     for start, first in itertools.product(range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)):
         part = slice(start, start + AT_ONCE)

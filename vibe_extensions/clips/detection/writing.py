@@ -1,0 +1,120 @@
+"""Writing of the files that `pipeline.detect.files` describes.  pixels -> [raw keypoints] -> tracks"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from cache.storage.atomic import make_folder, publish, write_atomic, write_synced
+from pipeline.detect.base import People
+from pipeline.detect.files import END, MADE_BY, PROVENANCE, ClipFiles, read_info, read_speed
+from pipeline.skeletons import bones, joint_names
+
+SEEN: Final = 0.3
+PLACES: Final = 2  # decimals of px
+
+
+def open_people(files: ClipFiles) -> IO[bytes]:
+    """A temporary file for the `people_text` of a clip's frames, in order."""
+    make_folder(files.out)
+    return tempfile.TemporaryFile(dir=files.out)
+
+
+def write_clip(files: ClipFiles, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> None:
+    """Write a clip's file from its decoded frames and the text of its people."""
+    _write(files, _clip_text(files, info, frames, people))
+    files.failed.unlink(missing_ok=True)
+
+
+def rename_clip(files: ClipFiles, before: ClipFiles) -> None:
+    """Move the file that a clip had under its earlier name: the same bytes as computing it again."""
+    info = read_info(before.file) | {"fingerprint": files.fingerprint, "clip": files.clip}
+    _write(files, _renamed_text(before, files.clip, info))
+    before.file.unlink()
+
+
+def people_text(frame: int, people: People, n_before: int) -> bytes:
+    """JSON of a frame's people, each after a comma; ids continue after `n_before`."""
+    text = b""
+    for number, (box, score, joints) in enumerate(zip(*people, strict=True), n_before + 1):
+        corner, side = box[:2].astype(np.float64), (box[2:] - box[:2]).astype(np.float64)
+        visible = np.where(joints[:, 2] >= SEEN, 2, np.where(joints[:, 2] > 0, 1, 0))
+        xy = np.where(visible[:, None] > 0, np.round(joints[:, :2].astype(np.float64), PLACES), 0)
+        triples = zip(*xy.T.tolist(), visible.tolist(), strict=True)
+        annotation = {
+            "id": number,
+            "image_id": frame + 1,
+            "category_id": 1,
+            "bbox": np.round([*corner, *side], PLACES).tolist(),
+            "area": round(float(side.prod()), PLACES),
+            "iscrowd": 0,
+            "score": round(float(score), 4),
+            "num_keypoints": int((visible > 0).sum()),
+            "keypoints": [value for triple in triples for value in triple],
+            "keypoint_scores": np.round(joints[:, 2].astype(np.float64), 4).tolist(),
+        }
+        text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
+    return text
+
+
+def note_speed(out: Path, about: Mapping[str, Any], frames: int, seconds: float) -> None:
+    """Record the speed of a run, unless an earlier one of this machine and detector had more frames."""
+    about = dict(about) | {"host": socket.gethostname()}
+    before = read_speed(out, about).get("measured", {"rows": 0})
+    if frames and frames >= before["rows"]:
+        rate = round(frames / max(seconds, 1e-3), 2)
+        measured = {"seconds": round(seconds, 3), "rows": frames, "rows_a_second": rate}
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomic(out / PROVENANCE, json.dumps(about | {"finished": finished, "measured": measured}).encode())
+
+
+def _write(files: ClipFiles, text: Iterator[bytes]) -> None:
+    make_folder(files.file.parent)
+    name = hashlib.sha256(files.clip.encode()).hexdigest()[:16]  # clips' names may be long
+    temporary = files.file.with_name(f".{name}.tmp")
+    write_synced(temporary, text)
+    publish(temporary, files.file)
+
+
+def _clip_text(files: ClipFiles, info: dict[str, Any], frames: Sequence[int], people: IO[bytes]) -> Iterator[bytes]:
+    yield _first_line({"description": MADE_BY, "fingerprint": files.fingerprint} | info)
+    yield b'"images": ['
+    comma = b""
+    for t in frames:
+        image = {"id": t + 1, "frame_index": t, "file_name": f"{files.clip}/{t:09d}.jpg"}  # COCO's ids begin with 1
+        size = {"width": info["width"], "height": info["height"]}
+        yield comma + b"\n" + json.dumps(image | size).encode()
+        comma = b","
+    yield b'\n],\n"annotations": ['
+    people.seek(0)
+    people.read(1)  # the first comma
+    while text := people.read(1 << 20):
+        yield text
+    yield b"\n],\n"
+    skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
+    side = {"l": "left", "r": "right"}  # as COCO itself calls the joints: left_eye
+    names = [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
+    person = {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
+    yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
+
+
+def _renamed_text(before: ClipFiles, clip: str, info: dict[str, Any]) -> Iterator[bytes]:
+    """A file's text with another `info`, and the clip's new name in its images' names."""
+    old, new = (json.dumps({"file_name": f"{name}/"})[1:-2].encode() for name in (before.clip, clip))
+    with before.file.open("rb") as stream:
+        stream.readline()
+        yield _first_line(info)
+        for line in stream:
+            yield line.replace(old, new, 1)
+
+
+def _first_line(info: dict[str, Any]) -> bytes:
+    return f'{{"info": {json.dumps(info)},\n'.encode()

@@ -1,0 +1,301 @@
+"""Recompute random rows of streams, to find rows with the numbers of another frame.  tracks -> [features]
+
+No checksum finds a row that was computed from the frame before or after. So rows are recomputed independently of the
+extraction (`vibe_extensions.contracts.single_rows`), and if the numbers differ, both neighbours are computed, too.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+import cache
+from cache import Split
+from cache.format.manifest import shard_rows
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG
+from pipeline.cli.progress import Bars, Progress, silent
+from pipeline.cli.results import CommandResult
+from pipeline.cli.text import count, few
+from pipeline.conversion.identity import describe
+from pipeline.errors import PipelineError
+from pipeline.features import streams
+from pipeline.features.pixel_sources import column
+from pipeline.features.plan import recorded_identity, recorded_spec
+from pipeline.features.spec import StreamSpec
+from pipeline.features.weights import WeightsSpec
+from vibe_extensions.contracts.single_rows import Numbers, Requests, Rows, SingleRows
+
+# Relative difference from which a row's neighbours are computed. Measured with the fast ResNet-50 (random weights) on
+# demo data and two clips of Kinetics: correct rows differ by up to 0.0004 (float16), successive frames of demo data by
+# at least 0.05, of the slower clip by 0.014 (median). Noise of one grey level makes 0.02.
+SUSPICIOUS: Final = 0.002
+NOISE: Final = 0.05  # relative difference that two decoders cannot explain
+CLEARLY: Final = 0.5  # a neighbour fits better if its difference is less than this share of the row's own
+MOST_ROWS: Final = 20  # rows that are named on the terminal
+IMPORTED: Final = "it was imported"  # a stream is skipped, which is not a problem
+MOST: Final = 2.0  # largest relative difference, also of a row that cannot be computed now
+
+
+class Misaligned(NamedTuple):
+    """A row that fits a neighbour's frame better than its own. Differences are relative."""
+
+    track: str
+    frame: int
+    differs: float  # from its own frame
+    neighbour: int  # the frame that fits better
+    neighbour_differs: float
+
+
+@dataclass(slots=True)
+class ComparedStream:
+    """Result of one stream."""
+
+    split: str
+    stream: str
+    rows: int = 0  # compared
+    ways: Counter[str] = field(default_factory=Counter)  # decoder -> rows
+    largest: float = 0.0  # relative difference
+    differing: int = 0  # rows whose difference is at least SUSPICIOUS
+    not_computed: int = 0  # rows whose frames could not be decoded
+    problem: str = ""  # of the first of them
+    misaligned: list[Misaligned] = field(default_factory=list)
+    unmatched: int = 0  # rows that match no frame: all zeros, or no closer to their own frame than to a neighbour's
+
+    @property
+    def ok(self) -> bool:
+        return not (self.misaligned or self.unmatched or self.not_computed)
+
+
+class Skipped(NamedTuple):
+    """A stream that was not compared."""
+
+    split: str
+    stream: str
+    why: str
+
+
+@dataclass(slots=True)
+class Recomputed:
+    """Results of all streams."""
+
+    compared: list[ComparedStream] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # messages: what could not be compared, and what to do
+
+    @property
+    def ok(self) -> bool:
+        """Whether every drawn row was compared and matches its own frame."""
+        sound = all(stream.ok for stream in self.compared)
+        return sound and not self.refused and all(stream.why == IMPORTED for stream in self.skipped)
+
+
+def add_recomputed(result: CommandResult, root: cache.Root, n: int, **options: Any) -> Recomputed:
+    """Run `recompute` for `verify --recompute` (entry point `vibe_pipeline.recompute`), and add its lines."""
+    done = recompute(root, n, **options)
+    _add_lines(result, done)
+    return done
+
+
+def recompute(
+    root: cache.Root,
+    n: int,
+    *,
+    seed: int = 0,
+    splits: Sequence[str] | None = None,
+    raw: Path | None = None,
+    weights: WeightsSpec | None = None,
+    workers: int = 1,
+    bars: Bars = lambda _: nullcontext(silent),
+) -> Recomputed:
+    """Recompute and compare `n` random computed rows (`cache.COMPUTED`) of every stream of these splits, or of all.
+
+    Args:
+        raw: the dataset's raw folder now; None: as recorded.
+        weights: of streams whose manifest has only the digest of theirs.
+
+    Raises CacheError for a split that does not exist, PipelineError if `raw` would be used for several datasets.
+    """
+    opened, recomputed = cache.open(root), Recomputed()
+    names = opened.splits if splits is None else tuple(splits)
+    if raw is not None and len(datasets := {name.partition("/")[0] for name in names}) > 1:
+        raise PipelineError(f"--raw goes with the splits of one dataset, found {', '.join(sorted(datasets))}")
+    for name in names:
+        split = opened[name]
+        for stream in split.streams:
+            with bars(f"recompute {name}, {stream}") as progress:
+                try:
+                    spec = recorded_spec(split, stream, raw=raw, weights=weights)
+                    if why := _why_not(split, stream, spec):
+                        recomputed.skipped.append(Skipped(name, stream, why))
+                        continue
+                    assert spec is not None
+                    recomputed.compared.append(_compare(split, spec, n, seed, workers, progress))
+                except (PipelineError, cache.CacheError) as error:
+                    recomputed.refused.append(f"{name}, {stream}: {error}")
+    return recomputed
+
+
+def draw_rows(split: Split, stream: str, n: int, seed: int) -> Rows:
+    """Draw (n,) ascending rows of a stream from its computed rows, uniformly; all if there are fewer."""
+    shards = split.stream_shards(stream)
+    numbers = [len(_computed_rows(split, stream, shard)) for shard in shards]
+    ends = np.cumsum([0, *numbers])
+    rng = np.random.default_rng([seed, zlib.crc32(f"{split.name}/{stream}".encode())])
+    among = np.sort(rng.choice(int(ends[-1]), min(n, int(ends[-1])), replace=False, shuffle=False))
+    parts = np.split(among, np.searchsorted(among, ends[1:-1]))
+    rows = [
+        _computed_rows(split, stream, shard)[part - start]
+        for shard, part, start in zip(shards, parts, ends[:-1].tolist(), strict=True)
+        if len(part)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *rows])
+
+
+def _computed_rows(split: Split, stream: str, shard: int) -> Rows:
+    of_commit = shard_rows(split.stream_manifest(stream), shard)  # without padding, which no shard holds
+    rows = np.arange(of_commit.start, of_commit.stop)
+    is_computed = split.rows(f"features/{stream}_ok", of_commit.start, of_commit.stop) == cache.COMPUTED
+    computed: Rows = rows[is_computed & (split.track_of(rows) >= 0)]
+    return computed
+
+
+def _why_not(split: Split, stream: str, spec: StreamSpec | None) -> str:
+    """Why a stream cannot be recomputed here; "" if it can."""
+    before = recorded_identity(split, stream)
+    if (kind := before.get("kind")) == "imported":
+        return IMPORTED
+    if not_installed := streams.not_installed(str(kind)):
+        return f"needs {not_installed}"
+    if spec is None:
+        digest = str((before.get("weights") or {}).get("file_sha256", ""))[:12]
+        file = f" (sha256 {digest})" if digest else ""
+        return f"its weights are missing: {kind}{file}. Name them: --weights KIND:FILE"
+    now = spec.identity()
+    return "" if now == before else f"it was extracted differently: {describe(before, now)}"
+
+
+def _compare(split: Split, spec: StreamSpec, n: int, seed: int, workers: int, progress: Progress) -> ComparedStream:
+    rows = draw_rows(split, spec.name, n, seed)
+    single = SingleRows(split, spec, workers)
+    compared, suspicious = ComparedStream(split.name, spec.name), dict[int, _Suspicious]()
+    for n_done, result in enumerate(single.numbers(Requests(rows, rows, rows)), 1):
+        progress(n_done, len(rows))
+        if result.problem:
+            compared.not_computed += 1
+            compared.problem = compared.problem or result.problem
+            continue
+        row = int(rows[result.number])
+        difference = relative_difference(result.numbers, _stored_numbers(split, spec, row))
+        compared.rows += 1
+        compared.ways[result.decoder] += 1
+        compared.largest = max(compared.largest, difference)
+        if difference >= SUSPICIOUS:
+            suspicious[row] = _Suspicious(difference, result.numbers)
+    compared.differing = len(suspicious)
+    if compared.not_computed and not compared.rows:
+        raise PipelineError(f"none of {len(rows)} rows can be compared: {compared.problem}")
+    if suspicious:
+        _compare_neighbours(split, spec, single, suspicious, compared)
+    return compared
+
+
+class _Suspicious(NamedTuple):
+    """A row that differs from what its own frame gives."""
+
+    difference: float
+    computed: Numbers | None
+
+
+def _compare_neighbours(
+    split: Split, spec: StreamSpec, single: SingleRows, suspicious: Mapping[int, _Suspicious], compared: ComparedStream
+) -> None:
+    """Find rows that a neighbour fits clearly better, ascending, and count rows that match no frame."""
+    requests = _neighbour_requests(split, spec, sorted(suspicious))
+    stored = {row: _stored_numbers(split, spec, row) for row in suspicious}
+    unmatched = {row for row, own in suspicious.items() if own.computed is None or not stored[row].any()}
+    best: dict[int, tuple[float, int]] = {}
+    for result in single.numbers(requests):
+        row = int(requests.row[result.number])
+        own, difference = suspicious[row], relative_difference(result.numbers, stored[row])
+        best[row] = min(best.get(row, (MOST, row)), (difference, int(requests.source[result.number])))
+        moves = own.computed is not None and relative_difference(result.numbers, own.computed) >= SUSPICIOUS
+        if moves and own.difference >= max(NOISE, difference):
+            unmatched.add(row)
+    for row, (difference, neighbour) in sorted(best.items()):
+        if difference < CLEARLY * suspicious[row].difference:
+            frame, other = column(split.rows, "frame_index", np.array([row, neighbour])).tolist()
+            track = split.tracks[int(split.track_of(np.array([row]))[0])].name
+            compared.misaligned.append(Misaligned(track, frame, suspicious[row].difference, other, difference))
+            unmatched.discard(row)
+    if spec.stream.reads.crops <= 1:  # without motion, a pair gives numbers near zero, which are noise
+        compared.unmatched = len(unmatched)
+
+
+def _neighbour_requests(split: Split, spec: StreamSpec, rows: Sequence[int]) -> Requests:
+    """Request the rows one step before and after, each with this row's box and with its own."""
+    crops, runs, requests = spec.stream.reads.crops, split.runs, []
+    for row in rows:
+        start, stop = runs[np.searchsorted(runs[:, 0], row, side="right") - 1].tolist()
+        for neighbour in (row - 1, row + 1):
+            if start + max(crops - 1, 0) <= neighbour < stop:
+                boxes = (row, neighbour) if crops else (neighbour,)
+                requests += [(row, neighbour, box) for box in boxes]
+    return Requests(*np.array(requests, np.int64).reshape(-1, 3).T)
+
+
+def _stored_numbers(split: Split, spec: StreamSpec, row: int) -> Numbers:
+    numbers: Numbers = split.rows(f"features/{spec.name}", row, row + 1)[0]
+    return numbers
+
+
+def relative_difference(computed: Numbers | None, stored: Numbers) -> float:
+    """|computed - stored| / max(|computed|, |stored|) of (n,) numbers, 0 to 2; missing numbers count as 0.
+
+    >>> relative_difference(np.array([3.0, 4.0]), np.array([3.0]))
+    0.8
+    """
+    if computed is None:
+        return MOST
+    padded = np.zeros((2, max(len(computed), len(stored))))
+    padded[0, : len(computed)], padded[1, : len(stored)] = computed, stored
+    size = float(np.linalg.norm(padded, axis=1).max())
+    return float(np.linalg.norm(padded[0] - padded[1])) / size if size else 0.0
+
+
+def _add_lines(result: CommandResult, done: Recomputed) -> None:
+    """Add a line for each stream; then rows that match another frame or none, and what could not be compared."""
+    for stream in done.compared:
+        name = f"{stream.split}, {stream.stream}"
+        if not stream.rows:
+            result.line(f"{name}: no rows to compare", IDLE)
+            continue
+        decoders = "; ".join(f"{decoder}: {rows:,}" for decoder, rows in stream.ways.items())
+        summary = f"{count(stream.rows, 'row')} recomputed ({decoders}), largest difference {stream.largest:.2%}"
+        result.line(f"{name}: {summary}", DONE if stream.ok else WRONG)
+        if stream.misaligned:
+            result.line(f"{count(len(stream.misaligned), 'row')} with the numbers of another frame:", indent=2)
+        misaligned = [
+            f"{row.track}, frame {row.frame}: differs by {row.differs:.2%}, and from frame {row.neighbour} by "
+            f"{row.neighbour_differs:.2%}"
+            for row in stream.misaligned
+        ]
+        result.lines(few(misaligned, MOST_ROWS, "verify --recompute --json"), indent=4)
+        if stream.unmatched:
+            summary = f"{count(stream.unmatched, 'row')} that match no frame: all zeros, or as far from their own frame"
+            result.line(f"{summary} as from a neighbouring one", indent=2)
+        if differing := stream.differing - len(stream.misaligned) - stream.unmatched:
+            summary = f"{count(differing, 'row')} of {SUSPICIOUS:.1%} difference or more"
+            result.line(f"{summary}, which match no neighbouring frame clearly better", DOUBT, indent=2)
+        if stream.not_computed:
+            summary = f"{count(stream.not_computed, 'row')} not compared, the first: {stream.problem}"
+            result.line(summary, indent=2)
+    for skipped in done.skipped:
+        mark = IDLE if skipped.why == IMPORTED else WRONG
+        result.line(f"{skipped.split}, {skipped.stream}: not compared: {skipped.why}", mark)
