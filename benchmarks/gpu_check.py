@@ -45,7 +45,7 @@ from vibe_extensions.part_dynamics.homography_stream import Homography
 from vibe_model import models
 from vibe_model.models import Model
 from vibe_model.settings.video_config import VideoConfig
-from vibe_model.training.parallel import ProcessGroup, joined
+from vibe_model.training.parallel import ProcessGroup, join_processes
 from vibe_model.training.video import VideoRun
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
@@ -289,7 +289,7 @@ def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any
 
 def trained(config: VideoConfig, group: ProcessGroup | None = None) -> VideoRun:
     """A training run, ready for its first step."""
-    splits, model = cache.open(config.cache), models.of(config)
+    splits, model = cache.open(config.cache), models.model_of(config)
     trainer = model.load_trainer()(config, Body.stand_in(), group or ProcessGroup(device=torch.device(config.device)))
     read = {name: splits[name] for name in config.splits}
     return VideoRun(config, trainer, read, stand_in=True, report=None)
@@ -366,7 +366,7 @@ def shareable() -> Model:
 
 def shared_step(args: argparse.Namespace) -> None:
     """What each of the two processes does."""
-    with joined(args.device, 2) as group:
+    with join_processes(args.device, 2) as group:
         config = config_of(shareable(), args.share, args, device=str(group.device))
         losses = second_losses(config, group)
         rate, _ = steps_a_second(config, args, group)

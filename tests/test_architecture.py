@@ -3,8 +3,6 @@
 `python tests/test_architecture.py` prints which folder imports which.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import re
@@ -20,18 +18,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.features import streams
+from tools import ways
 
 ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
     "cache": "errors fingerprint crop_policy windows draws storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes reasons accounting skeletons rotations cameras boxes linking files
-        track cluster crops homography plug_ins demo detect body datasets conversion features settings recipe
+        track crops homography plug_ins demo detect body datasets conversion features api settings recipe
         commands __main__
     """,
     "vibe_model": """
         errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
-        training vibe sections __init__
+        training vibe api sections __init__
     """,
     "tasks": """
         settings luigi_command terminal base events data run training evaluation ablation
@@ -56,8 +55,8 @@ MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
 DISTRIBUTIONS = {"cv2": "opencv-python", "rerun": "rerun-sdk", "google": "protobuf", "google_crc32c": "google-crc32c"}
 NO_TORCH = (  # what imports it only where there is something to compute
-    *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams"),
-    *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks"),
+    *("cache", "pipeline.__main__", "pipeline.api", "pipeline.datasets", "pipeline.features.streams"),
+    *("pipeline.recipe.overview", "pipeline.conversion.convert", "tasks", "vibe_model.api"),
     *(f"pipeline.datasets.{file.stem}" for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))),
     "vibe_extensions.demo",
     "vibe_extensions.demo.writing",  # the last one: it alone needs SciPy
@@ -201,6 +200,21 @@ def test_importing_what_has_nothing_to_compute_imports_no_torch() -> None:
     """One after the other in one process: the first that does is printed."""
     done = subprocess.run([sys.executable, "-c", ASKING, *NO_TORCH], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_the_files_that_architecture_md_names_for_each_way_run_and_are_as_many(tmp_path: Path) -> None:
+    page = (ROOT / "docs/architecture.md").read_text().partition("\n## Ways\n")[2].partition("\n## ")[0]
+    found = ways.measure(tmp_path)
+    recorded = {name: int(n) for name, n in re.findall(r"^\| `(\w+)` .*?\| (\d+)", page, re.MULTILINE)}
+    assert recorded.keys() == found.keys()
+    assert {name: len(files) for name, files in found.items() if len(files) > recorded[name] + 3} == {}
+    for part in page.split("\n### ")[1:]:
+        heading, _, text = part.partition("\n")
+        ran = {file for name in re.findall(r"`(\w+)`", heading) for file in found[name]}
+        named = set(re.findall(r"`([\w/]+\.py)`", text))
+        assert named, heading
+        assert named - ran == set(), heading
 
 
 def test_no_file_outside_features_knows_a_streams_kind() -> None:

@@ -174,7 +174,7 @@ def test_every_key_of_a_training_has_the_values_of_its_presets(training: Trainin
     for name, preset in training.presets.items():
         texts = {key: keys[key].presets.get(name, keys[key].default) for key in training.settable}
         texts = {key: "" if text == "(empty)" else text for key, text in texts.items()}
-        read = Section(ROOT / "luigi.cfg", training.section, texts).typed(training.config)
+        read = Section(ROOT / "luigi.cfg", training.section, texts).parse(training.config)
         assert read == {key: getattr(preset(), key) for key in training.settable}, name
 
 
@@ -225,9 +225,7 @@ def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
     assert sorted(one for one in used if one[1:] not in known) == []
 
 
-def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(tmp_path, monkeypatch):
     for key in ("cache", "runs", "body", "stream"):
         file = tmp_path / f"{key}.cfg"
         paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = amass\n"

@@ -1,0 +1,61 @@
+"""The text stays short and in plain English: words of the pages, and constructions that have plainer words."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+READMES = sorted((ROOT / "vibe_extensions").rglob("README.md"))
+MOST_IN_README, MOST_IN_DOCS = 950, 46_000  # words
+MOST_ODD = 3.0  # a thousand words
+ODD = {  # what is avoided, as a regular expression -> what to write
+    r"what (is|are|was|were|it|they|this|that|only|one) ": "the name of the thing",
+    r"what there is|of what |that which|whatever": "the name of the thing",
+    r"(of|by|to) which": "a sentence of its own",
+    r"there are none|where there is (one|none)|as of no": "if, without",
+    r"in (the )?place of|otherwise than": "instead of",
+    r"pictures?\b": "image, frame",
+    r"lacks?\b": "is missing, without",
+    r"alone[,.;]": "only",
+    r"alike\b|likewise": "also, the same",
+    r"of one's own|of your own": "your",
+    r"which ones?\b": "which, with a noun",
+    r"told\b": "named, printed",
+}
+
+
+def words(page: Path) -> int:
+    return len(page.read_text().split())
+
+
+def odd_constructions(text: str) -> list[str]:
+    """Those of the prose; blocks of code do not count."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [found[0] for odd in ODD for found in re.finditer(rf"\b({odd})", prose, re.IGNORECASE)]
+
+
+def test_the_readme_and_the_docs_stay_short() -> None:
+    assert words(ROOT / "README.md") <= MOST_IN_README
+    assert sum(map(words, DOCS)) <= MOST_IN_DOCS
+
+
+def test_pages_are_written_in_plain_words() -> None:
+    pages = [*sorted(ROOT.glob("*.md")), *DOCS, *READMES]
+    odd = {page.relative_to(ROOT).as_posix(): odd_constructions(page.read_text()) for page in pages}
+    found = {name: constructions for name, constructions in odd.items() if constructions}
+    assert 1000 * sum(map(len, found.values())) / sum(map(words, pages)) <= MOST_ODD, found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Read what is there in place of pictures.", ["what is ", "in place of", "pictures"]),
+        ("The stream, of which a row lacks labels, alone.", ["of which", "lacks", "alone."]),
+        ("Open the split and read its rows.", []),
+        ("```python\nwhat is this\n```", []),
+    ],
+)
+def test_constructions_that_have_plainer_words_are_found(text: str, found: list[str]) -> None:
+    assert sorted(odd_constructions(text)) == sorted(found)
