@@ -1,7 +1,4 @@
-"""The feature cache: plain Zarr v3 on disk, atomic commits, windows at memory speed.
-
-raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
-"""
+"""The feature cache: plain Zarr v3 on disk, atomic commits, windows at memory speed."""
 
 from __future__ import annotations
 
@@ -98,15 +95,14 @@ def torch_windows(
     history: Mapping[str, int] | None = None,
     tail: Tail = "drop",
 ) -> TorchWindows:
-    """Windows of one or more splits, one split behind the other, as a map-style dataset for PyTorch's DataLoader.
+    """Windows of one or more splits, one after the other, as a map-style dataset for PyTorch's DataLoader.
 
-    An item is a dict of tensors, as `Split.read` gives one window: `features` (T, dim), `kp_2d` (T, 49, 3) and so on,
-    by `fields`, `dtype`, `streams` and `history`; which windows there are is `Split.windows`. The windows of a batch
-    are read at once; DataLoader's own `collate_fn` puts them together. Works with any number of workers, forked or
-    spawned: each opens the splits again. (Of a cache in an object store: spawned, or forkserver.)
+    An item is a dict of tensors: `Split.read` of one window of `Split.windows`, as `features` (T, dim), `kp_2d`
+    (T, 49, 3). Each batch is read at once; use DataLoader's own `collate_fn` and any number of workers, which open the
+    splits again. For a cache in an object store, start workers by spawn or forkserver.
 
     Raises as `Split.windows` and `Split.read` do; CacheError for splits whose fields differ in names or shapes;
-    CacheChanged in a worker that starts after another commit. Imports torch, which nothing else in `cache` does.
+    CacheChanged in a worker that starts after another commit.
     """
     from cache.read.torch_windows import TorchWindows
 

@@ -1,8 +1,4 @@
-"""Which part of the picture a stream's network sees of a person.  tracks -> [crops] -> features -> windows
-
-A stream's manifest holds its policy (`identity`, `crop`); without one, the crop is the track's box times its crop
-scale, 224 x 224. Extraction cuts by it, and readers express keypoints and poses in the same crop.
-"""
+"""The part of a frame that a stream's network sees.  tracks -> [crops] -> features -> windows"""
 
 from __future__ import annotations
 
@@ -22,16 +18,14 @@ LARGEST: Final = 1024  # px
 class Jitter:
     """One of several randomly moved, scaled and mirrored copies of every crop (HMMR, CVPR 2019, data augmentation).
 
-    A person moves by up to `trans_px` pixels of a 224 px crop on each axis and is magnified by 2^u, u in plus or minus
-    `scale_log2`, each frame by itself; with probability `flip`, the whole track is mirrored. All of it follows from
-    seed, copy, the track's name and the frame number alone.
+    Repeatable: a function of the seed, the copy, the track's name and the frame number.
     """
 
-    copy: int  # which random copy, from 1
+    copy: int  # from 1
     trans_px: float = 20.0  # largest move on each axis, in px of a 224 px crop
-    scale_log2: float = 0.3  # magnified by 2^u, u random within plus or minus this
-    flip: float = 0.5  # probability that a track is mirrored
-    seed: int = 0  # of the random numbers
+    scale_log2: float = 0.3  # magnification 2^u of each frame, u uniform within plus or minus this
+    flip: float = 0.5  # probability that a whole track is mirrored
+    seed: int = 0  # seed of the random numbers
 
     def __post_init__(self) -> None:
         if self.copy < 1 or self.seed < 0:
@@ -45,11 +39,7 @@ class Jitter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropPolicy:
-    """Size of the crop (px, square), the region of it that the network sees, and how the box becomes the crop.
-
-    `region` is (height, width) about the centre, None for all of it. `scale` multiplies the track's crop scale.
-    Raises ValueError for values that no crop has.
-    """
+    """How a box becomes a crop. Raises ValueError for values out of range."""
 
     size: int = SIZE  # side of the crop, px
     region: tuple[int, int] | None = None  # height and width about the centre, px, as 256x192; none: all of it
@@ -72,7 +62,7 @@ class CropPolicy:
 
     @classmethod
     def parse(cls, text: str) -> CropPolicy:
-        """The policy of words as in luigi.cfg, with spaces or commas between. Raises ValueError for unknown words.
+        """Parse a policy as luigi.cfg has it, words separated by spaces or commas. Raises ValueError for unknown words.
 
         >>> CropPolicy.parse("size:256 region:256x192").region
         (256, 192)
@@ -92,7 +82,7 @@ class CropPolicy:
         return cls(**values, jitter=Jitter(**jitter) if jitter else None)
 
     def __str__(self) -> str:
-        """As `parse` takes it: what differs from the default."""
+        """The inverse of `parse`: values that differ from the default."""
         words = self.as_dict() | self.as_dict().pop("jitter", {})
         words["jitter"] = words.pop("copy", None)
         if self.region is not None:
@@ -101,7 +91,7 @@ class CropPolicy:
         return " ".join(f"{name}:{words[name]}" for name in _WORDS if words.get(name) not in (None, usual.get(name)))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON of what differs from the default; {} for the default."""
+        """JSON values that differ from the default."""
         usual = CropPolicy()
         changed = {
             f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)
@@ -114,7 +104,7 @@ class CropPolicy:
 
     @classmethod
     def from_dict(cls, policy: Mapping[str, Any]) -> CropPolicy:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         values = dict(policy)
         if values.get("region") is not None:
             values["region"] = tuple(values["region"])
@@ -123,20 +113,19 @@ class CropPolicy:
         return cls(**values)
 
     def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
-        """Track names -> (N,) from what each track's jitter is drawn."""
+        """Seeds of the tracks' jitter, (N,), from their names."""
         jitter = self.jitter or Jitter(copy=1)
         mark = f"{jitter.seed}\0{jitter.copy}\0"
         digests = (hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names)
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
-    @np.errstate(over="ignore")  # of a single row's numbers, NumPy would report it
+    @np.errstate(over="ignore")  # NumPy reports it for scalars
     def boxes(
         self, bbox: NDArray[np.float32], crop_scale: NDArray[np.float64], keys: NDArray[np.uint64], frame: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The boxes that are cut out in the place of (..., 4) cxcywh px, before the crop scale; (...) whether mirrored.
+        """Crop boxes, (..., 4) cxcywh px before the crop scale, and whether each crop is mirrored, (...).
 
-        `crop_scale`, `keys` (of each row's track) and `frame` numbers broadcast to (...). With zero ranges and scale 1
-        the boxes are the given ones, to the bit.
+        `crop_scale`, `keys` (of each row's track) and `frame` broadcast to (...).
         """
         if self.follows_box:
             return bbox, np.zeros(bbox.shape[:-1], bool)
@@ -144,7 +133,7 @@ class CropPolicy:
         box[..., 2:] *= self.scale
         if self.jitter is None:
             return box.astype(np.float32), np.zeros(bbox.shape[:-1], bool)
-        per_frame = _mixed(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
+        per_frame = _mix_bits(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
         u = [2 * _uniform(per_frame, i) - 1 for i in range(3)]
         box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * u[2]))[..., None]
         side = box[..., 2:] * np.asarray(crop_scale)[..., None]
@@ -160,19 +149,17 @@ def _region(text: str) -> tuple[int, int]:
 
 _JITTER: Final[Mapping[str, Any]] = {"trans_px": float, "scale_log2": float, "flip": float, "seed": int}
 _WORDS: Final[Mapping[str, Any]] = {"size": int, "region": _region, "scale": float, "jitter": int, **_JITTER}
-
-
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Independent-looking 64 bits of each number: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
+def _mix_bits(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash 64-bit numbers with the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
 
 
 def _uniform(keys: NDArray[np.uint64], i: int) -> NDArray[np.float64]:
-    """The i-th number in [0, 1) of each key."""
-    bits = _mixed(keys + np.uint64(((i + 1) * 0x9E3779B97F4A7C15) % 2**64))
+    """The i-th uniform number in [0, 1) of each key."""
+    bits = _mix_bits(keys + np.uint64(((i + 1) * 0x9E3779B97F4A7C15) % 2**64))
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)

@@ -1,4 +1,4 @@
-"""Errors of a cache. A message has the file, what was expected, what was found, and what to do next.  [cache]"""
+"""Errors of a cache.  [cache]"""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Self
 
 
 class CacheError(Exception):
-    """The cache, or a request to it, is not as it must be. The message has one or two lines."""
+    """A damaged cache or an invalid request. The message has one or two lines."""
 
     @classmethod
     def at(cls, file: Path | str, *, expected: str, found: str, do: str) -> Self:
-        """The error for one file: what was expected there, what was found, what to do next."""
         return cls(f"{file}: expected {expected}, found {found}. {do}")
 
 
 class CacheChanged(CacheError):
-    """What was opened has been replaced since (a stream by `extract --replace`, for instance): reopen it."""
+    """The open split or stream has been replaced, as by `extract --replace`: open it again."""
 
 
 class MissingSplit(CacheError, KeyError):

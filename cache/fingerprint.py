@@ -1,4 +1,4 @@
-"""A name for everything that can change a result.  Used all along raw -> tracks -> features -> windows -> training"""
+"""Fingerprints of everything that can change a result."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, UTF-8. NaN and infinity are refused (ValueError)."""
+    """Canonical JSON: sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
 def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, of the canonical JSON of `parts`: same parts, same name, on any machine, in any order.
+    """SHA-256, in hex, of the canonical JSON of `parts`.
 
     >>> fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": (2,), "a": 1})
     True
 
-    Raises TypeError for what JSON cannot hold, and ValueError for NaN and infinity.
+    Raises TypeError for values that JSON cannot hold, ValueError for NaN and infinity.
     """
     return hashlib.sha256(canonical(dict(parts))).hexdigest()

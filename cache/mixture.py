@@ -1,7 +1,6 @@
 """Mix windows of several splits into batches.  tracks -> features -> [windows] -> training
 
-Which windows step k takes is arithmetic on the seed and k (`cache.draws`). So training goes on in the middle of a
-round, any process can make any step, and all make the same.
+The windows of step k follow from the seed and k (`cache.draws`): any process can make any step.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.draws import Draws, Ints, hashed
+from cache.draws import Draws, Ints, hash_bits
 from cache.errors import CacheError
 from cache.windows import Ranges, StreamRows
 
@@ -38,7 +37,7 @@ class MixturePart:
     stream: str | None = None  # of `features`; only windows that have it are taken, also where they are not read
     streams: Sequence[str] = ()  # several, in its place: fields of their own names, and with `_ok`, as `Split.read` has
     history: Mapping[str, int] = field(default_factory=dict)  # rows before each window, of some of `streams`
-    # Of a stream, those that are read in its place: each window takes one of them, by chance; of each stream the same.
+    # stream -> copies, of which each window takes one at random, the same one of each stream
     copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stride: int = 16
     strides: Mapping[str, int] = field(default_factory=dict)  # of splits where it is not `stride`
@@ -64,8 +63,7 @@ class MixturePart:
         n_copies = max(map(len, self.copies.values()), default=1)
         return [{name: self.copies.get(name, [name] * n_copies)[k] for name in names} for k in range(n_copies)]
 
-    def n_before(self, of_field: str) -> int:
-        """Rows before each window in a field."""
+    def history_rows(self, of_field: str) -> int:
         return self.history.get(of_field.removesuffix("_ok"), 0)
 
 
@@ -82,13 +80,11 @@ Picks = Mapping[str, Sequence[Pick]]  # by part
 
 
 class Mixture:
-    """Batches of windows of several splits, by step: every part has its own splits, weights and number of windows.
+    """Batches of windows of several splits, by step. Each part has its own splits, weights and number of windows.
 
-    Within a part, windows are ordered by split, copy and row, so that each split is read at once and in order; which
-    they are is the part's `Draws`, and which copy each takes is a function of the seed, the part and the number of the
-    draw. With `world_size` ranks, window i of a step, counted through all parts, is for rank i % world_size: ranks
-    differ by at most one window in each part and in all. A mixture can be pickled, into workers for instance; the
-    splits are then opened again, and raise CacheChanged if there has been a commit since.
+    Within a part, windows are ordered by split, copy and row, to read each split at once. With `world_size` ranks,
+    window i of a step, counted through all parts, is for rank i % world_size. A pickled mixture opens the splits again,
+    and raises CacheChanged if there has been a commit since.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape; ValueError for a rank
     that is not below world_size, and as Draws does.
@@ -122,7 +118,7 @@ class Mixture:
         """Which windows step `step`, from 0, takes, by part."""
         picks: dict[str, list[Pick]] = {}
         for name, part in self.parts.items():
-            drawn = self._draws[name].at(step * part.count, part.count)
+            drawn = self._draws[name].take(step * part.count, part.count)
             split, window = (column[self._first[name] :: self._world_size] for column in drawn)
             picks[name], end = [], 0
             n_copies = len(part.alternatives)
@@ -138,18 +134,17 @@ class Mixture:
         """(count,) which of the part's alternatives each draw of a step takes."""
         draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
         digest = hashlib.shake_256(repr((self._seed, part.name, "copy")).encode()).digest(8)
-        return (hashed(draws ^ np.frombuffer(digest, "<u8")) % np.uint64(len(part.alternatives))).astype(np.int64)
+        return (hash_bits(draws ^ np.frombuffer(digest, "<u8")) % np.uint64(len(part.alternatives))).astype(np.int64)
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
-        """The fields of drawn windows: by part, arrays of (B, T, ...).
+        """Read the fields of drawn windows: by part, arrays of (B, T, ...). Raises as `Split.read` does.
 
-        out: buffers to fill, by part and field; a field that has none is not read. Features are of their buffer's
-        dtype. None: all fields, in new arrays. Raises as `Split.read` does.
+        out: buffers to fill, by part and field, in their dtypes; fields without one are not read. None: all fields.
         """
         if out is None:
             out = {
                 part: {
-                    name: np.empty((self.sizes[part], self.parts[part].n_before(name) + self.seqlen, *shape), dtype)
+                    name: np.empty((self.sizes[part], self.parts[part].history_rows(name) + self.seqlen, *shape), dtype)
                     for name, (shape, dtype) in self.fields[part].items()
                 }
                 for part in picks
@@ -195,10 +190,7 @@ def _read(
     fields: Sequence[str],
     out: Arrays | None = None,
 ) -> Arrays:
-    """Fields of windows of one split, of one of the part's alternatives; streams are of their buffers' dtypes.
-
-    out: a buffer for each of the fields; None: new arrays, and streams as they are stored.
-    """
+    """Read windows of one split and copy: into `out`, a buffer for each field, or new arrays with streams as stored."""
     opened, names = part.splits[split], part.alternatives[copy]
     windows = np.stack([starts, starts + seqlen], axis=1)
 
@@ -225,7 +217,6 @@ def _read(
 
 
 def _window_starts(part: MixturePart, seqlen: int) -> dict[str, Ints]:
-    """The first row of every window, by split."""
     starts = {}
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)

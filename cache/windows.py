@@ -1,8 +1,7 @@
 """Cut runs of consecutive frames into windows.  tracks -> features -> [windows] -> training
 
-A window is a row range, never a copy. A run is a stretch of one track whose frames are one step apart; it comes from
-the split's run table, and a stream cuts it further where it has no features. Everything here is arithmetic on rows:
-ranges are (N, 2) int64 arrays of [start, stop), disjoint and ascending.
+A run is a stretch of one track whose frames are one step apart; a stream cuts it further where it has no features.
+Ranges are (N, 2) int64 arrays of rows [start, stop), disjoint and ascending.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Tail = Literal["drop", "cover"]
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:
-    """counts[i] places for each i: (which i, the how-manieth of its places).
+    """Repeat each i counts[i] times: (i, number of the repetition).
 
     >>> [column.tolist() for column in spread(np.array([2, 0, 3]))]
     [[0, 0, 2, 2, 2], [0, 1, 0, 1, 2]]
@@ -29,17 +28,17 @@ def spread(counts: Ints) -> tuple[Ints, Ints]:
 
 
 def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
-    """Every full window: `seqlen` rows, one from each run's start on, then every `stride` rows.
+    """Every full window: `seqlen` rows, from each run's start on every `stride` rows.
 
-    `tail`: what becomes of the rows of a run that come after its last window. "drop": nothing, the published way.
-    "cover": one more window, which ends where the run ends; a run shorter than `seqlen` still has none.
+    `tail`: "drop" leaves out the rows after a run's last window, as published; "cover" adds a window that ends where
+    the run ends. A run shorter than `seqlen` has none.
 
     >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4).tolist()
     [[0, 4], [4, 8]]
     >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4, tail="cover").tolist()
     [[0, 4], [4, 8], [6, 10]]
 
-    Raises ValueError unless seqlen and stride are whole numbers of at least 1 and tail is one of the two.
+    Raises ValueError unless seqlen and stride are integers of at least 1 and tail is one of the two.
     """
     if not all(isinstance(number, int | np.integer) for number in (seqlen, stride)):
         raise ValueError(f"expected whole numbers, found seqlen={seqlen!r} and stride={stride!r}")
@@ -94,10 +93,7 @@ def join_adjacent(ranges: Ranges) -> Ranges:
 
 
 class StreamRows:
-    """The rows that some windows need, one behind the other in one table; each row is there once.
-
-    starts: first rows of the windows, by split, in any order, repeated or not.
-    """
+    """The rows that windows need, each once, in one table. starts: first rows of windows, by split."""
 
     def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
         self.seqlen = seqlen

@@ -1,4 +1,4 @@
-"""What became of every raw video: found = kept + dropped by reason, in person-frames and in tracks."""
+"""Accounting of every raw video: found = kept + dropped by reason, in person-frames and in tracks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the full release has of a split, counted as the accounting counts it. None: not known."""
+    """What the full release has of a split, in the units of the accounting; None if unknown."""
 
     videos: int | None = None
     frames: int | None = None  # person-frames found
     about: int | None = None  # where `frames` is not known: roughly, by docs/scale.md; for forecasts alone
 
     def as_dict(self) -> dict[str, int]:
-        """What is known, by name."""
         return {name: n for name, n in (("videos", self.videos), ("frames", self.frames)) if n is not None}
 
 
 @dataclass(slots=True)
 class VideoAccount:
-    """One raw video. A reader fills it while it reads; `check` holds the promise at commit.
+    """Account of one raw video. A reader fills it; `check` verifies it at commit.
 
-    Frames are person-frames: one person in one frame is one frame here and one row in the cache.
+    Frames are person-frames: one person in one frame, which is one row in the cache.
     """
 
     name: str
@@ -43,14 +42,14 @@ class VideoAccount:
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
 
     def drop(self, reason: str, frames: int) -> None:
-        """Count `frames` person-frames as dropped for `reason`; nothing when there are none."""
+        """Count `frames` person-frames as dropped for `reason`, if there are any."""
         if frames:
             self.dropped[reason] += int(frames)
 
     def drop_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
-        """Reason -> (N,) whether it applies to a row. Returns (N,) which rows none applies to.
+        """Count each row under the first reason that applies. Returns (N,) the rows without a reason.
 
-        Every other row is counted as dropped under the first reason that applies to it.
+        reasons: name -> (N,) whether the reason applies to a row.
         """
         kept = np.array(True)
         for reason, applies in reasons.items():
@@ -60,9 +59,9 @@ class VideoAccount:
         return kept
 
     def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
-        """`drop_rows` for the N rows of one track, which is counted too: kept, or dropped as `no_frame_left`.
+        """`drop_rows` for the N rows of one track, which is counted as kept, or as dropped (`no_frame_left`).
 
-        Returns the kept rows' numbers, none for a dropped track.
+        Returns the indices of the kept rows; empty for a dropped track.
         """
         rows = np.flatnonzero(self.drop_rows(reasons)).astype(np.int64)
         if len(rows):
@@ -72,17 +71,17 @@ class VideoAccount:
         return rows
 
     def drop_track(self, reason: str, frames: int) -> None:
-        """Count a whole track, and its remaining frames, as dropped."""
+        """Count a track, and its remaining frames, as dropped."""
         self.tracks_dropped[reason] += 1
         self.drop(reason, frames)
 
     def keep_track(self, frames: int) -> None:
-        """Count a track that is returned, and its frames, as kept."""
+        """Count a track, and its frames, as kept."""
         self.tracks_kept += 1
         self.kept += int(frames)
 
     def reject(self, reason: str, message: str) -> None:
-        """The video cannot be used: whatever was found in it counts under `reason`."""
+        """Reject the video as a whole: everything found in it counts under `reason`."""
         self.set_aside, self.message = reason, message
         self.kept, self.tracks_kept = 0, 0
         self.dropped = Counter({reason: self.found} if self.found else {})
@@ -90,11 +89,11 @@ class VideoAccount:
 
     @property
     def rejection(self) -> str:
-        """Which video was rejected, the reason, and the sentence for that, in one line."""
+        """One line with the rejected video's name, the reason and the message."""
         return f"{self.name}: {self.set_aside}: {self.message.removeprefix(f'{self.name}: ')}"
 
     def check(self) -> None:
-        """Raise AssertionError unless found = kept + dropped: a reader that loses frames silently is a bug."""
+        """Raise AssertionError unless found = kept + dropped: the reader has a bug."""
         accounted = self.kept + sum(self.dropped.values())
         if self.found != accounted:
             reasons = dict(self.dropped)
@@ -103,13 +102,12 @@ class VideoAccount:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold; `from_dict` restores the account."""
+        """The account as JSON values; `from_dict` restores it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {key: dict(sorted(values[key].items())) for key in _COUNTED} | {"notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
-        """The account that `as_dict` gave."""
         return cls(**raw | {key: Counter(raw[key]) for key in _COUNTED})
 
 
@@ -123,7 +121,7 @@ class Accounting:
         self._accounts: dict[str, VideoAccount] = {a.name: a for a in accounts}
 
     def video(self, name: str) -> VideoAccount:
-        """The account of `name`, opened at the first call."""
+        """The account of `name`, created at the first call."""
         return self._accounts.setdefault(name, VideoAccount(name))
 
     def __iter__(self) -> Iterator[VideoAccount]:
@@ -133,10 +131,10 @@ class Accounting:
         return len(self._accounts)
 
     def totals(self, known: Totals | None = None) -> dict[str, Any]:
-        """Counts over all videos of the split, for the manifest, and what the full release is `known` to have.
+        """Counts over all videos of the split, for the manifest; `known`: totals of the full release.
 
-        found = kept + dropped by reason, for frames and for the tracks of videos that could be used; of videos,
-        found = kept + rejected by reason (`set_aside`) + without tracks. Videos of other splits are not counted.
+        Frames, and tracks of usable videos: found = kept + dropped by reason. Videos: found = kept + rejected by reason
+        (`set_aside`) + without tracks. Videos of other splits are not counted.
         """
         used = [account for account in self if account.tracks_kept and not account.set_aside]
         rejected = Counter(account.set_aside for account in self if account.set_aside)
@@ -166,7 +164,7 @@ class Accounting:
 
 
 def _by_reason(counts: Iterable[Counter[str]]) -> dict[str, int]:
-    """Reason -> number in all of them, by name."""
+    """Sums by reason, sorted by name."""
     total: Counter[str] = Counter()
     for count in counts:
         total.update(count)

@@ -1,7 +1,7 @@
 """SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks; training; evaluation
 
-smplx poses the body, from arrays that `formats.smpl_files` reads (smplx itself would unpickle). This module names the
-joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow to distribute it.
+smplx poses the body from the arrays of `formats.smpl_files`, because smplx itself would unpickle. SMPL's licence
+forbids distribution, so the body's data is kept out of checkpoints.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices 
 class PosedJoints(nn.Module):
     """Joints of posed bodies without their vertices: shape and rotations -> joints.
 
-    A joint that is regressed from SMPL's vertices is linear in them, and each of them is linear in its bones' motions
-    and in the surface at rest. So the sum over vertices is taken once, before any body is posed: what is left of a
-    joint is one point on each bone. Exact for any regressor, and a hundredth of the work of skinning (Loper et al.
-    2015, equations 2-4 and 8-10, summed over the vertices).
+    A regressed joint is linear in the vertices, and each vertex in its bones' motions and the surface at rest. Summing
+    over the vertices in advance leaves one point of the joint on each bone: exact for any regressor, with a hundredth
+    of the work of skinning (Loper et al. 2015, equations 2-4 and 8-10).
 
-    regressors: (K, V), from posed vertices to further joints. take: which joints are wanted, in which order: 0 to 23
-    are SMPL's own, the regressed ones follow. Buffers are float32 and not persistent.
+    regressors: (K, V), from posed vertices to further joints. take: the joints to return, in order: 0 to 23 are SMPL's,
+    then the regressed ones. Buffers are float32 and not persistent.
     """
 
     by_depth: Tensor  # (24,) SMPL's joints such that parents come first, level by level; below, bones are in this order
@@ -57,7 +56,9 @@ class PosedJoints(nn.Module):
         levels, parent = _levels(arrays.parents.tolist())
         self._levels = [len(level) for level in levels]
         by_depth = np.concatenate(levels)
-        rest = np.einsum("jv,vci->jci", arrays.J_regressor[by_depth], _shaped(arrays, slice(None)))  # (24, 3, 11)
+        rest = np.einsum(
+            "jv,vci->jci", arrays.J_regressor[by_depth], _rest_vertices(arrays, slice(None))
+        )  # (24, 3, 11)
         points, share = _points(arrays, np.asarray(regressors, np.float64), by_depth, rest)
         places = np.append(np.argsort(by_depth), np.arange(N_JOINTS, N_JOINTS + len(share)))
         buffers = {
@@ -98,7 +99,7 @@ class PosedJoints(nn.Module):
 
 
 def _levels(parents: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-    """Joints by their depth in the tree, and each one's parent as a place in the level before."""
+    """Joints by their depth in the tree, and the index of each parent in the level above."""
     levels, place = [[joint for joint, parent in enumerate(parents) if parent < 0]], [0]
     while children := [joint for joint, parent in enumerate(parents) if parent in levels[-1]]:
         place += [levels[-1].index(parents[joint]) for joint in children]
@@ -106,7 +107,7 @@ def _levels(parents: Sequence[int]) -> tuple[list[list[int]], list[int]]:
     return levels, place
 
 
-def _shaped(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Floats:
+def _rest_vertices(arrays: SmplArrays, vertices: slice | NDArray[np.intp]) -> Floats:
     """Vertices at rest as a function of (1, betas): (v, 3, 11)."""
     return np.concatenate([arrays.v_template[vertices, :, None], arrays.shapedirs[vertices]], axis=2)
 
@@ -117,7 +118,7 @@ def _points(arrays: SmplArrays, regressors: Floats, by_depth: NDArray[np.int64],
     for regressor in regressors:
         some = np.flatnonzero(regressor)
         weights = regressor[some, None] * arrays.weights[some][:, by_depth]  # (v, 24)
-        surface = np.concatenate([_shaped(arrays, some), arrays.posedirs[some]], axis=2)  # (v, 3, 218)
+        surface = np.concatenate([_rest_vertices(arrays, some), arrays.posedirs[some]], axis=2)  # (v, 3, 218)
         point = np.tensordot(weights, surface, axes=(0, 0))  # (24, 3, 218)
         share = weights.sum(0)  # (24,)
         point[..., : rest.shape[-1]] -= share[:, None, None] * rest  # a bone turns about its own joint
@@ -175,24 +176,26 @@ class Body(nn.Module):
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)
         picked = self.smpl.vertex_joint_selector.extra_joints_idxs.numpy()[:, None] == np.arange(smpl_files.N_VERTICES)
-        self._spin49 = PosedJoints(arrays, *_regressed(np.concatenate([picked, arrays.J_regressor_extra]), take))
+        self._spin49 = PosedJoints(
+            arrays, *_select_regressors(np.concatenate([picked, arrays.J_regressor_extra]), take)
+        )
         h36m = [smpl_files.N_JOINTS + row for row in correspondence("h36m", "common14")[0]]
-        self._common14 = PosedJoints(arrays, *_regressed(arrays.J_regressor_h36m, h36m))
+        self._common14 = PosedJoints(arrays, *_select_regressors(arrays.J_regressor_h36m, h36m))
         self._smpl = PosedJoints(arrays, arrays.J_regressor_h36m[:0], range(smpl_files.N_JOINTS))
 
     @classmethod
     def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
-        """The body whose files are in `folder`. Raises as `smpl_files.load` does."""
+        """Load the body of one gender from `folder`. Raises as `smpl_files.load` does."""
 
         @functools.cache
-        def of(gender: str) -> Body:
-            return cls(smpl_files.load(folder, gender), of)
+        def load_gender(gender: str) -> Body:
+            return cls(smpl_files.load(folder, gender), load_gender)
 
-        return cls(smpl_files.load(folder, gender), of)
+        return cls(smpl_files.load(folder, gender), load_gender)
 
     @classmethod
     def stand_in(cls, gender: str = "neutral") -> Body:
-        """The procedural body, for tests, demonstration runs and the embedded data."""
+        """The procedural body for tests and demo data."""
         return cls(procedural_body(gender), functools.cache(cls.stand_in))
 
     def of(self, gender: str) -> Body:
@@ -202,22 +205,21 @@ class Body(nn.Module):
         return self._of(gender)
 
     def only(self, genders: Sequence[str], whose: str) -> Self:
-        """This body, whose `of` raises PipelineError for genders but these.
+        """This body, with an `of` that raises PipelineError for any other gender.
 
-        A split's identity has the digests of the declared genders' files alone: labels of another one would stay as
-        they are when that file changes.
+        A split's identity has the digests of the declared genders' files only.
         """
 
-        def of(gender: str) -> Body:
+        def load_declared(gender: str) -> Body:
             if gender not in genders:
                 declared = ", ".join(genders)
                 raise PipelineError(
-                    f"body.of({gender!r}): the property `genders` of {whose} declares {declared} alone. Add {gender!r}."
+                    f"body.of({gender!r}): the property `genders` of {whose} has only {declared}. Add {gender!r}."
                 )
             return self.of(gender)
 
         limited = copy.copy(self)
-        limited._of = of
+        limited._of = load_declared
         return limited
 
     def forward(self, *, betas: Tensor, rotmat: Tensor, trans: Tensor | None = None) -> BodyOutput:
@@ -235,9 +237,9 @@ class Body(nn.Module):
     def joints(
         self, *, betas: Tensor, rotmat: Tensor, order: Literal["spin49", "common14", "smpl"] = "spin49"
     ) -> Tensor:
-        """The joints that `forward`, or `common14` of its vertices, would give, for a hundredth of the work.
+        """The joints of `forward`, or of `common14` of its vertices, for a hundredth of the work.
 
-        betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; by "smpl" the model's own 24.
+        betas (B, 10), rotmat (B, 24, 3, 3) relative to parents -> (B, 49 or 14, 3) m; "smpl": (B, 24, 3).
         """
         joints: Tensor = {"spin49": self._spin49, "common14": self._common14, "smpl": self._smpl}[order](betas, rotmat)
         return joints
@@ -264,7 +266,7 @@ class Body(nn.Module):
         return self._regress(self.J_regressor_h36m, verts)
 
     def common14(self, verts: Tensor) -> Tensor:
-        """(B, 6890, 3) -> (B, 14, 3), the joints that evaluation compares."""
+        """(B, 6890, 3) -> (B, 14, 3), the joints compared in evaluation."""
         return self.h36m17(verts)[:, self.common14_index]
 
     @staticmethod
@@ -272,8 +274,8 @@ class Body(nn.Module):
         return torch.einsum("jv,bvc->bjc", regressor, verts)
 
 
-def _regressed(regressors: Floats, take: list[int]) -> tuple[Floats, list[int]]:
-    """Without the regressors that no joint in `take` is from: those, and `take` into SMPL's joints and what is left."""
+def _select_regressors(regressors: Floats, take: list[int]) -> tuple[Floats, list[int]]:
+    """The regressors of the joints in `take`, and `take` as indices into SMPL's joints and these."""
     used = sorted({joint for joint in take if joint >= smpl_files.N_JOINTS})
     new = {joint: smpl_files.N_JOINTS + place for place, joint in enumerate(used)}
     return regressors[[joint - smpl_files.N_JOINTS for joint in used]], [new.get(joint, joint) for joint in take]
@@ -284,7 +286,7 @@ def _float32(array: Floats) -> Tensor:
 
 
 def _smpl(arrays: SmplArrays) -> _Smpl:
-    """smplx's module from arrays, with all its buffers left out of state_dict."""
+    """smplx's module from arrays, without buffers in its state_dict."""
     data = SimpleNamespace(
         v_template=arrays.v_template,
         shapedirs=arrays.shapedirs,

@@ -1,6 +1,6 @@
 """Person boxes from keypoints.  raw -> [tracks] -> features -> windows
 
-A box is (cx, cy, w, h) in pixels of the source picture, square, before the crop margin.
+A box is (cx, cy, w, h) in pixels of the full image, square, before the crop margin.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale
 def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Corners (N, 2, 2) of the joints with confidence above `threshold`, and (N,) whether there is any such joint.
 
-    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Joints that are not finite count as
-    unseen.
+    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Non-finite joints count as unseen.
     """
     points = np.asarray(kp_2d, np.float64)
     visible = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
@@ -36,9 +35,8 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64],
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Extent of the visible joints, made square by its larger side, times `factor`.
 
-    kp_2d is (N, J, 3); a joint is visible when its confidence is above 0. Returns boxes (N, 4) cxcywh px, and two
-    reasons to drop a row: (N,) `empty` (no visible joint) and (N,) `degenerate` (visible, but the larger side is under
-    a pixel).
+    kp_2d is (N, J, 3); a joint is visible if its confidence is above 0. Returns boxes (N, 4) cxcywh px, and two reasons
+    to drop a row: (N,) `empty` (no visible joint) and (N,) `degenerate` (the larger side is under a pixel).
     """
     corners, any_seen = extents(kp_2d)
     centre = corners.mean(axis=1)
@@ -52,14 +50,13 @@ def smooth_boxes(
 ) -> tuple[NDArray[np.float32], int, int]:
     """Boxes of one person over time, robust against single bad detections.
 
-    kp_2d is (N, J, 3), one row a frame. Each frame's extent of the joints above `threshold` gives a centre and a
-    scale = 150 / diagonal; frames without one, between two that have one, are interpolated linearly; centre and scale
-    then go through a median filter (zero-padded) and a Gaussian (mirrored). Returns (boxes, first, stop): cxcywh px for
-    the frames [first, stop) from the first to the last detection, side 150 / scale, no margin; (0, 4) boxes, 0 and 0
-    when nothing was detected.
+    kp_2d is (N, J, 3), one row per frame. Each frame's extent of the joints above `threshold` gives a centre and a
+    scale 150 / diagonal. Missing frames between detections are interpolated linearly; a median filter (zero-padded) and
+    a Gaussian (mirrored) follow. Returns (boxes, first, stop): cxcywh px for the frames [first, stop) from the first to
+    the last detection, side 150 / scale, no margin; (0, 4) boxes, 0 and 0 without any detection.
 
-    With fewer than (median + 1) / 2 frames zero padding would be the median itself and the side infinite: the median
-    filter is then as wide as the frames there are (odd).
+    With fewer than (median + 1) / 2 frames, the zero padding would be the median and the side infinite. The filter is
+    then as wide as the number of frames (odd).
     """
     corners, any_seen = extents(kp_2d, threshold)
     diagonal = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
@@ -86,7 +83,7 @@ def _smooth(column: NDArray[np.float64], median: int, sigma: float) -> NDArray[n
 
 
 def intersection_over_union(a: Floats, b: Floats) -> NDArray[np.float64]:
-    """(..., 2, 2) corners, broadcast -> (...) shared area over joint area, 0 for boxes without area."""
+    """(..., 2, 2) corners, broadcast -> (...) intersection over union, 0 for boxes without area."""
     low = np.maximum(a[..., 0, :], b[..., 0, :])
     high = np.minimum(a[..., 1, :], b[..., 1, :])
     shared = np.clip(high - low, 0, None).prod(axis=-1)

@@ -1,9 +1,8 @@
-"""Cameras that stand or move in a world, and bodies seen by them.  raw -> [tracks] -> features -> windows
+"""Static and moving cameras in a world, and bodies in their view.  raw -> [tracks] -> features -> windows
 
-`extrinsics` are (..., 4, 4), world to camera, m, rows [R t; 0 0 0 1] with a rotation R: a point p of the world is
-R p + t in the camera, whose x axis points right, y down and z into the picture. (`vibe_model.cameras` has the
-weak-perspective cameras that models predict, which know no world.) All is computed in float64; leading shapes may
-differ where they broadcast.
+`extrinsics` are (..., 4, 4), world to camera, m, rows [R t; 0 0 0 1] with a rotation R: a world point p is R p + t in
+the camera, whose axes point right (x), down (y) and into the image (z). Computed in float64; leading shapes broadcast.
+`vibe_model.cameras` has the weak-perspective cameras that models predict.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.rotations import is_rotation, turned
+from pipeline.rotations import compose, is_rotation
 from pipeline.skeletons import LARGEST
 
 Doubles = NDArray[np.float64]
@@ -27,38 +26,38 @@ _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])
 def to_camera(root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike) -> tuple[Doubles, Doubles]:
     """SMPL's global orientation and translation in the world -> the same in the camera.
 
-    root: (..., 3) axis-angle, rad; trans: (..., 3) m, as SMPL adds it to its vertices; extrinsics: (..., 4, 4);
-    pelvis: (..., 3) m, joint 0 of the body of these betas in its rest pose -> root, trans (..., 3) each.
+    root: (..., 3) axis-angle, rad; trans: (..., 3) m, as SMPL adds it to its vertices; extrinsics: (..., 4, 4); pelvis:
+    (..., 3) m, joint 0 of the body of these betas in its rest pose -> root, trans (..., 3) each.
 
-    SMPL turns about its pelvis, which is not its origin, so that a camera's rotation moves it (Loper et al. 2015,
-    equations 3 and 4; joint 0 of the posed body is pelvis + trans): R_c = R R_w, t_c = R (t_w + pelvis) + t - pelvis.
+    SMPL turns about its pelvis, which is not its origin (Loper et al. 2015, equations 3 and 4; joint 0 of the posed
+    body is pelvis + trans): R_c = R R_w, t_c = R (t_w + pelvis) + t - pelvis.
     """
     rotation, shift = _parts(extrinsics)
     rest = np.asarray(pelvis, np.float64)
-    return turned(rotation, root), _applied(rotation, np.asarray(trans, np.float64) + rest) + shift - rest
+    return compose(rotation, root), _apply(rotation, np.asarray(trans, np.float64) + rest) + shift - rest
 
 
 def to_world(root: ArrayLike, trans: ArrayLike, extrinsics: ArrayLike, pelvis: ArrayLike) -> tuple[Doubles, Doubles]:
     """The inverse of `to_camera`: root and trans (..., 3) in the camera -> the same in the world, rad and m."""
     rotation, shift = _parts(extrinsics)
     back, rest = np.swapaxes(rotation, -1, -2), np.asarray(pelvis, np.float64)
-    return turned(back, root), _applied(back, np.asarray(trans, np.float64) + rest - shift) - rest
+    return compose(back, root), _apply(back, np.asarray(trans, np.float64) + rest - shift) - rest
 
 
 def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
     """Pinhole projection: points (..., 3) m in the camera, intrinsics (..., 3, 3) px -> (..., 2) px.
 
-    Points on the camera's plane or behind it are NaN. Intrinsics of frames need an axis for the joints of a frame:
-    (F, J, 3) by (F, 1, 3, 3).
+    Points at or behind the camera's plane are NaN. Intrinsics per frame need an axis for the joints: (F, J, 3) by (F,
+    1, 3, 3).
     """
     points = np.asarray(points, np.float64)
     depth = np.where(points[..., 2:] > 0, points[..., 2:], np.nan)
-    seen = _applied(np.asarray(intrinsics, np.float64), points / depth)
+    seen = _apply(np.asarray(intrinsics, np.float64), points / depth)
     return seen[..., :2]
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:
-    """Return how the camera turns: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix rows end to end.
+    """Camera rotation between rows: extrinsics (F, 4, 4) of successive rows -> (F, 6), two matrix rows end to end.
 
     "gvhmr": the first two rows of R[i + 1] R[i]^T, per frame. The last row repeats the one before it (Shen et al. 2024,
     hmr_global.py). "wham": the first two rows of R[i - 1] R[i]^T, minus the identity's, times 30: per second at 30 fps.
@@ -78,9 +77,9 @@ def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Double
 
 
 def mirrored(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """The camera that sees the mirrored world as the mirrored picture: (..., 4, 4) -> (..., 4, 4) of equal dtype.
+    """The camera that sees the mirrored world as the mirrored image: (..., 4, 4) -> (..., 4, 4) of equal dtype.
 
-    Both the world's and the camera's x axis change sign, so that a rotation stays one: S E S, S = diag(-1, 1, 1, 1).
+    The x axes of both world and camera change sign, so a rotation stays one: S E S, S = diag(-1, 1, 1, 1).
     """
     extrinsics = np.asarray(extrinsics)
     sign = _MIRROR.astype(extrinsics.dtype)
@@ -88,7 +87,7 @@ def mirrored(extrinsics: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]
 
 
 def mirrored_axis(axes: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """A direction (..., 3) of the world in the mirrored one of `mirrored`, of equal dtype."""
+    """A world direction (..., 3) in the mirrored world of `mirrored`, of equal dtype."""
     axes = np.asarray(axes)
     return np.asarray(axes * _MIRROR[:3].astype(axes.dtype) + 0)  # 0 for -0
 
@@ -106,6 +105,6 @@ def _parts(extrinsics: ArrayLike) -> tuple[Doubles, Doubles]:
     return matrices[..., :3, :3], matrices[..., :3, 3]
 
 
-def _applied(matrices: Doubles, points: Doubles) -> Doubles:
+def _apply(matrices: Doubles, points: Doubles) -> Doubles:
     """(..., 3, 3), (..., 3) -> (..., 3)."""
     return np.asarray(np.einsum("...ij,...j->...i", matrices, points))

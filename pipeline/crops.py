@@ -1,7 +1,7 @@
-"""One person cut out of a picture, and keypoints mapped with it.  raw -> tracks -> [crops] -> features -> windows
+"""Crops of one person, and keypoints in their pixels.  raw -> tracks -> [crops] -> features -> windows
 
-Pixels and keypoints go through the same affine map: a dot drawn at keypoint (x, y) is found in the crop where
-`crop_affine` takes (x, y). Pixel (i, j) of a picture has its centre at x = j, y = i.
+Pixels and keypoints go through the same affine map (`crop_affine`). Pixel (i, j) of an image has its centre at x = j, y
+= i.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pipeline.track import CROP_SCALE
 Floats = NDArray[np.floating]
 
 CROP_SIZE: Final = 224  # px, the side of a crop
-LARGEST_PX: Final = 2.0**20  # a crop this wide shows a picture as less than a pixel; OpenCV's integers end at 2^21
+LARGEST_PX: Final = 2.0**20  # a crop this wide shows an image as less than a pixel; OpenCV's integers end at 2^21
 
 
 def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> NDArray[np.float64]:
-    """(..., 4) cxcywh px -> (..., 2, 3): the map from picture to crop pixels.
+    """(..., 4) cxcywh px -> (..., 2, 3): the map from image pixels to crop pixels.
 
-    It takes the centre of the box, scaled by `scale`, to (size / 2, size / 2) and its width and height to `size`.
+    The centre of the box, scaled by `scale`, goes to (size / 2, size / 2), and its width and height become `size`.
     Raises ValueError for a box that is not finite or has no area.
     """
     box = np.asarray(bbox, np.float64)
@@ -42,14 +42,13 @@ def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) 
 def crop_person(
     image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE, *, mirrored: bool = False
 ) -> Image:
-    """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the picture.
+    """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the image.
 
-    Mirrored, what `crop_affine` takes to x is at size - x: a keypoint's normalised x changes its sign.
-    Takes the memory of the crop alone, however large or far away the box is. Raises ValueError for a picture of
-    another shape or type, and for a box as `crop_affine` does.
+    With `mirrored`, a keypoint's normalised x changes sign. Needs the memory of the crop only, however large the box
+    is. Raises ValueError for an image of another shape or type, and for a box as `crop_affine` does.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"expected an (H, W, 3) uint8 RGB picture, found {image.shape} {image.dtype}")
+        raise ValueError(f"expected an (H, W, 3) uint8 RGB image, found {image.shape} {image.dtype}")
     matrix = crop_affine(bbox, scale, size)
     box = np.asarray(bbox, np.float64)
     half = box[2:] * scale / 2
@@ -66,7 +65,7 @@ def crop_person(
 def normalise_keypoints(
     kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE
 ) -> NDArray[np.floating]:
-    """(..., J, 3) picture px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1. Confidence is kept."""
+    """(..., J, 3) image px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1. Confidence is kept."""
     matrix = crop_affine(bbox, scale, size)
     zoom, shift = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1), matrix[..., 2]
     points = np.asarray(kp_2d[..., :2], np.float64) * zoom[..., None, :] + shift[..., None, :]

@@ -1,4 +1,4 @@
-"""What the core uses of the demo data, which an extension makes.  [raw] -> tracks -> features"""
+"""Access to the demo data, which an extension makes.  [raw] -> tracks -> features"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUP: Final = "vibe_pipeline.demo"  # of entry points; there is one
 
 @dataclass(frozen=True, kw_only=True)
 class DemoData:
-    """How demo data is made: "module:function" each, imported when it is used, since rendering takes long to import."""
+    """Functions that make demo data: "module:function" each, imported on use because rendering imports slowly."""
 
     datasets: tuple[str, ...]  # whose layouts it imitates
     is_current: str  # (raw, body, datasets, *, seed, size) -> bool
@@ -32,7 +32,7 @@ class DemoData:
 
 @functools.cache
 def demo_data() -> DemoData:
-    """The record of the installed extension. Raises PipelineError where there is none."""
+    """The record of the installed extension. Raises PipelineError if there is none."""
     records = load_records(GROUP, DemoData)
     if not records:
         raise PipelineError("no demo data: the entry point of vibe_extensions.demo is missing. Run `make setup` again.")
@@ -40,19 +40,19 @@ def demo_data() -> DemoData:
 
 
 def has_demo_data(dataset: str) -> bool:
-    """Whether there is demo data in this dataset's layout."""
+    """Whether demo data exists in this dataset's layout."""
     return dataset in demo_data().datasets
 
 
 def is_current(raw: Path, body: Path, datasets: tuple[str, ...], *, seed: int, size: str) -> bool:
-    """Whether `synthesize` would have nothing to do. Reads marker files only."""
+    """Whether `synthesize` has nothing to do, by marker files."""
     return bool(load(demo_data().is_current)(raw, body, datasets, seed=seed, size=size))
 
 
 def synthesize(raw: Path, body: Path, datasets: tuple[str, ...], **options: Any) -> None:
-    """Write `raw/<dataset>/` for each of the datasets, and the procedural body into `body/`.
+    """Write `raw/<dataset>/` for each dataset, and the procedural body into `body/`.
 
-    Raises PipelineError, before anything is written, when a folder holds anything but demo data.
+    Raises PipelineError, before writing, if a folder holds anything but demo data.
     """
     load(demo_data().synthesize)(raw, body, datasets, **options)
 
@@ -64,6 +64,6 @@ def procedural_body(gender: str) -> SmplArrays:
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:
-    """Rendered people: n crops (n, 224, 224, 3) uint8 RGB, the same in every process."""
+    """Rendered people: n crops (n, 224, 224, 3) uint8 RGB, equal in all processes."""
     crops: NDArray[np.uint8] = load(demo_data().calibration_crops)(n)
     return crops

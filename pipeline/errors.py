@@ -1,4 +1,4 @@
-"""Errors that a user can act on: which file, which key, what was expected, what was found, what to do."""
+"""Errors that a user can act on: file, key, expected, found, what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 
 class PipelineError(Exception):
-    """Base of every error that a user can correct. The command line prints it without a traceback."""
+    """Base of all errors that a user can correct. The command line prints them without a traceback."""
 
 
 FOLDER: Final = "folder"  # the key of an error about a folder as a whole
@@ -20,16 +20,13 @@ WHOLE: Final = (FOLDER, "video")  # keys that say no more than the path does
 
 
 class RawDataError(PipelineError, ValueError):
-    """A raw file is not in its dataset's format.
-
-    `reason` is the short name under which the accounting counts what is lost by it ("bad_label_file").
-    """
+    """A raw file is not in its dataset's format. `reason`: the accounting's name for it ("bad_label_file")."""
 
     def __init__(
         self, file: Path, key: str, *, expected: str, found: str, do: str, reason: str = "bad_label_file"
     ) -> None:
         within = "" if key in WHOLE else f"{key!r}: "  # what is wrong is the file itself
-        super().__init__(f"{file}: {within}expected {expected}, found {_without(file, found)}. {do}")
+        super().__init__(f"{file}: {within}expected {expected}, found {_strip_name(file, found)}. {do}")
         self.file = file
         self.reason = reason
 
@@ -38,8 +35,8 @@ class RawDataError(PipelineError, ValueError):
         return RawDataError.__new__, (RawDataError, str(self)), vars(self)
 
 
-def _without(file: Path, found: str) -> str:
-    """What was found, without the file's name, with which the message begins."""
+def _strip_name(file: Path, found: str) -> str:
+    """`found` without the file's name, with which the message begins."""
     if found.startswith(f"{file} "):
         return f"that it {found.removeprefix(f'{file} ')}"
     return found.replace(f": {file!r}", "").replace(f": {str(file)!r}", "")
@@ -49,7 +46,7 @@ _REFUSALS: Final[ContextVar[list[RawDataError] | None]] = ContextVar("refusals",
 
 
 def refuse(error: RawDataError) -> None:
-    """Raise the error: numbers that can be read are not what they must be. Inside `reading_refused`, collect it."""
+    """Raise the error, or collect it inside `reading_refused`."""
     refusals = _REFUSALS.get()
     if refusals is None:
         raise error
@@ -58,7 +55,7 @@ def refuse(error: RawDataError) -> None:
 
 @contextmanager
 def reading_refused() -> Iterator[list[RawDataError]]:
-    """Read on where `refuse` would raise, to show what is wrong. Gives the errors, in order."""
+    """Collect the errors of `refuse` instead of raising them, to show invalid data."""
     refusals: list[RawDataError] = []
     token = _REFUSALS.set(refusals)
     try:
@@ -68,11 +65,11 @@ def reading_refused() -> Iterator[list[RawDataError]]:
 
 
 class MissingAssets(PipelineError, FileNotFoundError):
-    """Files of the body model are missing: the message names them, their source, and the demo body."""
+    """Files of the body model are missing; the message names them, their source and the demo body."""
 
 
 class UnsafePickle(PipelineError, ValueError):
-    """A pickle names a class or function that such a file does not need: `asks_for`."""
+    """A pickle names a class or function (`asks_for`) that such a file does not need."""
 
     def __init__(self, message: str, asks_for: str = "") -> None:
         super().__init__(message)
@@ -80,7 +77,7 @@ class UnsafePickle(PipelineError, ValueError):
 
 
 class StandInMixed(PipelineError, ValueError):
-    """Demo data or the demo body would be used together with real data."""
+    """Demo data or the demo body is mixed with real data."""
 
 
 class ConfigError(PipelineError):  # no ValueError: pydantic would take it for one of its own
@@ -100,7 +97,7 @@ _OURS: Final = {  # pydantic's words for a type: ours
 
 
 def expected(error: Exception) -> str:
-    """Why a value is refused, in one line: "expected more than 0" of pydantic's error, that of others as it is."""
+    """Why a value is refused, in one line: "expected more than 0" for pydantic's errors, else the error's text."""
     details = getattr(error, "errors", None)
     if details is None:
         return str(error)
@@ -111,7 +108,7 @@ def expected(error: Exception) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What may be meant, for a message that goes on after it.
+    """A suggestion for a misspelt word, as part of a message.
 
     >>> did_you_mean("precison", ["weights", "precision"]), did_you_mean("x", ["weights"])
     ("; did you mean 'precision'?", ';')

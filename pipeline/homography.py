@@ -1,13 +1,13 @@
-"""The homography between two pictures, by optical flow: how camera and person moved.  crops -> [homography] -> features
+"""The homography between two images from optical flow: motion of camera and person.  crops -> [homography] -> features
 
-As You2Me takes it for its motion feature (Ng et al., CVPR 2020) and "Uncertainty-Aware Human Mesh Recovery from Video
-by Learning Part-Based 3D Dynamics" (Lee and Lee, ICCV 2021) after it: the flow on a grid of 17 x 17 points, and the
-3 x 3 matrix that explains it best. Theirs is Brox's flow and a plain DLT; ours is dense inverse search (Kroeger et al.,
-ECCV 2016), checked against the flow backwards, and a DLT with Hartley's normalisation (PAMI 1997) that is reweighted.
+As in You2Me's motion feature (Ng et al., CVPR 2020) and in "Uncertainty-Aware Human Mesh Recovery from Video by
+Learning Part-Based 3D Dynamics" (Lee and Lee, ICCV 2021): the flow on a grid of 17 x 17 points, and the 3 x 3 matrix
+that explains it best. They use Brox's flow and a plain DLT. Here: dense inverse search (Kroeger et al., ECCV 2016) with
+a forward-backward check, and a reweighted DLT with Hartley's normalisation (PAMI 1997).
 
-Points are (x, y) in [-1, 1] over the picture, (-1, -1) its upper left corner, not that pixel's centre. A homography
-maps points of the earlier picture to the later one's; its last element is 1. Results depend on the two pictures alone,
-not on threads or on what was computed before; other builds of OpenCV, and other CPUs, may round differently.
+Points are (x, y) in [-1, 1] over the image; (-1, -1) is its upper left corner. A homography maps points of the earlier
+image to the later one; its last element is 1. Results depend on the two images only; other builds of OpenCV, and other
+CPUs, may round differently.
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ ROUNDS: Final = 10  # of reweighting
 RESIDUAL: Final = 0.01  # at which a point has half its weight: 1.1 px of 224
 SMALLEST_SINGULAR: Final = 1e-4  # the second smallest of the system's, by its largest
 SMALLEST_LAST: Final = 1e-6  # |h33| of a homography of norm 1
-LARGEST_MOVE: Final = 1.0  # of a corner: half the picture
+LARGEST_MOVE: Final = 1.0  # of a corner: half the image
 CORNERS: Final = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float64)
 
 _OF_THIS_THREAD: Final = threading.local()
 
 
 def between(previous: NDArray[Any], current: NDArray[Any]) -> tuple[Floats, bool]:
-    """Two uint8 pictures of one size, (H, W) grey or (H, W, 3) RGB -> (3, 3), and whether it is known.
+    """Two uint8 images of one size, (H, W) grey or (H, W, 3) RGB -> (3, 3), and whether it is known.
 
-    Equal pictures give exactly the identity, known, even where they have no texture: motion and rest look the same
-    there. What is degenerate, and pictures smaller than LEAST_SIDE, gives the identity, unknown. Raises ValueError
-    for anything else than two such pictures.
+    Equal images give exactly the identity, known, even without texture. Degenerate pairs, and images smaller than
+    LEAST_SIDE, give the identity, unknown. Raises ValueError for other arrays.
     """
     first, second = grey(previous), grey(current)
     if first.shape != second.shape:
-        raise ValueError(f"expected two pictures of one size, found {first.shape} and {second.shape}")
+        raise ValueError(f"expected two images of one size, found {first.shape} and {second.shape}")
     if min(first.shape) < LEAST_SIDE:
         return np.eye(3), False
     return fit(*correspondences(first, second))
 
 
 def grey(picture: NDArray[Any]) -> Bytes:
-    """(H, W, 3) RGB or (H, W) grey uint8 -> (H, W): 0.299 R + 0.587 G + 0.114 B, rounded.
+    """(H, W, 3) RGB or (H, W) grey uint8 -> (H, W): 0.299 R + 0.587 G + 0.114 B, rounded. Raises ValueError.
 
-    In OpenCV's integers, so that a rare tie rounds the other way, but the same everywhere. Raises ValueError.
+    OpenCV's integer arithmetic: a rare tie rounds the other way, but equally everywhere.
     """
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
         raise ValueError(f"expected (H, W) or (H, W, 3) uint8, found {picture.shape} {picture.dtype}")
@@ -64,7 +63,7 @@ def grey(picture: NDArray[Any]) -> Bytes:
 
 
 def dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE) -> NDArray[np.float32]:
-    """Two (H, W) uint8 pictures -> (H, W, 2) px: where each pixel of the earlier one went. Dense inverse search."""
+    """Two (H, W) uint8 images -> (H, W, 2) px: motion of each pixel of the earlier one. Dense inverse search."""
     by_scale: dict[int, Any] = vars(_OF_THIS_THREAD).setdefault("by_scale", {})  # objects have buffers: one a thread
     if finest_scale not in by_scale:
         by_scale[finest_scale] = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -75,7 +74,7 @@ def dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCALE
 
 @functools.lru_cache(maxsize=16)
 def grid(height: int, width: int) -> NDArray[np.int64]:
-    """(289, 2) x and y of the pixels next to 17 x 17 points from 10% to 90% of the picture, row by row."""
+    """(289, 2) x and y of the pixels nearest to 17 x 17 points from 10% to 90% of the image, row by row."""
     share = np.linspace(0.1, 0.9, GRID)
     x, y = np.meshgrid(np.rint(share * width - 0.5), np.rint(share * height - 0.5))
     pixels = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
@@ -84,16 +83,15 @@ def grid(height: int, width: int) -> NDArray[np.int64]:
 
 
 def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
-    """(..., 2) x and y of pixels -> [-1, 1] over the picture: a pixel's centre is half a pixel from its corner."""
+    """(..., 2) x and y of pixels -> [-1, 1] over the image: a pixel's centre is half a pixel from its corner."""
     return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
 
 
 def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats]:
-    """Two (H, W) uint8 pictures -> (P, 2) points of the `grid`, (P, 2) where each went.
+    """Two (H, W) uint8 images -> (P, 2) points of the `grid`, (P, 2) their positions in the later image.
 
-    Points from which the flow forth and back comes within a pixel of where it began, inside the picture. The flow back
-    is computed at half the resolution of the flow forth: it only tells right from wrong by a pixel, where its own error
-    is 0.1 px, and takes a quarter of the time.
+    Keeps points inside the image for which forward and backward flow agree within a pixel. The backward flow has half
+    the resolution, for a quarter of the time; its error is 0.1 px.
     """
     height, width = previous.shape
     start, size = grid(height, width), np.array([width, height], np.float64)
@@ -107,7 +105,7 @@ def correspondences(previous: Bytes, current: Bytes) -> tuple[Floats, Floats]:
 
 
 def sample(field: NDArray[np.float32], at: Floats) -> Floats:
-    """(H, W, C) and (P, 2) x, y px -> (P, C), bilinear; outside the picture, its border's values."""
+    """(H, W, C) and (P, 2) x, y px -> (P, C), bilinear; outside the image, its border's values."""
     height, width = field.shape[:2]
     x, y = np.clip(at, 0, (width - 1, height - 1)).T
     left, top = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
@@ -118,22 +116,21 @@ def sample(field: NDArray[np.float32], at: Floats) -> Floats:
 
 
 def transfer(homography: Floats, points: Floats) -> Floats:
-    """(3, 3) and (..., 2) -> (..., 2): where it maps the points; infinite on the line that it maps to infinity."""
+    """(3, 3) and (..., 2) -> (..., 2): the mapped points; infinite on the line that maps to infinity."""
     mapped = points @ homography[:, :2].T + homography[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(mapped[..., :2] / mapped[..., 2:], np.float64)
 
 
 def fit(source: Floats, target: Floats) -> tuple[Floats, bool]:
-    """(P, 2) points and where each went -> (3, 3), and whether it is known.
+    """(P, 2) points and their positions afterwards -> (3, 3), and whether it is known.
 
     Direct linear transform with Hartley's normalisation of both point sets, then ROUNDS in which a squared residual has
-    the weight 1 / (1 + (r / 0.01)^2), r the distance from where the point is mapped to where it went.
+    the weight 1 / (1 + (r / 0.01)^2), r the distance from the mapped point to the target.
 
-    The identity, unknown: fewer than 40 points; a system whose second smallest singular value is
-    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; a corner that moves by more than 1.
-    Points that are not finite do not count. Where no point moved it is exactly the identity. Raises ValueError for
-    other shapes.
+    The identity, unknown: fewer than 40 points; a system whose second smallest singular value is below 1e-4 of the
+    largest, as for points on a line; h33 below 1e-6 of the norm; a corner that moves by more than 1. Non-finite points
+    are ignored. Exactly the identity if no point moved. Raises ValueError for other shapes.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     if source.shape != (len(source), 2) or target.shape != source.shape:
@@ -166,7 +163,7 @@ def fit(source: Floats, target: Floats) -> tuple[Floats, bool]:
 
 
 def hartley(points: Floats) -> Floats:
-    """(P, 2) -> (3, 3): the similarity that takes their centre to 0 and their mean distance from it to sqrt(2)."""
+    """(P, 2) -> (3, 3): the similarity that moves their centre to 0 and their mean distance from it to sqrt(2)."""
     centre = points.mean(axis=0)
     distance = np.linalg.norm(points - centre, axis=1).mean()
     scale = np.sqrt(2) / distance if distance > 0 else 1.0  # of one point alone, which is degenerate with any scale
@@ -174,10 +171,10 @@ def hartley(points: Floats) -> Floats:
 
 
 class System:
-    """The direct linear transform of (P, 2) points: two rows a point, solved for any weights.
+    """The direct linear transform of (P, 2) points: two rows per point, solved for any weights.
 
-    Instead of the (2 P, 9) rows A it keeps what their (9, 9) product A^T W A is made of: sums over points of
-    w, w x', w y' and w (x'^2 + y'^2) times the products of (x, y, 1) with itself. An SVD of A takes ten times as long.
+    Instead of the (2 P, 9) rows A it keeps the parts of A^T W A (9, 9): sums over points of w, w x', w y' and w (x'^2 +
+    y'^2) times the products of (x, y, 1) with itself. An SVD of A takes ten times as long.
     """
 
     def __init__(self, source: Floats, target: Floats) -> None:

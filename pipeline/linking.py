@@ -1,18 +1,17 @@
-"""Who is who over time, and which frames of a person are fit for training.  raw -> [tracks] -> features -> windows
+"""Linking of detections over time, selection of training frames.  raw -> [tracks] -> features -> windows
 
-Detections are paired with the persons of the frames before by the assignment of least total cost (Kuhn: The Hungarian
-method, 1955). The cost of a pair is
+Detections are paired with the persons of the previous frames by the assignment of least total cost (Kuhn: The Hungarian
+method, 1955). The cost of a pair, 0 for equal detections and 1 for two people apart, is
 
-    (1 - IoU of the two boxes + mean distance of the joints seen in both / a third of the box diagonal, at most 1) / 2
+    (1 - IoU of the boxes + mean distance of joints seen in both / a third of the box diagonal, at most 1) / 2
 
-so 0 for the same detection and 1 for two people apart. Leaving two detections unpaired costs MAX_COST: no pair costs
-more. A person is expected to go on at the speed of the last VELOCITY detections, through frames in which he or she is
-missing, too. Nothing is linked over a cut to another scene.
+Pairs above MAX_COST are not linked. Persons are expected to move on at the speed of their last VELOCITY detections,
+also through missing frames. Nothing is linked across a scene cut.
 
-What is fit is decided as HMMR's authors did for InstaVariety (Kanazawa et al. 2019; the rules are in their TFRecord
-converter): a person's sequence begins where enough joints are visible and ends where too few are, both after a median
-filter; short sequences, and those that mostly show a face, are left out. Theirs keeps the first sequence of a clip and
-its first 500 frames; here every sequence counts, and a longer one is split.
+Frames are selected as HMMR's authors did for InstaVariety (Kanazawa et al. 2019, their TFRecord converter): a sequence
+begins where enough joints are visible and ends where too few are, after a median filter; short sequences, and those
+that mostly show a face, are dropped. Their converter keeps the first sequence of a clip and its first 500 frames; here
+every sequence counts, and a longer one is split.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ MARGIN_PX: Final = 1.0  # gives a box of two joints in line an area
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _SeenDetections:
-    """All N detections with a seen joint, frame by frame, each frame's in an order of their own (`_seen`)."""
+    """All N detections with a seen joint, frame by frame, sorted within each frame (`_collect_detections`)."""
 
     rows: Ints  # (N, 2) position of the frame, number in it
     keypoints: Doubles  # (N, J, 3)
@@ -54,15 +53,15 @@ def link(
 ) -> list[Ints]:
     """Link each frame's persons to those of the frames before.
 
-    `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]` (strictly increasing), P
-    varying; a joint of confidence 0 is not seen. `cuts` are the frames that begin another scene. Returns one (n, 2)
-    array a person: rows (t, p) in time order. Persons come in the order of their first frame, left to right in it; the
-    order of detections within a frame changes nothing but the p. A person not seen for more than `max_gap` frames, or
-    over a cut, is a new one afterwards. Detections without any seen joint belong to no person.
+    `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]` (strictly increasing);
+    confidence 0 means not seen. `cuts` are the first frames of new scenes. Returns one (n, 2) array per person: rows
+    (t, p) in time order; persons by their first frame, then left to right. The order of detections within a frame
+    changes only p. A person not seen for more than `max_gap` frames, or across a cut, is a new one. Detections without
+    a seen joint are ignored.
     """
     if not len(keypoints):
         return []
-    visible = _seen(keypoints)
+    visible = _collect_detections(keypoints)
     frames, scene = np.asarray(frame_index, np.int64), scenes(frame_index, cuts)
     persons: list[list[int]] = []  # numbers of detections
     active: list[list[int]] = []
@@ -82,7 +81,7 @@ def link(
 
 
 def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
-    """(T,) which scene each frame belongs to; `cuts` are the frames that begin another one.
+    """(T,) scene number of each frame; `cuts` are the first frames of new scenes.
 
     >>> scenes([0, 1, 5, 6, 9], cuts=[3, 6]).tolist()
     [0, 0, 1, 2, 2]
@@ -91,7 +90,7 @@ def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
 
 
 def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> list[Ints]:
-    """One person's frames (T,), cut wherever more than `max_gap` are missing and at cuts: their positions 0..T-1.
+    """Split one person's frames (T,) at cuts and at gaps of more than `max_gap` frames, into positions 0..T-1.
 
     >>> [part.tolist() for part in split_at_gaps(np.array([0, 1, 4, 9, 10, 11]), max_gap=2, cuts=[11])]
     [[0, 1, 2], [3, 4], [5]]
@@ -100,8 +99,8 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
     return np.split(np.arange(len(frame_index)), np.flatnonzero(apart) + 1)
 
 
-def _seen(keypoints: Sequence[Floats]) -> _SeenDetections:
-    """Those with a seen joint. Within a frame by box, then by every number: however they were listed."""
+def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
+    """Detections with a seen joint, sorted within a frame by box, then by all numbers."""
     counts = [len(persons) for persons in keypoints]
     frame = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(frame)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -114,11 +113,11 @@ def _seen(keypoints: Sequence[Floats]) -> _SeenDetections:
     if (keys[order[1:]] == keys[order[:-1]]).all(axis=1).any():
         order = np.lexsort(np.concatenate([keys, points.reshape(n, points.shape[1] * 3)], axis=1).T[::-1])
     start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
-    return _SeenDetections(rows[order], points[order], padded(corners[order]), start)
+    return _SeenDetections(rows[order], points[order], pad_boxes(corners[order]), start)
 
 
 def _costs(seen: _SeenDetections, frames: Ints, active: Sequence[Sequence[int]], now: Ints, frame: int) -> Doubles:
-    """(A, B) costs of the detections `now` against where the active persons are expected in `frame`."""
+    """(A, B) costs of the detections `now` against the expected positions of the active persons in `frame`."""
     first = np.array([person[-VELOCITY:][0] for person in active])
     last = np.array([person[-1] for person in active])
     before, after = seen.keypoints[first], seen.keypoints[last]
@@ -132,7 +131,7 @@ def _costs(seen: _SeenDetections, frames: Ints, active: Sequence[Sequence[int]],
 
 
 def _assign(cost: Doubles) -> dict[int, int]:
-    """Column -> row, for the pairs of least total cost."""
+    """Column -> row of the pairs with the least total cost."""
     from scipy.optimize import linear_sum_assignment  # 0.2 s, which commands that link nothing need not wait for
 
     rows, columns = linear_sum_assignment(np.minimum(cost, MAX_COST))
@@ -140,7 +139,7 @@ def _assign(cost: Doubles) -> dict[int, int]:
 
 
 def pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b: Doubles) -> Doubles:
-    """(A, J, 3) and (B, J, 3) in boxes (A, 2, 2) and (B, 2, 2) -> (A, B) costs in [0, 1] (the module's docstring)."""
+    """(A, J, 3) and (B, J, 3) in boxes (A, 2, 2) and (B, 2, 2) -> (A, B) costs in [0, 1] (module docstring)."""
     shared = (points_a[:, None, :, 2] > 0) & (points_b[None, :, :, 2] > 0)  # (A, B, J)
     distance = np.linalg.norm(points_a[:, None, :, :2] - points_b[None, :, :, :2], axis=-1)
     n_shared = shared.sum(axis=-1)
@@ -150,7 +149,7 @@ def pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b: 
     return np.asarray((1 - intersection_over_union(boxes_a[:, None], boxes_b[None]) + apart) / 2, np.float64)
 
 
-def padded(corners: Doubles) -> Doubles:
+def pad_boxes(corners: Doubles) -> Doubles:
     """(N, 2, 2) with the margin, so that joints in line have a box with an area."""
     return np.stack([corners[:, 0] - MARGIN_PX, corners[:, 1] + MARGIN_PX], axis=1)
 
@@ -159,9 +158,7 @@ def _diagonal(corners: Doubles) -> Doubles:
     return np.asarray(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1), np.float64)
 
 
-# -------------------------------------------------------------------------------- frames that are fit for training
-
-# What a face and shoulders consist of, in the names of all joint orders; whatever else is seen is a body.
+# Joints of face and shoulders in all joint orders; all others are the body's.
 _ABOVE: Final = ("nose", "leye", "reye", "lear", "rear", "neck", "headtop", "thorax", "lshoulder", "rshoulder")
 _OPENPOSE: Final = ("OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP Neck", "OP LShoulder", "OP RShoulder")
 ABOVE: Final = frozenset((*_ABOVE, *_OPENPOSE, "Head (H36M)", "Jaw (H36M)"))
@@ -169,7 +166,7 @@ ABOVE: Final = frozenset((*_ABOVE, *_OPENPOSE, "Head (H36M)", "Jaw (H36M)"))
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
-    """The filter's constants. Which joints are visible is up to the caller. Raises ConfigError for senseless values."""
+    """Constants of the filter; the caller decides which joints are visible. Raises ConfigError for invalid values."""
 
     start_above: int = 6  # visible joints
     end_at: int = 4  # visible joints, or fewer
@@ -192,18 +189,18 @@ class Cleaning:
 
 
 class Cleaned(NamedTuple):
-    """Every detection is in one part, or has one reason."""
+    """Selected parts, and dropped positions by reason; every detection is in exactly one."""
 
     parts: list[Ints]  # positions 0..T-1, ascending
     dropped: dict[str, Ints]  # reason -> positions
 
 
 def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) -> Cleaned:
-    """The parts of one person's T detections that are fit for training.
+    """Select the parts of one person's T detections that are fit for training.
 
     Args:
-        visible: (T, J) which joints are seen in each detection, in time order. Frames without a detection are no row:
-            a gap that was bridged ends nothing.
+        visible: (T, J) seen joints of each detection, in time order, without rows for missing frames: bridged gaps end
+            nothing.
         joints: the J joints' names, as in `skeletons.JOINTS`.
     """
     from scipy.ndimage import median_filter  # 0.1 s, and most datasets are not cleaned

@@ -1,4 +1,4 @@
-"""Rotations between the world, a camera and a body's joints.  raw -> [tracks] -> features -> windows"""
+"""Rotations of the world, cameras and body joints.  raw -> [tracks] -> features -> windows"""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Doubles = NDArray[np.float64]
 
 
 def is_rotation(matrices: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """(N, 3, 3) -> (N,): orthogonal to 1%, and no mirror. Those that are not finite, or huge, are none."""
+    """(N, 3, 3) -> (N,): orthogonal to 1%, and no mirror. False for non-finite or huge matrices."""
     finite = np.where(np.abs(matrices) < LARGEST, matrices, 0.0)  # comparisons with NaN are false
     off = np.abs(finite @ finite.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     return np.asarray((off < 1e-2) & (np.linalg.det(finite) > 0))
 
 
-def in_camera(pose: NDArray[np.floating[Any]], to_camera: NDArray[np.floating[Any]]) -> Doubles:
+def pose_in_camera(pose: NDArray[np.floating[Any]], to_camera: NDArray[np.floating[Any]]) -> Doubles:
     """(N, 72) SMPL axis-angle in the world and (N, 3, 3) or (3, 3) world to camera -> (N, 72) in the camera, rad.
 
-    Only the global orientation, SMPL's joint 0, is in the world's axes: the other joints turn against their parents.
+    Changes only the global orientation, SMPL's joint 0: the other joints are relative to their parents.
     """
     in_view = np.array(pose, np.float64)
-    in_view[:, :3] = turned(to_camera, in_view[:, :3])
+    in_view[:, :3] = compose(to_camera, in_view[:, :3])
     return in_view
 
 
-def turned(rotation: NDArray[np.floating[Any]], vectors: ArrayLike) -> Doubles:
-    """Axis-angle (..., 3) rad turned further by (..., 3, 3): what comes of `vectors` first, then `rotation`."""
+def compose(rotation: NDArray[np.floating[Any]], vectors: ArrayLike) -> Doubles:
+    """`rotation` (..., 3, 3) after `vectors` (..., 3), axis-angle rad -> (..., 3) axis-angle rad."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     first = np.asarray(vectors, np.float64)
@@ -43,7 +43,7 @@ def turned(rotation: NDArray[np.floating[Any]], vectors: ArrayLike) -> Doubles:
 def slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
     """Two (..., 3) axis-angle rotations -> (..., 3) the one at `part` (...,), 0 to 1, of the shortest arc between them.
 
-    Closed forms over whole arrays: SciPy's Rotation takes several times as long, most of it in products and checks.
+    Closed forms over whole arrays: several times as fast as SciPy's Rotation.
     """
     first, second = _quaternions(start), _quaternions(end)
     second = np.where(np.einsum("i...,i...->...", first, second) < 0, -second, second)
@@ -68,7 +68,7 @@ def _quaternions(rotvec: Doubles) -> Doubles:
 def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between neighbours.
 
-    At whole positions the stored vector itself, whatever its angle.
+    Whole positions give the stored vector itself, whatever its angle.
     """
     before, part = np.floor(position).astype(np.int64), position % 1
     out = rotvec[before]

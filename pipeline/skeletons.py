@@ -1,7 +1,7 @@
 """Joint orders, and conversion between them by joint name.  raw -> [tracks] -> features -> windows
 
-A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's lower
-end) and "thorax" are three points, and none fills in for another. Index lists are derived from the names.
+A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's lower end) and
+"thorax" are three points and never replace each other.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ BONES: Final = (
 
 
 def joint_names(skeleton: Skeleton) -> tuple[str, ...]:
-    """The joints in order. Raises ValueError for an unknown skeleton and for a name that occurs twice."""
+    """The joints in order. Raises ValueError for an unknown skeleton and for a repeated name."""
     if isinstance(skeleton, str):
         if skeleton not in JOINTS:
             raise ValueError(f"no skeleton is called {skeleton!r}; known: {', '.join(JOINTS)}")
@@ -179,7 +179,7 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
 
 @functools.lru_cache(maxsize=64)  # a file may name joints in any order
 def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The same, cached: readers need it for each video."""
+    """`correspondence`, cached."""
     names = joint_names(source)
     position = {name: i for i, name in enumerate(names)}
     model_points = any(name.startswith("smpl_") for name in names)
@@ -194,8 +194,8 @@ def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...]
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
     """(..., J source, C) -> (..., J target, C), a new array of the same dtype.
 
-    A joint that the source lacks is all zero: confidence 0. Raises ValueError when J is not the source's, and when the
-    two have no joint in common.
+    Joints that the source does not have are all zero: confidence 0. Raises ValueError if J is not the source's, or if
+    the two have no joint in common.
     """
     take, put = correspondence(source, target)
     names = joint_names(source)
@@ -214,7 +214,7 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
 def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     """(..., 49, C) in spin49, the last number a confidence -> (..., 13, C), in the order of KEYPOINTS_13.
 
-    Where a point is labelled both by its own name and as OpenPose's, the first is taken.
+    The joint by its own name is preferred to OpenPose's.
     """
     named, openpose = (kp[..., of, :] for of in map(list, KEYPOINTS_13_OF_SPIN49))
     return np.where(named[..., -1:] > 0, named, openpose)
@@ -227,7 +227,7 @@ def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
 
 
 def mirrored(skeleton: Skeleton) -> list[int]:
-    """Index of each joint's counterpart on the body's other side; its own where it has none.
+    """Index of each joint's counterpart on the other side of the body; its own without one.
 
     >>> [JOINTS["penn_action"][i] for i in mirrored("penn_action")][:3]
     ['headtop', 'rshoulder', 'lshoulder']
@@ -252,9 +252,9 @@ def with_ones(places: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def without_non_finite(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
-    """(..., J, 3) px px confidence -> a copy without joints that are non-finite or out of range, and their number.
+    """(..., J, 3) px px confidence -> a copy in which invalid joints are (0, 0, 0), and their number.
 
-    A joint with a NaN, an infinity or a number beyond LARGEST becomes (0, 0, 0).
+    Invalid: NaN, infinity, or a number beyond LARGEST.
     """
     bad = ~(np.abs(keypoints) < LARGEST).all(axis=-1)  # comparisons with NaN are false
     out = keypoints.copy()

@@ -1,4 +1,4 @@
-"""The record of one person that all later steps read.  raw -> [tracks] -> features -> windows -> training"""
+"""One person in one video, the record that all later steps read.  raw -> [tracks] -> features -> windows -> training"""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype 
 FLOATS: Final = tuple(name for name in cache.COLUMNS if name not in ("frame_index", *FLAGS))
 PELVIS: Final = JOINTS["spin49"].index("hip")
 
-# What no body is like, in most of a track's frames: its labels are in another unit. Units are far apart (1,000 for mm,
-# 57 for degrees), so that bounds with room to spare find them all; single wild frames of a release cost no video.
+# Labels that exceed these bounds in most of a track's frames are in another unit: mm, degrees.
 MOST: Final = 0.5  # of the frames
 EXTENT_M: Final = (0.3, 3.0)  # longest side of the box around the 3D joints: rolled up 0.5, with raised arms 2.6
 WHOLE: Final = 12  # joints: fewer may be a hand or a face
 MAX_ANGLE: Final = 4 * math.pi  # rad: fits count turns on, to little more than one; 13 degrees are passed by any pose
-NORMALISED_PX: Final = 2.0  # shares of a picture or of a crop reach from 0 or -1 to 1
+NORMALISED_PX: Final = 2.0  # shares of an image or of a crop reach from 0 or -1 to 1
 ROUNDING: Final = 1e-3  # of a confidence of 1
 FARTHEST_M: Final = 1000.0  # camera to its world's origin: the longest walks are half of it, and 1 m is 1,000 mm
 
@@ -44,7 +43,7 @@ FARTHEST_M: Final = 1000.0  # camera to its world's origin: the longest walks ar
 class Track:
     """One person in one video: T frames. None means "not annotated", never zeros.
 
-    What it holds is checked where it is read (`Dataset.tracks`) and where its rows are written (`cache.check_track`).
+    Checked where it is read (`Dataset.tracks`) and where its rows are written (`cache.check_track`).
     """
 
     dataset: str  # a name in the registry, e.g. "penn_action"
@@ -53,7 +52,7 @@ class Track:
     video: str  # unique within the dataset
     fps: float  # of the video's own frames; nan where the release does not give it
     frame_index: Ints  # (T,) int64, strictly increasing, the video's own count from 0
-    bbox: Floats | None = None  # (T, 4) float32 cxcywh, px of the full picture, square; None without pictures (AMASS)
+    bbox: Floats | None = None  # (T, 4) float32 cxcywh, px of the full image, square; None without images (AMASS)
     kp_2d: Floats | None = None  # (T, 49, 3) float32 x px, y px, confidence 0..1
     kp_3d: Floats | None = None  # (T, 49, 4) float32 m m m confidence, camera axes, pelvis (joint 39) at 0
     kp_3d_eval: Floats | None = None  # (T, 14, 3) float32 m, camera axes, in common14 order
@@ -66,12 +65,12 @@ class Track:
     gender: str = "neutral"  # of the annotated body: neutral, male or female
     crop_scale: float = CROP_SCALE
     intrinsics: Floats | None = None  # (3, 3) px, where known
-    frames: FrameSource | None = None  # where the pixels are; None without pictures
+    frames: FrameSource | None = None  # where the pixels are; None without images
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # `Dataset.extra_columns`: (T, ...), or the track's
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The per-frame arrays that the track has, (T, ...), by the names of the cache's columns (`cache.COLUMNS`)."""
+        """The track's per-frame arrays, (T, ...), by the cache's column names (`cache.COLUMNS`)."""
         return {name: array for name in cache.COLUMNS if (array := getattr(self, name)) is not None}
 
     @property
@@ -84,7 +83,7 @@ class Track:
 
 
 def known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """The rows of a column that are known by the track's flags."""
+    """The rows of a column that the track's flags mark as known."""
     flag = columns.get(
         "has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas", "trans") else ""
     )
@@ -92,10 +91,10 @@ def known_rows(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
 
 
 def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str, str]]:
-    """Labels of a track's columns and extra columns that cannot be right: (column, what is expected, what was found).
+    """Columns and extra columns whose values are in another unit: (column, expected, found).
 
-    3D joints that are not of a body's size in m, rotations of many turns, 2D joints that are shares of a picture,
-    confidences outside [0, 1], boxes that are corners, cameras that are not rigid. NaN of labels is none of these.
+    Checks the size of 3D joints, angles, the range of 2D joints, confidences outside [0, 1], boxes that are corners,
+    and cameras that are not rigid. NaN labels pass.
     """
     if "bbox" in columns:
         side = columns["bbox"][:, 2:]
@@ -119,7 +118,7 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
     if "kp_2d" in columns:
         points = columns["kp_2d"][columns["kp_2d"][..., 2] > 0][:, :2]
         if len(points) >= WHOLE and (reach := float(np.abs(points).max())) <= NORMALISED_PX:
-            yield "kp_2d", "pixels of the picture", f"all joints within {reach:.3g} px of its corner"
+            yield "kp_2d", "pixels of the image", f"all joints within {reach:.3g} px of its corner"
     if "extrinsics" in columns and len(camera := columns["extrinsics"]) and camera.shape[1:] == (4, 4):
         away = float(np.median(np.linalg.norm(camera[:, :3, 3].astype(np.float64), axis=1)))
         if (wrong := ~is_rigid(camera)).any():
@@ -129,7 +128,7 @@ def other_units(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str,
 
 
 def column_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    """What is wrong with a track's arrays, by the meaning that each column has (docs/cache-format.md)."""
+    """Violations of the columns' meanings (docs/cache-format.md) in a track's arrays."""
     for name in FLOATS:
         if name in columns and columns[name].dtype != np.float32:
             yield f"{name} is {columns[name].dtype}, not float32"

@@ -1,7 +1,4 @@
-"""Luigi tasks and typed settings: what depends on what. `luigi --module tasks Data|TrainVIBE|Report|...`
-
-Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
-"""
+"""Luigi tasks: `luigi --module tasks Data|TrainVIBE|Report|...`. Importing them imports no torch."""
 
 from pipeline.plug_ins import TASKS, entry_points
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read

@@ -1,8 +1,4 @@
-"""training -> the paper's ablation as one table, as a Luigi task: `luigi --module tasks Ablation --seeds 0,1,2`.
-
-The ablations of Kocabas et al., CVPR 2020: a row a model, a column an error, mean and spread over seeds. Here also the
-baselines that a temporal model has to beat, and acceleration errors.
-"""
+"""The ablation of Kocabas et al., CVPR 2020, as a Luigi task: `luigi --module tasks Ablation --seeds 0,1,2`."""
 
 from __future__ import annotations
 
@@ -21,11 +17,11 @@ from tasks.base import PipelineTask
 from tasks.data import Data
 from tasks.run import read_metrics
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, fact, shortened, warn
+from tasks.terminal import DEMO_DATA, fact, short_path, warn
 from tasks.training import Train, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
-from vibe_model.evaluation.protocols import by_protocol, metrics_in
+from vibe_model.evaluation.protocols import by_protocol, table_metrics
 from vibe_model.metrics import UNITS
 from vibe_model.sections import VIBE, which_runs
 from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
@@ -53,10 +49,9 @@ OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")  # what a
 
 
 class Ablation(PipelineTask):
-    """Train every variant of the paper's ablation, once a seed, and write the table: ablation.csv and .json.
+    """Train every variant of the paper's ablation, once a seed, and write ablation.csv and .json to [paths] runs.
 
-    They are written to [paths] runs, and are those of the last call. Variants that the configured datasets cannot be
-    trained for are left out, unless they are named; see `left_out`.
+    Variants that do not fit the configured datasets are left out, unless they are named (`left_out`).
     """
 
     verb = "ablate"
@@ -71,9 +66,9 @@ class Ablation(PipelineTask):
         if which_runs(settings()).variant:
             line = settings().source.where("vibe", "variant")
             raise ConfigError(f"{line}: Ablation trains the variants itself; leave it out")
-        for variant, seed in self._trained():
+        for variant, seed in self._trainings():
             train_config(variant, seed)  # a mistake is reported before anything runs
-        return [Data(), *(Train(model=VIBE.section, variant=variant, seed=seed) for variant, seed in self._trained())]
+        return [Data(), *(Train(model=VIBE.section, variant=variant, seed=seed) for variant, seed in self._trainings())]
 
     def up_to_date(self) -> bool:
         files = {settings().paths.runs / name: text for name, text in self._texts().items()}
@@ -97,7 +92,7 @@ class Ablation(PipelineTask):
             by = "" if is_first else f", protocol {protocol}"
             console.out.print(f"\n{split}, {of_split[0].frames:,} frames{by}")
             # The paper's errors, and others only where there are none of these.
-            metrics = metrics_in(row.means for row in of_split)
+            metrics = table_metrics(row.means for row in of_split)
             measured = [name for name in metrics if any(name in row.errors for row in of_split)]
             names = [name for name in measured if name in OF_PAPER] or measured
             shown = console.table("", *(metrics[name].title for name in names))
@@ -109,23 +104,22 @@ class Ablation(PipelineTask):
         console.out.print(f"\n[dim]{UNITS}; {spread}[/dim]\n")
         if is_stand_in(by_variant):
             console.out.print(DEMO_DATA)
-        fact("numbers", f"{', '.join(shortened(folder / name) for name in FILES)} (all protocols)")
+        fact("numbers", f"{', '.join(short_path(folder / name) for name in FILES)} (all protocols)")
         for name, why in self._left_out().items():
             warn(f"left out {name}: {why}")
 
     def _texts(self) -> dict[str, str]:
-        """What the files have to hold, by name."""
         by_variant = self._runs()
         rows = table(by_variant)
         return dict(zip(FILES, (as_csv(rows), as_json(by_variant, rows, self._left_out())), strict=True))
 
-    def _trained(self) -> list[tuple[str, int]]:
+    def _trainings(self) -> list[tuple[str, int]]:
         """Variant, "" of the configuration itself, and seed."""
         return [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
 
     def _runs(self) -> Runs:
         by_variant: dict[str, dict[str, Metrics]] = {}
-        for variant, seed in self._trained():
+        for variant, seed in self._trainings():
             folder = runs.run_folder(train_config(variant, seed))
             by_variant.setdefault(variant or AS_CONFIGURED, {})[folder.name] = read_metrics(folder)
         return by_variant
@@ -149,11 +143,7 @@ class Ablation(PipelineTask):
 
 
 def default_variants() -> list[str]:
-    """All that the configured datasets can be trained for, in the paper's order.
-
-    Where one of them is `without-3dpw`, what it is to be compared with is there, too: the configuration itself, unless
-    another variant is just that.
-    """
+    """Variants that fit the configured datasets; with `without-3dpw`, also the configuration itself."""
     base = train_config()
     reasons = left_out(base)
     chosen = [name for name in VARIANTS if name not in reasons]
@@ -195,7 +185,6 @@ class AblationRow:
 
     @property
     def means(self) -> dict[str, float]:
-        """Over the seeds, by error."""
         return {name: error.mean for name, error in self.errors.items()}
 
     def text(self, name: str) -> str:
@@ -223,7 +212,7 @@ def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
         return  # not evaluated by this protocol
 
     def row(model: str, by_seed: Sequence[Metrics]) -> AblationRow:
-        measured = (name for name in metrics_in(by_seed) if all(name in metrics for metrics in by_seed))
+        measured = (name for name in table_metrics(by_seed) if all(name in metrics for metrics in by_seed))
         numbers = {name: [float(metrics[name]) for metrics in by_seed] for name in measured}
         errors = {name: MeanError(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
         return AblationRow(split, protocol, model, len(by_seed), first["frames"], errors)
@@ -241,7 +230,7 @@ def _rows(by_variant: Runs, split: str, protocol: str) -> Iterator[AblationRow]:
 
 def as_csv(rows: Sequence[AblationRow]) -> str:
     """A line a row; of each error its mean and its spread, empty where there is none."""
-    measured = metrics_in(row.means for row in rows)
+    measured = table_metrics(row.means for row in rows)
     errors = [column for name in measured for column in (name, f"{name}_spread")]
     lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
     for row in rows:

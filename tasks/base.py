@@ -1,4 +1,4 @@
-"""What all tasks share: complete means "a plan with nothing to do", folded over everything upstream."""
+"""The base of all tasks."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ class PipelineTask(luigi.Task):
     """A task that is complete when its fingerprints match, not when a file exists.
 
     Luigi never visits what is upstream of a complete task, so `complete` asks upstream first. "Complete" is cached
-    until any task has run in the process. "Incomplete" is never cached: with several workers, Luigi runs tasks in
-    forked processes, and their parent would not notice.
+    until a task runs in this process; "incomplete" is not, since tasks may run in forked processes.
     """
 
     verb: ClassVar[str] = "task"
@@ -38,12 +37,11 @@ class PipelineTask(luigi.Task):
 
     @property
     def what(self) -> str:
-        """Names the task on the terminal, beside its verb."""
         return str(self.task_family)
 
     @abstractmethod
     def up_to_date(self) -> bool:
-        """Is there nothing left to do, given that everything upstream is complete? Reads little, imports no torch."""
+        """Whether nothing is left to do if everything upstream is complete. Imports no torch."""
 
     @abstractmethod
     def work(self) -> None:
@@ -77,11 +75,9 @@ class PipelineTask(luigi.Task):
             forget()
 
     def say(self, detail: str, *, mark: str = console.DONE) -> None:
-        """Print the task's line."""
         say(self.verb, self.what, detail, mark=mark)
 
     def report(self, result: StepResult) -> None:
-        """Print what a step did. Raises PipelineError with its problems."""
         report_step(self.verb, self.what, result)
 
     @contextmanager

@@ -52,10 +52,7 @@ class Synthesize(PipelineTask):
 
 
 class Detect(PipelineTask):
-    """People in the clips of a dataset's raw folder, as files in its `keypoints`, where [detect] names a detector.
-
-    Complete when every clip has the keypoints of its pixels, the weights and the settings, or was given up with them.
-    """
+    """Detect people in the clips of a dataset's raw folder, where [detect] names a detector."""
 
     verb, unit = "detect", "frame"
     priority = 2
@@ -75,7 +72,7 @@ class Detect(PipelineTask):
             raise ConfigError(f"{s.source.where('detect', 'detector')}: names no detector")
         raw, where = s.raw(self.dataset), s.source.where("detect", "detector")
         if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
-            raise ConfigError(f"{where} = {s.detector.name}: finds people in demo data alone. Use rtmpose, or none.")
+            raise ConfigError(f"{where} = {s.detector.name}: finds people only in demo data. Use rtmpose, or none.")
         return recipe_of(s, self.dataset, "")
 
     def plan(self) -> DetectionPlan:
@@ -140,7 +137,7 @@ class Convert(PipelineTask):
 
     @property
     def flaw(self) -> str:
-        return _rejected(self.what)
+        return _rejected_text(self.what)
 
     def work(self) -> None:
         plan = self.plan()
@@ -175,7 +172,7 @@ class Extract(PipelineTask):
 
     @property
     def flaw(self) -> str:
-        return _rejected(self.what)
+        return _rejected_text(self.what)
 
     def work(self) -> None:
         recipe = self.recipe()
@@ -213,7 +210,7 @@ class Data(PipelineTask):
 
     @property
     def flaw(self) -> str:
-        return _rejected(*(f"{dataset}/{split}" for dataset, split, _ in enabled_splits()))
+        return _rejected_text(*(f"{dataset}/{split}" for dataset, split, _ in enabled_splits()))
 
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
@@ -227,8 +224,8 @@ class Data(PipelineTask):
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:
     """(dataset, split, has pixels) of everything that [data] datasets enables.
 
-    A dataset whose package is broken has one split, `*`: its conversion fails with the reason, and the others continue.
-    Raises ConfigError where [paths] raw is no folder.
+    A dataset whose package is broken has one split `*`, whose conversion fails with the reason. Raises ConfigError
+    if [paths] raw is not a folder.
     """
     s = settings()
     if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
@@ -246,7 +243,7 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
             yield name, split, dataset.has_pixels
 
 
-def _rejected(*names: str) -> str:
+def _rejected_text(*names: str) -> str:
     """Videos of committed splits that were rejected because something is wrong: `3 videos rejected: status --all`"""
     opened = cache.open(settings().paths.cache)
     n_rejected = sum(rejected_videos(opened[name])[0] for name in names)

@@ -14,11 +14,11 @@ from pipeline.cli.text import command, count
 from tasks.base import PipelineTask
 from tasks.run import read_metrics
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, fact, plain, shortened
+from tasks.terminal import DEMO_DATA, fact, plain, short_path
 from tasks.training import MODEL_NAMES, Train, model_config
 from vibe_model import models, runs
 from vibe_model.evaluation import published
-from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, metrics_in
+from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, table_metrics
 from vibe_model.metrics import METRICS, UNITS
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, which_runs
@@ -33,8 +33,7 @@ Rows = Sequence[Mapping[str, Any]]
 class Evaluate(PipelineTask):
     """Print and store a trained model's errors on every evaluation split, beside those of the baselines.
 
-    A temporal model is worth its name where it beats the same regressor frame by frame, and that one smoothed in time:
-    they are trained along, unless luigi.cfg sets `baseline = false`. `--model NAME`; a subclass names it.
+    Per-frame baselines are trained, too, unless luigi.cfg sets `baseline = false`.
     """
 
     verb = "evaluate"
@@ -64,17 +63,16 @@ class Evaluate(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """A table a split and protocol, and the files that hold the rest."""
         folder, rows = self._folder(), _all_rows(self.record)
         for split, protocol in dict.fromkeys((row["split"], row["protocol"]) for row in rows):
             console.out.print()
             of_protocol = [row for row in rows if (row["split"], row["protocol"]) == (split, protocol)]
             console.show(table_of(f"{split}, {protocol}", of_protocol), least=WIDE)
         show_notes(read_metrics(folder))
-        where = shortened(folder)
+        where = short_path(folder)
         fact("numbers", f"{where}/{RESULTS}, {where}/{runs.METRICS} (all)")
-        fact("curves", command("--logdir", shortened(folder.parent), module="tensorboard.main"))
-        fact("status", command("status", "--cache", shortened(settings().paths.cache)))
+        fact("curves", command("--logdir", short_path(folder.parent), module="tensorboard.main"))
+        fact("status", command("status", "--cache", short_path(settings().paths.cache)))
 
     def _folder(self) -> Path:
         return runs.run_folder(model_config(self.record))
@@ -98,7 +96,6 @@ def baseline_variant(model: Model = VIBE) -> str:
 
 
 def _all_rows(model: Model) -> list[dict[str, Any]]:
-    """The results of the configured run, and below them those of the baselines."""
     of_run, baseline = read_metrics(runs.run_folder(model_config(model))), baseline_config(model)
     per_frame = None if baseline is None else read_metrics(runs.run_folder(baseline))
     return result_rows(of_run, per_frame, title=model.title)
@@ -107,10 +104,9 @@ def _all_rows(model: Model) -> list[dict[str, Any]]:
 def result_rows(
     metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None, *, title: str = VIBE.title
 ) -> list[dict[str, Any]]:
-    """metrics.json as rows: a split, a protocol (first the dataset's own, as emdb), a model, and its errors.
+    """metrics.json as rows: split, protocol (first the dataset's own, as emdb), model, and its errors.
 
-    Models: the trained one, by its title; the per-frame baseline and that one smoothed, of `per_frame`, its run's
-    metrics.json; the mean body.
+    Models: the trained one; the per-frame baseline (`per_frame`, its metrics.json), plain and smoothed; the mean body.
     """
     rows = []
     for split, results in ((s, by_protocol(metrics[s])) for s in metrics if "/" in s):  # others: of the run
@@ -121,7 +117,7 @@ def result_rows(
                 per_frame_result = by_protocol(per_frame[split]).get(protocol, {})
                 models |= {"per frame": per_frame_result, "per frame, smoothed": per_frame_result.get("smoothed", {})}
             models["mean body"] = own["baseline"]
-            measured = metrics_in(models.values())
+            measured = table_metrics(models.values())
             for model, numbers in models.items():
                 errors = {name: numbers.get(name, "") for name in measured}
                 frames = own["frames"] or own.get("frames_2d", 0)
@@ -131,18 +127,15 @@ def result_rows(
 
 def as_csv(rows: Rows) -> str:
     """`result_rows` to two digits, with a line of names; an error that no frame has a label for is left empty."""
-    columns = ("split", "protocol", "model", *metrics_in(rows), "frames")
+    columns = ("split", "protocol", "model", *table_metrics(rows), "frames")
     cells = ([row.get(name, "") for name in columns] for row in rows)
     rounded = ([round(cell, 2) if isinstance(cell, float) else cell for cell in line] for line in cells)
     return runs.csv_text([columns, *rounded])
 
 
 def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
-    """`result_rows` of one split for the terminal: the main errors; results.csv has all.
-
-    protocols: with a column that names each row's.
-    """
-    metrics = metrics_in(rows)
+    """`result_rows` of one split for the terminal: the main errors. protocols: with a column of protocols."""
+    metrics = table_metrics(rows)
     measured = [name for name in metrics if any(row.get(name, "") != "" for row in rows)]
     minor = {"pck", "auc", "pck_2d"} if "pve" in measured else {"pck_2d"} if "mpjpe" in measured else set()
     shown = [name for name in measured if name not in minor]
@@ -157,10 +150,10 @@ def table_of(title: str, rows: Rows, *, protocols: bool = False) -> Table:
 
 
 def show_notes(metrics: Mapping[str, Any], note: str = "") -> None:
-    """Print what explains the tables, and `note`; past and future, where a model has them.
+    """Print explanations below the tables, and `note`.
 
-    Split by split: by which protocols it could not be evaluated, and why; of which bodies its labels are, where that is
-    not the neutral one; which published evaluation a protocol's numbers are those of, where there are several.
+    By split: protocols that could not evaluate it, bodies of its labels other than neutral, and which published
+    evaluation a protocol's numbers compare with.
     """
     for split in (name for name in metrics if "/" in name):
         for protocol, reason in metrics[split].get(LEFT_OUT, {}).items():
@@ -202,10 +195,7 @@ def _show_dynamics(metrics: Mapping[str, Any]) -> None:
 
 
 def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -> dict[str, list[dict[str, Any]]]:
-    """By split, rows of a table: the model and the mean body by each protocol, then the published figures.
-
-    Those cannot be compared with results on demo data, and are left out there.
-    """
+    """Rows of a table by split: the model and the mean body by protocol, then published figures unless on demo data."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)

@@ -1,4 +1,4 @@
-"""What the user reads while Luigi runs: a line a task, failures without a traceback, how to continue after Ctrl-C."""
+"""Luigi's events on the terminal: a line a task, failures without traceback, how to continue after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings.sections import Settings
 from tasks.base import PipelineTask, message_of
 from tasks.settings import settings
-from tasks.terminal import UP_TO_DATE, USER_ERRORS, complain, fact, plain, shortened
+from tasks.terminal import UP_TO_DATE, USER_ERRORS, complain, fact, plain, short_path
 
 TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
 
@@ -29,7 +29,7 @@ reported: Final[set[str]] = set()  # messages of failures that were printed, wit
 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_DISCOVERED)
-def _before_anything_runs(task: luigi.Task, dependency: luigi.Task) -> None:  # noqa: ARG001 - Luigi's signature
+def _introduce_data(task: luigi.Task, dependency: luigi.Task) -> None:  # noqa: ARG001 - Luigi's signature
     if isinstance(task, PipelineTask):
         introduce()
 
@@ -44,7 +44,7 @@ def _up_to_date(task: luigi.Task) -> None:
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
-def _failed(task: luigi.Task, error: BaseException) -> None:
+def _report_failure(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):  # Luigi itself logs others
         # One missing folder fails all of a dataset's splits.
         message = "the same error" if str(error) in reported else message_of(error)
@@ -62,13 +62,13 @@ def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
 def introduce() -> None:
     """Once in a process, before anything else: which data this is, and where."""
     fact("data", whose_data(settings()))
-    fact("cache", shortened(settings().paths.cache))
+    fact("cache", short_path(settings().paths.cache))
     console.out.print()
 
 
 def whose_data(s: Settings) -> str:
     """`demo data (seed 0), in data/embedded/raw: penn_action, amass`"""
-    raw, demo = shortened(s.paths.raw), s.embedded_datasets
+    raw, demo = short_path(s.paths.raw), s.embedded_datasets
     other_names = ", ".join(
         f"{name} ([yellow]demo data[/yellow])" if is_stand_in(s.raw(name)) else name
         for name in s.data.datasets
@@ -90,7 +90,7 @@ def _not_printed_by_us(record: logging.LogRecord) -> bool:
     return not isinstance(error, USER_ERRORS)
 
 
-def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _handle_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
@@ -115,7 +115,7 @@ def take_over_from_luigi() -> None:
     """Called once, when the tasks are imported."""
     show_any_symbol()
     logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
-    sys.excepthook = _interrupted
+    sys.excepthook = _handle_interrupt
     if Path(sys.argv[0]).name == "luigi":  # a program of its own that imports the tasks handles its signals
         signals.listen()
         atexit.register(_end_where_output_was_lost)

@@ -1,6 +1,4 @@
-"""The command `luigi --module tasks`, before Luigi begins: its defaults, `--set`, whether it runs already, and whether
-its scheduler answers.
-"""
+"""Prepare `luigi --module tasks`: defaults, `--set`, the lock, and the scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from luigi import configuration, lock
 
 from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
-from pipeline.settings.file import LUIGI, of_command_line, settings_file
+from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from tasks.settings import end
 
 EXIT_CODES: Final = {
@@ -41,7 +39,7 @@ class SettingsOver(luigi.Config):
     use_cmdline_section = False
     set = luigi.Parameter(
         default="",
-        description="SECTION.KEY=VALUE in place of what luigi.cfg sets, as vibe.epochs=5; any number of times",
+        description="override a luigi.cfg setting for this run: SECTION.KEY=VALUE, as vibe.epochs=5 (repeatable)",
         always_in_help=True,
     )
 
@@ -56,11 +54,7 @@ def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
 
 
 def prepare() -> None:
-    """Called once, when the tasks are imported: before Luigi reads [core] and [retcode].
-
-    Ends the process, with a line, for what `--set` cannot set, where the same command runs already, and where no
-    central scheduler answers.
-    """
+    """Apply defaults and `--set` before Luigi reads its settings; exit if it cannot run. Called on import."""
     by_luigi = "luigi" in Path(sys.argv[0]).parts[-2:]  # bin/luigi, or luigi/__main__.py
     options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
@@ -70,7 +64,7 @@ def prepare() -> None:
         if not config.has_option(section, key):
             config.set(section, key, text)
     try:
-        for section, key, text in of_command_line():
+        for section, key, text in parse_overrides():
             if section in LUIGI:
                 config.set(section, key, text)
         if by_luigi and not options.own_lock and (message := already_running(config.get("core", "lock_pid_dir"))):
@@ -89,7 +83,6 @@ def prepare() -> None:
 
 
 def _options(words: list[str]) -> argparse.Namespace:
-    """What Luigi's command line says of settings and of the scheduler."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--set", action="append", default=[])
     for name in ("--local-scheduler", "--help", "--help-all"):

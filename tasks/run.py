@@ -39,13 +39,12 @@ class TrainingTask(PipelineTask):
 
     @abstractmethod
     def config(self) -> RunConfig:
-        """Its settings. Raises ConfigError: `requires` calls it, so that a mistake is reported before anything runs."""
+        """Its settings. Raises ConfigError; `requires` calls it, to report mistakes before anything runs."""
 
     def up_to_date(self) -> bool:
         return runs.is_complete(self.config())
 
     def done(self, result: str) -> None:
-        """Print the task's line."""
         config = self.config()
         self.say(f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}, {result}".removesuffix(", "))
 
@@ -59,14 +58,11 @@ class CheckpointTask(TrainingTask):
 
     @classmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
-        """The checkpoint for a model's configuration; None: for a stream by itself. Raises ConfigError.
-
-        While the cache lacks what it is trained on, its name is not known yet: then a file that never exists.
-        """
+        """The checkpoint for a model's configuration; None: for a stream. See `best_of`. Raises ConfigError."""
         raise NotImplementedError(cls.__name__)
 
     @classmethod
-    def needed(cls, variant: str, seed: int) -> list[luigi.Task]:
+    def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
         """The tasks that make the checkpoint; empty where the settings name a file. Raises ConfigError."""
         raise NotImplementedError(cls.__name__)
 
@@ -81,7 +77,7 @@ def checkpoint_task(name: str) -> type[CheckpointTask]:
 
 
 def best_of(config: RunConfig) -> Path:
-    """best.pt of a run. While the cache lacks what it reads, its name is not known: then a file that never exists."""
+    """best.pt of a run; a file that never exists while the run's inputs are missing, and so its name unknown."""
     try:
         return runs.run_folder(config) / runs.BEST
     except (ConfigError, DataError, CacheError):
@@ -94,12 +90,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
-    """The callback that shows a training: a bar over all steps, with the loss and the last validation.
-
-    Before that, features that are read into memory, and then a line of where they are. Without a terminal there is no
-    bar, and each epoch is a line. score: of the validation, by its name in metrics.
-    """
+def progress_callback(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
+    """A callback that shows a training: a bar, without a terminal lines. score: the name of its metric."""
     from vibe_model.training.feature_table import TableProgress
 
     name = {"pa_mpjpe": "PA-MPJPE", "hit_1": "Hit@1"}.get(score, "error")

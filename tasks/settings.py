@@ -1,4 +1,4 @@
-"""luigi.cfg of this process, read and checked once: what `commands.settings` and `vibe_model.sections` make of it."""
+"""luigi.cfg of this process, read and checked once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tolerating() -> Iterator[None]:
         _TOLERANT.reset(token)
 
 
-def settings_without(option: str) -> Settings:
+def require_settings(option: str) -> Settings:
     """`settings`, for what an option would name. Raises ConfigError, which names it where there is no luigi.cfg."""
     if not settings_file().exists():
         file = settings_file().resolve()
@@ -44,13 +44,9 @@ def settings_without(option: str) -> Settings:
 
 
 def load(file: Path, *, tolerant: bool = False) -> Settings:
-    """Read and check a whole luigi.cfg.
-
-    Raises ConfigError, which names the line, as `sections.load` does, and for mistakes in the sections of trainings
-    that can be seen without looking at what they name.
-    """
+    """Read and check a whole luigi.cfg. Raises ConfigError, which names the line."""
     s = sections.load(file, tolerant=tolerant)
-    for package in sections.declared():
+    for package in sections.declared_sections():
         package.check(s)
     return s
 

@@ -13,11 +13,9 @@ from pipeline.errors import PipelineError
 
 # Errors of a line or two, which the user can act on: a wrong file or setting, a full disk, a missing right.
 USER_ERRORS: Final = (PipelineError, CacheError, OSError)
-DEMO_DATA: Final = (
-    f"{console.STAND_IN}  synthetic pictures, a procedural body or an untrained network: "
-    "no number here is a scientific result"
-)
-UNTRAINED_FEATURES: Final = f"{console.UNTRAINED}  features of random weights: no number here is a scientific result"
+NO_RESULT: Final = "no number here is a scientific result"
+DEMO_DATA: Final = f"{console.STAND_IN}  {NO_RESULT}"
+UNTRAINED_FEATURES: Final = f"{console.UNTRAINED}  features of random weights: {NO_RESULT}"
 UP_TO_DATE: Final = "[dim]up to date[/dim]"
 
 plain = functools.partial(console.plain, keep="\n\t")  # file names and messages, without what a terminal would obey
@@ -43,6 +41,6 @@ def fact(name: str, value: str) -> None:
     console.out.print(f"{name:<10} {value}")
 
 
-def shortened(path: Path | str) -> str:
+def short_path(path: Path | str) -> str:
     """As seen from here, where that is shorter. A URL stays what it is."""
     return path if isinstance(path, str) else from_here(path)

@@ -22,9 +22,9 @@ from pipeline.recipe import steps
 from pipeline.settings.sections import stream_of
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, Extract, streams_of_data
-from tasks.run import CheckpointTask, TrainingTask, best_of, checkpoint_task, read_metrics, shown_by
+from tasks.run import CheckpointTask, TrainingTask, best_of, checkpoint_task, progress_callback, read_metrics
 from tasks.settings import settings
-from tasks.terminal import plain, shortened, warn
+from tasks.terminal import plain, short_path, warn
 from vibe_model import models, runs
 from vibe_model.models import Model
 from vibe_model.sections import VIBE, check_inputs, model_settings, mposer_settings, not_small
@@ -40,10 +40,7 @@ MODEL_NAMES: Final = "vibe, hmmr, part_dynamics, or one of another package"
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "") -> VideoConfig:
-    """A model's section of luigi.cfg, as `as_set`, with the checkpoints of other trainings that it lacks.
-
-    tag: of the cache, whose state it reads; "": what is committed now.
-    """
+    """A model's configuration by luigi.cfg (`as_set`), with checkpoints of other trainings. tag: of the cache."""
     config = replace(as_set(model, variant, seed), tag=tag)
     checkpoints: dict[str, Any] = {
         name: checkpoint_task(config.MADE_BY[name][0]).checkpoint(config) for name in config.lacks
@@ -52,10 +49,7 @@ def model_config(model: Model, variant: str = "", seed: int = -1, tag: str = "")
 
 
 def as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's section of luigi.cfg: a preset, a variant of it, the settings that differ from these, and the paths.
-
-    variant (of the model's) and seed: in place of luigi.cfg's, unless empty and below 0. Raises ConfigError.
-    """
+    """A model's configuration by luigi.cfg. variant, seed: instead of luigi.cfg's, if set. Raises ConfigError."""
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
     return config
@@ -83,7 +77,7 @@ class TrainMPoser(CheckpointTask):
         return best_of(mposer_config(train_config() if train is None else train))
 
     @classmethod
-    def needed(cls, variant: str, seed: int) -> list[luigi.Task]:
+    def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:
         return [cls(variant=variant, seed=seed)]
 
     @property
@@ -102,7 +96,7 @@ class TrainMPoser(CheckpointTask):
 
         with self.progress() as progress:
             folder = mposer_training.run(
-                self.config(), progress=shown_by(progress, self.what, "reconstruction_deg", "°")
+                self.config(), progress=progress_callback(progress, self.what, "reconstruction_deg", "°")
             )
         # On motion that it was not trained on, beside the error of the mean pose.
         held_out = [
@@ -134,7 +128,7 @@ class Train(TrainingTask):
         self.config()
         config, tasks = as_set(self.record, self.variant, self.seed), list[luigi.Task]([Data()])
         for name in config.lacks:
-            tasks += checkpoint_task(config.MADE_BY[name][0]).needed(self.variant, self.seed)
+            tasks += checkpoint_task(config.MADE_BY[name][0]).required_tasks(self.variant, self.seed)
         extra = {extra_stream.stream for extra_stream in config.extra_streams.values()} - streams_of_data()
         for split, read in config.streams.items():
             tasks += [ExtractBeside(split=split, stream=stream) for stream in read if stream in extra]
@@ -151,7 +145,7 @@ class Train(TrainingTask):
                 folder = train(config, self.variant, progress, self.what)
         except KeyboardInterrupt as error:
             with suppress(Exception):  # an error here must not hide the interruption
-                error.add_note(f"of {self.what}, {kept(config)}")
+                error.add_note(f"of {self.what}, {describe_kept(config)}")
             raise
         best = read_metrics(folder)["best"]
         self.done(f"validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}")
@@ -164,10 +158,7 @@ class TrainVIBE(Train):
 
 
 class ExtractBeside(PipelineTask):
-    """A stream that a model reads beside its features, of one split, with the options of its section of luigi.cfg.
-
-    One that names no weights has those of the task that trains it.
-    """
+    """Extract an extra stream of a model, by its section of luigi.cfg or with weights of the task that trains it."""
 
     verb = "extract"
     priority = 1
@@ -181,7 +172,7 @@ class ExtractBeside(PipelineTask):
 
     def requires(self) -> list[luigi.Task]:
         dataset, split = str(self.split).split("/")
-        before = checkpoint_task(task).needed("", -1) if (task := self._spec().stream.trained_by) else []
+        before = checkpoint_task(task).required_tasks("", -1) if (task := self._spec().stream.trained_by) else []
         return [Extract(dataset=dataset, split=split), *before]
 
     def plan(self) -> ExtractionPlan:
@@ -193,7 +184,7 @@ class ExtractBeside(PipelineTask):
         # Where there is one of other weights, computing all rows again takes seconds, and no pixels.
         committed = cache.open(s.paths.cache)[self.split]
         replaces = stream.is_trained and bool(compare_stream(committed, spec).differs)
-        plan = plan_extraction(s.paths.cache, self.split, spec.at(raw), replace=replaces)
+        plan = plan_extraction(s.paths.cache, self.split, spec.set_raw(raw), replace=replaces)
         if not plan.up_to_date:
             refuse_untrained(plan.spec, raw, s.source.where(str(self.stream), "weights"))
         return plan
@@ -212,7 +203,7 @@ class ExtractBeside(PipelineTask):
         return stream_of(settings().source, str(self.stream))
 
 
-def kept(config: VideoConfig) -> str:
+def describe_kept(config: VideoConfig) -> str:
     """What is kept of an interrupted training: the step of its last checkpoint."""
     last = runs.run_folder(config) / runs.LAST
     if not last.is_file():
@@ -220,7 +211,7 @@ def kept(config: VideoConfig) -> str:
     import torch
 
     step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["training"]["step"]
-    return f"step {step:,} of {config.epochs * config.iterations:,} ({shortened(last)})"
+    return f"step {step:,} of {config.epochs * config.iterations:,} ({short_path(last)})"
 
 
 def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
@@ -230,7 +221,7 @@ def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> P
 
     n = n_processes(config)
     if n == 1:
-        return training.run(config, progress=shown_by(progress, what))
+        return training.run(config, progress=progress_callback(progress, what))
     progress(0, config.epochs * config.iterations, f"{n} processes")
     command = ["-m", "tasks", "train", f"--model={config.MODEL}", f"--variant={variant}", f"--seed={config.seed}"]
     _launch("--standalone", "--nproc-per-node", str(n), *command)

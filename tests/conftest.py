@@ -1,7 +1,5 @@
 """What the tests of several packages need: an S3 server of their own, and how they are shared out to processes."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging

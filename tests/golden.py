@@ -3,8 +3,6 @@
 `pytest --rewrite-golden` writes the files; what has changed is reviewed in the diff.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import socket

@@ -1,7 +1,5 @@
 """Packages that add a dataset, a stream, a detector or a model, as pip leaves them; those of the pages among them."""
 
-from __future__ import annotations
-
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping

@@ -6,8 +6,6 @@ a library), floats may differ in their last digits: there, shapes, types and rou
 says why they changed.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

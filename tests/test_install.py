@@ -1,7 +1,5 @@
 """What is installed is whole: the wheel, the commands that come with it in any folder, the extras, the image."""
 
-from __future__ import annotations
-
 import ast
 import configparser
 import os
@@ -120,21 +118,19 @@ def test_init_takes_folders_from_where_it_is_called(tmp_path: Path, monkeypatch:
     assert str(loaded.stream.stream.weights) == f"spin:{tmp_path / 'net.pt'}"
 
 
-def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(tmp_path, capsys):
     assert main(["init", str(tmp_path), "--raw", "downloads"]) == 2
     assert "add --real" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "luigi.cfg").exists()
     (tmp_path / "luigi.cfg").write_text("mine")
     assert main(["init", str(tmp_path), "--real"]) == 2
-    assert "luigi.cfg exists already" in " ".join(capsys.readouterr().err.split())
+    assert "luigi.cfg exists. Name another folder" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "luigi.cfg").read_text() == "mine"
 
 
 def test_a_key_that_the_template_lacks_is_no_silent_loss() -> None:
     with pytest.raises(KeyError, match=r"\[paths\] rawer"):
-        init.with_values(init.TEMPLATE.read_text(), {("paths", "rawer"): "x"})
+        init.set_values(init.TEMPLATE.read_text(), {("paths", "rawer"): "x"})
 
 
 # ------------------------------------------------------------------------------------------- away from the checkout
@@ -180,7 +176,7 @@ def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: P
     ran([tools / "vibe-pipeline", "init"], tmp_path)
     cfg = tmp_path / "luigi.cfg"
     tiny = {("embedded", "size"): "tiny", ("data", "datasets"): "penn_action amass", ("convert", "workers"): "1"}
-    cfg.write_text(init.with_values(cfg.read_text(), tiny))
+    cfg.write_text(init.set_values(cfg.read_text(), tiny))
     shown = ran([tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"], tmp_path)
     assert "2 datasets" in shown
     assert "demo data" in shown

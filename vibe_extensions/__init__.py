@@ -1,1 +1,1 @@
-"""Extensions: what the core does not know. Each is found by the entry points of pyproject.toml; see its README."""
+"""Extensions of the core, found by the entry points in pyproject.toml; each has a README."""

@@ -1,7 +1,4 @@
-"""Models of human motion: networks, losses, metrics.  features -> windows -> [training, evaluation]
-
-Names are imported when first used: whether a run is complete can be known without torch.
-"""
+"""Models of human motion: networks, losses, metrics. Names are imported when first used: without torch if possible."""
 
 from __future__ import annotations
 

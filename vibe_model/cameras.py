@@ -1,4 +1,4 @@
-"""Where points of a body are seen: in the crop, in the whole picture.  features -> windows -> [training, evaluation]"""
+"""Cameras of the crop and the image.  features -> windows -> [training, evaluation]"""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TRACE_RIDGE: Final = 1e-6
 
 
 def project(joints: Tensor, camera: Tensor, crop_px: int = CROP_PX) -> Tensor:
-    """Perspective projection by a weak-perspective camera, into crop coordinates.
+    """Perspective projection by a weak-perspective camera.
 
-    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty; crop_px: side of the crop that the
-    focal length is for -> (..., J, 2), [-1, 1] over the crop.
+    joints: (..., J, 3) m; camera: (..., 3) scale, tx, ty; crop_px: crop side that the focal length is for
+    -> (..., J, 2), [-1, 1] over the crop.
     """
     scale, shift = camera[..., :1], camera[..., 1:]
     depth = 2 * FOCAL_LENGTH_PX / (crop_px * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
@@ -47,18 +47,17 @@ def optimal_camera(
     method: str = "least_squares",
     limits: tuple[float, float] = LIMITS,
 ) -> Tensor:
-    """The camera that takes 2D points closest to their targets (Kanazawa et al., CVPR 2019). No gradient reaches any.
+    """The camera that fits 2D points to their targets best (Kanazawa et al., CVPR 2019). Without gradients.
 
     points, targets: (..., J, 2), as by the camera (1, 0, 0) and in the crop; visible: (..., J), counts above 0 ->
-    (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half the trace of the best 2 x 2 map,
-    the same scale where targets are exact. limits: of the scale; a mirrored prediction would take it to 0.
-    A frame for which `has_optimal_camera` is false gets (1, 0, 0). Raises ConfigError for an unknown method.
+    (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half the trace of the best 2 x 2 map.
+    limits: of the scale. Frames without `has_optimal_camera` get (1, 0, 0). Raises ConfigError for an unknown method.
     """
     if method not in METHODS:
         raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
     with torch.no_grad():
         known = (visible > 0)[..., None]  # (..., J, 1)
-        (source, source_mean), (goal, goal_mean) = (_centred(array, known) for array in (points, targets))
+        (source, source_mean), (goal, goal_mean) = (_centre(array, known) for array in (points, targets))
         is_defined = has_optimal_camera(points, visible)  # (...)
         if method == "least_squares":
             scale = (source * goal).sum((-2, -1)) / torch.where(is_defined, source.square().sum((-2, -1)), 1.0)
@@ -76,31 +75,31 @@ def optimal_camera(
 def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
     """Are at least two points visible, not all at one place? (..., J, 2), (..., J) -> (...) bool."""
     known = (visible > 0)[..., None]
-    spread = _centred(points.detach(), known)[0].square().sum((-2, -1))
+    spread = _centre(points.detach(), known)[0].square().sum((-2, -1))
     return (known.sum((-2, -1)) >= _FEWEST_POINTS) & (spread >= _LEAST_SPREAD)
 
 
-def _centred(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _centre(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """(..., J, 2) about the mean of the known ones, 0 elsewhere, and that mean (..., 2)."""
     mean = torch.where(known, points, 0.0).sum(-2) / known.sum(-2).clamp(min=1)
     return torch.where(known, points - mean[..., None, :], 0.0), mean
 
 
 def camera_in_picture(camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float) -> Float32s:
-    """The weak-perspective camera of the whole picture, as overlays need it.
+    """The weak-perspective camera of the whole image.
 
-    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px; crop_scale: crop side /
-    box side -> (F, 4) sx, sy, tx, ty: a point (x, y) m is seen at sx (x + tx), sy (y + ty), [-1, 1] over the picture.
+    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px -> (F, 4) sx, sy, tx,
+    ty: a point (x, y) m is seen at sx (x + tx), sy (y + ty), [-1, 1] over the image.
     """
     size = np.asarray(picture, np.float64)  # (2,)
     scale = camera[:, :1].astype(np.float64) * bbox[:, 2:] * crop_scale / size  # (F, 2)
-    centre = 2 * bbox[:, :2].astype(np.float64) / size - 1  # (F, 2) of the crop, in the picture
+    centre = 2 * bbox[:, :2].astype(np.float64) / size - 1  # (F, 2) of the crop, in the image
     shift = camera[:, 1:].astype(np.float64) + np.divide(centre, scale, out=np.zeros_like(centre), where=scale != 0)
     return np.concatenate([scale, shift], axis=1).astype(np.float32)
 
 
-def in_picture(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:
-    """(F, J, 2) in [-1, 1] over the crop, boxes (F, 4) cxcywh px -> (F, J, 2) px of the picture."""
+def crop_to_image(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:
+    """(F, J, 2) in [-1, 1] over the crop, boxes (F, 4) cxcywh px -> (F, J, 2) px of the image."""
     half = 0.5 * crop_scale * bbox[:, None, 2:].astype(np.float64)
     pixels: Float32s = (bbox[:, None, :2] + half * points).astype(np.float32)
     return pixels

@@ -1,7 +1,4 @@
-"""Checkpoints, ours and published ones, read safely and written atomically.  features -> windows -> [training]
-
-VIBE's and ours (`gen_state_dict`) and SPIN's (`model`), in either of torch's file formats; HMR2.0's (`state_dict`).
-"""
+"""Read checkpoints safely, ours and published ones, and write them atomically.  features -> windows -> [training]"""
 
 from __future__ import annotations
 
@@ -43,10 +40,10 @@ class LoadReport:
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
     """Fill `model` from a checkpoint of ours, VIBE's or HMR2.0's, or its regressor from SPIN's.
 
-    only: with "regressor.", only that part of a checkpoint is read; the rest counts as ignored.
+    only: with "regressor.", read only that part; the rest counts as ignored.
 
-    Raises CheckpointError, and leaves the model as it was, on a file that is missing, damaged or unsafe, and on any
-    tensor that is missing, extra (body data aside), misshapen or non-finite.
+    Raises CheckpointError, and leaves the model unchanged, for a file that is missing, damaged or unsafe, and for
+    tensors that are missing, extra (body data aside), misshapen or non-finite.
     """
     path = Path(path)
     content = read_checkpoint(path)

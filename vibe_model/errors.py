@@ -15,7 +15,7 @@ class CheckpointError(PipelineError, ValueError):
 
 
 class DataError(PipelineError, ValueError):
-    """A split lacks what training or evaluation needs of it."""
+    """A split without the data that training or evaluation needs."""
 
 
 class TrainingDiverged(PipelineError, RuntimeError):

@@ -1,7 +1,4 @@
-"""VIBE's losses, and those that other models share.  features -> windows -> [training] -> evaluation
-
-Kocabas et al., CVPR 2020, section 3.1 and the published configuration. A term for which a batch has no labels is 0.
-"""
+"""Losses of VIBE (Kocabas et al., CVPR 2020, 3.1) and of other models.  features -> windows -> [training]"""
 
 from __future__ import annotations
 
@@ -30,10 +27,10 @@ COMMON14: Final = correspondence("spin49", "common14")[0]  # the joints that eve
 
 
 def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """The supervised terms over all windows of a batch, weighted: scalars "kp_2d", "kp_3d", "pose", "shape".
+    """The supervised terms of a batch, weighted: scalars "kp_2d", "kp_3d", "pose", "shape".
 
     pred: VIBE's output. batch: kp_2d (B, T, 49, 3), kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T),
-    0 where a frame has no such label. weights: a factor for each term.
+    0 for frames without such labels. weights: a factor for each term.
     """
     label = labels_of(batch, pred["theta"])
     terms = {
@@ -73,10 +70,10 @@ def centre_on_hips(joints: Tensor) -> Tensor:
     return joints - joints[..., HIPS, :].mean(dim=-2, keepdim=True)
 
 
-def beside_labels(
+def pair_step(
     pred: Mapping[str, Tensor], label: Mapping[str, Tensor], step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What was predicted `step` frames away, and the labels of the frames that it is for, (B, T - |step|, ...) each.
+    """Predictions `step` frames away and the labels of those frames, (B, T - |step|, ...) each.
 
     pred: indexed by the frame that it was predicted at. Frames whose neighbour is outside the window are left out.
     """
@@ -99,10 +96,10 @@ def adversarial_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tenso
 def adversarial_terms(
     fake_scores: Tensor, real_scores: Tensor, detached_fake_scores: Tensor, weights: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """The weighted terms of both sides: "adversarial", "discriminator_real", "discriminator_fake".
+    """The weighted terms "adversarial", "discriminator_real", "discriminator_fake".
 
-    Scores: (B, 1) each; the fakes' once for the generator's side, once for the discriminator's. weights: "adversarial"
-    and "discriminator", the published ones unless given; "discriminator_real" where that half has a factor of its own.
+    Scores: (B, 1) each; the fakes' for the generator's side and for the discriminator's. weights: of "adversarial" and
+    "discriminator" (default: published), and of "discriminator_real" (default: that of "discriminator").
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
     of_real = factors.get("discriminator_real", factors["discriminator"])

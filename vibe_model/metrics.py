@@ -1,9 +1,7 @@
-"""How far a prediction is from the truth, in the field's numbers.  features -> windows -> training -> [evaluation]
+"""Metrics of predictions.  features -> windows -> training -> [evaluation]
 
-Joints are `common14`, in the world SMPL's 24; MPJPE, PCK, AUC and the accelerations centre both bodies on the midpoint
-of the hips themselves.
-All arrays are NumPy, in metres (2D PCK: across the crop); results are in millimetres (per frame^2 for accelerations)
-or percent, in float64.
+Joints are `common14` in m; MPJPE, PCK, AUC and accelerations centre both bodies on the hips. Arrays are NumPy; results
+are float64, in mm (accelerations: mm per frame^2) or %.
 """
 
 from __future__ import annotations
@@ -27,15 +25,14 @@ Reads = Literal["joints", "placed joints", "vertices", "vertices at rest", "keyp
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How one number of a protocol is taken, and how it is shown.
+    """How one number of a protocol is computed and shown.
 
-    `of` is given what `reads` names, of N frames that count, predicted and true, as NumPy arrays in m, and returns (N -
-    span + 1,) numbers in `unit`; NaN: this frame has none.
+    `of` gets what `reads` names of N counted frames, predicted and true, in m, and returns (N - span + 1,) numbers in
+    `unit`; NaN: none for this frame.
 
-    "joints": (N, J, 3) about the protocol's root; "placed joints": as they are. "vertices": (N, 6890, 3) float32, in
-    pieces of a track; "vertices at rest": of the shapes alone. "keypoints": (N, 49, 2) and, with the confidence, (N,
-    49, 3) over the crop, of frames with 2D labels that count. "prediction": (N, J, 3) joints of the predicted body as
-    they are, twice, of all predicted frames: for what needs no label.
+    "joints": (N, J, 3) about the protocol's root; "placed joints": not centred. "vertices": (N, 6890, 3) float32, in
+    pieces of a track; "vertices at rest": unposed. "keypoints": (N, 49, 2) and, with confidence, (N, 49, 3) over the
+    crop, of frames with 2D labels that count. "prediction": (N, J, 3) predicted joints, twice, of all predicted frames.
     """
 
     title: str
@@ -279,7 +276,6 @@ def _joint_errors(pred: Floats, target: Floats) -> Float64s:
 
 
 def _mean(values: Float64s | NDArray[np.bool_]) -> Float64s:
-    """Over the last axis, the joints."""
     mean: Float64s = values.mean(-1)
     return mean
 

@@ -1,8 +1,7 @@
-"""Which models there are: ours, and those of other packages.  [settings] -> training -> evaluation, prediction
+"""The models, ours and those of packages.  [settings] -> training -> evaluation, prediction
 
-A model is one record, which its package makes: `MODEL`, found by the table below or by an entry point of the group
-"vibe_pipeline.models". It imports no torch: its trainer and its networks are imported when they are first used. Nothing
-outside of the package asks which model it has: docs/adding-a-model.md.
+A model is one record `MODEL`, found below or by an entry point of "vibe_pipeline.models" (docs/adding-a-model.md). It
+imports no torch: trainer and networks are imported when first used.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ C = TypeVar("C", bound=VideoConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is trained by a section of luigi.cfg: the settings that there are, and what they are unless set."""
+    """A section of luigi.cfg that is trained: its settings and their defaults."""
 
     title: str  # as tables call it
     section: str  # of luigi.cfg; a model's is its name
@@ -59,6 +58,7 @@ class Training:
 class Model(Training):
     """A model of video features."""
 
+    section: str = ""  # the configuration's MODEL
     config: type[VideoConfig]
     presets: Mapping[str, Callable[..., VideoConfig]]
     variants: Mapping[str, Mapping[str, Any]]  # what each changes of a configuration
@@ -80,6 +80,7 @@ class Model(Training):
             if strange := sorted(changes.keys() - known):
                 close = did_you_mean(strange[0], known).rstrip(";")
                 raise ConfigError(f"variant {variant!r}: {strange[0]}: no such setting{close}")
+        object.__setattr__(self, "section", self.section or self.config.MODEL)
         if self.section != self.config.MODEL:
             raise ConfigError(f"{self.config.__name__}.MODEL: expected {self.section!r}, found {self.config.MODEL!r}")
 
@@ -118,17 +119,17 @@ def broken() -> dict[str, str]:
     return _REGISTRY.broken(names())
 
 
-def of(config: VideoConfig) -> Model:
+def model_of(config: VideoConfig) -> Model:
     """The model that a configuration is of."""
     return find(config.MODEL)
 
 
 def variant_of(config: C, name: str) -> C:
-    """A configuration with what a variant of its model changes; several at once are joined by "+", "" is none.
+    """Apply a variant of its model to a configuration; join several by "+"; "" is none.
 
-    What is left out already stays left out. Raises ConfigError for an unknown one.
+    `leave_out` accumulates. Raises ConfigError for an unknown variant.
     """
-    variants = of(config).variants
+    variants = model_of(config).variants
     for part in filter(None, name.split("+")):
         if part not in variants:
             raise ConfigError(f"variant: expected one of {', '.join(variants)}, or some joined by +; found {part!r}")

@@ -1,7 +1,6 @@
-"""Rotations as the model has them: 6D, matrices, axis-angle.  features -> windows -> [training, evaluation]
+"""Rotations: 6D, matrices, axis-angle.  features -> windows -> [training, evaluation]
 
-Every function of tensors is differentiable with finite gradients wherever its input is a rotation, also at the identity
-and at half a turn, where textbook formulas divide 0 by 0.
+Functions of tensors have finite gradients at every rotation, also at the identity and at half a turn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""A run's name, folder, files and completeness, without torch.  features -> windows -> [training, evaluation]
-
-A run is named after everything that can change its numbers: the configuration, the commits of the splits and streams
-that it reads, the body, and the checkpoints that it starts from.
-"""
+"""A run's name, folder, files and completeness, without torch.  features -> windows -> [training, evaluation]"""
 
 from __future__ import annotations
 
@@ -67,7 +63,7 @@ def missing(config: RunConfig) -> list[str]:
 
 
 def open_splits(config: RunConfig) -> dict[str, Split]:
-    """Every split that the configuration names, open. Raises DataError when the cache lacks one, or its stream."""
+    """Open the configuration's splits. Raises DataError for a missing split or stream."""
     import cache
 
     opened = cache.open(config.cache, config.tag or None)
@@ -80,18 +76,14 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     return {name: opened[name] for name in config.splits}
 
 
-def check_stand_in(splits: Mapping[str, Split], **others: bool | None) -> bool:
-    """Is all of it demo data? others: what is used beside the splits, as `the_body`. Raises as `one_kind` does."""
-    # A split that other software wrote does not record it: it is no demo data of ours.
+def require_one_kind(splits: Mapping[str, Split], **others: bool | None) -> bool:
+    """Whether all splits and others (as `the_body`) are demo data. Raises as `one_kind` does."""
     kinds = {f"split {name}": bool(split.manifest.get("stand_in", False)) for name, split in splits.items()}
     return one_kind({**kinds, **{name.replace("_", " "): kind for name, kind in others.items()}})
 
 
 def one_kind(kinds: Mapping[str, bool | None]) -> bool:
-    """Is all of it demo data (True) or none (False)? None: not known, ignored.
-
-    Raises StandInMixed when some is and some is not: numbers made from both would mean nothing.
-    """
+    """Whether all of it is demo data. None: unknown, ignored. Raises StandInMixed when only some is."""
     demo, real = (", ".join(source for source, kind in kinds.items() if kind is is_demo) for is_demo in (True, False))
     if demo and real:
         raise StandInMixed(
@@ -104,10 +96,9 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
 
 
 def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
-    """Are features of an untrained network among those that are read?
+    """Whether any stream that is read has features of an untrained network.
 
-    Raises DataError when they are of a wrong size, or of different networks: training on both would mean nothing. A
-    stream that other software wrote need not record what made it (`identity`), and is not compared.
+    Raises DataError for features of a wrong size, or of different networks where streams record them (`identity`).
     """
     streams = {
         (name, s): {**splits[name].stream_manifest(s), "seen": replace(splits[name].crop_policy(s), jitter=None)}
@@ -181,22 +172,19 @@ def run_folder(config: RunConfig, splits: Mapping[str, Split] | None = None) -> 
 
 
 def is_complete(config: RunConfig, splits: Mapping[str, Split] | None = None) -> bool:
-    """Has a run with this configuration, on what the cache holds now, been finished? Not if something is missing."""
+    """Whether a run with this configuration on the current cache is finished."""
     if splits is None and missing(config):
         return False
     return is_finished(run_folder(config, splits))
 
 
 def is_finished(folder: Path) -> bool:
-    """Are both results of a run there: its best epoch, and the metrics that are written last?"""
+    """Whether a run's best.pt and metrics.json exist."""
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
 
 
 def what_differs(config: VideoConfig) -> str:
-    """Why this is another run than the newest one of the same name: "laptop-1f2e...: epochs was 8, is 5".
-
-    Empty where it has been started already, or is the first of its name.
-    """
+    """How this run differs from the newest one of its name; "" if it has been started, or is the first."""
     splits = open_splits(config)
     folder = run_folder(config, splits)
     earlier = [file for file in config.runs.glob(f"*/{CONFIG}") if file.parent.name.rpartition("-")[0] == config.name]
@@ -218,10 +206,7 @@ def what_differs(config: VideoConfig) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over names and contents of the files in a body's folder that the body is read from.
-
-    Absent ones are left out: loading the body reports them. Raises ConfigError when there is no such folder.
-    """
+    """SHA-256 of names and contents of a body's files, missing ones skipped. Raises ConfigError without a folder."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of body model files, found none")
     present = ([folder / name for name in names if (folder / name).is_file()] for names in BODY_FILES)

@@ -1,7 +1,4 @@
-"""The sections of luigi.cfg that trainings read: of each model, of MPoser and of Pr-VIPE.  [settings] -> training
-
-A preset, what the section sets in its place, the paths, and a variant of that.
-"""
+"""Sections of luigi.cfg of trainings: a preset, settings, paths, and a variant.  [settings] -> training"""
 
 from __future__ import annotations
 
@@ -30,10 +27,7 @@ SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation
 
 @dataclass(frozen=True, slots=True)
 class WhichRuns:
-    """Of a model's section: which runs there are, and what the other keys start from.
-
-    Unless set, they depend on whether the data are demo data, too: `which_runs`.
-    """
+    """Which runs a model's section asks for. Defaults for demo data differ: `which_runs`."""
 
     preset: str = "published"  # the other keys start from it; unless set, `embedded` for demo data
     variant: str | None = None  # an ablation, which overrides the keys that it changes; join several by +
@@ -42,20 +36,14 @@ class WhichRuns:
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """What a model's section names. With demo data, all models that have a preset of minutes are in the report, on it.
-
-    Raises ConfigError.
-    """
-    return replace(_unless_set(s, model), **s.source.section(model.section).typed(WhichRuns))
-
-
-def _unless_set(s: Settings, model: Model) -> WhichRuns:
+    """The runs that a model's section asks for; on demo data with its short preset, if any. Raises ConfigError."""
     demo = s.embedded.enabled
-    return WhichRuns(
+    defaults = WhichRuns(
         preset=EMBEDDED if _small(s, model) and EMBEDDED in model.presets else model.preset,
         baseline=model is VIBE or not demo,
         report=model is VIBE or (demo and EMBEDDED in model.presets),
     )
+    return replace(defaults, **s.source.section(model.section).parse(WhichRuns))
 
 
 def _small(s: Settings, model: Model) -> bool:
@@ -71,10 +59,7 @@ def not_small(s: Settings, model: Model) -> str:
 
 
 def model_settings(s: Settings, model: Model, given: str = "", seed: int | None = None) -> VideoConfig:
-    """A model's section: a preset, what luigi.cfg sets instead, the paths, and a variant of that.
-
-    given: by an option, in place of the variant that luigi.cfg names. Raises ConfigError.
-    """
+    """A model's configuration. given: an option's variant, instead of luigi.cfg's. Raises ConfigError."""
     runs, section = which_runs(s, model), s.source.section(model.section)
     values = _own(section, model, runs.preset, besides=tuple(asdict(runs)))
     preset = model.presets[runs.preset]()
@@ -86,7 +71,7 @@ def model_settings(s: Settings, model: Model, given: str = "", seed: int | None 
         enabled = tuple(split for split in getattr(preset, name) if split.split("/")[0] in s.data.datasets)
         if name not in values and (enabled or name == "datasets_2d"):
             values[name] = enabled
-    with of_section(section, variant_by_option=bool(given)):
+    with name_section(section, variant_by_option=bool(given)):
         config = replace(preset, **values)
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
@@ -98,7 +83,7 @@ def mposer_settings(s: Settings, train: VideoConfig) -> MPoserConfig:
     motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
     for name in ("strides", "window_weights"):  # of other splits, they change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
-    with of_section(s.source.section(VIBE.section)):
+    with name_section(s.source.section(VIBE.section)):
         return cast("MPoserConfig", replace(other_settings(s, MPOSER), **decided))
 
 
@@ -108,7 +93,7 @@ def other_settings(s: Settings, training: Training) -> RunConfig:
     preset = _preset_of(s, training)
     values = _own(section, training, preset, besides=("preset",))
     of_vibe = {name: getattr(model_settings(s, VIBE), name) for name in UNLESS_SET if training is MPOSER}
-    with of_section(section):
+    with name_section(section):
         return replace(training.presets[preset](), **of_vibe | values)
 
 
@@ -119,7 +104,6 @@ def _preset_of(s: Settings, training: Training) -> str:
 
 
 def _own(section: Section, training: Training, preset: str, *, besides: tuple[str, ...]) -> dict[str, Any]:
-    """What a section sets in the place of its preset's, typed. Raises ConfigError."""
     if preset not in training.presets:
         raise ConfigError(f"{section.where('preset')} = {preset}: expected one of {', '.join(training.presets)}")
     for key in section:
@@ -127,20 +111,17 @@ def _own(section: Section, training: Training, preset: str, *, besides: tuple[st
             sections = "[vibe] or [paths]" if training is MPOSER else "[paths] or [features]"
             raise ConfigError(f"{section.where(key)}: is set in {sections}, not here")
     section.check_keys((*besides, *training.settable))
-    return section.typed(training.config)
+    return section.parse(training.config)
 
 
 @contextmanager
-def of_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
+def name_section(section: Section, *, variant_by_option: bool = False) -> Iterator[None]:
     """Errors of a configuration name the line of luigi.cfg, or the option `--variant`."""
     try:
         yield
     except ConfigError as error:
         of_option = variant_by_option and str(error).startswith("variant:")
-        raise ConfigError(f"--{error}" if of_option else section.located(str(error))) from error
-
-
-# -------------------------------------------------------------------------------------------------------- checks
+        raise ConfigError(f"--{error}" if of_option else section.prefix_line(str(error))) from error
 
 
 def check(s: Settings) -> None:
@@ -171,15 +152,11 @@ def _check_model(s: Settings, model: Model, config: VideoConfig) -> None:
 
 
 def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.section) -> None:
-    """What can be known before hours of conversion: are the splits enabled, do they exist, can their datasets have the
-    streams, is the checkpoint there?
-
-    Raises ConfigError.
-    """
+    """Check splits, streams and checkpoint of a configuration, before hours of conversion. Raises ConfigError."""
     splits, broken = s.known_splits(s.data.datasets)
     if isinstance(config, VideoConfig):
         section = s.source.section(config.MODEL)
-        with of_section(section):
+        with name_section(section):
             config.check_feature_size()
     else:
         section = s.source.section(section_name)
@@ -215,25 +192,22 @@ def check_inputs(s: Settings, config: RunConfig, section_name: str = VIBE.sectio
         raise ConfigError(f"{at} = {pretrained}: there is no such file. Name another, or none.")
 
 
-# ----------------------------------------------------------------------------------------------- for all of luigi.cfg
-
-
 def _values(s: Settings) -> Iterator[SectionValues]:
     """Every section as it holds, beside what it would be unless set."""
     for model in models.every():
         runs, config = which_runs(s, model), model_settings(s, model)
         usual = asdict(WhichRuns(preset=model.preset, report=model is VIBE))
-        yield _beside_preset(model, config, runs.preset, asdict(runs), usual)
+        yield _section_values(model, config, runs.preset, asdict(runs), usual)
     yield other_values(s, MPOSER)
 
 
 def other_values(s: Settings, training: Training) -> SectionValues:
     """The section of a training that is no model's."""
     preset, config = _preset_of(s, training), other_settings(s, training)
-    return _beside_preset(training, config, preset, {"preset": preset}, {"preset": training.preset})
+    return _section_values(training, config, preset, {"preset": preset}, {"preset": training.preset})
 
 
-def _beside_preset(
+def _section_values(
     training: Training, config: RunConfig, preset: str, values: Mapping[str, Any], usual: Mapping[str, Any]
 ) -> SectionValues:
     unset = training.presets[preset]()

@@ -1,1 +1,1 @@
-"""What is on disk: names, columns, tables, shards, manifests.  tracks -> [cache] -> windows"""
+"""The format on disk: names, columns, tables, shards, manifests.  [cache]"""

@@ -1,8 +1,4 @@
-"""Compare a shard with its record, as fast as its bytes can be read: nothing is decoded.  [cache]
-
-Chunks are read in blocks of about a mebibyte, each compared with its checksum while it is still near the processor. So
-memory is a block a thread, and several threads keep the disk busy: reading lets go of the interpreter's lock.
-"""
+"""Compare shards with their records, chunk checksums included, without decoding them.  [cache]"""
 
 from __future__ import annotations
 
@@ -20,14 +16,14 @@ from cache.errors import CacheError
 from cache.format import layout
 from cache.format import shard as shards
 from cache.format.layout import ColumnSpec, Geometry
-from cache.format.manifest import Commit, Place, shard_rows
+from cache.format.manifest import Place, shard_rows
 from cache.format.references import columns_of
 from cache.storage.base import Store
 
 _BLOCK: Final = 1 << 20
-_REQUEST: Final = 1 << 26  # bytes that are fetched from an object store in one request, at most
-_RESIDUE: Final = int(google_crc32c.value(bytes(4)))  # of any bytes followed by their own checksum
-_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # a disk's errors for bytes that it has lost
+_REQUEST: Final = 1 << 26  # largest request to an object store, bytes
+_RESIDUE: Final = int(google_crc32c.value(bytes(4)))  # CRC of any bytes followed by their own checksum
+_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # errors of a disk that has lost bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class ShardFile:
     key: str
     number: int
     record: str
-    n_rows: int  # committed with it; of bytes, those of its chunks
+    n_rows: int  # committed rows; of a stream of bytes, those of its chunks
     spec: ColumnSpec
     geometry: Geometry  # the column's own
 
@@ -48,40 +44,30 @@ class ShardFile:
 
     @property
     def chunk_bytes(self) -> int:
-        """With its checksum."""
+        """Bytes of a chunk with its checksum."""
         return self.geometry.rows_per_chunk * math.prod(self.spec.trailing) * self.spec.dtype.itemsize + 4
 
     @property
     def index_bytes(self) -> int:
-        """With its checksum."""
         return shards.index_bytes(self.geometry.chunks)
 
 
-def shards_of(commit: Commit, name: str) -> list[ShardFile]:
-    """As `shard_files`, of a commit."""
-    return shard_files(commit.manifest, commit.place, name)
-
-
 def shard_files(manifest: Mapping[str, Any], place: Place, name: str) -> list[ShardFile]:
-    """The shards that a manifest names of an array, ascending. Raises CacheError for one that is of no commit."""
+    """The shards that a manifest names of an array, ascending. Raises CacheError for one without a commit."""
     spec = columns_of(manifest)[name]
     geometry, array = spec.cut(Geometry(**manifest["geometry"])), place.array(name)
     files = []
     for number, record in sorted((int(shard), text) for shard, text in manifest["shards"][name].items()):
         n_rows = len(shard_rows(manifest, number))
         file = ShardFile(name, layout.shard_key(array, number, spec.trailing), number, record, n_rows, spec, geometry)
-        if spec.per_row > 1:  # of bytes: as many as the chunks hold that its size allows
+        if spec.per_row > 1:
             file = replace(file, n_rows=(file.size - file.index_bytes) // file.chunk_bytes * geometry.rows_per_chunk)
         files.append(file)
     return files
 
 
 def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
-    """Compare a shard with its record; `fast`: only its size and its index. "" when it is intact, else the problem.
-
-    Raises OSError and CacheError for what is not about the shard itself: a file that may not be read, a store that does
-    not answer. A repair must not take such a shard for damaged.
-    """
+    """The problem of a shard, "" without one; `fast`: size and index only. Raises OSError, CacheError of the store."""
     location = store.location(shard.key)
     size = store.size(shard.key)
     if size is None:
@@ -95,7 +81,7 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
             index = shards.parse_index(packed.tobytes(), shard.geometry.chunks, size, location)
         except CacheError as error:
             return str(error)
-        # The held chunks as they are in the file: every byte must be of exactly one, and every row in one.
+        # Chunks must fill the file without gaps or overlaps, and hold every row.
         held = np.flatnonzero(index[:, 0] != shards.ABSENT)
         offsets, sizes = index[held].astype(np.int64).T
         order = np.argsort(offsets, kind="stable")
@@ -117,7 +103,7 @@ def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
 
 
 def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> str:
-    """Compare every chunk with its checksum, and all checksums with the record. `order`: of chunks in the file."""
+    """Compare chunks with their checksums, and all checksums with the record. `order`: of chunks in the file."""
     location, size = store.location(shard.key), shard.chunk_bytes
     at_once = max(1, (_BLOCK if store.exclusive else _REQUEST) // size)
     checksums = np.empty((len(order), 4), np.uint8)

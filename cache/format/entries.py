@@ -1,4 +1,4 @@
-"""Which entries a manifest has, and which names they may hold: a cache may come from anywhere.  [cache]"""
+"""Check entries and names of manifests, which may come from anywhere.  [cache]"""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Columns that a dataset's reader brings: declared, as a manifest records them, and mirrored.  [cache]
-
-Arrays of rows are stored like the columns of `cache.format.layout`, numbers of tracks like the tables of tracks. The
-declarations are in the split's manifest, under `extra`; a cache without them has no such key.
-"""
+"""Extra columns, which a dataset's reader declares: in the split's manifest, under `extra`.  [cache]"""
 
 from __future__ import annotations
 
@@ -20,12 +16,12 @@ from cache.format.layout import COLUMNS, FEATURES, ColumnSpec, stream_of
 from cache.format.tables import TABLES, TEXTS
 
 Array = NDArray[Any]
-Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), as the mirrored picture has them
-Pairs = tuple[tuple[int, int], ...]  # of entries along the first axis, which a mirrored picture exchanges
-FindMirror = Callable[[str, str], Mirror | None]  # dataset, column -> its function; None where it is not installed
+Mirror = Callable[[Array], Array]  # (N, *shape) -> (N, *shape), in the mirrored image
+Pairs = tuple[tuple[int, int], ...]  # entries along the first axis that mirroring swaps
+FindMirror = Callable[[str, str], Mirror | None]  # dataset, column -> its function; None if it is not installed
 
 EXTRA: Final = "extra"  # of a split's manifest
-FUNCTION: Final = "function"  # of a manifest, in the place of a function: a file names no code
+FUNCTION: Final = "function"  # stands for a function in a manifest
 FILLS: Final[Mapping[str, float | int]] = {  # by dtype; uint8 is a flag, 0 or 1
     **dict.fromkeys(("float32", "float64"), math.nan),
     **dict.fromkeys(("int8", "int16", "int32", "int64"), -1),
@@ -39,19 +35,16 @@ _PREFIXES: Final = ("track_", "run_", "video_")  # of tables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraColumn:
-    """A column that a dataset's reader brings, as `foot_contact`: what it holds in every row, or for every track.
+    """A column of rows or tracks that a dataset's reader declares, as `foot_contact`. Raises ValueError if invalid."""
 
-    Raises ValueError for a name that is taken, and for what is not as said below.
-    """
-
-    name: str  # a lower-case letter, then these, digits and _
+    name: str  # a lower-case letter, then lower-case letters, digits and _
     about: str  # its meaning, in one line
     unit: str = ""
-    shape: tuple[int, ...] = ()  # of one row's, or of one track's
+    shape: tuple[int, ...] = ()  # of one row or track
     dtype: str = "float32"  # a key of FILLS: float32, float64, int8, int16, int32, int64, or uint8 for flags, 0 or 1
     fill: float | int | None = None  # a value that no datum has; None: NaN of floats, -1 of integers, 255 of flags
     per: Literal["row", "track"] = "row"
-    mirror: Pairs | Mirror | Literal["function"] | None = None  # in a mirrored picture. None: as it is
+    mirror: Pairs | Mirror | Literal["function"] | None = None  # how mirroring changes it; None: not at all
 
     def __post_init__(self) -> None:
         if self.fill is None:
@@ -67,7 +60,7 @@ class ExtraColumn:
                 "in _ok, _key or _at"
             )
         if taken or (self.name == "intrinsics" and self.shape != (3, 3)):
-            yield "the name stands for something else in a cache already: choose another"
+            yield "the cache uses this name for something else: choose another"
         if not self.about.strip() or "\n" in self.about + self.unit:
             yield "expected its meaning in one line (about)"
         if self.dtype not in FILLS:
@@ -78,7 +71,7 @@ class ExtraColumn:
         if self.per not in ("row", "track"):
             yield f"per {self.per!r}, expected row or track"
         if not self._fill_is_representable() or (self.dtype == "uint8" and self.fill in (0, 1)):
-            yield f"fill {self.fill!r} is no {self.dtype} that no datum has"
+            yield f"fill {self.fill!r} is not a {self.dtype} outside of the valid values"
         if isinstance(self.mirror, tuple):
             entries = [entry for pair in self.mirror for entry in pair]
             length = self.shape[0] if self.shape else 0
@@ -96,18 +89,16 @@ class ExtraColumn:
 
     @property
     def spec(self) -> ColumnSpec:
-        """How its rows are stored."""
         about = f"{self.about} [{self.unit}]" if self.unit else self.about
         assert self.fill is not None
         return ColumnSpec(self.shape, np.dtype(self.dtype).newbyteorder("<"), self.fill, about)
 
     @property
     def array(self) -> str:
-        """The folder of its array below the split: the name, of tracks with `track_` before it."""
         return self.name if self.per == "row" else f"track_{self.name}"
 
     def as_json(self) -> dict[str, Any]:
-        """As the manifest has it: all but the name."""
+        """The manifest's entry: all fields except the name."""
         no_number = isinstance(self.fill, float) and math.isnan(self.fill)
         mirror = [list(pair) for pair in self.mirror] if isinstance(self.mirror, tuple) else self.mirror and FUNCTION
         entries = {**asdict(self), "shape": list(self.shape), "fill": "NaN" if no_number else self.fill}
@@ -116,20 +107,20 @@ class ExtraColumn:
 
     @property
     def stored_as(self) -> dict[str, Any]:
-        """What decides its bytes, and how they are read: all but its words."""
+        """The entries that decide its bytes and their meaning."""
         return {key: value for key, value in self.as_json().items() if key not in ("about", "unit")}
 
     def problem(self, array: Any, n_rows: int) -> str:
-        """Why this cannot be the column of a track of `n_rows` rows; "" where it can."""
+        """Why an array cannot be this column of a track of `n_rows` rows; "" if it can."""
         shape = (n_rows, *self.shape) if self.per == "row" else self.shape
         if problem := array_problem(array, self.spec, shape):
             return problem
         if not np.isfinite(array).all() or (array == np.array(self.fill)).any():
-            return f"holds its fill value {self.fill}, NaN or infinity, which no datum is"
+            return f"holds its fill value {self.fill}, NaN or infinity, which are no valid values"
         return ""
 
     def mirrored(self, values: Array, split: str) -> Array:
-        """(N, ...) of a split as the mirrored picture has them. Raises CacheError where the function is not here."""
+        """Mirror (N, ...) values of a split. Raises CacheError if the function is not loaded."""
         if self.mirror is None:
             return values
         if isinstance(self.mirror, tuple):
@@ -151,7 +142,7 @@ class ExtraColumn:
 
 
 def array_problem(array: Any, spec: ColumnSpec, shape: tuple[int, ...]) -> str:
-    """Why an array cannot be rows of a column: its shape, type or values; "" where it can. Only floats are rounded."""
+    """Why an array cannot be rows of a column; "" if it can. Only floats may be rounded."""
     if not isinstance(array, np.ndarray | np.generic) or array.shape != shape:
         return f"is {getattr(array, 'shape', type(array).__name__)}, expected {shape}"
     if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:
@@ -161,12 +152,12 @@ def array_problem(array: Any, spec: ColumnSpec, shape: tuple[int, ...]) -> str:
     if spec.dtype.kind == "i" and array.dtype != spec.dtype and array.size:
         low, high = int(array.min()), int(array.max())
         if low < np.iinfo(spec.dtype).min or high > np.iinfo(spec.dtype).max:
-            return f"holds {low} to {high}, more than {spec.dtype} has room for"
+            return f"holds {low} to {high}, outside of the range of {spec.dtype}"
     return ""
 
 
 def extras_of(manifest: Mapping[str, Any]) -> dict[str, ExtraColumn]:
-    """The extra columns of a split's manifest, by name. Raises CacheError where they are none."""
+    """The extra columns of a split's manifest, by name. Raises CacheError for invalid ones."""
     extras = {}
     for name, entries in manifest.get(EXTRA, {}).items():
         try:
@@ -176,13 +167,13 @@ def extras_of(manifest: Mapping[str, Any]) -> dict[str, ExtraColumn]:
             fields = {**entries, "shape": tuple(entries["shape"]), "fill": fill, "mirror": mirror}
             extras[name] = ExtraColumn(name=name, **fields)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            problem = f"the manifest's extra column {name!r} is none: {error}. Use the version that wrote it."
+            problem = f"the manifest's extra column {name!r} is invalid: {error}. Use the version that wrote it."
             raise CacheError(problem) from error
     return extras
 
 
 def by_name(columns: Iterable[ExtraColumn]) -> dict[str, ExtraColumn]:
-    """Declarations by their names. Raises ValueError where two of them have one."""
+    """Columns by name. Raises ValueError for duplicate names."""
     declared = list(columns)
     names = {column.name: column for column in declared}
     if len(names) < len(declared):
@@ -194,13 +185,13 @@ _FINDERS: Final[list[FindMirror]] = []
 
 
 def find_mirrors_by(find: FindMirror) -> None:
-    """Have functions that mirror extra columns looked up by `find`: as readers of datasets declare them."""
+    """Register a function that finds the mirror functions that dataset readers declare."""
     if find not in _FINDERS:
         _FINDERS.append(find)
 
 
 def mirror_finders() -> tuple[FindMirror, ...]:
-    """By what they are looked up; a process that reads for another needs the same."""
+    """The registered finders, for worker processes."""
     return tuple(_FINDERS)
 
 

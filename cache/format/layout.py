@@ -1,7 +1,4 @@
-"""Names, columns and Zarr metadata of the cache: everything that decides where a byte is.  [cache]
-
-docs/cache-format.md describes the same in prose.
-"""
+"""Names, columns and Zarr metadata of the cache, as docs/cache-format.md describes them.  [cache]"""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ from cache.errors import CacheError
 
 FORMAT: Final = "vibe-cache 1"
 ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
-ROWS_PER_CHUNK: Final = 64  # what a checksum covers: a 16-frame window touches one or two of them
-NO_KEY: Final = 2**64 - 1  # both words of the key of a row that belongs to no track
-BYTES: Final = "bytes"  # dtype of a stream that an earlier version wrote and this one does not read
-ROOM: Final = 1 << 17  # bytes that a shard of such a stream has room for, for each of its rows
-# A row's `ok` flag in a stream. Rows that are not undecodable have a stored value, and count in windows.
-UNDECODABLE: Final = 0  # no value: the row's picture could not be decoded
+ROWS_PER_CHUNK: Final = 64  # covered by one checksum
+NO_KEY: Final = 2**64 - 1  # both key words of a row without a track
+BYTES: Final = "bytes"  # dtype of streams of an earlier version, which are not read
+ROOM: Final = 1 << 17  # bytes per row that a shard of such a stream has room for
+# A row's `ok` flag in a stream.
+UNDECODABLE: Final = 0  # no value: the frame could not be decoded
 COMPUTED: Final = 1
-UNDEFINED: Final = 2  # a value that the stream defines, as zeros: there was nothing to compute it from
+UNDEFINED: Final = 2  # a value that the stream defines, such as zeros, for rows without an input
 HAS_VALUE: Final = (COMPUTED, UNDEFINED)
 GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch has their numbers, from 0
 STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # suffixes of a stream's name: `_at` only for bytes
@@ -34,33 +31,33 @@ MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
-JOURNAL: Final = "journal"  # in `.writing`: what a writer has finished and not committed
-STAGED: Final = ".commit"  # small files between the commit and their place
-TAGS: Final = ".tags"  # below the cache: names of committed states, and what they need of their own
-IN_PLACE: Final = ".done"  # in an object store, beside staged files: they have been copied into place
-TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not complete yet
-STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet
-CHECKPOINT: Final = "partial-"  # begins the names of files in `.writing`: work on a shard that is not accepted yet
+JOURNAL: Final = "journal"  # in `.writing`: finished, uncommitted work
+STAGED: Final = ".commit"  # small files that are not in place yet
+TAGS: Final = ".tags"  # below the cache: tags and the files that only they need
+IN_PLACE: Final = ".done"  # in an object store, beside staged files that are in place
+TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: an incomplete shard
+STAGED_SHARD: Final = "staged-"  # prefix of shards in `.writing` that no writer has accepted yet
+CHECKPOINT: Final = "partial-"  # prefix of files in `.writing` with rows of unaccepted shards
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """One column: what follows the rows in its shape, its type, and the value that no datum has."""
+    """A column: trailing shape, dtype, and fill value, which no valid row has."""
 
     trailing: tuple[int, ...]
     dtype: np.dtype[Any]
     fill: float | int
     about: str
-    per_row: int = 1  # entries along the first axis that a shard has room for, for each of its rows
+    per_row: int = 1  # entries along the first axis per row
 
     def cut(self, rows: Geometry) -> Geometry:
-        """How this column is cut in a split whose rows are cut so: bytes of many rows have chunks of their own."""
+        """This column's geometry in a split with this geometry of rows."""
         return rows if self.per_row == 1 else Geometry(rows.rows_per_shard * self.per_row, self.per_row)
 
     def length(self, extent: int, rows: Geometry) -> int:
-        """Entries along the first axis, of a split with `extent` rows: bytes fill whole shards."""
+        """Entries along the first axis in a split with `extent` rows."""
         return extent if self.per_row == 1 else rows.boundary(extent) * self.per_row
 
 
@@ -88,7 +85,7 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = {
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """The three arrays of a feature stream by their folder below `features`; four of an earlier version's bytes."""
+    """Arrays of a feature stream by name below `features`: three, or four for an earlier version's bytes."""
     if dtype == BYTES:
         data = {
             stream: ColumnSpec((), np.dtype("u1"), 0, "the bytes of all rows", per_row=ROOM),
@@ -104,7 +101,7 @@ def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
 
 
 def stream_arrays(stream: str) -> tuple[str, ...]:
-    """Every array that a stream of this name may have, whatever its rows are."""
+    """Names of all arrays that a stream may have."""
     return tuple(f"{stream}{part}" for part in STREAM_ARRAYS)
 
 
@@ -118,12 +115,12 @@ def stream_of(array: str) -> str:
 
 
 def form_of(dim: int, dtype: str) -> str:
-    """What a stream's rows are, for messages: "2048 numbers of float16"."""
+    """A stream's row format, for messages: "2048 numbers of float16"."""
     return f"{dim} numbers of {dtype}"
 
 
 def check_form(stream: str, dim: int, dtype: str) -> None:
-    """Refuse what a stream's rows cannot be (CacheError)."""
+    """Raise CacheError for an unsupported row format."""
     if dtype not in ("float16", "float32") or dim < 1:
         raise CacheError(f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more of float16 or float32")
 
@@ -160,7 +157,7 @@ class Geometry:
 
 
 def check_names(split: str, stream: str | None = None) -> None:
-    """Refuse names that would leave the cache's folder or meet its own files (CacheError)."""
+    """Raise CacheError for names that leave the cache's folder or collide with its own files."""
     expected = "letters, digits and _ . + -"
     if not is_split_name(split):
         raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of {expected}")
@@ -169,12 +166,12 @@ def check_names(split: str, stream: str | None = None) -> None:
 
 
 def is_name(name: str) -> bool:
-    """Whether a dataset, a split or a stream may have this name: it stays within the cache."""
+    """Whether a dataset, split or stream may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
 def is_split_name(name: str) -> bool:
-    """Whether `name` is "<dataset>/<split>"."""
+    """Whether `name` has the form "<dataset>/<split>"."""
     parts = name.split("/")
     return len(parts) == 2 and all(is_name(part) for part in parts)
 
@@ -196,7 +193,7 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def sharding(dtype: np.dtype[Any], chunk: Sequence[int]) -> dict[str, Any]:
-    """The codec of every column: uncompressed chunks of this shape, a crc32c on each and on the index at the end."""
+    """Codec of every column: uncompressed chunks, crc32c on each chunk and on the index at the end."""
     configuration = {
         "chunk_shape": list(chunk),
         "codecs": [_bytes_codec(dtype), _CRC32C],
@@ -245,7 +242,7 @@ def _metadata(
 
 
 def group_key(folder: str) -> str:
-    """The zarr.json of a group, by its folder; "" is the cache itself."""
+    """Key of a group's zarr.json; folder "": the cache itself."""
     return f"{folder}/zarr.json".lstrip("/")
 
 
@@ -255,5 +252,5 @@ def group_metadata() -> bytes:
 
 
 def json_file(value: Mapping[str, Any]) -> bytes:
-    """The text of every JSON file in the cache: sorted, indented, one line feed at the end."""
+    """Encode a JSON file of the cache: sorted, indented, newline at the end."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

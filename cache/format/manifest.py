@@ -1,12 +1,8 @@
 """The commit: one small file that names everything that exists, replaced atomically.  [cache]
 
-Shards are written once; the manifest names them. The small files that a commit changes (tables, `zarr.json` of the
-arrays) are staged first. Replacing the manifest, which holds their digests, is the commit. Then they are copied into
-place. A reader that opens in between compares digests, and takes each file from where it matches the manifest. In an
-object store, where a slower writer may copy older files into place, the staged ones are kept.
-
-`provenance.json`, next to the manifest, notes when, where and with what software each commit was made. It is the one
-file that differs between equal caches. A damaged one counts as none: the next commit replaces it.
+Shards are written once. The small files of a commit (tables, `zarr.json`) are staged, then the manifest with their
+digests is replaced, which is the commit, then they are copied into place. A reader that opens in between takes each
+file from where it matches the manifest. An object store keeps the staged files: a slower writer may copy older ones.
 """
 
 from __future__ import annotations
@@ -66,21 +62,17 @@ class Place:
 
     @property
     def temporary(self) -> str:
-        """The key of a shard until it is complete."""
         return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
     @property
     def journal(self) -> str:
-        """The folder of the writer's journal."""
         return f"{self.writing}/{JOURNAL}"
 
     @property
     def staged_shard(self) -> str:
-        """The prefix of the keys of staged shards, which no writer has accepted yet."""
         return f"{self.writing}/{layout.STAGED_SHARD}"
 
     def checkpoint(self, shard: int) -> str:
-        """The key of the checkpoint of a shard that is not accepted yet."""
         return f"{self.writing}/{layout.CHECKPOINT}{shard}"
 
     def journals(self) -> list[str]:
@@ -96,13 +88,11 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """What its manifest is of: "split", "stream" or "tag"."""
         is_tag = self.split.startswith(f"{TAGS}/")
         return "tag" if is_tag else "split" if self.stream is None else "stream"
 
     @property
     def title(self) -> str:
-        """As messages call it."""
         return f"stream {self.stream!r} of {self.split}" if self.stream is not None else f"{self.kind} {self.split}"
 
     @property
@@ -146,7 +136,7 @@ def sha256(data: bytes | Bytes) -> str:
 
 
 def callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """The entries of a manifest that the caller of `commit` has added: all but the cache's `own`."""
+    """The caller's entries of a manifest: all except the cache's `own`."""
     return {key: value for key, value in manifest.items() if key not in own}
 
 
@@ -165,11 +155,7 @@ def has_shards(held: Mapping[str, Any], shards: Mapping[str, Mapping[str, str]])
 
 
 def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
-    """Parse the manifest of a place.
-
-    Raises CacheError for another format, for content that does not match its digest, for the manifest of another split,
-    stream or tag, and for names that would lead out of the place: a cache may come from anywhere.
-    """
+    """Parse the manifest of a place. Raises CacheError for a damaged one, and for one of another place or format."""
     file, do = place.store.location(place.manifest), place.again
     try:
         manifest = json.loads(text)
@@ -192,11 +178,7 @@ def parse_manifest(text: bytes, place: Place) -> dict[str, Any]:
 
 
 def load(place: Place) -> Commit | None:
-    """The state committed at this moment, never a mixture of two; None when nothing was ever committed.
-
-    Raises CacheError for a damaged manifest, for a small file that is neither in place nor staged as the manifest names
-    it, and for a stream whose manifest is lost: its features would be written over.
-    """
+    """The current commit, never a mixture of two; None without one. Raises CacheError for damaged or lost files."""
     before: str | None = None
     failures = 0
     while True:
@@ -208,9 +190,13 @@ def load(place: Place) -> Commit | None:
         manifest, etag = current
         files = small_files(place, manifest)
         if files.keys() == manifest["files"].keys():
-            now = read_manifest(current_place := replace(place, tag="")) if place.tag else None
-            if now is not None and has_shards(now[0], manifest["shards"]):
-                return Commit(place, manifest, files, now[1], current_place)
+            now, current_place, shards = None, replace(place, tag=""), manifest["shards"]
+            with suppress(CacheError):  # damaged: like a lost one, it names no shards, and the tag's may still be there
+                now = read_manifest(current_place) if place.tag else None
+            own = (f"{place.array(name)}/c" for name in shards)  # folders of the tag's own shards, if any
+            if place.tag and (has_shards(now[0], shards) if now else not any(map(place.store.list_names, own))):
+                etag_there = now[1] if now else place.store.etag(current_place.manifest)
+                return Commit(place, manifest, files, etag_there, current_place)
             return Commit(place, manifest, files, etag)
         # Another process may have committed after the manifest was read. Then the manifest has changed: read it again.
         failures = failures + 1 if manifest["digest"] == before else 0
@@ -256,10 +242,7 @@ def rows_record(split: Mapping[str, Any], shard: int) -> str:
 
 
 def foreign_shards(stream: Mapping[str, Any], split: Mapping[str, Any]) -> list[int]:
-    """Shards whose features a stream computed for other rows than the split now has in them, ascending.
-
-    A split that was restored from a backup may have other rows in the same shards.
-    """
+    """Shards whose features were computed for other rows than the split has now, as after a restored backup."""
     records: Mapping[str, str] = stream["rows"]
     return [int(shard) for shard, record in records.items() if rows_record(split, int(shard)) not in (record, "")]
 
@@ -289,7 +272,6 @@ def publish(
     A kill before the manifest is replaced changes nothing. After a later kill, the next writer copies the files.
 
     Args:
-        place: the split or stream.
         entries: the manifest without its format and digests.
         files: the small files by name.
         before: the current commit.
@@ -340,8 +322,7 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
                 store.remove([place.journal])  # left by the writer of this commit when it was killed
             store.remove([place.staging(manifest["digest"])])
             break
-        # Another writer may have committed meanwhile, and these files have overwritten its own. Read the manifest
-        # again: the last writer to do so leaves the right files. Keep what other writers have staged.
+        # Another writer may have committed meanwhile, and these files have overwritten its own: check again.
         store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
         current = read_manifest(place)
         if current is None or current[0]["digest"] == manifest["digest"]:

@@ -1,4 +1,4 @@
-"""TrackTable and videos as records: what a writer takes, and what the tables give back.  raw -> [tracks] -> features"""
+"""Tracks and videos as records.  raw -> [tracks] -> features"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WrittenTrack(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class TrackRows:
-    """One person through one video, T rows, as a writer takes it. Columns that the track lacks are left out."""
+    """One person through one video, T rows, as a writer takes it. Leave out missing columns."""
 
     name: str  # <video>/<person>, unique within the split
     video: str
@@ -54,15 +54,12 @@ class TrackRows:
     gender: str = "neutral"
     intrinsics: NDArray[Any] | None = None  # (3, 3) px
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
-    extra: Mapping[str, NDArray[Any]] = field(
-        default_factory=dict
-    )  # of a declared column: (T, *shape), or of the track
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (T, *shape), or of the track
 
     @classmethod
-    def of(
+    def from_record(
         cls, track: TrackRecord, columns: Mapping[str, NDArray[Any]], extra: Mapping[str, NDArray[Any]] | None = None
     ) -> TrackRows:
-        """These columns of a committed track."""
         names = [column.name for column in fields(cls) if column.name not in ("columns", "extra")]
         return cls(**{name: getattr(track, name) for name in names}, columns=columns, extra=extra or {})
 
@@ -93,9 +90,8 @@ class _TrackFields(NamedTuple):
 class TrackRecord(_TrackFields):
     """One committed track: rows [start, stop) of its split.
 
-    As a tuple it is (name, video, start, stop, fps, step, crop_scale), which compares; `gender`, `intrinsics` ((3, 3)
-    float64 px, or None where not known) and `extra` (what its dataset's own columns of tracks hold, by name) come
-    beside it, since an array in a tuple does not compare.
+    As a tuple: (name, video, start, stop, fps, step, crop_scale). Beside it, not compared: `gender`, `intrinsics`
+    ((3, 3) float64 px or None) and `extra` (extra track columns by name).
     """
 
     gender: str
@@ -110,8 +106,7 @@ class _Table(Sequence[_R], ABC):
         self.tables = tables
 
     @abstractmethod
-    def _record(self, number: int) -> _R:
-        """The record of a row of the table."""
+    def _record(self, number: int) -> _R: ...
 
     @overload
     def __getitem__(self, number: int) -> _R: ...
@@ -163,7 +158,6 @@ class TrackTable(_Table[TrackRecord]):
 
     @property
     def names(self) -> list[str]:
-        """All names, without making records."""
         return decode_texts(self.tables["track_name"])
 
 
@@ -187,16 +181,13 @@ class VideoTable(_Table[VideoEntry]):
 
     @property
     def names(self) -> list[str]:
-        """All names, without making entries."""
         return decode_texts(self.tables["video_name"])
 
     @property
     def fingerprints(self) -> list[str]:
-        """All fingerprints, without making entries."""
         return decode_texts(self.tables["video_fingerprint"])
 
     def account(self, number: int) -> dict[str, Any]:
-        """The accounting that was committed with a video."""
         stops = self.tables["video_account_stop"]
         start = int(stops[number - 1]) if number else 0
         return dict(json.loads(bytes(self.tables["video_account"][start : int(stops[number])])))

@@ -1,7 +1,4 @@
-"""Which files belong to a cache: what manifests name, what writers have left unreferenced, and what is not its own.
-
-[cache]
-"""
+"""Which files belong to a cache, and which are unreferenced.  [cache]"""
 
 from __future__ import annotations
 
@@ -74,7 +71,7 @@ def stream_folders(store: Store, split: str) -> list[str]:
 
 
 def places_of(store: Store, split: str) -> list[Place]:
-    """A split's own, and those of its streams, committed or not."""
+    """Places of a split and its streams, committed or not."""
     return [Place(store, split, stream) for stream in (None, *stream_folders(store, split))]
 
 
@@ -89,11 +86,8 @@ def remove_shards(store: Store, array: str, keep: Collection[int]) -> None:
         store.remove([f"{array}/c/{number}" for number in shards_on_disk(store, array) if number not in keep])
 
 
-def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
-    """Keys of files and folders of a split without its streams, or of one stream, that no manifest names.
-
-    Only what the cache itself writes. `unfinished`: also what a killed writer has finished, with its journal.
-    """
+def find_unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
+    """Keys of the cache's own files that no manifest names; `unfinished`: also finished work with its journal."""
     store, is_split = place.store, place.stream is None
     names, writing = store.list_names(place.home), store.list_names(place.writing)
     yield from (f"{place.writing}/{name}" for name in writing if name.startswith("."))  # of a killed write

@@ -51,10 +51,7 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> tuple[by
 
 
 def record_text(size: int, checksums: bytes) -> str:
-    """What the manifest records of a shard file: its size, and a digest of its chunks' checksums in their order.
-
-    Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
-    """
+    """The manifest's record of a shard file: its size, and a digest of its chunks' checksums in order."""
     return f"{size}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 
@@ -69,7 +66,7 @@ def has_size(store: Store, key: str, text: str) -> bool:
 
 
 def index_bytes(chunks: int) -> int:
-    """How long the index of so many chunks is, with its checksum."""
+    """Bytes of an index with its checksum."""
     return chunks * 16 + 4
 
 
@@ -81,10 +78,7 @@ def require_size(file: str, size: int, record: str | None, chunks: int) -> None:
 
 
 def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: int | None = None) -> NDArray[np.uint64]:
-    """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum.
-
-    Raises CacheError where they cannot be: in a file of `size` bytes, with chunks of `chunk_bytes` (with checksum).
-    """
+    """Parse an index: (chunks, 2) offsets and sizes. Raises CacheError for impossible ones."""
     body, checksum = packed[:-4], packed[-4:]
     if len(packed) != index_bytes(chunks) or crc32c(body) != checksum:
         raise CacheError.at(file, expected="a shard index with its checksum", found="a damaged index", do=REPAIR)

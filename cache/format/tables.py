@@ -1,8 +1,7 @@
 """The tracks, runs and videos of a split as arrays.  raw -> [tracks] -> features -> windows
 
-A table is a set of plain Zarr arrays of equal length, so that a million tracks open without a million objects. Texts
-are (N, L) uint8, UTF-8 filled up with zeros, since Zarr v3 has no settled string type. A run is a segment of one track
-without a gap: frame indices one step apart. Windows come out of runs by arithmetic, without reading a frame index.
+A table is a set of plain Zarr arrays of equal length. Texts are (N, L) uint8, UTF-8 padded with zeros: Zarr v3 has no
+settled string type. A run is a segment of one track whose frame indices are one step apart.
 """
 
 from __future__ import annotations
@@ -90,8 +89,7 @@ class Tables(dict[str, Array]):
             files[shard_key(name, 0, array.shape[1:])] = data + crc32c(data)
         return files
 
-    def without(self, videos: Iterable[str]) -> Tables:
-        """The tables without the given videos, their tracks and runs."""
+    def drop_videos(self, videos: Iterable[str]) -> Tables:
         gone = frozenset(videos)
         if not gone:
             return self
@@ -128,7 +126,7 @@ class Tables(dict[str, Array]):
 
 
 def narrow(texts: Array) -> Array:
-    """Drop columns that are zero in every text, so that tables do not depend on texts that are gone."""
+    """Drop columns that are zero in every text."""
     used = np.flatnonzero(texts.any(axis=0))
     return texts[:, : used[-1] + 1 if len(used) else 1]
 

@@ -1,8 +1,7 @@
 """Names of committed states.  [cache]
 
-A tag is a folder below `.tags`: the manifests and small files of its splits and streams as they were, and a manifest
-of its own, which is put there last. Shards stay where they are until a writer removes them from the cache: before that,
-the writer gives the tag its own (`keep_for_tags`).
+A tag is a folder below `.tags`: manifests and small files of its splits and streams, and its own manifest, written
+last. A writer that removes shards from the cache first copies them to the tags that need them (`keep_for_tags`).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Tag:
 def place_of_tag(store: Store, name: str) -> Place:
     """The folder that has a tag's own manifest. Raises CacheError for what cannot be a tag's name."""
     if not layout.is_name(name):
-        raise CacheError(f"{name!r} is no tag's name: expected letters, digits and _ . + -, and none of . + - first")
+        raise CacheError(f"{name!r} is no valid tag name: expected letters, digits and _ . + -, none of . + - first")
     return Place(store, f"{TAGS}/{name}")
 
 
@@ -89,13 +88,12 @@ def held_back(store: Store, tag: Tag) -> int:
 def keep_for_tags(place: Place, before: Mapping[str, Any] | None, after: Mapping[str, Mapping[str, str]]) -> None:
     """Give each tag its own copies of the shards of a split or stream, unless it needs no more than `after`.
 
-    Call it before a manifest ceases to name shards, and once more before they are removed: a tag may have been made
-    meanwhile. In a folder the copies share their bytes with the shards. A damaged copy is replaced by an intact shard.
+    Call it before a manifest ceases to name shards, and again before they are removed: a tag may have been made
+    meanwhile. In a folder the copies are hard links. A damaged copy is replaced by an intact shard.
 
     Args:
-        place: the split or stream.
-        before: the manifest that names the shards; None: it is lost, or has ceased to name them. Then each is checked.
-        after: array -> shard -> record: what the manifest names next.
+        before: the manifest that names the shards; None, for a lost or replaced one: check each shard.
+        after: array -> shard -> record that the manifest names next.
     """
     store = place.store
     homes = [f"{TAGS}/{name}" for name in store.list_names(TAGS)]

@@ -24,7 +24,7 @@ from cache.read.streams import OpenStream, StalenessCheck, open_column
 
 Array = NDArray[Any]
 
-OF_TRACKS: Final = ("gender", "intrinsics")  # fields that every split has: of a window's track, in each of its rows
+OF_TRACKS: Final = ("gender", "intrinsics")  # fields of a window's track, repeated in each row
 
 
 class _DefaultName(str):
@@ -43,7 +43,7 @@ class StreamFields(NamedTuple):
     history: Mapping[str, int]  # stream -> rows before each window
 
     @classmethod
-    def of(
+    def parse(
         cls, stream: str | None, streams: Sequence[str] | None = None, history: Mapping[str, int] | None = None
     ) -> StreamFields:
         """From the arguments of `Split.read`. Raises ValueError and TypeError when they do not fit together."""
@@ -68,12 +68,11 @@ class StreamFields(NamedTuple):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Field -> its stream, of numbers and flags."""
         return {**self.numbers, **self.flags}
 
 
 def _dtypes(dtype: DTypeLike | Mapping[str, DTypeLike], streams: Sequence[str]) -> dict[str, np.dtype[Any]]:
-    """The dtype of each stream's numbers. Raises ValueError for one that is no float, and for one of another stream."""
+    """The dtype of each stream. Raises ValueError for dtypes that are no floats and for other streams."""
     by_stream: Mapping[str, Any] = dtype if isinstance(dtype, Mapping) else dict.fromkeys(streams, dtype)
     if strange := sorted(by_stream.keys() - set(streams)):
         raise ValueError(f"dtype of {strange}, which are not among the streams {list(streams)}")
@@ -114,7 +113,7 @@ class OpenSplit:
         """The columns that the dataset's reader brought, of rows and of tracks, by name."""
         return extras_of(self.manifest)
 
-    def _of_tracks(self, name: str) -> Array | None:
+    def _track_values(self, name: str) -> Array | None:
         """(N, ...) what a field is of each track; None where it is a column of rows, or there is none."""
         if name in self.columns:
             return None
@@ -138,7 +137,6 @@ class OpenSplit:
         return replace(self._commit.place, stream=stream)
 
     def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
-        """Read (B, seqlen, ...) of one array, as stored."""
         reader = self._reader(name)
         out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
         reader.read(starts, seqlen, out)
@@ -182,7 +180,6 @@ class OpenSplit:
         dtype: DTypeLike | Mapping[str, DTypeLike],
         out: Mapping[str, Array] | None,
     ) -> dict[str, Array]:
-        """Read a batch: see `Split.read`."""
         starts, seqlen, track = self._checked_windows(windows)
         names = self._checked_fields(fields, [*chosen.sources])
         dtypes = _dtypes(dtype, [*chosen.numbers.values()])
@@ -225,7 +222,7 @@ class OpenSplit:
             elif stream := chosen.flags.get(name):
                 batch[name] = buffer(name, (), np.dtype(np.float32), chosen.history.get(stream, 0))
                 streams[stream].fill_flags(batch[name])
-            elif (of_tracks := self._of_tracks(name)) is not None:
+            elif (of_tracks := self._track_values(name)) is not None:
                 batch[name] = buffer(name, of_tracks.shape[1:], of_tracks.dtype)
                 batch[name][...] = of_tracks[track][:, None]
             else:
@@ -237,14 +234,13 @@ class OpenSplit:
             if (rows := fields_of_labels.mirrored_rows).any():
                 values = batch[name][rows]
                 batch[name][rows] = (
-                    mirrors[name].mirrored(values, self.name) if name in mirrors else labels.mirrored(name, values)
+                    mirrors[name].mirrored(values, self.name) if name in mirrors else labels.mirror(name, values)
                 )
         return batch
 
     def _stream_windows(
         self, chosen: StreamFields, names: Sequence[str], starts: Ints, seqlen: int
     ) -> dict[str, StreamWindows]:
-        """The windows of each stream that has a requested field."""
         run_starts, sources = starts, chosen.sources
         if chosen.history:  # the first row of each window's run
             first: Ints = self._tables["run_start"]
@@ -276,14 +272,10 @@ class OpenSplit:
 
     @cached_property
     def _ends(self) -> Ints:
-        """Stop rows of all tracks, behind one entry that is smaller than any row."""
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
     def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
-        """The crops that a stream's network saw, for windows of (B,) tracks; None when they are the boxes themselves.
-
-        `unused`: no field of the stream is read. The stream need not exist then, unless the caller has named it.
-        """
+        """Crops of windows of (B,) tracks; None: the boxes. `unused`: the default stream may be missing."""
         if stream is None or (unused and isinstance(stream, _DefaultName) and not self._has_usual_stream):
             return None
         policy = self._stream(stream).crop
@@ -317,7 +309,7 @@ class OpenSplit:
         for name in fields:
             if name == "features" and name not in stream_fields:
                 named = f"`streams` gives {', '.join(stream_fields)}" if stream_fields else f"there are: {self.streams}"
-                raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
+                raise ValueError(f"{self.name}: features need a stream; {named}")
             if name not in (*stream_fields, *labels.FIELDS, *self.columns, *self.extra, *OF_TRACKS):
                 columns = ", ".join(dict.fromkeys((*self.columns, *self.extra)))
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {columns}.")
@@ -332,7 +324,7 @@ class StreamWindows:
         starts: (B,) first rows of the windows.
         run_starts: (B,) first rows of the windows' runs; not used without history.
 
-    Raises CacheError when the stream has no numbers for a window's rows, or lacks a shard with rows of its history.
+    Raises CacheError when the stream has no numbers for a window's rows, or misses a shard of its history.
     """
 
     def __init__(self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints) -> None:
@@ -344,7 +336,6 @@ class StreamWindows:
 
     @property
     def trailing(self) -> tuple[int, ...]:
-        """The shape of one row."""
         return self._stream.reader().trailing
 
     def fill(self, out: NDArray[Any]) -> None:

@@ -1,9 +1,7 @@
 """Compute the label fields of a batch from the stored columns.  tracks -> features -> [windows] -> training
 
-Unknown labels are 0 with weight 0, never NaN: NaN times weight 0 is still NaN.
-
-NumPy is slow on a short last axis, such as (x, y, z): each coordinate is computed by itself, with the joints as the
-last axis. Unknown values are cleared by a bit mask, which removes NaN and the sign of a zero, too.
+Unknown labels are 0 with weight 0, never NaN. For speed, coordinates are computed one by one with joints as the last
+axis, and unknown values are cleared with a bit mask.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 EVAL_JOINTS: Final = "kp_3d_eval"  # a field, too, of splits that have the column: what `kp_3d` is there
 IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, "theta", "pose", "trans"})  # depend on crop or mirroring
 
-# Left-right permutations: joint i of a mirrored picture is joint MIRRORED[i] of the original.
+# Left-right permutations: joint i of a mirrored image is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
 MIRRORED_49: Final = (
     *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21),  # BODY_25
@@ -54,9 +52,9 @@ class LabelFields:
     """The fields of one batch of B windows of T frames.
 
     Args:
-        raw: returns a column by name. May be called several times for the same column.
+        raw: returns a column by name; may be called several times.
         crop_scale: returns the (B,) crop scales of the windows' tracks.
-        crop: the crops that the network saw in place of the boxes; None: the boxes.
+        crop: boxes that the network saw; None: the tracks' boxes.
     """
 
     def __init__(self, raw: Raw, crop_scale: Callable[[], NDArray[np.float64]], crop: Crop | None = None) -> None:
@@ -88,7 +86,7 @@ class LabelFields:
         if kp_2d is None or bbox is None:
             out.fill(0)
         else:
-            in_crop(kp_2d, bbox, self._crop_scale(), out)
+            normalise_keypoints(kp_2d, bbox, self._crop_scale(), out)
 
     @cached_property
     def _cut_out(self) -> tuple[Floats | None, Bools]:
@@ -153,7 +151,7 @@ class LabelFields:
         return np.equal(flag, 1) & _finite_rows(pose) & _finite_rows(betas)
 
 
-def mirrored(name: str, values: Floats) -> Floats:
+def mirror(name: str, values: Floats) -> Floats:
     """Mirror one of IN_CROP, N rows: swap left and right joints, and reflect at x = 0.
 
     Points and trans change the sign of x. A rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c)
@@ -171,7 +169,7 @@ def mirrored(name: str, values: Floats) -> Floats:
     return out
 
 
-def in_crop(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats) -> None:
+def normalise_keypoints(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats) -> None:
     """Normalise keypoints from px to [-1, 1] across the crop; fill out (B, T, J, 3). Confidence is copied.
 
     The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) / (side * crop_scale).

@@ -1,8 +1,4 @@
-"""Whole columns through zarr-python, lazily.  features -> [windows]
-
-To zarr a missing chunk is fill values, and a replaced file is a file. Here the first is an error where the manifest
-names the shard, and so is the second.
-"""
+"""Whole columns through zarr-python, lazily; missing and replaced shards are errors.  features -> [windows]"""
 
 from __future__ import annotations
 
@@ -37,14 +33,7 @@ def open_lazily(commit: Commit, array: str, check_current: Callable[[], None]) -
 
 
 class StrictStore(WrapperStore[Any]):
-    """One array's folder, read-only.
-
-    Args:
-        store: the folder.
-        location: the folder's path or URL, for messages.
-        named: keys of the shards that the manifest names.
-        check_current: called when something has been read, to raise when the array has been replaced since.
-    """
+    """One array's folder, read-only. Raises for missing shards among `named`; `location` is for messages."""
 
     def __init__(
         self, store: ZarrStore, location: str, named: Collection[str], check_current: Callable[[], None]

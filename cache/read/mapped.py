@@ -1,11 +1,8 @@
 """Read windows from memory-mapped shards.  tracks -> features -> [windows] -> training
 
-An uncompressed shard holds its rows at the offsets of its index: map the file, read the index once, slice. zarr-python
-reads about a thousand small windows a second; this reader a hundred times that.
-
-A window takes a few microseconds, so work per window counts: the loop over parts of windows is plain Python on plain
-integers, takes no lock, and makes one system call per batch and shard. It runs in one thread: copying is bound by
-memory already, and a second thread would wait for the interpreter (measured: slower on two cores).
+An uncompressed shard has its rows at the offsets of its index: map the file, read the index once, slice. That is a
+hundred times as fast as zarr-python for small windows. The loop over windows is plain Python, takes no lock, and makes
+one system call per batch and shard; threads would not help, since copying is bound by memory.
 """
 
 from __future__ import annotations
@@ -65,7 +62,6 @@ class MappedShard:
         self.offsets = offsets.data  # a memoryview: compact, and its items are plain integers
 
     def chunk(self, number: int) -> NDArray[np.uint8]:
-        """The bytes of a chunk that is held, a view of the file."""
         return np.frombuffer(self.data, np.uint8, self._chunk_bytes, self.offsets[number])
 
     def intact(self, number: int) -> bool:
@@ -80,11 +76,7 @@ class MappedShard:
 
 
 class OpenFileLimit:
-    """Limits the mapped shards of this process to half of its open-file limit: each takes one file descriptor.
-
-    Readers own their shards. This has weak references to them, in the order of opening, and closes the oldest to make
-    room. Reading an open shard takes no lock.
-    """
+    """Limits the mapped shards of this process to half of its open-file limit: closes the oldest ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,7 +84,7 @@ class OpenFileLimit:
 
     def open(self, make: Callable[[], MappedShard]) -> MappedShard:
         """Make room, then return `make()`. Without a free descriptor, close every shard and try again."""
-        self._make_room(_allowed())
+        self._make_room(_shard_limit())
         try:
             return make()
         except OSError as error:
@@ -102,7 +94,6 @@ class OpenFileLimit:
         return make()
 
     def remember(self, reader: MappedRows, shard: int, opened: MappedShard) -> None:
-        """Count a shard that a reader has opened."""
         self._opened.append((weakref.ref(opened), weakref.ref(reader), shard))
 
     def _make_room(self, limit: int) -> None:
@@ -115,18 +106,18 @@ class OpenFileLimit:
                 if (owner := reader()) is not None and (held := opened()) is not None:
                     owner.close_shard(shard, held)
 
-    def after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it
 
 
-def _allowed() -> int:
+def _shard_limit() -> int:
     """How many shards may be open. Read each time: the system's limit may change."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
 
 
 _OPEN_FILES: Final = OpenFileLimit()
-os.register_at_fork(after_in_child=_OPEN_FILES.after_fork)
+os.register_at_fork(after_in_child=_OPEN_FILES.reset_after_fork)
 
 
 class MappedRows:
@@ -191,10 +182,10 @@ class MappedRows:
     def _parts(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """Yield the byte ranges of the windows, in order, checked. A window that crosses chunks has several."""
         begin = 0
-        n_windows = max(_allowed() // 8, 4)  # windows whose shards are open together: each touches two or three shards
+        n_windows = max(_shard_limit() // 8, 4)  # whose shards are open together: each touches two or three
         while begin < len(starts):
             try:
-                parts = self._located(starts[begin : begin + n_windows], seqlen)
+                parts = self._locate(starts[begin : begin + n_windows], seqlen)
             except OSError as error:
                 if error.errno not in _TOO_MANY or n_windows == 1:
                     raise
@@ -203,11 +194,11 @@ class MappedRows:
             yield from parts
             begin += n_windows
 
-    def _located(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
+    def _locate(self, starts: Ints, seqlen: int) -> Iterator[ByteRange]:
         """The byte ranges of a few windows, whose shards are all opened together."""
         chunk, low, n_rows = chunk_parts(starts, seqlen, self._layout.rows_per_chunk)
         shard = chunk // self._layout.chunks
-        opened = {number: self._opened(number) for number in set(shard.tolist())}
+        opened = {number: self._open_shard(number) for number in set(shard.tolist())}
         if not self._states[chunk].all():
             for part in np.flatnonzero(self._states[chunk] == 0).tolist():
                 number = int(shard[part])
@@ -217,7 +208,7 @@ class MappedRows:
         data = {number: mapped.data for number, mapped in opened.items()}
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
 
-    def _opened(self, shard: int) -> MappedShard:
+    def _open_shard(self, shard: int) -> MappedShard:
         """Return the open shard, or open it. A file whose size has changed is opened again."""
         opened = self._held.get(shard)
         if opened is None or opened.file_size() != opened.size:
@@ -225,8 +216,7 @@ class MappedRows:
             try:
                 opened = _OPEN_FILES.open(lambda: MappedShard(self._file(shard), self._layout, record))
             finally:
-                # After opening: then the shard belongs to the checked state. Also after an error: a shard that is
-                # missing because the split was replaced is not reported as damage.
+                # Also after an error: a shard that is missing because the split was replaced is no damage.
                 self._check_current()
             self._held[shard] = opened
             _OPEN_FILES.remember(self, shard, opened)
@@ -252,9 +242,7 @@ class MappedRows:
             flag = int(flags[0])
             state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
         chunk = shard * self._layout.chunks + number
-        self._offsets[chunk] = opened.offsets[
-            number
-        ]  # before the state: other threads read the offset once the state is set
+        self._offsets[chunk] = opened.offsets[number]  # before the state, which tells other threads to read it
         self._checked[chunk] = state
 
     def _file(self, shard: int) -> Path:

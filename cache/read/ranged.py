@@ -1,8 +1,4 @@
-"""Windows out of an object store, by ranges of bytes.  tracks -> features -> [windows] -> training
-
-As `cache.read.mapped`, with requests in place of maps: a shard's index is fetched once, then just the chunks that
-windows touch, those of one shard in one request and several shards at a time.
-"""
+"""Windows out of an object store, by requests of byte ranges.  tracks -> features -> [windows] -> training"""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from cache.errors import CacheError
 from cache.format import shard as shards
 from cache.format.layout import shard_key
 from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
-from cache.storage.object_store import ObjectStore, in_parallel
+from cache.storage.object_store import ObjectStore, map_parallel
 
 _INDEXES: Final = 8 << 20  # bytes of them kept of each column: one has 2 KB, of a column of bytes 128 KB
 _SHARDS_AT_ONCE: Final = 64  # a batch that touches more is read in parts: memory stays bounded
@@ -57,20 +53,19 @@ class RangedRows:
                 fill(out[window[part], within[part] : within[part] + n_rows[part]], rows)
 
     def _fetch_all(self, by_shard: Sequence[Ints]) -> dict[int, NDArray[Any]]:
-        """The rows of chunks, each shard's apart, by the chunk's number in the array: all of one committed state."""
+        """Rows by chunk number in the array, of one committed state. `by_shard`: chunks of each shard."""
         held: dict[int, NDArray[Any]] = {}
         try:
-            for fetched in in_parallel(self._fetch, by_shard):
+            for fetched in map_parallel(self._fetch, by_shard):
                 held.update(fetched)
         finally:
-            # Afterwards: what was fetched is of the state that was checked. A shard that is missing, or has other
-            # bytes, because its split was replaced is no damage.
+            # Afterwards, and after an error: a shard that is missing because the split was replaced is no damage.
             with self._lock:
                 self._check_current()
         return held
 
     def _fetch(self, chunks: Ints) -> dict[int, NDArray[Any]]:
-        """The rows of chunks of one shard, by the chunk's number in the array; every checksum compared."""
+        """Rows of chunks of one shard by chunk number in the array, with checksums compared."""
         layout, size = self._layout, self._layout.chunk_bytes
         shard = int(chunks[0]) // layout.chunks
         key = shard_key(self._array, shard, self.trailing)

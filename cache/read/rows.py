@@ -1,8 +1,4 @@
-"""What the readers of rows have in common: the layout of an array, and batches of windows.  features -> [windows]
-
-`cache.read.mapped` maps local files, `cache.read.ranged` fetches ranges of objects; both slice rows out of uncompressed
-shards.
-"""
+"""The layout of an array, and helpers of both readers of rows.  features -> [windows]"""
 
 from __future__ import annotations
 
@@ -35,7 +31,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArrayLayout:
-    """What is needed of an array to find a row of it in a file."""
+    """Where rows of an array are in its files."""
 
     n_rows: int
     trailing: tuple[int, ...]
@@ -44,15 +40,14 @@ class ArrayLayout:
     rows_per_chunk: int
 
     @classmethod
-    def of(cls, spec: ColumnSpec, extent: int, rows: Geometry) -> ArrayLayout:
-        """Of a column, of a split with `extent` rows that are cut so."""
+    def from_spec(cls, spec: ColumnSpec, extent: int, rows: Geometry) -> ArrayLayout:
+        """Layout of a column in a split with `extent` rows and this geometry."""
         geometry = spec.cut(rows)
         length = spec.length(extent, rows)
         return cls(length, spec.trailing, spec.dtype, geometry.rows_per_shard, geometry.rows_per_chunk)
 
     @property
     def chunks(self) -> int:
-        """In a shard."""
         return self.rows_per_shard // self.rows_per_chunk
 
     @property
@@ -96,10 +91,9 @@ _BEYOND: Final = 65536.0  # what infinity becomes here; no finite float16 reache
 
 
 def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
-    """Fill `out` with the same numbers, exactly, infinities and NaN included. Shapes are equal.
+    """Fill `out` with the same numbers, exactly, infinities and NaN included; several times as fast as NumPy.
 
-    Several times as fast as NumPy: features are stored as float16 and trained on as float32. A float16's bits, moved
-    into a float32's places, are the number times 2^-112, subnormal ones too.
+    The bits of a float16, moved to a float32's places, are the number times 2^-112, subnormal ones too.
     """
     if not half.size:
         return

@@ -1,4 +1,4 @@
-"""The cache as readers see it: splits, tracks, windows, batches.  tracks -> features -> [windows] -> training"""
+"""Open caches and splits; read windows.  tracks -> features -> [windows] -> training"""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ Array = NDArray[Any]
 def open(root: Root, tag: str | None = None) -> FeatureCache:  # noqa: A001  it reads as cache.open
     """Open a cache for reading: a folder, or a URL as s3://bucket/prefix.
 
-    tag: read exactly the state that was tagged by this name, whatever has been committed since.
-
-    Raises CacheError when there is no cache, or no such tag.
+    tag: read this tagged state. Raises CacheError if the cache or the tag is missing.
     """
     return FeatureCache(require_cache(root).root, tag)
 
@@ -61,10 +59,7 @@ def require_cache(root: Root) -> Store:
 
 
 class FeatureCache(Mapping[str, "Split"]):
-    """All committed splits under one root, by "<dataset>/<split>". Each look-up opens the split's newest commit.
-
-    With a tag, there are those that it names, in the states that it names.
-    """
+    """All committed splits of a cache or tag, by "<dataset>/<split>". Each look-up opens the newest commit."""
 
     def __init__(self, root: Root, tag: str | None = None) -> None:
         self.store = store_at(root)
@@ -109,8 +104,8 @@ class FeatureCache(Mapping[str, "Split"]):
 class Split(OpenSplit):
     """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
 
-    It stays what it was when it was opened: later commits show when it is opened again. It can be pickled, into
-    workers for instance, which open it again and raise CacheChanged if there has been a commit since.
+    Later commits show when it is opened again. Pickled into a worker, it is opened again there, and raises
+    CacheChanged if there has been a commit since.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -122,12 +117,12 @@ class Split(OpenSplit):
 
     @property
     def tag(self) -> str | None:
-        """The name of the tag that it was opened by; None of what the cache holds now."""
+        """The tag that it was opened by; None for the current state."""
         return tags.name_of(self.place())
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
+        """Time, host, software and the writer's notes of this commit. Empty when lost."""
         return manifest.note_of(self._commit)
 
     @property
@@ -137,7 +132,7 @@ class Split(OpenSplit):
 
     @property
     def videos(self) -> VideoTable:
-        """Every raw video with what became of it, also those that gave no track."""
+        """Every raw video and its account, also those without tracks."""
         return VideoTable(self._tables)
 
     def stream_shards(self, stream: str) -> list[int]:
@@ -145,21 +140,21 @@ class Split(OpenSplit):
         return self._stream(stream).shards
 
     def was_invalidated(self, stream: str) -> bool:
-        """Whether the stream lacks rows of tracks since a repair took their damaged shards out of it."""
+        """Whether a repair removed damaged shards of the stream that have not been filled again."""
         live, has = self.rows_by_shard(), self.stream_shards(stream)
         taken: list[int] = self.stream_provenance(stream).get("invalidated", [])
         return any(shard < len(live) and live[shard] > 0 and shard not in has for shard in taken)
 
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
-        """The manifest of a feature stream: what was given to its `commit`, and the shards it has."""
+        """The manifest of a feature stream: its shards, and the entries given to its `commit`."""
         return self._stream(stream).commit.manifest
 
     def crop_policy(self, stream: str) -> CropPolicy:
-        """Which part of the picture the stream's network saw of each row. Raises CacheError for an unknown policy."""
+        """The crops that the stream's network saw. Raises CacheError for an unknown policy."""
         return self._stream(stream).crop
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
-        """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
+        """`provenance` of the stream's commit."""
         return manifest.note_of(self._stream(stream).commit)
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
@@ -179,18 +174,17 @@ class Split(OpenSplit):
         *,
         streams: Sequence[str] | None = None,
     ) -> Ranges:
-        """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
+        """Windows of `seqlen` consecutive frames: (W, 2) int64 of [start, stop) rows.
 
         Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
-        only rows that it has count; with several `streams`, those that all of them have. The last frames of a run,
-        fewer than `stride`, are in none of them; `tail="cover"` adds the window that ends where the run ends, in all
-        runs that hold a window at all. Runs shorter than `seqlen` have none: where all are, a warning names the longest
-        one, and the result is (0, 2), which `read` takes for a batch without windows.
+        only rows that it has count; with `streams`, rows that all of them have. `tail="cover"` adds the window that
+        ends where the run ends; "drop" leaves the last frames out. Runs shorter than `seqlen` have no window. Without
+        any window, a warning names the longest run, and the result is (0, 2).
 
-        Raises ValueError unless seqlen and stride are whole numbers of at least 1 and tail is "drop" or "cover", and
-        for both `stream` and `streams`.
+        Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or "cover", and for
+        both `stream` and `streams`.
         """
-        names = [*StreamFields.of(stream, streams).numbers.values()]
+        names = [*StreamFields.parse(stream, streams).numbers.values()]
         runs = self.runs_with(names)
         windows = windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
         if not len(windows) and len(self.runs):
@@ -200,44 +194,44 @@ class Split(OpenSplit):
         return windows
 
     def runs_with(self, streams: Sequence[str]) -> Ranges:
-        """(R, 2) int64 of [start, stop) rows: the `runs`, cut where one of the streams has no numbers."""
+        """The `runs`, cut where one of the streams has no numbers: (R, 2) int64 of [start, stop) rows."""
         runs = self.runs
         for name in streams:
             runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
         return runs
 
     def undecodable(self, stream: str) -> int:
-        """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
+        """Number of rows of committed tracks whose frames could not be decoded."""
         lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
     @property
     def runs(self) -> Ranges:
-        """(R, 2) int64 of [start, stop) rows, ascending: each run of frames one step after the other, in one track."""
+        """Runs of consecutive frames, each in one track: (R, 2) int64 of [start, stop) rows, ascending."""
         return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
-        """Whether a writer was killed during a commit, or has left finished shards: the next one goes on from there."""
+        """Whether a killed writer has left an unfinished commit or finished shards, which the next writer continues."""
         return manifest.has_unfinished_commit(self.place(stream))
 
     def has_lost_manifest(self, stream: str) -> bool:
-        """Whether the rest of a stream is there, which no writer goes on with: it can only be deleted."""
+        """Whether a stream has lost its manifest, so that it can only be deleted."""
         return bool(manifest.lost_manifest(self.place(stream)))
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
 
-        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Reading
-        it raises CacheError where a shard is missing, and CacheChanged when the split has been replaced.
+        Rows without a committed track have fill values or a replaced track's values. Reading raises CacheError for a
+        missing shard, and CacheChanged when the split has been replaced.
         """
         from cache.read.lazy import open_lazily  # here: importing zarr is slow
 
         return open_lazily(*self._array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too.
+        """Rows [start, stop) of one column as stored, checked, of replaced tracks too: (stop - start, ...).
 
-        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks.
+        Of a stream: `features/resnet50`, with `_ok` or `_key` appended. Raises CacheError for missing rows.
         """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name and layout.stream_of(array) == array:
@@ -256,44 +250,37 @@ class Split(OpenSplit):
         streams: Sequence[str] | None = None,
         history: Mapping[str, int] | None = None,
     ) -> dict[str, Array]:
-        """One batch: B windows of T frames.
+        """Read a batch: B windows of T frames.
 
         Args:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
-            stream: where `features` come from; None: labels only. One that is named must exist where labels are read,
-                even when `fields` leaves features out.
-            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, `kp_3d_eval`; the name
-                of any other column, as stored: `bbox`, `frame_index`, or one in `extra`; `gender` or `intrinsics`.
-                None: the seven, and `kp_3d_eval` in splits that have it. With `streams`: their names, and these with
-                `_ok`, in the place of `features`.
-            dtype: of the features, or of each stream's by its name, float32 where that is not there: float16, float32
-                or float64. Labels and flags are float32.
-            out: buffers to fill, by field, of the right shape and type; they are in the answer.
-            streams: several streams, in the place of `stream`; each is a field of its own name.
-            history: of a stream of `streams`, how many rows before each window are read, too.
+            stream: stream of `features`; None: labels only. A named stream must exist even if `fields` omits features.
+            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, `kp_3d_eval`; any
+                other column as stored (`bbox`, `frame_index`, `extra` columns); `gender`, `intrinsics`. None: the
+                first seven, and `kp_3d_eval` if the split has it. With `streams`: their names, also with `_ok`,
+                instead of `features`.
+            dtype: of features, or by stream: float16, float32 (default) or float64. Labels and flags are float32.
+            out: buffers to fill and return, by field, of the right shape and type.
+            streams: several streams instead of `stream`, each a field of its own name.
+            history: rows to read before each window, by stream of `streams`.
 
-        Labels are expressed in the crop that the network of `stream`, or of the first of `streams`, saw: its box, and
-        where that was mirrored, the mirrored person, also in `pose`, `trans` and `extra` columns. Without a stream,
-        they are of the usual crop. Other columns are as stored.
+        Labels are in the crop that the network of `stream`, or of the first of `streams`, saw; without a stream, in
+        the default crop. Where that crop was mirrored, so are labels, `pose`, `trans` and `extra` columns.
 
         Returns:
-            `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `theta`
-            (B, T, 85) = (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about the pelvis, in the order spin49 - but in
-            evaluation splits (B, T, 14, 3) m about no joint, in the order common14, and there `kp_3d_eval`, too: the
-            same numbers (without a buffer of its own, the same array);
-            `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0. With `streams`: of each (B, h + T,
-            dim) with a history of h rows, and its flags (B, h + T), named `<stream>_ok`: 1 where its numbers were
-            computed from something, 0 elsewhere. The history of a window has the rows before it in the run of
-            consecutive frames that it begins in, each one step after the other: 0 with flag 0 before that run, and in
-            rows whose picture could not be decoded. What a track has once is repeated in each row: `gender` (B, T)
-            uint8, its number in `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN where not known, or the
-            dataset's own column of that name; `extra` columns of tracks (B, T, ...).
+            `features` (B, T, dim); `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop, confidence; `theta`
+            (B, T, 85): (1, 0, 0), pose, betas; `kp_3d` (B, T, 49, 3) m about the pelvis, in the order spin49. In
+            evaluation splits, `kp_3d` and `kp_3d_eval` are (B, T, 14, 3) m, not centred, in the order common14, and
+            share an array unless one has a buffer. `w_3d`, `w_smpl`, `valid` (B, T). Unknown labels are 0 with weight
+            0. With `streams`: (B, h + T, dim) for a history of h rows, and flags `<stream>_ok` (B, h + T): 1 if
+            computed. History before the window's run of consecutive frames, and rows of undecodable frames, are 0 with
+            flag 0. `gender` (B, T) uint8: index in `cache.GENDERS`; `intrinsics` (B, T, 3, 3) float64 px, NaN if
+            unknown, or the dataset's own column; `extra` columns of tracks (B, T, ...).
 
-        Raises CacheError for rows outside a committed track, rows that a stream does not have, before a window too, and
-        shards that are missing, short or damaged; ValueError for windows, fields, streams, dtypes or buffers of the
-        wrong form.
+        Raises CacheError for rows outside a committed track, rows that a stream does not have, and shards that are
+        missing, short or damaged; ValueError for invalid windows, fields, streams, dtypes or buffers.
         """
-        chosen = StreamFields.of(stream, streams, history)
+        chosen = StreamFields.parse(stream, streams, history)
         return self._read(np.asarray(windows), chosen, fields, dtype, out)
 
 

@@ -1,7 +1,4 @@
-"""Readers of one committed state of a split's streams, and the check that this state is still the one on disk.
-
-tracks -> features -> [windows]
-"""
+"""Readers of committed streams, and the check that a commit is still current.  tracks -> features -> [windows]"""
 
 from __future__ import annotations
 
@@ -31,10 +28,7 @@ _DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StalenessCheck:
-    """Raises CacheChanged when shards of an open commit have been replaced. Ordinary commits only add shards.
-
-    Call it after opening a shard: when it does not raise, the shard belongs to the open commit.
-    """
+    """Raises CacheChanged when shards of an open commit have been replaced. Call it after opening a shard."""
 
     def __init__(self, commit: Commit) -> None:
         self._place, self._etag, self._shards = commit.shards_at, commit.etag, commit.manifest["shards"]
@@ -64,7 +58,7 @@ def open_rows(
 def open_column(commit: Commit, array: str, check_current: Callable[[], None]) -> Rows:
     """Open the reader of one array of a commit."""
     held, place = commit.manifest, commit.shards_at
-    layout = ArrayLayout.of(columns_of(held)[array], int(held["extent"]), Geometry(**held["geometry"]))
+    layout = ArrayLayout.from_spec(columns_of(held)[array], int(held["extent"]), Geometry(**held["geometry"]))
     return open_rows(place.store, place.array(array), layout, held["shards"][array], check_current)
 
 
@@ -97,7 +91,6 @@ class OpenStream:
 
     @property
     def shards(self) -> list[int]:
-        """Numbers of the shards that it has, ascending."""
         return list(map(int, np.flatnonzero(self._has)))
 
     def reader(self, part: str = "") -> Rows:
@@ -114,10 +107,7 @@ class OpenStream:
         return out
 
     def rows_with_flag(self, *flags: int) -> Ranges:
-        """Find the row ranges whose `ok` is one of `flags`, ascending; rows of replaced tracks included.
-
-        Reads one shard of flags at a time, and only those that are not all 1.
-        """
+        """Row ranges whose `ok` is one of `flags`, ascending; rows of replaced tracks included."""
         records = self.commit.manifest["shards"][f"{self._name}_ok"]
         ranges = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
@@ -129,7 +119,6 @@ class OpenStream:
         return join_adjacent(np.concatenate(ranges))
 
     def _flags(self, shard: int) -> NDArray[np.uint8]:
-        """(n,) the `ok` flags of a shard's rows."""
         rows = shard_rows(self.commit.manifest, shard)
         flags: NDArray[np.uint8] = self.read("_ok", np.array([rows.start]), len(rows))[0]
         return flags
@@ -138,8 +127,8 @@ class OpenStream:
         """Raise CacheError for a stream of bytes."""
         if self._of_bytes:
             raise CacheError(
-                f"{self._title} holds bytes (stored crops), which this version does not read. Extract from the images, "
-                f"and delete it: cache.delete_stream(root, {self.commit.place.split!r}, {self._name!r})"
+                f"{self._title} holds bytes (stored crops), which this version does not read. Delete it: "
+                f"cache.delete_stream(root, {self.commit.place.split!r}, {self._name!r}), or use an earlier version."
             )
 
     def require(self, starts: Ints, seqlen: int) -> None:
@@ -160,15 +149,12 @@ class OpenStream:
                 raise CacheError(f"{self._title} does not have shard {shard} yet. {_DO}")
         if (bad := np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))).size:
             row = int(starts[bad[0, 0]] + bad[0, 1])
-            raise CacheError(f"{self._title} has no features for row {row}: its picture was not readable. {_DO}")
+            raise CacheError(f"{self._title} has no features for row {row}: its frame could not be decoded. {_DO}")
         for shard in touched:
             self._complete[shard] = self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
 
     def require_shards(self, starts: Ints, stops: Ints) -> None:
-        """Raise CacheError unless the stream has the shards of all rows [start, stop). Ranges may be empty.
-
-        For rows of the history: these must end where rows begin that `require` has checked.
-        """
+        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be empty ranges."""
         size = self._geometry.rows_per_shard
         missing = np.concatenate([[0], np.cumsum(~self._has)])  # how many shards before each are missing
         if (bad := np.flatnonzero(missing[-(-stops // size)] > missing[starts // size])).size:

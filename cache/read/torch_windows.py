@@ -22,11 +22,7 @@ Item = dict[str, torch.Tensor]
 
 
 class TorchWindows(Dataset[Item]):
-    """The windows of one or more splits, one behind the other: see `cache.torch_windows`.
-
-    What is sent to a worker are the arguments: it opens the splits and finds the windows again, and raises CacheChanged
-    where there has been a commit since, of a stream that the windows are cut by too.
-    """
+    """The windows of one or more splits: see `cache.torch_windows`. Workers open the splits again."""
 
     def __init__(self, splits: Sequence[Split], seqlen: int, stride: int, tail: Tail, reading: dict[str, Any]) -> None:
         self._splits, self._reading, self._process = tuple(splits), reading, os.getpid()
@@ -75,7 +71,6 @@ class TorchWindows(Dataset[Item]):
         return self._splits[number].read(windows, **self._reading)
 
     def _require_equal_shapes(self) -> None:
-        """Raise CacheError for splits whose windows cannot be in one batch."""
         first: tuple[str, dict[str, Any]] | None = None
         for number, (split, stop) in enumerate(zip(self._splits, self._stops.tolist(), strict=True)):
             start = int(self._stops[number - 1]) if number else 0

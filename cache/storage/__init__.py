@@ -1,4 +1,4 @@
-"""Where bytes are stored: a folder of this machine or an object store; durable writes, locks, journals.  [cache]"""
+"""Storage: a folder or an object store; durable writes, locks, journals.  [cache]"""
 
 from __future__ import annotations
 

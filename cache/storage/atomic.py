@@ -1,7 +1,7 @@
 """Writes that a power cut cannot halve, and the lock that keeps a second writer out.  [cache]
 
-All that this project writes into a local cache goes through the functions of `os` here and in `cache.storage.local`:
-tests record them, and replay what a power cut would have left.
+Every write to a local cache goes through the functions of `os` here and in `cache.storage.local`: tests record them and
+replay power cuts.
 """
 
 from __future__ import annotations

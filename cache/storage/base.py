@@ -1,8 +1,7 @@
-"""What a cache needs of the place that holds its files: a local folder, or an object store.  [cache]
+"""The interface of storage: a local folder or an object store.  [cache]
 
-Everything in a cache is a file with a key below one root, as `penn_action/train/kp_2d/c/0/0/0`. Writers and readers
-need whole files that appear at once, one small file that is replaced only if it is unchanged, and, where there is such
-a thing, a lock.
+Every file has a key below one root, as `penn_action/train/kp_2d/c/0/0/0`. Writers need whole files that appear at once,
+one small file that is replaced only if it is unchanged, and, if there is one, a lock.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Root = Path | str  # a folder, or a URL as s3://bucket/prefix
 
 
 class Lock:
-    """What keeps other writers out, until `release` or the end of `with`. This one keeps out none."""
+    """A writer's lock, held until `release` or the end of `with`. This one keeps nobody out."""
 
     def require(self) -> None:
         """Raise CacheError when the lock has been lost: another process may be writing by now."""
@@ -85,9 +84,9 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, key: str, data: bytes, *, temporary: str) -> None:
-        """Write a new file that appears whole and survives a power cut. `temporary`: key of a file to write first.
+        """Write a new file, atomically and durably. `temporary`: key of a file to write first.
 
-        Raises CacheError where `exclusive` is False and there is a file of that name with other content.
+        Raises CacheError if `exclusive` is False and the file exists with other content.
         """
 
     @abstractmethod
@@ -96,10 +95,7 @@ class Store(ABC):
 
     @abstractmethod
     def copy(self, key: str, to: str) -> None:
-        """Have a file under another name, too, durably; a folder shares its bytes. Does nothing where it is there.
-
-        Raises FileNotFoundError, and CacheError as `put` does.
-        """
+        """Copy a file durably, in a folder as a hard link, unless it exists. Raises as `rename` does."""
 
     @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:
@@ -107,10 +103,7 @@ class Store(ABC):
 
     @abstractmethod
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
-        """Replace one file, atomically and durably, if its etag is the expected one (None: there is none yet).
-
-        Raises CacheError when another writer was quicker.
-        """
+        """Replace a file, atomically and durably. Raises CacheError for another etag; None: no file."""
 
     @abstractmethod
     def remove(self, keys: Collection[str]) -> None:
@@ -125,11 +118,9 @@ class Store(ABC):
         """The folder as zarr-python sees it, read-only."""
 
     def read(self, key: str) -> bytes:
-        """A whole file. Raises FileNotFoundError."""
         return self.read_with_etag(key)[0]
 
     def exists(self, key: str) -> bool:
-        """Whether there is a file with this key."""
         return self.size(key) is not None
 
 

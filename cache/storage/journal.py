@@ -1,4 +1,4 @@
-"""What a writer has finished but not yet committed, so that the next one goes on from there.  [cache]"""
+"""Journal of finished, uncommitted work, which the next writer continues.  [cache]"""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from cache.storage.base import Store
 
 
 class Journal:
-    """Records under one head, which names what they are good for: a small file each, with a checksum."""
+    """Records under one head, each in a small file with a checksum."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, folder
         self._home, self._next = "", 0
 
     def start(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Go on with the journal that was begun with exactly this head. Returns its intact records.
-
-        Without any, an empty one is begun. In a folder, where there can be no other writer, all others are removed.
-        """
+        """Continue the journal with exactly this head, or begin it. Returns its intact records."""
         self._home = f"{self._folder}/{fingerprint(head)[:16]}"
         files = self._store.read_many(self._store.files(self._home))
         records: list[dict[str, Any]] = []
@@ -33,21 +30,20 @@ class Journal:
                 break
             records.append(json.loads(text))
         self._next = len(records)
-        # Behind one that is not intact all count as never written: else they would come back behind those added now.
+        # Remove records after a damaged one: they would come back after those added now.
         self._store.remove([key for key in files if key >= self._key(self._next)])
         if not records and self._store.exclusive:
             self._store.remove([self._folder])
         return records
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append one record. When this returns, a crash can no longer take it away."""
+        """Append one record, durably."""
         text = json.dumps(record).encode()
         record_text = _checksum(self._next, text) + b" " + text
         self._store.put_small({self._key(self._next): record_text}, self._folder)
         self._next += 1
 
     def remove(self) -> None:
-        """Delete the journal: its records are committed."""
         self._store.remove([self._folder if self._store.exclusive else self._home])
 
     def _key(self, number: int) -> str:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _MAP_FROM: Final = 1 << 20  # bytes from which a small file is mapped, not read
 # Of file systems that have no hard links, or of two of them.
 _NO_LINKS: Final = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
-
-
 _LOCKS: Final = (".writing", "lock")  # a writer's folder, and the file in it
 
 
@@ -175,10 +173,7 @@ class LocalStore(Store):
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove a folder with its contents, the lock of its writer last, so that no other writer begins before.
-
-    What another process removes meanwhile is gone, and a folder in which it has made a file stays.
-    """
+    """Remove a folder with its contents, the writer's lock last. A folder in which another process writes stays."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name in _LOCKS)

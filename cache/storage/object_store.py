@@ -1,8 +1,7 @@
 """A cache in an object store: S3 and compatible ones, Google's, Azure's.  [cache]
 
-There is no rename and no lock there. Shards are put only where nothing is, and the manifest only where it still is the
-one that the writer began with: of two writers, one is refused. obstore makes the requests; it takes credentials,
-region, endpoint and timeouts from the environment (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL, AWS_TIMEOUT, ...).
+Without rename and lock, shards are put only where nothing is, and the manifest only if it is unchanged: of two writers,
+one is refused. obstore takes credentials, region, endpoint and timeouts from the environment (AWS_ACCESS_KEY_ID, ...).
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class ObjectStore(Store):
         self._api = obstore
         self._bucket_exists = False  # whether that is known
         with self._errors(""):
-            self._objects = self._connected("")
+            self._objects = self._connect("")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self.root,)
@@ -68,7 +67,7 @@ class ObjectStore(Store):
                 return None
 
         names = list(keys)
-        answers = zip(names, in_parallel(read, names), strict=True)
+        answers = zip(names, map_parallel(read, names), strict=True)
         return {key: data for key, data in answers if data is not None}
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
@@ -103,13 +102,7 @@ class ObjectStore(Store):
             raise FileNotFoundError(self.location(key))
         return float((datetime.now(UTC) - head["last_modified"]).total_seconds())
 
-    def put(
-        self,
-        key: str,
-        data: bytes,
-        *,
-        temporary: str,  # noqa: ARG002  an object appears whole
-    ) -> None:
+    def put(self, key: str, data: bytes, *, temporary: str) -> None:  # noqa: ARG002  an object appears whole
         with self._unless_taken(key, lambda: data), self._errors(key, writing=True):
             self._api.put(self._objects, key, data, mode="create", use_multipart=False)
 
@@ -126,7 +119,7 @@ class ObjectStore(Store):
             with self._errors(key, writing=True):
                 self._api.put(self._objects, key, files[key], use_multipart=False)
 
-        in_parallel(put, list(files))
+        map_parallel(put, list(files))
 
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -153,9 +146,9 @@ class ObjectStore(Store):
         from zarr.storage import ObjectStore as ZarrObjectStore
 
         with self._errors(folder):
-            return ZarrObjectStore(self._connected(folder), read_only=True)
+            return ZarrObjectStore(self._connect(folder), read_only=True)
 
-    def _connected(self, folder: str) -> Any:
+    def _connect(self, folder: str) -> Any:
         from obstore import store
 
         retries: Any = {"retry_timeout": timedelta(seconds=RETRY_SECONDS), "max_retries": 1000}  # the time decides
@@ -199,18 +192,14 @@ class ObjectStore(Store):
 
     @contextmanager
     def _errors(self, key: str, *, writing: bool = False) -> Iterator[None]:
-        """Turn what the store refuses into CacheError. `writing`: what is missing is the bucket, not the object.
-
-        Lets AlreadyExistsError, PreconditionError and FileNotFoundError through.
-        """
+        """Turn errors of the store into CacheError. writing: a missing object means a missing bucket."""
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         global _threads_of
         if _threads_of not in (0, os.getpid()):
             raise CacheError(
-                f"{self.root}: this process was forked from one that had a cache in an object store open, and requests "
-                "from here would wait for ever. Start workers by spawn (multiprocessing_context='spawn' of a "
-                "DataLoader), and hand them the split."
+                f"{self.root}: this process was forked from one with an open cache in an object store: its requests "
+                "would wait for ever. Start workers by spawn (multiprocessing_context='spawn' of a DataLoader)."
             )
         _threads_of = os.getpid()
         try:
@@ -238,7 +227,7 @@ class ObjectStore(Store):
 
 
 def _etag_of(meta: Any) -> Etag:
-    """What S3 and Azure (an ETag) or Google's store (a version) compare for a conditional put, by obstore's names."""
+    """The ETag (S3, Azure) or version (Google) for a conditional put, by obstore's names."""
     return tuple((name, str(meta[name])) for name in ("e_tag", "version") if meta.get(name) is not None)
 
 
@@ -252,7 +241,7 @@ def _message(error: Exception) -> str:
     return lines[0][:300].rstrip(" .:")
 
 
-def in_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
+def map_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
     """The job's answers for all items, in order, several items at a time. The first error is raised."""
     if len(items) < 2:
         return [job(item) for item in items]

@@ -1,1 +1,1 @@
-"""Is the cache what its manifests say? And what can be repaired.  [cache]"""
+"""Verify and repair caches.  [cache]"""

@@ -1,9 +1,7 @@
-"""Damaged files of a cache removed from it, so that just their rows are made again: nothing intact is touched.  [cache]
+"""Remove damaged shards of a cache, and write damaged small files again.  [cache]
 
-Small files that follow from the manifest are written again. Shards cannot be restored: the manifest is changed to name
-them no longer, and their files are removed. A stream's are pending then, and extracted again. A split's rows must be
-read from the raw data first, which is not the cache's to do: `Repaired.rows` has their shards. A damaged table or
-manifest takes a new conversion, which carries features over by their keys. Killed at any point, it can be run again.
+The manifest is changed first, then shards are removed: those of a stream are pending again, rows of a split must be
+converted again (`Repaired.rows`). A damaged table or manifest takes a new conversion. Can be killed and repeated.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.check import check, shards_of
+from cache.format.check import check, shard_files
 from cache.format.layout import TAGS, Geometry, json_file
 from cache.format.manifest import Place
 from cache.format.references import column_metadata_of, columns_of
@@ -37,10 +35,9 @@ class Repaired:
 
 
 def repair(root: Root, report: VerifyReport) -> Repaired:
-    """Repair what `verify` found damaged. Shards are checked once more: what is intact by now stays.
+    """Repair what `verify` found damaged. Shards are checked again: intact ones stay.
 
-    Raises CacheError when there is no cache at `root`, OSError when files may not be read. What cannot be repaired is
-    in `refused`.
+    Raises CacheError when there is no cache at `root`, OSError when files may not be read.
     """
     store = require_cache(root)
     repaired = Repaired()
@@ -69,10 +66,7 @@ def repair(root: Root, report: VerifyReport) -> Repaired:
 
 
 def _restore_small_files(place: Place, repaired: Repaired) -> None:
-    """Write the manifest in its own form, and small files that are intact elsewhere or follow from the manifest.
-
-    Raises CacheError when there is a writer, and for a damaged manifest.
-    """
+    """Write the manifest, and small files that are intact elsewhere or follow from it. Raises CacheError."""
     store = place.store
     with store.lock(place.writing):
         read = manifest.read_manifest(place)
@@ -102,7 +96,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
         message = f"{place.store.location(place.home)}: nothing is committed there"
         raise CacheError(manifest.lost_manifest(place) or message)
     named = commit.manifest["shards"]
-    files_of = (shards_of(commit, name) for name in columns_of(commit.manifest) if name in named)
+    files_of = (shard_files(commit.manifest, place, name) for name in columns_of(commit.manifest) if name in named)
     suspects = (file for file in itertools.chain.from_iterable(files_of) if file.number in reported)
     numbers = {file.number for file in suspects if check(place.store, file, fast=False)}
     if place.stream is None:

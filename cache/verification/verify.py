@@ -1,7 +1,4 @@
-"""Is the cache what its manifests say? Checks every byte of every file that they name, as fast as it can be read.
-
-Files are checked by several threads and reported in order; `cache.format.check` checks shards.  [cache]
-"""
+"""Check every byte of every file that a cache's manifests name, with several threads.  [cache]"""
 
 from __future__ import annotations
 
@@ -19,17 +16,17 @@ from typing import Final
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.check import check, shards_of
+from cache.format.check import check, shard_files
 from cache.format.layout import MANIFEST, STAGED, TAGS, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.references import (
     TABLE_NAMES,
     column_metadata_of,
     columns_of,
+    find_unreferenced,
     groups_of,
     places_of,
     split_folders,
-    unreferenced,
 )
 from cache.format.tags import place_of_tag, places_of_tag, read_tag
 from cache.read.split import require_cache
@@ -72,20 +69,17 @@ class VerifyReport:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The messages."""
         return tuple(damage.what for damage in self.damaged)
 
 
 def verify(
     root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
 ) -> VerifyReport:
-    """Check every file that the manifests and tags of a cache name, byte by byte.
-
-    What is wrong is in the report, all of it, and never raised.
+    """Check every file that the manifests and tags of a cache name, byte by byte. Damage is reported, not raised.
 
     Args:
         root: the cache.
-        fast: check sizes and indexes of shards only, and all small files. Takes seconds.
+        fast: check only sizes and indexes of shards, and all small files. Takes seconds.
         progress: called after each shard.
         splits: only these, as "<dataset>/<split>".
 
@@ -200,7 +194,6 @@ class _Verification:
             self.notes.append(message)
 
     def _arrays(self, commit: Commit) -> None:
-        """Check the shards of all arrays."""
         place = commit.place
         if place.stream is None and not place.tag:
             self.counts["splits"] += 1
@@ -212,7 +205,7 @@ class _Verification:
             self._damage(place, place.manifest, message)
         for array in (name for name in columns if name in commit.manifest["shards"]):
             try:
-                files = shards_of(commit, array)
+                files = shard_files(commit.manifest, place, array)
             except CacheError as error:
                 message = f"{self._store.location(place.array(array))}: {error}"
                 self._damage(place, place.manifest, message, array)
@@ -248,14 +241,14 @@ class _Verification:
         except CacheError as error:
             self._damage(place, place.manifest, str(error))
         if journals := place.journals():
-            self.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
+            self.notes.append(f"{store.location(place.writing)}: unfinished work; the same command continues it")
         staged = commit is not None and manifest.is_staged(place, held)
         if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
             location = store.location(f"{place.home}/{STAGED}")
             self.notes.append(f"{location}: left by a killed commit; the next writer finishes it")
         if len(self.damaged) > n_damaged:
             return commit
-        if unnamed := list(unreferenced(place, commit, unfinished=not journals)):
+        if unnamed := list(find_unreferenced(place, commit, unfinished=not journals)):
             named = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}; `gc` removes them"
             self.notes.append(f"{store.location(place.home)}: {named}")
         if commit is None:

@@ -1,1 +1,1 @@
-"""Commits of splits and streams, and what is removed again.  tracks -> [cache] -> windows"""
+"""Write, copy, tag and delete splits and streams.  tracks -> [cache] -> windows"""

@@ -1,4 +1,4 @@
-"""The base of both writers, with lock and journal; deleting streams and their shards.  [cache]"""
+"""The base of both writers; deleting streams and shards.  [cache]"""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Writer(ABC):
         self._lock: Lock = self._store.lock(self.place.writing)
         try:
             with suppress(CacheError):  # damaged: `_open` says so
-                _keep_unnamed(self.place)
+                # A killed writer may have removed shards from the manifest that tags need.
+                read = manifest.read_manifest(self.place)
+                keep_for_tags(self.place, None, {} if read is None else read[0]["shards"])
             self._open()
         except BaseException:
             self._lock.release()
@@ -82,17 +84,8 @@ def _publish(place: Place, entries: Mapping[str, Any], *args: Any, before: Commi
     keep_for_tags(place, before.manifest, entries["shards"])
 
 
-def _keep_unnamed(place: Place) -> None:
-    """Give tags their copies of shards that the manifest names no longer: a writer may have been killed before."""
-    read = manifest.read_manifest(place)
-    keep_for_tags(place, None, {} if read is None else read[0]["shards"])
-
-
 def finish_commits(root: Root, split: str) -> None:
-    """Put the files of killed writers' commits of a split and its streams into place, as the next writers would.
-
-    Raises CacheError when one has a writer.
-    """
+    """Finish the commits of killed writers of a split and its streams. Raises CacheError when one has a writer."""
     for place in places_of(store_at(root), split):
         if manifest.has_unfinished_commit(place):
             with place.store.lock(place.writing):
@@ -100,10 +93,7 @@ def finish_commits(root: Root, split: str) -> None:
 
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
-    """Delete a stream, committed or not. Does nothing when there is none.
-
-    Raises CacheError when it has a writer.
-    """
+    """Delete a stream if it exists, committed or not. Raises CacheError when it has a writer."""
     layout.check_names(split, stream)
     store = store_at(root)
     place = Place(store, split, stream)
@@ -122,11 +112,9 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
 
 
 def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[int]) -> None:
-    """Remove shards from a committed stream, which makes them pending again. The manifest is changed first.
+    """Remove shards from a committed stream, which makes them pending again; of a split, shards without tracks' rows.
 
-    Without a stream: from a split, shards in which no track has rows.
-
-    Raises CacheError when there is no such stream or split, or when it has a writer.
+    Raises CacheError when the stream or split is missing or has a writer.
     """
     layout.check_names(split, stream)
     place = Place(store_at(root), split, stream)

@@ -1,8 +1,6 @@
-"""A split in another cache: what is live of it, and its streams.  [cache]
+"""Copy the live rows of a split and its streams into another cache.  [cache]
 
-Videos that are written again leave their old rows behind, and removed ones too: a copy has none of them. What can be
-read of the source is read, with its checksums; the writers of splits and streams write it, so a copy that was killed
-goes on. Nothing that is there is overwritten.
+Rows are read with their checksums and written by the usual writers, so a killed copy continues. Nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -53,16 +51,16 @@ def copy_split(
     progress: Progress = lambda *_: None,
     tag: str | None = None,
 ) -> Copied:
-    """Write the live rows of a split into another cache, videos by name, in one commit, and then these streams, or all.
+    """Copy the live rows of a split into another cache, videos by name, in one commit, then its streams.
 
-    tag: in the state that it names; None: as it is now.
+    Killed and called again, it continues. Of a stream, only shards with all rows are written.
 
-    Killed at any point and called again, it goes on. Rows are checked as they are read. Of a stream, each shard of
-    the copy is written of which it has all rows: extraction fills the others.
+    Args:
+        streams: only these streams.
+        tag: copy this tagged state.
 
-    Raises MissingSplit when there is no such split. Raises CacheError when the other cache has another split or stream
-    of that name, or a writer of it, for a stream that the split does not have or that holds
-    bytes, and for damaged rows.
+    Raises MissingSplit when the split is missing; CacheError when the other cache has another split or stream of that
+    name, or a writer of it, for a stream that is missing or holds bytes, and for damaged rows.
     """
     layout.check_names(split)
     source, store = FeatureCache(root, tag)[split], store_at(to)
@@ -100,7 +98,7 @@ def _open_stream(source: Split, name: str) -> OpenStream:
 
 
 def _states(split: Split) -> set[str]:
-    """Digests of the manifests that have these rows: its own, and of what it was copied from."""
+    """Digests of the manifests with these rows: its own, and its source's."""
     digest: str = split.provenance.get(COPIED, {}).get("digest", "")
     return {str(split.manifest["digest"]), digest} - {""}
 
@@ -141,7 +139,7 @@ def _refuse_other_stream(source: Split, store: Store, name: str) -> None:
 
 
 def _order(source: Split, streams: Iterable[OpenStream]) -> NDArray[np.intp]:
-    """Numbers of the videos, by name; last those of which a stream misses rows: all others fill whole shards."""
+    """Numbers of the videos by name; last those with missing rows of a stream, so that the others fill whole shards."""
     order = np.argsort(np.array(source.videos.names, dtype=object), kind="stable")
     tracks, size = source.tracks, int(source.manifest["geometry"]["rows_per_shard"])
     for stream in streams:
@@ -178,7 +176,6 @@ def _write_tracks(store: Store, source: Split, order: NDArray[np.intp], progress
 
 
 def _tracks_of(source: Split, videos: NDArray[np.intp]) -> Iterator[list[TrackRecord]]:
-    """The tracks of each of these videos, by number."""
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
     for number in videos.tolist():
@@ -198,16 +195,13 @@ def _as_appended(source: Split, track: TrackRecord) -> TrackRows:
         if flag not in arrays:
             arrays.pop(label, None)
     columns = {name: values for name, values in arrays.items() if name in COLUMNS}
-    return TrackRows.of(track, columns, {name: arrays[name] for name in source.extra if name in arrays})
+    return TrackRows.from_record(track, columns, {name: arrays[name] for name in source.extra if name in arrays})
 
 
 def _write_stream(
     copied: Split, source: Split, stream: OpenStream, shift: NDArray[np.int64], progress: Progress
 ) -> bool:
-    """Write the shards of which the source has every row. `shift`: (tracks,) from a track's rows to the source's.
-
-    Returns whether there were any that the copy did not have.
-    """
+    """Write missing shards of which the source has every row, if any. shift: from a track's rows to the source's."""
     held = stream.commit.manifest
     name, size = str(held["stream"]), int(held["geometry"]["rows_per_shard"])
     form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
@@ -240,13 +234,12 @@ def _write_stream(
 
 
 def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
-    """How the source's commit came about, for the copy's own note, and of what it is the copy."""
     entries = {key: value for key, value in note.items() if key != "invalidated"}
     return {**entries, COPIED: {"from": store.location(home), "digest": digest, "finished": note.get("finished")}}
 
 
 def _copy_stamps(source: Store, store: Store, home: str) -> None:
-    """The files in JSON that commands keep beside a manifest, as a conversion's stamps, where they are not there."""
+    """Copy missing JSON files that commands keep beside a manifest, as a conversion's stamps."""
     own = (layout.MANIFEST, layout.PROVENANCE, "zarr.json")
     keys = [f"{home}/{name}" for name in source.list_names(home) if name.endswith(".json") and name not in own]
     store.put_small({key: source.read(key) for key in keys if not store.exists(key)}, home)

@@ -1,8 +1,4 @@
-"""Removal of what killed and replaced writers have left.  [cache]
-
-Only what the cache itself writes is ever removed: shards, arrays, and temporary files that no manifest names. The
-user's own files in its folders stay.
-"""
+"""Remove unreferenced files of killed and replaced writers; the user's own files stay.  [cache]"""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from cache.errors import CacheError
 from cache.format import manifest
 from cache.format.layout import MANIFEST, PROVENANCE, TAGS, WRITING, is_name
 from cache.format.manifest import Place
-from cache.format.references import places_of, split_folders, unreferenced
+from cache.format.references import find_unreferenced, places_of, split_folders
 from cache.format.tags import folder_of, held_back, keep_for_tags, read_tag
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
@@ -36,27 +32,25 @@ class Collected:
 
 
 def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_than: float | None = None) -> Collected:
-    """Remove what no manifest names. Readers and committed rows are not concerned.
+    """Remove files of the cache that no manifest names. Readers and committed rows are not affected.
 
     Args:
         root: the cache.
-        dry_run: only report; what a running writer has finished, too.
-        unfinished: also what a killed writer has finished, with its journal: it will start over. In an object store
-            these look like abandoned files, and always go.
-        older_than: seconds; leave what is younger. None: 0, and a day in an object store, which has no lock to show a
-            running writer.
+        dry_run: only report, also finished work of running writers.
+        unfinished: also remove finished work of killed writers and its journal; always so in an object store.
+        older_than: minimum age in seconds (default: 0, in an object store a day, since it has no locks).
 
-    Raises CacheError when there is no cache. Splits and streams that have a writer are skipped, and reported.
+    Raises CacheError when there is no cache. Splits and streams with a writer are skipped and reported.
     """
     store = require_cache(root)
     least = older_than if older_than is not None else 0.0 if store.exclusive else GRACE
     sweep = _Sweep(store, dry_run, unfinished or not store.exclusive, least)
     for split in split_folders(store):
         for place in places_of(store, split):
-            sweep.under_lock(place, partial(sweep.place, place))
+            sweep.run_locked(place, partial(sweep.place, place))
     for name in filter(is_name, store.list_names(TAGS)):
         place = Place(store, f"{TAGS}/{name}")
-        sweep.under_lock(place, partial(sweep.tag, place, name))
+        sweep.run_locked(place, partial(sweep.tag, place, name))
     return sweep.found
 
 
@@ -68,8 +62,8 @@ class _Sweep:
         self._store, self._dry_run = store, dry_run
         self._unfinished, self._older_than = unfinished, older_than
 
-    def under_lock(self, place: Place, sweep: Callable[[], object]) -> None:
-        """Sweep while no writer is let in; where there is one, or a damaged manifest, that is reported instead."""
+    def run_locked(self, place: Place, sweep: Callable[[], object]) -> None:
+        """Sweep under the writer's lock; report a running writer or a damaged manifest instead."""
         try:
             with nullcontext() if self._dry_run else self._store.lock(place.writing):
                 sweep()
@@ -78,23 +72,21 @@ class _Sweep:
         self.prune(place.home)
 
     def place(self, place: Place) -> None:
-        """Remove the unreferenced files of one split without its streams, or of one stream."""
         commit = manifest.load(place)
         if commit is None and (lost := manifest.lost_manifest(place)):
             raise CacheError(lost)
         if commit is not None and not self._dry_run and self._store.list_names(place.staging(commit.digest)):
             manifest.recover(place)
-        # While there is a journal, what is unreferenced is its writer's, which may go on from there. In an object
-        # store the writer may even be running: then it has finished something lately.
+        # Unreferenced files may belong to the writer of a journal; in an object store it may even be running.
         journals = [f"{place.writing}/{name}" for name in place.journals()]
         running = not self._store.exclusive and self._is_young(journals)
         goes_on = bool(journals) and (running or not self._unfinished)
         if goes_on:
-            text = "unfinished work, which the same command goes on from (--unfinished removes it)"
+            text = "unfinished work, which the same command continues (--unfinished removes it)"
             self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
         if not self._dry_run:
             keep_for_tags(place, None, {} if commit is None else commit.manifest["shards"])
-        self.remove(unreferenced(place, commit, unfinished=not goes_on))
+        self.remove(find_unreferenced(place, commit, unfinished=not goes_on))
 
     def tag(self, place: Place, name: str) -> None:
         """Remove what a killed process has left of making or deleting a tag; report what the tag holds back."""
@@ -144,7 +136,6 @@ class _Sweep:
         return any(self._store.age(file) < self._older_than for file in files)
 
     def _files(self, key: str) -> dict[str, int]:
-        """Every file below a key, or itself, with its size."""
         files = self._store.files(key)
         size = None if files else self._store.size(key)
         return files if size is None else {key: size}

@@ -1,8 +1,7 @@
-"""Rows into a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
+"""Write rows of a split, one atomic commit at a time.  raw -> [tracks] -> features -> windows
 
-Rows are buffered one shard at a time, so memory does not grow with the dataset. A full shard is written, synced and
-journalled. After a kill, the next writer resumes behind the last video whose rows are all in journalled shards. It
-reads the filled part of the last shard back into the buffer, and writes the shard again, with the same bytes.
+Rows are buffered one shard at a time; a full shard is written, synced and journalled. After a kill, the next writer
+resumes behind the last video whose rows are all in journalled shards, with the filled part of the last shard.
 """
 
 from __future__ import annotations
@@ -38,19 +37,17 @@ NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 class SplitWriter(Writer):
     """The one writer of a split. Use as a context manager: begin, append every new or changed video, commit.
 
-    Leaving without `commit` changes nothing that readers see. The next writer continues with the finished shards when
-    it has the same `plan`, and removes them otherwise.
+    Leaving without `commit` changes nothing for readers. The next writer with the same `plan` continues with the
+    finished shards; another one removes them.
 
     Args:
-        root: the cache, created when missing: a folder, or a URL as s3://bucket/prefix.
+        root: the cache, created if missing: a folder, or a URL as s3://bucket/prefix.
         split: "<dataset>/<split>".
-        columns: names in `COLUMNS`, the same for all commits of a split; `frame_index` is always one of them. Names of
-            extra columns may be among them.
+        columns: names in `COLUMNS` and of `extra`, the same in all commits; `frame_index` is always included.
         plan: names everything that decides the rows of this commit, and their order.
         provenance: goes to `provenance.json`, with time, host and versions.
         rows_per_shard, rows_per_chunk: for a new split; an existing one keeps its own.
-        extra: columns that a dataset's reader brings. A commit may have others than the one before, or other shapes,
-            when it drops all videos of that one: its shards are deleted, and features are carried over by their keys.
+        extra: extra columns. To change them, a commit must drop all videos; features are carried over by their keys.
 
     Raises CacheError when there is another writer, or when committed columns are not among these.
     """
@@ -125,11 +122,7 @@ class SplitWriter(Writer):
         return stored != target or bool(self._columns.keys() - committed["shards"].keys())
 
     def _longest_stream(self) -> Mapping[str, Any]:
-        """Return the manifest of the stream with the largest extent; {} when no stream has one.
-
-        For a split that lost its manifest and is converted again: its new rows begin behind all rows of its streams,
-        so that features are carried over by their keys.
-        """
+        """The manifest of the stream with the largest extent; {} without one. For a split that lost its manifest."""
         manifests: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # a stream with a damaged manifest has nothing to carry over
@@ -138,13 +131,13 @@ class SplitWriter(Writer):
         return max(manifests, key=lambda stream: int(stream["extent"]), default={})
 
     def begin(self, drop: Collection[str] = (), *, invalidate: Collection[int] = ()) -> None:
-        """Start a commit in which the tracks of the committed videos `drop` are removed, or replaced.
+        """Start a commit.
 
         Args:
-            drop: names of committed videos.
-            invalidate: numbers of shards to remove from all columns. No track that is kept may have rows in them.
+            drop: names of committed videos to remove or replace.
+            invalidate: numbers of shards to remove from all columns, without rows of tracks that stay.
 
-        Raises CacheError for a name of no committed video, and for a shard with rows of a track that is kept.
+        Raises CacheError for unknown videos, and for a shard with rows of a track that stays.
         """
         if self._began:
             raise CacheError(f"{self._split}: begin was called before: commit first")
@@ -154,11 +147,11 @@ class SplitWriter(Writer):
         if self._other_columns:
             assert self._commit is not None
             if self.committed_videos.keys() - self._drop:
-                raise CacheError(f"{self._split}: its columns are others by now: drop all of its videos")
+                raise CacheError(f"{self._split}: its columns have changed: drop all of its videos")
             self._invalid = frozenset(int(shard) for of in self._commit.manifest["shards"].values() for shard in of)
-        self._kept = self._tables.without(self._drop)
+        self._kept = self._tables.drop_videos(self._drop)
         if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
-            raise CacheError(f"{self._split}: shards {needed[:5]} have rows of tracks that stay: drop their videos too")
+            raise CacheError(f"{self._split}: shards {needed[:5]} have rows of kept tracks: drop their videos, too")
         self._began, self.journalled = True, ()
         self._new: list[Mapping[str, Any]] = []  # videos of this commit
         self._videos = set(self.committed_videos) - self._drop
@@ -175,9 +168,9 @@ class SplitWriter(Writer):
     def keep(self, name: str) -> None:
         """Keep a committed video that `begin` was to drop. Do not append it. Raises CacheError with other columns."""
         if self._other_columns:
-            raise CacheError(f"{self._split}: its columns are others by now: video {name!r} cannot stay")
+            raise CacheError(f"{self._split}: its columns have changed: video {name!r} cannot be kept")
         self._drop -= {name}
-        self._kept = self._tables.without(self._drop)
+        self._kept = self._tables.drop_videos(self._drop)
         self._videos.add(name)
 
     def append(self, entry: VideoEntry, tracks: Sequence[WrittenTrack]) -> None:
@@ -189,24 +182,24 @@ class SplitWriter(Writer):
             raise CacheError(f"{self._split}: append before begin")
         if entry.name in self._videos:
             do = "drop it in begin to replace it" if entry.name in self.committed_videos else "append each video once"
-            raise CacheError(f"{self._split}: video {entry.name!r} is there already: {do}")
+            raise CacheError(f"{self._split}: video {entry.name!r} exists already: {do}")
         for track in tracks:
             check_track(track, entry.name, self._columns, self._extra.values())
         video = video_record(entry, tracks, self._next, self._extra.values())
         names = [track.name for track in tracks]
         if len(set(names)) < len(names) or not self._track_names.isdisjoint(names):
-            raise CacheError(f"{self._split}: video {entry.name!r}: a track of that name is there already: {names}")
+            raise CacheError(f"{self._split}: video {entry.name!r}: a track of that name exists already: {names}")
         self._remember(video)
         for track in tracks:
             self._add_rows({**track.columns, **track.extra})
         self._unwritten.append(video)
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
-        """Commit atomically: readers see all that was appended, and nothing of what was dropped.
+        """Commit atomically.
 
         Args:
             entries: the caller's own entries of the manifest, as JSON values.
-            note: goes to `provenance.json` in addition to `provenance`, as how long it took.
+            note: additional entries of `provenance.json`.
 
         Raises CacheError when a key is one of the manifest's own.
         """
@@ -312,7 +305,7 @@ class SplitWriter(Writer):
             shard, filled = divmod(self._next, size)
             try:
                 for name, spec in self._columns.items() if filled else ():
-                    rows_of = ArrayLayout.of(spec, (shard + 1) * size, self._geometry)
+                    rows_of = ArrayLayout.from_spec(spec, (shard + 1) * size, self._geometry)
                     records = {str(shard): files[shard][name]}
                     rows = open_rows(self._store, self.place.array(name), rows_of, records, lambda: None)
                     rows.read(np.array([shard * size]), filled, self._buffers[name][None, :filled])
@@ -331,10 +324,9 @@ class SplitWriter(Writer):
 
 
 def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra: Iterable[ExtraColumn] = ()) -> None:
-    """Raise CacheError unless a track of `video` fits a split with these columns: names, shapes, types and values.
+    """Raise CacheError unless a track fits a split with these columns: names, shapes, types and values.
 
-    Floats are rounded to the column's type; integers and flags are never rounded. What `extra` columns declare as fill
-    value is no datum.
+    Only floats may be rounded. Fill values of `extra` columns are not allowed.
     """
     extras = by_name(extra)
 
@@ -353,7 +345,7 @@ def check_track(track: WrittenTrack, video: str, columns: Collection[str], extra
         refuse("has no frame_index")
     for label, flag in NEEDS_FLAG.items():
         if label in track.columns and flag not in track.columns:
-            refuse(f"{label} comes without {flag}, which marks where it is known")
+            refuse(f"{label} comes without {flag}, which marks its known rows")
     n_rows = len(track.columns["frame_index"])
     for name, array in track.columns.items():
         if problem := array_problem(array, COLUMNS[name], (n_rows, *COLUMNS[name].trailing)):

@@ -1,10 +1,7 @@
-"""Shards of a stream, written by any process, on any machine.  raw -> tracks -> [features] -> windows
+"""Shards of a stream, staged by any process on any machine.  raw -> tracks -> [features] -> windows
 
-`StreamShards` takes no lock and changes nothing that is committed. Any number of threads, processes and machines may
-stage shards with it; the one `StreamWriter` of the stream accepts them. Shards that are not accepted are removed later.
-
-When a label is corrected, its video is written again, in new rows. Pictures and boxes are the same, and so are the
-rows' keys: their features are copied, not computed again.
+`StreamShards` takes no lock and changes nothing that is committed; the one `StreamWriter` of the stream accepts staged
+shards. Rows whose keys did not change, as after a corrected label, keep their features: they are copied.
 """
 
 from __future__ import annotations
@@ -44,7 +41,7 @@ _SORTED_ROWS: Final = 1 << 22  # rows that are sorted in memory at once: 64 MiB
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A complete shard in the cache, under temporary names. Small; `Staged(**dataclasses.asdict(s)) == s`."""
+    """A complete shard in the cache, under temporary names."""
 
     shard: int
     rows: str  # identity of the split's rows: `manifest.rows_record`
@@ -54,16 +51,16 @@ class Staged:
 
 
 class StreamShards:
-    """One state of a split and its stream, to compute shards for and to stage them. Threads may share it.
+    """One state of a split and its stream, to compute and stage shards for. Threads may share it.
 
     Args:
         root, split: a committed split of a cache.
         stream: name of the stream, which need not exist yet.
         dim: numbers per row.
         dtype: "float16" or "float32".
-        plan: the `StreamWriter`'s, which continues from checkpoints with the same plan; "": from none.
+        plan: the `StreamWriter`'s, to continue from its checkpoints; "": from none.
 
-    Raises CacheError when the split does not exist, or the stream has another `dim` or `dtype`.
+    Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
     """
 
     split_digest: str
@@ -83,7 +80,6 @@ class StreamShards:
         self._read_state()
 
     def _read_state(self) -> None:
-        """Read the committed state of split and stream."""
         self._commit = manifest.load(self.place)
         split = manifest.load(Place(self._store, self.place.split))  # after the stream's: never older than it
         if split is None:
@@ -125,19 +121,12 @@ class StreamShards:
         return np.asarray(track_of(self._tables, np.arange(rows.start, rows.stop)) >= 0)
 
     def rows_record(self, shard: int) -> str:
-        """The identity of a shard's rows: `manifest.rows_record`."""
         return manifest.rows_record(self.split.manifest, shard)
 
     def carried(self, keys: NDArray[np.uint64]) -> Carried:
-        """Find features that the stream has already for rows with these keys.
+        """Find features that the stream already has for rows with these keys, (n, 2) uint64, of replaced tracks.
 
-        Nothing is found unless tracks have been replaced or removed since the stream was written.
-
-        Args:
-            keys: (n, 2) uint64.
-
-        Returns:
-            mask (n,), features (n, dim), and ok (n,): meaningful where the mask is True, elsewhere 0.
+        Returns mask (n,), features (n, dim) and ok (n,), which are 0 where the mask is False.
         """
         with self._index_lock:
             if self._index is None and self._has_replaced_rows and self._commit is not None:
@@ -156,11 +145,9 @@ class StreamShards:
         return mask, data, ok
 
     def checkpoint(self, shard: int, rows: NDArray[np.int64], data: NDArray[Any], ok: Flags, keys: Keys) -> None:
-        """Store some rows of an incomplete shard durably. Replaces the shard's last checkpoint.
+        """Store some rows of an incomplete shard durably, replacing its last checkpoint.
 
-        Args:
-            rows: (n,) indices within the shard.
-            data, ok, keys: these rows, as for `StreamWriter.write`.
+        rows: (n,) indices within the shard. data, ok, keys: as for `StreamWriter.write`.
         """
         self._put_checkpoint(shard, {"rows": rows, "ok": ok, "keys": keys, "data": data})
 
@@ -199,11 +186,11 @@ class StreamShards:
     def stage(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Staged:
         """Write one shard durably, under temporary names, for a `StreamWriter` to accept. Arguments as for its `write`.
 
-        Raises CacheError for a shard that has no rows or is committed already, and for data of a wrong shape or value.
+        Raises CacheError for a shard that is not pending, and for data of a wrong shape or value.
         """
         if shard not in self.live_shards or shard in self.committed:
             raise CacheError(f"{self.title(shard)}: is not pending")
-        arrays = self.checked(shard, data, ok, keys)
+        arrays = self.check_arrays(shard, data, ok, keys)
         mark = secrets.token_hex(8)
         files = {name: f"{self.place.staged_shard}{name}-{shard}-{mark}" for name in self.columns}
         try:
@@ -216,11 +203,8 @@ class StreamShards:
             raise
         return staged
 
-    def checked(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Arrays:
-        """Check a shard's data, and convert them to the stored arrays: stored types, fill values where a row has none.
-
-        Raises CacheError as `stage` does.
-        """
+    def check_arrays(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> Arrays:
+        """Check a shard's data, and convert them to the stored arrays. Raises CacheError as `stage` does."""
         n_rows, title = len(self.rows(shard)), self.title(shard)
         shapes = (np.shape(data), ok.shape, keys.shape, keys.dtype)
         if shapes != ((n_rows, self._dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
@@ -233,19 +217,19 @@ class StreamShards:
             raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
         good = live & (ok != UNDECODABLE)
 
-        def filled(part: str, rows: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
+        def fill_rows(part: str, rows: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
             spec = self.columns[f"{self._stream}{part}"]
             array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
             array[rows] = values[rows]
             return array
 
         with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which is refused
-            features = filled("", good, data)
+            features = fill_rows("", good, data)
         if bad := np.flatnonzero(~np.isfinite(features).all(axis=1) & good).tolist():
             dtype = features.dtype
             raise CacheError(f"{title}: features of {len(bad)} rows are not finite in {dtype}, first row {bad[0]}")
         name = self._stream
-        return {name: features, f"{name}_ok": filled("_ok", live, ok), f"{name}_key": filled("_key", live, keys)}
+        return {name: features, f"{name}_ok": fill_rows("_ok", live, ok), f"{name}_key": fill_rows("_key", live, keys)}
 
     def put(self, arrays: Arrays, key: Callable[[str], str], temporary: Callable[[str], str]) -> dict[str, str]:
         """Write a shard's arrays, each to the key `key(name)`. Returns the manifest's record of each file."""
@@ -256,21 +240,14 @@ class StreamShards:
         return records
 
     def _key(self, name: str, shard: int) -> str:
-        """The key of an accepted shard of an array."""
         return layout.shard_key(self.place.array(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:
-        """The shard's name in error messages."""
         return f"{self.place.split}: stream {self._stream}, shard {shard}"
 
 
 class KeyIndex:
-    """Finds rows of a stream by their keys, with a sorted table of 64-bit hashes.
-
-    Every `_SORTED_ROWS` rows are sorted and written to an unnamed temporary file, which is mapped: memory does not grow
-    with the stream. When two keys share a hash (one pair in 10^19), `find` returns only one;
-    the other is computed again.
-    """
+    """Finds rows of a stream by 64-bit hashes of their keys, in sorted parts mapped from temporary files."""
 
     def __init__(self, stream: OpenStream, shards: Iterable[int]) -> None:
         self.stream = stream
@@ -280,16 +257,16 @@ class KeyIndex:
             rows = np.asarray(shard_rows(stream.commit.manifest, shard))
             keys = stream.read("_key", rows[:1], len(rows))[0]
             has_key = (keys != NO_KEY).any(axis=1)
-            parts.append(np.stack([_hashed(keys[has_key]), rows[has_key].astype(np.uint64)]))
+            parts.append(np.stack([_hash_keys(keys[has_key]), rows[has_key].astype(np.uint64)]))
             if sum(part.shape[1] for part in parts) >= _SORTED_ROWS:
-                self._sorted.append(self._mapped(_merged(parts)))
+                self._sorted.append(self._map_file(_sort_by_hash(parts)))
                 parts = []
         if parts:
-            self._sorted.append(_merged(parts))
+            self._sorted.append(_sort_by_hash(parts))
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """(n, 2) keys -> (n,) rows; -1 for keys that the stream does not have."""
-        rows, hashes = np.full(len(keys), -1, np.int64), _hashed(keys)
+        rows, hashes = np.full(len(keys), -1, np.int64), _hash_keys(keys)
         for sorted_hashes, sorted_rows in self._sorted:
             if len(sorted_hashes):
                 position = np.minimum(np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1)
@@ -300,24 +277,22 @@ class KeyIndex:
         rows[candidates[differs]] = -1
         return rows
 
-    def _mapped(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _map_file(self, entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Copy the entries into a mapped, unnamed temporary file, which is deleted with the map or the process."""
         place = self.stream.commit.place
-        folder = (
-            place.store.path(place.home) if isinstance(place.store, LocalStore) else None
-        )  # None: the system's temporary folder
+        folder = place.store.path(place.home) if isinstance(place.store, LocalStore) else None  # None: the system's
         with tempfile.TemporaryFile(dir=folder) as file:
             entries.tofile(file)
             return np.memmap(file, np.uint64, "r", shape=entries.shape)
 
 
-def _hashed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _hash_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """(n, 2) keys -> (n,) 64-bit hashes. Different keys may share a hash: compare the keys, too."""
     mixed: NDArray[np.uint64] = (keys * _MIX).sum(axis=1, dtype=np.uint64)
     return mixed
 
 
-def _merged(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def _sort_by_hash(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     """Join (2, n) entries, sorted by hash. The sort is stable: of equal keys, `find` returns the earliest row."""
     entries = np.concatenate(parts, axis=1)
     return entries[:, np.argsort(entries[0], kind="stable")]

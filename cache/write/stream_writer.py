@@ -1,8 +1,7 @@
-"""Features of a split's rows, added without touching the rest.  raw -> tracks -> [features] -> windows
+"""Write features of a split's rows.  raw -> tracks -> [features] -> windows
 
-A stream is a few arrays (features, `_ok`, `_key`) and a manifest of its own, which
-names the shards of the split that it covers. The rows of a shard never change: a new commit of the split leaves the
-stream valid, only incomplete until the new shards are extracted.
+A stream has arrays (features, `_ok`, `_key`) and a manifest with the shards that it covers. Rows of a shard never
+change: after a new commit of the split, the stream stays valid and only misses the new shards.
 """
 
 from __future__ import annotations
@@ -28,19 +27,15 @@ from cache.write.stream_shards import Staged, StreamShards
 class StreamWriter(StreamShards, Writer):
     """The one writer of a stream. Use as a context manager: write every pending shard, in any order, commit.
 
-    Leaving without `commit` changes nothing that readers see. The next writer continues with the written shards when it
-    has the same `plan`, and removes them otherwise. As a `StreamShards`, it shows the state at entry or last commit.
+    Leaving without `commit` changes nothing for readers. The next writer with the same `plan` continues with the
+    written shards; another one removes them. As a `StreamShards`, it shows the state at entry or last commit.
 
     Args:
-        root, split: a committed split of a cache.
-        stream: name of the stream.
-        dim: numbers per row.
-        dtype: "float16" or "float32".
+        root, split, stream, dim, dtype: as for `StreamShards`.
         plan: names everything that the numbers depend on.
         provenance: goes to the stream's `provenance.json`, with time, host and versions.
 
-    Raises CacheError when the split does not exist, when there is another writer, or when the stream has another `dim`
-    or `dtype`.
+    Raises CacheError as `StreamShards`, and when there is another writer.
     """
 
     own_entries = frozenset(
@@ -70,30 +65,26 @@ class StreamWriter(StreamShards, Writer):
         return [shard for shard in self.live_shards if shard not in self._records]
 
     def write(self, shard: int, data: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> None:
-        """Write and journal the features of one pending shard. n is the number of its `rows`.
-
-        Rows of no committed track are not stored, nor are features where `ok` is UNDECODABLE.
+        """Write and journal the features of one pending shard with n `rows`.
 
         Args:
-            data: (n, dim), rounded to the stream's dtype.
-            ok: (n,) COMPUTED (1, or True) where there are features, UNDECODABLE (0) where the picture could not be
-                decoded, UNDEFINED (2) where there was nothing to compute from: `data` is stored then, too.
+            data: (n, dim), rounded to the stream's dtype; not stored for rows without a track or UNDECODABLE rows.
+            ok: (n,) COMPUTED (1 or True), UNDECODABLE (0), or UNDEFINED (2): there was nothing to compute from.
             keys: (n, 2) uint64, a hash of all that the row's features depend on.
 
-        Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, for stored features that
-        are not finite or exceed the dtype's range.
+        Raises CacheError for a shard that is not pending, for wrong shapes, types or flags, and for features that are
+        not finite or exceed the dtype's range.
         """
         self._require_pending(shard)
-        arrays = self.checked(shard, data, ok, keys)
+        arrays = self.check_arrays(shard, data, ok, keys)
         self._lock.require()  # without it, this may be a shard that another writer has committed
         temporary = self.place.temporary
         self._add_to_journal(shard, self.put(arrays, lambda name: self._key(name, shard), lambda _: temporary))
 
     def accept(self, staged: Staged) -> None:
-        """Rename and journal a shard that `StreamShards.stage` has written, in this process or in another.
+        """Accept a shard that `StreamShards.stage` has written in any process.
 
-        Raises CacheError when the shard is not pending, when the split has other rows there now, when size or type of a
-        row differ, and when a file is missing.
+        Raises CacheError when the shard is not pending, its rows or row format differ by now, or a file is missing.
         """
         self._require_pending(staged.shard)
         do = "Compute it again, with StreamShards opened again."
@@ -113,11 +104,11 @@ class StreamWriter(StreamShards, Writer):
         self._add_to_journal(staged.shard, staged.records)
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
-        """Commit every shard written so far. Shards may still be pending: the stream is then incomplete.
+        """Commit every shard written so far; others stay pending.
 
         Args:
             entries: the caller's own entries of the stream's manifest.
-            note: goes to `provenance.json` in addition to `provenance`, as how long it took.
+            note: additional entries of `provenance.json`.
 
         Raises CacheError when a key is one of the manifest's own.
         """
@@ -175,7 +166,6 @@ class StreamWriter(StreamShards, Writer):
             self._remove_temporary(layout.STAGED_SHARD, layout.TEMPORARY_SHARD, ".")
 
     def _accept_staged(self) -> None:
-        """Accept shards that were staged for a killed writer with the same plan."""
         for shard in self.pending:
             if "staged" in (saved := self._checkpoint(shard)):
                 with suppress(CacheError):  # the shard stays pending, and is computed again

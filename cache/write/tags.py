@@ -1,9 +1,7 @@
-"""Making and deleting tags: names for committed states.  [cache]
+"""Make and delete tags.  [cache]
 
-It takes no lock of a split's or stream's writer: a tag may be made while an extraction runs, of what is committed. Its
-copies of the manifests are there before it looks whether the cache still has what they name, and its own manifest comes
-after that. A writer that is about to remove shards looks for such copies before and after its commit. So one of the two
-sees the other.
+Takes no writer's lock. A tag copies its manifests, then checks that the cache still has their shards, then writes its
+own manifest. A writer that removes shards looks for such copies before and after its commit: one sees the other.
 """
 
 from __future__ import annotations
@@ -29,13 +27,12 @@ def tags(root: Root) -> list[Tag]:
 
 
 def tag(root: Root, name: str, splits: Collection[str] | None = None) -> Tag:
-    """Name the committed state of some splits and all their streams; `splits` None: of all.
+    """Name the committed state of these splits (default: all) and their streams, for `cache.open(root, tag=name)`.
 
-    `cache.open(root, tag=name)` reads this state, whatever is committed later. A tag costs copies of manifests and
-    tables; shards are not copied. Killed at any point, there is the whole tag or none. Again, it does nothing.
+    Copies manifests and tables, not shards. Atomic: killed at any point, there is the whole tag or none.
 
-    Raises CacheError for what cannot be a name, when the name is taken by another state, when nothing is committed,
-    and when another process removes what is being named; MissingSplit for a split that there is not.
+    Raises CacheError for an invalid name, a name of another state, when nothing is committed, and when another process
+    removes data meanwhile; MissingSplit for a missing split.
     """
     store, started = require_cache(root), time.time()
     place, opened = place_of_tag(store, name), FeatureCache(root)
@@ -74,7 +71,6 @@ def tag(root: Root, name: str, splits: Collection[str] | None = None) -> Tag:
 
 
 def _commits(split: Split) -> list[Commit]:
-    """A split's commit, and those of its streams."""
     commits = [manifest.load(split.place(stream)) for stream in (None, *split.streams)]
     return [commit for commit in commits if commit is not None]
 
@@ -88,7 +84,7 @@ def _copy_small_files(commit: Commit, folder: str) -> None:
 
 
 def delete_tag(root: Root, name: str) -> None:
-    """Delete a tag, and what only it still held of removed data. What the cache holds now is not concerned.
+    """Delete a tag and the removed data that only it holds. The current state does not change.
 
     Raises CacheError when there is no such tag, and while it is being made.
     """

@@ -1,4 +1,4 @@
-"""What `python -m pipeline` and `python -m tasks` share: the parser, exit codes, and messages for errors and Ctrl-C."""
+"""Parser, exit codes, and messages for errors and Ctrl-C of `python -m pipeline` and `python -m tasks`."""
 
 from __future__ import annotations
 
@@ -14,60 +14,54 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
-from pipeline.cli.options import set_option, settings_over
+from pipeline.cli.options import override_settings, set_option
 from pipeline.cli.signals import NAMES, BrokenPipe, exit_code, listen, listening, signal_of
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 done, but problems were found (verify, doctor, leaks, prepare, detect, convert, config); "
-    "2 an error, with a message on standard error; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM); "
-    "141 broken pipe. See docs/terminal.md."
+    "exit codes: 0 done; 1 problems found; 2 error; 130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
 )
-NOTHING_HALF: Final = "no output is half-written; the same command starts again"
+NOTHING_HALF: Final = "no output is incomplete; the same command starts from the beginning"
 
 
 class Command(Protocol):
-    """What the module of a command has.
+    """Module of a command.
 
-    It may also have `kept(args)`: what of an interrupted run is kept; and `reads(args)`: sections and SECTION.KEY of
-    luigi.cfg that it reads besides those of its options, None for all that is not training's.
+    Optional functions: `kept_message(args)`, about what an interrupted run keeps; `reads(args)`, sections and
+    SECTION.KEY of luigi.cfg that it reads besides those of its options (None: all except those of training).
     """
 
     def options(self, sub: argparse.ArgumentParser, /) -> None:
         """Add the command's arguments to its parser."""
 
     def run(self, args: argparse.Namespace, /) -> int:
-        """Do it, print the results, and return the exit code."""
+        """Run the command, print the results, and return the exit code."""
 
 
 class CommandEntry(NamedTuple):
-    """A command, whose module is imported when it is used."""
+    """A command; its module is imported on use."""
 
     module: str
     help: str
-    program: str = "pipeline"  # or "tasks": the package that `python -m` runs it with
+    program: str = "pipeline"  # `python -m pipeline` or `python -m tasks`
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for a mistake in the arguments, as for every other error."""
-
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
 
 
 class _CommandParser(_Parser):
-    """Of one command, whose module is imported when arguments are parsed or help is printed: others take their time."""
+    """Parser of one command. It imports the command's module to parse arguments or print help."""
 
     def __init__(self, *, module: str, complete: Callable[[argparse.Namespace], None], **options: Any) -> None:
         super().__init__(**options)
         self._module, self._complete = module, complete
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As argparse's."""
         self._load()
         return super().parse_known_args(*args, **kwargs)
 
     def format_help(self) -> str:
-        """As argparse's."""
         self._load()
         return super().format_help()
 
@@ -76,7 +70,7 @@ class _CommandParser(_Parser):
         if not module:
             return
         command: Command = importlib.import_module(module)
-        of_command = {name: getattr(command, name, None) for name in ("kept", "reads")}
+        of_command = {name: getattr(command, name, None) for name in ("kept_message", "reads")}
         self.set_defaults(run=command.run, complete=self._complete, **of_command)
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(self)
@@ -91,13 +85,14 @@ def parser_of(
     *,
     complete: Callable[[argparse.Namespace], None],
 ) -> argparse.ArgumentParser:
-    """A parser of all commands and their options; `run` of its result is the command's function.
+    """Make the parser of all commands; `run` of its result is the command's function.
 
-    `see`: the end of --help, before the exit codes. `complete`: called before `run`, it fills in what the arguments
-    leave to luigi.cfg, and refuses a `--set` that the command does not read.
+    Args:
+        see: the end of --help, before the exit codes.
+        complete: called before `run`; fills in settings of luigi.cfg and refuses a `--set` that the command ignores.
     """
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
     for name, (module, help_, _) in commands.items():
         subparsers.add_parser(name, help=help_, description=help_, epilog=EXIT_CODES, module=module, complete=complete)
@@ -110,18 +105,18 @@ def run(
     user_errors: Callable[[], tuple[type[Exception], ...]],
     module: str,
 ) -> int:
-    """One command of a command line, and its exit code: see EXIT_CODES.
+    """Run one command and return its exit code (EXIT_CODES).
 
-    user_errors: returns those whose messages are meant for users; others are reported as defects of this program.
+    user_errors: returns the errors with messages for users; others are reported as bugs.
     """
     show_any_symbol()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    # In a process of its own to the very end: a second Ctrl-C may come while Python exits.
+    # In its own process to the very end: a second Ctrl-C may come while Python exits.
     with contextlib.nullcontext(listen()) if argv is None else listening():
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
-            with settings_over(parsed):
+            with override_settings(parsed):
                 parsed.complete(parsed)
                 args = parsed
                 code: int = args.run(args)
@@ -133,7 +128,7 @@ def run(
         except Exception as error:
             if "--debug" in arguments:
                 traceback.print_exc()
-            message = f"{type(error).__name__}: {error}. This is a defect of the program: --debug shows where it is."
+            message = f"{type(error).__name__}: {error}. This is a bug in this program: --debug shows where."
             if isinstance(error, user_errors()):
                 places = (getattr(args, key, None) for key in ("cache", "out"))
                 message = text.error_text(error, [place for place in places if place is not None])
@@ -143,8 +138,8 @@ def run(
 
 
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
-    """What is kept, and the command to continue. Of several processes of torch's launcher, only the first prints."""
-    rank, kept = os.environ.get("RANK"), getattr(args, "kept", None)
+    """Print what is kept, and the command to continue; under torch's launcher, in the first process only."""
+    rank, kept = os.environ.get("RANK"), getattr(args, "kept_message", None)
     if rank not in (None, "0"):
         return
     message = f"{NAMES[signal_of(error)]}: {plain(NOTHING_HALF if kept is None else kept(args))}"
@@ -152,7 +147,7 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
 
 
 def show_any_symbol() -> None:
-    """Let a terminal whose encoding has no "✓" show an escape instead of failing."""
+    """Print an escape for symbols that the terminal's encoding does not have."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,4 @@
-"""Consoles, marks, tables, JSON, and numbers with units.
-
-Shared by `python -m pipeline`, `python -m tasks` and the Luigi tasks. docs/terminal.md describes the output.
-"""
+"""Consoles, marks, tables, JSON, and numbers with units (docs/terminal.md)."""
 
 from __future__ import annotations
 
@@ -21,39 +18,37 @@ from rich.table import Table
 
 from pipeline.cli.signals import BrokenPipe
 
-WIDE: Final = 100_000  # columns where there is no terminal: lines are not folded there
+WIDE: Final = 100_000  # columns without a terminal: lines are not folded
 
-# Marks mean the same without colours.
 DONE: Final = "[green]✓[/green]"
 DOUBT: Final = "[yellow]![/yellow]"
 WRONG: Final = "[red]✗[/red]"
 IDLE: Final = "[dim]·[/dim]"
 ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
-UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights, of any pictures
+UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
 
-VERB, WHAT = 10, 24  # columns of a line of a task
+VERB, WHAT = 10, 24  # columns of a task's line
 
 
 class _Console(Console):
-    """On a broken pipe, ends as other programs do: without a message, with the exit code of SIGPIPE."""
+    """Console that ends on a broken pipe without a message, with the exit code of SIGPIPE."""
 
-    failure: OSError | None = None  # of writing, as where standard output is a file on a full disk
+    failure: OSError | None = None  # of writing, for example on a full disk
 
     def _write_buffer(self) -> None:
-        """Write what was printed; an error names the output."""
         try:
             super()._write_buffer()
         except OSError as error:
             error.filename = error.filename or ("standard error" if self.stderr else "standard output")
             if not isinstance(error, BrokenPipeError):
                 self.failure = error
-                if not self.stderr and self.file is sys.stdout:  # else Python fails on the same text when it ends
+                if not self.stderr and self.file is sys.stdout:  # else Python fails again when it ends
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
     def on_broken_pipe(self) -> NoReturn:
-        self.quiet = True  # it is so for nothing else
+        self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise BrokenPipe
 
@@ -64,14 +59,13 @@ _machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=W
 
 
 def check_pipe() -> None:
-    """Raise BrokenPipe where the output's reader has ended: Luigi drops what is raised while it reports a task."""
+    """Raise BrokenPipe if the output's reader has ended: Luigi drops errors that are raised while it reports a task."""
     if out.quiet:
         raise BrokenPipe
 
 
 def line(verb: str, what: str, detail: str) -> str:
-    """A task's line, without its mark.
-
+    """
     >>> line("convert", "3dpw/train", "28 videos")
     'convert    3dpw/train                28 videos'
     """
@@ -79,17 +73,17 @@ def line(verb: str, what: str, detail: str) -> str:
 
 
 def plain(text: str, keep: str = "") -> str:
-    """Untrusted text, such as names of files, on one line and without control codes; `keep`: characters to leave."""
+    """Escape untrusted text for rich: one line, no control codes except those in `keep`."""
     return escape(printable(text, keep))
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The same for what is printed as it is: text as rich's markup would show it."""
+    """Escape control codes, for text that is not printed by rich."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(*names: str) -> Table:
-    """An empty table in our style: no frame, two blanks between columns, and nothing cut off."""
+    """An empty table: no frame, two blanks between columns, long cells folded."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
         made.add_column(name, overflow="fold")
@@ -97,12 +91,12 @@ def table(*names: str) -> Table:
 
 
 def fits(shown: Table) -> bool:
-    """Whether a table is no wider than the terminal; in a pipe, all are."""
+    """Whether a table is no wider than the terminal; always true in a pipe."""
     return Measurement.get(out, out.options.update(max_width=WIDE), shown).maximum <= out.width
 
 
 def show(shown: Table, *, least: int = 0) -> None:
-    """Print a table as wide as the terminal, at least `least` columns; in a pipe, one line a row without padding."""
+    """Print a table at the terminal's width, at least `least` columns; in a pipe, one line per row without padding."""
     if out.is_terminal:
         out.print(shown, soft_wrap=False, crop=False, width=max(out.width, least))
         return
@@ -113,18 +107,18 @@ def show(shown: Table, *, least: int = 0) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print the one document of a command with `--json`. Records are objects; NaN and infinity are null."""
+    """Print the document of `--json`. Records are objects; NaN and infinity are null."""
     _machine.out(json.dumps(_as_json(value), indent=2, allow_nan=False, default=str), highlight=False)
 
 
 def show_text(text: str) -> None:
-    """Print a document as it is."""
+    """Print text without markup."""
     _machine.out(text, highlight=False, end="")
 
 
 @contextmanager
 def aside(wanted: bool) -> Iterator[None]:
-    """If `wanted`, `out` prints to standard error: with `--json`, standard output holds the document alone."""
+    """If `wanted`, let `out` print to standard error: with `--json`, standard output has only the document."""
     before, out.stderr = out.stderr, wanted or out.stderr
     try:
         yield
@@ -133,7 +127,6 @@ def aside(wanted: bool) -> Iterator[None]:
 
 
 def _as_json(value: Any) -> Any:
-    """Records are objects with their fields."""
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: _as_json(getattr(value, each.name)) for each in fields(value)}
     if hasattr(value, "_asdict"):  # a named tuple
@@ -169,7 +162,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(a_second: float, unit: str) -> str:
-    """A speed; below one a second, the time that one takes.
+    """A speed; below one per second, the time of one unit.
 
     >>> rate(1234.5, "row"), rate(3.14, "video"), rate(1 / 90, "video")
     ('1,234 rows/s', '3.1 videos/s', '90 s/video')

@@ -1,4 +1,4 @@
-"""Parts of argparse that the commands of `python -m pipeline` and `python -m tasks` share."""
+"""Options that commands of `python -m pipeline` and `python -m tasks` share."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import Final
 
 from pipeline.errors import ConfigError
 
-SET: Final = "PIPELINE_SET"  # environment variable: a line SECTION.KEY=VALUE for each --set, for child processes too
+SET: Final = "PIPELINE_SET"  # environment variable for child processes: a line SECTION.KEY=VALUE for each --set
 KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from `least` on."""
+    """Type of an option: a whole number of at least `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, found {text!r}")
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
         return int(text)
 
     return parse
 
 
 def json_option(sub: argparse.ArgumentParser, more: str = "") -> None:
-    """`--json`, for scripts."""
-    sub.add_argument("--json", action="store_true", help=f"print one JSON document, for scripts{more}")
+    """Add `--json`."""
+    sub.add_argument("--json", action="store_true", help=f"Print one JSON document, for scripts{more}")
 
 
 def workers_option(sub: argparse.ArgumentParser, what: str = "processes") -> None:
-    """`--workers`: 0 is one a core."""
-    sub.add_argument("--workers", type=whole(0), default=0, help=f"{what}; 0: one for each core (default)")
+    """Add `--workers`."""
+    sub.add_argument("--workers", type=whole(0), default=0, help=f"Number of {what} (default: one per core)")
 
 
 def cores(workers: int) -> int:
-    """Processes that an option of 0 stands for: one a core."""
+    """Number of processes; 0 means one per core."""
     return workers or len(os.sched_getaffinity(0))
 
 
 def shards_kept(_: argparse.Namespace) -> str:
-    """What of an interrupted conversion is kept."""
+    """What an interrupted conversion keeps."""
     return KEPT
 
 
 def named_values(option: str, words: Iterable[str], example: str) -> dict[str, str]:
-    """NAME=VALUE words of an option that may be repeated. Raises ConfigError, with an example, for any other."""
+    """Parse the NAME=VALUE words of a repeatable option. Raises ConfigError for other words."""
     values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -59,15 +59,15 @@ def named_values(option: str, words: Iterable[str], example: str) -> dict[str, s
 
 
 def set_option(sub: argparse.ArgumentParser) -> None:
-    """`--set SECTION.KEY=VALUE`, in place of luigi.cfg's. A command may have a `--set NAME=VALUE` of its own, too."""
+    """Add `--set SECTION.KEY=VALUE`, unless the command has its own `--set NAME=VALUE`, which takes both."""
     if "--set" not in sub._option_string_actions:
-        help_ = "in place of what luigi.cfg sets, of what this command reads; any number of times"
+        help_ = "Override a luigi.cfg setting for this run (repeatable)"
         sub.add_argument("--set", action="append", default=[], type=_setting, metavar="SECTION.KEY=VALUE", help=help_)
 
 
 def _setting(text: str) -> str:
     if not _is_setting(text):
-        raise argparse.ArgumentTypeError(f"expected SECTION.KEY=VALUE, as vibe.epochs=5; found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected SECTION.KEY=VALUE, such as vibe.epochs=5, found {text!r}")
     return text
 
 
@@ -77,8 +77,8 @@ def _is_setting(text: str) -> bool:
 
 
 @contextmanager
-def settings_over(args: argparse.Namespace) -> Iterator[None]:
-    """Within it, what `--set` sets of luigi.cfg holds, in child processes too: `args.settings`.
+def override_settings(args: argparse.Namespace) -> Iterator[None]:
+    """Within the block, let `--set SECTION.KEY=VALUE` (`args.settings`) override luigi.cfg, in child processes, too.
 
     `args.set` keeps the command's own NAME=VALUE.
     """

@@ -11,18 +11,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
 
-# s between two lines where there is no terminal, as in a cluster's log. Shorter work prints none.
-EVERY: Final = 60.0
+EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
 NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
 class Progress(Protocol):
-    """Called with units done, units in all and a short message ("S1/Seq1", "71 rows/s")."""
+    """Called with units done, the total and a short message ("S1/Seq1", "71 rows/s")."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
 
 
-Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown
+Bars = Callable[[str], AbstractContextManager[Progress]]  # name of the work -> its bar
 
 
 def silent(done: int, total: int, message: str = "") -> None:
@@ -31,12 +30,12 @@ def silent(done: int, total: int, message: str = "") -> None:
 
 @contextmanager
 def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True) -> Iterator[Progress]:
-    """A bar with counts, rate, message and the time left, which disappears when the work is done.
+    """Show a bar until the work is done; without a terminal, a line on standard error every minute.
 
-    Where there is no terminal, a line on standard error every minute.
-
-    unit: noun of what is counted, "video"; without it, no rate is shown. quiet: print nothing. alone: False where other
-    processes write to the same terminal: then there is no bar, only the lines.
+    Args:
+        unit: noun of what is counted ("video"); without it, no rate is shown.
+        quiet: print nothing.
+        alone: False if other processes write to the same terminal, too: lines instead of the bar.
     """
     if quiet:
         yield silent
@@ -54,7 +53,7 @@ def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alo
 
 
 def _bars(console: Console, unit: str) -> RichProgress:
-    from rich import progress as bars  # not imported by processes that show nothing
+    from rich import progress as bars  # only by processes that show a bar
     from rich.table import Column
     from rich.text import Text
 
@@ -80,7 +79,6 @@ def _bars(console: Console, unit: str) -> RichProgress:
 
 
 def _lines(what: str, unit: str) -> Progress:
-    """A line on standard error every minute."""
     began, first, last = 0.0, -1, 0.0
 
     def report(done: int, total: int, message: str = "") -> None:

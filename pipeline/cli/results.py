@@ -1,4 +1,4 @@
-"""What a command found, as one record that one function prints: as text, or as the document of `--json`."""
+"""The result of a command, printed as text or as the document of `--json`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from pipeline.cli.console import WRONG, err, out, plain, show, show_json, show_t
 
 @dataclass(slots=True)
 class CommandResult:
-    """What a command found.
+    """A command's result as a document and as text."""
 
-    `rows` are records (dicts, named tuples, dataclasses) or one of them: the document. The text has the same to read.
-    """
-
-    rows: Any
+    rows: Any  # the document: records (dicts, named tuples, dataclasses), or one of them
     text: list[str | Table] = field(default_factory=list)  # in rich's markup, line by line
-    problems: list[str] = field(default_factory=list)  # printed last; beside a document, on standard error
+    problems: list[str] = field(default_factory=list)  # printed last; with a document, on standard error
     exit_code: int = 0
 
     def line(self, text: str, mark: str = "", indent: int = 0) -> None:
@@ -28,15 +25,14 @@ class CommandResult:
         self.text.append(" " * indent + f"{mark} " * bool(mark) + plain(text))
 
     def lines(self, texts: Iterable[str], mark: str = "", indent: int = 0) -> None:
-        """Add several lines alike."""
         for text in texts:
             self.line(text, mark, indent)
 
 
 def print_result(result: CommandResult, *, as_json: bool = False, instead: str | None = None) -> int:
-    """Print a command's result, and return its exit code: 1 where there are problems.
+    """Print a command's result and return its exit code: 1 if there are problems.
 
-    as_json: the rows, as one document. instead: a document that is printed in their place.
+    as_json: print the rows as JSON. instead: print this document instead.
     """
     if as_json or instead is not None:
         show_json(result.rows) if instead is None else show_text(instead)

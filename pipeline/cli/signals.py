@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM as a cluster sends it: both end the work in the same orderly way."""
+"""Ctrl-C and SIGTERM, which both end the work in order."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Any, Final
 
 NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGPIPE: "broken pipe"}
 
-AT_ONCE: Final = 1.0  # second within which several signals are one: `timeout` sends two, to a process and to its group
+AT_ONCE: Final = 1.0  # s within which several signals are one: `timeout` sends two, to a process and to its group
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what cleans up at Ctrl-C cleans up here, too."""
+    """SIGTERM, cleaned up after like Ctrl-C."""
 
 
 class BrokenPipe(KeyboardInterrupt):
-    """The program that read the output has ended: the work ends as at Ctrl-C, but without a message."""
+    """The program that read the output has ended: stop like Ctrl-C, without a message."""
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """130 for Ctrl-C, 143 for SIGTERM, 141 for a broken pipe, as shells do."""
+    """130 for Ctrl-C, 143 for SIGTERM, 141 for a broken pipe."""
     return 128 + signal_of(error)
 
 
 def signal_of(error: KeyboardInterrupt) -> signal.Signals:
-    """The signal that raised it, or would have."""
+    """The signal of an interruption."""
     if isinstance(error, BrokenPipe):
         return signal.SIGPIPE
     return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
@@ -40,10 +40,9 @@ def signal_of(error: KeyboardInterrupt) -> signal.Signals:
 def listen() -> dict[int, Any]:
     """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at a later one.
 
-    A signal that this process was started to ignore stays ignored. A process forked from this one exits at once at
-    either signal, without a message: its parent waits for it. A process of torch's launcher keeps the system's action
-    for SIGTERM, since it may be waiting for the others in C. Only the main thread receives signals: elsewhere this does
-    nothing. Returns the handlers that were replaced.
+    Ignored signals stay ignored. A fork of this process exits at once at either signal, without a message, since its
+    parent waits for it. A process of torch's launcher keeps the system's action for SIGTERM, since it may be waiting
+    for the others in C. Does nothing outside the main thread. Returns the replaced handlers.
     """
     owner, received = os.getpid(), 0.0
 
@@ -79,7 +78,7 @@ def listening() -> Iterator[None]:
 
 
 def _exit_at_once(number: int, *, message: bool) -> None:
-    """As kill -9 would, which does no harm either. Our other processes notice that their parent is gone, and exit."""
+    """Exit like kill -9. Our other processes notice that their parent is gone, and exit."""
     if message:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
         os.write(2, f"{show_cursor}\n{NAMES[signal.Signals(number)]} again: ended at once\n".encode())

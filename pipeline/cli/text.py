@@ -1,4 +1,4 @@
-"""Text of messages: counts with nouns, commands to copy, system errors with what to do."""
+"""Parts of messages: counts with nouns, commands to copy, system errors and what to do."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Final
 
 FEW: Final = 5  # lines of a long list that are shown
 AGAIN: Final = "then run the same command again."
-OTHER: Final = "Name another place."
-SYSTEM_ERRORS: Final = {  # what is wrong at the place of the error, and what to do
+OTHER: Final = "Name another path."
+SYSTEM_ERRORS: Final = {  # what is wrong, and what to do
     errno.ENOSPC: ("no space left on its disk", f"Make room, {AGAIN}"),
     errno.EDQUOT: ("disk quota exceeded", f"Make room, {AGAIN}"),
     errno.EIO: ("input/output error of its disk", f"Check the disk, {AGAIN}"),
-    errno.EACCES: ("permission denied", "Change its permissions (ls -ld shows them), or name another place."),
+    errno.EACCES: ("permission denied", "Change its permissions (ls -ld shows them), or name another path."),
     errno.EPERM: ("operation not permitted", OTHER),
-    errno.EROFS: ("its disk is read-only", "Name another place; for clips, a folder with links to them (ln -s)."),
+    errno.EROFS: ("its disk is read-only", "Name another path; for clips, a folder with links to them (ln -s)."),
     errno.EEXIST: ("this is a file, where a folder is needed", OTHER),
     errno.ENOTDIR: ("this is a file, where a folder is needed", OTHER),
     errno.EISDIR: ("this is a folder, where a file is needed", "Name a file."),
@@ -38,7 +38,7 @@ def count(n: int, noun: str) -> str:
 
 
 def not_counted(videos: int) -> str:
-    """What is missing in a sum of frames: a video that could not be read has an unknown number of them.
+    """Note for a sum of frames: unreadable videos have an unknown number of frames.
 
     >>> not_counted(2), not_counted(0)
     ('; frames of 2 unreadable videos are not counted', '')
@@ -47,28 +47,28 @@ def not_counted(videos: int) -> str:
 
 
 def command(*words: str, module: str = "pipeline") -> str:
-    """A command of this installation, to be typed here: .venv/bin/python -m pipeline status"""
+    """A command to type here: .venv/bin/python -m pipeline status"""
     return shlex.join([python(), "-m", module, *words])
 
 
 def python() -> str:
-    """This interpreter as the documentation calls it, where it has that name: .venv/bin/python"""
+    """This interpreter, as `python` if it has that name: .venv/bin/python"""
     running = Path(sys.executable)
     usual = running.with_name("python")
     try:
         return from_here(usual if usual.samefile(running) else running)
-    except OSError:  # none of that name, or in a home that this user may not enter
+    except OSError:  # no such file, or in a home that this user may not enter
         return from_here(running)
 
 
 def from_here(place: str | Path) -> str:
-    """A path, relative to the working folder where it is below that."""
+    """A path, relative to the working folder if it is below that."""
     path = Path(place)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def few(lines: Sequence[str], most: int, where: str) -> list[str]:
-    """The first `most` lines, and where to see all of them when there are more.
+    """The first `most` lines, and where to see the rest.
 
     >>> few(["a", "b", "c"], 2, "status --all")
     ['a', 'b', 'and 1 more: status --all']
@@ -78,10 +78,10 @@ def few(lines: Sequence[str], most: int, where: str) -> list[str]:
 
 
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
-    """An error's message; of a system error the place, what is wrong there, and what to do.
+    """An error's message; for a system error, the path, what is wrong there, and what to do.
 
-    `places` are the folders, files and URLs that the user asked to write. They replace the temporary files below them,
-    and a file that the system does not name.
+    places: folders, files and URLs that the user named for output. They replace temporary files below them, and a file
+    that the system does not name.
     """
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
@@ -90,7 +90,7 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
 
 
 def _place(error: OSError, places: Sequence[Path | str]) -> str:
-    """Where it happened, by a name that the user knows: not that of a hidden file or folder of our own."""
+    """The path of an error, without our own hidden files and folders."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
     file = Path(os.fsdecode(error.filename))
@@ -104,6 +104,6 @@ def _place(error: OSError, places: Sequence[Path | str]) -> str:
     above = (file, *file.parents)
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return str(next((folder for folder in reversed(above) if folder.is_file()), file))
-    if error.errno == errno.EACCES:  # a file that is not there yet needs the permissions of its folder
+    if error.errno == errno.EACCES:  # a missing file needs the permissions of its folder
         return str(next((folder for folder in above if os.path.lexists(folder)), file))
     return str(file)

@@ -1,1 +1,1 @@
-"""Raw videos -> committed rows: what would be converted and why, and the conversion itself.  [raw -> tracks -> rows]"""
+"""Conversion of raw videos to committed rows: plan and execution.  [raw -> tracks -> rows]"""

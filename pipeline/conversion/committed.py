@@ -1,7 +1,7 @@
-"""A committed split beside its raw folder: its reader, the folder, and videos that are gone from it.  [raw] -> rows
+"""A committed split and its raw folder: reader, folders, missing videos.  [raw] -> rows
 
-Rows whose raw files are gone stay committed until the user drops them: a disk that is mounted in part looks like videos
-that were removed. A video is gone where the raw folder does not list it, and where one of its files is there no longer.
+Rows whose raw files are gone stay committed until the user drops them, because a partially mounted drive looks the same
+as deleted videos. A video is missing if the raw folder does not list it, or one of its files is gone.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
 def speed_of(note: Mapping[str, Any]) -> dict[str, Any]:
-    """How fast the last rows were made, with where and when: for the note on a commit that makes none."""
+    """Speed, place and time of the last conversion, for a commit without new rows."""
     return {key: note.get(key) for key in ("host", "finished")} | dict(note.get("measured") or {})
 
 
 def names_with_rows(committed: cache.Split) -> frozenset[str]:
-    """Committed videos that have tracks: those that would be lost with their raw files."""
+    """Committed videos that have tracks."""
     names = committed.videos.names
     return frozenset(names[number] for number in np.unique(committed.tracks.video).tolist())
 
 
 def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str, str]:
-    """New name -> old name of videos with the same content. `gone`, `coming`: name -> content. In order of names.
+    """New name -> old name of videos with equal content. `gone`, `coming`: name -> content. Sorted by name.
 
     >>> pair_renamed({"b": "0", "a": "0"}, {"c": "0", "d": "1"})
     {'c': 'a'}
@@ -55,10 +55,10 @@ def pair_renamed(gone: Mapping[str, str], coming: Mapping[str, str]) -> dict[str
 def renamed_videos(
     committed: cache.Split, raw: Path, gone: Mapping[str, str], coming: Mapping[str, tuple[RawVideo, str]]
 ) -> dict[str, str]:
-    """New name -> old name of videos with the same content; else of clips with the same pictures.
+    """New name -> old name of videos with equal content, else of clips with equal images.
 
-    Of those, the files of keypoints may differ: they name the clip. gone: name -> digest.
-    coming: name -> video, digest.
+    The second rule is for clips whose keypoint files differ, since those name the clip. gone: name -> digest. coming:
+    name -> video, digest.
     """
     old = {name: changes.contents_of(digest) for name, digest in gone.items()}
     renamed = pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
@@ -73,56 +73,56 @@ def renamed_videos(
 
 
 def recorded_raw(committed: cache.Split) -> str:
-    """Where the raw folder was at conversion; "" where that is not known."""
+    """The raw folder at conversion; "" if unknown."""
     return str(committed.provenance.get("raw") or "")
 
 
 def refuse_other_folder(
     committed: cache.Split, raw: Path, *, n_same: int, missing: Collection[str], n_new: int
 ) -> None:
-    """Raise PipelineError for a folder of other videos than those that are committed.
+    """Raise PipelineError if the folder has other videos than the committed ones.
 
-    n_same: committed videos that are in it unchanged. missing: those that are not in it. n_new: its others.
+    n_same: unchanged committed videos. missing: committed videos that it does not have. n_new: its other videos.
     """
     if not committed.manifest["rows"] or (n_same and not (missing and n_new)):
         return
     n_videos = count(len(committed.videos), "video")
-    difference = f"{raw} has {n_same:,} of its {n_videos} as they were, and {n_new:,} of other names"
     raise PipelineError(
-        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, and {difference}: this "
-        "would replace one folder by another. To have both, put them into one folder, or name another cache (--cache, "
-        f"or [paths] cache in luigi.cfg). If this folder is to replace that one: {LET_GO}"
+        f"{committed.root}/{committed.name}: was converted from {recorded_raw(committed)}, but {raw} has {n_same:,} of "
+        f"its {n_videos} and {n_new:,} others: this would replace one folder by another. To keep both, put them into "
+        "one folder, or use another cache (--cache, or [paths] cache in luigi.cfg). To replace the old videos: "
+        f"{LET_GO}"
     )
 
 
 def refuse_without_raw(committed: cache.Split, raw: Path, missing: Collection[str], why: str) -> None:
-    """Raise PipelineError where all videos are to be read again, since `why`, and some are `missing`."""
+    """Raise PipelineError if all videos must be read again because of `why`, and some are `missing`."""
     if missing:
         first = "; ".join(few(sorted(missing), FEW, "plan --all"))
         raise PipelineError(
-            f"{committed.name}: all of it is to be converted again, since {why}, and {count(len(missing), 'video')} of "
-            f"it cannot: not in {raw}: {first}. Bring them back, or let them go: {LET_GO}"
+            f"{committed.name}: all videos must be converted again ({why}), but {count(len(missing), 'video')} missing "
+            f"from {raw}: {first}. Restore them, or delete their rows: {LET_GO}"
         )
 
 
 def missing_names(missing: Mapping[str, str]) -> list[str]:
-    """Missing videos, each with which of its files is gone, where others are there."""
+    """Missing videos, each with its missing file if others are present."""
     return [video + (f" (without {path})" if path else "") for video, path in sorted(missing.items())]
 
 
 def missing_lines(name: str, missing: Mapping[str, str], *, raw: Path, root: cache.Root) -> list[str]:
-    """What to print of the missing videos of the split `name`, and what to do; none where none are missing."""
+    """Message about the missing videos of the split `name`, with what to do; empty without any."""
     if not missing:
         return []
     names = missing_names(missing)
     shown = few(names, FEW, command("status", "--all", "--cache", str(root)))
     drop = command("convert", name, "--raw", str(raw), "--cache", str(root), DROP)
-    first = f"{name}: {count(len(names), 'video')} not in {raw} any more, whose rows stay: "
-    return [f"{first}{', '.join(shown)}. Bring them back (is its disk mounted?), or let them go: {drop}"]
+    first = f"{name}: {count(len(names), 'video')} missing from {raw}; the rows are kept: "
+    return [f"{first}{', '.join(shown)}. Restore them (is the disk mounted?), or delete their rows: {drop}"]
 
 
 def why_empty(committed: cache.Split) -> list[str]:
-    """That nothing of a split's videos could be used, and the commonest reason; none where something could."""
+    """Message that none of a split's videos could be used, with the commonest reason; empty if some could."""
     if committed.manifest["rows"] or "videos" not in committed.manifest.get("accounting", {}):
         return []
     accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
@@ -130,7 +130,7 @@ def why_empty(committed: cache.Split) -> list[str]:
 
 
 def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> list[str]:
-    """The same, of a split's totals and accounts."""
+    """`why_empty` from a split's totals and accounts."""
     if totals["videos"]["kept"] or not totals["videos"]["found"]:
         return []
     by_reason: dict[str, list[VideoAccount]] = {}
@@ -139,22 +139,22 @@ def empty_lines(name: str, totals: Mapping[str, Any], accounts: Iterable[VideoAc
         why = account.set_aside or max(sorted(dropped), key=dropped.__getitem__, default="")
         if why:
             by_reason.setdefault(why, []).append(account)
-    text = f"{name}: no rows: nothing of {count(totals['videos']['found'], 'video')} could be used."
+    text = f"{name}: no rows: none of {count(totals['videos']['found'], 'video')} could be used."
     if by_reason:
         why, first = max(by_reason.items(), key=lambda item: len(item[1]))
-        text += f" The commonest reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
+        text += f" The most common reason is {why} ({count(len(first), 'video')}): {reason(why).meaning}."
         text += f" The first, {first[0].name}" + (f": {first[0].message}" if first[0].message else "")
     return [text]
 
 
 def harmless_of(split: cache.Split) -> tuple[str, ...]:
-    """Reasons for which a video of the split has no rows and that are no failure; "" is one."""
-    dataset = datasets.installed(split.name.partition("/")[0])
+    """Reasons for which a video may have no rows without a failure; "" is one."""
+    dataset = datasets.find_installed(split.name.partition("/")[0])
     return ("", *(dataset.harmless if dataset is not None else ()))
 
 
 def why_without_track(account: Mapping[str, Any]) -> str:
-    """Why a video of the split that was read gave no track; "" for all others."""
+    """Why a video of the split gave no track; "" for others."""
     if account["tracks_kept"] or account["set_aside"] or account["other_split"]:
         return ""
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
@@ -162,10 +162,7 @@ def why_without_track(account: Mapping[str, Any]) -> str:
 
 
 def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[str, str, str]:
-    """What became of a committed video, the reason for it, and what is to be known about it, as a message.
-
-    `harmless`: reasons for which a video has no rows and that are no failure.
-    """
+    """State of a committed video, its reason, and a message. `harmless`: reasons that are no failure."""
     message = "; ".join(filter(None, [account["message"], *account["notes"]]))
     if why := why_without_track(account):
         return "without a track", max(account["dropped"], key=account["dropped"].get, default="no_person"), why
@@ -174,16 +171,13 @@ def video_state(account: Mapping[str, Any], harmless: Collection[str]) -> tuple[
     return "kept" if account["tracks_kept"] else OTHER_SPLIT, "", message
 
 
-# ------------------------------------------------------------------------------------------- as it is recorded
-
-
 def recorded_reader(
     split: cache.Split, raw: Path | None = None, body: Path | None = None
 ) -> tuple[Dataset, Path, Path | None]:
-    """The reader with its options, the raw folder and the body model's folder of a committed split's conversion.
+    """The reader with its options, the raw folder and the body folder of a committed split's conversion.
 
-    `raw`, `body`: where they are now, when they have moved. Raises PipelineError where one of them is not known or not
-    there, and for a split that was not converted by this project.
+    `raw`, `body`: their new places, if they moved. Raises PipelineError if one is unknown or missing, and for a split
+    that was not converted here.
     """
     if "parameters" not in split.manifest.get("reader", {}):
         raise PipelineError(f"{split.name}: was not converted from raw data here: it cannot be converted again")
@@ -200,10 +194,9 @@ def _recorded_dataset(split: cache.Split) -> Dataset:
 
 
 def missing_now(split: cache.Split) -> dict[str, str]:
-    """Committed videos with rows that are gone from the recorded raw folder -> which of their files; "": all.
+    """Committed videos with rows that are gone from the recorded raw folder -> the missing file; "": all.
 
-    Folders are listed, no file is opened. {} where that folder is not there at all: a cache is used without its raw
-    data, too. Raises PipelineError where it is not the dataset's.
+    Lists folders only. {} without that folder. Raises PipelineError if it is another dataset's.
     """
     raw = Path(recorded_raw(split))
     if "parameters" not in split.manifest.get("reader", {}) or not recorded_raw(split) or not raw.is_dir():
@@ -219,14 +212,14 @@ def missing_now(split: cache.Split) -> dict[str, str]:
 
 
 def raw_folder(split: cache.Split, given: Path | None) -> Path:
-    """The given one, or where it was at conversion. Raises PipelineError where it is not known, and for no folder."""
+    """The given folder, or the recorded one. Raises PipelineError if it is unknown or missing."""
     recorded, do = split.provenance.get("raw"), "Name the dataset's own raw folder: --raw DIR."
     if given is None and recorded is None:
-        raise PipelineError(f"{split.name}: its raw folder is not known, provenance.json is lost. {do}")
+        raise PipelineError(f"{split.name}: its raw folder is unknown, because provenance.json is missing. {do}")
     raw = given or Path(str(recorded))
     if not raw.is_dir():
-        problem = f"its raw data were in {recorded}" if given is None else f"--raw is {raw}"
-        raise PipelineError(f"{split.name}: {problem}, and that folder is not there now. {do}")
+        problem = f"its raw folder was {recorded}" if given is None else f"--raw is {raw}"
+        raise PipelineError(f"{split.name}: {problem}, which does not exist. {do}")
     return raw
 
 
@@ -235,13 +228,13 @@ def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
         return given
     if (recorded := split.provenance.get("body")) is None:
         raise PipelineError(
-            f"{split.name}: was converted with a body model whose folder is not recorded. Name it: --body DIR."
+            f"{split.name}: was converted with a body model whose folder is not recorded. Use --body DIR."
         )
     return Path(str(recorded))
 
 
 def rejected_videos(split: cache.Split) -> tuple[int, Iterator[str]]:
-    """How many videos were rejected because something is wrong with them, and a line about each."""
+    """Number of videos rejected because of errors, and a line about each."""
     harmless = harmless_of(split)
     reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
     accounts = ((video.name, video.account) for video in split.videos)

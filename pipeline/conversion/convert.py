@@ -1,7 +1,7 @@
 """Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features -> windows
 
-`pipeline.conversion.plan` decides what is to be done; `convert` does it. Worker processes read videos, one process
-writes rows, in the order of the videos: one worker and eight give the same bytes.
+Worker processes read videos; one process writes the rows in the order of the videos, so any number of workers gives the
+same bytes. `pipeline.conversion.plan` makes the plan.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cache
-from pipeline import cluster
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.committed import empty_lines, speed_of
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
-from pipeline.datasets.base import Dataset, unexpected
+from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.files import caching, faults, note_fault
-from pipeline.processes import MEMORY, TIMEOUT, Failed
+from pipeline.processes import MEMORY, TIMEOUT, Failed, cluster
 from pipeline.processes.ordered_map import ordered_map
 from pipeline.reasons import NOT_NOW
 from pipeline.track import Track
@@ -49,7 +48,7 @@ UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader fai
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion did. `totals` are over all videos of the split, the untouched ones included."""
+    """Result of a conversion. `totals` cover all videos of the split, also those that were not read."""
 
     plan: ConversionPlan
     totals: Mapping[str, Any]
@@ -61,7 +60,7 @@ class Conversion:
 
     @property
     def did(self) -> str:
-        """What was done where something stayed as it was: `1 video read, 3 unchanged`; "" where all was read."""
+        """Summary if some videos were unchanged: `1 video read, 3 unchanged`; else ""."""
         if not self.plan.kept:
             return ""
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
@@ -78,14 +77,14 @@ def convert(
     memory: int = MEMORY,
     progress: Progress = silent,
 ) -> Conversion:
-    """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
+    """Read the plan's videos and commit their rows. Killed and started again, it ends with the same bytes.
 
-    They are read by `workers` processes of this machine, or by those of the Dask cluster at `scheduler`. A video that
-    cannot be used is rejected with its reason, also one at which a process crashes, makes no progress for `timeout` s,
-    or needs more than `memory` bytes. With `strict` it raises PipelineError instead and nothing is committed, unless
-    the reason is one of the dataset's harmless ones; so does one that was rejected before and stays. A committed video
-    that cannot be read now, for a reason that may pass, keeps its rows. Raises cache.CacheError when another process
-    writes the split, PipelineError where such a video is to be read by another reader.
+    Workers are `workers` local processes, or those of the Dask cluster at `scheduler`. A video that cannot be used is
+    rejected with its reason, as is one at which a process crashes, makes no progress for `timeout` s, or needs more
+    than `memory` bytes. `strict` raises PipelineError instead and commits nothing, also for an earlier rejection that
+    stays; harmless reasons are allowed. A committed video that temporarily cannot be read keeps its rows.
+
+    Raises cache.CacheError if another process writes the split, PipelineError if such a video needs another reader.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -96,12 +95,12 @@ def convert(
     read = functools.partial(read_videos, plan, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory)
     with cache.SplitWriter(plan.root, plan.name, **target) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
-            raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made: run it again")
+            raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made. Run it again.")
         writer.begin(drop=plan.drop, invalidate=plan.invalidate)
         digests, measured, stay = _append_videos(plan, writer, read, strict=strict, progress=progress)
         accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
-        # Not of videos where something unexpected happened: it may have been the disk, and they are to be read again.
+        # Without stamps, videos with unexpected errors, perhaps of the disk, are read again.
         unexpected_in = {a.name for a in accounts if a.set_aside in {UNEXPECTED, NOT_NOW, *WHAT_TO_DO}}
         unexpected_in |= {name for name, account in stay.items() if account.set_aside == NOT_NOW}
         read_as = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
@@ -127,7 +126,7 @@ def convert(
 
 
 def record_folders(plan: ConversionPlan) -> None:
-    """Record where the raw folder and the body are now, of a split with nothing to convert."""
+    """Update the recorded raw and body folders of a split that is up to date."""
     assert plan.committed is not None, "nothing is committed yet"
     held: dict[str, Any] = {"columns": plan.committed.columns, "extra": plan.committed.extra.values()}
     with cache.SplitWriter(plan.root, plan.name, **held, plan=plan.identity, provenance=plan.provenance) as writer:
@@ -135,9 +134,9 @@ def record_folders(plan: ConversionPlan) -> None:
 
 
 def record_times(plan: ConversionPlan) -> str:
-    """Record the new file times of videos whose content is the same, of a split with nothing to convert.
+    """Record new file times of videos with unchanged content, for a split that is up to date.
 
-    Returns a line about it; "" where there are none, and where the cache cannot be written: the next run looks again.
+    Returns a message; "" without any, or if the cache is read-only.
     """
     if not plan.touched:
         return ""
@@ -147,7 +146,7 @@ def record_times(plan: ConversionPlan) -> str:
         changes.write_stamps(plan.root, plan.name, {**plan.seen, **times})
     except (OSError, cache.CacheError):
         return ""
-    return f"new file times of {count(len(times), 'video')} are recorded: no change of the content was found"
+    return f"new file times of {count(len(times), 'video')} recorded: the content has not changed"
 
 
 def _append_videos(
@@ -158,10 +157,10 @@ def _append_videos(
     strict: bool,
     progress: Progress,
 ) -> tuple[dict[str, str], dict[str, float], dict[str, VideoAccount]]:
-    """Read and write what a killed run has not written already.
+    """Read and write the videos that a killed run has not written already.
 
-    Returns the digest of every video of the split, how fast they were read and written, {} where there was no row, and
-    the accounts of committed videos that cannot be read now and stay as they were.
+    Returns the digest of every video of the split, the measured speed ({} without rows), and the accounts of committed
+    videos that temporarily cannot be read and stay as they were.
     """
     began, rows, journalled = time.monotonic(), 0, set(writer.journalled)
     stay: dict[str, VideoAccount] = {}
@@ -175,7 +174,7 @@ def _append_videos(
         name = video.entry.name
         if is_failure(plan.dataset, video.account) and changes.stamp(plan.raw, raw_video) != plan.stamps[name]:
             video.account.reject(NOT_NOW, f"{plan.raw}: files of {name} changed while they were read. {LATER}")
-            video = video.rejected()
+            video = video.drop_rows()
         if strict:
             _refuse_rejected(plan, [video.account])
         committed = writer.committed_videos.get(name)
@@ -193,9 +192,9 @@ def _append_videos(
 
 
 def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry | None) -> bool:
-    """Does a committed video stay as it is, since it cannot be read now, or fails as it did?
+    """Whether a committed video stays as it is, because it cannot be read now or fails as before.
 
-    Raises PipelineError where it has rows that would be lost.
+    Raises PipelineError if it has rows that would be lost.
     """
     account = video.account
     if committed is None or account.name not in plan.drop:
@@ -204,9 +203,8 @@ def _stays(plan: ConversionPlan, video: ReadVideo, committed: cache.VideoEntry |
     if account.set_aside and as_before and committed.fingerprint == video.entry.fingerprint:
         return not plan.differs
     if (account.set_aside == NOT_NOW and plan.differs) or (plan.invalidate and not video.tracks):
-        message = account.message or f"{account.name}: no row is left of it."
-        lost = f"it has rows that would be lost ({plan.why})"
-        raise PipelineError(f"{plan.name}: {message} Nothing was committed: {lost}.")
+        message = account.message or f"{account.name}: none of its rows is left."
+        raise PipelineError(f"{plan.name}: {message} Nothing was committed: its rows would be lost ({plan.why}).")
     return account.set_aside == NOT_NOW
 
 
@@ -215,15 +213,12 @@ def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
 
 
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Was the video rejected because something is wrong with it?"""
+    """Whether the video was rejected because of an error."""
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
-    """Raise PipelineError for a committed video that was rejected because of an error, and stays as it is.
-
-    That is what `strict` means after a conversion without it.
-    """
+    """Raise PipelineError for a committed video that was rejected because of an error and stays: `strict`."""
     if plan.committed is None:
         return
     if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
@@ -244,19 +239,16 @@ def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> 
             raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
 
 
-# ---------------------------------------------------------------------------------------------------- one video
-
-
 @dataclass(frozen=True, slots=True)
 class ReadVideo:
-    """One video as it goes into the cache."""
+    """One video as it is written to the cache."""
 
     entry: cache.VideoEntry
     tracks: Sequence[Track]
     account: VideoAccount
 
-    def rejected(self) -> ReadVideo:
-        """Without its rows, as its account says."""
+    def drop_rows(self) -> ReadVideo:
+        """The rejected video, without rows."""
         name, fingerprint = self.entry.name, self.entry.fingerprint
         entry = cache.VideoEntry(name=name, fingerprint=fingerprint, account=self.account.as_dict())
         return ReadVideo(entry, [], self.account)
@@ -274,15 +266,15 @@ def read_videos(
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
 ) -> Iterator[ReadVideo]:
-    """Every video read, in order, a bounded number ahead of the writer, by processes here or on a Dask cluster.
+    """Read every video, in order, a bounded number ahead of the writer, by local processes or on a Dask cluster.
 
-    Raises PipelineError where a cluster's workers do not see what this process sees.
+    Raises PipelineError if the cluster's workers do not see the raw folder.
     """
     body = plan.body if plan.reader["body"] else None
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
-        bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
+        bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_catch_memory_error, job)
         results = cluster.map_on_workers(scheduler, bounded, videos, plan.raw, same_group=_share_label_file)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
@@ -290,28 +282,27 @@ def read_videos(
             job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
         )
     for video, read in zip(videos, results, strict=True):
-        yield _rejected(plan.raw, video, read) if isinstance(read, Failed) else read
+        yield _reject_video(plan.raw, video, read) if isinstance(read, Failed) else read
 
 
-def _or_out_of_memory(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
+def _catch_memory_error(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
     try:
         return job(video)
     except MemoryError:
         return Failed("machine_memory", "needed more memory than there is")
 
 
-def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
-    """A video at which the process that read it ended."""
+def _reject_video(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
+    """A video whose reading process ended."""
     account = VideoAccount(video.name)
-    first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
-    message = f"{raw / first}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
+    message = f"{_place(raw, video)}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
     account.reject(NOT_NOW if failed.reason == "machine_memory" else failed.reason, message)
     entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
     return ReadVideo(entry, [], account)
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
-    """Readers keep the file that they read last: eight of MPI-INF-3DHP's videos share one of 100 MB."""
+    """Whether two videos share their label file, which readers keep: eight of MPI-INF-3DHP's share 100 MB."""
     return one.span is None and one.files[:1] == other.files[:1] != ()
 
 
@@ -328,16 +319,15 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
             with _one_thread(model):
                 tracks, account = dataset.read_accounted(raw, split, video, model)
             pixels = _pixels(tracks)
-        except RawDataError as error:  # of the pixels: those of the labels are in the account already
-            tracks = ()
-            note_fault(error)
-            account.reject(error.reason, str(error))
         except MemoryError:
             raise
-        except Exception as error:  # a defect of the reader must not cost the other videos
+        except Exception as error:  # a bug of the reader must not cost the other videos
             tracks = ()
             note_fault(error)
-            account.reject(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+            if isinstance(error, RawDataError):  # of the pixels: those of the labels are in the account already
+                account.reject(error.reason, str(error))
+            else:
+                account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
     if passing:
         tracks, pixels = (), {}
         account.reject(NOT_NOW, _not_now(raw, video, passing[0]))
@@ -346,17 +336,21 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
 
 
 def _not_now(raw: Path, video: RawVideo, error: OSError) -> str:
-    """What stood in the way, by an error that may pass, and what to do."""
-    first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
-    where = raw / first if error.filename is None or isinstance(error.filename, int) else os.fsdecode(error.filename)
+    """Message about an error that may pass, with what to do."""
+    named = error.filename is not None and not isinstance(error.filename, int)
+    where = os.fsdecode(error.filename) if named else _place(raw, video)
     problem = error.strerror or type(error).__name__
     do = "Change its permissions" if error.errno in (errno.EACCES, errno.EPERM) else "Check its disk or mount"
     return f"{where}: {problem[:1].lower()}{problem[1:]}. {do}. {LATER}"
 
 
+def _place(raw: Path, video: RawVideo) -> Path:
+    return raw / next(iter(video.paths), video.name)
+
+
 def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
-    """Raise RawDataError for a path that is no UTF-8, which JSON and the tables cannot hold."""
-    for path in (*video.files, *video.folders, *video.label_folders):
+    """Raise RawDataError for a path that is not UTF-8: JSON and tables cannot hold it."""
+    for path in video.paths:
         if changes.utf8(str(path)) != str(path):
             do = "Rename it, for example with convmv."
             shown = Path(changes.utf8(str(raw / path)))
@@ -364,7 +358,7 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
 
 
 def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
-    """What the cache keeps of where the pixels are. Raises RawDataError when none of the pictures can be read."""
+    """The cache's description of the pixels. Raises RawDataError if no image can be read."""
     source = next((track.frames for track in tracks if track.frames is not None), None)
     if source is None:
         return {}
@@ -374,7 +368,7 @@ def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
 
 @contextmanager
 def _one_thread(body: Body | None) -> Iterator[None]:
-    """Sums over the body's vertices in one thread: in more, their last bits depend on how many there are."""
+    """One torch thread: the last bits of sums over vertices depend on the number of threads."""
     if body is None:
         yield
         return
@@ -390,7 +384,7 @@ def _one_thread(body: Body | None) -> Iterator[None]:
 
 @functools.cache
 def _body(folder: Path | None, gender: str) -> Body | None:
-    """The body model, loaded once in each process, and only where a reader needs it."""
+    """The body model, loaded once in each process; None without a folder."""
     if folder is None:
         return None
     from pipeline.body import Body  # imports torch

@@ -1,6 +1,6 @@
-"""What decides a split's rows besides its raw files, and how two such identities differ.  raw -> [tracks -> features]
+"""Identities of splits and streams, and their differences.  raw -> [tracks -> features]
 
-The same for streams: an identity is JSON, and a manifest records it.
+An identity is JSON and decides the rows, together with the raw files. Manifests record it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
 
 
 def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
-    """All that can change a split's tracks besides its raw files.
+    """Everything that can change a split's tracks besides its raw files.
 
-    Raises StandInMixed when demo data and real data would be used together, MissingAssets without the body's files.
+    Raises StandInMixed if demo and real data are mixed, MissingAssets without the body's files.
     """
     parts: dict[str, Any] = {
         "dataset": dataset.name,
@@ -46,12 +46,12 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 
 
 def kind_of(reader: Mapping[str, Any]) -> str:
-    """Of the data that a split was converted from, for messages."""
+    """Name of the kind of data: "demo data" or "real data"."""
     return "demo data" if reader["stand_in"] else "real data"
 
 
 class Difference(NamedTuple):
-    """One part of an identity: its name, with a dot before a name within it, and both values, as JSON has them."""
+    """A differing part of an identity: its dotted name and both values as JSON."""
 
     part: str
     was: Any
@@ -69,7 +69,7 @@ class Difference(NamedTuple):
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[Difference]:
-    """The parts of an identity that differ, by name; `within`: what the names begin with.
+    """The differing parts of two identities, by name; `within`: prefix of the names.
 
     >>> differing({"version": 1, "parameters": {"fps": 25}}, {"version": 1, "parameters": {"fps": 30}})
     [Difference(part='parameters.fps', was=25, now=30)]
@@ -85,7 +85,7 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "
 
 
 def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The differences as text, a network's weights as `--weights` has them; "" where there are none.
+    """Differences as text, with weights as in `--weights`; "" without any.
 
     >>> untrained = {"kind": "untrained", "argument": "0"}
     >>> describe({"weights": untrained}, {"weights": {**untrained, "argument": "1"}, "precision": "fast"})
@@ -96,7 +96,7 @@ def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as text. Of a digest, the first twelve digits.
+    """A value as text; twelve digits of a digest.
 
     >>> [short(value) for value in ("0123456789abcdef0123456789abcdef", None, {"kind": "untrained", "argument": "0"})]
     ['0123456789ab...', 'not set', 'untrained:0']

@@ -1,7 +1,7 @@
-"""What a conversion would do, and why.  [raw -> tracks] -> features -> windows
+"""Plan of a conversion: what to read and drop, and why.  [raw -> tracks] -> features -> windows
 
-Planning compares names, sizes and times of the raw files with what the cache has recorded; it reads the content only of
-files whose sizes or times differ. A plan holds the opened split: `pipeline.conversion.convert` does what the plan says.
+Names, sizes and times of the raw files are compared with the cache's records; contents are read only where sizes or
+times differ.
 """
 
 from __future__ import annotations
@@ -88,28 +88,27 @@ class ConversionPlan:
 
     @property
     def missing_lines(self) -> list[str]:
-        """What to print of the missing videos."""
         return missing_lines(self.name, self.missing, raw=self.raw, root=self.root)
 
     @property
     def problems(self) -> list[str]:
-        """Why a split with nothing to convert is not in order: videos that are gone, or none that could be used."""
+        """Problems of a split with nothing to convert: missing videos, or no usable ones."""
         return self.missing_lines + ([] if self.committed is None else why_empty(self.committed))
 
     @property
     def n_videos(self) -> int:
-        """Committed videos of this split; those of other splits, which are read only to know that, do not count."""
+        """Number of committed videos, without those of other splits."""
         return 0 if self.committed is None else int(self.committed.manifest["accounting"]["videos"]["found"])
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Where the raw files and, where tracks depend on it, the body model are: to be kept beside the commit."""
+        """Absolute raw folder and, if tracks depend on it, body folder."""
         folders = {"raw": self.raw, "body": self.body if self.reader["body"] else None}
         return {name: str(folder.resolve()) for name, folder in folders.items() if folder is not None}
 
     @property
     def identity(self) -> str:
-        """What a killed run must have been doing for this one to continue it."""
+        """Fingerprint of the work: a killed run is continued if it is equal."""
         videos = {video.name: self.stamps[video.name] for video in self.append}
         return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
 
@@ -117,12 +116,11 @@ class ConversionPlan:
         return {} if self.committed is None else digests_of(self.committed)
 
     def accounts(self) -> Iterator[VideoAccount]:
-        """Of every committed video."""
         for video in () if self.committed is None else self.committed.videos:
             yield VideoAccount.from_dict(dict(video.account))
 
-    def recorded(self) -> dict[str, changes.Stamp]:
-        """How committed videos looked when they were read, where that is known of their committed content."""
+    def recorded_stamps(self) -> dict[str, changes.Stamp]:
+        """Stamps of committed videos whose content is still the committed one."""
         digests = self.digests()
         return {
             name: stamp
@@ -134,7 +132,7 @@ class ConversionPlan:
 def plan_conversion(
     dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None, drop_removed: bool = False
 ) -> ConversionPlan:
-    """Compare the raw folder with what the cache has of it. Arguments and errors as of `compare`."""
+    """Compare the raw folder with the cache. Arguments and errors as `compare`."""
     committed = committed_split(root, f"{dataset.name}/{split}")
     return compare(committed, dataset, split, raw=raw, root=root, body=body, drop_removed=drop_removed)
 
@@ -147,7 +145,7 @@ def recorded_plan(
     drop_removed: bool = False,
     retry: bool = False,
 ) -> ConversionPlan:
-    """The plan of a committed split. Arguments and errors as of `recorded_reader` and `compare`."""
+    """The plan of a committed split. Arguments and errors as `recorded_reader` and `compare`."""
     reader, folder, body = recorded_reader(split, raw, body)
     where: dict[str, Any] = {"raw": folder, "root": split.root, "body": body}
     return compare(split, reader, split.name.partition("/")[2], **where, drop_removed=drop_removed, retry=retry)
@@ -164,18 +162,17 @@ def compare(
     drop_removed: bool = False,
     retry: bool = False,
 ) -> ConversionPlan:
-    """The plan for a split that is open; None: it is not in the cache yet.
+    """The plan for an opened split; None: it is not in the cache yet.
 
-    `drop_removed`: rows of videos that are gone from the raw folder go, too; otherwise they stay, and the plan names
-    them. `retry`: videos that were rejected because of errors are read again, changed or not.
+    `drop_removed`: drop rows of videos that are missing from the raw folder; by default they stay, and the plan names
+    them. `retry`: read rejected videos again, even if they have not changed.
 
-    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
-    the columns would be others than the committed ones, where the raw folder has nothing left of what is committed or
-    is another one with other videos, and where all is to be read again and some is gone; StandInMixed where demo data
-    would replace real data, or the reverse.
+    Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, for other
+    columns than the committed ones, if the raw folder has none of the committed videos or is another folder, and if all
+    must be read again and some are missing; StandInMixed if demo data would replace real data, or the reverse.
     """
     with _no_collection():
-        videos = _listed(dataset, split, raw)
+        videos = _list_videos(dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
         stamps = {video.name: changes.stamp(raw, video) for video in videos}
     plan = functools.partial(
@@ -184,7 +181,7 @@ def compare(
     if committed is None:
         return plan(append=tuple(videos), drop=(), why="not converted before")
     _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
-    _refuse_other_kind(committed, reader, raw, root, body)
+    _refuse_other_kind(committed, reader, raw, root)
     before = committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     with _no_collection():
@@ -192,7 +189,9 @@ def compare(
     moved = recorded_raw(committed) not in ("", str(raw.resolve()))
     contents = moved or not differs
     unread = _to_read_again(committed, None if retry else {NOT_NOW}, dataset.harmless)
-    compared = _compared(committed, raw, videos, stamps, seen, unread, contents=contents, drop_removed=drop_removed)
+    compared = _compare_videos(
+        committed, raw, videos, stamps, seen, unread, contents=contents, drop_removed=drop_removed
+    )
     drop = tuple(sorted({*(v.name for v in compared.altered), *compared.renamed.values(), *compared.removed}))
     if moved and not drop_removed:
         n_new = sum(v.name not in compared.renamed for v in compared.new)
@@ -217,7 +216,7 @@ def compare(
 
 
 class _Compared(NamedTuple):
-    """Raw videos against committed ones."""
+    """Comparison of raw videos with committed ones."""
 
     new: list[RawVideo]
     altered: list[RawVideo]  # changed, or not readable when they were read last; those of `renamed` may be among both
@@ -229,7 +228,7 @@ class _Compared(NamedTuple):
     why: str
 
 
-def _compared(
+def _compare_videos(
     committed: cache.Split,
     raw: Path,
     videos: Sequence[RawVideo],
@@ -240,8 +239,11 @@ def _compared(
     contents: bool,
     drop_removed: bool,
 ) -> _Compared:
-    """`unread`: committed videos that are read again, changed or not. `contents`: read what has another stamp, to know
-    whether it changed; otherwise it counts as unchanged."""
+    """Compare videos by stamp, then by digest.
+
+    `unread`: committed videos to read again. `contents`: compute digests of videos with new stamps, else these count as
+    unchanged.
+    """
     digests = digests_of(committed)
     recorded = {name: stamp for name, (stamp, digest) in seen.items() if digests.get(name) == digest}
     new = [v for v in videos if v.name not in digests]
@@ -279,25 +281,24 @@ def _compared(
 
 
 def _to_read_again(committed: cache.Split, reasons: Collection[str] | None, harmless: Collection[str]) -> set[str]:
-    """Videos that were rejected for one of these reasons, as one that may have passed; None: because of any error."""
+    """Videos rejected for one of these reasons; None: because of any error."""
     rejected = set(committed.manifest["accounting"]["videos"]["set_aside"]) - set(harmless)
     again = rejected if reasons is None else rejected & set(reasons)
     return {video.name for video in committed.videos if video.account["set_aside"] in again} if again else set()
 
 
 def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
-    """The plan to read these committed videos once more, whether or not their raw files changed, and nothing else.
+    """The plan to read only these committed videos again, even if their raw files have not changed.
 
-    Those that are no longer in the raw folder stay as they are. Raises PipelineError when the split is not committed,
-    or when another reader would read them than read the rest.
+    Missing videos stay as they are. Raises PipelineError if the split is not committed, or its reader differs.
     """
     if plan.committed is None:
-        raise PipelineError(f"{plan.root}: {plan.name} is not converted yet: convert it first")
+        raise PipelineError(f"{plan.root}: {plan.name} is not converted yet. Convert it first.")
     if plan.differs:
-        raise PipelineError(f"{plan.name}: all of it is to be converted again, since {plan.why}: do that first")
+        raise PipelineError(f"{plan.name}: all videos must be converted again ({plan.why}). Do that first.")
     videos = tuple(video for video in plan.listed if video.name in set(names) and video.name not in plan.missing)
     # Stamps of the others are those of their commit: a change since then must not be hidden by their stamps of now.
-    stamps = plan.recorded() | {video.name: plan.stamps[video.name] for video in videos}
+    stamps = plan.recorded_stamps() | {video.name: plan.stamps[video.name] for video in videos}
     return replace(
         plan,
         append=videos,
@@ -315,13 +316,13 @@ def digests_of(committed: cache.Split) -> dict[str, str]:
 
 
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
-    """The split as it is in the cache; None when there is no such split, or no cache yet."""
+    """The split in the cache; None if there is no such split or cache."""
     return cache.open(root)[name] if name in cache.FeatureCache(root) else None
 
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Millions of objects without a cycle among them: searching them for cycles takes as long as making them."""
+    """Switch garbage collection off: millions of objects without cycles are made here."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -331,7 +332,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
+def _list_videos(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     """The split's raw videos, with names that tables can hold."""
     dataset.check_split(split)
     try:
@@ -344,19 +345,15 @@ def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     return [video if video.name == name else replace(video, name=name) for video, name in listed]
 
 
-def _refuse_other_kind(
-    committed: cache.Split, reader: Mapping[str, Any], raw: Path, root: cache.Root, body: Path | None
-) -> None:
-    """Raise StandInMixed where demo data would take the place of real data, or the reverse."""
+def _refuse_other_kind(committed: cache.Split, reader: Mapping[str, Any], raw: Path, root: cache.Root) -> None:
+    """Raise StandInMixed if demo data would replace real data, or the reverse."""
     before = committed.manifest["reader"]
     if before["stand_in"] == reader["stand_in"]:
         return
-    own_cache = f"{root}-{'demo' if reader['stand_in'] else 'real'}"
-    options = ["--raw", str(raw), *(["--body", str(body)] if body is not None else []), "--cache", own_cache]
-    instead = command("convert", *committed.name.split("/"), *options)
     raise StandInMixed(
         f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
-        f"replace it. Take another cache: --cache {own_cache}, [paths] cache in luigi.cfg, or {instead}"
+        f"replace it. Use another cache: --cache {root}-{'demo' if reader['stand_in'] else 'real'}, or [paths] cache "
+        "in luigi.cfg."
     )
 
 
@@ -368,12 +365,12 @@ def _refuse_loss(
     videos: Sequence[RawVideo],
     reader: Mapping[str, Any],
 ) -> None:
-    """Raise PipelineError where a conversion would destroy what is committed rather than update it."""
+    """Raise PipelineError if a conversion would destroy committed data instead of updating it."""
     before = committed.manifest["reader"]
     if "imported" in before:
         raise PipelineError(
-            f"{folder}: was imported from {before['imported']['file']}: a conversion would replace its rows and leave "
-            "its features without them. Convert into another cache, or remove that split, its features included."
+            f"{folder}: was imported from {before['imported']['file']}: a conversion would replace the rows of its "
+            "features. Convert into another cache, or delete that split and its features."
         )
     columns = dataset.columns(reader["split"], body=reader["body"] is not None)
     stored = set(committed.columns) - committed.extra.keys()
@@ -381,15 +378,13 @@ def _refuse_loss(
     if other_columns := sorted((stored - set(columns)) | added):
         was, now = (f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model" for of in (before, reader))
         raise PipelineError(
-            f"{folder}: was made from {was}, and would now be made from {now}: other columns, "
-            f"{', '.join(other_columns)}. A split's columns stay the same over all commits. Convert into another cache "
-            "(--cache, or [paths] cache in luigi.cfg), or remove that folder, its features included, and convert the "
-            "split again."
+            f"{folder}: was converted from {was}, and now from {now}: other columns, {', '.join(other_columns)}. The "
+            "columns of a split cannot change. Convert into another cache (--cache, or [paths] cache in luigi.cfg), or "
+            "delete that folder with its features and convert the split again."
         )
     n_known = len(committed.videos)
     if n_known and not videos:
         raise PipelineError(
-            f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_known, 'video')} of "
-            f"it. Is this the raw folder, and is it complete? If all of them are to go, remove {folder}: tags that "
-            "name it lose it, too."
+            f"{raw}: expected videos of {committed.name}, found none; the cache has {count(n_known, 'video')}. Check "
+            f"that this is the raw folder and complete. To delete all of them, delete {folder}; tags lose it, too."
         )

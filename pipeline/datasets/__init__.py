@@ -1,7 +1,6 @@
-"""The registry of datasets: ours, and what other packages add.  [raw -> tracks] -> features -> windows
+"""The registry of datasets: ours, and those of other packages.  [raw -> tracks] -> features -> windows
 
-A package adds one by an entry point of the group "vibe_pipeline.datasets": its name is the dataset's, its value a
-`Dataset` subclass. Nothing is imported before it is asked for.
+Packages add one by an entry point of the group "vibe_pipeline.datasets": the dataset's name -> a `Dataset` subclass.
 """
 
 from __future__ import annotations
@@ -14,16 +13,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.files.raw import RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = [
-    "DATASETS",
-    "ENTRY_POINTS",
-    "OWN_CLIPS",
-    "Dataset",
-    "RawVideo",
-    "broken",
-    "get",
-    "names",
-]
+__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
@@ -46,8 +36,8 @@ unknown, not_installed = _REGISTRY.unknown, _REGISTRY.not_installed
 
 
 def mirror_of(name: str, column: str) -> cache.Mirror | None:
-    """The function by which a dataset's reader mirrors an extra column; None where it is not installed, or has none."""
-    reader = installed(name)
+    """The mirror function of a dataset's extra column; None if the dataset is not installed or declares none."""
+    reader = find_installed(name)
     declared = [c for s in reader.splits for c in reader.extra_columns(s, body=True)] if reader is not None else []
     mirrors = (c.mirror for c in declared if c.name == column)
     return next((mirror for mirror in mirrors if callable(mirror)), None)
@@ -56,6 +46,6 @@ def mirror_of(name: str, column: str) -> cache.Mirror | None:
 cache.find_mirrors_by(mirror_of)
 
 
-def installed(name: str) -> Dataset | None:
-    """The dataset's reader; None where another installation converted it, and where its package is broken."""
+def find_installed(name: str) -> Dataset | None:
+    """The dataset's reader; None if its package is missing or broken."""
     return get(name) if name in names() and not broken([name]) else None

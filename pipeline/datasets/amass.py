@@ -1,4 +1,4 @@
-"""AMASS: motion capture as SMPL-H or SMPL-X parameters, no pictures.  [raw -> tracks] -> windows -> discriminator
+"""AMASS: motion capture as SMPL-H or SMPL-X parameters, no images.  [raw -> tracks] -> windows -> discriminator
 
 Mahmood et al.: AMASS, ICCV 2019.
 
@@ -62,10 +62,10 @@ SCANNED: Final = frozenset({"DFaust", "MoSh", "SSM"})  # of people whom the MPI 
 
 @dataclass(frozen=True)
 class Amass(Dataset):
-    """One track a motion, at 25 fps.
+    """One track per motion, at 25 fps.
 
     `resampling`: "slerp" samples at k / 25 s, exactly where the rate is a multiple of 25, else by spherical
-    interpolation; "decimate" takes every (rate // 25)-th frame as VIBE's scripts do, so that 120 Hz becomes 30.
+    interpolation; "decimate" takes every (rate // 25)-th frame, as VIBE's scripts do: 120 Hz becomes 30.
     """
 
     resampling: str = "slerp"  # to 25 fps. slerp: by spherical interpolation; decimate: every (rate // 25)-th frame
@@ -84,9 +84,9 @@ class Amass(Dataset):
         ),
     )
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=3_600_000)}
-    mistakes: ClassVar[tuple[Mistake, ...]] = tuple(
-        Mistake(f"{folder}/*/*/*_poses.npz", "is one folder too deep", f"Move what is in {folder}/ one folder up.")
-        for folder in ("amass", "AMASS")
+    mistakes: ClassVar[tuple[Mistake, ...]] = (
+        Mistake("{amass,AMASS}/*/*/*_poses.npz", "is one folder too deep", "Move the subsets one folder up."),
+        Mistake("<subset>/{,<subject>/}<motion>.pkl", "is a pickle, which is not read", "Download this subset's .npz."),
     )
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class Amass(Dataset):
         return ("frame_index", "pose", "betas", "trans", "has_smpl")
 
     def origin(self, video: str) -> Origin:
-        """A motion by its subset, subject and name, in whichever release, and however deep its archive was unpacked.
+        """A motion by subset, subject and name, in any release and folder depth.
 
         >>> Amass().origin("BMLrub/BioMotionLab_NTroje/rub001/0000_treadmill_norm_poses")
         Origin(subject='BMLrub/rub001', recording='BMLrub/rub001/0000_treadmill_norm')
@@ -140,23 +140,22 @@ class Amass(Dataset):
             account.drop_track("track_too_short", n_frames)
             return []
         account.keep_track(n_frames)
-        return [
-            self.track(
-                split,
-                video,
-                fps=fps,
-                frame_index=np.arange(n_frames),
-                pose=resample_rotations(motion.pose, source).reshape(n_frames, 72).astype(np.float32),
-                betas=np.tile(motion.betas, (n_frames, 1)).astype(np.float32),
-                trans=resample_linear(motion.trans, source).astype(np.float32),
-                has_smpl=np.ones(n_frames, np.bool_),
-                gender=motion.gender if motion.gender in GENDERS else "neutral",
-            )
-        ]
+        track = self.track(
+            split,
+            video,
+            fps=fps,
+            frame_index=np.arange(n_frames),
+            pose=resample_rotations(motion.pose, source).reshape(n_frames, 72).astype(np.float32),
+            betas=np.tile(motion.betas, (n_frames, 1)).astype(np.float32),
+            trans=resample_linear(motion.trans, source).astype(np.float32),
+            has_smpl=np.ones(n_frames, np.bool_),
+            gender=motion.gender if motion.gender in GENDERS else "neutral",
+        )
+        return [track]
 
 
 def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> tuple[float, Doubles]:
-    """(frames per second, positions of the new frames counted in old ones, all within [0, n_frames - 1]).
+    """(frames per second, positions of the new frames in units of old ones, all within [0, n_frames - 1]).
 
     >>> sample_positions(11, 120.00000763)[1].tolist()
     [0.0, 4.8, 9.6]
@@ -173,10 +172,7 @@ def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> t
 
 
 def _files(raw: Path) -> Iterator[Path]:
-    """Every file below `raw` but hidden ones, relative to it.
-
-    Linked folders are followed, each once, so that no loop is endless.
-    """
+    """All files below `raw` except hidden ones, relative to it. Linked folders are followed once each."""
     visited: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(raw, followlinks=True):
         current = Path(folder)
@@ -187,9 +183,6 @@ def _files(raw: Path) -> Iterator[Path]:
         visited.add((status.st_dev, status.st_ino))
         subfolders.sort()
         yield from (current.relative_to(raw) / name for name in files if not name.startswith("."))
-
-
-# --------------------------------------------------------------------------------------------------- a motion's file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,7 +197,7 @@ class StoredMotion:
 
 
 def load_motion(file: Path) -> StoredMotion:
-    """One .npz file. Raises RawDataError, also for numbers that are not finite."""
+    """Read one .npz file. Raises RawDataError, also for non-finite numbers."""
     data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
     width = data["poses"].shape[-1] if data["poses"].ndim else 0
     if width not in SMPL_JOINTS:

@@ -1,4 +1,4 @@
-"""What a dataset is to the pipeline: a cheap list of raw videos, and a function that reads one of them into tracks."""
+"""Base class of datasets: a cheap list of raw videos, and a function that reads one of them into tracks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError, RawDataError, refuse
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching, note_fault
-from pipeline.rotations import in_camera
+from pipeline.rotations import pose_in_camera
 from pipeline.skeletons import JOINTS, Number, with_ones, without_non_finite
 from pipeline.track import Track, other_units
 
@@ -50,11 +50,11 @@ CONVERT_UNITS: Final = "Take the release's own files; a reader of your own conve
 
 @dataclass(frozen=True, slots=True)
 class ReleasePart:
-    """A part of the download that can be looked for by names alone.
+    """A part of the download that is checked by file names.
 
-    `patterns` are paths below the raw folder as people read them: `labels/<0001>.mat`; `<...>` and `*` stand for any
-    part of a name, `{train,val}` for one of the two; one with a slash at its end matches folders alone. They are
-    alternatives, since some releases shipped pictures here and videos there: what they match is added up, not opened.
+    `patterns` are alternative paths below the raw folder: `labels/<0001>.mat`; `<...>` and `*` stand for any part of a
+    name, `{train,val}` for one of the two; a slash at the end matches folders only. Matches of all patterns are added
+    up.
     """
 
     what: str  # "label files"
@@ -66,7 +66,7 @@ class ReleasePart:
 
 
 class Mistake(NamedTuple):
-    """A known mistake with this download: one that shows when something below the raw folder matches `pattern`."""
+    """A known mistake with this download, recognised by a path below the raw folder that matches `pattern`."""
 
     pattern: str  # as in `ReleasePart`
     what: str  # follows the first path that matches: "is of PoseTrack 2017"
@@ -74,7 +74,7 @@ class Mistake(NamedTuple):
 
 
 def globs(patterns: Iterable[str]) -> list[str]:
-    """What `patterns` of a ReleasePart mean, as globs.
+    """The patterns of a ReleasePart as globs.
 
     >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
     ['*/*.mp4', '*/*.avi', 'labels/*.mat']
@@ -88,10 +88,9 @@ def globs(patterns: Iterable[str]) -> list[str]:
 
 
 class Origin(NamedTuple):
-    """Who and what a video shows, as far as its name in the release determines it; None: it does not.
+    """Person and recording of a video, as far as its name in the release determines them; None if unknown.
 
-    Videos of equal names show the same person, or are of the same recording: of one dataset, and where a recording is a
-    published video, of any dataset.
+    Equal names mean the same person or recording within a dataset; for published videos, in any dataset.
     """
 
     subject: str | None = None
@@ -109,7 +108,7 @@ class Dataset(ABC):
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
     keypoints_from: ClassVar[str] = "labels"  # what kp_2d is: labels, or what a detector found, "detected"
-    by_hand: ClassVar[bool] = False  # of labelled joints, `read` itself decides about those beyond the picture
+    by_hand: ClassVar[bool] = False  # of labelled joints, `read` itself decides about those beyond the image
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
     parts: ClassVar[tuple[ReleasePart, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
@@ -121,11 +120,10 @@ class Dataset(ABC):
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Of the body models that labels are derived through, where `uses_body`. `read` is given the first one's;
-        `body.of(gender)` gives the others'.
+        """Genders of the body models for labels, if `uses_body`; `body.of(gender)` gives each.
 
-        The labels of a track are of its own gender's body where that is one of these, and of the first one's elsewhere:
-        vertex errors compare with that body, and the reader contract poses it.
+        `read` gets the first body. A track's labels use the body of its own gender if that is listed, else the first
+        one.
         """
         return ("neutral",)
 
@@ -133,20 +131,20 @@ class Dataset(ABC):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         """Every video that may belong to `split`, sorted by name. Lists folders; reads no label.
 
-        Raises RawDataError when the raw folder or what makes it recognisable is missing.
+        Raises RawDataError if the raw folder, or the part that identifies it, is missing.
         """
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        """Names of the cache's columns that the split's tracks fill; by default, those of keypoints in pictures.
+        """Names of the cache's columns that the split's tracks fill; by default those of 2D keypoints.
 
         `body`: whether there is a body model.
         """
         return ("frame_index", "bbox", "kp_2d")
 
     def extra_columns(self, split: str, *, body: bool) -> tuple[cache.ExtraColumn, ...]:
-        """Columns of the dataset's own, which every track of the split has in `extra`, as `foot_contact`.
+        """The dataset's own columns, such as `foot_contact`, which every track of the split has in `extra`.
 
-        Where a declaration changes, in more than its words, all of the split is read again.
+        If a declaration changes in more than its description, the split is read again.
         """
         return ()
 
@@ -154,32 +152,33 @@ class Dataset(ABC):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         """The tracks of one video; everything found, kept and dropped is counted in `account`.
 
-        Raises RawDataError when the video as a whole cannot be used.
+        Raises RawDataError if the video as a whole cannot be used.
         """
 
     def origin(self, video: str) -> Origin:
-        """Who and what a video of this name shows. Reads no file; by default, nothing is known."""
+        """Person and recording of a video of this name; by default unknown. Reads no file."""
         return Origin()
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
-        """A track of this dataset, called <video>/<person>. `fields` are the other fields of Track."""
+        """A track of this dataset, named <video>/<person>. `fields` are the other fields of Track."""
         name = f"{video.name}/{person}"
         return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
     def shared(self, raw: Path) -> dict[str, str]:
-        """What all videos' tracks depend on beside their own files, by name, each as a digest: files that many videos
-        share. Where one changes, all of the split is read again; features are carried over. Raises RawDataError."""
+        """Digests, by name, of files that the tracks of many videos depend on. Raises RawDataError.
+
+        If one changes, the split is read again, and features are kept.
+        """
         return {}
 
     def parameters(self) -> dict[str, Any]:
-        """Every option that can change the tracks: part of the conversion's fingerprint."""
+        """Options that can change the tracks: part of the conversion's fingerprint."""
         return asdict(self)
 
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """`read`, and the checks that tracks are rows of the declared columns, numbers of bodies, frames of those that
-        decode, and keypoints in pixels of the pictures."""
+        """`read`, with checks of columns, units, frame numbers and image size."""
         limited = None if body is None else body.only(self.genders, type(self).__name__)
         tracks = self.read(raw, split, video, account, limited)
         if not (isinstance(tracks, Sequence) and all(isinstance(track, Track) for track in tracks)):
@@ -197,19 +196,16 @@ class Dataset(ABC):
         for track in tracks:
             for column, expected, actual in other_units(track.columns | dict(track.extra)):
                 actual = f"{actual} in {track.name}"
-                refuse(
-                    RawDataError(labels, column, expected=expected, found=actual, do=CONVERT_UNITS, reason="other_unit")
-                )
+                do = CONVERT_UNITS
+                refuse(RawDataError(labels, column, expected=expected, found=actual, do=do, reason="other_unit"))
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], VideoAccount(video.name))
-        if (
-            self.by_hand or not isinstance(source, Pictures | Video) or not keypoints
-        ):  # others' pictures may differ in size
+        if self.by_hand or not isinstance(source, Pictures | Video) or not keypoints:  # others' images vary in size
             return tracks
         try:
             size = source.size()
-        except RawDataError:  # conversion rejects a video of which no picture can be read
+        except RawDataError:  # conversion rejects a video of which no image can be read
             return tracks
         require_in_picture(labels, np.concatenate(keypoints), size)
         return tracks
@@ -217,7 +213,7 @@ class Dataset(ABC):
     def read_accounted(
         self, raw: Path, split: str, video: RawVideo, body: Body | None = None, account: VideoAccount | None = None
     ) -> tuple[Sequence[Track], VideoAccount]:
-        """`read`, and its account (`account` or a new one). A video that cannot be used is rejected in it."""
+        """`read`, and its account (`account` or a new one), in which an unusable video is rejected."""
         account = VideoAccount(video.name) if account is None else account
         tracks: Sequence[Track] = ()
         try:
@@ -234,8 +230,8 @@ class Dataset(ABC):
     ) -> Iterator[Track]:
         """Stream the split's tracks in a fixed order.
 
-        What cannot be used is counted in `report` and skipped; without one, it raises RawDataError. Tracks that cannot
-        be rows of the split's columns are a mistake of the reader: CacheError.
+        `report` counts what cannot be used; without it, RawDataError is raised. Raises CacheError for tracks that do
+        not fit the split's columns, a bug of the reader.
         """
         raw = Path(raw_dir)
         self.check_split(split)
@@ -264,21 +260,19 @@ def smpl_labels(
     *,
     evaluation: bool,
 ) -> dict[str, Any]:
-    """`Track` fields of SMPL parameters that are given in a world, seen from a camera that may move.
+    """`Track` fields from SMPL parameters in a world, for a camera that may move.
 
     pose: (T, 72) axis-angle in rad, the first three the global orientation in the world. betas: (10,) or (T, 10).
     trans: (T, 3) m in the world, as SMPL adds it to its vertices. to_camera: (T, 4, 4) or (4, 4), world to camera, m;
-    `np.eye(4)` where the parameters are the camera's already.
+    `np.eye(4)` for parameters in the camera.
 
-    Gives `pose`, `betas` and `has_smpl`; with a body also `trans`, `has_3d`, and `kp_3d_eval` where the split is for
-    `evaluation`, else `kp_3d`. Joints and `trans` depend on the body: choose its gender with `body.of(...)`.
+    Returns `pose`, `betas` and `has_smpl`; with a body also `trans`, `has_3d`, and `kp_3d_eval` for `evaluation`,
+    else `kp_3d`. Joints and `trans` depend on the body: choose its gender with `body.of(...)`.
     """
     n_frames = len(pose)
     camera = np.broadcast_to(np.asarray(to_camera, np.float64), (n_frames, 4, 4))
-    pose, betas = (
-        in_camera(pose, camera[:, :3, :3]),
-        np.tile(betas, (n_frames, 1)) if np.ndim(betas) == 1 else np.asarray(betas),
-    )
+    pose = pose_in_camera(pose, camera[:, :3, :3])
+    betas = np.tile(betas, (n_frames, 1)) if np.ndim(betas) == 1 else np.asarray(betas)
     labels: dict[str, Any] = {
         "pose": pose.astype(np.float32),
         "betas": betas.astype(np.float32),
@@ -295,20 +289,20 @@ def smpl_labels(
 
 
 def finite_joints(keypoints: NDArray[Number], account: VideoAccount, where: str = "") -> NDArray[Number]:
-    """`without_non_finite`, which notes how many joints are not used."""
+    """`without_non_finite`, with a note of the number of unused joints."""
     joints, n_bad = without_non_finite(keypoints)
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite{where}: not used")
     return joints
 
 
-def unexpected(error: Exception) -> str:
-    """The message of an exception that a reader should not raise, and where it was raised.
+def describe_error(error: Exception) -> str:
+    """Message and place of an unexpected exception in a reader.
 
     >>> try:
     ...     {}["joints"]
     ... except KeyError as error:
-    ...     print(unexpected(error).partition(" (at ")[0])
+    ...     print(describe_error(error).partition(" (at ")[0])
     KeyError: 'joints'
     """
     where = traceback.extract_tb(error.__traceback__)[-1]

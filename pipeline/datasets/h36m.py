@@ -3,12 +3,12 @@
 Ionescu, Papava, Olaru, Sminchisescu: Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human Sensing in
 Natural Environments, PAMI 2014.
 
-    S<k>/Videos/<sequence>.mp4          or pictures in S<k>/images/<sequence>/; "Walking 1.54138969" is a sequence:
+    S<k>/Videos/<sequence>.mp4          or images in S<k>/images/<sequence>/; "Walking 1.54138969" is a sequence:
                                         <action>[ <n>].<camera>
     S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<sequence>.cdf
-    metadata.xml                        cameras, and what the sequences of an action are called for each subject
-    smpl_param/Human36M_subject<k>_smpl_param.json      action id -> subaction id -> frame -> pose 72, shape 10: bodies
-                                        in the world's axes that others fitted, where the user has them
+    metadata.xml                        cameras, and each subject's sequence names of an action
+    smpl_param/Human36M_subject<k>_smpl_param.json      optional SMPL fits in the world by other authors:
+                                        action id -> subaction id -> frame -> pose 72, shape 10
     smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in annotations/
 """
 
@@ -35,7 +35,7 @@ from pipeline.files.formats.labels.h36m import Metadata, SmplFit, load_cdf, load
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.files.pixels.sources import n_frames
 from pipeline.files.raw import RawVideo
-from pipeline.rotations import in_camera, is_rotation
+from pipeline.rotations import is_rotation, pose_in_camera
 from pipeline.skeletons import JOINTS, LARGEST, convert, with_ones
 from pipeline.track import Track
 
@@ -48,9 +48,7 @@ FPS: Final = 50.0
 STEP: Final = 2  # frames: every second one is used
 BOX_FACTOR: Final = 1.1
 METRES: Final = 1e-3  # in a millimetre
-# Of the labelled frames so many must be in the other files too. Official videos lack a few frames at most, though poses
-# may end long before the video does; what was extracted or encoded at 25 fps has half.
-LEAST_SHARE: Final = 0.9
+LEAST_SHARE: Final = 0.9  # of labelled frames that other files must have; at 25 fps they have half
 SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
 VIDEOS: Final = "Videos"
 POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")
@@ -61,7 +59,7 @@ FIT_FOLDERS: Final = ("smpl_param", "annotations")
 UNPACK: Final = "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
 _SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")  # _ALL files are no sequences, ._ files are of a Macintosh
 
-# The 32 joints as they are stored: by the names of JOINTS["h36m"], those that are not in it by the motion capture's.
+# The 32 stored joints: by the names of JOINTS["h36m"], others by the motion capture's.
 STORED: Final = (
     "Hips", "rhip", "rknee", "rankle", "RightToeBase", "right toe's end",
     "lhip", "lknee", "lankle", "LeftToeBase", "left toe's end",
@@ -89,7 +87,7 @@ def _parts(split: str, known: int) -> Iterator[ReleasePart]:
 
 @dataclass(frozen=True)
 class Human36M(Dataset):
-    """One track an (action, camera). Every second frame; SMPL labels where public fits are beside the release."""
+    """One track per (action, camera). Every second frame; SMPL labels if public fits are present."""
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
@@ -135,7 +133,7 @@ class Human36M(Dataset):
         return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
-        """A sequence is what the four cameras filmed at once.
+        """The four cameras' videos of a sequence are one recording.
 
         >>> Human36M().origin("S9/Walking 1.54138969")
         Origin(subject='S9', recording='S9/Walking 1')
@@ -157,15 +155,14 @@ class Human36M(Dataset):
         has_picture = frames_there(source, account.found, account)
         bbox, empty, degenerate = tight_boxes(poses.kp_2d, BOX_FACTOR)
         row = np.arange(account.found)
-        rows = account.keep_rows(
-            {
-                "not_sampled": row % STEP != 0,
-                "no_label": row >= poses.n_labelled,
-                "no_picture": ~has_picture,
-                "no_visible_joint": empty,
-                "degenerate_box": degenerate,
-            }
-        )
+        reasons = {
+            "not_sampled": row % STEP != 0,
+            "no_label": row >= poses.n_labelled,
+            "no_picture": ~has_picture,
+            "no_visible_joint": empty,
+            "degenerate_box": degenerate,
+        }
+        rows = account.keep_rows(reasons)
         if not len(rows):
             return []
         joints, has_3d = poses.joints[rows], np.isfinite(poses.joints[rows]).all(axis=(1, 2))
@@ -183,40 +180,35 @@ class Human36M(Dataset):
             account.notes.append(f"not used: {error}")
         subject, camera = video.name.partition("/")[0], video.name.rpartition(".")[2]
         extrinsics = None if metadata is None else metadata.extrinsics.get((subject, camera))
-        return [
-            self.track(
-                split,
-                video,
-                fps=FPS,
-                frame_index=rows,
-                bbox=bbox[rows],
-                kp_2d=convert(poses.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
-                kp_3d=kp_3d.astype(np.float32),
-                kp_3d_eval=common14 if split == "val" else None,
-                has_3d=has_3d,
-                intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
-                frames=source,
-                extra={}
-                if extrinsics is None
-                else {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP},
-                **_smpl_labels(raw, video, rows, metadata, account),
-            )
-        ]
-
-
-# ------------------------------------------------------------------------------------------------------- listing
+        extra = {} if extrinsics is None else {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
+        track = self.track(
+            split,
+            video,
+            fps=FPS,
+            frame_index=rows,
+            bbox=bbox[rows],
+            kp_2d=convert(poses.kp_2d[rows], source="h36m", target="spin49").astype(np.float32),
+            kp_3d=kp_3d.astype(np.float32),
+            kp_3d_eval=common14 if split == "val" else None,
+            has_3d=has_3d,
+            intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
+            frames=source,
+            extra=extra,
+            **_smpl_labels(raw, video, rows, metadata, account),
+        )
+        return [track]
 
 
 def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
-    """Every sequence that has a video, pictures or poses, so that what it lacks can be reported.
+    """Every sequence with a video, images or poses; missing parts are reported later.
 
-    The first two files are the 2D and the 3D poses, there or not.
+    The first two files are the 2D and the 3D poses, present or not.
     """
     pictures: dict[str, list[Path]] = {}
     folders_of_subject = _names(raw / subject)  # as written: a disk may not tell images from Images
     for parent in (Path(subject, name) for name in PICTURES if name in folders_of_subject):
         for name in sorted(_names(raw / parent)):
-            bare = name.removeprefix(f"{subject}_")  # of pictures' folders, a blank may be written as _
+            bare = name.removeprefix(f"{subject}_")  # of images' folders, a blank may be written as _
             if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
                 pictures.setdefault(bare.replace("_", " "), []).append(parent / name)
     stems = set(pictures)
@@ -235,21 +227,17 @@ def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208 - names only
-    except OSError:  # not there, no folder, or not to be read: what is missing in it is reported
+    except OSError:  # missing content is reported later
         return []
 
 
 def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
-    """Where the frames are. Raises RawDataError where frames were left out by who extracted or encoded them.
-
-    Which ones is not known, so every label would belong to another frame than it seems.
-    """
+    """The source of the frames. Raises RawDataError if frames were left out when it was extracted or encoded."""
     videos = [file for file in video.files if file.suffix == ".mp4"]
     if not videos and not video.folders:
-        expected, do = f"{video.name}.mp4, or a folder of pictures", "Unpack the subject's Videos archive again."
-        raise RawDataError(
-            raw / video.name, "video", expected=expected, found="poses alone", do=do, reason="video_missing"
-        )
+        expected, do = f"{video.name}.mp4, or a folder of images", "Unpack the subject's Videos archive again."
+        actual = "only poses"
+        raise RawDataError(raw / video.name, "video", expected=expected, found=actual, do=do, reason="video_missing")
     source = pictures_or_video(raw, video.folders, videos, account)
     fps = FPS
     if isinstance(source, Video):
@@ -263,9 +251,6 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
     return source
 
 
-# --------------------------------------------------------------------------------------------------------- poses
-
-
 class _SequencePoses(NamedTuple):
     """The labels of a sequence, F frames at 50 fps, joints in the order of JOINTS["h36m"]."""
 
@@ -275,7 +260,7 @@ class _SequencePoses(NamedTuple):
 
 
 def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _SequencePoses:
-    """Both pose files. What is found in one of them is counted, whether the other is there or not."""
+    """Poses of both files; frames in only one of them are counted, too."""
     files = [raw / file for file in video.files[:2]]
     present = [file.is_file() for file in files]
     stored = []
@@ -301,13 +286,10 @@ def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _SequencePoses:
     return _SequencePoses(kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths))
 
 
-# ------------------------------------------------------------------------------------------------------- SMPL fits
-
-
 def _smpl_labels(
     raw: Path, video: RawVideo, kept: NDArray[np.int64], metadata: Metadata | None, account: VideoAccount
 ) -> dict[str, Any]:
-    """`Track` fields from SMPL fits, in the camera; NaN and false where there are none."""
+    """`Track` fields from SMPL fits, in the camera; NaN and false without a fit."""
     pose, betas = (np.full((len(kept), n), np.nan, np.float32) for n in (72, 10))
     has_smpl = np.zeros(len(kept), np.bool_)
     try:
@@ -321,7 +303,7 @@ def _smpl_labels(
         known = np.isfinite(fit.pose[at]).all(axis=1) & np.isfinite(fit.betas[at]).all(axis=1)
         has_smpl = known & (fit.frame_index[at] == kept)
         if has_smpl.any():
-            pose[has_smpl] = in_camera(fit.pose[at[has_smpl]], rotation).astype(np.float32)
+            pose[has_smpl] = pose_in_camera(fit.pose[at[has_smpl]], rotation).astype(np.float32)
             betas[has_smpl] = fit.betas[at[has_smpl]]
         if not has_smpl.all():
             account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
@@ -347,7 +329,6 @@ def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[SmplFit
         raise RawDataError(files[FITS], key, expected=expected, found="none", do="Nothing, if it has no fits.")
     if not is_rotation(rotation[None])[0]:
         found = str(rotation.tolist())
-        raise RawDataError(
-            files[CAMERAS_OF_FITS], camera, expected="a rotation", found=found, do="Download the fits again."
-        )
+        do = "Download the fits again."
+        raise RawDataError(files[CAMERAS_OF_FITS], camera, expected="a rotation", found=found, do=do)
     return fit, rotation

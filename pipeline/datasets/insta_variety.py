@@ -2,8 +2,8 @@
 
 Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019.
 
-    <split>/<shard>.tfrecord      tf.train.Example records, one a clip of one person; pictures are crops of him or her
-    <split>/<tag>/<video>.mp4     or videos from the release's list, with keypoints of one's own, as for `videos`
+    <split>/<shard>.tfrecord      tf.train.Example records, one per clip of one person; images are crops of the person
+    <split>/<tag>/<video>.mp4     or videos of the release's list, with keypoints as for the dataset `videos`
     keypoints/<split>/<tag>/<video>.mp4.json
 """
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart, finite_joints
-from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in
+from pipeline.datasets.people import ANY_CLIP, clip_origin, clip_tracks
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, list_clips
 from pipeline.errors import RawDataError
 from pipeline.files.formats import fits, tfrecords
 from pipeline.files.formats.tfrecords import Example, ExampleError
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 
 N_BODY, N_FACE, N_TOES = 14, 5, 6  # joints: together, in this order, the skeleton "insta_variety"
-PHIS: Final = "image/phis"  # features by the authors' own network, there where pictures were preprocessed for it
-CROP_SCALE: Final = 1.0  # pictures are crops already
+PHIS: Final = "image/phis"  # features by the authors' own network, there where images were preprocessed for it
+CROP_SCALE: Final = 1.0  # images are crops already
 ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the project's page)"
 
 
 @dataclass(frozen=True)
 class InstaVariety(Dataset):
-    """One track an example, whose frame rate the release does not name; of videos, one a person and stretch.
+    """One track per record, without a frame rate; for videos, one per person and stretch.
 
-    `fits`: bodies that 4D-Humans or CameraHMR has fitted to the pictures, from the raw folder's `fits.sqlite`, which
-    `python -m pipeline fits` makes.
+    `fits`: bodies that 4D-Humans or CameraHMR fitted to the images, from `fits.sqlite` in the raw folder, which `python
+    -m pipeline fits` writes.
     """
 
     fits: bool = False  # read bodies that 4D-Humans or CameraHMR fitted, from `fits.sqlite` in the raw folder
@@ -80,13 +80,13 @@ class InstaVariety(Dataset):
         return {"fits": fits.digest_of(raw / fits.FILE)} if self.fits else {}
 
     def origin(self, video: str) -> Origin:
-        """A video of the release's list by its file's name; records do not name theirs."""
-        return published(video) if video.lower().endswith(EXTENSIONS) else Origin()
+        """A video of the release's list by its file name; records do not name their video."""
+        return clip_origin(video) if video.lower().endswith(EXTENSIONS) else Origin()
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        # By their names alone: one that cannot be opened is reported when it is read. A Macintosh leaves ._ files.
+        # By names only; unreadable shards are reported by `read`. A Mac leaves ._ files.
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
-        names = [f"{split}/{clip}" for clip in clips_in(raw / split)]
+        names = [f"{split}/{clip}" for clip in list_clips(raw / split)]
         labels = ClipLabels(raw, names)
         clips = [labels.video(clip) for clip in names]
         if not shards and not clips:
@@ -102,7 +102,8 @@ class InstaVariety(Dataset):
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if video.span is None:
-            return [self._without_fits(track) for track in clip_tracks(self, raw, split, video, account, ANY_CLIP)]
+            tracks = clip_tracks(self, raw, split, video, account, ANY_CLIP)
+            return [replace(t, **fits.none(len(t.frame_index))) for t in tracks] if self.fits else tracks
         start, stop = video.span
         source = RecordPictures(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
@@ -115,37 +116,31 @@ class InstaVariety(Dataset):
         )
         if not len(rows):
             return []
-        # A box is the whole picture, made square by its larger side: a picture of 224 x 224 is its own crop.
+        # A box is the whole image, made square by its larger side: an image of 224 x 224 is its own crop.
         side = sizes[rows].max(axis=1, keepdims=True)
         spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
         bodies: dict[str, NDArray[Any]] = {}
         if self.fits:
             names = label.picture_names(n_frames)
-            bodies, counts = fits.joined(raw / fits.FILE, [names[row] for row in rows.tolist()], spin49)
+            bodies, counts = fits.match_fits(raw / fits.FILE, [names[row] for row in rows.tolist()], spin49)
             account.notes.append(f"fits: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
-        return [
-            self.track(
-                split,
-                video,
-                fps=math.nan,
-                frame_index=rows,
-                bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1).astype(np.float32),
-                kp_2d=spin49,
-                crop_scale=CROP_SCALE,
-                frames=source,
-                **bodies,
-            )
-        ]
-
-    def _without_fits(self, track: Track) -> Track:
-        """A video's track, whose frames have no pictures' names: none of its bodies is known."""
-        bodies: dict[str, Any] = {**fits.none(len(track.frame_index))} if self.fits else {}
-        return replace(track, **bodies)
+        track = self.track(
+            split,
+            video,
+            fps=math.nan,
+            frame_index=rows,
+            bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1).astype(np.float32),
+            kp_2d=spin49,
+            crop_scale=CROP_SCALE,
+            frames=source,
+            **bodies,
+        )
+        return [track]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Label:
-    """An example, and where it is: for messages."""
+    """An example and its place, for messages."""
 
     file: Path
     record: str  # its number in the shard
@@ -159,7 +154,7 @@ class _Label:
         return int(stored[0])
 
     def picture_names(self, n_frames: int) -> list[str]:
-        """Of each frame; "" where the record does not name its picture."""
+        """Image name of each frame; "" if the record has none."""
         try:
             stored = self.example.bytes_list("image/filenames", MAX_PICTURES)
         except ExampleError as error:
@@ -168,7 +163,7 @@ class _Label:
         return names if len(names) == n_frames else [""] * n_frames
 
     def array(self, key: str, shape: tuple[int, ...], *, integers: bool = False) -> Doubles:
-        """A feature in its shape, which it must fill exactly."""
+        """A feature with exactly this shape."""
         n_values = math.prod(shape)
         stored = self.numbers(key, n_values, integers=integers)
         if len(stored) != n_values:
@@ -178,7 +173,7 @@ class _Label:
         return stored.reshape(shape)
 
     def numbers(self, key: str, most: int, *, integers: bool = False) -> Doubles:
-        """At most so many numbers; none where there is no such feature."""
+        """At most `most` numbers; none without the feature."""
         try:
             stored = self.example.integers(key, most) if integers else self.example.floats(key, most)
         except ExampleError as error:
@@ -192,7 +187,7 @@ class _Label:
 
 
 def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:
-    """(n_frames, 2) width and height px of each frame's picture, NaN where there is none, or a damaged one."""
+    """(n_frames, 2) width and height px of each frame's image, NaN for a missing or damaged one."""
     sizes, problems = np.full((n_frames, 2), np.nan), []
     for i, picture in enumerate(pictures[:n_frames]):
         try:
@@ -201,7 +196,7 @@ def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, acco
             problems.append(f"picture {i} {error}")
     if np.isnan(sizes).all():
         actual = problems[0] if problems else f"none, as when {PHIS} alone were kept"
-        raise label.error(PICTURES, f"{n_frames} pictures", actual, "no_picture")
+        raise label.error(PICTURES, f"{n_frames} images", actual, "no_picture")
     if problems:
         account.notes.append(f"{len(problems)} pictures cannot be read, the first: {problems[0]}")
     if len(pictures) != n_frames:
@@ -211,10 +206,10 @@ def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, acco
 
 
 def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccount) -> Doubles:
-    """(n_frames, 25, 3) x px, y px, confidence; zero where not seen. `sizes` (n_frames, 2) are the pictures'."""
+    """(n_frames, 25, 3) x px, y px, confidence; zero where not seen. `sizes` (n_frames, 2) are the images'."""
 
     def optional(key: str, shape: tuple[int, ...]) -> Doubles:
-        """Joints that some examples lack: zeros there, so not seen."""
+        """Joints that some examples do not have: zeros, so not seen."""
         if len(label.numbers(key, math.prod(shape))):
             return label.array(key, shape)
         account.notes.append(f"no {key}: {shape[-1]} joints are not annotated")
@@ -226,7 +221,7 @@ def _keypoints(label: _Label, n_frames: int, sizes: Doubles, account: VideoAccou
     toes = optional("image/toe_pts", (n_frames, 3, N_TOES))
     body = np.concatenate([xys, visible[:, None]], axis=1)
     kp_2d = np.concatenate([body, face, toes], axis=2).transpose(0, 2, 1)
-    if PHIS in label.example:  # [-1, 1] across the picture, as `crops.normalise_keypoints` makes it
+    if PHIS in label.example:  # [-1, 1] across the image, as `crops.normalise_keypoints` makes it
         annotated = kp_2d.any(axis=-1, keepdims=True)
         kp_2d[..., :2] = np.where(annotated, (kp_2d[..., :2] + 1) * sizes[:, None] / 2, 0)
     kp_2d[np.isnan(sizes[:, 0])] = 0

@@ -3,9 +3,8 @@
 Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
     <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
-    keypoints/<split>/<clip>/                 OpenPose's --write_json folder, or AlphaPose's; or
-    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`, or one of the other names and formats of
-                                              `pipeline.detect.clips`
+    keypoints/<split>/<clip>/                 folder of OpenPose's --write_json or of AlphaPose; or
+    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`; other names: `pipeline.detect.clips`
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, ReleasePart
-from pipeline.datasets.people import Rules, clip_tracks, published
+from pipeline.datasets.people import Rules, clip_origin, clip_tracks
 from pipeline.detect.clips import ClipLabels, entries
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
@@ -43,7 +42,7 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
         ReleasePart(f"clips of {split}", clips, archives, (split,), n_clips),
         ReleasePart(
             f"clips of {split} with keypoints",
-            (f"keypoints/{split}/<clip>/",),
+            (f"keypoints/{split}/<clip>/", f"keypoints/{split}/<class>/<clip>.mp4.json"),
             f"your own: {DETECTOR}, run on the clips",
             (split,),
         ),
@@ -52,7 +51,7 @@ def _parts(split: str, n_clips: int | None) -> tuple[ReleasePart, ...]:
 
 @dataclass(frozen=True)
 class Kinetics(Dataset):
-    """One track a person; people are linked over time here where the detector did not track them."""
+    """One track per person, linked over time unless the detector tracked."""
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
@@ -64,7 +63,7 @@ class Kinetics(Dataset):
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake(
             "replacement/*",
-            "is one of the clips that replace those of train that were published corrupted",
+            "is one of the clips that replace those of train that were clip_origin corrupted",
             "Move the clips in replacement/ over those of the same names in train/.",
         ),
     )
@@ -75,8 +74,8 @@ class Kinetics(Dataset):
     }
 
     def origin(self, video: str) -> Origin:
-        """YouTube's name of the video, with which the clips' names begin."""
-        return published(video)
+        """YouTube's video name, the beginning of the clip's name."""
+        return clip_origin(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips, detected = raw / split, raw / "keypoints" / split
@@ -111,13 +110,13 @@ def _clips(folder: Path, below: Path) -> Iterator[Path]:
 
 
 def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[Path]) -> RawVideo:
-    """Labels are in the clip's own class, or in the split's folder whatever the class."""
+    """A clip with its labels, which are in its class folder or in the split's folder."""
     files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
     folder, _, stem = name.rpartition("/")
     clip = files[0].name if files else f"{stem}{EXTENSIONS[0]}"
-    detected, folders = labels.of(clip, folder)
+    detected, folders = labels.find(clip, folder)
     if not detected and not folders:
-        detected, folders = labels.of(clip, split)
+        detected, folders = labels.find(clip, split)
     return RawVideo(name, files=(*files, *detected), label_folders=folders)
 
 
@@ -127,14 +126,8 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
         split, _, clip = video.name.partition("/")
         files = sorted(_files_by_stem(raw / split).get(clip, ()))
         do = "Convert it to MP4." if files else "Download it again, if YouTube still has it."
-        raise RawDataError(
-            raw / video.name,
-            "video",
-            expected=f"{video.name} with one of {', '.join(EXTENSIONS)}",
-            found=", ".join(files) or "keypoints alone",
-            do=do,
-            reason="video_missing",
-        )
+        expected, actual = f"{video.name} with one of {', '.join(EXTENSIONS)}", ", ".join(files) or "only keypoints"
+        raise RawDataError(raw / video.name, "video", expected=expected, found=actual, do=do, reason="video_missing")
     first, *unused = clips
     account.notes.extend(f"{clip_file.name} is not used: {first.name} is the same clip" for clip_file in unused)
     return Video(raw, first.as_posix())
@@ -142,7 +135,7 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
 
 @functools.lru_cache(maxsize=1)
 def _files_by_stem(folder: Path) -> dict[str, list[str]]:
-    """All files in a split's folders by their names without suffix, for messages about clips that are not there."""
+    """All files in a split's folders by stem, for messages about missing clips."""
     by_stem: dict[str, list[str]] = {}
     for _, _, names in os.walk(folder):
         for name in names:

@@ -1,9 +1,9 @@
-"""MPI-INF-3DHP: 8 subjects before 8 cameras, 6 test videos, 3D joints without markers.  [raw -> tracks] -> features
+"""MPI-INF-3DHP: 8 subjects, 8 cameras, 6 test videos, 3D joints without markers.  [raw -> tracks] -> features
 
 Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN Supervision, 3DV 2017.
 
     S<1..8>/Seq<1,2>/annot.mat                MATLAB v5: annot2 (px) and annot3 (mm), a cell of 14 cameras each
-    S<1..8>/Seq<1,2>/camera.calibration       a first line, then of every camera 7 lines: a name and its numbers
+    S<1..8>/Seq<1,2>/camera.calibration       a header line, then 7 lines per camera: a name and its numbers
     S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or video_<camera>/*.jpg, or
     S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
     mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
@@ -65,7 +65,7 @@ CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 @dataclass(frozen=True)
 class MpiInf3dhp(Dataset):
-    """One track a video. In train a video is a sequence before one of the 8 cameras that are usually used."""
+    """One track per video. A training video is a sequence from one of the 8 usual cameras."""
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -118,7 +118,7 @@ class MpiInf3dhp(Dataset):
         return (EXTRINSICS,) if split == "train" else ()
 
     def origin(self, video: str) -> Origin:
-        """A sequence is what the cameras filmed at once. The release does not name the test set's actors.
+        """All cameras of a sequence are one recording. The test set's actors are unknown.
 
         >>> MpiInf3dhp().origin("S1/Seq2/video_0"), MpiInf3dhp().origin("TS3")
         (Origin(subject='S1', recording='S1/Seq2'), Origin(subject=None, recording='TS3'))
@@ -138,48 +138,46 @@ class MpiInf3dhp(Dataset):
         labels, filmed = _train(raw, video, account) if split == "train" else _test(raw, video, account)
         used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
         kp_2d, kp_3d = labels.kp_2d[:, used], labels.kp_3d[:, used]
-        # Comparisons with NaN are false. A picture reaches from 0 to its width here, as usual with this dataset.
+        # Comparisons with NaN are false. An image reaches from 0 to its width here, as usual with this dataset.
         finite = np.asarray((np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2)))
         inside = np.asarray(((kp_2d >= 0) & (kp_2d < filmed.size)).all(axis=(1, 2)))
         bbox, _, degenerate = tight_boxes(with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
-        rows = account.keep_rows(
-            {
-                "no_picture": ~frames_there(filmed.source, len(finite), account),
-                "label_not_finite": ~finite,
-                "joint_outside_picture": ~inside,
-                "degenerate_box": degenerate,
-            }
-        )
+        reasons = {
+            "no_picture": ~frames_there(filmed.source, len(finite), account),
+            "label_not_finite": ~finite,
+            "joint_outside_picture": ~inside,
+            "degenerate_box": degenerate,
+        }
+        rows = account.keep_rows(reasons)
         if not len(rows):
             return []
         pelvis = JOINTS[labels.skeleton].index("hip")
         centred = labels.kp_3d[rows] - labels.kp_3d[rows, pelvis : pelvis + 1]
-        in_spin49 = _in_spin49(centred, labels.skeleton)
-        test = split == "test"
-        return [
-            self.track(
-                split,
-                video,
-                fps=filmed.fps,
-                frame_index=rows,
-                bbox=bbox[rows],
-                kp_2d=_in_spin49(labels.kp_2d[rows], labels.skeleton),
-                kp_3d=in_spin49,
-                kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if test else None,
-                has_3d=np.ones(len(rows), np.bool_),
-                valid=None if labels.valid is None else labels.valid[rows],
-                intrinsics=filmed.intrinsics,
-                frames=filmed.source,
-                extra={}
-                if filmed.extrinsics is None
-                else {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))},
-            )
-        ]
+        in_spin49 = _to_spin49(centred, labels.skeleton)
+        test, extra = split == "test", {}
+        if filmed.extrinsics is not None:
+            extra = {"extrinsics": np.tile(filmed.extrinsics, (len(rows), 1, 1))}
+        track = self.track(
+            split,
+            video,
+            fps=filmed.fps,
+            frame_index=rows,
+            bbox=bbox[rows],
+            kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
+            kp_3d=in_spin49,
+            kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if test else None,
+            has_3d=np.ones(len(rows), np.bool_),
+            valid=None if labels.valid is None else labels.valid[rows],
+            intrinsics=filmed.intrinsics,
+            frames=filmed.source,
+            extra=extra,
+        )
+        return [track]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Filmed:
-    """Where a video's frames are, and what is known of its camera."""
+    """Frames and camera of a video."""
 
     source: Pictures | Video
     size: tuple[int, int]  # width, height px
@@ -188,11 +186,8 @@ class _Filmed:
     extrinsics: NDArray[np.float32] | None = None  # (4, 4) world to camera, m
 
 
-# ------------------------------------------------------------------------------------------------------- listing
-
-
 def _train_videos(raw: Path) -> Iterator[RawVideo]:
-    """Every sequence before every camera of which there is something; before all, when there are labels alone."""
+    """Every sequence and camera with pixels; all cameras if there are only labels."""
     for sequence in _folders(raw, "S[0-9]*/Seq[0-9]*", r"S[0-9]+/Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
         by_camera = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
@@ -215,23 +210,20 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
 
 
 def _folders(raw: Path, glob: str, pattern: str) -> list[str]:
-    """Paths below `raw` of the folders that match both, in order; nothing where there are none."""
+    """Sorted paths below `raw` of the folders that match both patterns."""
     paths = (folder.relative_to(raw).as_posix() for folder in raw.glob(glob) if is_folder_there(folder))
     return sorted(name for name in paths if re.fullmatch(pattern, name))
 
 
 def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Where pictures may be, and videos, the usual place first."""
+    """Possible image folders and video files, the usual ones first."""
     name = f"video_{camera}"
     folders = (Path(sequence, "imageFrames", name), Path(sequence, name))
     return folders, tuple(Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4"))
 
 
-# ------------------------------------------------------------------------------------------------ labels and pixels
-
-
 def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
-    """A sequence before one camera."""
+    """Labels and frames of a sequence from one camera."""
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
     labels = load_annot(raw / video.files[0], camera)
@@ -249,7 +241,7 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
         account.notes.append(f"no camera intrinsics: {error}")
     if calibration is None:
         return labels, _Filmed(source, size, fps)
-    # The labels count the pixels of the calibrated pictures.
+    # The labels count the pixels of the calibrated images.
     do = "Extract the videos' frames as they are: all of them, at their own size."
     require_size(source, calibration.size, raw / video.files[1], do)
     if calibration.extrinsics is None:
@@ -258,24 +250,21 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLab
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[CameraLabels, _Filmed]:
-    """A test video: 3D of the universal skeleton, as the published figures use it."""
+    """Labels and frames of a test video."""
     labels = load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     source = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
     return labels, _Filmed(source, source.size())
 
 
-def _in_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
-    """(N, J, C) -> (N, 49, C + 1) with confidence 1 for the joints that there are."""
+def _to_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
+    """(N, J, C) -> (N, 49, C + 1) with confidence 1 for the joints of the skeleton."""
     return convert(with_ones(places), source=skeleton, target="spin49").astype(np.float32)
-
-
-# --------------------------------------------------------------------------------------------------- label files
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CameraLabels:
-    """One person before one camera, N frames."""
+    """One person in one camera, N frames."""
 
     skeleton: str  # a key of JOINTS, of J joints
     kp_2d: Doubles  # (N, J, 2) px
@@ -284,10 +273,7 @@ class CameraLabels:
 
 
 def load_annot(file: Path, camera: int) -> CameraLabels:
-    """annot.mat before one camera. The cells of other cameras may hold anything.
-
-    Raises RawDataError; `no_label` where there is no file.
-    """
+    """Labels of one camera in annot.mat. Raises RawDataError; `no_label` without a file."""
     _require_file(file)
     status = file.stat()
     cells = _cells(file, status.st_size, status.st_mtime_ns)
@@ -298,10 +284,7 @@ def load_annot(file: Path, camera: int) -> CameraLabels:
 
 
 def load_annot_data(file: Path) -> CameraLabels:
-    """annot_data.mat of a test video: 3D of the universal skeleton, as the published figures use it.
-
-    Raises as `load_annot` does.
-    """
+    """annot_data.mat of a test video: 3D of the universal skeleton. Raises as `load_annot`."""
     _require_file(file)
     n_joints = len(JOINTS[TEST])
     stored = load_hdf5(
@@ -319,11 +302,10 @@ def load_annot_data(file: Path) -> CameraLabels:
     return CameraLabels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
 
 
-# Eight videos share a file of some 100 MB. The last one is kept in each process, as float32 and of the eight cameras
-# alone: 60 MB for the longest sequence, however many there are. Size and time are there for when it changes.
+# Eight videos share a file of 100 MB. Each process keeps the last one, as float32 of eight cameras: at most 60 MB.
 @functools.lru_cache(maxsize=1)
 def _cells(file: Path, n_bytes: int, mtime_ns: int) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
-    """Variable -> camera -> its cell: float32 where it holds numbers, else as it is."""
+    """Variable -> camera -> its cell: float32 if it holds numbers, else as stored."""
     cells: dict[str, dict[int, NDArray[Any]]] = {}
     for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
         variables = load_mat(file, (key,), optional=("cameras",))
@@ -339,7 +321,7 @@ def _cells(file: Path, n_bytes: int, mtime_ns: int) -> Mapping[str, Mapping[int,
 
 
 def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
-    """Row k of a cell is camera k. Where `cameras` lists as many numbers, they must be so too, from 0 or from 1."""
+    """Raise RawDataError unless `cameras`, if present, counts from 0 or 1: row k of a cell is camera k."""
     if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
         return
     order = cameras.reshape(-1).astype(np.float64)
@@ -355,15 +337,15 @@ def _require_file(file: Path) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """One camera."""
+    """Calibration of one camera."""
 
     intrinsics: NDArray[np.float32]  # (3, 3) px
-    size: tuple[int, int]  # width, height px, of the pictures that the labels fit
-    extrinsics: NDArray[np.float32] | None  # (4, 4) world to camera, m; None where those are none
+    size: tuple[int, int]  # width, height px, of the images that the labels fit
+    extrinsics: NDArray[np.float32] | None  # (4, 4) world to camera, m; None if invalid
 
 
 def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
-    """The camera of that name. Raises RawDataError, OSError where the file cannot be opened."""
+    """The calibration of a camera. Raises RawDataError, and OSError if the file cannot be opened."""
     text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
     start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)

@@ -39,7 +39,7 @@ UNPACK: Final = f"Unpack {ARCHIVE} again."
 
 @dataclass(frozen=True)
 class PennAction(Dataset):
-    """One track a video. Coordinates are MATLAB's, 1-based, kept as stored; the release names no frame rate."""
+    """One track per video. Coordinates are MATLAB's, 1-based, kept as stored; the release has no frame rate."""
 
     name: ClassVar[str] = "penn_action"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -72,7 +72,7 @@ class PennAction(Dataset):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]
         if not file.is_file():
-            raise RawDataError(file, "file", expected="labels", found="pictures alone", do=UNPACK, reason="no_label")
+            raise RawDataError(file, "file", expected="labels", found="only images", do=UNPACK, reason="no_label")
         label = load_mat(file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions"))
         train = numbers(file, "train", label["train"].reshape(-1), (1,))[0]
         if train not in SPLIT_OF:
@@ -85,30 +85,28 @@ class PennAction(Dataset):
         pictures = Pictures(raw, f"frames/{video.name}/{{:06d}}.jpg", first=1)
         _check_picture(file, kp_2d, _note_contradictions(file, label, kp_2d, account), pictures)
         boxes, empty, degenerate = tight_boxes(kp_2d)
-        rows = account.keep_rows(
-            {
-                "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
-                "no_visible_joint": empty,
-                "degenerate_box": degenerate,
-            }
-        )
+        reasons = {
+            "no_picture": ~frames_there(pictures, len(kp_2d), account, extracted=False),
+            "no_visible_joint": empty,
+            "degenerate_box": degenerate,
+        }
+        rows = account.keep_rows(reasons)
         if not len(rows):
             return []
-        return [
-            self.track(
-                split,
-                video,
-                fps=math.nan,
-                frame_index=rows,
-                bbox=boxes[rows],
-                kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49").astype(np.float32),
-                frames=pictures,
-            )
-        ]
+        track = self.track(
+            split,
+            video,
+            fps=math.nan,
+            frame_index=rows,
+            bbox=boxes[rows],
+            kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49").astype(np.float32),
+            frames=pictures,
+        )
+        return [track]
 
 
 def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> NDArray[np.float64]:
-    """(frames, 13, 3) x px, y px, 1 where visible. An invisible joint mostly carries coordinates all the same."""
+    """(frames, 13, 3) x px, y px, 1 where visible. Invisible joints mostly have coordinates, too."""
     x = numbers(file, "x", label["x"], (None, N_JOINTS))
     y = numbers(file, "y", label["y"], (len(x), N_JOINTS))
     visible = numbers(file, "visibility", label["visibility"], (len(x), N_JOINTS)) > 0
@@ -118,13 +116,13 @@ def _keypoints(file: Path, label: dict[str, NDArray[np.generic]]) -> NDArray[np.
 def _note_contradictions(
     file: Path, label: dict[str, NDArray[np.generic]], kp_2d: NDArray[np.floating], account: VideoAccount
 ) -> tuple[float, float] | None:
-    """The keys beside the joints decide nothing; where they contradict the joints, that is noted.
+    """Note keys of the label file that contradict its joints.
 
-    Returns the picture's width and height by the label; None where it does not have them.
+    Returns the label's image width and height, or None.
     """
 
-    def stored(key: str, n: int) -> list[float]:
-        """The `n` numbers under a key; none, and a note, where it holds something else."""
+    def read_values(key: str, n: int) -> list[float]:
+        """The `n` numbers under a key; none, and a note, for other content."""
         try:
             values = numbers(file, key, label[key].reshape(-1), (n,)) if key in label else np.empty(0)
         except RawDataError as error:
@@ -135,10 +133,10 @@ def _note_contradictions(
             return []
         return list(values.tolist())
 
-    for n_frames in stored("nframes", 1):
+    for n_frames in read_values("nframes", 1):
         if n_frames != len(kp_2d):
             account.notes.append(f"nframes is {n_frames:.10g}, {len(kp_2d)} frames are labelled")
-    if size := stored("dimensions", 3):  # four videos have coordinates at another scale
+    if size := read_values("dimensions", 3):  # four videos have coordinates at another scale
         height, width, _ = size
         x, y, visible = kp_2d[..., 0], kp_2d[..., 1], kp_2d[..., 2] > 0
         if n := int((visible & ((x < 0) | (y < 0) | (x > width + 1) | (y > height + 1))).sum()):
@@ -150,13 +148,13 @@ def _note_contradictions(
 def _check_picture(
     file: Path, kp_2d: NDArray[np.floating], stated: tuple[float, float] | None, pictures: Pictures
 ) -> None:
-    """Refuse joints of a picture of another size than the pictures have. Raises RawDataError.
+    """Raise RawDataError for joints in another image size than that of the images.
 
-    Where the label states the pictures' own size, joints beyond it are the release's, and noted.
+    If the label states that size, joints outside it are the release's, and noted.
     """
     try:
         size = pictures.size()
-    except RawDataError:  # conversion rejects a video of which no picture can be read
+    except RawDataError:  # conversion rejects a video of which no image can be read
         return
     if stated != size:
         require_in_picture(file, kp_2d, size)

@@ -1,7 +1,6 @@
-"""People in a detector's results: who is who over time, their boxes, what is kept.  [raw -> tracks] -> features
+"""Tracks from a detector's results: linking, boxes, selection.  [raw -> tracks] -> features
 
-For Kinetics, for InstaVariety's videos and for one's own alike: `clip_tracks` makes tracks of a clip and its labels,
-which are found by `pipeline.detect.clips` and read by `pipeline.files.formats.labels.detections`.
+`clip_tracks` is shared by Kinetics, InstaVariety's videos and the user's clips.
 """
 
 from __future__ import annotations
@@ -49,17 +48,15 @@ class Rules:
 
     min_frames: int
     max_gap: int = MAX_GAP
-    # Clips in which anything may be: cuts are found even where labels have none, by decoding the clip once more. None:
-    # frames with few joints are left out, and no more.
-    cleaning: Cleaning | None = None
+    cleaning: Cleaning | None = None  # for arbitrary clips, with scene cuts; None: only drop frames with few joints
     bridge: bool = False  # add the frames in which a person was missed, with boxes in between
 
 
-def published(clip: str) -> Origin:
-    """Which video a clip was cut from, by its file's name: that, without the seconds that Kinetics appends.
+def clip_origin(clip: str) -> Origin:
+    """The published video of a clip: its file's stem without the seconds that Kinetics appends.
 
-    >>> published("train/abseiling/jB8CPlU9xjA_000012_000022").recording, published("test/jB8CPlU9xjA.mp4").recording
-    ('jB8CPlU9xjA', 'jB8CPlU9xjA')
+    >>> clip_origin("train/abseiling/jB8CPlU9xjA_000012_000022").recording
+    'jB8CPlU9xjA'
     """
     path = PurePath(clip)
     name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
@@ -71,7 +68,7 @@ ANY_CLIP: Final = Rules(Cleaning().min_frames, CLIPS_GAP, Cleaning())  # HMMR's,
 
 
 class PersonTrack(NamedTuple):
-    """The kept frames of one person, T of them: fields as `Dataset.track` takes them."""
+    """The T kept frames of one person, as fields for `Dataset.track`."""
 
     person: str  # the detector's identity, or a number by order of appearance
     frame_index: NDArray[np.int64]  # (T,)
@@ -89,16 +86,15 @@ def people(
     cuts: Sequence[int] = (),
     cleaning: Cleaning | None = None,
 ) -> Iterator[PersonTrack]:
-    """Everybody of whom `min_frames` frames are left; all others are counted as dropped in `account`.
+    """Everybody with at least `min_frames` frames; others are counted as dropped in `account`.
 
-    A person who is missing for more than `max_gap` frames is a new one afterwards, and so is everybody at `cuts`, the
-    frames that begin another scene. Frames of fewer than MIN_VISIBLE joints are dropped, or what `cleaning` drops:
-    then one person may become several, `<name>`, `<name>.1`, ... Boxes without joints are made square by the larger
-    side, and not smoothed.
+    A person missing for more than `max_gap` frames, or across `cuts` (first frames of new scenes), is a new one
+    afterwards. Frames with fewer than MIN_VISIBLE joints are dropped, or those that `cleaning` drops: it may split a
+    person into `<name>`, `<name>.1`, ... Boxes without joints are made square by the larger side, and not smoothed.
     """
-    detections = _with_confidence(detections, account)
+    detections = _apply_confidence(detections, account)
     joints, longest = joint_names(detections.skeleton), 0
-    for name, members in _identified(detections, account, max_gap, cuts):
+    for name, members in _identify(detections, account, max_gap, cuts):
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
         frame_index = detections.frame_index[members[:, 0]]
         if detections.boxes_alone:
@@ -120,7 +116,7 @@ def people(
                 in_spin49 = np.zeros((len(rows), len(joint_names("spin49")), 3))
             else:
                 enough = np.full(len(rows), True) if cleaning else (points[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
-                kept, bbox = _smoothed(frames, points, enough, account)
+                kept, bbox = _smooth_person_boxes(frames, points, enough, account)
                 crop_scale = CROP_SCALE
                 in_spin49 = convert(points[kept], source=detections.skeleton, target="spin49")
             if len(kept) < min_frames:
@@ -135,16 +131,16 @@ def people(
 
 
 def _longest(rows: NDArray[np.intp]) -> int:
-    """How many rows, ascending, follow one on the other at most."""
+    """Length of the longest run of consecutive rows."""
     return max(map(len, np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)))
 
 
-def _smoothed(
+def _smooth_person_boxes(
     frame_index: NDArray[np.int64], kp_2d: NDArray[np.float64], enough: NDArray[np.bool_], account: VideoAccount
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows that are kept (n,), and their boxes (n, 4), smoothed over time, missing frames included.
+    """Kept rows (n,), and their boxes (n, 4), smoothed over time, missing frames included.
 
-    enough: (T,) frames that show enough joints. What is not kept is counted.
+    enough: (T,) frames that show enough joints. Other frames are counted as dropped.
     """
     dense = frame_index - frame_index[0]
     over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
@@ -161,15 +157,14 @@ def _squares(corners: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
 
 
-def with_bridges(persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount) -> Iterator[PersonTrack]:
-    """Persons with the frames in gaps of up to `max_gap` frames: the box is interpolated, and no joint is seen.
+def bridge_gaps(persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount) -> Iterator[PersonTrack]:
+    """Add frames in gaps of up to `max_gap`, with an interpolated box and no joint, so that windows are not split.
 
-    A detector misses a person now and then; otherwise a model would see windows cut into segments. Added frames count
-    as found and kept, and are noted after the last person.
+    Added frames count as found and kept, with a note after the last person.
     """
     added = []
     for person in persons:
-        whole = _bridged(person, max_gap)
+        whole = _bridge_person(person, max_gap)
         if n := len(whole.frame_index) - len(person.frame_index):
             added.append(n)
         yield whole
@@ -181,7 +176,7 @@ def with_bridges(persons: Iterable[PersonTrack], max_gap: int, account: VideoAcc
         account.notes.append(f"{total} between detections{of_tracks} are predicted with interpolated boxes")
 
 
-def _bridged(person: PersonTrack, max_gap: int) -> PersonTrack:
+def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
     frames = person.frame_index
     short = np.diff(frames) <= max_gap + 1
     between = [np.arange(a + 1, b) for a, b in zip(frames[:-1][short], frames[1:][short], strict=True)]
@@ -196,14 +191,14 @@ def _bridged(person: PersonTrack, max_gap: int) -> PersonTrack:
 
 
 def confident(detections: Detections) -> NDArray[np.float64]:
-    """(N, J, 3) all persons of all frames; the score of joints that do not count is 0."""
+    """(N, J, 3) all persons of all frames; scores below MIN_CONFIDENCE are 0."""
     n_joints = len(joint_names(detections.skeleton))
     persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, n_joints, 3))]))
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     return persons
 
 
-def _with_confidence(detections: Detections, account: VideoAccount) -> Detections:
+def _apply_confidence(detections: Detections, account: VideoAccount) -> Detections:
     """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint or box are dropped."""
     if not detections.keypoints:
         return detections
@@ -221,7 +216,7 @@ def _with_confidence(detections: Detections, account: VideoAccount) -> Detection
     return replace(detections, keypoints=keypoints, identity=identity)
 
 
-def _identified(
+def _identify(
     detections: Detections, account: VideoAccount, max_gap: int, cuts: Sequence[int]
 ) -> list[tuple[str, NDArray[np.int64]]]:
     """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
@@ -257,10 +252,10 @@ def clip_tracks(
     rules: Rules,
     source_of: Callable[[], Video] | None = None,
 ) -> Sequence[Track]:
-    """One track a person and uninterrupted stretch.
+    """One track per person and uninterrupted stretch.
 
-    `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file. Raises RawDataError
-    when labels or clip cannot be used, or do not belong together.
+    `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file. Raises RawDataError if
+    labels or clip cannot be used, or do not belong together.
     """
     labels = labels_of(raw, video)
     if labels is not None and source_of is None:  # else the reader knows that its files of one stem are one clip
@@ -291,16 +286,13 @@ def clip_tracks(
     cuts = scene_cuts(info, source, account, decode=rules.cleaning is not None)
     persons = people(detections, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
-        persons = with_bridges(persons, rules.max_gap, account)
+        persons = bridge_gaps(persons, rules.max_gap, account)
     about = {"fps": header.fps, "frames": source}
     return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
 
 
 def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
-    """What `detect` has written of a clip beside its keypoints; {} where another detector wrote them.
-
-    Raises RawDataError where they are of another clip.
-    """
+    """`info` of a file of `detect`; {} for another detector. Raises RawDataError if it belongs to another clip."""
     info = {} if labels.is_dir() else read_info(labels)
     if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
         expected, do = f"keypoints of {source.place}", "Run `python -m pipeline detect` again."
@@ -309,7 +301,7 @@ def info_of(labels: Path, source: Video) -> Mapping[str, Any]:
 
 
 def scene_cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
-    """Frames that begin another scene: `detect` has found them (`info`); else the clip is decoded once more."""
+    """First frames of new scenes: from `info`, else by decoding the clip."""
     stored = info.get("cuts")
     if isinstance(stored, list) and all(type(cut) is int for cut in stored):
         cuts = sorted({cut for cut in stored if cut > 0})  # the file may have been edited

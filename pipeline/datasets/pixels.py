@@ -1,9 +1,7 @@
-"""Where a video's frames are, and whether labels are of these frames.  [raw pixels] -> tracks -> features -> windows
+"""The frames of a video, and checks that labels belong to them.  [raw pixels] -> tracks -> features -> windows
 
-MPI-INF-3DHP and Human3.6M come as videos, from which people extract pictures under names of their own. Which pictures
-there are, and how they are numbered, is decided by their names alone. Labels belong to the frames that decode: a
-header's count is not trusted. What labels and pixels show not to belong together is refused by `require_frames`,
-`require_in_picture` and `frames_there`.
+MPI-INF-3DHP and Human3.6M are videos, from which people extract images under their own names. Only the names decide
+which images there are and how they are numbered. For videos, frames that decode count, not the header.
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from pipeline.boxes import extents
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.containers import edit_list_start
 from pipeline.files.pixels.frames import MOST_LOST, Pictures, Video
-from pipeline.files.pixels.sources import n_frames, numbered, picture_pattern
-from pipeline.files.raw.listing import listed
+from pipeline.files.pixels.sources import match_numbered, n_frames, picture_pattern
+from pipeline.files.raw.listing import scan_folder
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
 FEWEST: Final = 50  # joints of a video; fewer do not show that they are of another one
-MARGIN: Final = 0.1  # of the picture's size: so far outside, joints of people at its border may be
+MARGIN: Final = 0.1  # of the image's size: so far outside, joints of people at its border may be
 MOST_OUTSIDE: Final = 0.5  # of the joints
-DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the picture
-OFF_CENTRE: Final = 0.25  # of the picture's size, by which a principal point may be off its middle
+DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the image
+OFF_CENTRE: Final = 0.25  # of the image's size, by which a principal point may be off its middle
 SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons, with all of their joints
 SMALLEST: Final = 4.0  # px, height or width of the median person
@@ -43,11 +41,10 @@ def inputs(
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:  # fmt: skip
     """(files, folders) below `raw` that decide where the pixels are, for a `RawVideo`. Opens nothing.
 
-    `folders` and `videos` are the candidates, the preferred one first. Video files do not count where a folder has
-    pictures in it: pictures are preferred, and the digest of a video takes long.
+    `folders` and `videos` are the candidates, the preferred one first. Video files are ignored if a folder has images.
     """
     present = tuple(folder for folder in folders if (raw / folder).is_dir())
-    if any(numbered(entry.name) for folder in present for entry in listed(raw / folder, {})):
+    if any(match_numbered(entry.name) for folder in present for entry in scan_folder(raw / folder, {})):
         return (), present
     return tuple(video for video in videos if (raw / video).is_file()), present
 
@@ -55,23 +52,18 @@ def inputs(
 def pictures_or_video(
     raw: Path, folders: Sequence[Path], videos: Sequence[Path], account: VideoAccount
 ) -> Pictures | Video:
-    """Where a video's frames are: the first of `folders` with pictures, else the first of `videos` that is there.
+    """The frames of a video: the first of `folders` with images, else the first of `videos` that exists.
 
-    All paths are below `raw`. Whatever else is there is noted as not used. Nothing is opened. Raises RawDataError
-    (`no_picture`) when there is neither.
+    All paths are below `raw`. Other candidates are noted as unused. Opens nothing. Raises RawDataError (`no_picture`)
+    if there is neither.
     """
     pictures = [found for folder in folders if (found := picture_pattern(raw, folder)) is not None]
     files = [video for video in videos if (raw / video).is_file()]
     if not pictures and not files:
         places = " or ".join(path.as_posix() for path in (*folders, *videos))
-        raise RawDataError(
-            raw / folders[0] if folders else raw,
-            "pictures",
-            expected=f"numbered jpg or png files, or a video: {places}",
-            found="neither",
-            do="Extract the pictures again, or unpack the videos.",
-            reason="no_picture",
-        )
+        expected, do = f"numbered jpg or png files, or a video: {places}", "Extract the images, or unpack the videos."
+        place = raw / folders[0] if folders else raw
+        raise RawDataError(place, "pictures", expected=expected, found="neither", do=do, reason="no_picture")
     used, *unused = [found.place.relative_to(raw) for found in pictures] + files
     account.notes.extend(f"{other.as_posix()} is not used: {used.as_posix()} is" for other in unused)
     return pictures[0] if pictures else Video(raw, files[0].as_posix())
@@ -80,13 +72,12 @@ def pictures_or_video(
 def frames_there(
     source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
 ) -> NDArray[np.bool_]:
-    """(n_labels,) which labelled frames have a picture; of a video, those that decode.
+    """(n_labels,) labelled frames with an image; for a video, those that decode.
 
-    Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` when there is none of
-    the pictures; `frame_count_mismatch` when there are a half, a third, ... as many frames as labels, or twice, three
-    times, ... as many: they were extracted at another rate, and every label but the first would belong to another
-    frame (with `extracted` False, for pictures that are part of the release, that is not checked); and when labelled
-    frames that the video's header states do not decode, since they may be missing at its start.
+    Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` without any image;
+    `frame_count_mismatch` if the numbers of frames and labels are multiples of each other (another frame rate; not
+    checked for images of the release, `extracted` False), or if labelled frames that the video's header states do not
+    decode.
     """
     if isinstance(source, Pictures):
         indices = source.indices()
@@ -102,14 +93,8 @@ def frames_there(
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
     if not n_there:
-        raise RawDataError(
-            source.place,
-            "pictures",
-            expected=f"{n_labels} pictures",
-            found="none",
-            do="Unpack the pictures again.",
-            reason="no_picture",
-        )
+        expected, do = f"{n_labels} images", "Unpack the images again."
+        raise RawDataError(source.place, "pictures", expected=expected, found="none", do=do, reason="no_picture")
     if extracted and _other_rate(n_reached, n_labels):
         expected, actual = f"one for each of {n_labels} labels", f"{n_reached}: frames at another rate"
         refuse(other_frames(source.place, expected, actual, "Extract every frame of the video, without a frame rate."))
@@ -129,9 +114,9 @@ def require_size(
     do: str,
     intrinsics: NDArray[np.floating] | None = None,
 ) -> None:
-    """Refuse frames of another (width, height) in px than their labels' camera has (`other_picture_size`).
+    """Refuse frames of another (width, height) in px than their labels' camera (`other_picture_size`).
 
-    intrinsics: (3, 3) px, which are of another size where their principal point is far from the picture's middle.
+    intrinsics: (3, 3) px, refused if their principal point is far from the image's centre.
     """
     there, reason = source.size(), "other_picture_size"
     expected = f"{size[0]} x {size[1]} px, as in {labels.name}"
@@ -150,10 +135,10 @@ def require_frames(
     """Refuse labels of other frames than those that decode, whatever the video's header states.
 
     Args:
-        labels: the file or folder that they are from, for messages.
-        frames: those that have labels, ascending, from 0.
-        account: where it is noted that there are labels of every second frame only, of few frames, or not of frame 0.
-        every: labels of every frame are expected, but for the last `MOST_LOST`.
+        labels: their file or folder, for messages.
+        frames: labelled frames, ascending, from 0.
+        account: gets a note about labels of every second frame, of few frames, or without frame 0.
+        every: expect labels of every frame, except the last `MOST_LOST`.
 
     Raises:
         RawDataError: `frame_count_mismatch`.
@@ -187,7 +172,7 @@ def require_frames(
 
 
 def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
-    """Labels that end early fit in either way of counting, with the hidden frames or without: nothing shows which."""
+    """Note frames hidden by the edit list: labels that end early fit with or without them."""
     start, stated = edit_list_start(video.place), video.header().n_frames or 0
     if start and stated > there:
         account.notes.append(
@@ -196,7 +181,7 @@ def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
 
 
 def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
-    """The header states frames that do not decode: it is not known which labels are theirs."""
+    """The error for frames that the header states and that do not decode."""
     stated, start = video.header().n_frames, edit_list_start(video.place)
     cause = f"its edit list begins at {start:.3f} s" if start else "it is cut off or damaged"
     expected = f"labels of the {there} frames that decode of {video.place}"
@@ -205,7 +190,7 @@ def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
 
 
 def other_frames(place: Path, expected: str, found: str, do: str) -> RawDataError:
-    """The error of labels that are not of these frames."""
+    """The error for labels of other frames."""
     return RawDataError(place, "frames", expected=expected, found=found, do=do, reason="frame_count_mismatch")
 
 
@@ -217,18 +202,18 @@ def require_in_picture(
     *,
     boxes: bool = False,
 ) -> None:
-    """Refuse keypoints that are not in pixels of this picture.
+    """Refuse keypoints that are not in pixels of this image.
 
     Args:
-        labels: the file or folder that they are from, for messages.
+        labels: their file or folder, for messages.
         keypoints: (N, J, 3) all persons of all frames: px, px, confidence; 0 is no joint.
-        size: the picture's width and height in px.
+        size: the image's width and height in px.
         most: the share of joints that may be far outside.
-        boxes: they are the corners of boxes, for messages.
+        boxes: the keypoints are corners of boxes, for messages.
 
     Raises:
         RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
-            outside the picture, or persons are under `SMALLEST` px.
+            outside the image, or persons are under `SMALLEST` px.
     """
     shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
     points = keypoints[shown][:, :2]
@@ -257,17 +242,14 @@ def require_in_picture(
         )
     elif side < SMALLEST:
         cause = f"{outside:.0%} of them far outside: persons of {side:.2g} px"
-    expected = f"{kind} in pixels of the {size[0]} x {size[1]} picture"
+    expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
     key = kind if boxes else "keypoints"
     refuse(RawDataError(labels, key, expected=expected, found=actual, do=do, reason="keypoints_outside"))
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:
-    """Is one of two counts of frames a whole multiple of the other, give or take the last frame?
-
-    False for short videos: there it happens too often by chance.
-    """
+    """Whether one count of frames is a multiple of the other, to one frame; False for short videos."""
     few, many = sorted((n_there, n_labels))
     if few == 0 or many < MIN_COMPARED:
         return False

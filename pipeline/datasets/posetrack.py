@@ -45,7 +45,7 @@ BOX_FACTOR: Final = 0.8  # `bbox` is the joints' extent with 15% of it added on 
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
-# The last number of a name counts the frames. Braces would be taken for a number in a picture pattern.
+# The last number of a name counts the frames. Braces would be taken for a number in an image pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
 OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
     "nose": "nose",
@@ -59,36 +59,38 @@ OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
 }
 
 
-def _parts(split: str, what: str, known: int) -> tuple[ReleasePart, ...]:
+def _parts(split: str, what: str, annotated: int, filmed: int) -> tuple[ReleasePart, ...]:
     annotations = tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS)
     return (
-        ReleasePart(f"{what} annotations", annotations, LABELS, (split,), known),
-        ReleasePart(f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), known),
+        ReleasePart(f"{what} annotations", annotations, LABELS, (split,), annotated),
+        ReleasePart(f"{what} pictures", (f"images/{split}/<sequence>/",), PICTURES, (split,), filmed),
     )
 
 
 @dataclass(frozen=True)
 class PoseTrack(Dataset):
-    """One track a person (`track_id`) of a sequence. The release names no frame rate."""
+    """One track per person (`track_id`) of a sequence. The release has no frame rate."""
 
     name: ClassVar[str] = "posetrack"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://posetrack.net"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed than annotated
-    # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16).
-    parts: ClassVar[tuple[ReleasePart, ...]] = (*_parts("train", "training", 593), *_parts("val", "validation", 170))
+    # Annotated sequences of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16). Users counted 792 and 170
+    # folders of images (poseval's issue 32): 199 of train have no annotations.
+    parts: ClassVar[tuple[ReleasePart, ...]] = (
+        *_parts("train", "training", 593, 792),
+        *_parts("val", "validation", 170, 170),
+    )
     mistakes: ClassVar[tuple[Mistake, ...]] = (
         Mistake("images/*_5sec/", "is of PoseTrack 2017", INSTEAD),
         Mistake("posetrack_data/*/*.json", "is in the layout of PoseTrack21", INSTEAD),
     )
     recording: ClassVar[str] = "sequence"
-    # Of train, more sequences are there as pictures than are annotated: how many is not known for certain.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=166_000), "val": Totals(170, about=47_000)}
 
     def origin(self, video: str) -> Origin:
-        """A sequence by its number and source, whichever split it is filed under. Which video it was cut from, is not
-        in the name: numbers of `mpii` are of pictures in MPII, whose own annotations name the video.
+        """A sequence by its number and source, in any split. The name does not tell the video it was cut from.
 
         >>> PoseTrack().origin("000342_mpii_test")
         Origin(subject=None, recording='000342_mpii')
@@ -134,17 +136,14 @@ class PoseTrack(Dataset):
             account.notes.append(f"its pictures are in {where}: changes there are not noticed")
         frame_index, side = frame_of_picture[coco.picture], box[:, 2:]
         n_seen = (kp_2d[..., 2] > 0).sum(axis=1)
-        kept = account.drop_rows(
-            {
-                **{reason: applies[coco.picture] for reason, applies in problems.items()},
-                "no_visible_joint": n_seen == 0,
-                "degenerate_box": np.isnan(box).any(axis=1)
-                | (side <= 0).any(axis=1)
-                | (side.max(axis=1) < MIN_SIDE_PX),
-                "huge_box": (np.abs(box) > MAX_PX).any(axis=1),
-            }
-        )
-        # Of one person's annotations in one picture, the one with most joints is kept, of equal ones the file's first.
+        reasons = {
+            **{reason: applies[coco.picture] for reason, applies in problems.items()},
+            "no_visible_joint": n_seen == 0,
+            "degenerate_box": np.isnan(box).any(axis=1) | (side <= 0).any(axis=1) | (side.max(axis=1) < MIN_SIDE_PX),
+            "huge_box": (np.abs(box) > MAX_PX).any(axis=1),
+        }
+        kept = account.drop_rows(reasons)
+        # Of one person's annotations in one image, the one with most joints is kept, of equal ones the file's first.
         rows = np.flatnonzero(kept)
         rows = rows[np.lexsort((-n_seen[rows], frame_index[rows], track_id[rows]))]
         again = (np.diff(track_id[rows], prepend=-1) == 0) & (np.diff(frame_index[rows], prepend=-1) == 0)
@@ -168,7 +167,7 @@ class PoseTrack(Dataset):
 
 
 def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles]:
-    """The J joints in spin49's names, and (N, J, 3) px px confidence: 0 at (0, 0), where there is no joint, else 1."""
+    """The J joints in spin49's names, and (N, J, 3) px px confidence: 1, or 0 at (0, 0), where there is no joint."""
     names = coco.joint_names()
     if unknown := [name for name in names if name not in OURS]:
         expected = f"none but {', '.join(OURS)}"
@@ -182,11 +181,11 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
 def _pictures(
     raw: Path, file: Path, file_names: Sequence[str], account: VideoAccount
 ) -> tuple[Pictures, NDArray[np.int64], dict[str, Bools]]:
-    """Where the labelled pictures are, each one's frame index (F,), the number in its name, and reasons against it.
+    """The labelled images, each one's frame index (F,), the number in its name, and reasons against it.
 
-    Most of the names decide the pattern of a sequence's pictures; of equally many, the first.
+    The most common pattern of names is used; of equally common ones, the first.
     """
-    numbered = [_numbered(raw, file, name) for name in file_names]
+    numbered = [_parse_name(raw, file, name) for name in file_names]
     patterns = Counter(pattern for pattern, _ in numbered if pattern)
     if not patterns:
         expected, actual = "names with a number at the end, such as 000000.jpg", kind(file_names[0])
@@ -204,10 +203,9 @@ def _pictures(
     misnamed = np.array([p != pattern for p, _ in numbered])
     absent = ~misnamed & ~np.isin(frame_index, indices)
     if absent.sum() == n_alike:
-        expected = f"{len(file_names)} labelled pictures"
-        raise RawDataError(
-            pictures.place, "pictures", expected=expected, found="none of them", do=UNPACK, reason="no_picture"
-        )
+        expected = f"{len(file_names)} labelled images"
+        actual = "none of them"
+        raise RawDataError(pictures.place, "pictures", expected=expected, found=actual, do=UNPACK, reason="no_picture")
     for applies, problem in ((misnamed, f"are not called {pattern}"), (absent, "are not there")):
         if applies.any():
             first = kind(file_names[int(applies.argmax())])
@@ -217,10 +215,10 @@ def _pictures(
     return pictures, frame_index, {"other_file_name": misnamed, "no_picture": absent}
 
 
-def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
+def _parse_name(raw: Path, file: Path, name: str) -> tuple[str, int]:
     """`images/val/x/000012.jpg` -> (`images/val/x/{:06d}.jpg`, 12), or ("", 0) for a name without a number.
 
-    Raises RawDataError (`path_outside`) for a path that leads out of the raw folder.
+    Raises RawDataError (`path_outside`) for a path outside the raw folder.
     """
     if len(name) > MAX_NAME:
         return "", 0
@@ -229,23 +227,19 @@ def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
     except RawDataError as error:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = "Trust nothing in this file: download the annotations from the official page."
-        raise RawDataError(
-            file, "file_name", expected=expected, found=kind(name), do=do, reason="path_outside"
-        ) from error
+        actual = kind(name)
+        raise RawDataError(file, "file_name", expected=expected, found=actual, do=do, reason="path_outside") from error
     match = _NUMBERED.fullmatch(str(PurePosixPath(name))) if name.isprintable() else None
     if match is None:
         return "", 0
     return f"{match['before']}{{:0{len(match['digits'])}d}}{match['after']}", int(match["digits"])
 
 
-# ------------------------------------------------------------------------------------------ a sequence's annotations
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Coco:
-    """The F labelled pictures of a video, and the N annotations on them, in the file's order.
+    """The F labelled images of a video, and their N annotations, in the file's order.
 
-    Methods raise RawDataError where the file holds something else.
+    Methods raise RawDataError for invalid content.
     """
 
     file: Path
@@ -257,11 +251,11 @@ class Coco:
 
     @property
     def has_keypoints(self) -> bool:
-        """Whether any annotation has keypoints: those of a test set have none."""
+        """Whether any annotation has keypoints; those of a test set have none."""
         return not all(_is_empty(annotation.get("keypoints")) for annotation in self.annotations.values())
 
     def joint_names(self) -> list[str]:
-        """The J joints in order, by the file's own names, each once."""
+        """The file's J joint names in order, each once."""
         key = "categories[0].keypoints"
         categories = records(self.file, "categories", self.categories, do=UNPACK)
         names = categories[0].get("keypoints") if categories else None
@@ -273,7 +267,7 @@ class Coco:
         return names
 
     def track_ids(self) -> NDArray[np.int64]:
-        """(N,) who it is."""
+        """(N,) identities."""
         stored = {key: annotation.get("track_id") for key, annotation in self.annotations.items()}
         ids = [whole(self.file, f"{key}.track_id", value, do=UNPACK) for key, value in stored.items()]
         return np.array(ids, np.int64)
@@ -283,7 +277,7 @@ class Coco:
         return self._numbers("keypoints", [0] * 3 * n_joints).reshape(-1, n_joints, 3)
 
     def boxes(self) -> Doubles:
-        """(N, 4) x y of the upper left corner, w h, px; NaN where the file has none."""
+        """(N, 4) x y of the upper left corner, w h, px; NaN if missing."""
         return self._numbers("bbox", [np.nan] * 4)
 
     def _numbers(self, name: str, absent: list[Any]) -> Doubles:
@@ -293,20 +287,19 @@ class Coco:
 
 
 def load_coco(file: Path) -> Coco:
-    """A video's labels. Raises RawDataError for a file that is not COCO's JSON."""
+    """Read a video's labels. Raises RawDataError for a file that is not COCO's JSON."""
     content = load_json(file, do=UNPACK)
     if not isinstance(content, dict):
         raise RawDataError(file, "file", expected="an object", found=kind(content), do=UNPACK)
     file_names: list[str] = []
-    place_of: dict[int, int | None] = {}  # picture's id -> place among the labelled ones, None for any other
+    place_of: dict[int, int | None] = {}  # image's id -> place among the labelled ones, None for any other
     n_twice = 0
     for i, image in enumerate(records(file, "images", content.get("images"), do=UNPACK)):
         image_id = whole(file, f"images[{i}].id", image.get("id"), do=UNPACK)
         labelled, name = image.get("is_labeled"), image.get("file_name")
         if not isinstance(labelled, bool) and labelled not in (0, 1):
-            raise RawDataError(
-                file, f"images[{i}].is_labeled", expected="true or false", found=kind(labelled), do=UNPACK
-            )
+            expected = "true or false"
+            raise RawDataError(file, f"images[{i}].is_labeled", expected=expected, found=kind(labelled), do=UNPACK)
         if image_id in place_of:
             n_twice += 1
         elif not labelled:
@@ -336,5 +329,5 @@ def load_coco(file: Path) -> Coco:
 
 
 def _is_empty(stored: object) -> bool:
-    """Where nothing was marked, the release has an empty list, or no entry."""
+    """The release marks missing values by an empty list, or no entry."""
     return stored is None or stored == []

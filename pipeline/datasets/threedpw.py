@@ -52,10 +52,10 @@ SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}  # von Marcard et
 
 @dataclass(frozen=True)
 class ThreeDPW(Dataset):
-    """One track an actor.
+    """One track per actor.
 
-    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. `model`: "neutral", as is
-    usual, or "gendered": of the actor's own gender, to whose model the release's parameters were fitted.
+    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. `model`: "neutral", as usual,
+    or "gendered": the actor's own gender, to which the release's parameters were fitted.
     """
 
     model: str = "neutral"  # body of the 3D joints: neutral, as in published results, or gendered, the actor's own
@@ -104,7 +104,7 @@ class ThreeDPW(Dataset):
         return (EXTRINSICS,)
 
     def origin(self, video: str) -> Origin:
-        """Takes of one name are one recording: the place and the action are the same. The actors are not named.
+        """Takes of one name are one recording: same place and action. Actors are not named.
 
         >>> ThreeDPW().origin("outdoors_freestyle_01")
         Origin(subject=None, recording='outdoors_freestyle')
@@ -160,7 +160,7 @@ class ThreeDPW(Dataset):
 def _rows(
     actor: ActorLabels, has_picture: NDArray[np.bool_], account: VideoAccount
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Frames that are kept, and their boxes."""
+    """Kept frames and their boxes."""
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
@@ -168,45 +168,41 @@ def _rows(
         return np.empty(0, np.int64), boxes
     row = np.arange(n_frames)
     stored = np.concatenate([actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1)
-    kept = account.keep_rows(
-        {
-            "no_picture": ~has_picture,
-            "before_first_detection": row < first,
-            "after_last_detection": row >= stop,
-            "too_few_visible_joints": (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
-            "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),  # comparisons with NaN are false
-            "bad_camera": ~is_rigid(actor.to_camera),
-        }
-    )
+    reasons = {
+        "no_picture": ~has_picture,
+        "before_first_detection": row < first,
+        "after_last_detection": row >= stop,
+        "too_few_visible_joints": (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
+        "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),  # comparisons with NaN are false
+        "bad_camera": ~is_rigid(actor.to_camera),
+    }
+    kept = account.keep_rows(reasons)
     return kept, boxes[kept - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
 
 
 def _limbs(kp_18: Doubles) -> Doubles:
-    """(N, 18, 3) -> (N, 14, 3) in common14, confidence 1 above 0.3. Both name the 12 limb joints, and no other."""
+    """(N, 18, 3) -> (N, 14, 3) in common14, confidence 1 above 0.3. Only the 12 limb joints are in both."""
     named = kp_18[:, :N_NAMED].copy()
     named[..., 2] = named[..., 2] > MIN_CONFIDENCE
     return convert(named, source="3dpw", target="common14")
 
 
-# ----------------------------------------------------------------------------------------------- a sequence's pickle
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ActorLabels:
-    """One person of a sequence, N frames, as stored but for the types."""
+    """One person of a sequence, N frames, as stored except for types."""
 
     pose: Doubles  # (N, 72) rad, global orientation in the world
     betas: Doubles  # (10,)
     trans: Doubles  # (N, 3) m, in the world
     kp_18: Doubles  # (N, 18, 3) px px score
-    valid: NDArray[np.bool_]  # (N,) the camera fits the picture
+    valid: NDArray[np.bool_]  # (N,) the camera fits the image
     gender: str
     to_camera: Doubles  # (N, 4, 4) from the world, m
     intrinsics: Doubles | None  # (3, 3) px
 
 
 def load_sequence(file: Path) -> tuple[list[ActorLabels], list[str]]:
-    """Every actor of a sequence, and notes on numbers that are not used.
+    """All actors of a sequence, and notes on unused numbers.
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
     """

@@ -1,11 +1,11 @@
-"""Clips of one's own, with people whom a detector found.  [raw -> tracks] -> features -> windows
+"""The user's own clips, with people found by a detector.  [raw -> tracks] -> features -> windows
 
     <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, in any capitals
-    keypoints/<any folders>/<clip>.mp4.json     what `python -m pipeline detect` writes, or another detector
+    keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
-Names and formats of detectors' files: `pipeline.detect.clips`, `pipeline.files.formats.labels.detections`.
-Who is who is linked over time unless the detector tracked, never over a cut to another scene, and cleaned as HMMR's
-authors cleaned InstaVariety and VLOG-people (`pipeline.linking`).
+Names and formats of label files: `pipeline.detect.clips`, `pipeline.files.formats.labels.detections`. People are linked
+over time unless the detector tracked, never across a scene cut, and cleaned as HMMR's authors cleaned InstaVariety and
+VLOG-people (`pipeline.linking`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.people import CLIPS_GAP, Rules, clip_tracks, published
-from pipeline.detect.clips import EXTENSIONS, ClipLabels, clips_in, of_images
+from pipeline.datasets.people import CLIPS_GAP, Rules, clip_origin, clip_tracks
+from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.raw import RawVideo
@@ -34,12 +34,11 @@ FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "
 
 @dataclass(frozen=True)
 class OwnVideos(Dataset):
-    """One track a person and uninterrupted stretch in which he or she can be seen.
+    """One track per person and uninterrupted stretch of visibility.
 
-    `val` and `test` are the percentages of clips in these splits, drawn by a hash of `seed` and the clip's path; clips
-    in a top folder of a split's name belong there whatever the hash. `bridge` adds the frames in which a person was
-    missed, up to `max_gap` in a row, with boxes in between: for prediction. The other options are those of
-    `pipeline.linking.Cleaning` that depend on the clips.
+    `val` and `test` are percentages of clips, drawn by a hash of `seed` and the clip's path; clips in a top folder with
+    a split's name belong to that split. `bridge` adds frames in which a person was missed, up to `max_gap` in a row,
+    with interpolated boxes: for prediction. The other options are those of `pipeline.linking.Cleaning`.
     """
 
     val: int = 0  # per cent of the clips drawn for val; clips in a folder with a split's name belong to that split
@@ -71,20 +70,20 @@ class OwnVideos(Dataset):
         return Cleaning(min_frames=self.min_frames, max_frames=self.max_frames, face_only=self.face_only)
 
     def origin(self, video: str) -> Origin:
-        """A video by its file's name, in whichever folder."""
-        return published(video)
+        """A video by its file name, in any folder."""
+        return clip_origin(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        clips = [clip for clip in clips_in(raw) if not clip.startswith(f"{KEYPOINTS}/")]
+        clips = [clip for clip in list_clips(raw) if not clip.startswith(f"{KEYPOINTS}/")]
         if not clips:
-            actual = f"none{of_images(raw)}" if raw.is_dir() else "a file" if raw.is_file() else "no such folder"
+            actual = f"none{images_hint(raw)}" if raw.is_dir() else "a file" if raw.is_file() else "no such folder"
             expected = f"files that end in {', '.join(EXTENSIONS)}"
             raise RawDataError(raw, "folder", expected=expected, found=actual, do="Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 
     def split_of(self, clip: str) -> str:
-        """The split of a clip, from its path below the raw folder alone."""
+        """The split of a clip, by its path below the raw folder."""
         top, slash, _ = clip.partition("/")
         if slash and top.lower() in FOLDERS:
             return FOLDERS[top.lower()]

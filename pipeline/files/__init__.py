@@ -1,1 +1,1 @@
-"""Files that others made, which may be damaged or hostile: their formats, their pixels, and what changed among them."""
+"""Untrusted files, which may be damaged or hostile: formats, pixels, and detection of changes."""

@@ -1,16 +1,14 @@
-"""Supervised processes, in which untrusted files are read and decoded.  raw -> [tracks, crops] -> features
+"""Supervised processes, which read and decode untrusted files.  raw -> [tracks, crops] -> features
 
-`pool.Pool` gives tasks to processes, and replaces those that end or hang; `ordered_map.ordered_map` is a `map` by it,
-`devices.Devices` a process for each GPU. What runs in a process shows progress by `alive`.
+`pool.Pool` gives tasks to processes, and replaces those that end or hang; `ordered_map.ordered_map` is a `map` on it,
+`devices.Devices` has a process for each GPU. Code in a process shows progress by `alive`.
 
-Processes are forked by a server: a fresh interpreter with one thread, which has imported what they need. So the first
-takes as long as those imports, the others some milliseconds, and no thread of the parent is forked. The server ends
-with its parent, however that ended (its socket is closed, or it has another parent), and the kernel ends the processes
-with the server (PR_SET_PDEATHSIG), also those that hang in C.
+Processes are forked by a server: a fresh interpreter with one thread that has imported their modules. So only the first
+process waits for imports, and no thread of the parent is forked. The server ends with its parent, and the kernel ends
+the processes with the server (PR_SET_PDEATHSIG), also those that hang in C.
 
-Memory is limited by RLIMIT_DATA, beyond what the libraries take: private writable memory. An allocation that exceeds
-it fails at once. Mapped files do not count, nor does what a library reserves without the right to write; in RLIMIT_AS
-both do.
+RLIMIT_DATA limits private writable memory beyond that of the libraries; an allocation beyond it fails at once. Unlike
+RLIMIT_AS, it does not count mapped files and reserved address space.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ from typing import Final, NamedTuple
 
 from pipeline.errors import PipelineError
 
-TIMEOUT: Final = 600.0  # s that a task may take without progress, by default
-MEMORY: Final = 4 << 30  # bytes that a process may take, by default
-LOOK: Final = 1.0  # s between two looks at whether all is well, and the most that counts as silence between two
+TIMEOUT: Final = 600.0  # default limit in s without progress
+MEMORY: Final = 4 << 30  # default limit of a process in bytes
+LOOK: Final = 1.0  # s between two polls, and the most that counts as silence between two
 PR_SET_PDEATHSIG: Final = 1  # of Linux
 OUT_OF_MEMORY: Final = 86  # exit code of a process at its memory limit
 IDLE: Final = -2  # the place of a process without a task
@@ -33,9 +31,9 @@ pulse = memoryview(bytearray(16)).cast("q")  # of this process: signs of life so
 
 
 def alive(place: int | None = None) -> None:
-    """Show that this process makes progress, and where in its task it is. Without a pool it has no effect.
+    """Show that this process makes progress, and where. Has no effect without a pool.
 
-    `place`: a number of the task's own, as a frame's; below 0 while it prepares, which may take longer.
+    place: a number within the task, such as a frame; below 0 during preparation, which may take longer.
     """
     pulse[0] += 1
     if place is not None:
@@ -50,7 +48,7 @@ class Failed(NamedTuple):
 
 
 def how_it_ended(code: int | None, *, timeout: float | None = None) -> Failed:
-    """Why, from its exit code or minus a signal; `timeout`: the limit in s, where it was killed for its silence.
+    """Why a process ended, from its exit code or minus a signal. timeout: the limit in s that it exceeded.
 
     >>> how_it_ended(-11)
     Failed(reason='reader_crashed', message='crashed with SIGSEGV')
@@ -67,7 +65,7 @@ def how_it_ended(code: int | None, *, timeout: float | None = None) -> Failed:
 
 
 def sendable(error: Exception, where: str) -> Exception:
-    """The error with its traceback as a note, or that alone where the error cannot be sent."""
+    """The error with its traceback as a note; if the error cannot be pickled, only that."""
     text = "".join(traceback.format_exception(error)).rstrip()
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line

@@ -1,6 +1,6 @@
-"""A supervised process for each of several devices of this machine.  [tracks -> features], [pixels -> raw keypoints]
+"""One supervised process per device of this machine.  [tracks -> features], [pixels -> raw keypoints]
 
-As `pipeline.cluster.Workers`, but that a job is called with its process's `device`.
+As `pipeline.processes.cluster.Workers`, but a job is called with its process's `device`.
 """
 
 from __future__ import annotations
@@ -29,39 +29,36 @@ def _device(text: str) -> str:
 
 
 DeviceName = Annotated[
-    str, AfterValidator(_device), Field(description="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    str, AfterValidator(_device), Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
 ]
 DeviceNames = Annotated[
-    str | None,
-    Field(description="several GPUs of this machine, as 0,1,2,3: a process for each; none: device alone"),
+    str | None, Field(description="GPUs of this machine (0,1,2,3), with one process each; none: only device")
 ]
 
 
 def device_names(text: str, device: str = "auto") -> tuple[str, ...]:
-    """What `devices` names: GPUs by number, or devices as `device` does, which must not be set beside it.
-
-    Raises ConfigError.
+    """Parse `devices`: GPUs by number, or names of devices. Raises ConfigError, also if `device` is set, too.
 
     >>> device_names("0,1")
     ('cuda:0', 'cuda:1')
     """
     if text and device != "auto":
-        raise ConfigError(f"devices {text}: there is device {device}, too: name one of both")
+        raise ConfigError(f"devices {text}: device {device} is set, too. Name one of both.")
     words = text.replace(",", " ").split()
     names = tuple(f"cuda:{word}" if word.isdecimal() else word for word in words)
     for name, n in Counter(names).items():
         if not re.fullmatch(r"cpu|cuda:\d+", name):
-            raise ConfigError(f"devices {text}: expected numbers of GPUs, as 0,1,2,3, found {name!r}")
+            raise ConfigError(f"devices {text}: expected numbers of GPUs such as 0,1,2,3, found {name!r}")
         if n > 1 and name != "cpu":
-            raise ConfigError(f"devices {text}: {name} is named {n} times; one process owns a GPU")
+            raise ConfigError(f"devices {text}: {name} is there {n} times. Name each GPU once.")
     return names
 
 
 class Devices:
-    """Processes that are started when there is something to do, and ended with the `with` block.
+    """Processes that start on demand and end with the `with` block.
 
-    A job gets `device=`, one of `names`. Raises what a job raises, with the device in its message, and PipelineError
-    when two processes, one after the other, end at the same task; that of a process that has ended is done again.
+    A job gets `device=`, one of `names`. Raises what a job raises, with the device in its message. The task of a
+    process that has ended is repeated; PipelineError if two processes end at the same task.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -77,16 +74,13 @@ class Devices:
         self._pool.__exit__()
 
     def number(self) -> int:
-        """How many there are."""
         return len(self._names)
 
     def run_one(self, job: Callable[..., R]) -> R:
-        """job(device=...), on one of the devices."""
         (result,) = self._results([job])
         return result  # type: ignore[no-any-return]
 
     def as_completed(self, job: Callable[..., R], items: Sequence[object]) -> Iterator[R]:
-        """What job(item, alive, device=...) returns, in any order."""
         return self._results([functools.partial(job, item, alive) for item in items])
 
     def _jobs(self) -> Iterator[list[Callable[..., Any]] | None]:
@@ -106,7 +100,7 @@ class Devices:
                     raise
                 if isinstance(outcome, Failed):
                     raise PipelineError(
-                        f"{device}: {TRIALS} processes ended at the same task, the last one {outcome.message}: what "
-                        "they wrote is above. What is finished is kept: run it again, without a device that fails."
+                        f"{device}: {TRIALS} processes ended at the same task, the last one {outcome.message}. See "
+                        "their output above. Finished work is kept: run it again, without a failing device."
                     )
                 yield outcome

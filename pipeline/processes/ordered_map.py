@@ -1,6 +1,6 @@
-"""`map` by a pool of supervised processes, results in order.  raw -> [tracks]
+"""`map` by a pool of supervised processes, with results in order.  raw -> [tracks]
 
-An item at which processes crash, hang or need too much memory fails alone; the others get their results.
+If processes crash, hang or need too much memory at an item, only that item fails.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD: Final = 16  # most items that are sent to a process ahead
-AHEAD_TIME: Final = 0.1  # s: the run time of these items that is aimed at
+AHEAD_TIME: Final = 0.1  # s: their intended run time
 POLL_EVERY: Final = 0.01  # s
-WAITING: Final = 1 << 26  # most bytes of results for each process that wait for an earlier result
+WAITING: Final = 1 << 26  # most bytes of results per process that wait for an earlier result
 
 
 def ordered_map(
@@ -34,19 +34,20 @@ def ordered_map(
 ) -> Iterator[R | Failed]:
     """`map` by up to `workers` supervised processes, never by this one. `job`, items and results must be picklable.
 
-    Results come in the order of the items. No item is begun while more than `WAITING` bytes a process wait for an
-    earlier result. An item becomes `Failed` when a process shows no progress at it for `timeout` s, or two, the second
-    one fresh, crash at it or need more than `memory` bytes. An exception of the job is raised here, in the order of
-    the items, with the process's traceback as a note.
+    Results come in the order of the items. No item starts while more than `WAITING` bytes per process wait for an
+    earlier result. An item becomes `Failed` if a process makes no progress at it for `timeout` s, or if two processes,
+    the second one fresh, crash at it or need more than `memory` bytes. An exception of the job is raised here, in
+    order, with the process's traceback as a note.
 
-    `same_group`: whether one process should do both of two neighbouring items, which share a file or another thing that
-    takes long to load. `preload` is called before processes are forked (`Process`). Processes are started one after
-    the other, while there are more items than they can take; without items, none is started. All processes have ended
-    after the last result, after an error or Ctrl-C, and when the iterator is closed. Raises PipelineError when
-    processes cannot start.
+    Args:
+        same_group: whether one process should run both of two neighbouring items, which share a file, for example.
+        preload: see `Process`.
+
+    Processes start one after the other, while there are more items than they can take. All have ended after the last
+    result, an error, Ctrl-C, or `close`. Raises PipelineError if processes cannot start.
     """
     ordered: _Ordered[T, R] = _Ordered(items, same_group, WAITING * workers)
-    works = [functools.partial(_of_item, job)] * workers
+    works = [functools.partial(_run_item, job)] * workers
     with Pool[tuple[int, T], R](
         works, ordered.jobs(), ahead=1, timeout=timeout, memory=memory, preload=preload
     ) as pool:
@@ -58,13 +59,11 @@ def ordered_map(
             yield result.get()
 
 
-def _of_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
+def _run_item(job: Callable[[T], R], task: tuple[int, T]) -> R:
     return job(task[1])
 
 
 class _Ordered(Generic[T, R]):
-    """Items as tasks of a pool, and their results in the order of the items."""
-
     def __init__(self, items: Sequence[T], same_group: Callable[[T, T], bool], most_waiting: int) -> None:
         self._items, self._same_group, self._most_waiting = items, same_group, most_waiting
         self._results: dict[int, TaskResult[tuple[int, T], R]] = {}
@@ -74,7 +73,7 @@ class _Ordered(Generic[T, R]):
         self.next = 0  # the first item of the next group
 
     def jobs(self) -> Iterator[Iterator[tuple[int, T] | None] | None]:
-        """Yield groups of items; one process does all items of a group."""
+        """Yield groups of items; one process runs all items of a group."""
         items = self._items
         while self.next < len(items):
             start = self.next
@@ -95,7 +94,7 @@ class _Ordered(Generic[T, R]):
         return index > self._awaited and self._waiting > self._most_waiting
 
     def result(self, index: int, pool: Pool[tuple[int, T], R]) -> TaskResult[tuple[int, T], R]:
-        """Return the result of one item. Items must be requested in order."""
+        """The result of one item. Items must be requested in order."""
         self._awaited = index
         if time.monotonic() - self._polled > POLL_EVERY:
             self._poll(pool, 0)  # also when the result has been received: processes wait for tasks

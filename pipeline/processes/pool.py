@@ -1,8 +1,7 @@
-"""A pool of supervised processes: it runs tasks and returns their results.  raw -> [tracks, crops] -> features
+"""A pool of supervised processes.  raw -> [tracks, crops] -> features
 
-A job is an iterator of tasks. One process runs all tasks of a job, in order, so it can keep what they share: an open
-video, a file of labels, a network. Tasks are taken from their job a few ahead, as its process has room for them. The
-caller's loop receives results by `Pool.poll`.
+A job is an iterator of tasks. One process runs all tasks of a job, in order, so that it can keep an open video, a file
+of labels or a network. A few tasks are taken ahead. The caller's loop receives results by `Pool.poll`.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from pipeline.processes.server import Process
 T = TypeVar("T")
 R = TypeVar("R")
 
-START: Final = 300.0  # s: the limit for the start of a process, or the preparation of a task
+START: Final = 300.0  # s: limit for the start of a process, or the preparation of a task
 ROOM: Final = 1 << 16  # bytes: a pipe's buffer, which fills while its reader is busy
-TRIALS: Final = 2  # failures at one place of a task before it is given up; the last one in a fresh process
-FRUITLESS: Final = 4  # processes in a row that end before they begin a task: then the pool gives up
+TRIALS: Final = 2  # failures at one place of a task before it is given up, the last one in a fresh process
+FRUITLESS: Final = 4  # processes in a row that end before they start a task: then the pool gives up
 VIDEO_THREADS: Final = "OPENCV_FFMPEG_THREADS"  # environment: threads of one video's decoder
 
 _NO_MORE: Final = object()
@@ -39,8 +38,8 @@ class TaskResult(NamedTuple, Generic[T, R]):
 
     task: T
     outcome: bytes | Failed  # the pickled return value or exception, or why processes ended at the task
-    seconds: float = 0.0  # the run time of the task
-    worker: int = 0  # which of the pool's `works` ran it
+    seconds: float = 0.0  # run time
+    worker: int = 0  # index in the pool's `works`
 
     def get(self) -> R | Failed:
         """Return what the task returned. Raise what it raised, with the process's traceback as a note."""
@@ -54,7 +53,7 @@ class TaskResult(NamedTuple, Generic[T, R]):
 
 @dataclass(slots=True, eq=False)
 class _OpenJob(Generic[T]):
-    """A job with tasks left, or with tasks that have no result yet."""
+    """A job with tasks to run or without all results."""
 
     tasks: Iterator[T | None]
     skipped: dict[int, Failed] = field(default_factory=dict)  # places at which TRIALS processes ended
@@ -62,7 +61,7 @@ class _OpenJob(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class _Submitted(Generic[T]):
-    """A task that has been taken from its job."""
+    """A task taken from its job."""
 
     job: _OpenJob[T]
     task: T
@@ -70,36 +69,36 @@ class _Submitted(Generic[T]):
 
 
 class _Worker(Generic[T]):
-    """One seat of the pool: a process, its job and its tasks. A process that ends is replaced by another."""
+    """One seat of the pool: a process, its job and its tasks. A process that ends is replaced."""
 
     def __init__(self, number: int, work: Callable[..., Any]) -> None:
         self.number, self.work = number, work
         self.process: Process | None = None  # started with its first task
-        self.job: _OpenJob[T] | None = None  # the job whose next task is taken; None: the next job's
-        self.pending: deque[_Submitted[T]] = deque()  # taken from the job, to be sent: their process ended, or was busy
-        self.running: deque[_Submitted[T]] = deque()  # sent to the process, without a result yet
+        self.job: _OpenJob[T] | None = None  # None: take the next job
+        self.pending: deque[_Submitted[T]] = deque()  # to be sent: their process ended, or was busy
+        self.running: deque[_Submitted[T]] = deque()  # sent, without a result yet
         self.n_sent = 0  # bytes of `running`, pickled
 
 
 class Pool(Generic[T, R]):
-    """Supervised processes, one for each of `works`. Used in a `with` block, whose end ends all of them.
+    """Supervised processes, one for each of `works`, which end with the `with` block.
 
     Args:
-        works: one function for each process, called as `work(task)`. It is pickled once for its process, and may keep
-            a state. Tasks and results are pickled, too.
+        works: functions, called as `work(task)` in a process each, which may keep a state. Tasks and results are
+            pickled.
         jobs: iterators of tasks. None, from a job or from `jobs`, means: nothing now, try again later.
-        ahead: most tasks that are sent to a process and have no result: one that runs, others that wait.
+        ahead: most tasks that are sent to a process and have no result.
         timeout: s without progress after which a process is ended.
         memory: limit in bytes beyond what a process starts with; None: no limit.
-        skips: call `work(task, skipped)`. A task is run again without the places (`alive`) at which processes ended.
+        skips: call `work(task, skipped)`. A task is repeated without the places (`alive`) at which processes ended.
         shared: sizes in bytes of memory that all processes map, this one as `Pool.shared`. `work.share(*memory)` is
-            called before the first task. The memory is freed with the last process that maps it.
+            called before the first task.
         env: environment variables of the processes.
         preload: see `Process`.
 
-    When a process ends, a fresh one runs its unfinished tasks again. A task at which TRIALS processes ended, at the
-    same place, becomes `Failed`; without `skips`, one that hangs does so at once. Processes are started one after the
-    other, while there are more tasks than they can take.
+    When a process ends, a fresh one repeats its unfinished tasks. A task becomes `Failed` after TRIALS processes ended
+    at the same place, or, without `skips`, once it hangs. Processes start one after the other, while there are more
+    tasks than they can take.
     """
 
     def __init__(
@@ -148,25 +147,24 @@ class Pool(Generic[T, R]):
         return self._has_more_jobs or any(worker.job is not None for worker in self._workers)
 
     def submit(self) -> None:
-        """Send tasks to the processes that have room."""
         while sum(self._submit(worker) for worker in self._workers):
             pass
 
     def poll(self, patience: float = LOOK) -> list[TaskResult[T, R]]:
-        """Wait at most `patience` s, and return the new results. Replace processes that have ended or hang.
+        """Wait at most `patience` s for new results. Replaces processes that have ended or hang.
 
-        Raises PipelineError when FRUITLESS processes, one after the other, end before they begin a task.
+        Raises PipelineError if FRUITLESS processes in a row end before they start a task.
         """
         self.submit()
         busy = [(worker, worker.process) for worker in self._workers if worker.process is not None and worker.running]
         is_starting = len(busy) < len(self._workers) and not all(process.has_begun for _, process in busy)
         ready = wait([process.pipe for _, process in busy], min(patience, 0.01) if is_starting else patience)
-        results = [result for worker, process in busy for result in self._received(worker, process, ready)]
+        results = [result for worker, process in busy for result in self._receive(worker, process, ready)]
         self.submit()
         return results
 
     def _submit(self, worker: _Worker[T]) -> bool:
-        """Send one more task to a worker's process. Return False where it has no room, or there is no task."""
+        """Send one more task to a worker's process. Returns False if it has no room, or there is no task."""
         if len(worker.running) >= self.ahead:
             return False
         if worker.process is None and not all(w.process.has_begun for w in self._workers if w.process is not None):
@@ -191,7 +189,7 @@ class Pool(Generic[T, R]):
         return True
 
     def _next(self, worker: _Worker[T]) -> _Submitted[T] | None:
-        """Return the next task of a worker's job, or of the next job; None: there is none now."""
+        """The next task of a worker's job, or of the next job; None: there is none now."""
         while True:
             if worker.job is None:
                 tasks = next(self._jobs, _NO_MORE) if self._has_more_jobs else _NO_MORE
@@ -204,12 +202,12 @@ class Pool(Generic[T, R]):
                 return None if task is None else _Submitted(worker.job, task)  # type: ignore[arg-type]
             worker.job = None
 
-    def _received(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[TaskResult[T, R]]:
-        """Return the results that a process has sent. Replace it where it has ended or hangs."""
+    def _receive(self, worker: _Worker[T], process: Process, ready: Sequence[object]) -> Iterator[TaskResult[T, R]]:
+        """Yield the results that a process has sent. Replaces it if it has ended or hangs."""
         if process.pipe not in ready:
             patience = self._timeout if process.place >= 0 else max(self._timeout, START)
             if process.silence() > patience:
-                yield from self._ended(worker, process, how_it_ended(process.kill(), timeout=patience))
+                yield from self._replace_process(worker, process, how_it_ended(process.kill(), timeout=patience))
             return
         try:
             while worker.running:
@@ -220,10 +218,10 @@ class Pool(Generic[T, R]):
                 if not process.pipe.poll():
                     return
         except (EOFError, OSError):  # also in the middle of a result
-            yield from self._ended(worker, process, how_it_ended(process.kill()))
+            yield from self._replace_process(worker, process, how_it_ended(process.kill()))
 
-    def _ended(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[TaskResult[T, R]]:
-        """Keep the tasks of an ended process for the next one. Give up what TRIALS processes ended at."""
+    def _replace_process(self, worker: _Worker[T], process: Process, failed: Failed) -> Iterator[TaskResult[T, R]]:
+        """Keep the tasks of an ended process for the next one. Give up where TRIALS processes ended."""
         worker.pending.extendleft(reversed(worker.running))
         worker.running.clear()
         worker.process = None
@@ -232,14 +230,14 @@ class Pool(Generic[T, R]):
             self._fruitless += 1
             if self._fruitless == FRUITLESS:
                 raise PipelineError(
-                    f"processes that read files cannot start: the last one {failed.message}. What it wrote is above. "
-                    "What is finished is kept: run it again when that is repaired."
+                    f"processes that read files cannot start: the last one {failed.message}. See its output above. "
+                    "Finished work is kept: fix the cause, and run it again."
                 )
             return
         current = worker.pending[0]
         where = place if self._skips else 0
         current.ended[where] += 1
-        hangs = failed.reason == "reader_timeout" and not self._skips  # it would take its whole time limit once more
+        hangs = failed.reason == "reader_timeout" and not self._skips  # a second trial would take the limit again
         if hangs or current.ended[where] == TRIALS:
             if self._skips and place >= 0:
                 current.job.skipped[place] = failed
@@ -249,7 +247,6 @@ class Pool(Generic[T, R]):
 
 
 def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., Any]) -> None:
-    """Run tasks in a process of a pool, and send their results, until the parent closes the pipe."""
     if fds:
         work.share(*(mmap.mmap(fd, os.fstat(fd).st_size) for fd in fds))  # type: ignore[attr-defined]
     with contextlib.suppress(EOFError, ConnectionError):

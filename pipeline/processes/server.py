@@ -1,7 +1,7 @@
-"""A server that forks supervised processes, and the parent's handles of both.  raw -> [tracks, crops]
+"""A server that forks supervised processes.  raw -> [tracks, crops]
 
-The server is a fresh interpreter with one thread. The parent sends requests to its standard input: a number and the
-function to start in a new process, or the number of a process to end.
+The server is a fresh interpreter with one thread. On its standard input, the parent requests to run a function in a new
+process, or to end a process.
 """
 
 from __future__ import annotations
@@ -29,21 +29,25 @@ from typing import Any, Final
 from pipeline import processes
 from pipeline.processes import IDLE, LOOK, OUT_OF_MEMORY, PR_SET_PDEATHSIG
 
-SERVER_IDLE: Final = 60.0  # s without a request after which the server ends: often, the next split follows at once
-END_TIME: Final = 5.0  # s: how long to wait for the end of a killed process
-# One thread a process: processes already use all cores.
+SERVER_IDLE: Final = 60.0  # s without a request after which the server ends
+END_TIME: Final = 5.0  # s to wait for the end of a killed process
+# One thread per process: processes already use all cores.
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
 
 
 class Process:
-    """`main(pipe, fds, *args)` in a process of its own. It ends when that returns, is killed, or with its parent.
+    """A process that runs `main(pipe, fds, *args)`, and ends with it, by `kill`, or with the parent.
 
-    `main`, `args` and `preload` must be picklable. The server calls `preload` before it forks, once: to import, or to
-    load what all processes share. File descriptors `fds` are passed on, under other numbers. `env` is set in the
-    process; `memory` limits it, in bytes beyond what it starts with. Ctrl-C is for the parent: processes are in another
-    group.
+    Args:
+        main, args, preload: must be picklable. The server calls `preload` once before it forks, to import or load what
+            all processes share.
+        fds: file descriptors, passed on under other numbers.
+        env: environment variables.
+        memory: limit in bytes beyond what the process starts with.
+
+    Processes are in another group: Ctrl-C is for the parent.
     """
 
     def __init__(
@@ -69,34 +73,31 @@ class Process:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has called `alive`."""
         return self._pulse[0] > 0
 
     @property
     def place(self) -> int:
-        """The place that it gave to `alive` last; IDLE at first."""
+        """Its last place (`alive`); IDLE at first."""
         return self._pulse[1]
 
     def reset_silence(self) -> None:
-        """Let `silence` count from now on."""
+        """Count `silence` from now on."""
         self._seen, self._polled, self._silence = self._pulse[0], time.monotonic(), 0.0
 
     def silence(self) -> float:
-        """Return s without a sign of life. Between two calls at most `LOOK` count: the parent may have been busy."""
+        """Seconds without a sign of life; between two calls at most `LOOK`, since the parent may have been busy."""
         now, signs = time.monotonic(), self._pulse[0]
         self._silence = 0.0 if signs != self._seen else self._silence + min(LOOK, now - self._polled)
         self._seen, self._polled = signs, now
         return self._silence
 
     def kill(self) -> int | None:
-        """End the process and wait for its end. Return its exit code or minus its signal; None: not known."""
+        """End the process and wait. Returns its exit code or minus its signal; None: unknown."""
         self.pipe.close()
         return self._server.end(self._number)
 
 
 class _Server:
-    """The parent's handle of the server."""
-
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._socket, remote = socket.socketpair()
@@ -111,7 +112,7 @@ class _Server:
         remote.close()
 
     def start(self, request: tuple[object, ...], fds: list[int]) -> int:
-        """Request a process and return its number, without a wait. Raises OSError when the server has ended."""
+        """Request a process and return its number without waiting. Raises OSError if the server has ended."""
         with self._lock:
             self._n += 1
             self._pipe.send((self._n, len(fds), request))
@@ -134,7 +135,7 @@ class _Server:
         if self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        else:  # a fork of the process that owns the server
+        else:  # in a fork of the owner
             self._process.returncode = 0
 
 
@@ -148,7 +149,7 @@ def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
             with contextlib.suppress(OSError):
                 if server.owner == os.getpid():
                     return server, server.start(request, fds)
-        _close()  # it ended when idle, or belongs to the process that this one was forked from
+        _close()  # it ended when idle, or belongs to the parent of this fork
         _servers.append(_Server())
         return _servers[0], _servers[0].start(request, fds)
 
@@ -159,11 +160,11 @@ def _close() -> None:
         _servers.pop().close()
 
 
-# ------------------------------------------------------------------------------- in the server, and in what it forks
+# ------------------------------------------------------------------------------------- in the server and its processes
 
 
 def serve() -> None:
-    """Start and end processes by the parent's requests. Return when the parent has ended, or is idle."""
+    """Start and end processes by the parent's requests. Returns when the parent has ended, or is idle."""
     control = socket.socket(fileno=os.dup(0))
     pipe: Connection[Any, Any] = Connection(os.dup(0))
     with Path(os.devnull).open() as null:
@@ -185,8 +186,8 @@ def serve() -> None:
             fds = socket.recv_fds(control, 1, n_fds)[1]
         except (EOFError, OSError):
             return
-        sys.path[:] = path  # the parent's may have grown since the server began
-        with contextlib.suppress(Exception):  # it fails again in the process, which reports it
+        sys.path[:] = path  # it may have grown since the server started
+        with contextlib.suppress(Exception):  # the process meets and reports it again
             if preload not in preloaded and (function := pickle.loads(preload)):  # noqa: S301 - the parent's
                 preloaded.add(preload)
                 function()
@@ -203,7 +204,6 @@ def serve() -> None:
 
 
 def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None) -> None:
-    """Run the function in a forked process, and exit."""
     code, pipe = 1, Connection(fds[0])  # open to the very end: once it is closed, the parent kills
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -231,8 +231,8 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
 
 
 def _end(child: int) -> int | None:
-    """Kill a process and return its exit code; None where it does not end, as in a read that hangs."""
-    os.kill(child, signal.SIGKILL)  # never another process: its number is free only when it has been waited for
+    """Kill a process and return its exit code; None if it does not end, for example in a read that hangs."""
+    os.kill(child, signal.SIGKILL)  # never another process: its number is in use until it has been waited for
     latest = time.monotonic() + END_TIME / 2
     while time.monotonic() < latest:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -1,7 +1,4 @@
-"""Threads in which torch computes, each on one core.  [crops, pixels] -> features, raw keypoints
-
-Importing this imports torch.
-"""
+"""Threads in which torch computes, each on one core.  [crops, pixels] -> features, raw keypoints"""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ _SETTING: Final = threading.Lock()
 
 
 class Threads:
-    """`number` threads in which torch computes side by side, each on one core. Any thread may call.
+    """`number` threads in which torch computes in parallel, each on one core. Any thread may call.
 
-    Two batches in a thread each take no longer than two batches by two threads each: no thread waits for the other half
-    of every layer. The threads live as long as this object: cuDNN remembers by thread what it tried.
+    One thread per batch is as fast as several threads per batch. The threads live as long as this object, since cuDNN
+    remembers its trials by thread.
     """
 
     def __init__(self, number: int) -> None:
@@ -30,19 +27,17 @@ class Threads:
         self._threads = ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
 
     def __call__(self, work: Callable[[A], B], argument: A) -> B:
-        """work(argument) in the next free thread, waited for."""
         return self._threads.submit(work, argument).result()
 
     def map(self, work: Callable[[A], B], arguments: Iterable[A]) -> list[B]:
-        """work(argument) of each, side by side."""
         return list(self._threads.map(work, arguments))
 
 
 def _one_thread_here() -> None:
-    """Torch computes in this thread alone; new threads elsewhere find the process's number as it was.
+    """Let torch use one thread for this thread only.
 
-    `torch.set_num_threads` sets the number of the calling thread and that of all new ones. So a short-lived thread
-    sets the second back.
+    `torch.set_num_threads` sets the number for the calling thread and for all new ones; a short-lived thread resets
+    the second.
     """
     with _SETTING:
         before = torch.get_num_threads()

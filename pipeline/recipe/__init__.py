@@ -1,1 +1,1 @@
-"""What is to be in a cache, and how it gets there: plans and steps of one split.  [raw -> tracks -> features]"""
+"""Plans and steps of one split.  [raw -> tracks -> features]"""

@@ -1,7 +1,7 @@
-"""What a plan will bring: rows, bytes, hours.  [raw -> tracks -> features] -> windows
+"""Forecast of rows, bytes and hours of a plan.  [raw -> tracks -> features] -> windows
 
-Rows follow from committed videos, or from the release's numbers; those of clips without keypoints from the frames that
-their headers state. Bytes follow from rows. Hours follow from the speeds that earlier runs on this machine recorded.
+Rows follow from committed videos, the release's numbers, or (clips without keypoints) the frames in headers; bytes from
+rows; hours from recorded speeds of earlier runs on this machine.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pipeline.files.pixels.frames import Video
 from pipeline.recipe.overview import SplitPlan, columns_bytes, stream_bytes
 
 DETECT, CONVERT, EXTRACT = "detect", "convert", "extract"
-UNKNOWN: Final = "number of rows not known before the first conversion"
-HEADERS: Final = 64  # clips whose lengths are read
+UNKNOWN: Final = "number of rows unknown before the first conversion"
+HEADERS: Final = 64  # clips whose headers are read
 
 
 class Rate(NamedTuple):
@@ -37,16 +37,16 @@ class Rate(NamedTuple):
 
     rows: float  # a second; of detection, frames
     source: str  # "measured here 3 days ago"
-    weight: int  # rows that it was measured over
+    weight: int  # number of measured rows
 
 
 class Work(NamedTuple):
-    """A step that is still to be done."""
+    """A step to run."""
 
     step: str  # DETECT, CONVERT or EXTRACT
-    name: str  # of the dataset or of the stream
+    name: str  # of the dataset or stream
     rows: float  # of detection, frames
-    rate: Rate | None = None  # None: not known
+    rate: Rate | None = None  # None: unknown
 
     @property
     def seconds(self) -> float | None:
@@ -55,17 +55,16 @@ class Work(NamedTuple):
 
 @dataclass(slots=True)
 class Forecast:
-    """What is still to be written of one split."""
+    """Rows, bytes and steps to write of one split."""
 
     split: str
-    rows: float | None  # of the conversion; None: not known
-    source: str  # how they are known
+    rows: float | None  # of the conversion; None: unknown
+    source: str  # how the rows are known
     bytes: dict[str, float] = field(default_factory=dict)  # of "columns" and by stream
     works: list[Work] = field(default_factory=list)
-    carried: float = 0.0  # rows of streams that need not be computed if their images and boxes are unchanged
+    carried: float = 0.0  # rows of streams that are carried over if their images and boxes are unchanged
 
     def as_dict(self) -> dict[str, Any]:
-        """For --json."""
         steps = [
             {**work._asdict(), "rate": work.rate and work.rate.rows, "seconds": work.seconds} for work in self.works
         ]
@@ -73,8 +72,8 @@ class Forecast:
 
 
 def forecasts_of(plans: Sequence[SplitPlan]) -> dict[str, Forecast]:
-    """Forecasts by split, of those where something is to be done and raw files are there."""
-    rates = _rates(plans)
+    """Forecasts of the splits that are not up to date and have raw files, by split."""
+    rates = _rates([plan for plan in plans if not (plan.up_to_date or plan.problems)])
     found = (_forecast_of(plan, rates) for plan in plans)
     return {forecast.split: forecast for forecast in found if forecast is not None}
 
@@ -87,7 +86,7 @@ def _forecast_of(plan: SplitPlan, rates: Mapping[tuple[str, str], Rate]) -> Fore
     rows, source = _expected_rows(plan)
     if plan.undetected:
         rows = (rows or 0) + frames
-        source = f"if each frame of {count(len(plan.undetected), 'clip')} without keypoints shows one person"
+        source = f"with one person per frame of {count(len(plan.undetected), 'clip')} without keypoints"
     new, columns = rows or 0, recipe.dataset.columns(recipe.split, body=todo.reader["body"] is not None)
     extra = recipe.dataset.extra_columns(recipe.split, body=todo.reader["body"] is not None)
     result = Forecast(plan.name, rows, source, {"columns": columns_bytes(new, columns, extra)})
@@ -106,7 +105,7 @@ def _forecast_of(plan: SplitPlan, rates: Mapping[tuple[str, str], Rate]) -> Fore
 
 
 def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
-    """Frames of clips, by the headers of some of them, evenly over the list."""
+    """Number of frames of clips, by the headers of some of them."""
     lengths = []
     for i in np.unique(np.linspace(0, len(clips) - 1, min(HEADERS, len(clips))).round().astype(int)).tolist():
         with contextlib.suppress(PipelineError):
@@ -115,7 +114,7 @@ def _frames_stated(raw: Path, clips: Sequence[str]) -> float:
 
 
 def _expected_rows(plan: SplitPlan) -> tuple[float | None, str]:
-    """Rows that a conversion will write, but for clips without keypoints; and how they are known."""
+    """Rows that a conversion will write, without clips without keypoints; and how they are known."""
     todo = plan.conversion
     assert todo is not None
     clips = frozenset(plan.undetected)
@@ -124,21 +123,21 @@ def _expected_rows(plan: SplitPlan) -> tuple[float | None, str]:
         return 0, "no new rows"
     if todo.committed is not None and (n_committed := len(todo.committed.videos)):
         mean, n_new = todo.committed.manifest["rows"] / n_committed, max(0, len(new) - len(todo.changed))
-        reasons = [f"{plan.rows_again:,} in videos that are read again"] * bool(todo.changed)
-        reasons += [f"{mean:,.3g} for each new video, as for committed ones"] * bool(n_new)
+        reasons = [f"{plan.rows_again:,} in changed videos"] * bool(todo.changed)
+        reasons += [f"{mean:,.3g} per new video, as in committed ones"] * bool(n_new)
         return plan.rows_again + mean * n_new, ", ".join(reasons)
     dataset = todo.dataset
     known, every = dataset.totals.get(todo.split, Totals()), dataset.totals.get("all", Totals())
     total, videos = float(known.frames or 0), known.videos
-    if not total and videos and every.frames and every.videos:  # then all videos are listed for a split
+    if not total and videos and every.frames and every.videos:  # then a split lists all videos
         total, videos = every.frames * videos / every.videos, every.videos
     if not total or not videos or todo.reader["stand_in"]:
         return None, UNKNOWN
-    return total * min(1.0, len(new) / videos) / dataset.every, "by the release's numbers"
+    return total * min(1.0, len(new) / videos) / dataset.every, "from the release's numbers"
 
 
 def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], Rate]:
-    """Speed of each step on this machine: of the run over the most rows."""
+    """Speed of each step on this machine, in its run with the most rows."""
     measured: list[tuple[tuple[str, str], Rate | None]] = []
     for plan in plans:
         if plan.detection is not None:
@@ -153,7 +152,6 @@ def _rates(plans: Sequence[SplitPlan]) -> dict[tuple[str, str], Rate]:
 
 
 def _readable(root: cache.Root) -> Iterator[cache.Split]:
-    """The splits of a cache that can be opened; none where there is no cache yet."""
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(root)
         for name in opened.splits:
@@ -162,11 +160,11 @@ def _readable(root: cache.Root) -> Iterator[cache.Split]:
 
 
 def _rate_of(note: Mapping[str, Any]) -> Rate | None:
-    """Of one run's note; None where it was made on another machine, or nothing was measured."""
+    """The speed in a run's note; None if it is of another machine, or nothing was measured."""
     measured = note.get("measured")
     if not isinstance(measured, Mapping):
         return None
-    note = {**note, **measured}  # a run that computed nothing repeats an earlier one's figures, and says so
+    note = {**note, **measured}  # a run that computed nothing repeats the figures of an earlier one
     try:
         rows, rate = int(measured["rows"]), float(measured["rows_a_second"])
         age = (datetime.now(UTC) - datetime.fromisoformat(str(note["finished"]))).total_seconds()
@@ -178,7 +176,7 @@ def _rate_of(note: Mapping[str, Any]) -> Rate | None:
 
 
 def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
-    """Rows by split; then rows, bytes and hours of all, and the speeds that the hours follow from."""
+    """Rows by split; then bytes, rows, hours and speeds by step."""
     if not forecasts:
         return
     yield "[bold]forecast[/bold]"
@@ -201,9 +199,9 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> Iterator[str]:
         text = f"{_about(rows)} {'frames' if step == DETECT else 'rows'}"
         if rate is not None:
             text += f", {duration(rows / rate.rows)} at {_about(rate.rows)} a second ({rate.source})"
-        yield f"  {plain(f'{step} {name}'):<24}  {text if rate is not None else f'{text}; no speed measured here yet'}"
+        yield f"  {plain(f'{step} {name}'):<24}  {text if rate is not None else f'{text}; speed not measured yet'}"
     if carried := sum(result.carried for result in known):
-        yield f"  {'not computed':<24}  {_about(carried)} rows, if their images and boxes are unchanged"
+        yield f"  {'carried over':<24}  up to {_about(carried)} rows with unchanged images and boxes"
 
 
 def _about(n: float) -> str:

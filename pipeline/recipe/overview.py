@@ -1,8 +1,6 @@
-"""What would run for a split, how much, and why.  [raw -> tracks -> features] -> windows
+"""Plans of a split's detection, conversion and extraction, and bytes by split and stream.  [raw -> tracks -> features]
 
-A conversion's plan and an extraction's, side by side, before anything runs. Nothing is written or computed: names,
-sizes and times of raw files are compared, manifests and tables are read. And how many bytes a cache has, by split and
-stream, and rows will take.
+Nothing is written or computed: names, sizes and times of raw files are compared, manifests and tables are read.
 """
 
 from __future__ import annotations
@@ -22,17 +20,10 @@ from pipeline.conversion.identity import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.detect.clips import EXTENSIONS
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.plan import DetectionPlan, unlabelled
+from pipeline.detect.plan import DetectionPlan, unlabelled_clips
 from pipeline.errors import PipelineError
 from pipeline.features.engine.shards import COMPARED, has_current_keys
-from pipeline.features.plan import (
-    CHANGED,
-    MissingRows,
-    compare_stream,
-    missing_rows,
-    recorded_spec,
-    refuse_untrained,
-)
+from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, recorded_spec, refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels import sources
 from pipeline.files.raw import changes
@@ -45,31 +36,30 @@ FLAG_AND_KEY: Final = (1, 16)  # bytes a row of every stream's `_ok` and `_key`
 
 @dataclass(slots=True)
 class StreamPlan:
-    """What an extraction would do for what is committed now."""
+    """Extraction of the committed rows."""
 
     stream: str
-    why: str  # "" when it is up to date
+    why: str  # "" if it is up to date
     lacks: MissingRows
     form: tuple[int, str]  # numbers a row, and their type
-    differs: tuple[Difference, ...] = ()  # then an extraction refuses
-    other_keys: bool = False  # the stored keys differ from those of this version: no feature can be carried over
+    differs: tuple[Difference, ...] = ()  # if any, an extraction is refused
+    other_keys: bool = False  # the stored keys are of another version: no row can be carried over
 
     @property
     def n_bytes(self) -> int:
-        """Of the shards that would be written."""
         return round(stream_bytes(self.lacks.rows, *self.form))
 
 
 @dataclass(slots=True)
 class SplitPlan:
-    """A split's plans. Each is None or empty where it cannot be made, or there is nothing yet; see `problems`."""
+    """A split's plans, each None or empty if it cannot be made."""
 
     recipe: Recipe
     conversion: ConversionPlan | None = None
-    extractions: list[StreamPlan] = field(default_factory=list)  # what conversion adds comes on top
+    extractions: list[StreamPlan] = field(default_factory=list)  # without rows that the conversion adds
     committed: cache.Split | None = None
-    problems: list[str] = field(default_factory=list)  # errors that running it will meet
-    behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
+    problems: list[str] = field(default_factory=list)  # errors that a run will meet
+    behind: list[StreamPlan] = field(default_factory=list)  # streams with missing rows that no setting or option names
     undetected: tuple[str, ...] = ()  # clips in which [detect] finds people first
     detection: DetectionPlan | None = None  # of the whole raw folder; None also where its weights are not here yet
 
@@ -84,17 +74,16 @@ class SplitPlan:
 
     @property
     def rows_again(self) -> int:
-        """Rows of the videos that would be read again: about as many as would be written for them."""
         return 0 if self.conversion is None else self._rows_of(self.conversion.changed)
 
     def carried_at_most(self, stream: str, rows: float) -> float:
-        """Of `rows` that a stream will lack after the conversion: those that the stream may have already.
+        """Number of missing `rows` after the conversion that the stream may have already.
 
-        It has rows of videos that were removed or read again, and keeps those whose pictures and boxes are the same.
+        It has rows of removed and changed videos, and carries over those whose images and boxes are unchanged.
         """
         if self.conversion is None:
             return 0
-        if self.committed is None:  # of a split whose manifest is lost, the streams are still there
+        if self.committed is None:  # if a split's manifest is lost, its streams are still there
             left = cache.FeatureCache(self.recipe.root).store.exists(f"{self.name}/{FEATURES}/{stream}/{MANIFEST}")
             return rows if left else 0
         if stream not in self.committed.streams or any(s.stream == stream and s.other_keys for s in self.extractions):
@@ -102,7 +91,6 @@ class SplitPlan:
         return min(rows, missing_rows(self.committed, stream).replaced + self._rows_of(self.conversion.drop))
 
     def _rows_of(self, videos: Collection[str]) -> int:
-        """Rows of these videos in the committed split."""
         if self.committed is None:
             return 0
         names, tracks = frozenset(videos), self.committed.tracks
@@ -111,21 +99,20 @@ class SplitPlan:
 
     @property
     def bytes_of_labels(self) -> int:
-        """Of the label and video files that would be read."""
         todo = self.conversion
         return 0 if todo is None else changes.bytes_of_labels(todo.stamps[video.name] for video in todo.append)
 
 
 def plan_splits(recipes: Sequence[Recipe]) -> list[SplitPlan]:
-    """The plans of splits. Those of one raw folder share the plan of its detection."""
+    """Plan splits; those of one raw folder share the plan of its detection."""
     detections: dict[Path, DetectionPlan] = {}
     return [plan_split(recipe, detections) for recipe in recipes]
 
 
 def plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan] | None = None) -> SplitPlan:
-    """The plans of one split. Errors that the user can correct become its `problems`.
+    """Plan one split. Errors that the user can correct become its `problems`.
 
-    detections: by raw folder, those of the splits before, to which this one's is added.
+    detections: raw folder -> plan, to which this one's is added.
     """
     plan = SplitPlan(recipe)
     if recipe.not_made:
@@ -146,13 +133,13 @@ def plan_split(recipe: Recipe, detections: dict[Path, DetectionPlan] | None = No
 
 
 def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path, DetectionPlan]) -> None:
-    """Which of the split's clips have no keypoints of [detect] yet."""
+    """Find the split's clips without keypoints of [detect]."""
     detector, raw = plan.recipe.detector, plan.recipe.raw
     if detector is None:
         return
     clips = {str(file) for video in todo.listed for file in video.files if file.suffix.lower() in EXTENSIONS}
     if raw not in detections or detector.downloads:
-        only = unlabelled(raw, by_any_detector=plan.recipe.by_any_detector)
+        only = unlabelled_clips(raw, by_any_detector=plan.recipe.by_any_detector)
         if detector.downloads or not only:
             waiting = (clip for clip in only if clip in clips and not (raw / KEYPOINTS / f"{clip}.json").is_file())
             plan.undetected = tuple(waiting)
@@ -163,14 +150,14 @@ def _plan_detection(plan: SplitPlan, todo: ConversionPlan, detections: dict[Path
 
 
 def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
-    """Of the recipe's streams; if it names none, of every stream there is, as it was extracted."""
+    """Plan the recipe's streams, else every committed stream as recorded."""
     committed = plan.committed
     specs = list(recipe.streams)
     if committed is not None:
         specs = [spec for spec in specs if set(spec.stream.needs) <= set(committed.columns)]
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
         plan.behind = [stream for stream in others if specs and stream.why]
-        plan.extractions = [_planned(plan, committed, spec, recipe.raw) for spec in specs] or others
+        plan.extractions = [_plan_stream(plan, committed, spec, recipe.raw) for spec in specs] or others
         for stream, spec in itertools.zip_longest(plan.extractions, specs):
             stream.other_keys = _has_other_keys(plan.conversion, committed, stream.stream, spec)
     will_extract = committed is None or any(stream.why for stream in plan.extractions)
@@ -181,7 +168,7 @@ def _plan_streams(plan: SplitPlan, recipe: Recipe) -> None:
 
 
 def _has_other_keys(todo: ConversionPlan | None, committed: cache.Split, name: str, spec: StreamSpec | None) -> bool:
-    """Compare a few keys, and the pixels' digests that are part of them, where rows will be written again."""
+    """Compare a few keys, and the digests of pixels that are part of them, of rows that will be written again."""
     if todo is None or not todo.changed or name not in committed.streams:
         return False
     try:
@@ -205,41 +192,41 @@ def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
     return StreamPlan(name, CHANGED if lacks.shards else "", lacks, (int(has["dim"]), str(has["dtype"])))
 
 
-def _planned(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
+def _plan_stream(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
     form = (spec.stream.dim, spec.stream.dtype)
-    compared = compare_stream(committed, spec.at(raw))
+    compared = compare_stream(committed, spec.set_raw(raw))
     assert compared.lacks is not None, "a split with boxes has pixels"
     if compared.differs:
         plan.problems.append(
-            f"{committed.name}: the stream {spec.name!r} was extracted differently: {compared.otherwise}. Use another "
-            "name ([features] streams, --stream), or recompute this one (extract --replace)."
+            f"{committed.name}: stream {spec.name!r} was extracted differently: {compared.otherwise}. Use another "
+            "stream name ([features] streams, --stream NAME), or recompute it with extract --replace."
         )
     return StreamPlan(spec.name, compared.why, compared.lacks, form, compared.differs)
 
 
 def array_bytes(rows: float, row_bytes: int) -> float:
-    """Of so many rows, in shards and chunks of the usual size, with checksums and indexes (docs/cache-format.md)."""
+    """Bytes of rows in shards and chunks of the default size, with checksums and indexes (docs/cache-format.md)."""
     chunks = math.ceil(rows / ROWS_PER_CHUNK)
     index = math.ceil(rows / ROWS_PER_SHARD) * (ROWS_PER_SHARD // ROWS_PER_CHUNK * ENTRY + CHECKSUM)
     return chunks * (ROWS_PER_CHUNK * row_bytes + CHECKSUM) + index
 
 
 def columns_bytes(rows: float, columns: tuple[str, ...], extra: Iterable[cache.ExtraColumn] = ()) -> float:
-    """Of the shards of a split's columns."""
+    """Bytes of a split's columns."""
     specs = [*(COLUMNS[name] for name in columns), *(column.spec for column in extra if column.per == "row")]
     return sum(array_bytes(rows, math.prod(spec.trailing) * spec.dtype.itemsize) for spec in specs)
 
 
 def stream_bytes(rows: float, dim: int, dtype: str) -> float:
-    """Of the shards of a stream."""
+    """Bytes of a stream."""
     kept = sum(array_bytes(rows, width) for width in FLAG_AND_KEY)
     return array_bytes(rows, dim * (2 if dtype == "float16" else 4)) + kept
 
 
 def stored_bytes(split: cache.Split) -> dict[str, Any]:
-    """Bytes of a committed split as stored, `columns` and by stream, of its tables and manifests; and when committed.
+    """Stored bytes of a split: `columns`, `streams` (by name), `tables` (all other files).
 
-    `tables`: all other files. `commits`: of "columns" and each stream, the time of the newest commit; None where lost.
+    `commits`: time of the newest commit of "columns" and of each stream; None if lost.
     """
     stored: dict[str, Any] = {"columns": 0, "streams": dict.fromkeys(split.streams, 0), "tables": 0}
     for key, n_bytes in split.store.files(split.name).items():

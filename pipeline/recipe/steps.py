@@ -1,7 +1,4 @@
-"""Detection, conversion, extraction: each as a step, and the line about it.  [raw -> tracks -> features] -> windows
-
-`python -m pipeline prepare` and the Luigi tasks carry plans out by these functions.
-"""
+"""Steps of `prepare` and the Luigi tasks, and their lines on the terminal.  [raw -> tracks -> features] -> windows"""
 
 from __future__ import annotations
 
@@ -20,26 +17,23 @@ from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import ExtractionPlan
 from pipeline.features.spec import Resources
 
-FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no reason
-LAYOUT: Final = "\n\t"  # of messages of several lines
+FIRST_TIME: Final = ("not converted before", "not extracted before")  # reasons that are not printed
+LAYOUT: Final = "\n\t"  # control codes of messages with several lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What a step did."""
+    """Messages about a step."""
 
-    details: Sequence[str]  # each the end of a line of its own, in rich's markup
+    details: Sequence[str]  # each the end of a line, in rich's markup
     mark: str = DONE
     warnings: Sequence[str] = ()  # untrusted text
-    problems: Sequence[str] = ()  # why the step failed, though all that could be done is committed
+    problems: Sequence[str] = ()  # why the step failed, after committing the rest
     flaws: int = 0  # clips that were given up
 
 
 def report_step(verb: str, what: str, result: StepResult) -> None:
-    """Print `✓ convert    3dpw/train    28 videos, ...`, and below it what the user should know.
-
-    Raises PipelineError with the step's problems.
-    """
+    """Print `✓ convert    3dpw/train    28 videos, ...` and warnings. Raises PipelineError with the problems."""
     for detail in result.details:
         out.print(f"{result.mark} {line(verb, what, detail)}")
     for text in result.warnings:
@@ -49,7 +43,7 @@ def report_step(verb: str, what: str, result: StepResult) -> None:
 
 
 def detect_again(plan: DetectionPlan) -> str:
-    """The command that tries clips once more that were given up."""
+    """The command that retries clips that were given up."""
     options = [f"{field.name}={getattr(plan.detector, field.name)}" for field in fields(plan.detector)]
     words = [word for option in options for word in ("--set", option)]
     raw, to = from_here(plan.raw), from_here(plan.out)
@@ -64,7 +58,7 @@ def convert_split(
     rejected = [f"rejected {account.rejection}" for account in conversion.rejected]
     renamed = [plain(f"renamed {old} -> {name}") for name, old in plan.renamed.items()]
     return StepResult(
-        details=[converted(conversion), *renamed],
+        details=[summarize_conversion(conversion), *renamed],
         mark=DONE if conversion.totals["frames"]["kept"] else DOUBT,
         warnings=few(rejected, FEW, status_of(plan.root, "--all")),
         problems=conversion.problems,
@@ -74,14 +68,14 @@ def convert_split(
 def extract(
     plans: Sequence[ExtractionPlan], resources: Resources, *, scheduler: str | None, progress: Progress, named: bool
 ) -> StepResult:
-    """Streams of one split. named: say which. Raises as `extract_together`."""
+    """Extract streams of one split. named: print their names. Raises as `extract_together`."""
     every = extract_together(plans, resources, scheduler=scheduler, progress=progress)
     names = [f"[bold]{plain(extraction.plan.spec.name)}[/bold] " * named for extraction in every]
-    details = [name + extracted(extraction) for name, extraction in zip(names, every, strict=True)]
+    details = [name + summarize_extraction(extraction) for name, extraction in zip(names, every, strict=True)]
     return StepResult(details=details, warnings=[text for extraction in every for text in extraction.examples])
 
 
-def converted(done: Conversion) -> str:
+def summarize_conversion(done: Conversion) -> str:
     """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
     videos, frames = done.totals["videos"], done.totals["frames"]
     rejected = sum(videos["set_aside"].values())
@@ -97,7 +91,7 @@ def converted(done: Conversion) -> str:
     )
 
 
-def extracted(done: Extraction) -> str:
+def summarize_extraction(done: Extraction) -> str:
     """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
     rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
@@ -107,10 +101,9 @@ def extracted(done: Extraction) -> str:
 
 
 def _why(why: str) -> str:
-    """The reason for doing again what was done before."""
     return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
 
 
 def status_of(root: cache.Root, *words: str) -> str:
-    """The command that shows what is in a cache."""
+    """The command that shows the contents of a cache."""
     return command("status", *words, "--cache", root if isinstance(root, str) else from_here(root))

@@ -1,6 +1,6 @@
-"""How commands take settings: an option, else `--set`, else luigi.cfg, else the default.  [raw -> tracks] -> features
+"""Settings of commands: an option, else `--set`, else luigi.cfg, else the default.  [raw -> tracks] -> features
 
-luigi.cfg is that of the working folder, or what LUIGI_CONFIG_PATH or `--config` names. There need not be one.
+luigi.cfg is LUIGI_CONFIG_PATH, `--config` or ./luigi.cfg, which is optional.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, expected
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI, of_command_line, settings_file, value_of
+from pipeline.settings.file import LUIGI, parse_overrides, settings_file, value_of
 from pipeline.settings.schema import TYPES
 from pipeline.settings.sections import FORMERLY, declared_names
 
 
 def from_settings(sub: argparse.ArgumentParser, **options: str) -> None:
-    """Where these options are not given, they are settings, as workers="convert.workers"; their --help says so."""
+    """Let options default to settings, such as workers="convert.workers", and add that to --help without a default."""
     before = sub.get_default("from_settings") or {}
     sub.set_defaults(from_settings=before | options, **dict.fromkeys(options))
     for action in sub._actions:
-        if action.dest in options:
+        if action.dest in options and "(default: " not in str(action.help):
             section, _, key = options[action.dest].partition(".")
-            action.help = f"{action.help}; default: [{section}] {key} of luigi.cfg"
+            action.help = f"{action.help} (default: [{section}] {key})"
 
 
 def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, group: Any = None) -> None:
-    """`--KEY` for keys of a section of TYPES: of the type, and with the description, that the setting has.
+    """Add `--KEY` for keys of a section of TYPES, with the type and description of the setting.
 
-    `group`: of options that exclude one another, which the options belong to.
+    group: add them to this group of mutually exclusive options.
     """
     hints = get_type_hints(TYPES[section], include_extras=True)
     for key in keys:
@@ -48,7 +48,7 @@ def setting_options(sub: argparse.ArgumentParser, section: str, *keys: str, grou
 
 
 def option_type(hint: Any) -> Callable[[str], Any]:
-    """For argparse: text as a setting of this type."""
+    """Type for argparse: text as a setting of this type."""
 
     def parse(text: str) -> Any:
         try:
@@ -60,9 +60,9 @@ def option_type(hint: Any) -> Callable[[str], Any]:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Fill in the options of `from_settings` that were not given. `args.cfg` are the settings, for `Command.reads`.
+    """Load the settings as `args.cfg`, and fill in the options of `from_settings` that were not given.
 
-    Raises ConfigError as `sections.load`, for a `--set` that the command does not read, and where no cache is named.
+    Raises ConfigError as `sections.load`, for a `--set` that the command does not read, and if no cache is named.
     """
     options: dict[str, str] = getattr(args, "from_settings", {})
     absent = [name for name in options if getattr(args, name) is None]
@@ -72,7 +72,7 @@ def complete(args: argparse.Namespace) -> None:
     args.cfg = sections.load(file, tolerant=True, optional=file == sections.FILE)
     for name in absent:
         setattr(args, name, args.cfg.value(options[name]))
-    for named, sibling in (("device", "devices"), ("devices", "device")):  # each stands for both
+    for named, sibling in (("device", "devices"), ("devices", "device")):  # one overrides both settings
         if sibling in absent and named in options.keys() - absent:
             setattr(args, sibling, "auto" if sibling == "device" else None)
     reads = args.reads(args) if args.reads else ()
@@ -80,33 +80,35 @@ def complete(args: argparse.Namespace) -> None:
     if "cache" in absent:
         if args.cache is None:
             do = "Run from the project's folder, or name the cache: --cache DIR."
-            raise ConfigError(f"{file.resolve()}: there is no such file. {do}")
+            raise ConfigError(f"{file.resolve()}: file not found. {do}")
         name = "--set" if "cache" in args.cfg.source.section("paths").by_set else file.name
         err.print(plain(f"cache      {from_here(args.cache)} ({name}, [paths] cache)"))
 
 
 def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> None:
-    """Raise ConfigError for a `--set` of this command that is not among what it reads; None: all but training's."""
-    for old, key, _ in of_command_line(args.settings):
+    """Raise ConfigError for a `--set` that this command does not read. reads: None: all but those of training."""
+    for old, key, _ in parse_overrides(args.settings):
         section = FORMERLY.get(old, old)
         if reads is None and section not in (*LUIGI, *declared_names()):
             continue
         if reads is None or not {section, f"{section}.{key}"} & set(reads):
-            which = "all but settings of training and of Luigi" if reads is None else ", ".join(dict.fromkeys(reads))
-            do = f"`{args.command}` does not read it with these arguments. It reads {which or 'no settings'}"
-            raise ConfigError(f"--set {section}.{key}: {do}")
+            every = "all settings but those of training and Luigi" if reads is None else ", ".join(dict.fromkeys(reads))
+            problem = f"`{args.command}` does not read it with these arguments. It reads {every or 'no settings'}"
+            raise ConfigError(f"--set {section}.{key}: {problem}")
 
 
 def dataset_of(args: argparse.Namespace, name: str) -> Dataset:
-    """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
+    """A dataset with the options of its section. Raises ConfigError and what `datasets.get` raises."""
     dataset: Dataset = args.cfg.dataset(name)
     return dataset
 
 
 def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: bool | None = None) -> Path | None:
-    """`--body`; else, where it is needed, [paths] body where it is of the same kind as the raw data.
+    """`--body`; else, if needed, [paths] body if both it and the raw data are real, or both are demo data.
 
-    `demo`: these are demo data. Of the other kind, a line says so, and there is none. needed: None: to convert.
+    Args:
+        demo: the raw data are demo data. If the body is of the other kind, print a warning and return None.
+        needed: None: if conversion needs a body.
     """
     named: Path | None = args.body
     body: Path | None = args.cfg.value("paths.body")
@@ -116,6 +118,6 @@ def body_of(args: argparse.Namespace, dataset: Dataset, *, demo: bool, needed: b
     if is_stand_in(body) == demo and not not_made:
         return body
     kinds = {True: "demo", False: "real"}
-    is_ = f"a {kinds[not demo]} one, and these are {kinds[demo]} data" if body.is_dir() else "not there"
-    err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} is not used for {dataset.name}: it is {is_}')}")
+    why = f"it is a {kinds[not demo]} body, and these are {kinds[demo]} data" if body.is_dir() else "folder not found"
+    err.print(f"{DOUBT} {plain(f'[paths] body = {from_here(body)} is not used for {dataset.name}: {why}')}")
     return None

@@ -1,7 +1,6 @@
 """luigi.cfg: section -> key -> text, and texts as typed values.  [raw] -> tracks -> features
 
-Over the file comes what `--set` sets. What a key means is not known here: types are those of the fields that it fills,
-and pydantic holds them to that. What a text says:
+`--set` overrides the file. Types are those of the dataclass fields that keys fill, and pydantic checks them:
 
 strict = true                                   bool; int, float, str, Literal likewise
 raw = data/raw                                  Path, below the folder of luigi.cfg
@@ -19,7 +18,7 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionError, ParsingError
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,52 +36,52 @@ from pipeline.errors import ConfigError, did_you_mean, expected
 LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "smtp", "resources", "task_history", "task"}
 )
-BY_SET: Final = Path("--set")  # the "file" of what a command's option sets
+_adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
+BY_SET: Final = Path("--set")  # the "file" of settings on the command line
 
 
 class Section(dict[str, str]):
-    """Key -> value of one section; empty where the file does not have it."""
+    """Key -> value of one section; empty if the file does not have it."""
 
     def __init__(
         self, file: Path, name: str, values: Mapping[str, str] | None = None, by_set: Iterable[str] = (), old: str = ""
     ) -> None:
-        """by_set: the keys that `--set` sets; old: what the file calls the section, where that is an old name."""
+        """by_set: keys that `--set` sets. old: an old name of the section, if the file uses it."""
         super().__init__(values or {})
         self.file, self.name, self.by_set, self.heading = file, name, frozenset(by_set), old or name
 
     def where(self, key: str = "") -> str:
-        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's where there is no such key."""
+        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's if it has no such key."""
         line = 0 if key in self.by_set else line_of(self.file, self.heading, key if key in self else "")
         file = BY_SET if key in self.by_set or (not line and self.by_set) else self.file
         return f"{file}{f', line {line}' if line else ''} [{self.name}]{f' {key}' if key else ''}"
 
-    def without(self, *keys: str) -> Section:
-        """The section but for these keys."""
+    def drop_keys(self, *keys: str) -> Section:
         values = {key: text for key, text in self.items() if key not in keys}
         return Section(self.file, self.name, values, self.by_set, self.heading)
 
-    def located(self, message: str) -> str:
-        """An error message, with the line of the first key that it mentions.
+    def prefix_line(self, message: str) -> str:
+        """Prefix an error message with the line of the first key that it mentions.
 
-        >>> Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, by_set=["epochs"]).located("epochs: expected 1 or more")
-        '--set [vibe] epochs: expected 1 or more'
+        >>> Section(Path("luigi.cfg"), "vibe", {"epochs": "0"}, by_set=["epochs"]).prefix_line("epochs: expected 1")
+        '--set [vibe] epochs: expected 1'
         """
         key = next((word for word in re.findall(r"\w+", message) if word in self), "")
         return f"{self.where(key).removesuffix(f' {key}')} {message}"
 
     def check_keys(self, known: Iterable[str]) -> None:
-        """Raise ConfigError for the first key that is not known, with the one that may be meant."""
+        """Raise ConfigError for the first unknown key, with a suggestion."""
         names = list(known)
         for key in self:
             if key not in names:
                 close = did_you_mean(key, names)
-                every = "" if close != ";" else f" known: {', '.join(names) or 'none'}"
-                raise ConfigError(f"{self.where(key)}: unknown key{close}{every}")
+                known_keys = f" known: {', '.join(names)}" if names else f" [{self.name}] has no settings"
+                raise ConfigError(f"{self.where(key)}: unknown key{close}{known_keys if close == ';' else ''}")
 
-    def typed(self, spec: type[Any]) -> dict[str, Any]:
-        """The values of the keys that are fields of `spec`, as their types. Paths are below the file's folder.
+    def parse(self, spec: type[Any]) -> dict[str, Any]:
+        """Parse the keys that are fields of `spec`. Paths are relative to the file's folder.
 
-        Raises ConfigError, with its line, for a value of another type or out of range.
+        Raises ConfigError, with the line, for an invalid value.
         """
         hints, values = get_type_hints(spec, include_extras=True), {}
         for key in (field.name for field in fields(spec) if field.name in self):
@@ -102,16 +101,14 @@ class SettingsFile:
     sections: Mapping[str, Section]
 
     def section(self, name: str) -> Section:
-        """Empty where the file does not have it."""
         return self.sections.get(name, Section(self.path, name))
 
     def where(self, section: str, key: str = "") -> str:
-        """As `Section.where`."""
         return self.section(section).where(key)
 
 
 def value_of(hint: Any, text: str, base: Path) -> Any:
-    """A text as this type: pydantic's value of every word. Paths are below `base`. Raises ValueError for other texts.
+    """Parse a text as this type. Paths are relative to `base`. Raises ValueError for invalid texts.
 
     >>> value_of(tuple[str, ...], "amass/train 3dpw/train", Path()), value_of(int | None, "none", Path())
     (('amass/train', '3dpw/train'), None)
@@ -128,7 +125,7 @@ def value_of(hint: Any, text: str, base: Path) -> Any:
         if len(values) < len(pairs):
             raise ValueError("expected name:value pairs with spaces between, each name once")
         return values
-    if origin is Annotated and get_args(arguments[0]):  # what it says of X | None is a description
+    if origin is Annotated and get_args(arguments[0]):  # X | None with a description
         return value_of(arguments[0], text, base)
     if NoneType in arguments:
         inner = next(argument for argument in arguments if argument is not NoneType)
@@ -141,33 +138,28 @@ def value_of(hint: Any, text: str, base: Path) -> Any:
     return _adapter(hint).validate_python(text)
 
 
-@functools.cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint)
-
-
 def settings_file() -> Path:
     """The file in LUIGI_CONFIG_PATH, or ./luigi.cfg."""
     return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
 
 
-def layered(source: SettingsFile, formerly: Mapping[str, str]) -> SettingsFile:
-    """The file with what `--set` sets over it. Raises ConfigError for what `--set` cannot set.
+def apply_overrides(source: SettingsFile, formerly: Mapping[str, str]) -> SettingsFile:
+    """Override the file with `--set`. Raises ConfigError for an invalid `--set`.
 
-    formerly: old names of sections, which are read as the new ones, with a note.
+    formerly: old -> new names of sections; the old ones are read with a warning.
     """
     sections: dict[str, Section] = {}
     for old, section in source.sections.items():
         name = formerly.get(old, old)
         if name != old and name in source.sections:
-            raise ConfigError(f"{section.where()}: is called [{name}] now, which is there, too: keep one")
+            raise ConfigError(f"{section.where()}: renamed to [{name}], which is there, too. Delete one.")
         if name != old:
-            note(f"{section.where()}: is called [{name}] now. The next version does not read the old name.")
+            note(f"{section.where()}: renamed to [{name}]. The next version does not read the old name.")
         sections[name] = Section(source.path, name, section, old=old)
-    for old, key, text in of_command_line():
+    for old, key, text in parse_overrides():
         name = formerly.get(old, old)
         if name != old:
-            note(f"--set {old}.{key}: the section is called {name} now. The next version does not read the old name.")
+            note(f"--set {old}.{key}: [{old}] is renamed to [{name}]. The next version does not read the old name.")
         below = sections.get(name, Section(source.path, name))
         sections[name] = Section(source.path, name, {**below, key: text}, {*below.by_set, key}, below.heading)
     return SettingsFile(source.path, sections)
@@ -175,22 +167,22 @@ def layered(source: SettingsFile, formerly: Mapping[str, str]) -> SettingsFile:
 
 @functools.cache
 def note(text: str) -> None:
-    """Print a line on standard error, once in a process."""
+    """Print a warning on standard error, once per process."""
     err.print(f"{DOUBT} {plain(text)}")
 
 
-def of_command_line(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
-    """(section, key, value) of each `--set`; None: those of the environment, too. Raises ConfigError."""
+def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, str, str]]:
+    """(section, key, value) of each `--set`; lines: None: those of the environment. Raises ConfigError."""
     for line in os.environ.get(SET, "").splitlines() if lines is None else lines:
         name, value = line.partition("=")[::2]
         section, _, key = name.strip().rpartition(".")
         if not (section and key and "=" in line):
-            raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, as in --set vibe.epochs=5")
+            raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, such as --set vibe.epochs=5")
         yield section, key, value.strip()
 
 
 def line_of(file: Path, section: str, key: str = "") -> int:
-    """The line of a key, or of its section's heading, from 1 on; 0: the file has none."""
+    """Number of a key's line, or of its section's heading, from 1; 0: not in the file."""
     heading = ""
     for number, line in enumerate(_lines(file) if file.is_file() else (), start=1):
         if found := ConfigParser.SECTCRE.match(line.strip()):
@@ -203,13 +195,12 @@ def line_of(file: Path, section: str, key: str = "") -> int:
 
 
 def read(file: Path, do: str = "Run from the project's folder, or set LUIGI_CONFIG_PATH.") -> SettingsFile:
-    """The file's sections.
+    """Read the file's sections.
 
-    Raises ConfigError, which names the line, for a file that is not in this format; `do`: what to do where there is no
-    such file.
+    Raises ConfigError, with the line, for a file in another format, and with `do` for a missing file.
     """
     if not file.exists():
-        raise ConfigError(f"{file.resolve()}: there is no such file. {do}")
+        raise ConfigError(f"{file.resolve()}: file not found. {do}")
     lines = _lines(file)
     parser = ConfigParser(interpolation=None, default_section="")  # no [DEFAULT]: its keys would be in all sections
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # letters keep their case, as in Luigi
@@ -218,7 +209,7 @@ def read(file: Path, do: str = "Run from the project's folder, or set LUIGI_CONF
     except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
         number: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
         twice = isinstance(error, DuplicateSectionError | DuplicateOptionError)
-        what = "this is there twice: keep one" if twice else "expected key = value, below a [section]"
+        what = "duplicate line, delete one" if twice else "expected key = value, below a [section]"
         raise ConfigError(f"{file}, line {number}: {what}; found {lines[number - 1].strip()[:60]!r}") from error
     return SettingsFile(file, {name: Section(file, name, dict(parser.items(name))) for name in parser.sections()})
 

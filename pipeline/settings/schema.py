@@ -1,6 +1,6 @@
-"""The keys of luigi.cfg but for training and plug-ins: types, defaults, what they mean.  [raw -> tracks] -> features
+"""Keys of luigi.cfg except those of training and plug-ins.  [raw -> tracks] -> features
 
-What a field is described as is what `--help` says of the option that stands for it.
+Descriptions and comments of the fields are the settings page; descriptions are also the --help of options.
 """
 
 from __future__ import annotations
@@ -15,64 +15,63 @@ from cache import Root
 from pipeline.detect.base import DetectionResources
 from pipeline.features.spec import Resources
 
-FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built where a command reads it: that takes a ms each
+FROZEN: Final[Any] = {"extra": "forbid", "defer_build": True}  # built on first use: that takes a ms each
 
 
 @dataclass(frozen=True, config=FROZEN)
 class Paths:
-    """[paths]: where everything is. Relative paths are below the folder of luigi.cfg."""
+    """[paths]: folders. Relative paths are relative to the folder of luigi.cfg."""
 
-    raw: Path  # <raw>/<dataset>/ is the download of that dataset
+    raw: Path  # Folder of the downloads, with <dataset>/ for each dataset
     # Folder with SMPL_NEUTRAL.pkl or .npz (also _MALE, _FEMALE), J_regressor_extra.npy, J_regressor_h36m.npy and
-    # smpl_mean_params.npz; or with the files of the demo body.
+    # smpl_mean_params.npz; or with the demo body.
     body: Path
-    cache: Root  # the feature cache: a folder, or a URL such as s3://bucket/prefix
-    runs: Path  # training runs, each in <runs>/<name>-<fingerprint>/
+    cache: Root  # Folder or URL (s3://bucket/prefix) of the feature cache
+    runs: Path  # Folder of training runs, each in <runs>/<name>-<fingerprint>/
 
 
 @dataclass(frozen=True, config=FROZEN)
 class DataSettings:
-    """[data]: which datasets take part."""
+    """[data]: the datasets to prepare."""
 
-    datasets: tuple[str, ...]  # names of datasets, each with all its splits
+    datasets: tuple[str, ...]  # Datasets to prepare, each with all its splits
 
 
 @dataclass(frozen=True, config=FROZEN)
 class Embedded:
-    """[embedded]: the small demo data that is made when there is no real data."""
+    """[embedded]: demo data, for trial runs without downloads."""
 
-    enabled: bool = False  # make it in <raw>/<dataset> and body of [paths], which must then be empty or demo data
-    seed: NonNegativeInt = 0  # another seed makes other data
-    size: Literal["tiny", "default", "large"] = "default"  # amount of data
+    enabled: bool = False  # Write demo data into <raw>/<dataset> and body of [paths], which must have no real data
+    seed: NonNegativeInt = 0  # Seed of the demo data
+    size: Literal["tiny", "default", "large"] = "default"  # Amount of demo data
 
 
 @dataclass(frozen=True, config=FROZEN)
 class DetectSettings(DetectionResources):
-    """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
+    """[detect]: detection of people in clips without keypoints. The detector's options are in a section of its name."""
 
-    detector: str | None = None  # none: no detection; unless set, `demo` where [embedded] enabled
-    datasets: tuple[str, ...] = ("videos",)  # datasets of clips; keypoints go to <raw>/<dataset>/keypoints/
+    detector: str | None = None  # Detector; none: no detection; unset: `demo` if [embedded] enabled
+    datasets: tuple[str, ...] = ("videos",)  # Datasets of clips; keypoints are written to <raw>/<dataset>/keypoints/
 
 
 @dataclass(frozen=True, config=FROZEN)
 class ConvertSettings:
     """[convert]: raw -> tracks."""
 
-    workers: Annotated[NonNegativeInt, Field(description="processes; 0: one for each core")] = 0
-    # Rows of videos that are missing from the raw folder. keep: they stay, and the run fails until the videos are back;
-    # drop: they are deleted. Rows of missing demo videos are always deleted.
+    workers: Annotated[NonNegativeInt, Field(description="Number of worker processes; 0: one per core")] = 0
+    # Rows of videos that are missing from the raw folder. keep: keep them, and fail until the videos are back;
+    # drop: delete them. Rows of missing demo videos are always deleted.
     removed: Literal["keep", "drop"] = "keep"
-    strict: Annotated[bool, Field(description="fail where a video cannot be used, instead of rejecting it")] = False
+    strict: Annotated[bool, Field(description="Fail if a video cannot be used, instead of rejecting it")] = False
 
 
 @dataclass(frozen=True, config=FROZEN)
 class Features(Resources):
-    """[features]: which streams are extracted, and what extracting takes of this machine.
+    """[features]: streams to extract, and resources for it. Options of a stream are in a section of its name."""
 
-    Options of a stream are in a section of its name.
-    """
-
-    streams: tuple[str, ...] = ("resnet50",)  # names: kinds, or sections with `kind = resnet50`; models read the first
+    streams: tuple[str, ...] = (
+        "resnet50",
+    )  # Kinds of streams, or sections with `kind = resnet50`; models read the first
 
 
 @dataclass(frozen=True, config=FROZEN)
@@ -80,7 +79,7 @@ class Dask:
     """[dask]: conversion and extraction on a cluster."""
 
     scheduler: Annotated[
-        str | None, Field(description="work on the Dask cluster at this address (tcp://node:8786); none: here")
+        str | None, Field(description="Address of a Dask cluster (tcp://node:8786); none: this machine")
     ] = None
 
 

@@ -1,6 +1,6 @@
-"""luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
+"""Typed settings of luigi.cfg for detection, conversion and extraction.  [raw] -> tracks -> features
 
-The packages above declare sections of their own, which are found by the registry of plug-ins: `declared`.
+Other packages declare sections by entry points: see `declared_sections`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.settings.file import LUIGI, Section, SettingsFile, layered, note, read
+from pipeline.settings.file import LUIGI, Section, SettingsFile, apply_overrides, note, read
 from pipeline.settings.schema import (
     TYPES,
     ConvertSettings,
@@ -40,27 +40,25 @@ from pipeline.settings.schema import (
 
 T = TypeVar("T")
 
-KIND: Final = "kind"  # the key of a stream's section, unless the section is called so
+KIND: Final = "kind"  # key of a stream's section; default: the section's name
 FORMERLY: Final = {"train": "vibe"}  # old names of sections, which are read until the next version
-DEMO: Final = "demo"  # the detector for demo data alone
-FILE: Final = Path("luigi.cfg")  # that need not exist
+DEMO: Final = "demo"  # detector for demo data only
+FILE: Final = Path("luigi.cfg")  # optional
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
-    """All of luigi.cfg that is ours, or the defaults where there is none. What trains models stays text: it builds on
-    presets."""
+    """luigi.cfg, or the defaults without one. Training sections stay text, since they build on presets."""
 
     source: SettingsFile
-    named_paths: Paths | None  # None: there is no luigi.cfg
+    named_paths: Paths | None  # None: no luigi.cfg
     data: DataSettings
     embedded: Embedded
     detect: DetectSettings
     convert: ConvertSettings
     features: Features
     dask: Dask
-    streams: tuple[StreamSpec, ...]  # those of pixels share a pass over them
-    readers: Mapping[str, Dataset]  # of the datasets that have a section: with its options
+    readers: Mapping[str, Dataset]  # datasets that have a section, with its options
     detector: Detector | None = None
 
     @property
@@ -69,10 +67,15 @@ class Settings:
 
     @property
     def paths(self) -> Paths:
-        """[paths]. Raises ConfigError where there is no luigi.cfg."""
+        """[paths]. Raises ConfigError without a luigi.cfg."""
         if self.named_paths is None:
-            raise ConfigError(f"{self.file.resolve()}: there is no such file. Run from the project's folder.")
+            raise ConfigError(f"{self.file.resolve()}: file not found. Run from the project's folder.")
         return self.named_paths
+
+    @functools.cached_property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """The streams of [features] streams. Those of pixels share a pass over them. Raises ConfigError."""
+        return streams_of(self.source, self.features.streams)
 
     @property
     def stream(self) -> StreamSpec:
@@ -92,75 +95,70 @@ class Settings:
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
-        """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
         return tuple(name for name in self.data.datasets if self.embedded.enabled and has_demo_data(name))
 
     @property
     def workers(self) -> int:
-        """Processes that convert."""
         return cores(self.convert.workers)
 
     def known_splits(self, names: Sequence[str] = ()) -> tuple[list[str], Mapping[str, str]]:
-        """The splits of datasets, of all that there are where none is named, and why others cannot be loaded."""
+        """Splits of these datasets, or of all; and dataset -> why it cannot be loaded."""
         names = names or datasets.names()
         broken = datasets.broken(names)
         return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
 
     def drops_removed(self, name: str) -> bool:
-        """Do rows of a dataset's videos go when these are gone? Those of demo data do, which are made again."""
+        """Whether rows of missing videos are deleted: always for demo data."""
         return self.convert.removed == "drop" or (self.embedded.enabled and has_demo_data(name))
 
 
 class SectionValues(NamedTuple):
-    """A section as it holds."""
+    """Effective values of a section."""
 
     section: str
     values: Mapping[str, Any]  # by key
-    unset: Mapping[str, Any]  # likewise: their values where they are not set
+    unset: Mapping[str, Any]  # by key: the defaults
 
 
 class Declared(NamedTuple):
-    """What a package does with the sections that it declares by entry points of the group `plug_ins.SECTIONS`."""
+    """Functions for sections that a package declares by entry points of the group `plug_ins.SECTIONS`."""
 
-    check: Callable[[Settings], None]  # raise ConfigError
+    check: Callable[[Settings], None]  # raises ConfigError
     values: Callable[[Settings], Iterator[SectionValues]]
-    check_inputs: Callable[[Settings], None]  # raise ConfigError for what only training refuses
+    check_inputs: Callable[[Settings], None]  # raises ConfigError for what only training refuses
 
 
 def declared_names() -> tuple[str, ...]:
-    """The sections that packages declare; nothing of theirs is imported."""
+    """Names of sections that packages declare, without importing the packages."""
     groups = (plug_ins.SECTIONS, plug_ins.MODELS)
     return tuple(dict.fromkeys(entry.name for group in groups for entry in plug_ins.entry_points(group)))
 
 
-def declared() -> tuple[Declared, ...]:
-    """What each package does with its sections. Imports them. Raises PlugInError for one that cannot be loaded."""
+def declared_sections() -> tuple[Declared, ...]:
+    """Import the declarations of all packages. Raises PlugInError for one that cannot be loaded."""
     records = plug_ins.load_records(plug_ins.SECTIONS, Declared)
     return tuple({id(record): record for record in records.values()}.values())
 
 
 def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional: bool = False) -> Settings:
-    """Read and check all of luigi.cfg but the sections that packages above declare, and Luigi's own.
-
-    What `--set` sets overrides the file.
+    """Read and check luigi.cfg and `--set`, except sections that other packages declare and Luigi's own.
 
     Args:
-        do: what to do where there is no such file.
-        tolerant: leave out sections and datasets that a missing package may add, with a warning.
-        optional: take the defaults where there is no such file.
+        do: end of the message for a missing file.
+        tolerant: skip unknown sections and datasets, which a missing package may add, with a warning.
+        optional: use the defaults if the file is missing.
 
-    Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
-    what is missing, and settings that contradict each other.
+    Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
     absent = optional and not file.exists()
     source = SettingsFile(file, {}) if absent else read(file) if do is None else read(file, do)
-    source = with_streams(layered(source, FORMERLY))
+    source = migrate_streams(apply_overrides(source, FORMERLY))
     check_sections(source, tolerant=tolerant)
     required = ("paths", "data") if absent else ()  # that have no defaults
     values = {name: dataclass_of(source.section(name), spec) for name, spec in TYPES.items() if name not in required}
     for name in required:
         source.section(name).check_keys(field.name for field in fields(TYPES[name]))
-        source.section(name).typed(TYPES[name])
+        source.section(name).parse(TYPES[name])
     implied = DEMO if values["embedded"].enabled and "detector" not in source.section("detect") else None
     data = values.pop("data", DataSettings(()))
     s = Settings(
@@ -168,10 +166,11 @@ def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional:
         named_paths=values.pop("paths", None),
         data=data if absent else replace(data, datasets=_check_datasets(source, data.datasets, tolerant)),
         **values,
-        streams=streams_of(source, values["features"].streams),
         readers=readers_of(source),
         detector=_detector_named(source, values["detect"], implied),
     )
+    if source.sections.keys() & {"features", *streams.names()}:  # else there is no setting of a stream to check
+        _ = s.streams
     if s.named_paths is not None:
         _check_folders(s.paths, source)
     _check_devices(s)
@@ -179,21 +178,21 @@ def load(file: Path, do: str | None = None, *, tolerant: bool = False, optional:
 
 
 def reader_of(source: SettingsFile, name: str) -> Dataset:
-    """A dataset with the options of its section. Raises ConfigError, and as `datasets.get`."""
-    return configured([source.section(name)], type(datasets.get(name)), functools.partial(datasets.get, name))
+    """A dataset with the options of its section. Raises ConfigError and what `datasets.get` raises."""
+    return configure([source.section(name)], type(datasets.get(name)), functools.partial(datasets.get, name))
 
 
 def readers_of(source: SettingsFile) -> dict[str, Dataset]:
-    """Of the datasets that have a section; one that cannot be loaded fails where it is used."""
+    """Datasets that have a section; one that cannot be loaded fails on use."""
     names = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(names)
     return {name: reader_of(source, name) for name in names if name not in broken}
 
 
 def dataclass_of(section: Section, spec: type[Any]) -> Any:
-    """A section as its dataclass of TYPES. Raises ConfigError, also where a key without default is missing."""
+    """A section as its dataclass of TYPES. Raises ConfigError, also for a missing required key."""
     section.check_keys(field.name for field in fields(spec))
-    values = section.typed(spec)
+    values = section.parse(spec)
     try:
         return spec(**values)
     except ValidationError as error:
@@ -201,33 +200,32 @@ def dataclass_of(section: Section, spec: type[Any]) -> Any:
         raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
 
 
-def configured(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]) -> T:
-    """A dataset, stream or detector with the options of sections, and of a command before them. An earlier one wins.
+def configure(layers: Sequence[Section], kind: type[Any], make: Callable[..., T]) -> T:
+    """Make a dataset, stream or detector with the options of sections; earlier layers win.
 
-    Raises ConfigError, with the line or the option, for options that it does not have and values that it refuses.
+    Raises ConfigError, with the line or the option, for unknown options and invalid values.
     """
     values = dict[str, Any]()
     for layer in reversed(layers):
         layer.check_keys(field.name for field in fields(kind))
-        values |= layer.typed(kind)
+        values |= layer.parse(kind)
     try:
         return make(**values)
     except ConfigError as error:
         words = set(re.findall(r"\w+", str(error)))
         of_layer = next((layer for layer in layers if words & layer.keys()), layers[-1])
-        raise ConfigError(of_layer.located(str(error))) from error
+        raise ConfigError(of_layer.prefix_line(str(error))) from error
 
 
 # ------------------------------------------------------------------------------------------------------- streams
 
-
 OLD_KEYS: Final = ("stream", "kind", "weights", "precision", "also", "crops")  # of [features], read for one version
 
 
-def with_streams(source: SettingsFile) -> SettingsFile:
-    """Settings in which streams have sections, from [features] as an earlier version had it, with a note.
+def migrate_streams(source: SettingsFile) -> SettingsFile:
+    """Move old keys of [features] into sections of streams, with a warning.
 
-    Raises ConfigError for stored crops, and where old and new keys contradict each other.
+    Raises ConfigError for stored crops, and if old and new keys contradict each other.
     """
     features = source.section("features")
     old = {key: features[key] for key in OLD_KEYS if key in features}
@@ -241,7 +239,7 @@ def with_streams(source: SettingsFile) -> SettingsFile:
         new["features"] = {"streams": " ".join([name, *old.get("also", "").split()])}
     if name != kind:
         new[name] = {KIND: kind}
-    sections = {**source.sections, "features": features.without(*OLD_KEYS)}
+    sections = {**source.sections, "features": features.drop_keys(*OLD_KEYS)}
     for of, values in new.items():
         below = sections.get(of, Section(source.path, of))
         by_set = {key for key in values if key in features.by_set or of == "features"}
@@ -250,18 +248,15 @@ def with_streams(source: SettingsFile) -> SettingsFile:
         sections[of] = Section(source.path, of, {**below, **values}, below.by_set | (by_set & features.by_set))
     text = ", ".join(f"[{of}] {key} = {value}" for of, values in new.items() for key, value in values.items())
     where = features.where(next(iter(old)))
-    note(f"{where}: streams have sections of their own now: {text}. The next version does not read the old keys.")
+    note(f"{where}: moved to sections of streams: {text}. The next version does not read the old keys.")
     return SettingsFile(source.path, {of: section for of, section in sections.items() if section})
 
 
 def streams_of(source: SettingsFile, names: Sequence[str]) -> tuple[StreamSpec, ...]:
-    """The streams of [features] streams with the options of their sections.
-
-    Raises ConfigError, which names the line.
-    """
+    """The streams of [features] streams with the options of their sections. Raises ConfigError, with the line."""
     where = source.section("features").where("streams")
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"{where}: expected one or more names, each once, found {' '.join(names) or 'none'}")
+        raise ConfigError(f"{where}: expected different names of streams, found {' '.join(names) or 'none'}")
     for name in names:
         try:
             check_names("dataset/split", name)
@@ -271,9 +266,11 @@ def streams_of(source: SettingsFile, names: Sequence[str]) -> tuple[StreamSpec, 
 
 
 def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section | None = None) -> StreamSpec:
-    """A stream with the options of its section, and else of its kind's. Its kind is its name unless `kind` says so.
+    """A stream with the options of its section, else of its kind's section. Raises ConfigError.
 
-    kind: a command's, instead of the section's. options: a command's, which win. Raises ConfigError.
+    Args:
+        kind: overrides the section's `kind`, whose default is the stream's name.
+        options: options of a command, which override both sections.
     """
     section = source.section(name)
     kind = kind or section.get(KIND, name)
@@ -283,22 +280,22 @@ def stream_of(source: SettingsFile, name: str, kind: str = "", options: Section 
         do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
         where = section.where(KIND) if section else source.where("features", "streams")
         raise ConfigError(f"{where}: {error}{do}") from error
-    layers = [section.without(KIND), *([source.section(kind)] if kind != name else [])]
+    layers = [section.drop_keys(KIND), *([source.section(kind)] if kind != name else [])]
     layers = layers if options is None else [options, *layers]
-    return StreamSpec(name, configured(layers, found, functools.partial(streams.get, kind)))
+    return StreamSpec(name, configure(layers, found, functools.partial(streams.get, kind)))
 
 
 def detector_of(source: SettingsFile, name: str, options: Section | None = None) -> Detector:
-    """A detector with the options of its section. `options`: a command's, over them."""
+    """A detector with the options of its section, overridden by those of a command."""
     section = source.section(name)
     layers = [section] if options is None else [options, section]
-    detector = configured(layers, detect.find(name), functools.partial(detect.get, name))
-    below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg, not those of the command
+    detector = configure(layers, detect.find(name), functools.partial(detect.get, name))
+    below = detector.below(source.path.resolve().parent)  # paths of luigi.cfg only
     return replace(detector, **{key: getattr(below, key) for key in section.keys() - (options or {}).keys()})
 
 
 def _detector_named(source: SettingsFile, settings: DetectSettings, implied: str | None) -> Detector | None:
-    """[detect] detector, or else the implied one, with the options of its section. Raises ConfigError."""
+    """[detect] detector, else the implied one, with the options of its section. Raises ConfigError."""
     where = source.section("detect").where
     for name in settings.datasets:
         if unknown := datasets.unknown(name):
@@ -320,21 +317,17 @@ def check_sections(source: SettingsFile, *, tolerant: bool = False) -> None:
     """Raise ConfigError for an unknown section, unless `tolerant`, and for names that two packages claim."""
     names = [*TYPES, *datasets.names(), *streams.names(), *detect.names(), *declared_names()]
     if twice := sorted(name for name in {*names} if names.count(name) > 1):
-        raise ConfigError(
-            f"a stream, detector or model of another package is called {twice[0]!r}, as a section of {source.path}: "
-            "rename it"
-        )
+        raise ConfigError(f"{source.path} [{twice[0]}]: a stream, detector or model has this name, too. Rename it.")
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
             close = did_you_mean(name, [*section_names, *LUIGI]).rstrip(";")
-            do = "If a package adds it, install that package. docs/settings.md lists the other sections."
+            do = "If a package adds it, install the package. docs/settings.md lists the other sections."
             message = f"{section.where()}: unknown section{close or '.'} {do}"
             _refuse(message, warn=tolerant and not (close or section.by_set))
 
 
 def _refuse(message: str, *, warn: bool) -> None:
-    """Raise ConfigError, or print a warning."""
     if not warn:
         raise ConfigError(message)
     err.print(f"{DOUBT} {plain(message)}")
@@ -345,28 +338,28 @@ def _check_datasets(source: SettingsFile, enabled: tuple[str, ...], tolerant: bo
     for name in (name for name in enabled if name not in names):
         _refuse(f"{line}: {datasets.unknown(name)}", warn=tolerant and did_you_mean(name, names) == ";")
     if not enabled or len(set(enabled)) < len(enabled):
-        listed = f"one twice ({' '.join(enabled)})" if enabled else "none"
-        raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, found {listed}")
+        found = " ".join(enabled) or "none"
+        raise ConfigError(f"{line}: expected one or more of {', '.join(names)}, each once, found {found}")
     return tuple(name for name in enabled if name in names)
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
-    """Raise ConfigError where `gc`, which removes from the cache what does not belong there, would find other files."""
+    """Raise ConfigError for folders in the cache, where `gc` deletes other files, and for one folder used twice."""
     folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
     for key, folder in folders.items():
         if isinstance(paths.cache, Path) and folder.is_relative_to(paths.cache.resolve()):
             raise ConfigError(
-                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache, {paths.cache}, which must hold "
-                "nothing else: name another folder"
+                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache {paths.cache}, which must hold "
+                "nothing else. Name another folder."
             )
     for key, sibling in itertools.combinations(folders, 2):
         if folders[key] == folders[sibling]:
-            message = f"{getattr(paths, sibling)} is {key}, too: name a folder of its own for each"
+            message = f"{getattr(paths, sibling)} is also {key}. Name two folders."
             raise ConfigError(f"{source.where('paths', sibling)}: {message}")
 
 
 def devices_of(source: SettingsFile, name: str, settings: Features | DetectSettings) -> tuple[str, ...]:
-    """What a section's `devices` names. Raises ConfigError."""
+    """The devices of a section's `devices`. Raises ConfigError."""
     try:
         return settings.processes
     except ConfigError as error:
@@ -375,10 +368,10 @@ def devices_of(source: SettingsFile, name: str, settings: Features | DetectSetti
 
 def _check_devices(s: Settings) -> None:
     for name, settings in (("features", s.features), ("detect", s.detect)):
-        key = "devices" if devices_of(s.source, name, settings) else "device"
+        key = "devices" if settings.devices and devices_of(s.source, name, settings) else "device"
         line = f"{s.source.where(name, key)} = {getattr(settings, key)}"
         if s.dask.scheduler is not None and (key == "devices" or settings.device.startswith("cuda:")):
-            raise ConfigError(f"{line}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
+            raise ConfigError(f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto.")
     if s.features.compile and s.features.device == "cpu":
         line = s.source.where("features", "compile")
-        raise ConfigError(f"{line} = true: device is cpu, and only CUDA compiles. Delete one.")
+        raise ConfigError(f"{line} = true: this needs CUDA, and device is cpu. Delete one of both.")

@@ -13,8 +13,8 @@ from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
 from tasks import evaluation
-from tasks.settings import settings, settings_without
-from tasks.terminal import fact, plain, shortened
+from tasks.settings import require_settings, settings
+from tasks.terminal import fact, plain, short_path
 from vibe_model import models, runs
 from vibe_model.evaluation import protocols
 
@@ -87,13 +87,13 @@ def run(args: argparse.Namespace) -> int:
     from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
     from vibe_model.prediction.trained import load_trained
 
-    model = load_trained(args.checkpoint, args.body or settings_without("--body DIR").paths.body, args.device)
+    model = load_trained(args.checkpoint, args.body or require_settings("--body DIR").paths.body, args.device)
     stream = args.stream or model.stream or settings().stream.name
     opened = cache.open(args.cache or settings().paths.cache, args.at)
-    named = args.protocol or models.of(model.config).protocols
+    named = args.protocol or models.model_of(model.config).protocols
     splits: dict[str, Split] = {}
     for name, split in chosen_splits(model, opened, args.split, stream).items():
-        records, reasons = protocols.chosen(split, named)
+        records, reasons = protocols.choose(split, named)
         if records:
             splits[name] = split
         else:
@@ -135,16 +135,16 @@ def run(args: argparse.Namespace) -> int:
         console.out.print()
     evaluation.show_notes(metrics, f"; {NOTE}")
     if out is not None:
-        shown = plain(shortened(out))
+        shown = plain(short_path(out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
 
 
 def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
-    """The named splits, or those of the evaluation that the model was configured with; of a published one, VIBE's.
+    """The named splits, or those of the model's evaluation.
 
-    Raises PipelineError for what is not in the cache, DataError for features of another size or network than the
-    model's, StandInMixed when model and splits are partly demo data.
+    Raises PipelineError for splits or streams that are missing, DataError for features of another size or network,
+    StandInMixed when model and splits are partly demo data.
     """
     names = tuple(named) or trained.config.evaluation
     chosen = names if named else tuple(name for name in names if name in opened.splits)
@@ -155,7 +155,7 @@ def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[
             f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or name others: --split, --stream."
         )
     splits = {name: opened[name] for name in chosen}
-    runs.check_stand_in(splits, the_checkpoint=trained.stand_in)
+    runs.require_one_kind(splits, the_checkpoint=trained.stand_in)
     for split in splits.values():
         trained.check_split(split, stream)
     return splits

@@ -1,4 +1,4 @@
-"""`python -m tasks train`: what Luigi's task `Train` does, by itself; by torch's launcher, in several processes."""
+"""`python -m tasks train`: the Luigi task `Train` by itself, or in several processes of torch's launcher."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import sys
 from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.processes import PR_SET_PDEATHSIG
-from tasks.run import shown_by
+from tasks.run import progress_callback
 from tasks.settings import settings
-from tasks.terminal import fact, shortened, warn
+from tasks.terminal import fact, short_path, warn
 from tasks.training import model_config
 from vibe_model import models
 from vibe_model.sections import model_settings, not_small
@@ -38,7 +38,7 @@ def _model(name: str) -> str:
     return name
 
 
-def kept(_: argparse.Namespace) -> str:
+def kept_message(_: argparse.Namespace) -> str:
     """What of an interrupted training is kept."""
     return "the last checkpoint (last.pt) is kept; the same command continues from there"
 
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     other_seed = config.seed != model_settings(settings(), model, args.variant).seed
     title = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        folder = training.run(config, progress=shown_by(progress, title) if leads else None)
+        folder = training.run(config, progress=progress_callback(progress, title) if leads else None)
     if leads:
-        fact("run", shortened(folder))
+        fact("run", short_path(folder))
     return 0
 
 

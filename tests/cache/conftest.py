@@ -1,7 +1,5 @@
 """The small splits that tests of the cache share: made once, copied to be changed."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,9 +54,3 @@ def tracks(made_tracks: Path, tmp_path: Path) -> Path:
 def root(made: Path, tmp_path: Path) -> Path:
     """A copy of tracks and features, to change."""
     return _copied(made, tmp_path)
-
-
-@pytest.fixture
-def own(cropped: Path, tmp_path: Path) -> Path:
-    """A copy of tracks and bytes, to change."""
-    return _copied(cropped, tmp_path)

@@ -1,7 +1,5 @@
 """The crop policy: boxes that follow from seed, copy, track and frame alone."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

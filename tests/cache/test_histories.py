@@ -7,8 +7,6 @@ repaired; readers that stay open. After each step all that a reader gets is comp
 The same histories each time. `--hypothesis-profile=soak` draws others, longer ones, for as long as one lets it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -86,7 +86,7 @@ def test_how_often_each_split_comes_is_exact_after_every_round(sizes, weights, n
     draws = Draws(dict(zip(names, sizes, strict=True)), {n: w / 100 for n, w in zip(names, weights, strict=False)}, 1)
     heaviest = max(w for w, size in zip(weights, sizes, strict=False) if size)
     expected = [n_rounds * w * size // heaviest for w, size in zip(weights, sizes, strict=False)]
-    split, window = draws.at(0, sum(expected))
+    split, window = draws.take(0, sum(expected))
     for number, size in enumerate(sizes):
         mine = window[split == number]
         assert len(mine) == expected[number]
@@ -97,7 +97,7 @@ def test_how_often_each_split_comes_is_exact_after_every_round(sizes, weights, n
 
 def test_a_decimal_weight_is_the_decimal_fraction_that_it_is_written_as():
     for weight in (0.3, np.float64(0.3)):  # in binary it is less: floor gives 29 in ten rounds
-        split, _ = Draws({"a": 10, "b": 10}, {"a": weight}, 0).at(0, 130)
+        split, _ = Draws({"a": 10, "b": 10}, {"a": weight}, 0).take(0, 130)
         assert np.bincount(split).tolist() == [30, 100]
 
 
@@ -108,20 +108,20 @@ def row():
     def fresh():
         return Draws(sizes, weights, 5)
 
-    return fresh, pairs(fresh().at(0, 1100))
+    return fresh, pairs(fresh().take(0, 1100))
 
 
 @UNHURRIED
 @given(start=st.integers(0, 1000), count=st.integers(1, 100))
 def test_a_stretch_of_draws_depends_on_its_place_alone(row, start, count):
     fresh, whole = row
-    assert pairs(fresh().at(start, count)) == whole[start : start + count]
+    assert pairs(fresh().take(start, count)) == whole[start : start + count]
 
 
 def test_ten_million_windows_need_no_order_laid_out():
     draws = Draws({"a": 10**7, "b": 3}, {}, 0)
     far = 10**15  # a hundred million rounds away
-    split, window = draws.at(far, 64)
+    split, window = draws.take(far, 64)
     assert set(split.tolist()) <= {0, 1}
     assert len(set(window.tolist())) > 60
     assert window.max() < 10**7
@@ -129,7 +129,7 @@ def test_ten_million_windows_need_no_order_laid_out():
 
 def test_the_order_is_the_same_everywhere_and_for_ever():
     """Changing these numbers changes every training run: TRAINING_VERSION in vibe_model/runs.py must be raised."""
-    split, window = Draws({"a": 5, "b": 4}, {"b": 0.5}, 0, "2d").at(0, 14)
+    split, window = Draws({"a": 5, "b": 4}, {"b": 0.5}, 0, "2d").take(0, 14)
     assert (split.tolist(), window.tolist()) == (
         [0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1],
         [1, 2, 3, 4, 0, 0, 3, 3, 4, 0, 2, 2, 1, 1],

@@ -1,7 +1,5 @@
 """Windows against their definition in plain Python."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 import cache
 from cache.format.records import find_runs
-from cache.windows import StreamRows, Tail, intersect, join_adjacent, ranges_where, windows_of
+from cache.windows import StreamRows, intersect, join_adjacent, ranges_where, windows_of
 
 
 def plain_windows(
@@ -47,9 +45,7 @@ TAILS = st.sampled_from(["drop", "cover"])
 
 
 @given(st.lists(frame_lists, max_size=5), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), TAILS, st.data())
-def test_windows_are_what_their_definition_says(
-    tracks: list[list[int]], step: int, seqlen: int, stride: int, tail: Tail, data: st.DataObject
-) -> None:
+def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, tail, data):
     n_rows = sum(map(len, tracks))
     missing = data.draw(st.sets(st.integers(0, max(n_rows - 1, 0))))
     runs, row = [], 0
@@ -75,9 +71,7 @@ def test_ranges_found_shard_by_shard_are_those_found_at_once(flags: list[bool], 
 @pytest.mark.filterwarnings("ignore:.*no windows of")
 @settings(max_examples=5, deadline=None)
 @given(st.lists(frame_lists, min_size=1, max_size=4), st.sets(st.integers(0, 100), max_size=5), st.booleans())
-def test_a_split_gives_the_same_windows(
-    tmp_path_factory: pytest.TempPathFactory, toy: Any, tracks: list[list[int]], bad: set[int], half: bool
-) -> None:
+def test_a_split_gives_the_same_windows(tmp_path_factory, toy, tracks, bad, half):
     root: Path = tmp_path_factory.mktemp("windows")
     entry, _ = toy.video("a", [])
     toy.write(root, [(entry, [toy.track(f"a/{k}", 0, frame_index=frames) for k, frames in enumerate(tracks)])])

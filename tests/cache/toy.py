@@ -1,7 +1,5 @@
 """Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture `toy`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ server of the command's supervised processes, which would import it again. Not a
 which read luigi.cfg when they are imported, and `vibe_model.sections`, which looks for models of packages.
 """
 
-from __future__ import annotations
-
 import gc
 import importlib
 import json

@@ -1,7 +1,5 @@
 """A person at a terminal: a folder, commands that are typed there, and what they print."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A folder of clips, from the first one to a model tuned on them: what people do who have a phone and no datasets."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -132,7 +130,7 @@ def gone_and_back(terminal: Terminal) -> None:
     (clips / "c.mp4").rename(folder / "c.mp4")
     types(CONVERT, r"c\.mp4", r"--drop-removed", code=1)
     types(CONVERT, r"c\.mp4", r"--drop-removed", code=1)
-    types("pipeline status --cache mine", r"c\.mp4|1 video not in", code=1)
+    types("pipeline status --cache mine", r"c\.mp4|1 video missing from", code=1)
     assert rows_of(terminal, code=1) == 174
     types(f"{CONVERT} --drop-removed", r"1 removed")
     types(EXTRACT, r"up to date")

@@ -1,7 +1,5 @@
 """One package of one's own - a dataset, streams, a detector, a protocol, a model - installed by pip, and used."""
 
-from __future__ import annotations
-
 import html
 import re
 import shutil
@@ -86,7 +84,7 @@ def first_settings(terminal: Terminal) -> str:
         assert old in settings, old
         settings = settings.replace(old, new)
     (folder / "luigi.cfg").write_text(settings + ADDED)
-    types("pipeline config --check", r"no mistakes")
+    types("pipeline config --check", r"correct, training can start")
     return plain
 
 
@@ -160,10 +158,10 @@ def without_the_package(terminal: Terminal, plain: str) -> None:
     (best,) = (folder / "runs").glob("former-*/best.pt")
     for about in terminal.site.glob("*.dist-info"):
         shutil.rmtree(about)
-    types("pipeline config --check", r"\[lab_recordings\]: unknown section.*install that package", code=2)
+    types("pipeline config --check", r"\[lab_recordings\]: unknown section.*install the package", code=2)
     settings = (folder / "luigi.cfg").read_text().removesuffix(ADDED)
     (folder / "luigi.cfg").write_text(settings.replace("datasets = 3dpw lab_recordings", "datasets = lab_recordings"))
-    types("pipeline plan", r"no dataset is called 'lab_recordings'.*install that package", code=2)
+    types("pipeline plan", r"no dataset is called 'lab_recordings'.*install the package", code=2)
     (folder / "luigi.cfg").write_text(plain)
     missing = "whose package is not installed"
     of_dataset = rf"lab_recordings/train: split of dataset 'lab_recordings', {missing}"

@@ -1,7 +1,5 @@
 """The state that was trained on: named, trained on again after everything has changed, copied, and let go."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import re
@@ -69,7 +67,7 @@ def test_a_tag_is_trained_on_again_after_everything_has_changed(terminal: Termin
     types(DATA, r"convert +3dpw/train +1 video read")
     for split in ("train", "validation", "test"):
         types(f"pipeline extract 3dpw/{split} --replace --stream means")
-    types("pipeline gc", r"the tag v1 names")
+    types("pipeline gc", r"that tag v1 references")
     types("pipeline status", r"tag v1: ", r"tag v1 keeps .*--delete")
     types("pipeline tag v1", r"another", code=2)
     terminal.is_intact("data/cache")

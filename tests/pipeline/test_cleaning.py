@@ -42,9 +42,7 @@ def test_one_or_two_bad_detections_end_nothing(bad: int, expected: list[tuple[in
 @pytest.mark.parametrize(
     ("n", "faces", "reason"), [(39, 0, "track_too_short"), (40, 0, None), (100, 39, None), (100, 40, "face_only")]
 )
-def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(
-    n: int, faces: int, reason: str | None
-) -> None:
+def test_forty_frames_are_enough_and_two_fifths_of_faces_alone_are_no_body(n, faces, reason):
     visible = seen([12] * n)
     visible[:faces] = [name in ABOVE for name in COCO]
     parts, dropped = clean(visible, COCO)

@@ -77,9 +77,7 @@ def test_keypoints_keep_their_confidence_and_the_input_is_left_alone() -> None:
     st.floats(-1000, 3000), st.floats(-1000, 3000), st.floats(2, 2000), st.floats(0.5, 2),
     st.floats(-1000, 3000), st.floats(-1000, 3000),
 )  # fmt: skip
-def test_normalising_is_the_crops_map_rescaled(
-    cx: float, cy: float, side: float, scale: float, x: float, y: float
-) -> None:
+def test_normalising_is_the_crops_map_rescaled(cx, cy, side, scale, x, y):
     bbox = np.array([cx, cy, side, side])
     mapped = crop_affine(bbox, scale) @ [x, y, 1]
     out = normalise_keypoints(np.array([[x, y, 1.0]]), bbox, scale)
@@ -114,7 +112,7 @@ def test_a_box_without_area_is_refused(bbox: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("picture", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)])
 def test_what_is_no_colour_picture_is_refused(picture: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="uint8 RGB picture"):
+    with pytest.raises(ValueError, match="uint8 RGB image"):
         crop_person(picture, np.array([2, 2, 4, 4]))
 
 

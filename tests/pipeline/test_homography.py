@@ -1,7 +1,5 @@
 """Homographies from points and from pixels: planted ones are found, and what cannot be known says so."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,7 +217,7 @@ def test_what_is_no_pair_of_pictures_is_refused() -> None:
     for wrong in (picture.astype(np.float32), picture[0], picture[..., None]):
         with pytest.raises(ValueError, match=r"expected \(H, W\) or \(H, W, 3\) uint8"):
             homography.between(picture, wrong)
-    with pytest.raises(ValueError, match="two pictures of one size"):
+    with pytest.raises(ValueError, match="two images of one size"):
         homography.between(picture, picture[1:])
     with pytest.raises(ValueError, match=r"found \(289, 2\) and \(288, 2\)"):
         homography.fit(POINTS, POINTS[1:])

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.boxes import extents
-from pipeline.linking import link, padded, pair_costs, split_at_gaps
+from pipeline.linking import link, pad_boxes, pair_costs, split_at_gaps
 
 SHAPE = np.array([[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float)
 
@@ -23,7 +23,7 @@ def chains(tracks: list[np.ndarray], detections: list[np.ndarray]) -> list[list[
 
 def costs_of(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     """(A, B) of persons (A, J, 3) and (B, J, 3), each in a box around the joints that are seen."""
-    return pair_costs(*(array for one in (before, now) for array in (one, padded(extents(one)[0]))))
+    return pair_costs(*(array for one in (before, now) for array in (one, pad_boxes(extents(one)[0]))))
 
 
 def test_people_who_stand_apart_keep_to_themselves() -> None:

@@ -1,7 +1,5 @@
 """Supervised processes: what ends one costs its own item, results keep their order, and no process is left."""
 
-from __future__ import annotations
-
 import itertools
 import mmap
 import os
@@ -176,9 +174,7 @@ def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
     return bytes(MIB)
 
 
-def test_results_that_wait_for_an_earlier_one_take_bounded_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_that_wait_for_an_earlier_one_take_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.processes.ordered_map.WAITING", 2 * MIB)
     log = tmp_path / "log"
     results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(200)], 3)
@@ -255,9 +251,7 @@ def threads_and_folder(item: int) -> tuple[int, str, Path]:
     return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"], Path.cwd()
 
 
-def test_libraries_have_one_thread_and_processes_are_where_this_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_libraries_have_one_thread_and_processes_are_where_this_one_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [*ordered_map(threads_and_folder, [1], 1)] == [(1, "1", tmp_path)]
 

@@ -1,7 +1,5 @@
 """What reasons mean, against the pages of the datasets."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final

@@ -114,9 +114,7 @@ def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(fold
         ("J_regressor", sparse.csc_matrix((2**40, 6890))),  # takes no memory
     ],
 )
-def test_a_key_of_the_wrong_kind_is_named_with_what_was_expected(
-    folder: Path, change: Callable[..., None], key: str, value: Any
-) -> None:
+def test_a_key_of_the_wrong_kind_is_named_with_what_was_expected(folder, change, key, value):
     change(**{key: value})
     with pytest.raises(RawDataError, match=rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"):
         smpl_files.load(folder)
@@ -207,9 +205,7 @@ def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
         ("SMPL_NEUTRAL.pkl", [1, 4, 7], [2, 5, 8], "lhip at x = -0.085 m"),
     ],
 )
-def test_a_regressor_of_another_joint_order_is_refused_by_geometry(
-    folder: Path, change: Callable[..., None], file: str, ours: list[int], theirs: list[int], found: str
-) -> None:
+def test_a_regressor_of_another_joint_order_is_refused_by_geometry(folder, change, file, ours, theirs, found):
     model = file.endswith(".pkl")
     regressor = smpl_files.load(folder).J_regressor if model else np.load(folder / file)
     regressor[ours + theirs] = regressor[theirs + ours]  # exchanged

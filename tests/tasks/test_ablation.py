@@ -1,7 +1,5 @@
 """The ablation's table from numbers written by hand; its variants; and a small one from training to the files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -68,6 +66,9 @@ def test_the_papers_figures_are_below_ones_own_on_real_data_by_their_protocol() 
     assert by_name["G + MPoser prior, published"] == [54.1, 87.0, 103.9, 28.2]
     assert by_name["G + D_M, attention [2, 1024], published"][:2] == [51.9, 82.9]
     assert by_name["only G, features of Kanazawa et al., published"] == [75.8, 126.1, 147.5, 28.3]
+    others = ("concat", "attention [2, 512]", "attention [3, 512]", "attention [3, 1024]")
+    expected = [[53.7, 85.9], [54.2, 86.6], [53.6, 85.3], [52.4, 82.7]]
+    assert [by_name[f"G + D_M, {name}, published"] for name in others] == expected
     demo = {"mposer": {"m-0": run_of(50.0, stand_in=True)}}
     assert all(row.seeds for row in ablation.table(demo))
 

@@ -1,7 +1,5 @@
 """The model of docs/adding-a-model.md in a package of its own. As a user would: tests/journeys/test_extend.py."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Clips without keypoints: detected, converted and extracted by one task."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline.detect import Detector
 from pipeline.errors import ConfigError
 from pipeline.files.raw.stand_in import MARKER
 from pipeline.settings import sections
@@ -95,7 +92,7 @@ def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips: 
 def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Project, build) -> None:
     (own_clips.folder / "raw/videos" / MARKER).unlink()
     message = build(own_clips, "Detect", dataset="videos").only_failure(30)
-    assert "[detect] detector = demo: finds people in demo data alone" in message
+    assert "[detect] detector = demo: finds people only in demo data" in message
 
 
 @pytest.mark.parametrize(
@@ -107,9 +104,7 @@ def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Pr
         ({"detect": {"device": "gpu"}}, "cuda:1"),
     ],
 )
-def test_mistakes_in_the_settings_are_errors_of_a_line(
-    changes: dict[str, dict[str, str | None]], said: str, own_clips: Project
-) -> None:
+def test_mistakes_in_the_settings_are_errors_of_a_line(changes, said, own_clips):
     own_clips.configure(changes)
     with pytest.raises(ConfigError, match=said) as error:
         sections.load(own_clips.cfg)
@@ -126,8 +121,6 @@ def test_mistakes_in_the_settings_are_errors_of_a_line(
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_detectors_weights_are_below_the_folder_of_the_settings(
-    section: dict[str, str | None], detector: Detector, own_clips: Project
-) -> None:
+def test_the_detectors_weights_are_below_the_folder_of_the_settings(section, detector, own_clips):
     own_clips.configure({"detect": {"detector": detector.name}, detector.name: section})
     assert sections.load(own_clips.cfg).detector == replace(detector, weights=str(own_clips.folder / "w.pth"))

@@ -1,7 +1,5 @@
 """Mistakes of the user: one readable line, an exit code, and everything else continues."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -48,7 +46,7 @@ def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build,
 def test_without_luigi_cfg_the_message_names_what_to_do(bare, build) -> None:
     bare.cfg.unlink()
     message = build(bare, "Data").only_failure(SCHEDULING)
-    assert message.endswith("there is no such file. Run from the project's folder, or set LUIGI_CONFIG_PATH.")
+    assert message.endswith("file not found. Run from the project's folder, or set LUIGI_CONFIG_PATH.")
 
 
 @pytest.mark.slow
@@ -85,7 +83,7 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, bu
     message = build(bare, "TrainVIBE", set="vibe.epochs=0").only_failure(SCHEDULING)
     assert "--set [vibe] epochs = 0: expected more than 0" in message
     assert prepared(*words, "epochs=5") == (
-        "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set vibe.epochs=5\n"
+        "error: --set epochs=5: expected SECTION.KEY=VALUE, such as --set vibe.epochs=5\n"
     )
 
 
@@ -194,7 +192,7 @@ def test_a_video_that_is_gone_fails_its_split_alone_until_it_is_dropped(project,
     first.unlink()
     for name in ("Data", "Data"):
         ran = build(project, name)
-        assert "1 video not in" in ran.only_failure(FAILED)
+        assert "1 video missing from" in ran.only_failure(FAILED)
         assert first.stem in ran.words
         assert project.files() == before
     project.configure({"convert": {"removed": "drop"}})

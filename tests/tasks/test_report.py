@@ -1,7 +1,5 @@
 """`luigi --module tasks Report` and `python -m tasks report`: one page, of everything or of what there is."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vibe_extensions.pages.report.assembly import recorded
+from vibe_extensions.pages.report.assembly import recorded_fingerprint
 from vibe_extensions.pages.report_task import PAGE
 
 
@@ -37,7 +35,7 @@ def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_com
     code, shown = tasks_command(project, "report", "--out", str(out), "--no-training")
     assert code == 0, shown
     assert str(out) in shown
-    assert recorded(out) != ""
+    assert recorded_fingerprint(out) != ""
     assert '<h2 id="accounting">' in out.read_text()
     assert '<h2 id="curves">' not in out.read_text()
     assert project.files() == before
@@ -48,7 +46,7 @@ def test_where_nothing_has_been_made_the_page_shows_that(bare, tasks_command) ->
     assert code == 0, shown
     html = page(bare).read_text()
     assert "expected a feature cache" in html
-    assert "There is no training run to show." in html
+    assert "No training runs to show." in html
 
 
 def test_a_cache_without_runs_has_no_empty_heading_and_nothing_of_models_that_luigi_cfg_does_not_name(
@@ -75,7 +73,7 @@ def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_thems
     html = page(project).read_text()
     assert f"1 run with other settings not shown here: {folder.name}." in html
     assert f"{folder.name}. --run may be repeated." in html
-    assert "There is no training run to show." in html
+    assert "No training runs to show." in html
     assert tasks_command(project, "report", "--run", str(folder))[0] == 0
     assert f"<h3>{folder.name}</h3>" in page(project).read_text()
     (folder / "metrics.json").write_text("{")
@@ -89,9 +87,9 @@ def test_runs_of_other_settings_can_be_shown_and_damaged_results_cost_only_thems
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--run", "nowhere"), "--run nowhere: there is no such folder"),
+        (("--run", "nowhere"), "--run nowhere: folder not found"),
         (("--run", ".", "--no-training"), "exclude each other"),
-        (("--out", "no/such/folder/page.html"), "there is no folder"),
+        (("--out", "no/such/folder/page.html"), "does not exist"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_reported_and_nothing_is_written(bare, tasks_command, words, message) -> None:

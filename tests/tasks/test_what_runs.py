@@ -1,7 +1,5 @@
 """A change costs what it touches: which tasks run after it, and which do not."""
 
-from __future__ import annotations
-
 import json
 import shutil
 
@@ -80,7 +78,7 @@ def test_new_file_times_are_recorded_and_nothing_runs(project, build) -> None:
     motion_of(project).touch()
     ran = build(project, "Data")
     assert (ran.code, ran.done) == (0, [])
-    assert "· convert amass/train new file times of 1 video are recorded" in ran.words
+    assert "· convert amass/train new file times of 1 video recorded" in ran.words
     before = project.files()
     assert "new file times" not in build(project, "Data").words
     assert project.files() == before

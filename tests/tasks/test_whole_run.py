@@ -1,7 +1,5 @@
 """Raw to results through the `luigi` command; what a second run does: nothing; and what kills leave."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -142,7 +140,7 @@ def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_la
 
 def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[tuple[int, int, str]] = []
-    tell = training.shown_by(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
+    tell = training.progress_callback(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
     tell(TrainingProgress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
     tell(TrainingProgress(0, 8, 30, 30, validation={"3dpw/validation": {"pa_mpjpe": 99.84}}))
     assert capsys.readouterr().out.splitlines() == [
@@ -156,9 +154,9 @@ def test_what_is_kept_of_a_training_is_the_step_of_its_last_checkpoint(project, 
     (folder,) = project.runs
     config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text())["config"])
     monkeypatch.setattr(runs, "run_folder", lambda _: folder)
-    assert training.kept(config) == f"step 6 of 6 (runs/{folder.name}/last.pt)"
+    assert training.describe_kept(config) == f"step 6 of 6 (runs/{folder.name}/last.pt)"
     (folder / "last.pt").unlink()
-    assert training.kept(config) == "nothing: no checkpoint was written yet"
+    assert training.describe_kept(config) == "nothing: no checkpoint was written yet"
 
 
 def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch) -> None:

@@ -1,7 +1,5 @@
 """A body of 30 vertices, small networks, splits in memory or on disk: the model's code runs on them as on real ones."""
 
-from __future__ import annotations
-
 from collections import namedtuple
 from types import SimpleNamespace
 

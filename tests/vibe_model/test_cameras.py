@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline.crops import normalise_keypoints
-from vibe_model.cameras import camera_in_picture, in_picture, optimal_camera, project_orthographic
+from vibe_model.cameras import camera_in_picture, crop_to_image, optimal_camera, project_orthographic
 from vibe_model.errors import ConfigError
 
 METHODS = pytest.mark.parametrize("method", ["least_squares", "trace"])
@@ -30,7 +30,7 @@ def test_keypoints_go_back_to_where_the_crop_took_them_from():
     kp_2d, side = random.uniform(0, 500, (4, 49, 3)), random.uniform(50, 300, (4, 1))
     box = np.concatenate([random.uniform(0, 500, (4, 2)), side, side], axis=1)
     in_crop = normalise_keypoints(kp_2d, box, scale=1.2)[..., :2]
-    np.testing.assert_allclose(in_picture(in_crop, box, crop_scale=1.2), kp_2d[..., :2], rtol=1e-5)
+    np.testing.assert_allclose(crop_to_image(in_crop, box, crop_scale=1.2), kp_2d[..., :2], rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ HMMR's cameras

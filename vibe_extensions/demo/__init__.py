@@ -1,4 +1,4 @@
-"""Demo data: small datasets in the official layouts, rendered, and a procedural body. See README.md."""
+"""Demo data: small rendered datasets in the official layouts, and a procedural body. See README.md."""
 
 from typing import Final
 

@@ -1,11 +1,9 @@
-"""What people can do: joint angles with a meaning, and actions as curves of them.  [motion] -> pixels and labels
+"""Actions as curves of joint angles.  [motion] -> pixels and labels
 
-A motion is written in degrees of freedom that have a meaning (`l_knee`: flexion of the left knee) and a range that a
-person can reach. Every action is a function of time in seconds and of a random generator that draws its amplitudes,
-tempo and phase, so no two performances of one action are the same. It returns `Curves`: degrees over time for the
-degrees of freedom that it moves; the others stay relaxed. A thigh's curves are against the vertical and a foot's
-against the ground (toes up is positive), whatever the pelvis does: the angles of the joints follow, so that people
-stand on straight legs and flat feet unless an action bends them.
+Motion is described by degrees of freedom with a meaning (`l_knee`: flexion of the left knee) and a range. An action is
+a function of time in seconds and a random generator for amplitudes, tempo and phase. It returns `Curves`: degrees over
+time for the degrees of freedom that it moves; the others stay relaxed. Thigh angles are relative to the vertical and
+foot angles to the ground (toes up is positive), independent of the pelvis.
 """
 
 from __future__ import annotations
@@ -60,17 +58,17 @@ DOFS: Final[dict[str, Dof]] = _CENTRAL | {f"{side}_{name}": dof for side in "lr"
 
 
 def _beat(t: Times, rng: np.random.Generator, low: float, high: float) -> Times:
-    """Phase in rad of a tempo drawn between `low` and `high` beats a second."""
+    """Phase in rad of a random tempo between `low` and `high` beats per second."""
     return TAU * (rng.uniform(low, high) * t + rng.uniform())
 
 
 def _pulse(phase: Times, sharpness: float = 1.0) -> Times:
-    """0..1, once a beat; a higher sharpness spends more of the beat near 0."""
+    """0..1 once per beat; a higher sharpness spends more of the beat near 0."""
     return ((1 - np.cos(phase)) / 2) ** sharpness
 
 
 def walk(t: Times, rng: np.random.Generator) -> Curves:
-    """Forward, at the speed that the stride gives; legs half a beat apart."""
+    """Walk forward; the stride determines the speed."""
     phase = _beat(t, rng, 0.75, 1.1)
     stride, lift = rng.uniform(20, 30), rng.uniform(45, 65)  # degrees: of the thigh either way, of the knee
     swing, bent = rng.uniform(15, 45), rng.uniform(15, 60)
@@ -121,7 +119,7 @@ def squat(t: Times, rng: np.random.Generator) -> Curves:
 
 
 def arm_raise(t: Times, rng: np.random.Generator) -> Curves:
-    """Both arms up and down, together or in turn, in a plane of its own."""
+    """Both arms up and down, together or in turn, in a random plane."""
     phase, lag = _beat(t, rng, 0.3, 0.7), rng.choice([0.0, np.pi / 2, np.pi])
     plane, top, bent = rng.uniform(0, 95), rng.uniform(100, 165), rng.uniform(5, 45)
     curves: Curves = {}
@@ -252,7 +250,7 @@ _OF_LEGS: Final = ("flex", "abduct", "turnout", "knee", "ankle")
 
 
 def _through_random_poses(t: Times, rng: np.random.Generator, *, spread: float, legs: bool) -> Curves:
-    """Monotone cubic between poses drawn 0.45 to 0.9 s apart: never beyond the drawn values, and smooth."""
+    """Monotone cubic interpolation between random poses 0.45 to 0.9 s apart."""
     knots = [t[0] - rng.uniform(0, 0.5)]
     while knots[-1] < t[-1] or len(knots) < 2:
         knots.append(knots[-1] + rng.uniform(0.45, 0.9))
@@ -266,7 +264,7 @@ def _through_random_poses(t: Times, rng: np.random.Generator, *, spread: float, 
 
 
 def dance(t: Times, rng: np.random.Generator) -> Curves:
-    """From one random pose of the whole body to the next: the widest variety of poses."""
+    """Random poses of the whole body, for the widest variety."""
     return _through_random_poses(t, rng, spread=0.75, legs=True)
 
 

@@ -1,9 +1,9 @@
-"""What pictures show beside motion: people's clothes and a place with its light.  motion -> [pixels] -> raw
+"""Clothes, backdrops and light.  motion -> [pixels] -> raw
 
-Features of a network that was never trained average over the whole picture, so the body must dominate it. Everyone
-wears a sports kit with different sides: the left arm blue, the right one orange, the left leg green, the right one
-purple, lighter towards hand and foot; front and back of the shirt differ. From person to person shades differ, hues
-hardly. Places are low in contrast and much alike, and fixed in the world: they move as the camera does.
+Features of random networks average over the whole image, so the body must dominate it. Everyone wears a kit with
+distinct parts: left arm blue, right arm orange, left leg green, right leg purple, lighter towards hand and foot; front
+and back of the shirt differ. Shades vary between people, hues hardly. Backdrops have low contrast and are fixed in the
+world.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1
 Floats = NDArray[np.floating[Any]]
 Hsv = tuple[float, float, float]
 
-# Hue, saturation and value of each part of the kit, and SMPL's joints that it covers.
+# Hue, saturation and value of each part of the kit, and SMPL's joints in it.
 KIT: Final[dict[str, tuple[Hsv, tuple[int, ...]]]] = {
     "shirt": ((0.14, 0.10, 0.92), (3, 6, 9, 13, 14)),
     "shorts": ((0.60, 0.35, 0.28), (0,)),
@@ -49,10 +49,10 @@ SKIN: Final = ((0.065, 0.34, 0.90), (0.06, 0.42, 0.78), (0.055, 0.50, 0.64), (0.
 _HAIR: Final = ((0.08, 0.6, 0.16), (0.07, 0.65, 0.30), (0.09, 0.6, 0.42), (0.02, 0.7, 0.30))
 
 TEXTURE_PX: Final = 512
-TILE_M: Final = 6.0  # one ground texture covers this square, then repeats
-HAZE_M: Final = 14.0  # beyond about this distance the ground fades into the surroundings
-COARSE: Final = 2  # the backdrop is painted at a half of the resolution: it has no detail to lose
-SHADOW: Final = 0.2  # how much light a shadow takes away
+TILE_M: Final = 6.0  # side of the repeated ground texture
+HAZE_M: Final = 14.0  # distance at which the ground fades into the surroundings
+COARSE: Final = 2  # downsampling of the backdrop
+SHADOW: Final = 0.2  # share of light lost in shadows
 SHADOW_COARSE: Final = 4
 
 
@@ -90,7 +90,7 @@ def dress(body: SmplArrays, rng: np.random.Generator) -> Colours:
 
 
 class Backdrop:
-    """One place - ground, surroundings - and its light, drawn from `rng`."""
+    """Random ground, surroundings and light."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         hue = rng.uniform(0, 1)
@@ -103,14 +103,14 @@ class Backdrop:
         self._last: tuple[bytes, Picture] | None = None
 
     def paint(self, camera: Camera, frame: int) -> Picture:
-        """The place without people, (H, W, 3). A camera at rest is painted once."""
+        """The backdrop without people, (H, W, 3); painted once for a static camera."""
         key = camera.extrinsics[frame].tobytes()
         if self._last is None or self._last[0] != key:
             self._last = key, self._paint(camera, frame)
         return self._last[1]
 
     def shade(self, picture: Picture, camera: Camera, frame: int, verts: Floats) -> Picture:
-        """The picture with the shadows of bodies (N, 3) m on the ground: a new array."""
+        """A copy of the image with shadows of bodies (N, 3) m on the ground."""
         fallen = verts - self.to_light * (verts[:, 1:2] / self.to_light[1])
         coarse = np.floor((camera.frame(frame).project(fallen[None])[0] + 0.5) / SHADOW_COARSE).astype(np.int64)
         height, width = (n // SHADOW_COARSE + 1 for n in picture.shape[:2])
@@ -149,7 +149,7 @@ def _look_up(texture: Picture, u: Floats, v: Floats) -> Picture:
 
 
 def _floor(rng: np.random.Generator, tone: Floats) -> Picture:
-    """Boards or tiles of slightly different shades with joints between them, and grain; repeats without a seam."""
+    """A seamless texture of boards or tiles in slightly different shades, with grain."""
     n = int(rng.choice([4, 6, 8, 12]))
     shades = rng.uniform(0.98, 1.02, (n, n) if rng.random() < 0.5 else (1, n))
     floor = cv2.resize(shades.astype(np.float32), (TEXTURE_PX, TEXTURE_PX), interpolation=cv2.INTER_NEAREST)
@@ -169,7 +169,7 @@ def _surroundings(rng: np.random.Generator, tone: Floats) -> Picture:
 
 
 def _grain(rng: np.random.Generator, contrast: float) -> NDArray[np.float32]:
-    """(TEXTURE_PX, TEXTURE_PX) around 1: noise of several sizes that repeats without a seam."""
+    """Seamless noise of several scales around 1, (TEXTURE_PX, TEXTURE_PX)."""
     total = np.zeros((TEXTURE_PX, TEXTURE_PX), np.float32)
     for cells in (8, 32, 128):
         noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)

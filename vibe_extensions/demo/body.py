@@ -1,13 +1,11 @@
-"""The procedural body: what SMPL's files hold, posed in NumPy.  [body files] -> motion -> raw
+"""The procedural body in SMPL's format, posed in NumPy.  [body files] -> motion -> raw
 
-SMPL may not be redistributed, so everything that can be run without a licence runs on this body: 6890 vertices, 24
-joints, the same keys, and the same places for the vertices that other code picks by number (nose, toes, heels, finger
-tips). It is no measured body: results obtained with it show that the pipeline works and nothing else. A marker file in
-its folder and a key in its model files record that.
+SMPL may not be redistributed; this body replaces it in everything that runs without a licence. It has 6890 vertices, 24
+joints, SMPL's keys, and the vertices that other code selects by number (nose, toes, heels, finger tips) in SMPL's
+places. It is not measured: results with it are functional tests only, as a marker file and a key record.
 
-It is posed by equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015: here in NumPy, not by
-the torch body that the pipeline uses downstream. So labels are an independent check of that one, and no process that
-renders has to import torch.
+Posing follows equations 2-10 of Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, in NumPy: labels are
+an independent check of the pipeline's torch body.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ Floats = NDArray[np.floating[Any]]
 VERSION: Final = 1  # raised whenever the body changes
 FILES: Final = ("body_shape.npz", "body_rig.npz")
 
-VERTEX_IDS: Final = {  # where smplx finds its extra joints (its table "smplh", which SMPL shares)
+VERTEX_IDS: Final = {  # smplx's extra joints (its table "smplh")
     "nose": 332, "leye": 2800, "reye": 6260, "lear": 583, "rear": 4071,
     "lbigtoe": 3216, "rbigtoe": 6617, "lsmalltoe": 3226, "rsmalltoe": 6624, "lheel": 3387, "rheel": 6787,
     "lthumb": 2746, "rthumb": 6191, "lindex": 2319, "rindex": 5782, "lmiddle": 2445, "rmiddle": 5905,
@@ -43,15 +41,15 @@ CHUNK: Final = 64  # frames skinned at a time: 64 x 6890 x 12 numbers are 42 MB
 
 @cache
 def procedural(gender: str = "neutral") -> SmplArrays:
-    """The body in memory. It is read once in a process, so its arrays are read-only."""
-    arrays, of_gender = _stored(), GENDERS.index(gender)
-    of_this_gender = {"v_template": arrays["v_template"][of_gender], "digest": str(arrays["digest"][of_gender])}
-    return SmplArrays(**(arrays | of_this_gender), stand_in=True)
+    """The body, with read-only arrays, since it is cached."""
+    arrays, row = _load_arrays(), GENDERS.index(gender)
+    gendered = {"v_template": arrays["v_template"][row], "digest": str(arrays["digest"][row])}
+    return SmplArrays(**(arrays | gendered), stand_in=True)
 
 
 @cache
-def _stored() -> dict[str, Any]:
-    """The arrays that `tools/make_demo_body.py` has written: `v_template` and `digest` have a row for each gender."""
+def _load_arrays() -> dict[str, Any]:
+    """Load the arrays written by `tools/make_demo_body.py`; `v_template` and `digest` have a row for each gender."""
     arrays: dict[str, Any] = {}
     for file in FILES:
         with np.load(Path(__file__).with_name(file)) as stored:
@@ -62,7 +60,7 @@ def _stored() -> dict[str, Any]:
 
 
 def write_files(folder: Path) -> None:
-    """Write every file that a folder of SMPL's has, for three genders."""
+    """Write all files of an SMPL folder, for three genders."""
     for gender in GENDERS:
         arrays = procedural(gender)
         kintree = np.stack([arrays.parents, np.arange(len(arrays.parents))])
@@ -87,15 +85,15 @@ def write_files(folder: Path) -> None:
 
 
 class Skinned(NamedTuple):
-    """T frames of one body, in the frame of `trans`."""
+    """T frames of one body, in the coordinates of `trans`."""
 
     verts: Array  # (T, V, 3) m
     joints: Array  # (T, 24, 3) m, SMPL's own
 
 
 def rest_joints(body: SmplArrays, betas: Floats) -> Array:
-    """The 24 joints of the shaped body in its rest pose, (24, 3) m."""
-    return np.asarray(body.J_regressor @ _shaped(body, betas), np.float64)
+    """Joints (24, 3) m of the shaped body in its rest pose."""
+    return np.asarray(body.J_regressor @ _shape_vertices(body, betas), np.float64)
 
 
 def skin(
@@ -103,11 +101,11 @@ def skin(
 ) -> Skinned:
     """Pose a body of one shape.
 
-    betas (10,), pose (T, 72) axis-angle in rad, trans (T, 3) m; `vertices` restricts the result to V of the 6890.
-    The root turns about its own joint, not about the origin, as in SMPL.
+    betas (10,), pose (T, 72) axis-angle in rad, trans (T, 3) m; `vertices`: indices of the V vertices to compute.
+    The root rotates about its joint, not about the origin, as in SMPL.
     """
     chosen = slice(None) if vertices is None else vertices
-    shaped, rest_pose = _shaped(body, betas)[chosen], rest_joints(body, betas)
+    shaped, rest_pose = _shape_vertices(body, betas)[chosen], rest_joints(body, betas)
     weights = np.asarray(body.weights[chosen], np.float64)
     posedirs = _posedirs(body)[chosen].reshape(-1, 207)
     rotations = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
@@ -131,7 +129,7 @@ def skin(
 
 
 def spin49(body: SmplArrays, skinned: Skinned) -> Array:
-    """The joints of `pipeline.skeletons`' spin49 of a fully skinned body, (T, 49, 3) m."""
+    """Joints (T, 49, 3) m of spin49 from all vertices."""
     regressed = body.J_regressor_extra @ skinned.verts
     smpl54 = np.concatenate([skinned.joints, skinned.verts[:, _SURFACE_POINTS], regressed], axis=1)
     return np.asarray(convert(smpl54, source="smpl54", target="spin49"), np.float64)
@@ -139,9 +137,9 @@ def spin49(body: SmplArrays, skinned: Skinned) -> Array:
 
 @cache
 def _posedirs(body: SmplArrays) -> Array:
-    """(V, 3, 207): converting them takes as long as posing a few bodies."""
+    """Pose blend shapes (V, 3, 207) as float64, cached since the conversion is slow."""
     return np.asarray(body.posedirs, np.float64)
 
 
-def _shaped(body: SmplArrays, betas: Floats) -> Array:
+def _shape_vertices(body: SmplArrays, betas: Floats) -> Array:
     return np.asarray(body.v_template + body.shapedirs @ np.asarray(betas), np.float64)

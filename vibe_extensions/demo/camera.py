@@ -1,7 +1,7 @@
-"""A pinhole camera, and where it stands to have people in view.  motion -> [pixels and labels]
+"""A pinhole camera, and its placement to keep people in view.  motion -> [pixels and labels]
 
-No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) of a picture has its centre at x = i, y = j, so a
-picture reaches from -0.5 to width - 0.5.
+No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) has its centre at x = i, y = j, so an image
+extends from -0.5 to width - 0.5.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from scipy.ndimage import gaussian_filter1d
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 
-MARGIN: Final = 0.2  # of the picture's sides, kept free around people, so that their crops stay inside the picture
-ORBIT: Final = 15.0  # degrees to either side that a hand-held camera walks around people
-GOES_FAR_M: Final = 1.2  # a camera that stands still has people in view who move no further than this
-FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera that follows people
+MARGIN: Final = 0.2  # of the image's sides, so that crops stay inside the image
+ORBIT: Final = 15.0  # degrees of a hand-held camera's path around people, in both directions
+GOES_FAR_M: Final = 1.2  # the camera follows people who move further
+FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera's motion
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,26 +41,23 @@ class Camera:
         return np.asarray(homogeneous[..., :2] / homogeneous[..., 2:])
 
     def sees(self, pixels: Floats) -> NDArray[np.bool_]:
-        """(..., 2) px -> (...) whether they are in the picture."""
+        """(..., 2) px -> (...) whether they are in the image."""
         edge = np.array([self.width, self.height]) - 0.5
         return np.asarray(((pixels >= -0.5) & (pixels <= edge)).all(axis=-1))
 
     def frame(self, number: int) -> Camera:
-        """The camera in one frame only."""
+        """The camera of a single frame."""
         return Camera(self.width, self.height, self.intrinsics, self.extrinsics[number : number + 1])
 
     def cut(self, centre: Floats, zoom: float, side: int) -> Camera:
-        """The camera whose picture is a square of `side` px around `centre` (2,) px, `zoom` times as large.
-
-        The affine map goes into the intrinsics, so nothing is resampled.
-        """
+        """The camera of a square crop of `side` px around `centre` (2,) px, magnified by `zoom`."""
         crop = np.diag([zoom, zoom, 1.0])
         crop[:2, 2] = side / 2 - zoom * np.asarray(centre)
         return Camera(side, side, crop @ self.intrinsics, self.extrinsics)
 
 
 def look_at(position: Floats, target: Floats, roll: Floats) -> Array:
-    """(T, 3) m, (T, 3) m, (T,) rad -> extrinsics (T, 4, 4) of cameras that look from the one to the other."""
+    """Extrinsics (T, 4, 4) of cameras at `position` (T, 3) m that look at `target` (T, 3) m; roll (T,) rad."""
     forward = _unit(np.asarray(target) - position)
     level = _unit(np.cross(forward, [0.0, 1.0, 0.0]))  # to the right: forward x up
     down = np.cross(forward, level)
@@ -82,10 +79,10 @@ def frame_people(
     hand_held: bool = False,
     turn: float = 30.0,
 ) -> Camera:
-    """A camera that has all people in view: `points` (T, N, 3) m; `heading` in rad is where they face.
+    """A camera that keeps all `points` (T, N, 3) m in view; `heading` (rad) is where people face.
 
-    It stands up to `turn` degrees to the side of frontal, 1 to 1.6 m high. A hand-held one walks along and around
-    them, and sways; another stands still, unless the people go far: then it is moved along.
+    It is up to `turn` degrees off the frontal view, 1 to 1.6 m high. A hand-held camera follows and orbits people, and
+    sways; others are static unless people go far.
     """
     n_frames, (width, height) = len(points), size
     centre = (points.min(axis=1) + points.max(axis=1)) / 2

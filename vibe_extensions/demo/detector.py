@@ -1,9 +1,8 @@
-"""A stand-in for a detector, for demo data alone: it knows the clothes of the procedural bodies.  [pixels -> keypoints]
+"""A detector for demo data only, based on the colours of the procedural bodies' clothes.  [pixels -> keypoints]
 
-Everybody in the demo data wears a kit with a colour for each part of a limb (`appearance.py`), on dull
-ground. A person is a patch of such colours; a joint is where the colours of two parts meet. Eyes and ears are not
-found. People who cover each other are one person to it, as they are to a bad detector. In real pictures it finds
-nothing that means anything.
+Limb parts in demo data have distinct colours (`appearance.py`) on dull ground. A person is a patch of these colours; a
+joint is where two parts meet. It finds no eyes and ears, and merges people who occlude each other. Its results on real
+images are meaningless.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from pipeline.detect.base import Detect, Detector, People
 from pipeline.files.pixels.frames import Image
 from pipeline.skeletons import joint_names
 
-MIN_SATURATION: Final = 60  # of 255; places in the demo data are duller
+MIN_SATURATION: Final = 60  # of 255; backdrops are duller
 BRIGHT: Final = 190  # of 255: a shirt's front
-MIN_SHARE: Final = 1 / 2000  # of the picture: smaller patches are no person
-CLOSE: Final = 1 / 40  # of the picture's height: patches so near are of one person
-VALUE_WEIGHT: Final = 0.5  # of brightness beside colour: light changes it
-NEAR: Final = 1 / 50  # of a person's height: parts so near meet
+MIN_SHARE: Final = 1 / 2000  # of the image; smaller patches are ignored
+CLOSE: Final = 1 / 40  # of the image's height; closer patches belong to the same person
+VALUE_WEIGHT: Final = 0.5  # weight of brightness, which depends on light
+NEAR: Final = 1 / 50  # of a person's height; closer parts meet
 MEETING: Final[Mapping[str, tuple[str, str]]] = {
     f"{side[0]}{joint}": (f"{side} {upper}", f"{side} {lower}" if lower != "shorts" else lower)
     for side in ("left", "right")
@@ -43,7 +42,7 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Demo(Detector):
-    """See above. Its confidence is 1 for a joint that is found, and 0 for any other."""
+    """Detector for demo data; confidence is 1 for detected joints and 0 for others."""
 
     name: ClassVar[str] = "demo"
     stand_in: ClassVar[bool] = True
@@ -76,7 +75,7 @@ def _people(image: Image) -> People:
 
 
 def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
-    """(17, 3) of the one person in this part of a picture; `body` where he or she is."""
+    """Keypoints (17, 3) of the person with the mask `body`."""
     reach = _disc(len(hsv) * NEAR)
     part = {name: _largest(mask) for name, mask in _parts(hsv, body)}
     grown = {name: np.asarray(cv2.dilate(mask, reach), np.uint8) for name, mask in part.items()}
@@ -92,9 +91,9 @@ def _joints(hsv: Image, body: Mask) -> NDArray[np.float32]:
 
 
 def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
-    """Each part of the kit, and the body's pixels that look most like it."""
+    """Yield each part of the kit with the mask of its pixels."""
     names, colours = _kit()
-    seen = _in_space(hsv[body > 0] / np.array([180, 255, 255], np.float32))
+    seen = _to_color_space(hsv[body > 0] / np.array([180, 255, 255], np.float32))
     nearest = (np.sum(colours**2, axis=1) - 2 * seen @ colours.T).argmin(axis=1)
     for name in dict.fromkeys(names):
         mask = np.zeros_like(body)
@@ -104,31 +103,31 @@ def _parts(hsv: Image, body: Mask) -> Iterator[tuple[str, Mask]]:
 
 @functools.cache
 def _kit() -> tuple[list[str], NDArray[np.float32]]:
-    """Names of parts and their colours, in full light and in the shade."""
+    """Names of parts and their colours, in light and in shade."""
     from vibe_extensions.demo import appearance
 
     parts = [(name, hsv) for name, (hsv, _) in appearance.KIT.items()]
     parts += [("head", hsv) for hsv in appearance.SKIN]
     parts += [("shirt", hsv) for hsv in (appearance.SHIRT_BACK, appearance.CHEST_BAND)]
     lit = [(name, (h, s, v * light)) for name, (h, s, v) in parts for light in (1.0, 0.75)]
-    return [name for name, _ in lit], _in_space(np.array([hsv for _, hsv in lit], np.float32))
+    return [name for name, _ in lit], _to_color_space(np.array([hsv for _, hsv in lit], np.float32))
 
 
-def _in_space(hsv: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(..., 3) hue, saturation, value in 0..1 -> (..., 3): colours that look alike are near each other."""
+def _to_color_space(hsv: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Hue, saturation, value in 0..1 (..., 3) -> a space (..., 3) in which similar colours are close."""
     hue, saturation, value = np.moveaxis(hsv, -1, 0)
     turn = 2 * np.pi * hue
     return np.stack([saturation * np.cos(turn), saturation * np.sin(turn), VALUE_WEIGHT * value], -1).astype(np.float32)
 
 
 def _largest(mask: Mask) -> Mask:
-    """The largest connected patch alone: compression leaves specks of other colours."""
+    """The largest connected patch, without specks from compression."""
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     return (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8) if n > 1 else mask
 
 
 def _centre(mask: Mask) -> NDArray[np.float64] | None:
-    """(2,) x, y px of the pixels; None where there are none."""
+    """Centre (2,) of the pixels in px; None if there are none."""
     pixels = np.argwhere(mask)
     return pixels.mean(axis=0)[::-1] if len(pixels) else None
 

@@ -1,6 +1,6 @@
-"""The file formats of the official releases, written with the same bytes every time.  pixels and labels -> [raw]
+"""Reproducible files in the official releases' formats.  pixels and labels -> [raw]
 
-Shares no code with the readers in `pipeline.files.formats`: a mistake made here and there alike would go unnoticed.
+Shares no code with the readers in `pipeline.files.formats`, so that their mistakes cannot cancel out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Feature = Sequence[bytes] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 
 
 def jpeg(image: Image) -> bytes:
-    """Encode an RGB picture (H, W, 3)."""
+    """Encode an RGB image (H, W, 3)."""
     encodable, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not encodable:
         raise PipelineError("OpenCV cannot encode JPEG. Install opencv-python with its image codecs.")
@@ -40,7 +40,7 @@ def jpeg(image: Image) -> bytes:
 
 @contextmanager
 def mp4_writer(file: Path, fps: float, width: int, height: int) -> Iterator[cv2.VideoWriter]:
-    """Open a video file (MPEG-4 part 2: every build of OpenCV has it) that takes BGR pictures through `write`."""
+    """Open a video file (MPEG-4 part 2, which every build of OpenCV supports) for BGR images."""
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
     try:
         if not writer.isOpened():
@@ -51,14 +51,14 @@ def mp4_writer(file: Path, fps: float, width: int, height: int) -> Iterator[cv2.
 
 
 def write_mat(file: Path, variables: Mapping[str, Any], *, compressed: bool = False) -> None:
-    """Write a MATLAB v5 file whose bytes depend on the variables only: SciPy would put the time into its header."""
+    """Write a MATLAB v5 file without the time that SciPy writes into its header."""
     savemat(file, dict(variables), do_compression=compressed)
     with file.open("r+b") as stream:
         stream.write((MAT_HEADER % b"5.0").ljust(MAT_TEXT))
 
 
 def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
-    """Write a MATLAB 7.3 file: HDF5 behind MATLAB's header, compressed, axes in the reverse of MATLAB's order."""
+    """Write a MATLAB 7.3 file: MATLAB's header, then compressed HDF5 with reversed axes."""
     with h5py.File(file, "w", userblock_size=MAT73_USER_BLOCK, libver="earliest") as stored:
         for name, values in variables.items():
             written = stored.create_dataset(name, data=values, chunks=values.shape, compression="gzip")
@@ -68,8 +68,8 @@ def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
 
 
 def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
-    """Write `Pose` as MATLAB does: one record of (F, C) float32, columns first, uncompressed (gzip notes the time)."""
-    from cdflib.cdfwrite import CDF  # takes a tenth of a second, and only Human3.6M needs it
+    """Write `Pose` as MATLAB does: one record of (F, C) float32, column-major, uncompressed (gzip stores the time)."""
+    from cdflib.cdfwrite import CDF  # slow to import
 
     columns_first = np.ascontiguousarray(pose.T.astype(np.float32)).reshape(1, *pose.shape)
     variable = {"Variable": "Pose", "Data_Type": CDF.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True, "Compress": 0}
@@ -79,7 +79,7 @@ def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
 
 
 def tfrecord(data: bytes) -> bytes:
-    """Frame one record as TensorFlow does: its length and the data, each with its checksum behind it."""
+    """Encode a TFRecord: length and data, each followed by its checksum."""
     framed = b""
     for part in (len(data).to_bytes(8, "little"), data):
         crc = int(google_crc32c.value(part))
@@ -88,7 +88,7 @@ def tfrecord(data: bytes) -> bytes:
 
 
 def tf_example(features: Mapping[str, Feature]) -> bytes:
-    """Encode a tf.train.Example, in the order of the keys. Arrays are flat, in C order; floats are float32."""
+    """Encode a tf.train.Example in key order; arrays are flattened in C order, floats are float32."""
     entries = [_field(1, key.encode()) + _field(2, _feature(features[key])) for key in sorted(features)]
     return _field(1, b"".join(_field(1, entry) for entry in entries))
 
@@ -119,13 +119,13 @@ def _varint(value: int) -> bytes:
 def python2_pickle(value: Any) -> bytes:
     """Pickle dicts, lists, tuples, str, bool, int, float, None and numeric arrays as Python 2 and NumPy 1 did.
 
-    This is the form of 3DPW's files. Python's own pickler writes text as Unicode and NumPy's modules under today's
-    names: a reader that copes with that may still fail on the real files. Raises TypeError for any other type.
+    3DPW's files have this format; Python 3's pickler writes Unicode and other module names. Raises TypeError for other
+    types.
     """
-    return b"\x80\x02" + _pickled(value) + b"."  # protocol 2; for the opcodes see Python's pickletools
+    return b"\x80\x02" + _pickle_value(value) + b"."  # protocol 2; for the opcodes see Python's pickletools
 
 
-def _pickled(value: Any) -> bytes:
+def _pickle_value(value: Any) -> bytes:
     match value:
         case None:
             return b"N"
@@ -138,26 +138,27 @@ def _pickled(value: Any) -> bytes:
         case float():
             return b"G" + struct.pack(">d", value)
         case np.ndarray():
-            return _pickled_array(value)
+            return _pickle_array(value)
         case Mapping():
-            return b"}(" + b"".join(_pickled(k) + _pickled(v) for k, v in value.items()) + b"u"
+            return b"}(" + b"".join(_pickle_value(k) + _pickle_value(v) for k, v in value.items()) + b"u"
         case tuple():
-            return b"(" + b"".join(map(_pickled, value)) + b"t"
+            return b"(" + b"".join(map(_pickle_value, value)) + b"t"
         case Sequence():
-            return b"](" + b"".join(map(_pickled, value)) + b"e"
+            return b"](" + b"".join(map(_pickle_value, value)) + b"e"
     raise TypeError(f"a 3DPW file holds no {type(value).__name__}")
 
 
-def _pickled_array(array: NDArray[Any]) -> bytes:
-    """What NumPy 1's `ndarray.__reduce__` returned: an empty array, then its state."""
+def _pickle_array(array: NDArray[Any]) -> bytes:
+    """Pickle NumPy 1's `ndarray.__reduce__`: an empty array, then its state."""
     if array.dtype.kind not in "fiub":
         raise TypeError(f"a 3DPW file holds no array of {array.dtype}")
-    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _pickled((0,)) + _pickled("b") + b"tR"
+    start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
+    empty = start + _pickle_value((0,)) + _pickle_value("b") + b"tR"
     order, kind = "|" if array.dtype.itemsize == 1 else "<", f"{array.dtype.kind}{array.dtype.itemsize}"
-    state_of_dtype = _pickled((3, order, None, None, None, -1, -1, 0))
-    dtype = b"cnumpy\ndtype\n" + _pickled((kind, 0, 1)) + b"R" + state_of_dtype + b"b"
+    state_of_dtype = _pickle_value((3, order, None, None, None, -1, -1, 0))
+    dtype = b"cnumpy\ndtype\n" + _pickle_value((kind, 0, 1)) + b"R" + state_of_dtype + b"b"
     content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    state = _pickled(1) + _pickled(tuple(array.shape)) + dtype + _pickled(False) + _python2_str(content)
+    state = _pickle_value(1) + _pickle_value(tuple(array.shape)) + dtype + _pickle_value(False) + _python2_str(content)
     return empty + b"(" + state + b"tb"
 
 

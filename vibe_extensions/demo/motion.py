@@ -1,6 +1,6 @@
-"""Actions one after the other, standing on the ground: a plausible SMPL motion.  [motion] -> pixels and labels
+"""Sequences of actions as plausible SMPL motion on the ground.  [motion] -> pixels and labels
 
-The world is y-up with the ground at y = 0, in metres. SMPL's rest pose is a T-pose: y up, facing +z, the person's left
+The world is y-up in metres, with the ground at y = 0. SMPL's rest pose is a T-pose: y up, facing +z, the person's left
 is +x.
 """
 
@@ -28,12 +28,12 @@ HIGH: Final = np.array([dof.high for dof in DOFS.values()])
 RELAXED: Final = np.array([dof.relaxed for dof in DOFS.values()])
 _CHANGE_SIGN: Final = ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")  # mirrored
 
-SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)  # degrees before a limit in which an angle is slowed down
-SMOOTHING_S: Final = 0.05  # sigma over time: a muscle does not change its mind within a frame
+SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)  # degrees before a limit in which an angle is compressed
+SMOOTHING_S: Final = 0.05  # sigma over time
 BLEND_S: Final = 0.6  # from one action to the next
-ACTION_S: Final = (1.6, 3.2)  # an action lasts between these before the next begins
-FOOT_HOLD: Final = 0.7  # how much of a turn of the pelvis the feet do not follow
-GRIP_M: Final = 0.008  # how much higher than the lowest point a point of the sole may be and still bear weight
+ACTION_S: Final = (1.6, 3.2)  # shortest and longest duration of an action
+FOOT_HOLD: Final = 0.7  # share of the pelvis's rotation that the feet do not follow
+GRIP_M: Final = 0.008  # height above the lowest point up to which points of the sole bear weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class Motion:
 
 
 def random_betas(rng: np.random.Generator) -> Array:
-    """(10,) shape parameters of a person one may meet."""
+    """Plausible shape parameters (10,)."""
     return np.asarray(np.clip(rng.normal(0, 0.7, 10), -2, 2))
 
 
@@ -73,7 +73,7 @@ def perform(
 
 
 def mirror(angles: Floats) -> Array:
-    """The same motion with left and right exchanged, (T, D) degrees."""
+    """The motion with left and right swapped, (T, D) degrees."""
     swapped = {"l": "r", "r": "l"}
     source = [INDEX[swapped[n[0]] + n[1:] if n[:2] in ("l_", "r_") else n] for n in DOFS]
     sign = np.array([-1.0 if name in _CHANGE_SIGN else 1.0 for name in DOFS])
@@ -81,7 +81,7 @@ def mirror(angles: Floats) -> Array:
 
 
 def within_limits(angles: Floats) -> Array:
-    """Angles bent into their ranges without a kink, (T, D) degrees.
+    """Angles (T, D) degrees, smoothly limited to their ranges.
 
     The identity except near a limit, which an angle approaches exponentially: `clip` would stop its velocity dead.
     """
@@ -119,7 +119,7 @@ def sole_vertices() -> NDArray[np.intp]:
 
 
 def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) -> tuple[tuple[str, ...], Array, Array]:
-    """Names, angles (T, D) and height above the ground (T,) of a sequence of actions, blended into each other."""
+    """Names, angles (T, D) and height above the ground (T,) of a blended sequence of actions."""
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
     starts = np.concatenate([[-np.inf], t[0] + duration * np.arange(1, n_actions) / n_actions])
@@ -132,7 +132,7 @@ def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) 
         names.append(str(rng.choice(options)))
         curves = ACTIONS[names[-1]](t, rng)
         hop += share * curves.pop("hop", 0.0)
-        # The rest is relaxed, posture is personal, and half of the time sides are exchanged.
+        # Other angles are relaxed with a personal offset; half of the actions are mirrored.
         acted = np.tile(RELAXED + rng.normal(0, 1.5, len(DOFS)), (len(t), 1))
         for name, curve in curves.items():
             acted[:, INDEX[name]] = curve
@@ -141,7 +141,7 @@ def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) 
 
 
 def _keep_footing(angles: Array) -> Array:
-    """Thighs against the vertical and feet against the ground -> angles of hips and ankles, (T, D) degrees."""
+    """Convert thigh and foot angles to angles of hips and ankles, (T, D) degrees."""
     column = {name: angles[:, i] for name, i in INDEX.items()}
     out = angles.copy()
     for side, sign in (("l", 1), ("r", -1)):
@@ -153,7 +153,7 @@ def _keep_footing(angles: Array) -> Array:
 
 
 def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
-    """(T, 3) translation: the lowest point of the soles on the ground (plus `hop`), and no sliding where weight is."""
+    """Translation (T, 3) that puts the lowest point of the soles on the ground (plus `hop`) without foot sliding."""
     soles = skin(procedural(), betas, pose, np.zeros((len(pose), 3)), sole_vertices()).verts
     lowest = soles[..., 1].min(axis=1)
     weight = softmax(-(soles[..., 1] - lowest[:, None]) / GRIP_M, axis=1)

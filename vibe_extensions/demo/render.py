@@ -1,4 +1,4 @@
-"""Frames of bodies in a place.  motion -> [pixels]"""
+"""Renders frames of bodies before a backdrop.  motion -> [pixels]"""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vibe_extensions.pages.rasterising import NEAR_M, Floats, Floats32, Samples,
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
-SUPERSAMPLING: Final = 2  # samples a pixel, across and down
-AMBIENT: Final = 0.6  # light that comes from everywhere
+SUPERSAMPLING: Final = 2  # samples per pixel in x and y
+AMBIENT: Final = 0.6  # share of ambient light
 
 
 class Rendered(NamedTuple):
-    """A rendered frame and how far what it shows is away."""
+    """A rendered frame and its depth."""
 
     image: Image
-    depth: Floats32  # (H, W) m to the nearest body seen in the pixel, inf where there is none
+    depth: Floats32  # (H, W) m to the nearest body in the pixel, inf for none
 
 
 class Renderer:
@@ -49,15 +49,15 @@ class Renderer:
             brightness = np.einsum("nc,nc->n", samples.barycentric[hit], light[face])
             rgba = np.zeros((*samples.face.shape, 4), np.float32)  # RGB and coverage of each sample
             rgba[hit] = np.column_stack([colours[face] * brightness[:, None], np.ones(len(face), np.float32)])
-            mean = _over_pixels(rgba, np.add) / np.float32(SUPERSAMPLING**2)
+            mean = _reduce_samples(rgba, np.add) / np.float32(SUPERSAMPLING**2)
             part = (slice(top, top + mean.shape[0]), slice(x0, x0 + mean.shape[1]))
             canvas[part] = canvas[part] * (1 - mean[..., 3:]) + mean[..., :3]
             with np.errstate(divide="ignore"):
-                depth[part] = 1 / _over_pixels(samples.inverse_depth, np.maximum)
+                depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
         return Rendered(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), depth)
 
     def _sample(self, camera: Camera, frame: int, bodies: Sequence[Floats]) -> tuple[Samples, tuple[int, int]]:
-        """What is seen of the bodies, over the smallest rectangle of whole pixels that holds them; its left and top."""
+        """Rasterise the bodies within their bounding rectangle of whole pixels; also return its left and top."""
         points = np.concatenate(bodies) @ camera.extrinsics[frame, :3, :3].T + camera.extrinsics[frame, :3, 3]
         near = points[:, 2] < NEAR_M
         points[near, 2] = NEAR_M / 2  # not drawn: only keeps the division defined
@@ -73,15 +73,15 @@ class Renderer:
         return rasterise(corners, (1 / points[:, 2])[faces], width, height), (int(low[0]), int(low[1]))
 
     def _light(self, verts: Floats, to_light: Floats) -> Floats32:
-        """(F, 3) how bright a body is at its faces' corners, from normals averaged over the faces around a vertex."""
+        """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
         smooth = self.normals(verts)
         facing = smooth @ to_light.astype(np.float32)
         light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0) + 0.12 * smooth[:, 1]
         return np.asarray(light[self.faces], np.float32)
 
 
-def _over_pixels(samples: Floats32, combine: np.ufunc) -> Floats32:
-    """(s H, s W, ...) of samples -> (H, W, ...) of pixels. By strided views: `reduce` over short axes is slow."""
+def _reduce_samples(samples: Floats32, combine: np.ufunc) -> Floats32:
+    """Samples (s H, s W, ...) -> pixels (H, W, ...). Strided views are faster than `reduce` over short axes."""
     s = SUPERSAMPLING
     views = [samples[row::s, column::s] for row in range(s) for column in range(s)]
     return np.asarray(functools.reduce(combine, views), np.float32)

@@ -1,7 +1,6 @@
-"""A take: people who move, a camera, a place; its labels and its frames.  motion -> [pixels and labels]
+"""Takes: moving people, a camera, a backdrop; their labels and frames.  motion -> [pixels and labels]
 
-Every label comes out of the same numbers as the pixels. Bodies are drawn with the neutral template whatever the
-actor's gender: gender is a label only.
+Labels and pixels come from the same numbers. Bodies are drawn with the neutral template; gender is only a label.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from vibe_extensions.demo.render import Image, Renderer
 
 Array = NDArray[np.float64]
 
-OCCLUDED_M: Final = 0.16  # a joint is inside the body: what covers it by more than this hides it
-SKINNED_AT_ONCE: Final = 16  # frames; one by one, half of the time would go into reading the pose blend shapes
+OCCLUDED_M: Final = 0.16  # a joint is hidden if it is this far behind the visible surface (joints are inside bodies)
+SKINNED_AT_ONCE: Final = 16  # frames
 GENDERS: Final = ("male", "female")
-ELBOW_ROOM_M: Final = 0.75  # people keep at least this distance from each other
+ELBOW_ROOM_M: Final = 0.75  # minimum distance between people
 
 CROP_PX: Final = 224  # of calibration crops
 BOX_FACTOR: Final = 1.1  # box / extent of the joints, as in most datasets
 POSES_A_PERSON: Final = 8
-SECONDS_BETWEEN: Final = 0.7  # poses are taken so far apart: hardly two alike
+SECONDS_BETWEEN: Final = 0.7  # between two poses
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What is to be recorded: all that a take depends on, so the same shot gives the same bytes anywhere."""
+    """All that a take depends on: the same shot gives the same bytes."""
 
     dataset: str
     split: str
@@ -50,10 +49,10 @@ class Shot:
     n_people: int = 1
     actions: tuple[str, ...] = ()  # to choose from; all when empty
     hand_held: bool = False
-    file: str = ""  # below the dataset's folder, where the name alone does not tell
+    file: str = ""  # path in the dataset's folder, if the name does not determine it
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """A generator of its own for each purpose: drawing more for one changes nothing in another."""
+        """An independent generator for each purpose."""
         words = (self.dataset, self.split, self.name, purpose)
         return np.random.default_rng([self.seed, *(zlib.crc32(word.encode()) for word in words)])
 
@@ -69,39 +68,39 @@ class Actor:
     trans: Array  # (T, 3) m
     joints: Array  # (T, 24, 3) m, SMPL's
     spin49: Array  # (T, 49, 3) m
-    kp_2d: Array  # (T, 49, 2) px, pixel centres at whole numbers from 0
+    kp_2d: Array  # (T, 49, 2) px, pixel centres at integers from 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Take:
-    """A shot as it was played: the truth behind a written video."""
+    """A performed shot: the ground truth of a video."""
 
     shot: Shot
-    camera: Camera | None  # None where nothing is filmed (AMASS)
+    camera: Camera | None  # None without video (AMASS)
     actors: tuple[Actor, ...]
 
     @property
     def view(self) -> Camera:
-        """The camera. Raises ValueError where nothing is filmed."""
+        """The camera. Raises ValueError for a take without a camera."""
         if self.camera is None:
-            raise ValueError(f"{self.shot.name} was played without a camera")
+            raise ValueError(f"{self.shot.name} has no camera")
         return self.camera
 
-    def seen_by(self, camera: Camera) -> Take:
-        """The same people filmed by another camera."""
+    def film_with(self, camera: Camera) -> Take:
+        """The same take seen by another camera."""
         actors = tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in self.actors)
         return replace(self, camera=camera, actors=actors)
 
 
 class SceneFrame(NamedTuple):
-    """One frame, and which joints are seen in it."""
+    """A frame and its visible joints."""
 
     image: Image
-    visible: tuple[NDArray[np.bool_], ...]  # per actor (49,): in the picture, and hidden by nothing
+    visible: tuple[NDArray[np.bool_], ...]  # per actor (49,): in the image and not occluded
 
 
 def stage(shot: Shot) -> Take:
-    """Play a shot: everyone's motion and place, and a camera that has them in view."""
+    """Perform a shot: everyone's motion and position, and a camera that keeps them in view."""
     body, rng = procedural(), shot.rng("motion")
     facing = float(rng.uniform(-np.pi, np.pi))
     motions = []
@@ -135,10 +134,9 @@ def film(take: Take) -> Iterator[SceneFrame]:
 
 
 def calibration_crops(n: int) -> NDArray[np.uint8]:
-    """Crops of people of all shapes in all poses, boxed and cropped as converted data are: (n, 224, 224, 3) RGB.
+    """Crops (n, 224, 224, 3) RGB of people with random shapes and poses, to calibrate networks with random weights.
 
-    Always the same crops: the first of many are the first of few. Rendered straight into the crop, so a little sharper
-    than a resampled picture. For the statistics of an untrained network's features.
+    Deterministic: the crops for a smaller n are the first ones for a larger n.
     """
     crops, body = np.empty((n, CROP_PX, CROP_PX, 3), np.uint8), procedural()
     for first in range(0, n, POSES_A_PERSON):
@@ -157,7 +155,7 @@ def calibration_crops(n: int) -> NDArray[np.uint8]:
 
 
 def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> list[Array]:
-    """Translations (T, 3) with the people side by side, far enough apart in every frame."""
+    """Translations (T, 3) that put people side by side, far enough apart in every frame."""
     sideways = np.array([np.cos(facing), 0, -np.sin(facing)])  # of a camera in front of them
     forward = np.array([np.sin(facing), 0, np.cos(facing)])
     placed = paths[:1]
@@ -173,7 +171,7 @@ def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> 
 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> NDArray[np.bool_]:
-    """(49,) a joint is seen when it is in the picture and nothing is in front of the body around it."""
+    """(49,) whether a joint is in the image and not occluded."""
     visible = camera.sees(actor.kp_2d[frame])
     x, y = np.round(np.where(visible[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
     distance = actor.spin49[frame] @ camera.extrinsics[frame, 2, :3] + camera.extrinsics[frame, 2, 3]

@@ -1,9 +1,9 @@
-"""Writes each dataset's official layout, small, from rendered bodies: the demo data.
+"""Writes the demo data: small datasets in their official layouts, from rendered bodies.
 
-    motion -> pixels and labels -> raw, and from there like any download: raw -> tracks -> features -> windows
+    motion -> pixels and labels -> raw, and then like any download: raw -> tracks -> features -> windows
 
-`body` is a procedural body in SMPL's format, `motion` moves it, `scene` films it and ties labels to pixels, `layouts`
-writes each dataset's files. Nothing downstream knows which data it reads, except by the marker file STAND_IN.json.
+`body` is a procedural body in SMPL's format, `motion` moves it, `scene` renders it with labels, `layouts` writes each
+dataset's files. The marker file STAND_IN.json identifies demo data.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
         *(h36m, threedpw, emdb, bedlam, amass, videos),
     )
 }
-VERSION: Final = 2  # raised by hand whenever the same seed would give other files
+VERSION: Final = 2  # raised whenever the same seed would give different files
 BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."
 
 
@@ -77,12 +77,11 @@ def synthesize(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Write `raw/<dataset>/` for every one of the datasets, and the procedural body's files into `body/`.
+    """Write `raw/<dataset>/` for each dataset, and the procedural body's files into `body/`.
 
-    The same seed and size give the same bytes, whatever the number of `workers` (processes; all cores by default).
-    Folders that are up to date stay as they are; demo data of another seed, size or version are replaced. Each folder
-    appears at once, complete. Raises PipelineError, before anything is written, when a folder holds something else.
-    Progress counts the videos of all datasets.
+    The same seed and size give the same bytes for any number of `workers` (processes; default: all cores). Replaces
+    demo data of another seed, size or version; each folder appears when it is complete. Progress counts videos. Raises
+    PipelineError, before writing, if a folder contains other files.
     """
     request, layouts = Request(seed, size), {name: _layout(name) for name in datasets}
     for folder in (body, *(raw / name for name in layouts)):
@@ -116,36 +115,41 @@ def write_dataset(
     n_frames: int | None = None,
     workers: int = 1,
 ) -> list[Take]:
-    """Write one dataset into `folder` (its own, e.g. `raw/penn_action`) and return the truth behind every video.
+    """Write one dataset into `folder` (such as `raw/penn_action`), and return the ground truth of every video.
 
-    `n_videos` in each split, `n_frames` in each video. Always writes. A `Take` has the shot (split, name, fps, picture
-    size), the camera, and for every person pose, betas, trans in the world (AMASS: in its own, z up) and the 49
-    projected joints, with pixel centres at whole numbers from 0. Raises PipelineError when the folder holds anything
-    but demo data.
+    Always writes. A `Take` has the shot (split, name, fps, image size), the camera, and for every person pose, betas,
+    trans in the world (AMASS: its own, z up) and the 49 projected joints, with pixel centres at integers from 0.
+
+    Args:
+        n_videos: Videos per split.
+        n_frames: Frames per video.
+
+    Raises:
+        PipelineError: the folder contains anything but demo data.
     """
     return list(_record(_layout(name), folder, Request(seed, size, n_videos, n_frames), workers))
 
 
 def write_body(folder: Path) -> None:
-    """Write the procedural body's folder, for every seed the same. Raises PipelineError as `write_dataset` does."""
+    """Write the procedural body's folder, which does not depend on the seed. Raises as `write_dataset`."""
     with new_folder(folder, _marker()) as partial:
         procedural_body.write_files(partial)
 
 
 @contextmanager
 def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
-    """Fill a folder beside `folder`; then it is marked as demo data and put in its place.
+    """Yield a temporary folder to fill; then mark it as demo data and replace `folder`.
 
-    A kill leaves the old folder, the new one or none; an error the old one. Raises PipelineError when `folder` holds
-    something that is not marked as demo data.
+    A kill leaves the old folder, the new one or none; an error leaves the old one. Raises PipelineError if `folder`
+    contains files that are not marked as demo data.
     """
     folder = folder.absolute()
     _refuse_foreign(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, replaced = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "replaced"))
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other writers wait; the system releases it when its holder is killed
-        for left_over in (partial, replaced):  # of a killed run
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other writers wait; released if the process is killed
+        for left_over in (partial, replaced):  # left by a killed run
             shutil.rmtree(left_over, ignore_errors=True)
         partial.mkdir()
         try:
@@ -166,13 +170,13 @@ def _refuse_foreign(folder: Path) -> None:
     marker = read_marker(folder)
     if marker is None or marker.get("stand_in") is not True:
         raise PipelineError(
-            f"{folder}: expected no folder, or demo data with its {MARKER}; found other files, which stay as they are. "
-            "Choose another --out, or switch the demo data off ([embedded] enabled = false)."
+            f"{folder}: expected no folder, or demo data with {MARKER}; found other files, which are not changed. "
+            "Choose another --out, or disable demo data ([embedded] enabled = false)."
         )
 
 
 def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int) -> Iterator[Take]:
-    """Write a dataset's folder, which is in its place once the last take was taken."""
+    """Write a dataset's folder, and yield its takes; the folder appears after the last one."""
     shots = list(layout.plan(request))
     with new_folder(folder, _marker(layout, request)) as partial:
         record = functools.partial(layout.record, folder=partial)
@@ -190,7 +194,7 @@ def _record(layout: ReleaseLayout, folder: Path, request: Request, workers: int)
 
 
 def _marker(layout: ReleaseLayout | None = None, request: Request | None = None) -> dict[str, Any]:
-    """The content of a marker file, all that a dataset's files depend on; without arguments the body's."""
+    """Content of a dataset's marker file, which identifies its files; without arguments, of the body's."""
     versions = {"version": VERSION, "body_version": procedural_body.VERSION}
     if layout is None or request is None:
         return {"stand_in": True, "what": BODY_WHAT, "seed": None, **versions}
@@ -201,7 +205,7 @@ def _marker(layout: ReleaseLayout | None = None, request: Request | None = None)
 def _layout(name: str) -> ReleaseLayout:
     if name not in LAYOUTS:
         raise ConfigError(
-            f"no demo data for {name!r}: there are some for {', '.join(LAYOUTS)}. Take it out of the list of datasets, "
-            "or supply the official download and switch the demo data off ([embedded] enabled = false)."
+            f"no demo data for {name!r}; supported: {', '.join(LAYOUTS)}. Remove it from the list of datasets, or use "
+            "the official download and disable demo data ([embedded] enabled = false)."
         )
     return LAYOUTS[name]

@@ -2,8 +2,8 @@
 
 from pipeline.cli.command_line import CommandEntry
 
-EXPORT = CommandEntry("vibe_extensions.exchange.commands.export", "Write one split as files that other programs read.")
+EXPORT = CommandEntry("vibe_extensions.exchange.commands.export", "Write a split as files for other programs.")
 IMPORT = CommandEntry(
     "vibe_extensions.exchange.commands.import_",
-    "Make a split, with its features, from a database file of VIBE's or TCMR's scripts.",
+    "Make a split with features from a database file of VIBE or TCMR.",
 )

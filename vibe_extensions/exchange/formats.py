@@ -1,7 +1,4 @@
-"""The formats of `export`, each imported when it is used; an export is under its name whole, or not there.
-
-tracks, features -> [files of other programs]. With each comes where it is from.
-"""
+"""Formats of `export`, imported on use; an export appears when it is complete.  tracks, features -> [other files]"""
 
 from __future__ import annotations
 
@@ -22,18 +19,18 @@ from pipeline.files.formats.json_files import load_json
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import EXPORTS, load, load_records
 
-PROVENANCE: Final = "provenance.json"  # in a folder
+PROVENANCE: Final = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """Result of an export."""
 
-    file: Path  # or the folder of several files
+    file: Path  # or folder
     rows: int
     summary: str  # "12 rows under 3 names"
-    absent: Mapping[str, str]  # field that existing code may look for -> why it is absent
-    left_out: Mapping[str, int]  # what rows lack -> how many were left out for it
+    absent: Mapping[str, str]  # field that other code may read -> why it is missing
+    left_out: Mapping[str, int]  # what rows have no value for -> number of rows not exported
     stand_in: bool
 
     @property
@@ -47,16 +44,14 @@ class Exported:
 class ExportFormat:
     """A format of `export`."""
 
-    # "module:function": (root, name, out, *, stream, replace, progress) -> Exported, as that of VIBE's databases; with
-    # `options`, an object of that class, too
+    # "module:function": (root, name, out, *, stream, replace, progress[, options]) -> Exported
     export: str
     about: str
-    options: str = ""  # "module:class": a frozen pydantic dataclass, whose fields are NAME=VALUE of --set
-    packages: Mapping[str, str] = field(default_factory=dict)  # that it imports -> our extra that brings it
+    options: str = ""  # "module:class": a frozen pydantic dataclass, whose fields are set by --set NAME=VALUE
+    packages: Mapping[str, str] = field(default_factory=dict)  # required package -> the extra that installs it
 
     def function(self) -> Callable[..., Exported]:
-        """The function that exports. Raises PipelineError, with the command that installs it, where a package is
-        missing."""
+        """Load the exporting function. Raises PipelineError for a missing package, with the command to install it."""
         for package, extra in self.packages.items():
             if find_spec(package) is None:
                 do = f"pip install 'vibe-pipeline[{extra}]', in a clone .venv/bin/pip install -e '.[{extra}]'"
@@ -65,7 +60,7 @@ class ExportFormat:
         return function
 
     def options_class(self) -> type[Any] | None:
-        """The class of its options; None: it has none."""
+        """Load the class of its options; None if it has none."""
         return load(self.options) if self.options else None
 
 
@@ -92,26 +87,26 @@ RERUN: Final = ExportFormat(
 
 
 def export_formats() -> dict[str, ExportFormat]:
-    """All formats by name, those of other packages last. Raises PlugInError for one that cannot be loaded."""
+    """All formats by name, those of other packages last. Raises PlugInError if one cannot be loaded."""
     return load_records(EXPORTS, ExportFormat)
 
 
-def beside(file: Path) -> Path:
-    """The path of the provenance of an export that is one file."""
+def provenance_path(file: Path) -> Path:
+    """Path of the provenance of a single exported file."""
     return file.with_name(f"{file.name}.{PROVENANCE}")
 
 
 def require_new_file(file: Path, *, replace: bool) -> None:
-    """Raise PipelineError where the folder of `file` is not there, and where `file` is, without `replace`."""
+    """Raise PipelineError if the folder of `file` is missing, or if `file` exists and `replace` is False."""
     _require_parent(file)
-    if not replace and (file.exists() or file.is_symlink()):  # a link that leads nowhere, too
-        raise PipelineError(f"--out {file}: exists already. Name another file, or add --replace.")
+    if not replace and (file.exists() or file.is_symlink()):  # also a dangling link
+        raise PipelineError(f"--out {file}: already exists. Choose another file, or add --replace.")
 
 
 def publish_with_provenance(file: Path, write: Callable[[Path], str], provenance: Mapping[str, Any]) -> None:
-    """Write a file that has its name only when it is complete, with its provenance beside it.
+    """Write a file and its provenance; the file gets its name when it is complete.
 
-    write: writes to the path that it is given, and returns the sha256 of what it wrote.
+    write: writes to the path passed to it, and returns the SHA-256 of the content.
     """
     temporary = file.with_name(f".{file.name}.part")
     try:
@@ -119,29 +114,29 @@ def publish_with_provenance(file: Path, write: Callable[[Path], str], provenance
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _write_provenance(beside(file), {**provenance, "file": file.name, "sha256": digest})
-    publish(temporary, file)  # last: a file of this name always has its provenance
+    _write_provenance(provenance_path(file), {**provenance, "file": file.name, "sha256": digest})
+    publish(temporary, file)  # last, so that a file always has its provenance
 
 
 @contextmanager
 def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A temporary folder to write files into, and what its PROVENANCE is to say: at the end, it gets the name `out`.
+    """Yield a temporary folder and a dict for its PROVENANCE; the folder becomes `out` at the end.
 
-    PROVENANCE also has the time (`written`) and each file's sha256 (`files`). After an error, or a kill, `out` is as
-    it was. Raises PipelineError where `out` is no new or empty folder, unless `replace` and all in it is an export's.
+    PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). An error or a kill leaves `out`
+    unchanged. Raises PipelineError unless `out` is new or empty, or with `replace` contains only an export.
     """
     out = out.resolve()
     _require_parent(out)
     if out.exists() and not out.is_dir():
-        raise PipelineError(f"--out {out}: is a file; this format is a folder of files. Name another.")
-    if there := sorted(file.name for file in out.iterdir()) if out.exists() else []:
-        strange = sorted({*there} - _exported(out))
-        if strange:
-            raise PipelineError(f"--out {out}: holds {strange[0]}, which is of no export. Name a new folder.")
+        raise PipelineError(f"--out {out}: is a file, but this format is a folder. Choose another name.")
+    if existing := sorted(file.name for file in out.iterdir()) if out.exists() else []:
+        foreign = sorted({*existing} - _export_files(out))
+        if foreign:
+            raise PipelineError(f"--out {out}: contains {foreign[0]}, which no export wrote. Choose a new folder.")
         if not replace:
-            raise PipelineError(f"--out {out}: exists already. Name another folder, or add --replace.")
+            raise PipelineError(f"--out {out}: already exists. Choose another folder, or add --replace.")
     temporary, old = (out.with_name(f".{out.name}.{kind}") for kind in ("part", "old"))
-    for folder in (temporary, old):  # of a killed run
+    for folder in (temporary, old):  # left by a killed run
         shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -154,9 +149,9 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
             files[file.name] = whole_file_digest(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
         sync_folder(temporary)
-        if there:
+        if existing:
             out.rename(old)
-        publish(temporary, out)  # also in the place of an empty folder
+        publish(temporary, out)  # also replaces an empty folder
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -165,19 +160,19 @@ def new_folder(out: Path, *, replace: bool) -> Iterator[tuple[Path, dict[str, An
 
 def _require_parent(out: Path) -> None:
     if not out.parent.is_dir():
-        raise PipelineError(f"--out {out}: there is no folder {out.parent}. Create it, or name another.")
+        raise PipelineError(f"--out {out}: the folder {out.parent} does not exist. Create it, or choose another.")
 
 
 def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
-    """Write it atomically, with the time."""
+    """Write the content and the time atomically."""
     whole = {**content, "written": datetime.now(UTC).isoformat(timespec="seconds")}
     write_atomic(file, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
 
 
-def _exported(folder: Path) -> set[str]:
-    """The names of the files of an export, by its PROVENANCE; none where there is none."""
+def _export_files(folder: Path) -> set[str]:
+    """Names of an export's files by its PROVENANCE; empty if it has none."""
     if not (folder / PROVENANCE).is_file():
         return set()
-    content = load_json(folder / PROVENANCE, do="Name a new folder.")
+    content = load_json(folder / PROVENANCE, do="Choose a new folder.")
     files = content.get("files") if isinstance(content, dict) else None
     return {PROVENANCE, *files} if isinstance(files, dict) else set()

@@ -1,13 +1,13 @@
-"""Some tracks as a recording for Rerun's viewer: pictures, joints, bodies, cameras.  tracks -> [.rrd]
+"""Some tracks as a recording for Rerun's viewer: images, joints, bodies, cameras.  tracks -> [.rrd]
 
-    <video>/camera                           where the camera stands in the world, where that is known
-    <video>/camera/image                     the camera's pinhole, and each picture as JPEG
+    <video>/camera                           the camera's pose in the world, if known
+    <video>/camera/image                     the camera's intrinsics, and each frame as JPEG
     <video>/camera/image/<person>/box, joints
-    <video>/camera/<person>/body             the labelled body in the camera's axes, where it has a translation
-    <video>/pelvis/<person>/joints           3D joints, the pelvis at 0
-    <video>/crops/<person>                   what networks see
+    <video>/camera/<person>/body             the labelled body in camera axes, if it has a translation
+    <video>/pelvis/<person>/joints           3D joints relative to the pelvis
+    <video>/crops/<person>                   input of the networks
 
-Motion without pictures has its body at <video>/<person>/body, in the motion's own axes. docs/exports.md has more.
+Motion without images has its body at <video>/<person>/body, in the motion's axes. See docs/exports.md.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ UP: Final = {  # axis of the world and its sign -> the viewer's axes
 
 @validated(frozen=True, config={"extra": "forbid"})
 class RecordingOptions:
-    """Options of `export --format rerun`, by `--set NAME=VALUE`."""
+    """Options of `export --format rerun`, set by `--set NAME=VALUE`."""
 
-    video: str = ""  # all tracks of this video
-    tracks: int = Field(default=3, ge=1)  # else so many, spread over the split
-    every: int = Field(default=1, ge=1)  # of each track's rows, every so many-th
-    pictures: bool = True  # and crops
-    raw: str = ""  # where the dataset's raw folder is now; "": where it was at conversion
-    body: str = ""  # the folder of SMPL's files; "": no bodies
+    video: str = ""  # export all tracks of this video
+    tracks: int = Field(default=3, ge=1)  # else this many, spread over the split
+    every: int = Field(default=1, ge=1)  # export every n-th row of each track
+    pictures: bool = True  # export images and crops
+    raw: str = ""  # the dataset's raw folder; "": as recorded at conversion
+    body: str = ""  # folder of SMPL's files; "": no bodies
 
 
 def export(
@@ -67,17 +67,17 @@ def export(
     name: str,
     out: Path,
     *,
-    stream: str = "",  # noqa: ARG001  as all formats are called
+    stream: str = "",  # noqa: ARG001  part of every format's signature
     replace: bool = False,
     progress: Progress = silent,
     options: RecordingOptions = RecordingOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
-    """Write some tracks of the split `name` of the cache `root` to the file `out`. `stream` does not matter.
+    """Write some tracks of the split `name` in the cache `root` to the file `out`. Ignores `stream`.
 
-    Raises as `show.from_cache` does, and PipelineError when `out` is a folder, or exists without `replace`.
+    Raises what `show.from_cache` raises, and PipelineError if `out` is a folder, or exists and `replace` is False.
     """
     if out.is_dir():
-        raise PipelineError(f"--out {out}: is a folder. Name a file in it, as {name.replace('/', '_')}.rrd.")
+        raise PipelineError(f"--out {out}: is a folder. Name a file in it, such as {name.replace('/', '_')}.rrd.")
     require_new_file(out, replace=replace)
     choice = Choice(options.tracks, video=options.video, frames=sys.maxsize)
     raw, body = (Path(text) if text else None for text in (options.raw, options.body))
@@ -101,9 +101,9 @@ def export(
         recording.disconnect()
         part.unlink(missing_ok=True)
     summary = f"{count(done, 'row')} of {count(len(shown.tracks), 'track')}"
-    absent = {"pictures": f"{count(missing, 'frame')} cannot be read, the raw folder is {shown.raw}"} if missing else {}
+    absent = {"images": f"{count(missing, 'frame')} cannot be read from the raw folder {shown.raw}"} if missing else {}
     if body is None and any("pose" in track.rows for track in shown.tracks):
-        absent["bodies"] = "name SMPL's files: --body DIR"
+        absent["bodies"] = "name the folder of SMPL's files: --body DIR"
     return Exported(out, done, summary, absent, {}, shown.stand_in)
 
 
@@ -114,22 +114,22 @@ def _video_frames(
     bodies: LabelledBodies | None,
     options: RecordingOptions,
 ) -> Iterator[tuple[int, int]]:
-    """Log one video, a frame at a time: how many rows, and whether its picture is missing."""
+    """Log one video. Yields for each frame its number of rows, and 1 if its image is missing."""
     log, fps = _logger(recording, video), tracks[0].record.fps
     rows = [{int(t.rows["frame_index"][row]): row for row in range(0, t.n_frames, options.every)} for t in tracks]
     _log_static(log, tracks, bodies)
-    indices = sorted({index for of_track in rows for index in of_track})
+    indices = sorted({index for track_rows in rows for index in track_rows})
     source = tracks[0].source if options.pictures else None
     frames = (Frame(i, None, None) for i in indices) if source is None else source.read(indices)
-    shown: list[ShownTrack] = []  # in the frame before
+    shown: list[ShownTrack] = []  # in the previous frame
     for frame in frames:
         recording.set_time("frame", sequence=frame.index)
         if math.isfinite(fps):
             recording.set_time("time", duration=frame.index / fps)
         present = [
-            (track, of_track[frame.index])
-            for track, of_track in zip(tracks, rows, strict=True)
-            if frame.index in of_track
+            (track, track_rows[frame.index])
+            for track, track_rows in zip(tracks, rows, strict=True)
+            if frame.index in track_rows
         ]
         if frame.image is not None:
             log("camera/image", _jpeg(frame.image))
@@ -145,7 +145,7 @@ def _video_frames(
 
 
 def _logger(recording: rr.RecordingStream, video: str) -> Any:
-    """(path below the video's entity, what to log, static=...) -> None."""
+    """Return a function (path below the video's entity, *content, static=False) -> None."""
     parts = [part for part in video.split("/") if part]
 
     def log(path: str, *content: Any, static: bool = False) -> None:
@@ -155,16 +155,16 @@ def _logger(recording: rr.RecordingStream, video: str) -> Any:
 
 
 def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
-    """What all frames share: sides of joints, bones, axes of the world, faces of bodies."""
+    """Log data common to all frames: joint names and sides, bones, world axes, body faces."""
     joints = [
         rr.AnnotationInfo(id=joint, label=name, color=tuple(bytes.fromhex(SIDE_COLOURS[side][1:])))
         for joint, (name, side) in enumerate(zip(NAMES, SIDES, strict=True))
     ]
     person = rr.AnnotationInfo(id=PERSON, label="person")
-    described = rr.ClassDescription(info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49"))
-    log("", rr.AnnotationContext([described]), static=True)
-    pictures, up = "bbox" in tracks[0].rows, tracks[0].record.extra.get("up")
-    world = rr.ViewCoordinates.RDF if pictures else rr.ViewCoordinates.RIGHT_HAND_Z_UP
+    description = rr.ClassDescription(info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49"))
+    log("", rr.AnnotationContext([description]), static=True)
+    has_images, up = "bbox" in tracks[0].rows, tracks[0].record.extra.get("up")
+    world = rr.ViewCoordinates.RDF if has_images else rr.ViewCoordinates.RIGHT_HAND_Z_UP
     if up is not None and np.isfinite(up).all():
         axis = int(np.abs(up).argmax())
         world = UP.get((axis, int(np.sign(up[axis]))), world)
@@ -175,7 +175,7 @@ def _log_static(log: Any, tracks: list[ShownTrack], bodies: LabelledBodies | Non
 
 
 def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
-    """The camera's pinhole, and its place in the world as the inverse of `extrinsics`."""
+    """Log the camera's intrinsics, and its pose as the inverse of `extrinsics`."""
     intrinsics, extrinsics = intrinsics_of(track, row), track.rows.get("extrinsics")
     if extrinsics is not None and np.isfinite(extrinsics[row]).all():
         rotation, shift = extrinsics[row][:3, :3].T, extrinsics[row][:3, 3]
@@ -185,13 +185,13 @@ def _log_camera(log: Any, track: ShownTrack, row: int) -> None:
 
 
 def _log_person(log: Any, track: ShownTrack, row: int, image: Image | None, bodies: LabelledBodies | None) -> None:
-    """One person in one frame."""
+    """Log one person in one frame."""
     rows, person = track.rows, _person(track)
     if "bbox" in rows:
         box = rows["bbox"][row]
         log(f"camera/image/{person}/box", rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person]))
         if image is not None:
-            with suppress(ValueError):  # a box that no crop has
+            with suppress(ValueError):  # a box without a valid crop
                 log(f"crops/{person}", _jpeg(crop_person(image, box, track.record.crop_scale)))
     if "kp_2d" in rows:
         seen = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
@@ -200,13 +200,13 @@ def _log_person(log: Any, track: ShownTrack, row: int, image: Image | None, bodi
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
         known = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
         log(f"pelvis/{person}/joints", rr.Points3D(rows["kp_3d"][row, known, :3], class_ids=PERSON, keypoint_ids=known))
-    posed = None if bodies is None else bodies.posed(track, row)
+    posed = None if bodies is None else bodies.pose(track, row)
     if posed is not None and "trans" in rows and np.isfinite(rows["trans"][row]).all():
         log(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=posed.verts + rows["trans"][row]))
 
 
 def _clear(log: Any, track: ShownTrack) -> None:
-    """Remove a person from here on: what was logged last is shown until something else is."""
+    """Stop showing a person from this frame on."""
     person = _person(track)
     for path in (f"camera/image/{person}", f"crops/{person}", f"pelvis/{person}", _body_path(track)):
         log(path, rr.Clear(recursive=True))

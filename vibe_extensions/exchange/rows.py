@@ -1,7 +1,7 @@
-"""Which rows of a split go into a file of other programs, as which arrays.  tracks, features -> [files]
+"""Rows of a split to export, and their arrays.  tracks, features -> [files]
 
-Existing code cuts windows out of all rows of one name, without looking at frame numbers: a window across a gap would
-take frames for neighbours that are not. So rows are cut into segments whose frames follow one another.
+Existing code cuts windows from all rows with one name and ignores frame numbers. Rows are therefore exported in
+segments of consecutive frames.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from pipeline.files.formats.arrays import Shape
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks
 
 Rows = NDArray[np.int64]
-Has = Callable[[int, int], NDArray[np.bool_]]  # which of the rows [start, stop) have something
+Has = Callable[[int, int], NDArray[np.bool_]]  # rows [start, stop) -> which of them have a value
 
-BATCH: Final = 8192  # rows: of features 64 MB
+BATCH: Final = 8192  # rows; 64 MB of features
 FEATURES: Final = "no features"
 JOINTS_3D: Final = "no 3D joints"
 SMPL: Final = "no SMPL parameters"
-COMMON: Final = slice(25, 39)  # the 14 joints of the 49 that existing code takes for known in every row
+COMMON: Final = slice(25, 39)  # the 14 of 49 joints that existing code expects in every row
 
 
 class FileField(NamedTuple):
-    """One array, or entry, of a file."""
+    """One array or entry of a file."""
 
-    dtype: str  # as it is written; "U": texts
-    columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
-    rows_with: tuple[str, ...] = ()  # checks: rows that pass these alone are written
-    shapes: tuple[Shape, ...] = ()  # of a row, any of them
-    body: str = ""  # what of SMPL's files it needs
+    dtype: str  # as written; "U": texts
+    columns: tuple[str, ...] = ()  # required columns of the cache
+    rows_with: tuple[str, ...] = ()  # checks that exported rows must pass
+    shapes: tuple[Shape, ...] = ()  # allowed shapes of a row
+    body: str = ""  # which of SMPL's files it needs
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
-    """Raise PipelineError for a stream that the split does not have, or that does not have all of its rows."""
+    """Raise PipelineError for a stream that is missing or out of date."""
     if stream not in split.streams:
         streams = ", ".join(split.streams) or "none"
-        raise PipelineError(f"{split.name}: has no stream {stream!r}; there are: {streams}. Extract it first.")
+        raise PipelineError(f"{split.name}: stream {stream!r} is missing (existing streams: {streams}). Extract it.")
     if not is_current(split, stream):
-        raise PipelineError(f"{split.name}: the stream {stream!r} lags behind the tracks. Extract it first.")
+        raise PipelineError(f"{split.name}: stream {stream!r} is older than the tracks. Extract it again.")
 
 
 def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
-    """What a provenance has of a stream."""
+    """The provenance entry of a stream."""
     manifest = split.stream_manifest(stream)
     recorded = {key: manifest.get(key) for key in ("identity", "backbone", "stand_in")}
     return {"name": stream, "digest": manifest["digest"], **recorded}
 
 
 def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
-    """What a provenance has of a split; `stand_in`: it is demo data (`demo`), or a stream of `streams` is untrained."""
+    """The provenance entry of a split. `stand_in`: it is demo data (`demo`), or a stream has random weights."""
     manifests = [split.manifest, *map(split.stream_manifest, streams)]
     stand_in = any(manifest.get("stand_in") for manifest in manifests)
     demo = bool(split.manifest.get("stand_in"))
@@ -72,9 +72,11 @@ def array_of(
     dtype: str | None,
     add: Callable[[int], None],
 ) -> Blocks:
-    """The array (n_rows, ...) whose rows `compute` makes of each piece [start, stop), when it is written.
+    """A lazy array (n_rows, ...): `compute` returns the rows of each piece [start, stop).
 
-    dtype: None: that of what `compute` gives. add: called with the number of rows after each piece.
+    Args:
+        dtype: None: that of the computed rows.
+        add: Called with the number of rows after each piece.
     """
     sample = np.asarray(compute(pieces[0][0], pieces[0][0] + 1))
     kind = np.dtype(dtype or sample.dtype)
@@ -89,7 +91,7 @@ def array_of(
 
 
 def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
-    """(field, rows that are written of it now): `progress` of all fields together."""
+    """Return a function (field, rows just written) that reports the progress over all fields."""
     done = 0
 
     def add(field: str, rows: int) -> None:
@@ -101,10 +103,10 @@ def counting(progress: Progress, total: int) -> Callable[[str, int], None]:
 
 
 def absent_fields(split: cache.Split, fields: Mapping[str, FileField], checks: Mapping[str, Has]) -> dict[str, str]:
-    """Which of the fields cannot be written -> why: a column is missing, or no row passes one of `checks`."""
+    """Fields that cannot be written -> why: a column is missing, or no row passes a check."""
 
     @functools.cache
-    def in_no_row(need: str) -> bool:
+    def is_never(need: str) -> bool:
         ranges = [*spans(split.tracks.start, split.tracks.stop)]
         return bool(ranges) and not any(checks[need](start, stop).any() for start, stop in ranges)
 
@@ -112,22 +114,21 @@ def absent_fields(split: cache.Split, fields: Mapping[str, FileField], checks: M
     for name, field in fields.items():
         if missing := [column for column in field.columns if column not in split.columns]:
             absent[name] = f"the split has no {' and no '.join(missing)}"
-        elif need := next((need for need in field.rows_with if need in checks and in_no_row(need)), ""):
-            absent[name] = f"in no row ({need})"
+        elif need := next((need for need in field.rows_with if need in checks and is_never(need)), ""):
+            absent[name] = f"every row has {need}"
     return absent
 
 
 def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]:
-    """For every kind of label: which rows have it. Existing code takes all labels for known.
+    """Checks for rows that have features, 3D joints (`column_3d`: kp_3d or kp_3d_eval) and SMPL parameters.
 
-    column_3d: the column of 3D joints, kp_3d or kp_3d_eval.
+    Existing code expects all of them in every row.
     """
 
     def flag(name: str, start: int, stop: int) -> NDArray[np.bool_]:
         return np.asarray(split.rows(name, start, stop) == 1) if name in split.columns else np.ones(stop - start, bool)
 
     def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
-        """Rows in which all joints are known that existing code takes for known."""
         joints = split.rows(column_3d, start, stop)
         has = flag("has_3d", start, stop) & np.isfinite(joints).all(axis=(1, 2))
         if column_3d == "kp_3d":
@@ -147,44 +148,44 @@ def checks_of(split: cache.Split, column_3d: str, stream: str) -> dict[str, Has]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
-    """Runs of rows, ascending: [start, stop) of `track`, whose frames are one step apart."""
+    """Ascending runs of rows [start, stop) of `track`, whose frames are one step apart."""
 
     start: Rows
     stop: Rows
-    track: Rows  # number in the split's tracks
-    last_frame: Rows  # index of its last frame
-    left_out: Mapping[str, int]  # what rows lack -> how many are left out for it
+    track: Rows  # number of the track in the split
+    last_frame: Rows  # index of the last frame
+    left_out: Mapping[str, int]  # failed check -> number of rows not exported
 
     @property
     def rows(self) -> int:
         return int((self.stop - self.start).sum())
 
     def numbers(self, start: int, stop: int) -> Rows:
-        """Which segment each of their rows [start, stop) is in."""
+        """The segment of each of the rows [start, stop)."""
         return np.searchsorted(self.start, np.arange(start, stop), side="right") - 1
 
     def require_rows(self, split: cache.Split) -> None:
-        """Raise PipelineError, with what the rows lack, where there are none."""
+        """Raise PipelineError, with the failed checks, if no rows are left."""
         if not self.rows:
             why = ", ".join(f"{n:,} rows have {need}" for need, n in self.left_out.items()) or "it has no tracks"
             raise PipelineError(f"{split.name}: nothing to export: {why}")
 
     def names(self, split: cache.Split, of: Sequence[str]) -> list[str]:
-        """A name for each, made of its track's in `of`, with `_seg0`, `_seg1`, ... where the track has several.
+        """Segment names: the track's name in `of`, with `_seg0`, `_seg1`, ... if the track has several segments.
 
-        Raises PipelineError where two have one name.
+        Raises PipelineError for a duplicate.
         """
         several = np.bincount(self.track, minlength=len(of)) > 1
         within = np.arange(len(self.track)) - np.searchsorted(self.track, self.track)
         pairs = zip(self.track.tolist(), within.tolist(), strict=True)
         names = [f"{of[t]}_seg{k}" if several[t] else of[t] for t, k in pairs]
         if len(set(names)) < len(names):
-            raise PipelineError(f"{split.name}: two tracks would have one name: rename the videos, convert again")
+            raise PipelineError(f"{split.name}: two tracks have the same name. Rename the videos, and convert again.")
         return names
 
 
 def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
-    """Ascending ranges of rows -> the same rows in as few ranges as possible, of at most BATCH.
+    """Merge ascending ranges of rows into as few ranges of at most BATCH rows as possible.
 
     >>> list(spans(np.array([0, 5, 9]), np.array([5, 7, 10])))
     [(0, 7), (9, 10)]
@@ -196,15 +197,15 @@ def spans(start: Rows, stop: Rows) -> Iterator[tuple[int, int]]:
 
 
 def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
-    """The rows of committed tracks that pass all checks, cut where frames do not follow one another."""
+    """The rows of committed tracks that pass all checks, in segments of consecutive frames."""
     left_out = dict.fromkeys(checks, 0)
     rows, frames = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start, stop in spans(split.tracks.start, split.tracks.stop):
         keep = np.ones(stop - start, bool)
         for need, has in checks.items():
-            lacks = keep & ~has(start, stop)
-            left_out[need] += int(lacks.sum())
-            keep &= ~lacks
+            fails = keep & ~has(start, stop)
+            left_out[need] += int(fails.sum())
+            keep &= ~fails
         rows.append(start + np.flatnonzero(keep))
         frames.append(split.rows("frame_index", start, stop)[keep])
     row, frame = np.concatenate(rows), np.concatenate(frames)

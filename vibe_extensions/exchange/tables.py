@@ -1,6 +1,6 @@
-"""A split as Parquet files: videos, tracks, rows, accounting.  tracks, features -> [tables of other programs]
+"""A split as Parquet files: videos, tracks, rows, accounting.  tracks, features -> [Parquet]
 
-Each file is streamed, a group of rows at a time. docs/exports.md has their columns.
+Each file is written a group of rows at a time. docs/exports.md lists the columns.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from vibe_extensions.exchange.rows import origin_of, require_stream
 Array = NDArray[Any]
 Group = Mapping[str, Any]  # column -> its values in a group of rows
 
-ROWS: Final = 8192  # of a group
+ROWS: Final = 8192  # per group
 NAME: Final = pa.dictionary(pa.int32(), pa.string())
 OF_TRACK: Final = {"track_number": pa.int32(), "track_name": NAME, "video_number": pa.int32(), "video_name": NAME}
-TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns, but for those that are stored in the cache
+TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns besides those of the cache
     "videos": {
         "video_number": pa.int32(),
         "video_name": pa.string(),
@@ -67,9 +67,9 @@ TYPES: Final[Mapping[str, Mapping[str, Any]]] = {  # table -> its columns, but f
 
 @validated(frozen=True, config={"extra": "forbid"})
 class TableOptions:
-    """Options of `export --format parquet`, by `--set NAME=VALUE`."""
+    """Options of `export --format parquet`, set by `--set NAME=VALUE`."""
 
-    features: bool = False  # the column `features`, too: of the stream that --stream names
+    features: bool = False  # add the column `features`, from the stream that --stream names
 
 
 def export(
@@ -82,39 +82,40 @@ def export(
     progress: Progress = silent,
     options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
-    """Write the split `name` of the cache `root` into the folder `out`: four Parquet files, and provenance.json.
+    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, and provenance.json.
 
-    Raises cache.CacheError when there is no such split, PipelineError when `out` is no new or empty folder without
-    `replace`, when the stream (default resnet50) is missing, stale or of bytes where features are to be written, and
-    for a `stream` where none are.
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: `out` is not new or empty and `replace` is False; the stream (default resnet50) is missing or out
+            of date; `stream` is given without the option `features`.
     """
     split = cache.open(root)[name]
     if stream and not options.features:
-        raise PipelineError(f"--stream {stream}: features are written with --set features=yes alone")
+        raise PipelineError(f"--stream {stream}: no features are exported. Add --set features=yes.")
     features = (stream or ResNet50.kind) if options.features else ""
     if features:
         require_stream(split, features)
-    described = origin_of(split, *([features] if features else []))
-    described |= {"stream": features, "joints": list(joint_names("spin49"))}
-    of_rows, of_tracks = _row_specs(split, features), _track_specs(split)
+    origin = origin_of(split, *([features] if features else []))
+    origin |= {"stream": features, "joints": list(joint_names("spin49"))}
+    row_specs = _row_specs(split, features)
     n_rows, n_tracks = int((split.tracks.stop - split.tracks.start).sum()), len(split.tracks)
     with new_folder(out, replace=replace) as (folder, provenance):
-        provenance |= {"format": "parquet", **described, "rows": n_rows, "tracks": n_tracks}
-        _write(folder, "videos", described, {}, _groups("videos", _videos(split)))
-        _write(folder, "accounting", described, {}, _groups("accounting", _accounting(split)))
-        _write(folder, "tracks", described, of_tracks, _tracks(split))
-        _write(folder, "rows", described, of_rows, _rows(split, of_rows, features, progress))
+        provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
+        _write(folder, "videos", origin, {}, _groups("videos", _videos(split)))
+        _write(folder, "accounting", origin, {}, _groups("accounting", _accounting(split)))
+        _write(folder, "tracks", origin, _track_specs(split), _tracks(split))
+        _write(folder, "rows", origin, row_specs, _rows(split, row_specs, features, progress))
     summary = f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and {count(len(split.videos), 'video')}"
-    return Exported(out, n_rows, summary, {}, {}, described["stand_in"])
+    return Exported(out, n_rows, summary, {}, {}, origin["stand_in"])
 
 
 def _write(
-    folder: Path, table: str, described: Mapping[str, Any], specs: Mapping[str, ColumnSpec], groups: Iterable[Group]
+    folder: Path, table: str, origin: Mapping[str, Any], specs: Mapping[str, ColumnSpec], groups: Iterable[Group]
 ) -> None:
-    """Write a table: the columns of TYPES, then those of `specs` as they are stored."""
+    """Write a table: the columns of TYPES, then those of `specs` as stored in the cache."""
     fields = [pa.field(name, kind) for name, kind in TYPES[table].items()]
     fields += [pa.field(name, _type(spec), metadata={"about": spec.about}) for name, spec in specs.items()]
-    schema = pa.schema(fields, {key: v if isinstance(v, str) else json.dumps(v) for key, v in described.items()})
+    schema = pa.schema(fields, {key: v if isinstance(v, str) else json.dumps(v) for key, v in origin.items()})
     names = [name for name, kind in TYPES[table].items() if kind == NAME]
     with pq.ParquetWriter(folder / f"{table}.parquet", schema, compression="zstd", use_dictionary=names) as writer:
         for group in groups:
@@ -126,10 +127,10 @@ def _write(
 
 
 def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
-    """The split's columns, and `features` where there is a stream."""
+    """The split's columns, and `features` if there is a stream. Raises PipelineError for a duplicate name."""
     specs = {name: split.extra[name].spec if name in split.extra else COLUMNS[name] for name in split.columns}
     if taken := sorted(TYPES["rows"].keys() & specs.keys()):
-        raise PipelineError(f"{split.name}: its dataset's own column {taken[0]!r} has the name of another column")
+        raise PipelineError(f"{split.name}: its dataset's extra column {taken[0]!r} has the name of an exported column")
     if stream:
         dim = split.rows(f"features/{stream}", 0, 0).shape[1]
         specs["features"] = ColumnSpec((dim,), np.dtype("<f4"), np.nan, f"of the stream {stream}")
@@ -137,9 +138,9 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, ColumnSpec]:
 
 
 def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Progress) -> Iterator[Group]:
-    """Groups of ROWS live rows, across the gaps between tracks."""
+    """Yield groups of ROWS live rows, across the gaps between tracks."""
     tracks, runs = split.tracks, split.runs[:, 0]
-    end = np.cumsum(tracks.stop - tracks.start)  # of each track, counted in live rows
+    end = np.cumsum(tracks.stop - tracks.start)  # of each track, in live rows
     n_rows = int(end[-1]) if len(end) else 0
     for first in range(0, n_rows, ROWS):
         numbers = np.arange(first, min(first + ROWS, n_rows))
@@ -150,14 +151,14 @@ def _rows(split: cache.Split, names: Collection[str], stream: str, progress: Pro
             values["features"] = column(split.rows, f"features/{stream}", rows).astype(np.float32)
         progress(first, n_rows)
         run = np.searchsorted(runs, rows, side="right") - 1
-        yield {"row": rows, **_of_track(split, track), "run_number": run, **values}
+        yield {"row": rows, **_track_columns(split, track), "run_number": run, **values}
 
 
 def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
-    """What is stored of each track, and of the dataset's own columns those of tracks."""
+    """Columns of the track table, with the dataset's extra columns per track."""
     number = np.dtype("<f8")
     return {
-        "fps": ColumnSpec((), number, np.nan, "frames a second of the video"),
+        "fps": ColumnSpec((), number, np.nan, "frames per second of the video"),
         "crop_scale": ColumnSpec((), number, np.nan, "crop side / box side"),
         "intrinsics": ColumnSpec((3, 3), number, np.nan, "px"),
         **{name: extra.spec for name, extra in split.extra.items() if extra.per == "track"},
@@ -165,7 +166,7 @@ def _track_specs(split: cache.Split) -> dict[str, ColumnSpec]:
 
 
 def _tracks(split: cache.Split) -> Iterator[Group]:
-    """The track table, with what a dataset has once for each track."""
+    """Yield groups of the track table."""
     tracks = split.tracks
     columns = {name: getattr(tracks, name) for name in ("start", "stop", "step", "fps", "crop_scale")}
     columns |= {"intrinsics": tracks.tables["track_intrinsics"], **tracks.extra}
@@ -173,11 +174,11 @@ def _tracks(split: cache.Split) -> Iterator[Group]:
         part = slice(first, first + ROWS)
         genders = decode_texts(tracks.tables["track_gender"][part])
         values = {name: values[part] for name, values in columns.items()}
-        yield {**_of_track(split, np.arange(len(tracks))[part]), "gender": genders, **values}
+        yield {**_track_columns(split, np.arange(len(tracks))[part]), "gender": genders, **values}
 
 
-def _of_track(split: cache.Split, track: Array) -> Group:
-    """Numbers and names of tracks (n,) and of their videos."""
+def _track_columns(split: cache.Split, track: Array) -> Group:
+    """Numbers and names of the tracks (n,) and their videos."""
     values = {}
     for kind, numbers in (("track", track), ("video", split.tracks.video[track])):
         different, codes = np.unique(numbers, return_inverse=True)
@@ -192,7 +193,7 @@ def _is_flag(spec: ColumnSpec) -> bool:
 
 
 def _type(spec: ColumnSpec) -> Any:
-    """Lists of a fixed size within one another, where a row has several numbers."""
+    """Arrow type of a column; nested lists of fixed size for array values."""
     kind = pa.bool_() if _is_flag(spec) else pa.from_numpy_dtype(spec.dtype)
     for size in reversed(spec.trailing):
         kind = pa.list_(kind, size)
@@ -200,9 +201,9 @@ def _type(spec: ColumnSpec) -> Any:
 
 
 def _array(values: Array, spec: ColumnSpec) -> Any:
-    """(n, ...) as stored, with null for the fill value; in lists of floats NaN stays.
+    """Values (n, ...) as an Arrow array, with null for the fill value; lists of floats keep NaN.
 
-    No list is null: pyarrow reads null lists of a fixed size from version 24 on, and pandas by it.
+    No list is null, since pyarrow before version 24 cannot read null lists of fixed size.
     """
     unknown = np.isnan(values) if np.isnan(spec.fill) else values == spec.fill
     flat = (values == 1 if _is_flag(spec) else values).reshape(-1)
@@ -221,16 +222,16 @@ def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mappi
 
 
 def _videos(split: cache.Split) -> Iterator[tuple[Any, ...]]:
-    """Each video, and what became of it."""
+    """Yield lines of the video table."""
     harmless = harmless_of(split)
     for number, video, account in _accounts(split):
         counts = (account["tracks_kept"], account["found"], account["kept"])
-        picture = (video.source, video.width, video.height, video.pixels)
-        yield (number, video.name, *video_state(account, harmless), *counts, *picture, video.fingerprint)
+        source = (video.source, video.width, video.height, video.pixels)
+        yield (number, video.name, *video_state(account, harmless), *counts, *source, video.fingerprint)
 
 
 def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
-    """Of each video, a line for what was kept and one for each reason why something was dropped, in person-frames."""
+    """Yield for each video a line of kept person-frames, and a line for each reason to drop some."""
     harmless = harmless_of(split)
     for number, video, account in _accounts(split):
         counts = [("kept", "", account["kept"]), *(("dropped", *item) for item in account["dropped"].items())]
@@ -239,6 +240,6 @@ def _accounting(split: cache.Split) -> Iterator[tuple[Any, ...]]:
 
 
 def _groups(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
-    """Lines of a table -> its columns, ROWS lines at a time."""
+    """Collect lines of a table into groups of ROWS lines by column."""
     while group := list(itertools.islice(lines, ROWS)):
         yield dict(zip(TYPES[table], map(list, zip(*group, strict=True)), strict=True))

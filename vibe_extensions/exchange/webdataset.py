@@ -1,7 +1,7 @@
-"""Windows as tar files that webdataset reads: crops and labels.  tracks, pixels -> [shards of training samples]
+"""Windows as tar files for webdataset: crops and labels.  tracks, pixels -> [shards of training samples]
 
-A sample is a window: its crops, a picture each, its labels, an array each, and JSON of what it is of. A video's frames
-are decoded once, in order; crops are held until the last window that has them is written.
+A sample is a window: an image file per crop, an array file per label, and a JSON file that describes it. A video's
+frames are decoded once, in order; a crop is kept in memory until the last window that contains it is written.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ from vibe_extensions.exchange.formats import Exported, new_folder
 from vibe_extensions.exchange.rows import origin_of
 
 Rows = NDArray[np.int64]
-CropsOf = Callable[[int, Rows], Iterator[tuple[int, bytes | None]]]  # video, its rows -> each with its crop as a file
+CropsOf = Callable[[int, Rows], Iterator[tuple[int, bytes | None]]]  # video, its rows -> (row, encoded crop)
 
-BLOCK: Final = 1024  # rows whose boxes are read at once
-UNDECODABLE: Final = "a picture that cannot be decoded"
+BLOCK: Final = 1024  # rows per read of boxes
+UNDECODABLE: Final = "a frame that cannot be decoded"
 
 
 @validated(frozen=True, config={"extra": "forbid"})
 class WindowOptions:
-    """Options of `export --format webdataset`, by `--set NAME=VALUE`."""
+    """Options of `export --format webdataset`, set by `--set NAME=VALUE`."""
 
-    seqlen: PositiveInt = 16  # frames of a window
-    stride: PositiveInt = 16  # frames from one window's start to the next one's
-    shard_mb: PositiveInt = 1000  # 10^6 bytes after which the next shard begins
+    seqlen: PositiveInt = 16  # frames per window
+    stride: PositiveInt = 16  # frames between the starts of two windows
+    shard_mb: PositiveInt = 1000  # 10^6 bytes after which a new shard starts
     encoding: Literal["jpg", "png"] = "jpg"  # of crops
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # of JPEG
-    raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
+    raw: Path | None = None  # the raw folder; None: as recorded at conversion
 
 
 def export(
@@ -65,27 +65,28 @@ def export(
     progress: Progress = silent,
     options: WindowOptions = WindowOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
-    """Write the windows of the split `name` of the cache `root` into the folder `out`, with provenance.json.
+    """Write the windows of the split `name` in the cache `root` into the folder `out`, with provenance.json.
 
-    Raises cache.CacheError when there is no such split, PipelineError when it has no images or no window, when the raw
-    folder is not there, for a `stream`, since no features are written, and when `out` is no new or empty folder without
-    `replace`.
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: the split has no images or no window; the raw folder is missing; `stream` is given (no features
+            are written); `out` is not new or empty and `replace` is False.
     """
     if stream:
-        raise PipelineError(f"--stream {stream}: names features, which this format does not have")
+        raise PipelineError(f"--stream {stream}: this format has no features. Omit --stream.")
     split = cache.open(root)[name]
     if "bbox" not in split.columns:
-        raise PipelineError(f"{name}: has no pictures, so no crops. Its labels: export --format parquet")
+        raise PipelineError(f"{name}: has no images, so no crops. Export its labels with --format parquet.")
     source = pixels(split, options.raw, require=np.flatnonzero(split.rows_by_shard()).tolist())
     windows = windows_of(split.runs_with([]), seqlen=options.seqlen, stride=options.stride)
     if not len(windows):
         longest = np.diff(split.runs).max(initial=0)
-        raise PipelineError(f"{name}: no window of {options.seqlen} frames: the longest run has {longest}")
+        raise PipelineError(f"{name}: no window of {options.seqlen} frames; the longest run has {longest}")
     crops_of = functools.partial(_cut, split, source, options)
-    described = origin_of(split) | {key: getattr(options, key) for key in ("seqlen", "stride", "encoding", "quality")}
-    stand_in = described["stand_in"]
+    origin = origin_of(split) | {key: getattr(options, key) for key in ("seqlen", "stride", "encoding", "quality")}
+    stand_in = origin["stand_in"]
     prefix = name.replace("/", "-").replace(".", "_")  # a key ends at its first dot
-    counts = Counter[str]()  # windows, rows, and undecodable: rows whose picture is
+    counts = Counter[str]()  # windows, rows, undecodable rows
     n_rows = int((split.tracks.stop - split.tracks.start).sum())
     with new_folder(out, replace=replace) as (folder, provenance):
         write = _Shards(folder, prefix, options.shard_mb * 10**6)
@@ -95,7 +96,7 @@ def export(
                 progress(counts["rows"], n_rows)
         if not write.number:
             raise PipelineError(f"{name}: nothing to export: each of {count(len(windows), 'window')} has {UNDECODABLE}")
-        provenance |= {"format": "webdataset", **described, "samples": counts["windows"], "rows": counts["rows"]}
+        provenance |= {"format": "webdataset", **origin, "samples": counts["windows"], "rows": counts["rows"]}
     n_lost = counts["undecodable"]
     left_out = {UNDECODABLE: n_lost, f"no full window of {options.seqlen}": n_rows - n_lost - counts["rows"]}
     summary = f"{count(counts['windows'], 'window')} of {options.seqlen} frames in {count(write.number, 'shard')}"
@@ -105,7 +106,7 @@ def export(
 def _cut(
     split: cache.Split, source: Callable[[int], Pixels], options: WindowOptions, video: int, rows: Rows
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Crops of a video's raw pictures, frame by frame; None for those of a frame that cannot be decoded."""
+    """Yield (row, encoded crop) of a video, frame by frame; None if the frame cannot be decoded."""
     place, frame = source(video), column(split.rows, "frame_index", rows)
     place.check()
     order = np.lexsort((rows, frame))
@@ -119,14 +120,14 @@ def _cut(
 
     by_frame = itertools.groupby(cut_rows(), key=lambda row: row[0])
     decoded = place.decode(iter(np.unique(frame).tolist()), nothing)
-    for picture, (_, persons) in zip(decoded, by_frame, strict=True):
+    for decoded_frame, (_, persons) in zip(decoded, by_frame, strict=True):
         for _, row, box in persons:
-            shown = picture.image is not None
-            yield row, _encoded(place.crop(picture, box, CROP_SIZE), options) if shown else None
+            is_decoded = decoded_frame.image is not None
+            yield row, _encode(place.crop(decoded_frame, box, CROP_SIZE), options) if is_decoded else None
 
 
-def _encoded(crop: Image, options: WindowOptions) -> bytes:
-    """JPEG keeps colours at full resolution (4:4:4): a network sees the crop at this size."""
+def _encode(crop: Image, options: WindowOptions) -> bytes:
+    """Encode a crop; JPEG at full colour resolution (4:4:4)."""
     bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
     if options.encoding == "png":
         return cv2.imencode(".png", bgr)[1].tobytes()
@@ -141,13 +142,13 @@ def _encoded(crop: Image, options: WindowOptions) -> bytes:
 def _complete(
     split: cache.Split, windows: Rows, stride: int, crops_of: CropsOf, counts: Counter[str]
 ) -> Iterator[tuple[Rows, list[bytes]]]:
-    """Windows with their crops, video by video, in the order of their last frames; without those that lack a crop."""
+    """Yield complete windows with their crops, video by video, in the order of their last frames."""
     video = split.tracks.video[split.track_of(windows[:, 0])]
     first = np.flatnonzero(np.diff(video, prepend=-1))
-    for video_number, of_video in zip(video[first].tolist(), np.split(windows, first[1:]), strict=True):
-        by_last = {int(window[1]) - 1: window for window in of_video}
-        starts, held, exported = {*of_video[:, 0].tolist()}, dict[int, bytes | None](), list[int]()
-        rows = np.unique(of_video[:, :1] + np.arange(of_video[0, 1] - of_video[0, 0]))
+    for video_number, video_windows in zip(video[first].tolist(), np.split(windows, first[1:]), strict=True):
+        by_last = {int(window[1]) - 1: window for window in video_windows}
+        starts, held, exported = {*video_windows[:, 0].tolist()}, dict[int, bytes | None](), list[int]()
+        rows = np.unique(video_windows[:, :1] + np.arange(video_windows[0, 1] - video_windows[0, 0]))
         for row, data in crops_of(video_number, rows):
             held[row] = data
             counts["undecodable"] += data is None
@@ -162,13 +163,13 @@ def _complete(
             for number in range(start, min(start + stride, stop) if start + stride in starts else stop):
                 del held[number]
         steps = np.diff(np.sort(exported), append=np.iinfo(np.int64).max)
-        counts["rows"] += int(np.minimum(steps, of_video[0, 1] - of_video[0, 0]).sum())
+        counts["rows"] += int(np.minimum(steps, video_windows[0, 1] - video_windows[0, 0]).sum())
 
 
 def _files(
     split: cache.Split, window: Rows, crops: Sequence[bytes], options: WindowOptions, stand_in: bool
 ) -> dict[str, bytes]:
-    """The files of a sample by extension: what it is of, a crop for each frame, an array for each field of labels."""
+    """The files of a sample by extension: its JSON description, a crop for each frame, an array for each label."""
     track = split.tracks[int(split.track_of(window[:1])[0])]
     own = [name for name, column in split.extra.items() if column.per == "row"]
     fields = ["frame_index", *FIELDS, *({EVAL_JOINTS} & {*split.columns}), "bbox", *own]
@@ -197,7 +198,7 @@ def _files(
 
 
 class _Shards:
-    """Tar files of about `limit` bytes in `folder`: `<prefix>-000000.tar`, ... The same samples give the same bytes."""
+    """Writes reproducible tar files of about `limit` bytes in `folder`: `<prefix>-000000.tar`, ..."""
 
     def __init__(self, folder: Path, prefix: str, limit: int) -> None:
         self._folder, self._prefix, self._limit = folder, prefix, limit
@@ -205,7 +206,7 @@ class _Shards:
         self.number = 0
 
     def add(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Add a sample, all of its files to one shard."""
+        """Add a sample; all its files go to one shard."""
         if self._tar is None or self._tar.offset >= self._limit:
             self.close()
             self._tar = tarfile.open(self._folder / f"{self._prefix}-{self.number:06d}.tar", "w")  # noqa: SIM115
@@ -214,7 +215,7 @@ class _Shards:
             member = tarfile.TarInfo(f"{key}.{extension}")
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
-        self._tar.getmembers().clear()  # else it remembers each file
+        self._tar.getmembers().clear()  # frees memory
 
     def close(self) -> None:
         """End the last shard."""

@@ -1,4 +1,4 @@
-"""HMMR: temporal convolutions, and the past and future of every frame (Kanazawa et al., CVPR 2019)."""
+"""HMMR: temporal convolutions, and past and future bodies of every frame (Kanazawa et al., CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["HMMR", "MODEL", "PoseDiscriminator"]
 
-_HOMES: Final = {  # imported when first used: settings need no torch
+_HOMES: Final = {  # imported on first use, since settings need no torch
     "HMMR": "vibe_extensions.hmmr.generator:HMMR",
     "PoseDiscriminator": "vibe_extensions.hmmr.discriminator:PoseDiscriminator",
 }
 
 MODEL: Final = Model(
     title="HMMR",
-    section="hmmr",
     config=HMMRConfig,
     presets=PRESETS,
     preset="hmmr",

@@ -1,4 +1,4 @@
-"""Every setting of HMMR's training, typed, its presets and variants.  [settings] -> training
+"""Settings, presets and variants of HMMR's training.  [settings] -> training
 
 Imports no torch. The defaults are those of the authors' implementation (Kanazawa et al., CVPR 2019).
 """
@@ -19,7 +19,7 @@ from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 @dataclass(frozen=True, kw_only=True)
 class HMMRConfig(VideoConfig):
-    """The settings of HMMR, beside those of every model."""
+    """HMMR's settings, in addition to those of every model."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
     FIXED: ClassVar[frozenset[str]] = VideoConfig.FIXED | {"discriminator_weight", "least_scale", "largest_scale"}
@@ -31,7 +31,7 @@ class HMMRConfig(VideoConfig):
 
     name: str = "hmmr"
 
-    # Windows. Of 560,000 steps: the released model is the 559,908th.
+    # Windows. 560,000 steps; the authors released step 559,908.
     seqlen: PositiveInt = 20
     stride: PositiveInt = 10
     datasets_2d: tuple[str, ...] = ("penn_action/train", "insta_variety/train")
@@ -39,45 +39,45 @@ class HMMRConfig(VideoConfig):
     share_2d: Share = 0.5
     validation: tuple[str, ...] = ("h36m/train:S5*", "penn_action/test:1/10")
     evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
-    # Jittered copies `<stream>.j1`, `.j2`, ...: each window of `datasets_2d` is read from one at random; 0: from the
-    # stream itself. The authors have one of 2D data and five of 3D data.
+    # Number of jittered copies `<stream>.j1`, `.j2`, ... to read windows of `datasets_2d` from, at random; 0: the
+    # stream itself. The authors use one for 2D data and five for 3D data.
     copies_2d: NonNegativeInt = 0
     copies_3d: NonNegativeInt = 0  # the same for `datasets_3d`
     batch_size: PositiveInt = 8
     iterations: PositiveInt = 5000
     epochs: PositiveInt = 112
-    plateau_patience: NonNegativeInt = 1000  # epochs, as for VIBE; by default the learning rates are constant
+    plateau_patience: NonNegativeInt = 1000  # epochs; the default keeps learning rates constant
     checkpoint_every: PositiveInt = 1000
     seed: NonNegativeInt = 1
     lr_generator: PositiveFloat = 1e-5
 
-    prior: Literal["discriminator", "none"] = "discriminator"  # none: the generator by itself
+    prior: Literal["discriminator", "none"] = "discriminator"  # none: generator only
 
     # Weights of the loss terms.
     kp_weight: NonNegativeFloat = 60.0  # 2D joints, absolute errors
     joints_weight: NonNegativeFloat = 60.0  # 3D joints, in m
     smpl_weight: NonNegativeFloat = 60.0  # rotation matrices and betas
-    const_weight: NonNegativeFloat = 1.0  # change of the betas from frame to frame
-    hallucinate_weight: NonNegativeFloat = 1.0  # squared distance of hallucination and movie strip
+    const_weight: NonNegativeFloat = 1.0  # change of the betas between frames
+    hallucinate_weight: NonNegativeFloat = 1.0  # squared distance between hallucination and movie strip
     shape_weight: NonNegativeFloat = 1.0  # squared betas
     adversarial_weight: NonNegativeFloat = 1.0  # adversarial term of the generator
     discriminator_weight: NonNegativeFloat = 1.0
-    # joint: `hallucinate_weight` moves the movie strip, too; detached: only the hallucinator.
+    # joint: `hallucinate_weight` trains the movie strip, too; detached: only the hallucinator.
     hallucinator_target: Literal["joint", "detached"] = "joint"
 
     # The camera of past and future frames.
-    optimal_camera: Literal["least_squares", "trace"] = "trace"  # by the paper, or (trace) by the authors' code
+    optimal_camera: Literal["least_squares", "trace"] = "trace"  # least_squares: the paper's; trace: the authors' code
     least_scale: PositiveFloat = 0.7
     largest_scale: PositiveFloat = 10.0
 
     # The model.
-    norm: Literal["window", "frame"] = "window"  # group norm by window, or by frame: then 13 frames decide a prediction
-    # hmr: axis-angle with ReLU; spin: VIBE's, which `pretrained` can fill from SPIN's checkpoint.
+    norm: Literal["window", "frame"] = "window"  # group norm; frame: a prediction depends on 13 frames
+    # hmr: axis-angle with ReLU; spin: VIBE's, which `pretrained` can initialise from SPIN's checkpoint.
     regressor: Literal["hmr", "spin"] = "hmr"
-    past: NonNegativeInt = 5  # frames before the current one, where its past is predicted; 0: no past
-    future: NonNegativeInt = 5  # frames after the current one, where its future is predicted; 0: no future
-    hallucinator: bool = True  # predict past, present and future from a single frame, too
-    temporal: bool = True  # false: no temporal encoder, each frame by itself
+    past: NonNegativeInt = 5  # frames before the current one at which to predict the past; 0: none
+    future: NonNegativeInt = 5  # frames after the current one at which to predict the future; 0: none
+    hallucinator: bool = True  # also predict past, present and future from a single frame
+    temporal: bool = True  # false: no temporal encoder
     width: NonNegativeInt = 0  # of a bottleneck in encoder and hallucinator, a multiple of 32; 0: none
     regressor_size: PositiveInt = 1024  # of the regressors' hidden layers
     dropout: Share = 0.5  # in the regressors
@@ -89,25 +89,25 @@ class HMMRConfig(VideoConfig):
                 f"least_scale: expected at most largest_scale, {self.largest_scale}; found {self.least_scale}"
             )
         if self.temporal and self.width % 32:
-            raise ConfigError(f"width: expected a multiple of 32, the groups of the group norm; found {self.width}")
+            raise ConfigError(f"width: expected a multiple of 32 (the group norm's groups), found {self.width}")
         if self.processes > 1:
-            raise ConfigError(f"processes: expected 1: HMMR trains in one process; found {self.processes}")
+            raise ConfigError(f"processes: expected 1, since HMMR trains in one process; found {self.processes}")
 
     def check_feature_size(self) -> None:
         if self.temporal and not self.width and self.feature_size % 32:
             raise ConfigError(
-                f"width: {self.stream} has {self.feature_size} numbers a row, no multiple of 32, the group norm's "
-                "groups. Set width, for example 256."
+                f"width: {self.stream} has {self.feature_size} numbers per row, which is no multiple of 32 (the group "
+                "norm's groups). Set width, for example to 256."
             )
 
     @property
     def deltas(self) -> tuple[int, ...]:
-        """The steps in frames at which past and future are predicted."""
+        """Steps in frames at which past and future are predicted."""
         return tuple(dt for dt in (-self.past, self.future) if dt)
 
     @property
     def uses_motion(self) -> bool:
-        """Does the pose discriminator read real motion?"""
+        """Whether the pose discriminator reads real motion."""
         return self.prior == "discriminator"
 
     @property
@@ -115,7 +115,7 @@ class HMMRConfig(VideoConfig):
         return not self.temporal
 
     def poses(self) -> RunConfig | None:
-        """As many real poses as bodies are predicted."""
+        """Settings of the batches of real poses, as many as predicted bodies."""
         if not self.uses_motion:
             return None
         n_sets = (1 + len(self.deltas)) * (2 if self.hallucinator else 1)
@@ -134,22 +134,18 @@ class HMMRConfig(VideoConfig):
 
     @classmethod
     def published(cls, **changes: Any) -> Self:
-        """The authors' configuration, with changes."""
+        """The authors' settings, with changes."""
         return replace(cls(copies_2d=1, copies_3d=5), **changes)
 
     @classmethod
     def recommended(cls, **changes: Any) -> Self:
-        """Ours: a norm of each frame, larger batches, and VIBE's regressor, for SPIN's weights (`pretrained`)."""
+        """Our settings: group norm per frame, larger batches, VIBE's regressor for SPIN's weights (`pretrained`)."""
         ours = cls(regressor="spin", norm="frame", optimal_camera="least_squares", batch_size=32, lr_generator=5e-5)
         return replace(ours, **changes)
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy.
-
-        Without the pose discriminator, a step costs 40 % of one with it, and 240 of them are clearly better than the
-        mean body; with HMR's regressor and dropout, or with the discriminator, as many seconds are not.
-        """
+        """A short functional test on the embedded demo data, minutes on two CPU cores."""
         small = cls(
             **{**EMBEDDED, "iterations": 60, "checkpoint_every": 60},
             name="hmmr-embedded",
@@ -172,7 +168,7 @@ class HMMRConfig(VideoConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Poses(RunConfig):
-    """Batches of single frames of real motion, drawn evenly from all of it."""
+    """Batches of single frames of real motion, drawn uniformly."""
 
     VERSION: ClassVar[Mapping[str, int]] = {}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset()
@@ -194,10 +190,10 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no-const": {"const_weight": 0.0},
     "no-hallucinator": {"hallucinator": False},
     "no-prior": {"prior": "none"},
-    # By data, as the paper's tables: its "Ours" also has NBA, which cannot be had; VLOG-people are clips of `videos`.
+    # By data, as in the paper: its "Ours" also has NBA, which is not available; VLOG-people are clips of `videos`.
     "ours": {"datasets_2d": ("penn_action/train",)},
     "vlog": {"datasets_2d": ("penn_action/train", "videos/train")},
     "insta-variety": {"datasets_2d": ("penn_action/train", "insta_variety/train")},
-    "videos": {"datasets_2d": (*HMMRConfig.datasets_2d, "videos/train")},  # with clips that `detect` has labelled
+    "videos": {"datasets_2d": (*HMMRConfig.datasets_2d, "videos/train")},  # with your own clips
 }
-"""What each changes of the configuration that it is a variant of."""
+"""Name -> changes to the settings."""

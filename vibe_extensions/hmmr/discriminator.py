@@ -1,7 +1,7 @@
-"""Tells real poses from predicted ones, joint by joint.  features -> windows -> [training] -> evaluation
+"""Discriminator of real and predicted poses, joint by joint.  features -> windows -> [training] -> evaluation
 
-Kanazawa et al., "End-to-end Recovery of Human Shape and Pose", CVPR 2018, section 3.2, without its discriminator of
-shapes, as HMMR uses it.
+Kanazawa et al., "End-to-end Recovery of Human Shape and Pose", CVPR 2018, section 3.2, without the shape discriminator,
+as in HMMR.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POSE_SIZE: Final = 1024
 
 
 class JointHeads(nn.Module):
-    """A linear layer of its own for each joint: (N, 23, 32) -> (N, 23)."""
+    """A separate linear layer for each joint: (N, 23, 32) -> (N, 23)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class JointHeads(nn.Module):
 
 
 class PoseDiscriminator(nn.Module):
-    """Scores of rotations, 1 for real ones: of each joint by itself, and of all together."""
+    """Scores rotations, 1 for real ones: each joint separately, and all together."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""What a model knows of past and future from one frame alone.  features -> windows -> training -> [evaluation]
+"""Evaluation of past and future bodies predicted from one frame.  features -> windows -> training -> [evaluation]
 
-PA-MPJPE of the bodies that it sees in a still picture some frames before and after it, beside those of models that know
-nothing of motion, as HMMR's authors compare them (Kanazawa et al., CVPR 2019, section 4.3).
+PA-MPJPE of the bodies before and after a still image, compared with baselines without motion (Kanazawa et al., CVPR
+2019, section 4.3).
 """
 
 from __future__ import annotations
@@ -29,47 +29,47 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
 FROM_A_STILL, CONSTANT, NEAREST, STILL = MODELS = ("from a still", "constant", "nearest", "true pose, still")
-"""The model; its current body at all times; the training pose most like the true one, and what was before and after it;
-the true pose at all times. The last two know the truth: they are no competitors but a scale."""
-_COMPARED_AT_ONCE: Final = 256  # true poses with all training poses
+"""The model; its current body at all times; the training pose nearest to the true one with its past and future; the
+true pose at all times. The last two use the truth, for scale."""
+_COMPARED_AT_ONCE: Final = 256  # true poses compared with all training poses
 
 
 class KnownPoses:
-    """Training poses with a labelled past and future, to find the one most like another in.
+    """Training poses with a labelled past and future, for nearest-neighbour search.
 
-    Likeness is the distance of joints after each body is moved, turned and scaled to be nearest to the mean body.
+    The distance is that of the joints after Procrustes alignment of each body to the mean body.
     """
 
     def __init__(self, splits: Mapping[str, Split], generator: VideoModel) -> None:
-        of_splits = [one for split in splits.values() for one in labelled(split, generator.steps)]
-        joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in of_splits)]
+        tracks = [track for split in splits.values() for track in labelled_frames(split, generator.steps)]
+        joints = [np.zeros((0, 14, 3), np.float32), *(joints for joints, _, _ in tracks)]
         firsts = np.cumsum([0, *map(len, joints)])[1:]
-        rows_now = [first + frames for first, (_, frames, _) in zip(firsts, of_splits, strict=False)]
+        rows_now = [first + frames for first, (_, frames, _) in zip(firsts, tracks, strict=False)]
         self._joints, self._now = np.concatenate(joints), np.concatenate([np.zeros(0, np.int64), *rows_now])
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         template = body.joints(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat, order="common14")
         self._template = template.detach().cpu().numpy()  # (1, 14, 3)
-        self._like = self._turned(self._joints[self._now])  # (N, 42)
+        self._like = self._align(self._joints[self._now])  # (N, 42)
 
     def __len__(self) -> int:
         return len(self._now)
 
     def nearest(self, joints: Floats, steps: Sequence[int]) -> list[Floats]:
-        """(F, 14, 3) m -> for each step the poses that many frames from the most similar ones, (F, 14, 3) m."""
+        """Joints (F, 14, 3) m -> for each step, the poses (F, 14, 3) m that many frames from the nearest ones."""
         nearest_rows = []
         for start in range(0, len(joints), _COMPARED_AT_ONCE):
-            like = self._turned(joints[start : start + _COMPARED_AT_ONCE])
+            like = self._align(joints[start : start + _COMPARED_AT_ONCE])
             nearest_rows.append((np.square(self._like).sum(1) - 2 * like @ self._like.T).argmin(axis=1))
         rows = self._now[np.concatenate([np.zeros(0, np.int64), *nearest_rows])]
         return [self._joints[rows + step] for step in steps]
 
-    def _turned(self, joints: Floats) -> NDArray[np.float32]:
+    def _align(self, joints: Floats) -> NDArray[np.float32]:
         return metrics.procrustes_align(joints, self._template).reshape(-1, 42).astype(np.float32)
 
 
 class Dynamics:
-    """What `Protocol.dynamics` names: `dynamics`, with the nearest poses of the training splits."""
+    """Callable for `Protocol.dynamics`: `dynamics` with the training splits' poses."""
 
     def __init__(self, generator: VideoModel, training: Mapping[str, Split]) -> None:
         self._generator = generator
@@ -88,10 +88,12 @@ def dynamics(
     tracks: str = "*",
     known: KnownPoses | None = None,
 ) -> dict[str, Any]:
-    """PA-MPJPE in mm by model and by step in frames, "0" is now; empty for a model without past and future.
+    """PA-MPJPE in mm by model and step in frames ("0": now).
 
-    All are of the same frames: those with 3D labels now and at every step. Means over tracks of each track's mean.
-    known: for the nearest training pose; none: without it. Raises nothing for a split without such frames: empty.
+    All models are evaluated on the frames with 3D labels now and at every step. Numbers are means over tracks of each
+    track's mean. The result is empty for a model without past and future, and for a split without such frames.
+
+    known: For the nearest training pose; None: omit this baseline.
     """
     if not generator.steps:
         return {}
@@ -101,7 +103,7 @@ def dynamics(
     mode = generator.training
     generator.eval()
     try:
-        for joints, frames, rows in labelled(split, steps, tracks, stream, extra_streams):
+        for joints, frames, rows in labelled_frames(split, steps, tracks, stream, extra_streams):
             truth = [joints[frames + step] for step in steps]
             guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, extra_streams)}
             guesses[CONSTANT] = [guesses[FROM_A_STILL][0]] * len(steps)
@@ -122,15 +124,17 @@ def dynamics(
     return {"frames": n_frames, "tracks": len(by_track[FROM_A_STILL]), "pa_mpjpe": table}
 
 
-def labelled(
+def labelled_frames(
     split: Split,
     steps: Sequence[int],
     tracks: str = "*",
     stream: str | None = None,
     extra_streams: Mapping[str, Reading] = NOTHING,
 ) -> Iterator[tuple[Floats, Ints, Ints]]:
-    """Of each track the joints (T, 14, 3) m, the frames (n,) in it that have labels now and at every step, and their
-    rows (n,) in the split. Frames between must be there; with a stream, the frames themselves have features."""
+    """Yield for each track its joints (T, 14, 3) m, its frames (n,) with labels now and at every step, and their rows.
+
+    Frames between the steps must exist. With a stream, the frames have features.
+    """
     first, last = min(0, *steps), max(0, *steps)
     whole = windows_of(split.runs, seqlen=last - first + 1, stride=1)[:, 0] - first
     if stream is not None:
@@ -152,7 +156,7 @@ def labelled(
 def _from_stills(
     generator: VideoModel, split: Split, rows: Ints, stream: str, extra_streams: Mapping[str, Reading]
 ) -> list[Floats]:
-    """The joints (n, 14, 3) m, now and at every step of the model's, each from one row's feature."""
+    """Joints (n, 14, 3) m predicted from single rows, now and at each of the model's steps."""
     joints = []
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])

@@ -1,8 +1,8 @@
 """HMMR's generator: image features -> bodies now, before and after.  features -> windows -> [training] -> evaluation
 
-Kanazawa, Zhang, Felsen and Malik, "Learning 3D Human Dynamics from Video", CVPR 2019, section 3; sizes and starts are
-those of the authors' implementation. A "movie strip" is what the temporal encoder makes of a window: one vector a
-frame, as large as the image feature.
+Kanazawa, Zhang, Felsen and Malik, "Learning 3D Human Dynamics from Video", CVPR 2019, section 3; sizes and
+initialisation are those of the authors' implementation. A "movie strip" is the temporal encoder's output for a window:
+one vector per frame, of the image feature's size.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from pipeline.body import Body
     from vibe_extensions.hmmr.config import HMMRConfig
 
-NORMS: Final = ("window", "frame")  # what the group norm's statistics are over
+NORMS: Final = ("window", "frame")  # over which the group norm computes statistics
 REGRESSORS: Final = ("hmr", "spin")  # axis-angle with ReLU, or 6D without
 N_GROUPS: Final = 32
 N_BLOCKS: Final = 3
-MARGIN: Final = 2 * N_BLOCKS  # frames on either side that the convolutions see: two of kernel 3 a block
+MARGIN: Final = 2 * N_BLOCKS  # receptive field on either side in frames: two convolutions of kernel 3 per block
 MEAN_CAMERA: Final = (0.9, 0.0, 0.0)
-UPRIGHT: Final = (math.pi, 0.0, 0.0)  # pictures have y down
-NEAR_IDENTITY: Final = math.sqrt(0.001)  # Xavier gain of what is added to a feature, at the start
-SMALL_STEP: Final = 0.1  # Xavier gain of an iteration's correction, at the start
+UPRIGHT: Final = (math.pi, 0.0, 0.0)  # images have y down
+NEAR_IDENTITY: Final = math.sqrt(0.001)  # initial Xavier gain of residuals of a feature
+SMALL_STEP: Final = 0.1  # initial Xavier gain of an iteration's correction
 AXIS_ANGLE_SIZE: Final = 24 * 3
 
 Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
 
 
 class Sets(NamedTuple):
-    """A window's predictions as training compares them."""
+    """A window's predictions for training."""
 
     strip: Tensor  # (B, T, F)
     hallucination: Tensor | None  # (B, T, F); None without a hallucinator
@@ -51,9 +51,9 @@ class Sets(NamedTuple):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm of (B, T, C): statistics over a group's channels and all T frames, or of each frame alone.
+    """Group norm of (B, T, C) with statistics over a group's channels and all T frames ("window") or each frame.
 
-    With "window", the authors' choice, every output depends on every frame, however far the convolutions see.
+    With "window", the authors' choice, every output depends on all frames of the window.
     """
 
     def __init__(self, size: int, over: str) -> None:
@@ -68,11 +68,11 @@ class GroupNorm(nn.GroupNorm):
 
 
 class FrameConvolution(nn.Module):
-    """`nn.Conv1d(size, size, 3, padding=1)` of (B, T, size), with its parameters and their names."""
+    """`nn.Conv1d(size, size, 3, padding=1)` for (B, T, size), with the same parameter names."""
 
     def __init__(self, size: int, gain: float) -> None:
         super().__init__()
-        # In memory (out, 3, in): the product over a frame and its neighbours takes it as it is.
+        # Stored as (out, 3, in), the layout of the product over a frame and its neighbours.
         self.weight = nn.Parameter(torch.empty(size, 3, size).transpose(1, 2))  # (out, in, 3)
         self.bias = nn.Parameter(torch.zeros(size))
         nn.init.xavier_uniform_(self.weight, gain)
@@ -85,7 +85,7 @@ class FrameConvolution(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """x + conv2(relu(norm2(conv1(relu(norm1(x)))))): nothing after the sum."""
+    """x + conv2(relu(norm2(conv1(relu(norm1(x))))))."""
 
     def __init__(self, size: int, norm: str) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class TemporalBlock(nn.Module):
 
 
 class MovieStrip(nn.Module):
-    """The temporal encoder f_movie. With a `width`, its blocks work on a linear projection, added to the feature."""
+    """The temporal encoder f_movie. With a `width`, its blocks are a bottleneck residual."""
 
     def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class MovieStrip(nn.Module):
 
 
 class Hallucinator(nn.Module):
-    """Imitates the movie strip from a single frame's feature."""
+    """Predicts the movie strip from a single frame's feature."""
 
     def __init__(self, feature_size: int, width: int | None) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Hallucinator(nn.Module):
 
 
 class Corrections(nn.Module):
-    """An MLP's three corrections of a state, each from the feature and the state so far, by the same weights."""
+    """An MLP that corrects a state three times, each time from the feature and the current state."""
 
     def __init__(self, feature_size: int, state_size: int, hidden_size: int, *, relu: bool, dropout: float) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Corrections(nn.Module):
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         """(N, feature_size), (N, state_size) -> (N, state_size)."""
-        # The feature's part of fc1 is the same in every iteration.
+        # The feature's part of fc1 is constant over iterations.
         of_feature, of_state = torch.split(self.fc1.weight, [features.shape[1], state.shape[1]], dim=1)
         from_feature = functional.linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         for _ in range(REGRESSOR_ITERATIONS):
@@ -161,7 +161,7 @@ class Corrections(nn.Module):
 
 
 class HMRRegressor(Corrections):
-    """Camera, pose (axis-angle) and shape of a frame, from a learned mean: f_3D."""
+    """f_3D: camera, pose (axis-angle) and shape of a frame, starting at a learned mean."""
 
     def __init__(self, body: Body, feature_size: int, hidden_size: int, dropout: float) -> None:
         size = CAMERA_SIZE + AXIS_ANGLE_SIZE + SHAPE_SIZE
@@ -179,12 +179,16 @@ class HMRRegressor(Corrections):
 
 
 class HMMR(VideoModel):
-    """Video features -> one body a frame, and what it was and will be `deltas` frames from there.
+    """Video features -> one body per frame, and its past and future bodies at `deltas` frames.
 
-    norm: what the group norm's statistics are over, "window" or "frame"; regressor: "hmr", 85 numbers, or "spin",
-    VIBE's, which can start from SPIN's weights. hallucinator: whether there is one; temporal: False regresses each
-    frame from its own feature. width: of a bottleneck that encoder and hallucinator work in; None: the feature's size.
-    Raises ConfigError for an unknown norm or regressor, and for sizes that do not fit.
+    Args:
+        norm: Statistics of the group norm, per "window" or per "frame".
+        regressor: "hmr" (85 numbers) or "spin" (VIBE's, can be initialised with SPIN's weights).
+        temporal: False regresses each frame from its own feature.
+        width: Bottleneck of encoder and hallucinator; None: the feature's size.
+
+    Raises:
+        ConfigError: unknown norm or regressor, or unsuitable sizes.
     """
 
     project = staticmethod(project_orthographic)
@@ -231,7 +235,7 @@ class HMMR(VideoModel):
         self.hallucinator = Hallucinator(feature_size, width) if hallucinator else None
         self.body = body
         self.margin = MARGIN if temporal else 0
-        # With the window's statistics, every window must be as long as those of training.
+        # With statistics per window, windows must have the length used in training.
         self.repeats_ends = norm == "window"
 
     def movie_strip(self, features: Tensor) -> Tensor:
@@ -242,12 +246,12 @@ class HMMR(VideoModel):
         return strip
 
     def hallucinate(self, features: Tensor) -> Tensor:
-        """What the movie strip may be, from each frame alone: (B, T, feature_size) -> (B, T, feature_size).
+        """Predict the movie strip from single frames: (B, T, feature_size) -> (B, T, feature_size).
 
         Raises ConfigError for a model without a hallucinator.
         """
         if self.hallucinator is None:
-            raise ConfigError("hallucinator: expected a model that has one, found one without")
+            raise ConfigError("hallucinator: this model has none. Train one with hallucinator = true.")
         strip: Tensor = self.hallucinator(features)
         return strip
 
@@ -256,16 +260,16 @@ class HMMR(VideoModel):
     ) -> Prediction:
         """(B, T, feature_size) -> the dict of `pose`, each (B, T, ...), and "deltas": the same dict by step in frames.
 
-        Those of step dt are indexed by the frame that they were predicted at, with the camera (1, 0, 0) and the
-        frame's own shape. hallucinated: everything from `hallucinate`, each frame by itself.
+        Bodies of a step are indexed by the frame that predicts them, with the camera (1, 0, 0) and that frame's shape.
+        hallucinated: Predict from `hallucinate`, each frame separately.
         """
         strip = self.hallucinate(features) if hallucinated else self.movie_strip(features)
-        return self._posed(self._states(strip), strip.shape[:2], eval_joints, vertices)
+        return self._pose_all(self._states(strip), strip.shape[:2], eval_joints, vertices)
 
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
-        """All that training compares, without vertices: `forward` with and without hallucination, in one pass.
+        """`forward` with and without hallucination in one pass, without vertices.
 
-        precision: "bf16" takes the matrix products in bfloat16; rotations, bodies and losses stay float32.
+        precision: "bf16" computes matrix products in bfloat16; rotations, bodies and losses stay float32.
         """
         with torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
             strip = self.movie_strip(features)
@@ -275,7 +279,7 @@ class HMMR(VideoModel):
                 hallucination = self.hallucinate(features)
                 strips = torch.cat((strip, hallucination))  # (2 B, T, feature_size)
             poses, shape, camera = (state.to(features.dtype) for state in self._states(strips))
-        out = self._posed((poses, shape, camera), strips.shape[:2], vertices=False)
+        out = self._pose_all((poses, shape, camera), strips.shape[:2], vertices=False)
         strip, n = strip.to(features.dtype), len(strip)
         if hallucination is None:
             return Sets(strip, None, out, None)
@@ -289,11 +293,11 @@ class HMMR(VideoModel):
         return Estimate(rotmat, shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE))
 
     def regress_around(self, features: Tensor) -> dict[int, Estimate]:
-        """`regress`, and past and future from the same strip: with the frame's own shape and camera."""
+        """`regress` for now, past and future, with the frame's shape and camera."""
         return self._around(self.movie_strip(features))
 
     def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
-        """The same from the hallucinated strip, where there is a hallucinator."""
+        """`regress_around` from the hallucinated strip, if there is a hallucinator."""
         return self.regress_around(features) if self.hallucinator is None else self._around(self.hallucinate(features))
 
     def _around(self, strip: Tensor) -> dict[int, Estimate]:
@@ -310,14 +314,14 @@ class HMMR(VideoModel):
         moved = [self.deltas[step_name(dt)](rows, pose) for dt in self.steps]
         return torch.stack((pose, *moved)), shape, camera
 
-    def _posed(
+    def _pose_all(
         self,
         states: tuple[Tensor, Tensor, Tensor],
         frames: torch.Size,
         eval_joints: bool = False,
         vertices: bool = True,
     ) -> Prediction:
-        """The prediction of the frames (B, T), all steps' bodies posed at once."""
+        """Predictions of frames (B, T); poses the bodies of all steps together."""
         poses, shape, camera = states
         n_sets = len(poses)
         still = camera.new_tensor((1.0, 0.0, 0.0)).expand(n_sets - 1, len(camera), -1)
@@ -325,7 +329,7 @@ class HMMR(VideoModel):
         rotmat = self._rotmat(poses).reshape(n_sets, *frames, 24, 3, 3)
         shapes = shape.reshape(*frames, SHAPE_SIZE).expand(n_sets, *frames, SHAPE_SIZE)
         every = self.pose(Estimate(rotmat, shapes, cameras), eval_joints, vertices)
-        if isinstance(self.regressor, HMRRegressor):  # the pose as summed up: angles may exceed pi
+        if isinstance(self.regressor, HMRRegressor):  # the sum of corrections: angles may exceed pi
             axis_angle = poses.reshape(n_sets, *frames, AXIS_ANGLE_SIZE)
             every["theta"] = torch.cat((cameras, axis_angle, shapes), dim=-1)
         current, *moved = ({name: value[i] for name, value in every.items()} for i in range(n_sets))
@@ -340,11 +344,11 @@ class HMMR(VideoModel):
 
 
 def build_generator(config: HMMRConfig, body: Body) -> HMMR:
-    """A generator by the configuration, with fresh parameters."""
+    """Build a generator with new parameters."""
     names = ("norm", "regressor", "deltas", "dropout", "hallucinator", "temporal", "feature_size", "regressor_size")
     return HMMR(body, width=config.width or None, **{name: getattr(config, name) for name in names})
 
 
 def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
-    """Some windows of a prediction."""
+    """Select windows of a prediction."""
     return {k: value[part] if isinstance(value, Tensor) else _part(value, part) for k, value in prediction.items()}

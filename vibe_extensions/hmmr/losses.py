@@ -1,8 +1,7 @@
-"""What HMMR's training minimises.  features -> windows -> [training] -> evaluation
+"""HMMR's losses.  features -> windows -> [training] -> evaluation
 
-Kanazawa et al., CVPR 2019, equations 1 to 4, with the authors' weights. Six sets of bodies are compared: each frame's,
-those 5 frames before and after it, and the three again from the hallucinated strip. A set has labels at the frames that
-its bodies are for; a term for which a batch has none is 0.
+Kanazawa et al., CVPR 2019, equations 1 to 4, with the authors' weights. Six sets of bodies are compared with labels:
+now, 5 frames before and after, and the same three from the hallucinated strip. A term without labels is 0.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from vibe_extensions.hmmr.generator import Sets
 from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
 from vibe_model.errors import ConfigError
-from vibe_model.losses import Batch, beside_labels, keypoints_3d, labels_of, mean_where
+from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "kp": 60.0,
@@ -28,11 +27,11 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "shape": 1.0,
     "adversarial": 1.0,
 }
-TARGETS: Final = ("joint", "detached")  # of the hallucinator: does its loss move the movie strip, too?
+TARGETS: Final = ("joint", "detached")  # of the hallucinator: with "joint", its loss trains the movie strip, too
 
 
 class OneSet(NamedTuple):
-    """A set of bodies beside the labels of the frames that they are for."""
+    """A set of bodies and the labels of their frames."""
 
     pred: Mapping[str, Tensor]  # (B, n, ...)
     label: Mapping[str, Tensor]  # (B, n, ...)
@@ -49,10 +48,15 @@ def terms(
 ) -> dict[str, Tensor]:
     """The weighted terms of one batch, scalars by name: kp, joints, smpl, const, hallucinate, shape, adversarial.
 
-    model: HMMR, or what predicts in its stead. batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with
-    confidence, kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T), 0 where a frame has no such label.
-    options: those of `supervised`. Without a discriminator, adversarial is 0; one that is given gets gradients, unless
-    the caller freezes it. Raises ConfigError for an unknown option.
+    Args:
+        model: HMMR, or a function with its interface.
+        batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49, 3) m, theta
+            (B, T, 85), and w_3d, w_smpl (B, T), 0 for frames without such labels.
+        discriminator: None: adversarial is 0. It gets gradients unless the caller freezes it.
+        options: Those of `supervised`.
+
+    Raises:
+        ConfigError: an unknown option.
     """
     features = torch.as_tensor(batch["features"])
     if isinstance(model, nn.Module) and (reference := next(model.parameters(), None)) is not None:
@@ -77,17 +81,17 @@ def supervised(
     hallucinator_target: str = "joint",
     weights: Mapping[str, float] = WEIGHTS,
 ) -> dict[str, Tensor]:
-    """`terms` of predictions that are there, without the adversarial one.
+    """`terms` of given predictions, without the adversarial term.
 
-    optimal_camera and limits: of the frames before and after, as `cameras.optimal_camera` takes them.
-    hallucinator_target: "joint" pulls the movie strip towards what one frame can know, too; "detached" does not.
+    optimal_camera, limits: Arguments of `cameras.optimal_camera` for past and future frames.
+    hallucinator_target: With "joint", the loss also trains the movie strip; not with "detached".
     """
     if hallucinator_target not in TARGETS:
         raise ConfigError(f"hallucinator_target: expected one of {', '.join(TARGETS)}, found {hallucinator_target!r}")
     label = labels_of(batch, sets.strip)
     zero = sets.strip.new_zeros(())
     sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
-    for one in _compared(sets, label):
+    for one in _pair_sets(sets, label):
         sums["kp"] = sums["kp"] + _keypoints(one, optimal_camera, limits)
         sums["joints"] = sums["joints"] + _joints(one)
         sums["smpl"] = sums["smpl"] + _smpl(one)
@@ -106,7 +110,7 @@ def supervised(
 
 
 def rotations(sets: Sets) -> Tensor:
-    """Of all sets' bodies, without the global one: (S B T, 23, 3, 3)."""
+    """Rotations of all sets' bodies without the global one, (S B T, 23, 3, 3)."""
     return torch.cat([pred["rotmat"][..., 1:, :, :].flatten(0, 1) for pred in bodies(sets)])
 
 
@@ -117,29 +121,29 @@ def bodies(sets: Sets) -> list[Mapping[str, Tensor]]:
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
-    """Least squares GAN, the generator's side: (N, 24) -> scalar, the sum over outputs, the mean over bodies."""
+    """Generator's least squares GAN loss: (N, 24) -> scalar, the sum over outputs, the mean over bodies."""
     return (fake_scores - 1).square().sum(-1).mean()
 
 
 def discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """Least squares GAN, the discriminator's side: (N, 24) and (M, 24) -> scalar."""
+    """Discriminator's least squares GAN loss: (N, 24) and (M, 24) -> scalar."""
     return (real_scores - 1).square().sum(-1).mean() + fake_scores.square().sum(-1).mean()
 
 
-def _compared(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
-    """The sets beside their labels. Of a step dt, frame t is compared with the label of frame t + dt."""
+def _pair_sets(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
+    """Yield the sets with their labels; for a step dt, frame t has the label of frame t + dt."""
     n_frames = sets.strip.shape[1]
     for pred in (sets.real, sets.hallucinated):
         if pred is None:
             continue
         yield OneSet(pred, label, by_optimal_camera=False)
-        for dt, of_step in pred["deltas"].items():
+        for dt, step_pred in pred["deltas"].items():
             if abs(dt) < n_frames:  # else no frame has a label
-                yield OneSet(*beside_labels(of_step, label, dt), by_optimal_camera=True)
+                yield OneSet(*pair_step(step_pred, label, dt), by_optimal_camera=True)
 
 
 def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
-    """Mean absolute error of visible keypoints' coordinates."""
+    """Mean absolute error of the visible keypoints."""
     pred, target, visible = one.pred["kp_2d"], one.label["kp_2d"][..., :2], one.label["kp_2d"][..., 2] > 0
     if one.by_optimal_camera:
         camera = best_camera(pred, target, visible, method, limits)

@@ -1,4 +1,4 @@
-"""The protocol by which HMMR was evaluated (Kanazawa et al., CVPR 2019).  training -> [evaluation]"""
+"""HMMR's evaluation protocol (Kanazawa et al., CVPR 2019).  training -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vibe_model.evaluation.protocols import DEFAULT, Bools, Labels
 from vibe_model.metrics import METRICS
 
 _COMMON_14: Final = correspondence("spin49", "common14")[0]
-# OpenPose's joints in the place of common14's, -1 for the top of the head, which it has not.
+# OpenPose's joints in common14's order, -1 for the top of the head.
 _OPENPOSE_14: Final = np.array(
     [JOINTS["spin49"].index(f"OP {name[:2].upper()}{name[2:]}") for name in JOINTS["common14"][:12]]
     + [JOINTS["spin49"].index("OP Neck"), -1]
@@ -21,7 +21,7 @@ _OPENPOSE_14: Final = np.array(
 
 
 def _enough_seen(labels: Labels) -> Bools:
-    """(F,) more than 6 of the 14 joints can be seen. A track without any 2D label counts as seen."""
+    """(F,) whether more than 6 of the 14 joints are visible; always true for tracks without 2D labels."""
     visible = (labels.kp_2d[..., 2] > 0) & labels.valid[:, None]  # (F, 49)
     limbs = (visible[:, _COMMON_14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
     counted: Bools = labels.valid & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
@@ -29,7 +29,7 @@ def _enough_seen(labels: Labels) -> Bools:
 
 
 def _enough_keypoints(labels: Labels) -> Bools:
-    """(F,) at least 6 keypoints can be seen."""
+    """(F,) whether at least 6 keypoints are visible."""
     counted: Bools = labels.valid & ((labels.kp_2d[..., 2] > 0).sum(-1) >= metrics.FEWEST_VISIBLE)
     return counted
 
@@ -41,8 +41,7 @@ _OF_HMMR: Final = {name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", 
 HMMR: Final = replace(
     DEFAULT,
     name="hmmr",
-    meaning="As HMMR was evaluated: every frame of which enough joints can be seen, and means over videos of each "
-    "video's mean.",
+    meaning="HMMR's evaluation: frames with enough visible joints, and the mean over videos of each video's mean.",
     metrics=_OF_HMMR,
     rows=_enough_seen,
     rows_2d=_enough_keypoints,

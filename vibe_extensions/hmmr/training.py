@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HMMRTrainer(VideoTrainer):
-    """Generator and pose discriminator, or the generator by itself."""
+    """Trains the generator, with or without the pose discriminator."""
 
     config: HMMRConfig
     generator: HMMR
@@ -48,8 +48,8 @@ class HMMRTrainer(VideoTrainer):
         ends, starts = [torch.stack(list(terms.values())).sum()], [torch.ones((), device=sets.strip.device)]
         if self.discriminator is not None:
             fake = losses.rotations(sets)
-            judged, fake_grad = judge(self.discriminator, fake.detach(), real_poses(batch), config.weights)
-            terms |= judged
+            gan_terms, fake_grad = judge(self.discriminator, fake.detach(), real_poses(batch), config.weights)
+            terms |= gan_terms
             ends.append(fake)
             starts.append(fake_grad)
         torch.autograd.backward(ends, starts)
@@ -59,22 +59,26 @@ class HMMRTrainer(VideoTrainer):
 def judge(
     discriminator: nn.Module, fake: Tensor, real: Tensor, weights: dict[str, float]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The discriminator's gradients into its `.grad`; both sides' terms; the adversarial one's gradient at the fakes.
+    """Compute both GAN losses in one pass, and accumulate the discriminator's gradients.
 
-    fake (N, 23, 3, 3), real (M, 23, 3, 3) -> terms "adversarial" and "discriminator", gradient (N, 23, 3, 3). All are
-    scored by one pass: both sides differ only in what is derived, by the fakes or by the parameters.
+    Args:
+        fake: (N, 23, 3, 3).
+        real: (M, 23, 3, 3).
+
+    Returns:
+        The terms "adversarial" and "discriminator", and the adversarial term's gradient at `fake`, (N, 23, 3, 3).
     """
     fake = fake.requires_grad_()
     scores = discriminator(torch.cat((fake, real)))  # (N + M, 24)
-    of_fakes, of_reals = scores[: len(fake)], scores[len(fake) :]
-    adversarial = weights["adversarial"] * losses.adversarial(of_fakes)
-    of_discriminator = weights["discriminator"] * losses.discriminator(of_reals, of_fakes)
+    fake_scores, real_scores = scores[: len(fake)], scores[len(fake) :]
+    adversarial = weights["adversarial"] * losses.adversarial(fake_scores)
+    discriminator_loss = weights["discriminator"] * losses.discriminator(real_scores, fake_scores)
     (fake_grad,) = torch.autograd.grad(adversarial, fake, retain_graph=True)
-    torch.autograd.backward(of_discriminator, inputs=list(discriminator.parameters()))
-    return {"adversarial": adversarial, "discriminator": of_discriminator}, fake_grad
+    torch.autograd.backward(discriminator_loss, inputs=list(discriminator.parameters()))
+    return {"adversarial": adversarial, "discriminator": discriminator_loss}, fake_grad
 
 
 def real_poses(batch: TrainingBatch) -> Tensor:
-    """theta (N, 1, 85) of single frames -> rotations without the global one, (N, 23, 3, 3)."""
+    """Rotations (N, 23, 3, 3) of a batch's real poses, without the global one."""
     pose = batch.real_theta[..., 6:75]
     return axis_angle_to_matrix(pose.reshape(-1, 23, 3))

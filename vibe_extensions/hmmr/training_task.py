@@ -11,6 +11,6 @@ class TrainHMMR(Train):
 
 
 class EvaluateHMMR(Evaluate):
-    """Print and store HMMR's errors on every evaluation split, beside those of the baselines."""
+    """Print and store the errors of HMMR and its baselines on every evaluation split."""
 
     model = "hmmr"

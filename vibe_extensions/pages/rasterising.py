@@ -1,9 +1,7 @@
-"""A z-buffer in NumPy.  bodies -> [pixels]
+"""A vectorised z-buffer in NumPy.  bodies -> [pixels]
 
-The rasteriser takes all triangles at once, with no loop over them: every triangle is spread over the samples of its
-bounding box, and those inside it compete for their sample by depth. Triangles of a body are small, so little of the
-bounding boxes is wasted: 13,776 faces, 200 px high, take about 10 ms. Projection is exact and pictures are
-supersampled, so the edge of a body is where its vertices project to.
+Every triangle is expanded to the samples of its bounding box; those inside it compete by depth. A body of 13,776 faces,
+200 px high, takes about 10 ms.
 """
 
 from __future__ import annotations
@@ -18,25 +16,25 @@ Floats = NDArray[np.floating[Any]]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.integer[Any]]
 
-NEAR_M: Final = 0.1  # what is closer to the camera than this is not drawn
+NEAR_M: Final = 0.1  # triangles closer to the camera are not drawn
 
 
 class Samples(NamedTuple):
-    """What is seen through a grid of sample points, row by row; H x W samples."""
+    """The nearest face at each of H x W sample points."""
 
-    face: NDArray[np.int32]  # (H, W) index of the face, -1 where there is none
-    inverse_depth: Floats32  # (H, W) 1 / m, 0 where there is nothing
-    barycentric: Floats32  # (H, W, 3) weights of the face's corners in the picture, 0 where there is nothing
+    face: NDArray[np.int32]  # (H, W) index of the face, -1 for none
+    inverse_depth: Floats32  # (H, W) 1 / m, 0 for none
+    barycentric: Floats32  # (H, W, 3) weights of the face's corners in the image, 0 for none
 
 
 def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -> Samples:
-    """Draw triangles over a grid whose samples are at whole numbers 0 .. width - 1, 0 .. height - 1.
+    """Rasterise triangles on a grid with samples at 0 .. width - 1, 0 .. height - 1.
 
-    corners (F, 3, 2) in sample coordinates, inverse_depth (F, 3) in 1 / m. Triangles turned away (clockwise to the
-    viewer; faces are outward-oriented) are left out, as are those that reach nearer than `NEAR_M`.
+    corners (F, 3, 2) in sample coordinates, inverse_depth (F, 3) in 1 / m. Omits back faces (faces are
+    outward-oriented) and triangles that reach nearer than `NEAR_M`.
     """
     a, b, c = corners.swapaxes(0, 1)
-    area = _cross(b - a, c - a)  # negative for a face that looks at the viewer, since y points down
+    area = _cross(b - a, c - a)  # negative for front faces, since y points down
     low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c)), 0).astype(np.int64)
     high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c)), (width - 1, height - 1)).astype(np.int64)
     extent = np.maximum(high - low + 1, 0)
@@ -49,7 +47,7 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     inside = np.flatnonzero((bary[0] >= 0) & (bary[1] >= 0) & (bary[2] >= 0))
     fragment, bary = fragment[inside], [weight[inside] for weight in bary]
     inverse = inverse_depth[drawn].astype(np.float32)
-    # 1 / depth is linear in the picture.
+    # 1 / depth is linear in the image.
     nearness = np.asarray(sum(w * inverse[fragment, i] for i, w in enumerate(bary)), np.float32)
     pixel = (low[fragment, 1] + y[inside]) * width + low[fragment, 0] + x[inside]
     buffer, nearest_face = np.zeros(width * height, np.float32), np.full(width * height, -1, np.int32)
@@ -63,7 +61,7 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
 
 
 def _spread(extent: Ints) -> tuple[Ints, Ints, Ints]:
-    """Every sample of every bounding box: whose it is, and x and y from the box's corner; each (N,)."""
+    """Samples of all bounding boxes: index of the box, x and y from its corner; each (N,)."""
     counts = extent[:, 0] * extent[:, 1]
     owner = np.repeat(np.arange(len(counts)), counts)
     within = (np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.int32)
@@ -72,10 +70,7 @@ def _spread(extent: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _edge(p: Floats, q: Floats, area: Floats, low: Ints, owner: Ints, x: Ints, y: Ints) -> Floats32:
-    """(N,) weight of the corner opposite to the edge p-q: linear in x and y, 0 on the edge, negative outside.
-
-    Counted from each box's corner: so near, float32 is exact enough.
-    """
+    """Weight (N,) of the corner opposite the edge p-q: linear in x and y, 0 on the edge, negative outside."""
     start = _cross(p - low, q - low) / area
     across, down = (p[:, 1] - q[:, 1]) / area, (q[:, 0] - p[:, 0]) / area
     table = np.stack([start, across, down], axis=1).astype(np.float32)[owner]
@@ -87,7 +82,7 @@ def _cross(a: Floats, b: Floats) -> Floats:
 
 
 class SmoothNormals:
-    """Which way the surface faces at the vertices of bodies of one topology: faces (F, 3), outward-oriented."""
+    """Vertex normals of bodies of one topology: faces (F, 3), outward-oriented."""
 
     def __init__(self, faces: NDArray[Any]) -> None:
         self.faces = np.asarray(faces, np.int64)
@@ -97,7 +92,7 @@ class SmoothNormals:
         self._faces_at_vertex = sparse.csr_array((corners, (rows, columns)), shape=(self.n_vertices, len(self.faces)))
 
     def __call__(self, verts: Floats) -> Floats32:
-        """(V, 3) -> (V, 3) unit vectors outwards, averaged over the faces around a vertex, weighted by their area."""
+        """Vertices (V, 3) -> outward unit normals (V, 3), averaged over adjacent faces by area."""
         corners = verts.astype(np.float32)[self.faces]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         smooth = self._faces_at_vertex @ normals

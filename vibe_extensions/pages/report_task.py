@@ -11,7 +11,7 @@ from pipeline.cli import console
 from tasks.base import PipelineTask
 from tasks.evaluation import Evaluate, baseline_config
 from tasks.settings import settings
-from tasks.terminal import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, fact, plain, shortened
+from tasks.terminal import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, fact, plain, short_path
 from tasks.training import model_config
 from vibe_model import models, runs
 from vibe_model.sections import VIBE, which_runs
@@ -23,10 +23,9 @@ PAGE: Final = "report.html"  # in [paths] runs
 
 
 class Report(PipelineTask):
-    """One page about everything: the data, the training, the results. It is written again when any of it changes.
+    """Write a page about data, training and results to [paths] runs; out of date when any of them changes.
 
-    It is in [paths] runs, opens from disk and needs no network. `python -m tasks report` writes one of whatever is
-    there now.
+    The page opens from disk without a network. `python -m tasks report` writes one from the current state.
     """
 
     verb = "report"
@@ -36,9 +35,9 @@ class Report(PipelineTask):
         return [Evaluate(model=m.section) for m in models.every() if which_runs(settings(), m).report]
 
     def up_to_date(self) -> bool:
-        from vibe_extensions.pages.report.assembly import recorded  # here, as all of the report: it is slow to import
+        from vibe_extensions.pages.report.assembly import recorded_fingerprint  # slow to import
 
-        return recorded(page()) == as_configured().fingerprint()
+        return recorded_fingerprint(page()) == as_configured().fingerprint()
 
     def work(self) -> None:
         from vibe_extensions.pages.report.assembly import write_report
@@ -49,26 +48,26 @@ class Report(PipelineTask):
         self.show()
 
     def show(self) -> None:
-        """Where the page is, and whether it is about demo data."""
+        """Print where the page is, and whether it is about demo data."""
         from vibe_extensions.pages.report.assembly import mark_of
 
         show(page(), mark_of(settings().paths.cache))
 
 
 def show(out: Path, mark: str) -> None:
-    """Where a page is, and whether it is about demo data or features of random weights."""
+    """Print where a page is, and whether it is about demo data or features of random weights."""
     if mark:
         console.out.print(DEMO_DATA if "demo" in mark else UNTRAINED_FEATURES)
-    fact("report", plain(f"{shortened(out)} (open it in a browser)"))
+    fact("report", plain(f"{short_path(out)} (open it in a browser)"))
 
 
 def page() -> Path:
-    """Where the task's page is."""
+    """Path of the task's page."""
     return settings().paths.runs / PAGE
 
 
 def as_configured(*, training: bool = True) -> ReportContent:
-    """The cache, the configured runs of every model, their baselines and the ablation: as much of them as there is."""
+    """The cache, every model's configured run and baseline, and the ablation, as far as they exist."""
     from vibe_extensions.pages.report.assembly import ReportContent
 
     s, notes = settings(), list[str]()
@@ -81,10 +80,10 @@ def as_configured(*, training: bool = True) -> ReportContent:
             begun = {name: folder for name, of in configs.items() if (folder := runs.run_folder(of)).is_dir()}
             folders |= begun
             if which_runs(s, model).report:
-                missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
+                missing = f"no run with the settings of {s.file} has started on the current cache."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
-        except USER_ERRORS as error:  # as of a model that luigi.cfg does not name, whose streams are not there
+        except USER_ERRORS as error:  # such as a model that luigi.cfg does not name and whose streams are missing
             if model is VIBE or ("report" in s.source.section(model.section) and which_runs(s, model).report):
-                notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
+                notes.append(f"The runs of {model.title} in {s.file} are unknown: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.stream.name, s.paths.runs)
     return ReportContent(*where, tuple(folders.items()), tuple(notes), ablation=training, training=training)

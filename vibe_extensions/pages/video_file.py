@@ -1,4 +1,4 @@
-"""Video files that a browser plays: H.264 where PyAV has an encoder, else VP9.  pictures -> [video]"""
+"""Video files for browsers: H.264 if PyAV has an encoder, else VP9.  images -> [video]"""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from pipeline.files.pixels.frames import Image, Video
 if TYPE_CHECKING:
     from av import VideoStream
 
-DEFAULT_FPS: Final = 25.0  # of photos, or where the video's header has none
+DEFAULT_FPS: Final = 25.0  # of image folders, and of videos whose header has none
 H264_ENCODERS: Final = ("libx264", "libopenh264")
-SMALLEST_STEP: Final = 1001  # of a frame rate's denominator: 30000/1001 frames a second
+SMALLEST_STEP: Final = 1001  # largest denominator of a frame rate, as in 30000/1001
 QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
 
 
 class VideoFormat(NamedTuple):
-    """How videos are written here."""
+    """A video format that this installation can write."""
 
     suffix: str
-    codec: str  # of PyAV, or four letters of OpenCV
+    codec: str  # of PyAV, or OpenCV's four letters
     plays: bool = True  # in browsers
 
 
 @functools.cache
 def best_format() -> VideoFormat:
-    """What this installation can write. Browsers play H.264 and VP9, not what every OpenCV has, MPEG-4 part 2."""
+    """The best format of this installation: H.264 or VP9, which browsers play, else MPEG-4 part 2."""
     with suppress(ImportError):
         import av
 
@@ -51,10 +51,10 @@ def best_format() -> VideoFormat:
 
 @contextmanager
 def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Callable[[Image], None]]:
-    """Write a video of this file's name, with the suffix of `best_format`, by a function of RGB pictures.
+    """Yield a function that appends RGB images to the file, which gets the suffix of `best_format`.
 
-    size: width and height of all pictures; odd ones get a line more, as these codecs need. The file appears when it is
-    complete. Raises PipelineError when it cannot be written.
+    size: width and height of all images; odd ones are padded, as the codecs require. The file appears when it is
+    complete. Raises PipelineError if it cannot be written.
     """
     video_format, written = best_format(), 0
     file = file.with_suffix(video_format.suffix)
@@ -81,7 +81,7 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
             readable = 0
         if not readable or readable != written:
             raise PipelineError(
-                f"{file}: expected a video of {written} frames, found {readable or 0}. Is its disk full?"
+                f"{file}: expected a video of {written} frames, found {readable or 0}. Check the free disk space."
             )
         part.replace(file)
     finally:
@@ -109,7 +109,10 @@ def _pyav(file: Path, codec: str, fps: float, width: int, height: int) -> Iterat
 
 @contextmanager
 def opencv_writer(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
-    """Write RGB pictures, all of one size. codec: four letters; MPNG is lossless, in AVI. Raises PipelineError."""
+    """Yield a function that appends RGB images of one size. codec: four letters; MPNG is lossless, in AVI.
+
+    Raises PipelineError for an unsupported codec.
+    """
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     try:
         if not writer.isOpened():

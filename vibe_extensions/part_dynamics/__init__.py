@@ -1,4 +1,4 @@
-"""Part-based 3D dynamics with uncertainty (after Lee and Lee, ICCV 2021): a decoder split by body regions."""
+"""Part-based 3D dynamics with uncertainty (after Lee and Lee, ICCV 2021), with a decoder for body regions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL", "PartDynamics", "PrVIPE", "part_dynamics_losses", "pr_vipe_losses"]
 
-_HOMES: Final = {  # imported when first used: settings need no torch
+_HOMES: Final = {  # imported on first use, since settings need no torch
     "PartDynamics": "vibe_extensions.part_dynamics.generator:PartDynamics",
     "PrVIPE": "vibe_extensions.part_dynamics.pr_vipe.network:PrVIPE",
     "part_dynamics_losses": "vibe_extensions.part_dynamics.losses:",
@@ -25,7 +25,6 @@ _HOMES: Final = {  # imported when first used: settings need no torch
 
 MODEL: Final = Model(
     title="Part dynamics",
-    section="part_dynamics",
     config=PartDynamicsConfig,
     presets=PRESETS,
     preset="partdyn",

@@ -1,7 +1,7 @@
-"""Every setting of the training of part dynamics, typed, its presets and variants.  [settings] -> training
+"""Settings, presets and variants of part dynamics' training.  [settings] -> training
 
-Imports no torch. After Lee and Lee, ICCV 2021, whose weights of losses, schedule and sizes are not known: these are
-ours, and VIBE's where it has them.
+Imports no torch. After Lee and Lee, ICCV 2021. Their loss weights, schedule and sizes are unknown; these are VIBE's or
+ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a sec
 
 @dataclass(frozen=True, kw_only=True)
 class PartDynamicsConfig(VideoConfig):
-    """The settings of part dynamics, beside those of every model."""
+    """Part dynamics' settings, in addition to those of every model."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
@@ -33,33 +33,33 @@ class PartDynamicsConfig(VideoConfig):
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")
 
     name: str = "partdyn"
-    embedding: Path | None = None  # best.pt of TrainPrVIPE, for the uncertainty loss; none: the stream's, or the task's
+    embedding: Path | None = None  # best.pt of TrainPrVIPE for the uncertainty loss; none: the stream's or the task's
 
-    # Windows. As TCMR's of the same table, without 3DPW's training set.
+    # Windows. TCMR's in the same table, without 3DPW's training set.
     strides: Mapping[str, PositiveInt] = field(default_factory=PUBLISHED_STRIDES.copy)
     datasets_2d: tuple[str, ...] = ("insta_variety/train", "posetrack/train", "penn_action/train")
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "h36m/train")
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
-    pr_vipe_stream: str = "pr_vipe"  # the stream with embeddings of 2D poses
-    homography_stream: str = "homography"  # the stream with homographies
-    sigma_rows: PositiveInt = 10_000  # rows of the training splits whose standard deviations scale homographies
+    pr_vipe_stream: str = "pr_vipe"  # stream with embeddings of 2D poses
+    homography_stream: str = "homography"  # stream with homographies
+    sigma_rows: PositiveInt = 10_000  # training rows from which to estimate the homographies' standard deviations
 
     # Weights of the loss terms.
     kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
     kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
     pose_weight: NonNegativeFloat = 60.0  # rotation matrices
     shape_weight: NonNegativeFloat = 0.06  # betas
-    neighbours_weight: NonNegativeFloat = 0.5  # those four terms of the frames `delta` before and after; provisional
-    # Distance of the projected prediction's embedding from the labels'; provisional. 0: no embedding is needed.
+    neighbours_weight: NonNegativeFloat = 0.5  # these four terms for the frames `delta` before and after; provisional
+    # Distance between embeddings of projected prediction and labels; provisional. 0: no embedding is needed.
     uncertainty_weight: NonNegativeFloat = 5.0
 
     # The model.
     temporal: bool = True  # false: VIBE's regressor on each frame's feature, the baseline
     uses_pr_vipe: bool = True  # the decoder reads the embedding of the 2D pose
     uses_homography: bool = True  # the decoder reads the last 15 homographies
-    regions: PositiveInt = 5  # 5 regions of the body; 1: a plain convolution with as many parameters
-    recombine: Literal["multiply", "add", "none"] = "multiply"  # how a region sees the others
-    delta: NonNegativeInt = 5  # frames to the neighbours that are predicted, before and after; 0: no neighbours
+    regions: PositiveInt = 5  # 5: body regions; 1: a plain convolution with as many parameters
+    recombine: Literal["multiply", "add", "none"] = "multiply"  # how a region reads the others
+    delta: NonNegativeInt = 5  # frames to the predicted neighbours before and after; 0: no neighbours
     width: NonNegativeInt = 0  # of a region's state; 0: 256, or 572 with one region
     hidden_size: PositiveInt = 1024  # of the GRU
     regressor_size: PositiveInt = 1024  # of the regressors' hidden layers
@@ -88,7 +88,7 @@ class PartDynamicsConfig(VideoConfig):
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
+        """A short functional test on the embedded demo data, minutes on two CPU cores."""
         small = cls(
             **EMBEDDED,
             name="partdyn-embedded",
@@ -114,4 +114,4 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "recombine-add": {"recombine": "add"},
     "recombine-none": {"recombine": "none"},
 }
-"""What each changes of the configuration that it is a variant of."""
+"""Name -> changes to the settings."""

@@ -1,8 +1,7 @@
-"""A temporal convolution split into body regions, each of which sees little of the others.  windows -> [training]
+"""A temporal convolution split into body regions, which see little of each other.  windows -> [training]
 
-SRNet (Zeng et al., ECCV 2020), which Lee and Lee (ICCV 2021) decode with, according to its authors. Its recombination
-"multiply": of the other regions a convolution makes one number a frame and tap, and the region's channels at that tap
-are multiplied by it. Sizes are ours.
+SRNet (Zeng et al., ECCV 2020), the decoder of Lee and Lee (ICCV 2021). With "multiply", a convolution of the other
+regions yields one factor per frame and tap for the region's channels. Sizes are ours.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from torch.nn import functional
 
 RECOMBINE: Final = ("multiply", "add", "none")
 KERNEL: Final = 3
-DILATIONS: Final = (1, 3)  # so that a state depends on 9 frames
+DILATIONS: Final = (1, 3)  # a state depends on 9 frames
 DROPOUT: Final = 0.1
 
 
 class RegionConvolution(nn.Module):
-    """A convolution over time of each region by itself, recombined with the other regions: (B, T, R, W) -> the same.
+    """A temporal convolution of each region, recombined with the other regions: (B, T, R, W) -> (B, T, R, W).
 
-    Frames beyond the window are repetitions of its ends. Without a bias: a batch norm follows.
+    The window's ends are repeated. No bias, since a batch norm follows.
     """
 
     def __init__(self, regions: int, width: int, kernel: int, dilation: int, recombine: str) -> None:
@@ -32,8 +31,7 @@ class RegionConvolution(nn.Module):
         for one in self.weight.data:
             nn.init.xavier_uniform_(one.view(kernel * width, width))
         if recombine != "none":
-            # Of the other regions, in their order: (region, tap it is for, other, tap it is of, channel). At 0 every
-            # factor is a half.
+            # (region, its tap, other region, other's tap, channel). Initially 0, which makes each factor 0.5.
             self.context = nn.Parameter(torch.zeros(regions, kernel, regions - 1, kernel, width))
             self.context_bias = nn.Parameter(torch.zeros(regions, kernel))
             self.context_norm = nn.BatchNorm1d(regions * kernel)
@@ -57,9 +55,9 @@ class RegionConvolution(nn.Module):
         return torch.bmm(rows, self.weight.flatten(1, 2)).transpose(0, 1).view_as(states)
 
     def _context(self, taps: Tensor) -> Tensor:
-        """What each region is given of the others: (B, T, R, K, W) -> (B, T, R, K), batch-normed."""
+        """Context of each region from the others, batch-normed: (B, T, R, K, W) -> (B, T, R, K)."""
         n_regions, kernel = self.context_bias.shape
-        whole = self.context.new_zeros(n_regions, n_regions, kernel, kernel, taps.shape[-1])  # 0 of the region's own
+        whole = self.context.new_zeros(n_regions, n_regions, kernel, kernel, taps.shape[-1])  # 0 for the region itself
         regions = torch.arange(n_regions, device=taps.device)[:, None]
         whole = whole.index_put((regions, self.others), self.context.transpose(1, 2))
         context = torch.einsum("btskw,rsjkw->btrj", taps, whole) + self.context_bias
@@ -68,7 +66,7 @@ class RegionConvolution(nn.Module):
 
 
 class Layer(nn.Module):
-    """A convolution over three frames, one over a single frame, each with batch norm; and the input added."""
+    """A residual block: convolutions over three frames and over one frame, each with batch norm."""
 
     def __init__(self, regions: int, width: int, dilation: int, recombine: str) -> None:
         super().__init__()
@@ -90,7 +88,7 @@ class Layer(nn.Module):
 
 
 class RegionDecoder(nn.Module):
-    """All features of a frame -> a state of each region, (B, T, F) -> (B, T, R, W)."""
+    """Features of frames -> states of regions, (B, T, F) -> (B, T, R, W)."""
 
     def __init__(self, n_features: int, regions: int, width: int, recombine: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""labels -> embedding of 2D poses, and part dynamics, as Luigi tasks."""
+"""Luigi tasks of Pr-VIPE and part dynamics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import luigi
 from pipeline.errors import ConfigError
 from tasks.data import Convert
 from tasks.evaluation import Evaluate
-from tasks.run import CheckpointTask, best_of, read_metrics, shown_by
+from tasks.run import CheckpointTask, best_of, progress_callback, read_metrics
 from tasks.settings import settings
 from tasks.training import Train
 from vibe_extensions.part_dynamics.pr_vipe.config import PR_VIPE, PrVIPEConfig
@@ -21,29 +21,29 @@ from vibe_model.settings.video_config import VideoConfig
 
 
 def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:
-    """[pose_embedding] of luigi.cfg. Raises ConfigError."""
+    """The settings in [pose_embedding] of luigi.cfg. Raises ConfigError."""
     config = pr_vipe_settings(settings(), seed)
     check_inputs(settings(), config, PR_VIPE.section)
     return config
 
 
 def embedding_in_settings() -> Path | None:
-    """The file of the embedding that a stream of [features] also has, where one has."""
+    """The embedding's file in a stream of [features], if there is one."""
     weights = [spec.stream.weights for spec in settings().streams if isinstance(spec.stream, PrVipe)]
     return next((Path(weights_spec.argument) for weights_spec in weights if weights_spec.kind == "file"), None)
 
 
 class TrainPrVIPE(CheckpointTask):
-    """Train the embedding of 2D poses on the cached 3D poses. Needs no features: the stream `pr_vipe` needs it."""
+    """Train the embedding of 2D poses on the cached 3D poses, for the stream `pr_vipe`. Needs no features."""
 
     @classmethod
     def checkpoint(cls, train: VideoConfig | None) -> Path:
-        """That of [features], else the one that this task trains."""
+        """The checkpoint in [features], else the one that this task trains."""
         config = pr_vipe_settings(settings())
         return embedding_in_settings() or best_of(config if train is None else replace(config, tag=train.tag))
 
     @classmethod
-    def needed(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
+    def required_tasks(cls, variant: str, seed: int) -> list[luigi.Task]:  # noqa: ARG003 - the same for all runs
         return [] if embedding_in_settings() else [cls()]
 
     @property
@@ -62,10 +62,10 @@ class TrainPrVIPE(CheckpointTask):
         from vibe_extensions.part_dynamics.pr_vipe import training  # imports torch
 
         with self.progress() as progress:
-            folder = training.run(self.config(), progress=shown_by(progress, self.what, "hit_1", " %"))
+            folder = training.run(self.config(), progress=progress_callback(progress, self.what, "hit_1", " %"))
         by_split = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
         hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in by_split.items()]
-        self.done(", ".join(["Hit@1 of another camera's picture", *hits] if hits else []))
+        self.done(", ".join(["Hit@1 across cameras", *hits] if hits else []))
 
 
 class TrainPartDynamics(Train):
@@ -75,6 +75,6 @@ class TrainPartDynamics(Train):
 
 
 class EvaluatePartDynamics(Evaluate):
-    """Print and store part dynamics' errors on every evaluation split, beside those of the baselines."""
+    """Print and store the errors of part dynamics and its baselines on every evaluation split."""
 
     model = "part_dynamics"

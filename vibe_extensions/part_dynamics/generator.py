@@ -1,8 +1,7 @@
-"""VIBE's encoder and regressor, with a decoder of body regions between.  features -> windows -> [training]
+"""VIBE's encoder and regressor with a decoder for body regions in between.  features -> windows -> [training]
 
-After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (ICCV 2021), of
-which only slides and a note could be had: how the features go to the regions, and the regions to poses, is ours
-(docs/part-dynamics.md).
+After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (ICCV 2021).
+Details that the available slides and note do not give are ours (docs/part-dynamics.md).
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from vibe_extensions.part_dynamics.decoder import RECOMBINE, RegionDecoder
 from vibe_model.cameras import project_orthographic
 from vibe_model.errors import ConfigError
 from vibe_model.networks import xavier
-from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, posed
+from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, pose_estimate
 from vibe_model.vibe.generator import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
     from pipeline.body import Body
     from vibe_extensions.part_dynamics.config import PartDynamicsConfig
 
-REGIONS: Final = (  # SMPL's joints of each
+REGIONS: Final = (  # SMPL's joints in each
     (0, 3, 6, 9, 12, 15),  # pelvis, spine, neck, head
     (1, 4, 7, 10),  # left leg
     (2, 5, 8, 11),  # right leg
@@ -32,15 +31,15 @@ REGIONS: Final = (  # SMPL's joints of each
     (14, 17, 19, 21, 23),  # right arm
 )
 WIDTHS: Final = {5: 256, 1: 572}  # of a region's state: one region has as many parameters as five
-SIZES: Final = {"pr_vipe": 64, "homography": 135}  # of what may be read beside the features
+SIZES: Final = {"pr_vipe": 64, "homography": 135}  # of additional inputs
 LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
-SMALL: Final = 0.01  # Xavier gain of what is added to VIBE's, at the start
+SMALL: Final = 0.01  # initial Xavier gain of residuals
 
 Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
 
 
 class Neighbour(nn.Module):
-    """What a region's rotations change by, some frames from here."""
+    """Predicts how a region's rotations change over some frames."""
 
     def __init__(self, width: int, n_joints: int, hidden_size: int) -> None:
         super().__init__()
@@ -54,12 +53,18 @@ class Neighbour(nn.Module):
 
 
 class PartDynamics(VideoModel):
-    """Video features, with the 2D pose's embedding and the picture's motion -> one body a frame, and its neighbours.
+    """Video features, 2D pose embeddings and image motion -> one body per frame, and its neighbours.
 
-    regions: 5, or 1 for a plain convolution of as many parameters; recombine: "multiply", "add" or "none"; uses: which
-    streams are read beside the features; delta: frames to the neighbours before and after, 0: none are predicted.
-    `sigma`: the standard deviations of a stored homography's 9 numbers, by which they are divided. Raises ConfigError
-    for other options.
+    `sigma` holds the standard deviations of a homography's 9 numbers, which normalise them.
+
+    Args:
+        regions: 5, or 1 for a plain convolution with as many parameters.
+        recombine: "multiply", "add" or "none".
+        uses: Streams to read besides the features.
+        delta: Frames to the predicted neighbours before and after; 0: no neighbours.
+
+    Raises:
+        ConfigError: an invalid option.
     """
 
     sigma: Tensor
@@ -114,36 +119,36 @@ class PartDynamics(VideoModel):
     ) -> Prediction:
         """(B, T, feature_size), (B, T, 64), (B, T, 135) -> VIBE's dict, each (B, T, ...), and "deltas".
 
-        homography: 15 successive rows of the stream, oldest first, as stored. "deltas" has the same dict by step in
-        frames, -5 and 5, indexed by the frame that they were predicted at, by the camera (1, 0, 0) and with that
-        frame's shape. Raises ValueError for a stream of `uses` that is None.
+        homography: 15 successive rows of the stream as stored, oldest first. "deltas" has the same dict by step in
+        frames, -5 and 5, indexed by the frame that predicts them, with the camera (1, 0, 0) and that frame's shape.
+        Raises ValueError if a stream of `uses` is None.
         """
         every = self.regress_around(features, pr_vipe, homography)
         current = self.pose(every.pop(0), eval_joints, vertices)
         return {**current, "deltas": pose_neighbours(self.body, every, eval_joints=eval_joints, vertices=vertices)}
 
     def regress(self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None) -> Estimate:
-        """As `forward`, the bodies and cameras of the frames themselves."""
-        pose, shape, camera, _ = self._regressed(features, pr_vipe, homography)
+        """Bodies and cameras of the frames; inputs as for `forward`."""
+        pose, shape, camera, _ = self._regress_parts(features, pr_vipe, homography)
         return Estimate.of_6d(pose, shape, camera)
 
     def regress_around(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
     ) -> dict[int, Estimate]:
-        """As `forward`, and under each step the neighbours, with the frame's own shape and camera."""
-        pose, shape, camera, states = self._regressed(features, pr_vipe, homography)
+        """Bodies by step (0: now), with the frame's shape and camera; inputs as for `forward`."""
+        pose, shape, camera, states = self._regress_parts(features, pr_vipe, homography)
         moved = {
-            step: self._moved(heads, states, pose) for step, heads in zip(self.steps, self.deltas.values(), strict=True)
+            step: self._move(heads, states, pose) for step, heads in zip(self.steps, self.deltas.values(), strict=True)
         }
         return {step: Estimate.of_6d(one, shape, camera) for step, one in ({0: pose} | moved).items()}
 
     def regress_stills(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
     ) -> dict[int, Estimate]:
-        """The same of still pictures, whose homographies are those of a picture that did not move."""
+        """`regress_around` for still images: all homographies are the identity."""
         return self.regress_around(features, pr_vipe, None if homography is None else torch.zeros_like(homography))
 
-    def _regressed(
+    def _regress_parts(
         self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R, W)."""
@@ -160,12 +165,12 @@ class PartDynamics(VideoModel):
             read.append(stream)
         states: Tensor = self.decoder(torch.cat(read, dim=-1))
         regressed = self.regressor((encoded + self.current(states.flatten(2))).flatten(0, 1))
-        # In float32 from here on, whatever the precision of the products was.
+        # Back to the features' dtype after autocast.
         pose, shape, camera = (part.to(features.dtype).view(*frames, -1) for part in regressed)
         return pose, shape, camera, states.to(features.dtype)
 
-    def _moved(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
-        """The pose of a neighbouring frame, (B, T, 144): each region's rotations by its own state."""
+    def _move(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
+        """The pose of a neighbouring frame, (B, T, 144)."""
         rotations = pose.reshape(*pose.shape[:2], 24, 6)
         moved = torch.zeros_like(rotations)
         assert isinstance(heads, nn.ModuleList)
@@ -180,18 +185,19 @@ class PartDynamics(VideoModel):
 def pose_neighbours(
     body: Body, moved: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[int, dict[str, Tensor]]:
-    """The bodies of neighbouring frames, by step, each (B, T, ...): by the orthographic camera (1, 0, 0)."""
+    """Bodies of neighbouring frames by step, each (B, T, ...), with the orthographic camera (1, 0, 0)."""
     neighbours = {}
     for step, (rotmat, shape, camera) in moved.items():
         still = torch.zeros_like(camera)
         still[..., 0] = 1
         estimate = Estimate(rotmat, shape, still)
-        neighbours[step] = posed(body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
+        options = {"eval_joints": eval_joints, "vertices": vertices}
+        neighbours[step] = pose_estimate(body, estimate, project_orthographic, **options)
     return neighbours
 
 
 def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
-    """A generator by the configuration, with fresh parameters: without `temporal`, VIBE's regressor alone."""
+    """Build a generator with new parameters; without `temporal`, only VIBE's regressor."""
     sizes = {name: getattr(config, name) for name in ("hidden_size", "feature_size", "regressor_size")}
     if not config.temporal:
         return VIBE(body, n_layers=0, **sizes)

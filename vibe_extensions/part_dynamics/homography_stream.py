@@ -1,4 +1,4 @@
-"""How the picture moved since the frame before: the homography between two crops.  crops -> [homography] -> features
+"""Image motion since the previous frame: the homography between two crops.  crops -> [homography] -> features
 
 The dynamic feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (Lee and
 Lee, ICCV 2021): 15 successive rows of this stream are its 135 numbers.
@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import PairStream
 from pipeline.files.pixels.frames import Image
 
-# How the flow is computed and fitted, which once were options: rows that were computed otherwise are another stream.
+# How flow is computed and fitted. Part of the identity, since these were once options.
 METHOD: Final = {
     "flow": "dis",
     "fit": "robust",
@@ -30,10 +30,9 @@ METHOD: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Homography(PairStream):
-    """H - I by rows, H from the earlier crop's points to the later one's, in [-1, 1] over the crop, h33 = 1.
+    """H - I row by row; H maps points of the earlier crop to the later one, in [-1, 1] over the crop, h33 = 1.
 
-    So 0 is "nothing moved". Not known, flag 0: what is degenerate in `pipeline.homography.between`, and a crop of one
-    colour, as beside the picture, in which no motion would be seen.
+    Unknown (flag 0) if `pipeline.homography.between` is degenerate, or a crop has a single colour.
     """
 
     kind: ClassVar[str] = "homography"
@@ -42,11 +41,10 @@ class Homography(PairStream):
 
     def __post_init__(self) -> None:
         if self.crop.region is not None:
-            raise ConfigError("crop with a region: a homography is of the whole crop; give the size alone")
+            raise ConfigError("crop: a homography needs the whole crop. Set the size without a region.")
         if self.crop.size < homography.LEAST_SIDE:
             raise ConfigError(
-                f"crop of {self.crop.size} px: expected at least {homography.LEAST_SIDE} px, below which no flow is "
-                "computed"
+                f"crop of {self.crop.size} px: too small to compute flow. Use at least {homography.LEAST_SIDE} px."
             )
 
     def identity(self) -> dict[str, Any]:
@@ -54,14 +52,14 @@ class Homography(PairStream):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """None for rows of another method, of an earlier version."""
+        """The stream; None for rows computed by another method."""
         if any(identity.get(name) != value for name, value in METHOD.items()):
             return None
         return super().from_identity({name: value for name, value in identity.items() if name not in METHOD})
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """OpenCV's version and CPU features: they may change the last digits, and are no part of the identity."""
+        """OpenCV's version and CPU features, which can change the last digits but are not part of the identity."""
         return {"stand_in": False, "opencv": cv2.__version__, "cpu_features": cv2.getCPUFeaturesLine()}
 
     def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:

@@ -1,4 +1,4 @@
-"""What asks the predicted 2D pose to agree with the embedding of the labelled one.  windows -> [training]
+"""Losses of part dynamics: neighbouring frames, and embeddings of 2D poses.  windows -> [training]
 
 After Lee and Lee, ICCV 2021: sum over frames of |w mu - w' mu'|, w = sigma^2 / sum sigma^2. The sum in w over the
 embedding's dimensions, and the mean over frames instead of the sum, are ours.
@@ -15,27 +15,29 @@ from torch import Tensor
 from pipeline.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.cameras import has_optimal_camera, optimal_camera
-from vibe_model.losses import beside_labels, generator_losses
+from vibe_model.losses import generator_losses, pair_step
 from vibe_model.vibe.discriminator import frozen
 
 LEAST_STD: Final = 1e-3
-_EPSILON: Final = 1e-12  # within the root, whose gradient has no value at 0
+_EPSILON: Final = 1e-12  # below the root, whose gradient is undefined at 0
 
 
 def neighbours(
     deltas: Mapping[int, Mapping[str, Tensor]], batch: Mapping[str, Tensor], weights: Mapping[str, float]
 ) -> Tensor:
-    """VIBE's supervised terms of the neighbouring frames, a scalar: their sum over steps, weighted.
+    """Weighted sum over steps of VIBE's supervised terms for neighbouring frames, a scalar.
 
-    deltas: by step in frames, what was predicted at each frame, by the camera (1, 0, 0); batch and weights: as
-    `losses.generator_losses` takes them. Only frames whose neighbour is in the window count. Their keypoints are
-    compared by the optimal camera, where there is one.
+    Only frames whose neighbour is in the window count. Keypoints are compared with the optimal camera, if it exists.
+
+    Args:
+        deltas: Step in frames -> predictions of each frame with the camera (1, 0, 0).
+        batch, weights: Arguments of `losses.generator_losses`.
     """
     total = next(iter(deltas.values()))["theta"].new_zeros(())
     for step, predicted in deltas.items():
         if abs(step) >= batch["kp_2d"].shape[1]:
             continue
-        pred, label = beside_labels(predicted, batch, step)
+        pred, label = pair_step(predicted, batch, step)
         label_xy, visible = label["kp_2d"][..., :2], label["kp_2d"][..., 2]
         camera = optimal_camera(pred["kp_2d"], label_xy, visible)[..., None, :]
         counted = visible * has_optimal_camera(pred["kp_2d"], visible)[..., None]
@@ -46,9 +48,9 @@ def neighbours(
 
 
 def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
-    """The points that `skeletons.keypoints_13` takes of the labels, with their visibility.
+    """Select the points that `skeletons.keypoints_13` selects of the labels, with the labels' visibility.
 
-    points: (..., 49, 2), label: (..., 49, 3) -> (..., 13, 3).
+    points (..., 49, 2), label (..., 49, 3) -> (..., 13, 3).
     """
     named, openpose = (
         torch.cat((points[..., of, :], label[..., of, 2:]), dim=-1) for of in map(list, KEYPOINTS_13_OF_SPIN49)
@@ -57,12 +59,14 @@ def keypoints_13(points: Tensor, label: Tensor) -> Tensor:
 
 
 def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> Tensor:
-    """The mean distance of weighted embeddings, a scalar, before its weight.
+    """Mean distance of weighted embeddings, a scalar, without its weight; 0 without valid frames.
 
-    kp: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels' visibility; pr_vipe: (B, T, 64)
-    of the labelled pose; ok: (B, T), 1 where that is known. Other frames, and those whose prediction cannot be
-    normalised, are left out; with none left it is 0. Gradients reach the prediction alone; the embedding is in
-    evaluation mode meanwhile.
+    The embedding is frozen and in evaluation mode. Frames whose prediction cannot be normalised are ignored.
+
+    Args:
+        kp: (B, T, 13, 3), predicted x and y in the order of KEYPOINTS_13, and the labels' visibility.
+        pr_vipe: (B, T, 64), embedding of the labelled pose.
+        ok: (B, T), 1 where it is known.
     """
     normalised, defined = PrVIPE.normalise(kp)
     counted = (ok > 0) & defined
@@ -71,13 +75,13 @@ def uncertainty(embedding: PrVIPE, kp: Tensor, pr_vipe: Tensor, ok: Tensor) -> T
     was_training = embedding.training
     with frozen(embedding):
         embedding.eval()
-        predicted = _weighted(*embedding(normalised[counted]))
+        predicted = _weigh(*embedding(normalised[counted]))
         embedding.train(was_training)
-    target = _weighted(*pr_vipe[counted].chunk(2, dim=-1))
+    target = _weigh(*pr_vipe[counted].chunk(2, dim=-1))
     return ((predicted - target).square().sum(-1) + _EPSILON).sqrt().mean()
 
 
-def _weighted(mean: Tensor, std: Tensor) -> Tensor:
+def _weigh(mean: Tensor, std: Tensor) -> Tensor:
     """(N, size) each -> (N, size)."""
     variance = std.clamp(min=LEAST_STD).square()
     return variance / variance.sum(-1, keepdim=True) * mean

@@ -1,4 +1,4 @@
-"""What a 2D pose tells of the body, from whatever side it is seen: Pr-VIPE.  labels -> [pr_vipe] -> features
+"""View-invariant embeddings of 2D poses by Pr-VIPE.  labels -> [pr_vipe] -> features
 
 The static feature of "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (Lee and
 Lee, ICCV 2021). `luigi --module tasks TrainPrVIPE` trains the embedding (docs/part-dynamics.md).
@@ -23,13 +23,13 @@ from pipeline.features.weights import KINDS, WeightsSpec
 if TYPE_CHECKING:
     from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 
-SIZE: Final = 32  # of an embedding; imported from `vibe_extensions.part_dynamics.pr_vipe.network` it would cost torch
-STATE: Final = "pr_vipe_state_dict"  # in a checkpoint, with `stand_in`: was it trained on demo data?
-AT_ONCE: Final = 256  # rows: always as many, so that a row's numbers do not depend on how many there are
+SIZE: Final = 32  # as in `pr_vipe.network`, without importing torch
+STATE: Final = "pr_vipe_state_dict"  # key in a checkpoint
+AT_ONCE: Final = 256  # rows per batch; constant, so that a row's result does not depend on the batch
 
 
 class EmbeddingWeights(WeightsSpec):
-    """Where an embedding's weights are: see `kinds`."""
+    """Source of an embedding's weights; see `kinds`."""
 
     __slots__ = ()
     kinds: ClassVar[Mapping[str, str]] = {
@@ -41,9 +41,9 @@ class EmbeddingWeights(WeightsSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class PrVipe(LabelStream):
-    """Mean (32) and standard deviation (32) of the embedding of a row's 2D keypoints; its box plays no part.
+    """Mean (32) and standard deviation (32) of the embedding of a row's 2D keypoints.
 
-    Without both hips and both shoulders nothing is known: the prior, means of 0 and deviations of 1, and flag 0.
+    If a hip or shoulder is missing, the row has flag 0 and the prior: means 0, standard deviations 1.
     """
 
     weights: EmbeddingWeights = EmbeddingWeights("untrained", "0")  # of the embedding  # noqa: RUF009 - it is frozen
@@ -70,14 +70,14 @@ class PrVipe(LabelStream):
 
     @property
     def stand_in(self) -> bool:
-        """Also of an embedding that was trained on demo data: its checkpoint records it."""
+        """Whether the weights are random, or the embedding was trained on demo data."""
         return self.weights.stand_in or bool(_checkpoint(self.weights, str(self.weights.identity())).get("stand_in"))
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Embedding:  # noqa: ARG002
-        """The embedding on its device.
+        """Load the embedding on its device.
 
-        Raises MissingAssets and RawDataError for a checkpoint that is not there or of something else, ConfigError for a
-        device that does not exist.
+        Raises MissingAssets for a missing checkpoint, RawDataError for an invalid one, ConfigError for an
+        unavailable device.
         """
         import torch
 
@@ -87,7 +87,7 @@ class PrVipe(LabelStream):
         from vibe_extensions.part_dynamics.pr_vipe.network import PrVIPE
 
         if self.weights.stand_in:
-            with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
+            with torch.random.fork_rng(devices=[]):  # keep the caller's random state
                 torch.manual_seed(int(self.weights.argument))
                 network = PrVIPE(SIZE)
         else:
@@ -110,7 +110,7 @@ class Embedding:
         self._network = network
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """kp_2d (n, 49, 3) of any unit, confidence -> (n, 64), and (n,) where the torso is visible."""
+        """kp_2d (n, 49, 3) in any unit, with confidence -> (n, 64), and (n,) whether the torso is visible."""
         import torch
 
         kp = torch.from_numpy(skeletons.keypoints_13(np.asarray(labels["kp_2d"], np.float64)))

@@ -12,7 +12,7 @@ from vibe_model.sections import other_settings, other_values
 
 
 def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
-    """[pose_embedding] with the paths; `seed` overrides it unless below 0. Raises ConfigError."""
+    """[pose_embedding] with the paths; `seed` overrides its seed unless negative. Raises ConfigError."""
     config = cast("PrVIPEConfig", other_settings(s, PR_VIPE))
     by_option: dict[str, Any] = {} if seed < 0 else {"seed": seed}
     return replace(config, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body, **by_option)
@@ -27,7 +27,7 @@ def _check(s: Settings) -> None:
 
 
 def _check_inputs(_: Settings) -> None:
-    """Part dynamics checks the splits that it shares with this training."""
+    """Nothing to check here: part dynamics checks the shared splits."""
 
 
 SECTIONS: Final = Declared(_check, _values, _check_inputs)

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-MOST_ROWS: Final = 1_000_000  # that sigma's are drawn from: of more, every few
+MOST_ROWS: Final = 1_000_000  # from which to draw rows for sigma
 SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")
 
 
 class PartDynamicsTrainer(VideoTrainer):
-    """The generator, and the frozen embedding that its 2D poses are compared by."""
+    """Trains the generator, with a frozen embedding for the uncertainty loss."""
 
     config: PartDynamicsConfig
 
     def __init__(self, config: PartDynamicsConfig, body: Body, group: ProcessGroup | None = None) -> None:
-        """Raises CheckpointError for an embedding that cannot be read, StandInMixed for one of other data."""
+        """Raises CheckpointError for an unreadable embedding, StandInMixed for one trained on other kind of data."""
         super().__init__(config, body, group)
         self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
@@ -48,7 +48,7 @@ class PartDynamicsTrainer(VideoTrainer):
             self.embedding.to(self.group.device)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
-        """Set the unit of homographies. Raises DataError where the splits' embeddings are of other weights."""
+        """Set the generator's sigma. Raises DataError if the splits' embeddings have other weights."""
         config, extra_streams = self.config, self.config.extra_streams
         if config.embedding is not None and "pr_vipe" in extra_streams:
             digest = runs.file_digest(config.embedding)
@@ -57,9 +57,9 @@ class PartDynamicsTrainer(VideoTrainer):
                 weights = identity.get("weights") or {}
                 if weights.get("file_sha256", digest) != digest:
                     raise DataError(
-                        f"{name}: stream {extra_streams['pr_vipe'].stream}: expected the embedding {config.embedding}, "
-                        "found another. Extract it again with --set weights=file:FILE --replace, or set `embedding` to "
-                        "its file."
+                        f"{name}: stream {extra_streams['pr_vipe'].stream} was computed by another embedding than "
+                        f"{config.embedding}. Extract it again with --set weights=file:FILE --replace, or set "
+                        "`embedding` to its file."
                     )
         if isinstance(self.generator, PartDynamics) and "homography" in extra_streams:
             self.generator.sigma.copy_(motion_deviations(config, splits))
@@ -78,34 +78,35 @@ class PartDynamicsTrainer(VideoTrainer):
             terms["neighbours"] = weights["neighbours"] * losses.neighbours(deltas, labels, supervised)
         if self.embedding is not None:
             kp_2d = labels["kp_2d"]
-            with torch.no_grad():  # not what is stored, which may be of detected keypoints
+            with torch.no_grad():  # stored embeddings may be those of detected keypoints
                 normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
                 labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
-            seen = losses.keypoints_13(current["kp_2d"], kp_2d)
-            unsure = losses.uncertainty(self.embedding, seen, labelled, known)
-            terms["uncertainty"] = weights["uncertainty"] * unsure
+            predicted = losses.keypoints_13(current["kp_2d"], kp_2d)
+            uncertainty = losses.uncertainty(self.embedding, predicted, labelled, known)
+            terms["uncertainty"] = weights["uncertainty"] * uncertainty
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
 
 
 def load_embedding(checkpoint: Path) -> tuple[PrVIPE, bool]:
-    """The embedding of a best.pt of TrainPrVIPE, frozen, and whether it is of demo data. Raises CheckpointError."""
+    """Load the frozen embedding of a best.pt of TrainPrVIPE; also return whether it was trained on demo data.
+
+    Raises CheckpointError.
+    """
     content = read_checkpoint(checkpoint)
     try:
         state = dict(content[STATE])
         size, hidden = state["mean.weight"].shape
         embedding = PrVIPE.like(size, hidden, state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{checkpoint}: expected best.pt of TrainPrVIPE, found something else: {error}"
-        ) from error
+        raise CheckpointError(f"{checkpoint}: expected best.pt of TrainPrVIPE, found another file: {error}") from error
     return embedding, bool(content.get("stand_in", False))
 
 
 def motion_deviations(config: PartDynamicsConfig, splits: Mapping[str, Split]) -> Tensor:
-    """(9,) standard deviations of H - I over rows of the training splits, drawn by the seed.
+    """Standard deviations (9,) of H - I over random rows of the training splits.
 
-    Raises DataError where no row that was drawn has a homography.
+    Raises DataError if no drawn row has a homography.
     """
     stream, flags = config.homography_stream, f"{config.homography_stream}_ok"
     chosen = {name: splits[name] for name in config.training_splits}

@@ -1,4 +1,4 @@
-"""Datasets, streams and files for models of motion in the world, as WHAM and GVHMR. See README.md."""
+"""Datasets, streams and files for models of motion in world coordinates, such as WHAM. See README.md."""
 
 from pipeline.cli.command_line import CommandEntry
 

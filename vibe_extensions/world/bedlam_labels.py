@@ -1,6 +1,6 @@
-"""Scenes of BEDLAM and BEDLAM2: an npz, a row of which is one person in one picture.  [raw] -> tracks -> features
+"""Label files and folders of BEDLAM and BEDLAM2.  [raw] -> tracks -> features
 
-Where labels and pictures are in a raw folder, and what is in a scene's file.
+A scene is an npz file; its rows are one person in one image.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_npz, numbers, state_of
-from pipeline.files.raw.listing import listed
+from pipeline.files.raw.listing import scan_folder
 
 AGAIN: Final = "Unpack the labels again."
-OTHER_JOINTS: Final = "Take the labels of the release's own site: the order of other joints is not known."
+OTHER_JOINTS: Final = "Use the labels of the official release: other joint orders are unknown."
 KEYS: Final = ("imgname", "center", "scale", "pose_cam", "shape", "trans_cam", "cam_int", "cam_ext", "gtkps")
-UNNAMED: Final = "shape_"  # begins the name of a subject whom no `sub` names
+UNNAMED: Final = "shape_"  # prefix of subjects without a `sub`
 N_POSE, N_POSE_X, N_BETAS = 72, 165, 10
 UNRELEASED: Final = (  # BEDLAM2's labels have 68 scenes, its release 66: github.com/pixelite1201/BEDLAM/issues/69
     "20240805_5-10_250_busstation_orbit_zoom",
     "20240621_1_250_archmodelsvol8_tracking",
 )
-STILL: Final = 1e-4  # m, and entries of a rotation: what a camera that stands may differ by
-N_JOINTS: Final = {24: 22, 45: 22, 127: 22, 44: 25}  # in `gtkps`: SMPL's, SMPL's, SMPL-X's, OpenPose's and 19 others
+STILL: Final = 1e-4  # tolerance of a static camera, m and entries of a rotation
+N_JOINTS: Final = {24: 22, 45: 22, 127: 22, 44: 25}  # in `gtkps` -> used: SMPL's, SMPL's, SMPL-X's, OpenPose's
 
 
 def folders_of(*names: str) -> tuple[str, ...]:
-    """Folders of labels below a raw folder, the first name's first: as unpacked, and as the releases' scripts do it."""
+    """Label folders in a raw folder: as unpacked by hand, and by the releases' scripts."""
     return tuple(f"{f}{name}" for name in names for f in ("", "training_labels/", "training-labels/", "bedlam_labels/"))
 
 
@@ -47,7 +47,7 @@ IMAGES: Final = ("", "training_images", "training-images", "training-images/bedl
 
 
 def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
-    """Scene -> its file in the first of `folders`, without AGORA's. Raises RawDataError where there is none."""
+    """Scene -> its file in the first of `folders`, without AGORA's. Raises RawDataError if there is none."""
     files: dict[str, Path] = {}
     for folder in folders:
         for file in sorted((raw / folder).glob("[!.]*.npz")):
@@ -59,43 +59,43 @@ def label_files(raw: Path, folders: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def pictures_of(raw: Path, scene: str) -> Path:
-    """The folder of a scene's sequences, below `raw`; the usual one where there is none."""
-    names = (scene, without_rate(scene))
+def images_folder(raw: Path, scene: str) -> Path:
+    """The folder of a scene's sequences relative to `raw`; the usual one if none exists."""
+    names = (scene, strip_rate(scene))
     folders = [Path(folder, name, "png") for name in names for folder in IMAGES]
     return next((folder for folder in folders if (raw / folder).is_dir()), folders[0])
 
 
-def without_rate(scene: str) -> str:
+def strip_rate(scene: str) -> str:
     """A scene's name without `_6fps` or `_30fps`.
 
-    >>> without_rate("20221010_3_1000_batch01hand_6fps")
+    >>> strip_rate("20221010_3_1000_batch01hand_6fps")
     '20221010_3_1000_batch01hand'
     """
     return re.sub(r"_[0-9]+fps$", "", scene)
 
 
 def split_of(scene: str) -> str:
-    """What was not released is no one's training: whom it shows may be of a test that is kept back."""
-    return "unreleased" if without_rate(scene) in UNRELEASED else "train"
+    """The split of a scene. Scenes without a release may belong to a hidden test set, so they are no training data."""
+    return "unreleased" if strip_rate(scene) in UNRELEASED else "train"
 
 
-def sequences_in(pictures: Path) -> list[str]:
-    """Names of the sequences that have a folder of pictures there."""
-    return sorted(entry.name for entry in listed(pictures, {}) if re.fullmatch("seq_[0-9]{6}", entry.name))
+def list_sequences(pictures: Path) -> list[str]:
+    """Names of the sequences with a folder of images."""
+    return sorted(entry.name for entry in scan_folder(pictures, {}) if re.fullmatch("seq_[0-9]{6}", entry.name))
 
 
 def load_scene(file: Path, n_joints: int | None) -> dict[str, NDArray[Any]]:
-    """The used arrays of a scene, N rows, with `sequence` and `number` of the picture for `imgname`.
+    """Read the arrays of a scene (cached), N rows, with the image's `sequence` and `number` instead of `imgname`.
 
-    Of `gtkps` the first `n_joints` (None: 22 or 25, by how many there are). Without `sub`, rows of one `shape` are one
-    subject. Read once for all sequences of the scene. Raises RawDataError, also for pickled objects.
+    Uses the first `n_joints` of `gtkps` (None: 22 or 25, depending on their number). Without `sub`, rows with the same
+    `shape` are one subject. Raises RawDataError, also for pickled objects.
     """
-    return _cached(file, n_joints, state_of(file))
+    return _load_cached(file, n_joints, state_of(file))
 
 
 @functools.lru_cache(maxsize=1)
-def _cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[str, NDArray[Any]]:  # noqa: ARG001
+def _load_cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[str, NDArray[Any]]:  # noqa: ARG001
     stored = load_npz(file, KEYS, ("sub",))
 
     def array(key: str, *shape: int | None) -> NDArray[np.float64]:
@@ -112,7 +112,7 @@ def _cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[st
     pose = array("pose_cam", None, None)
     n = len(pose)
     if pose.shape[1] not in (N_POSE, N_POSE_X):
-        expected = f"{N_POSE} numbers a row (SMPL) or {N_POSE_X} (SMPL-X)"
+        expected = f"{N_POSE} (SMPL) or {N_POSE_X} (SMPL-X) numbers per row"
         raise RawDataError(file, "pose_cam", expected=expected, found=str(pose.shape[1]), do=AGAIN)
     names = texts("imgname", r"(seq_[0-9]{6})/\1_([0-9]{4})\.png", "seq_000000/seq_000000_0125.png")
     keypoints = array("gtkps", n, None, 3)
@@ -123,7 +123,7 @@ def _cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[st
         raise RawDataError(file, "gtkps", expected=expected, found=str(n_found), do=OTHER_JOINTS)
     shape = array("shape", n, None)
     if pose.shape[1] == N_POSE and shape.shape[1] not in (N_BETAS, N_BETAS + 1):
-        raise RawDataError(file, "shape", expected="10 or 11 numbers a row", found=str(shape.shape[1]), do=AGAIN)
+        raise RawDataError(file, "shape", expected="10 or 11 numbers per row", found=str(shape.shape[1]), do=AGAIN)
     if "sub" in stored:
         sub = [match[0] for match in texts("sub", r"[\w.-]+", "rp_emma_posed_008")]
     else:
@@ -143,8 +143,8 @@ def _cached(file: Path, n_joints: int | None, state: tuple[int, int]) -> dict[st
     }
 
 
-def camera_stands(labels: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether the camera is seen to stand: some person is in two pictures, and each has one `cam_ext` in all."""
+def is_camera_static(labels: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the camera is known to be static: `cam_ext` is constant per person, and some person is in two images."""
     subs, first, person = np.unique(labels["sub"], return_index=True, return_inverse=True)
     camera = labels["cam_ext"]
     return len(subs) < len(person) and np.allclose(camera, camera[first][person], rtol=0, atol=STILL)

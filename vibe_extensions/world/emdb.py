@@ -1,4 +1,4 @@
-"""EMDB: people filmed by somebody who walks along, with SMPL bodies in a world.  [raw -> tracks] -> features -> windows
+"""EMDB: people filmed with a moving camera, with SMPL bodies in a world.  [raw -> tracks] -> features -> windows
 
 Kaufmann et al.: EMDB: The Electromagnetic Database of Global 3D Human Pose and Shape in the Wild, ICCV 2023.
 
@@ -42,13 +42,13 @@ CROP_SCALE: Final = 1.2
 GENDERS: Final = ("male", "female")
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)
 UNPACK: Final = "Unpack the archive of this person again."
-OTHER_GENDER: Final = "Leave this sequence out: bodies of other genders are not read."
+OTHER_GENDER: Final = "Remove this sequence: other genders are not supported."
 SEQUENCE: Final = "P<0..9>/<sequence>"
 
 
 @dataclass(frozen=True)
 class Emdb(Dataset):
-    """One track a sequence, of the frames that the release calls good. Three sequences are in both splits."""
+    """One track per sequence, with the frames that the release marks as good. Three sequences are in both splits."""
 
     name: ClassVar[str] = "emdb"
     splits: ClassVar[tuple[str, ...]] = ("emdb1", "emdb2")
@@ -57,7 +57,7 @@ class Emdb(Dataset):
     uses_body: ClassVar[bool] = True
     parts: ClassVar[tuple[ReleasePart, ...]] = (
         ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
-        ReleasePart("sequences' pictures", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
+        ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),
     )
     recording: ClassVar[str] = "sequence"
     totals: ClassVar[Mapping[str, Totals]] = {"emdb1": Totals(17), "emdb2": Totals(25)}
@@ -74,7 +74,7 @@ class Emdb(Dataset):
         return EXTRINSICS, UP
 
     def origin(self, video: str) -> Origin:
-        """The person, and the sequence, which may be in both splits.
+        """The person and the sequence.
 
         >>> Emdb().origin("P0/09_outdoor_walk")
         Origin(subject='P0', recording='P0/09_outdoor_walk')
@@ -85,7 +85,7 @@ class Emdb(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         names = sorted(f.relative_to(raw).as_posix() for f in raw.glob("P[0-9]*/[!.]*") if is_folder_there(f))
         if not names:
-            do = "Point the raw folder at the one that holds the unpacked P0, P1, ..."
+            do = "Set the raw folder to the folder with the unpacked P0, P1, ..."
             raise RawDataError(raw, "folder", expected=f"{SEQUENCE}/", found="none", do=do)
         return [
             RawVideo(name, (Path(name, f"{name.replace('/', '_')}_data.pkl"),), (Path(name, "images"),))
@@ -95,7 +95,7 @@ class Emdb(Dataset):
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]
         if not file.is_file():
-            raise RawDataError(file, "file", expected="labels", found="pictures alone", do=UNPACK, reason="no_label")
+            raise RawDataError(file, "file", expected="labels", found="images only", do=UNPACK, reason="no_label")
         stored = load_labels(file)
         if not numbers(file, split, entry(file, stored, split), (), do=UNPACK):
             account.other_split = True
@@ -105,7 +105,7 @@ class Emdb(Dataset):
         account.found = len(kp_2d)
         pictures = Pictures(raw, f"{video.name}/images/{{:05d}}.jpg")
         has_picture = frames_there(pictures, len(kp_2d), account, extracted=False)
-        _require_these_pictures(file, labels, pictures)
+        _require_matching_images(file, labels, pictures)
         stated = np.concatenate([labels.pose, labels.trans, labels.extrinsics.reshape(-1, 16)], axis=1)
         rows = account.keep_rows(
             {
@@ -141,11 +141,11 @@ class Emdb(Dataset):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SequenceLabels:
-    """One sequence, F frames, as stored but for types and the form of boxes."""
+    """Labels of a sequence of F frames, with boxes as centre and side."""
 
     gender: str
     good: Bools  # (F,) good_frames_mask
-    width: int  # px of the pictures that the camera is of
+    width: int  # px of the camera's images
     height: int
     intrinsics: Doubles  # (3, 3) px
     extrinsics: Doubles  # (F, 4, 4) world to camera, m
@@ -154,11 +154,11 @@ class SequenceLabels:
     trans: Doubles  # (F, 3) m, in the world
     kp_2d: Doubles  # (F, 24, 2) px
     boxes: Doubles  # (F, 4) cx, cy, side, side px
-    no_box: Bools  # (F,) invalid_idxs, and corners that are none
+    no_box: Bools  # (F,) invalid_idxs, and invalid corners
 
 
 def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
-    """The checked content of a file."""
+    """Check and convert the content of a file. Raises RawDataError."""
 
     def array(*keys: str, shape: tuple[int | None, ...], whole: bool = False, finite: bool = False) -> Doubles:
         values = numbers(file, "/".join(keys), entry(file, stored, *keys), shape, do=UNPACK)
@@ -191,10 +191,10 @@ def _labels(file: Path, stored: Mapping[str, Any]) -> SequenceLabels:
     )
 
 
-def _require_these_pictures(file: Path, labels: SequenceLabels, pictures: Pictures) -> None:
-    """Refuse pictures that are counted from 1 or of another size than the camera's, and a camera of another size."""
-    indices, n, do = pictures.indices(), len(labels.pose), "Unpack the pictures as they are, names and sizes."
+def _require_matching_images(file: Path, labels: SequenceLabels, pictures: Pictures) -> None:
+    """Raise RawDataError for images numbered from 1, and for a size that differs from the camera's."""
+    indices, n, do = pictures.indices(), len(labels.pose), "Unpack the images without changing names or sizes."
     if len(indices) >= n and indices[0] > 0:
-        found = f"as many, of which the first is {pictures.path(int(indices[0])).name}"
-        raise other_frames(pictures.place, f"{n} pictures from 00000 on", found, do)
+        found = f"images from {pictures.path(int(indices[0])).name} on"
+        raise other_frames(pictures.place, f"{n} images from 00000 on", found, do)
     require_size(pictures, (labels.width, labels.height), file, do, labels.intrinsics)

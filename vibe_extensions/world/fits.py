@@ -1,8 +1,8 @@
-"""SMPL bodies that 4D-Humans or CameraHMR fitted to images, into one SQLite file that readers join by image names.
+"""SMPL fits of 4D-Humans or CameraHMR, collected in an SQLite file that readers join by image names.
 
-`hmr2_training_data/dataset_tars/<data set>/000000.tar`: for each image `<key>.jpg` and `<key>.data.pyd`, the pickle of
-a list of dicts, one per person (Goel et al., ICCV 2023). CameraHMR's `insta1-release.npz` and `insta2-release.npz`:
-fits to the same images, by name (Patel and Black, 3DV 2025). Tars are streamed; pickles may only name arrays.
+`hmr2_training_data/dataset_tars/<dataset>/000000.tar` has for each image `<key>.jpg` and `<key>.data.pyd`, a pickle
+with a list of dicts, one per person (Goel et al., ICCV 2023). CameraHMR's `insta1-release.npz` and
+`insta2-release.npz` have fits to the same images (Patel and Black, 3DV 2025). Pickles may only name arrays.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pipeline.skeletons import LARGEST
 
 ENDING: Final = ".data.pyd"
 END: Final = 1024  # zero bytes at a tar's end
-AGAIN: Final = "Download this file again, and run the same command: the others stay."
-MOST_BYTES: Final = 1 << 24  # of one picture's pickle, which has some kilobytes
+AGAIN: Final = "Download this file again, and run the same command."
+MOST_BYTES: Final = 1 << 24  # of one image's pickle, which usually has some kilobytes
 N_STORED: Final = 44
 KEYS: Final = ("body_pose", "betas", "keypoints_2d", "has_body_pose", "has_betas")
 SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
@@ -40,22 +40,21 @@ SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
 
 
 class FitsRead(NamedTuple):
-    """What was found of a file."""
+    """Fits in a file."""
 
-    fits: list[tuple[str, bytes]]  # the picture's name, and a stored fit
-    skipped: Counter[str]  # why -> persons
+    fits: list[tuple[str, bytes]]  # image name, encoded fit
+    skipped: Counter[str]  # reason -> persons
     digest: str
 
 
 def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
-    """All fits of a file: 4D-Humans' tar, or CameraHMR's npz where it is called so.
+    """Read all fits of a file: CameraHMR's .npz, or else 4D-Humans' tar.
 
-    Raises RawDataError for one that is none or ends early, a pickle or an array that cannot be read, and UnsafePickle
-    for a pickle that names anything but arrays.
+    Raises RawDataError for an invalid or truncated file, UnsafePickle for a pickle that names anything but arrays.
     """
     fits, skipped, digest = [], Counter[str](), hashlib.sha256()
-    for path, person in _of_npz(file) if file.suffix == ".npz" else _of_tar(file):
-        stored = _stored(person) if (name := picture_name(path, key)) else "no name by --key"
+    for path, person in _read_npz(file) if file.suffix == ".npz" else _read_tar(file):
+        stored = _encode_person(person) if (name := picture_name(path, key)) else "no name by --key"
         if isinstance(stored, str):
             skipped[stored] += 1
             continue
@@ -64,12 +63,12 @@ def read(file: Path, key: re.Pattern[str] | None = None) -> FitsRead:
     return FitsRead(fits, skipped, digest.hexdigest())
 
 
-def _of_tar(file: Path) -> Iterator[tuple[str, Any]]:
-    """Key and person, of a tar that is read once from its beginning to its end."""
+def _read_tar(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield key and person of a tar."""
     with reading(file, "a whole tar", do=AGAIN), open_regular(file) as stream:
         stream.seek(-min(END, os.fstat(stream.fileno()).st_size), os.SEEK_END)
-        if len(end := stream.read()) < END or any(end):  # the library takes a missing end for one
-            refuse("a file without a tar's end, as of a download that stopped")
+        if len(end := stream.read()) < END or any(end):  # tarfile accepts a missing end
+            refuse("a tar without its end, as after an interrupted download")
         stream.seek(0)
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
@@ -82,8 +81,8 @@ def _of_tar(file: Path) -> Iterator[tuple[str, Any]]:
                     yield member.name, person
 
 
-def _of_npz(file: Path) -> Iterator[tuple[str, Any]]:
-    """Name and person, of CameraHMR's file, whose bodies are all known: imgname, pose_cam, shape, gtkps."""
+def _read_npz(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield name and person of CameraHMR's file, whose bodies are all known."""
     arrays = load_npz(file, ("imgname", "pose_cam", "shape", "gtkps"))
     n, known = len(arrays["imgname"]), np.ones(1)
     pose = numbers(file, "pose_cam", arrays["pose_cam"].reshape(n, -1), (n, N_POSE), do=AGAIN)
@@ -93,8 +92,8 @@ def _of_npz(file: Path) -> Iterator[tuple[str, Any]]:
         yield str(name), dict(zip(KEYS, (*person, known, known), strict=True))
 
 
-def _stored(person: Any) -> bytes | str:
-    """A person of a pickle as it is stored, or why not."""
+def _encode_person(person: Any) -> bytes | str:
+    """Encode a person for storage, or return why it is skipped."""
     if not isinstance(person, dict) or (missing := [key for key in KEYS if key not in person]):
         return f"no {missing[0]}" if isinstance(person, dict) else "no dict"
     arrays = {}
@@ -104,7 +103,7 @@ def _stored(person: Any) -> bytes | str:
         except ValueError:
             return f"{key} is no array"
         if array.dtype.kind not in "biuf" or array.size != np.prod(shape):
-            return f"{key} of another shape"
+            return f"{key} has another shape"
         arrays[key] = array.astype(np.float64).reshape(shape)
         if not (np.abs(arrays[key]) < LARGEST).all():  # comparisons with NaN are false
             return f"{key} is not finite"
@@ -119,7 +118,7 @@ class FitWriter(FitStore):
 
     @classmethod
     def create(cls, file: Path, key: str = "") -> Self:
-        """Open for writing; made where it is not there. Raises PipelineError where it was made with another `key`."""
+        """Open or create a store. Raises PipelineError if it was created with another `key`."""
         database = sqlite3.connect(file)
         with database:
             database.execute("CREATE TABLE IF NOT EXISTS tars (name TEXT PRIMARY KEY, size INT, digest TEXT)")
@@ -129,17 +128,17 @@ class FitWriter(FitStore):
             if not (before := database.execute("SELECT key FROM options").fetchone()):
                 database.execute("INSERT INTO options VALUES (?)", (key,))
             elif before[0] != key:
-                raise PipelineError(f"{file}: was made with --key {before[0]!r}, not {key!r}: remove it to begin again")
+                raise PipelineError(f"{file}: was made with --key {before[0]!r}, not {key!r}. Delete it to restart.")
         return cls(database, file)
 
     def has(self, tar: Path) -> bool:
-        """Whether a tar of this name and size has been read."""
-        row = self._database.execute("SELECT size FROM tars WHERE name = ?", (_called(tar),)).fetchone()
+        """Whether a tar with this name and size has been read."""
+        row = self._database.execute("SELECT size FROM tars WHERE name = ?", (_tar_name(tar),)).fetchone()
         return row is not None and row[0] == tar.stat().st_size
 
-    def put(self, tar: Path, content: FitsRead) -> None:
-        """Add a tar's fits, all or none, in place of those of an earlier tar of its name."""
-        name = _called(tar)
+    def add(self, tar: Path, content: FitsRead) -> None:
+        """Replace the fits of a tar in one transaction."""
+        name = _tar_name(tar)
         with self._database:
             self._database.execute("DELETE FROM fits WHERE tar = ?", (name,))
             self._database.executemany("INSERT INTO fits VALUES (?, ?, ?)", ((name, *fit) for fit in content.fits))
@@ -147,16 +146,16 @@ class FitWriter(FitStore):
             self._database.execute("INSERT OR REPLACE INTO tars VALUES (?, ?, ?)", record)
 
 
-def _called(tar: Path) -> str:
-    """Its folder tells data sets apart, whose tars have the same numbers."""
+def _tar_name(tar: Path) -> str:
+    """A tar's name with its folder, since datasets' tars have the same numbers."""
     return PurePosixPath(*tar.absolute().parts[-2:]).as_posix()
 
 
 def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[Path, FitsRead | RawDataError | None]]:
-    """Each file, and what was read of it into the store `file`: None where it was there, or why it cannot be read.
+    """Read files into the store `file`. Yields each with its fits, None if it was read before, or its error.
 
-    Each is committed by itself: an interrupted run is gone on with. Raises UnsafePickle, and PipelineError for a `key`
-    that is no regular expression or another one than before.
+    Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle, and PipelineError
+    for an invalid `key`, or one that differs from the store's.
     """
     try:
         pattern = re.compile(key) if key else None
@@ -172,8 +171,8 @@ def read_all(tars: Iterable[Path], file: Path, key: str = "") -> Iterator[tuple[
                     except RawDataError as error:
                         content = error
                     else:
-                        store.put(tar, content)
+                        store.add(tar, content)
                 yield tar, content
     except sqlite3.Error as error:
-        do = "Is its folder there and writable, has its disk room, and does no other `fits` run?"
+        do = "Check that its folder exists and is writable, the disk is not full, and no other `fits` is running."
         raise PipelineError(f"{file}: cannot be written: {error}. {do}") from error

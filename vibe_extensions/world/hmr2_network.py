@@ -1,12 +1,12 @@
-"""HMR2.0's encoder: a ViT-H/16, and the token of the transformer decoder that asks it.  crops -> [network] -> features
+"""HMR2.0's encoder, a ViT-H/16, and its transformer decoder's token.  crops -> [network] -> features
 
-Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023: 3.1. WHAM, GVHMR and TRAM
-are computed from that token. The published checkpoint's names and shapes of tensors are facts of its format:
+Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023, section 3.1. WHAM, GVHMR
+and TRAM use this token. Tensors of the published checkpoint:
 
     backbone.{patch_embed.proj, pos_embed, blocks.0-31.{norm1, attn.{qkv, proj}, norm2, mlp.{fc1, fc2}}, last_norm}
     smpl_head.transformer.{to_token_embedding, pos_embedding, transformer.layers.0-5.{0, 1, 2}.{norm, fn}}
 
-What it holds besides them reads a body from the token, or trains the network: `IGNORED`.
+Other tensors read a body from the token, or are used in training: `IGNORED`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pipeline.files.formats.checkpoints import load_checkpoint
 
 REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
 PATCH: Final = 16  # px
-PADDING: Final = 2  # px about the picture, so that 256 x 192 gives 16 x 12 patches
-BACKBONE_EPS: Final = 1e-6  # of the ViT's layer norms; the decoder's have torch's default
+PADDING: Final = 2  # px
+BACKBONE_EPS: Final = 1e-6  # of the ViT's layer norms; the decoder uses torch's default
 IGNORED: Final = (
     *("smpl.", "discriminator.", "initialized"),
     *("smpl_head.decpose.", "smpl_head.decshape.", "smpl_head.deccam."),
@@ -38,7 +38,7 @@ IGNORED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large the network is. The defaults are the published checkpoint's, 670 million numbers."""
+    """Sizes of the network. The defaults are the published checkpoint's, 670 million parameters."""
 
     width: int = 1280  # of a patch's vector
     depth: int = 32
@@ -55,10 +55,9 @@ PUBLISHED: Final = Shape()
 
 
 def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
-    """The network with the checkpoint's weights, in fp32. It takes the file's size in memory, not twice that.
+    """Load the network with the checkpoint's weights, in fp32.
 
-    Raises MissingAssets where there is no such file, RawDataError where it lacks a tensor, has one in another shape, or
-    holds others than a HMR2.0 has.
+    Raises MissingAssets for a missing file, RawDataError for missing, unknown or wrongly shaped tensors.
     """
     weights = NetworkWeights("file", str(checkpoint))
     file = weights.file()
@@ -79,9 +78,9 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
 
 
 class Hmr2Network(nn.Module):
-    """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens. Names of parameters are the published checkpoint's.
+    """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens, with the published checkpoint's parameter names.
 
-    Between its matrix products it is in float32, whatever the format of the weights.
+    Only matrix products use the weights' dtype; the rest is float32.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -101,7 +100,7 @@ class _Backbone(nn.Module):
         super().__init__()
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, shape.width, PATCH, stride=PATCH, padding=PADDING)})
         patches = (REGION[0] // PATCH) * (REGION[1] // PATCH)
-        # The first is of a class token that the network does not have: it is added to all patches.
+        # The first belongs to a class token, which the network does not have; it is added to all patches.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.width))
         self.blocks = nn.ModuleList(_TransformerBlock(shape) for _ in range(shape.depth))
         self.last_norm = nn.LayerNorm(shape.width, BACKBONE_EPS)
@@ -133,7 +132,7 @@ class _TransformerBlock(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """(B, patches, width) float32 -> (B, dim) float32. One token, 0 at first, attends to the patches."""
+    """(B, patches, width) float32 -> (B, dim) float32. One token, initially 0, attends to the patches."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -146,7 +145,7 @@ class _Decoder(nn.Module):
         x = (self.to_token_embedding.bias + self.pos_embedding).float().expand(len(patches), 1, -1)  # of a token 0
         layers: Any = self.transformer["layers"]
         for attention, cross, forward in layers:
-            # One token attends to itself alone, with weight 1, whatever its query and key are.
+            # A single token attends to itself with weight 1.
             own = _times(attention["fn"]["to_qkv"], _norm(attention["norm"], x)).chunk(3, dim=-1)[2]
             x = x + _times(attention["fn"]["to_out"]["0"], own)
             q = _times(cross["fn"]["to_q"], _norm(cross["norm"], x))
@@ -158,7 +157,7 @@ class _Decoder(nn.Module):
 
 
 def _layer(shape: Shape) -> nn.ModuleList:
-    """Self-attention, attention to the patches, two layers: each with its norm in front, by the published names."""
+    """Self-attention, cross-attention and MLP, each with a norm before it, with the published names."""
     dim, inner, hidden = shape.dim, shape.decoder_heads * shape.head_dim, shape.decoder_hidden
     attention = {"to_qkv": nn.Linear(dim, 3 * inner, bias=False)}
     cross = {"to_kv": nn.Linear(shape.width, 2 * inner, bias=False), "to_q": nn.Linear(dim, inner, bias=False)}
@@ -169,17 +168,17 @@ def _layer(shape: Shape) -> nn.ModuleList:
 
 
 def _times(layer: Any, x: Tensor) -> Tensor:
-    """A linear layer or convolution in its weights' format. What it is added to is float32, and so the sum is."""
+    """Apply a linear layer or convolution in its weights' dtype."""
     product: Tensor = layer(x.to(layer.weight.dtype))
     return product
 
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
-    """In float32."""
+    """Apply a layer norm in float32."""
     return layer_norm(x, layer.normalized_shape, layer.weight.float(), layer.bias.float(), layer.eps)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """(B, n, heads * d) and (B, m, heads * d) twice -> (B, n, heads * d); scores are divided by sqrt(d)."""
+    """q (B, n, heads * d), k and v (B, m, heads * d) -> (B, n, heads * d)."""
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

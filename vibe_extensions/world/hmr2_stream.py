@@ -1,4 +1,4 @@
-"""The stream that WHAM, GVHMR and TRAM are trained on: HMR2.0's token.  crops -> [hmr2] -> features"""
+"""HMR2.0's token, the features of WHAM, GVHMR and TRAM.  crops -> [hmr2] -> features"""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from pipeline.features.streams.network import NetworkStream, Precision
 if TYPE_CHECKING:
     from pipeline.features.networks.base import Loaded
 
-# WHAM's crop has 1.2 times the longer side of the joints' extent. A track's has 1.43 times (its box 1.1, its crop scale
-# 1.3), in most datasets: 0.84 of that is 1.2. Where a dataset's own factors are others, so is the crop, by up to a
-# tenth. 4D-Humans takes a detector's box as it is, and GVHMR 1.2 times one made 192 : 256.
+# WHAM's crop is 1.2 times the joints' extent. In most datasets a track's crop is 1.43 times (box 1.1, crop scale 1.3),
+# of which 0.84 is 1.2; in others the crop differs by up to a tenth.
 CROP: Final = CropPolicy(size=256, region=(256, 192), scale=0.84)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hmr2(NetworkStream):
-    """1024 numbers a crop: the token of HMR2.0's decoder, which its heads read pose and shape from.
+    """1024 numbers per crop: the token of HMR2.0's decoder, from which its heads regress pose and shape.
 
-    `checkpoint` is 4D-Humans' or WHAM's own file. HMR2.0a is what WHAM was trained on; b gives other numbers.
-    `precision` as in `resnet50`, but that fast is refused where it is too far from exact.
+    WHAM was trained with HMR2.0a; HMR2.0b gives other numbers. `precision` as in `resnet50`.
     """
 
     checkpoint: Path = Path()  # HMR2.0's .ckpt, of 4D-Humans or WHAM
@@ -37,16 +35,16 @@ class Hmr2(NetworkStream):
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
-            raise ConfigError(f"checkpoint is not set: name {self.where}, as --set checkpoint=FILE")
+            raise ConfigError(f"checkpoint is not set. Set --set checkpoint=FILE: {self.where}")
         super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
-            raise ConfigError("crop: HMR2.0 sees the middle of a crop of 256 px: begin with size:256 region:256x192")
+            raise ConfigError("crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 region:256x192 ...")
 
     def __str__(self) -> str:
         return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"
 
-    def loaded(self) -> Loaded:
-        """Raises what `networks.hmr2.load` raises."""
+    def load_network(self) -> Loaded:
+        """Load the network. Raises what `hmr2_network.load` raises."""
         from vibe_extensions.world import hmr2_network as hmr2
 
         return hmr2.load(self.checkpoint)

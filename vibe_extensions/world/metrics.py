@@ -12,30 +12,29 @@ from vibe_model.metrics import position_error, procrustes_align
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 
-CHUNK_FRAMES: Final = 100  # that are aligned together in the world
+CHUNK_FRAMES: Final = 100  # aligned together
 FOOT_VERTICES: Final = (3216, 3387, 6617, 6787)  # SMPL's left toe and heel, right toe and heel
-STANDS_M: Final = 0.01  # a foot that moves less from one frame to the next stands
+STANDS_M: Final = 0.01  # a foot that moves less between two frames is at rest
 MM: Final = 1000.0  # per m
 
 
 def w_mpjpe(pred: Floats, target: Floats) -> Float64s:
     """World MPJPE: in chunks of 100 frames, each aligned by the similarity of its first two frames' joints.
 
-    pred, target: (F, J, 3) m in two worlds, of successive frames -> (F,) mm (Shin et al., WHAM, CVPR 2024, as
-    lib/eval/eval_utils.py has it; the last chunk is what is left).
+    pred, target: (F, J, 3) m in two worlds, of successive frames -> (F,) mm (WHAM's lib/eval/eval_utils.py).
     """
-    return _in_chunks(pred, target, fitted=2)
+    return _align_chunks(pred, target, fitted=2)
 
 
 def wa_mpjpe(pred: Floats, target: Floats) -> Float64s:
-    """World-aligned MPJPE: as `w_mpjpe`, each chunk aligned by all of its frames. (F, J, 3) m -> (F,) mm."""
-    return _in_chunks(pred, target, fitted=CHUNK_FRAMES)
+    """World-aligned MPJPE: as `w_mpjpe`, with each chunk aligned by all its frames. (F, J, 3) m -> (F,) mm."""
+    return _align_chunks(pred, target, fitted=CHUNK_FRAMES)
 
 
 def rte(pred_root: Floats, target_root: Floats) -> Float64s:
     """Root translation error: (F, 3) m in two worlds -> (F,) % of the length of the target's path.
 
-    Paths are aligned by a rotation and a shift, without a scale (WHAM). NaN where the target does not move.
+    Paths are aligned by rotation and translation, without scale (WHAM). NaN if the target does not move.
     """
     target_root = target_root.astype(np.float64)
     errors = np.linalg.norm(procrustes_align(pred_root, target_root, rigid=True) - target_root, axis=-1)
@@ -52,10 +51,10 @@ def jitter(joints: Floats, fps: float = 30.0) -> Float64s:
 
 
 def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
-    """How far predicted feet move while the target's stand: (F, 6890, 3) m in the world -> (N,) mm per frame.
+    """Motion of predicted feet while the target's are at rest: (F, 6890, 3) m in the world -> (N,) mm per frame.
 
-    Of toes and heels (FOOT_VERTICES), each pair of successive frames between which the target's vertex moves by less
-    than 1 cm, frame by frame; none where no foot stands (WHAM).
+    N counts, over FOOT_VERTICES, pairs of successive frames between which the target's vertex moves by less than 1 cm
+    (WHAM).
     """
     moved = [
         np.linalg.norm(np.diff(verts[:, FOOT_VERTICES].astype(np.float64), axis=0), axis=-1)
@@ -65,7 +64,7 @@ def foot_sliding(pred_vertices: Floats, target_vertices: Floats) -> Float64s:
     return sliding
 
 
-def _in_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
+def _align_chunks(pred: Floats, target: Floats, fitted: int) -> Float64s:
     """(F, J, 3) m -> (F,) mm: errors after each chunk's first frames were aligned."""
     errors = [np.zeros(0)]
     for start in range(0, len(pred), CHUNK_FRAMES):

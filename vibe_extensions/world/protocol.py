@@ -1,4 +1,4 @@
-"""The protocol by which WHAM is evaluated on EMDB.  training -> [evaluation]"""
+"""WHAM's evaluation protocol on EMDB.  training -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vibe_model.metrics import METRICS, Metric
 
 EMDB: Final = Protocol(
     name="emdb",
-    meaning="As WHAM is evaluated on EMDB: SMPL's 24 joints of the body of the actor's gender about the middle of the "
-    "hips; accelerations at 30 frames a second over the frames that count, closed up, but for a sequence's first and "
-    "last.",
+    meaning="WHAM's evaluation on EMDB: SMPL's 24 joints of the body of the actor's gender, relative to the middle of "
+    "the hips; accelerations at 30 frames per second over the evaluated frames of a sequence without gaps, except its "
+    "first and last.",
     metrics={
         **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
         "accel_error_m_s2": Metric(
@@ -25,8 +25,8 @@ EMDB: Final = Protocol(
     root=("smpl_lhip", "smpl_rhip"),
     root_vertices=True,
     successive="track",
-    compares_with="numbers as WHAM has them (lib/eval/evaluate_emdb.py); GVHMR's are others: of joints by the neutral "
-    "body's regressor for all labels, and of all accelerations. Both take every frame of good_frames_mask; here those "
-    "without a valid box have no crop, and are not evaluated",
+    compares_with="WHAM's numbers (lib/eval/evaluate_emdb.py). GVHMR's differ: they use the neutral body's regressor "
+    "for all labels, and all accelerations. Both use every frame of good_frames_mask; here frames without a valid box "
+    "are not evaluated",
     splits="emdb/*",
 )

@@ -1,6 +1,6 @@
-"""How the camera turns, and which points of the feet are at rest in the world.  labels -> [streams] -> features
+"""Camera rotation, and contacts of the feet.  labels -> [streams] -> features
 
-What WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024) are trained with beside pictures.
+Inputs and targets of WHAM (Shin et al., CVPR 2024) and GVHMR (Shen et al., SIGGRAPH Asia 2024).
 """
 
 from __future__ import annotations
@@ -26,39 +26,32 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 Known = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
-# SMPL's vertices 3216, 3387, 6617, 6787, by whose motion foot sliding is measured, too: toe before heel, left first.
+# SMPL's vertices 3216, 3387, 6617, 6787, as in foot sliding.
 POINTS: Final = tuple(JOINTS["spin49"].index(f"OP {name}") for name in ("LBigToe", "LHeel", "RBigToe", "RHeel"))
 OTHER_SIDE: Final = [2, 3, 0, 1]
-AT_REST_M: Final = 0.01  # a frame of 30 a second: half a contact (WHAM's lib/data/datasets/amass.py)
+AT_REST_M: Final = 0.01  # motion per frame at 30 fps for a contact of 0.5 (WHAM's lib/data/datasets/amass.py)
 STEEPNESS: Final = 5 / AT_REST_M
-RATE: Final = 30.0  # rows a second
-MIN_RATE: Final = 20.0  # below, two rows are so far apart that a foot has left the ground between them
+RATE: Final = 30.0  # rows per second
+MIN_RATE: Final = 20.0  # at lower rates, a foot can leave the ground between two rows
 LARGEST_EXPONENT: Final = 700.0  # of a float64
-MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])  # of S M S, S = diag(-1, 1, 1): its first two rows
+MIRRORED_6D: Final = np.array([1, -1, -1, -1, 1, 1])  # signs of the first two rows of S M S, S = diag(-1, 1, 1)
 GENDERS: Final = {f"SMPL_{gender.upper()}": gender for gender in smpl_files.GENDERS}
-WORLDS: Final = {  # what places the labels in a world -> the columns that are read for it
+WORLDS: Final = {  # option `world` -> columns to read
     "extrinsics": ("pose", "betas", "trans", "has_smpl", "extrinsics", ROW_RATE),
     "labels": ("pose", "betas", "trans", "has_smpl", ROW_RATE),
 }
 
 
-class _WithoutWeights:
-    """What a stream computes, without weights of a network."""
-
-    def __init__(self, *, stand_in: bool = False) -> None:
-        self.provenance: Mapping[str, Any] = {"stand_in": stand_in}
-
-
 @dataclass(frozen=True, kw_only=True)
 class CamAngvel(LabelStream):
-    """`cameras.angular_velocity` of each row: six numbers of the camera's turn.
+    """`cameras.angular_velocity` of each row: the camera's rotation as six numbers.
 
-    `convention`: "gvhmr" is the turn to the next row, where the last row of a run repeats the one before it. "wham" is
-    the inverse of the turn from the previous row, minus the identity's and times 30. A row without that other row, or
-    where one of the two cameras is not a rigid motion, has the numbers of a camera at rest and flag 0.
+    With the convention "gvhmr", the rotation to the next row; a run's last row repeats the one before it. With "wham",
+    the inverse of the rotation from the previous row, minus the identity's and times 30. If the other row is missing,
+    or a camera is not a rigid motion, the row has the values of a static camera and flag 0.
     """
 
-    convention: str = "gvhmr"  # the turn of the camera as gvhmr or wham defines it
+    convention: str = "gvhmr"  # definition of the rotation, gvhmr or wham
 
     kind: ClassVar[str] = "cam_angvel"
     version: ClassVar[int] = 2
@@ -73,49 +66,39 @@ class CamAngvel(LabelStream):
             raise ConfigError(f"convention {self.convention!r}: expected {known}")
 
     def __str__(self) -> str:
-        return f"turns of the camera as {self.convention}'s"
-
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _Turns:  # noqa: ARG002 - no weights
-        return _Turns(self)
-
-    def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Its numbers (..., 6) of the mirrored video, whose camera is `cameras.mirrored`."""
-        return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
-
-
-class _Turns(_WithoutWeights):
-    def __init__(self, stream: CamAngvel) -> None:
-        super().__init__()
-        self._convention = stream.convention
-        self._at_rest = cameras.angular_velocity(np.eye(4)[None], stream.convention)[0]
+        return f"camera rotations, convention {self.convention}"
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
-        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> (n, 6), (n,) whether the row has a turn."""
-        wham = self._convention == "wham"
+        """extrinsics (n, 3, 4, 4), in_run (n, 3) -> rotations (n, 6), (n,) whether they are known."""
+        wham = self.convention == "wham"
         row, next_ = np.arange(len(labels["in_run"])), np.where(labels["in_run"][:, 2] & (not wham), 2, 1)
         pairs = np.stack([labels["extrinsics"][row, next_ - 1], labels["extrinsics"][row, next_]], axis=1)
         known = labels["in_run"][row, next_ - 1] & cameras.is_rigid(pairs.reshape(-1, 4, 4)).reshape(-1, 2).all(axis=1)
         pairs = np.where(known[:, None, None, None], pairs, np.eye(4))
-        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self._convention)[int(wham) :: 2]
-        return np.where(known[:, None], turns, self._at_rest).astype(np.float32), known
+        turns = cameras.angular_velocity(pairs.reshape(-1, 4, 4), self.convention)[int(wham) :: 2]
+        at_rest = cameras.angular_velocity(np.eye(4)[None], self.convention)[0]
+        return np.where(known[:, None], turns, at_rest).astype(np.float32), known
+
+    def mirrored(self, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Values (..., 6) for the mirrored video, whose camera is `cameras.mirrored`."""
+        return np.asarray(values * MIRRORED_6D.astype(values.dtype) + 0)  # 0 for -0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stationary(LabelStream):
-    """How much each of four points of the feet is at rest in the world, 0 to 1: left toe and heel, right toe and heel.
+    """Contact probabilities (0 to 1) of four points of the feet: left toe and heel, right toe and heel.
 
-    1 / (1 + exp(5 / 0.01 (v - 0.01))) of v = |p[i + 1] - p[i - 1]| / 2, the point's way in m, within a 30th of a
-    second; the first and the last row of a run have that of their neighbour (WHAM). Of other frame rates than 30, v is
-    turned into that of 30 by the rate of the track's rows. The points are vertices of the body whose file is `body`:
-    SMPL_NEUTRAL, SMPL_MALE or SMPL_FEMALE, as the labels are of. `world`: "extrinsics" takes the labels from the camera
-    to the world by that column; "labels" is for those that are in a world already, as AMASS's.
+    1 / (1 + exp(5 / 0.01 (v - 0.01))) with v = |p[i + 1] - p[i - 1]| / 2, the point's motion in m per 30th of a second;
+    the first and last row of a run have their neighbour's v (WHAM). At other rates than 30, v is scaled by the track's
+    rate. Points are vertices of the body in the file `body`, which must be that of the labels. `world`: "extrinsics"
+    transforms labels from camera to world by that column; "labels" is for labels in world coordinates (AMASS).
 
-    A row without a body or a camera that is known, in it or in the two that it is computed from, in a run of fewer than
-    three rows, or of rows below 20 a second, is -1, and its flag says so.
+    A row is -1 with flag 0 if a body or camera that it needs is unknown, its run has fewer than three rows, or its rate
+    is below 20 per second.
     """
 
     body: Path = Path()  # file of the labels' body: SMPL_NEUTRAL.pkl, SMPL_MALE.pkl or SMPL_FEMALE.pkl
-    world: str = "extrinsics"  # extrinsics: that column takes labels to the world; labels: they are in a world (AMASS)
+    world: str = "extrinsics"  # extrinsics: transform labels by that column; labels: labels are in world coordinates
 
     kind: ClassVar[str] = "stationary"
     dim: ClassVar[int] = len(POINTS)
@@ -126,7 +109,7 @@ class Stationary(LabelStream):
     def __post_init__(self) -> None:
         if self.body.stem not in GENDERS:
             expected = ", ".join(f"{stem}.pkl" for stem in GENDERS)
-            raise ConfigError(f"body {str(self.body)!r}: expected one of SMPL's files, as --set body=DIR/{expected}")
+            raise ConfigError(f"body {str(self.body)!r}: expected one of SMPL's files: --set body=DIR/{expected}")
         if self.world not in WORLDS:
             raise ConfigError(f"world {self.world!r}: expected one of {', '.join(WORLDS)}")
 
@@ -139,53 +122,54 @@ class Stationary(LabelStream):
 
     @property
     def stand_in(self) -> bool:
-        """Whether it is the procedural body."""
+        """Whether the body is procedural."""
         return is_stand_in(self.body.parent)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> _Contacts:  # noqa: ARG002 - on the CPU
-        """The body in float64. Raises as `Body.load`, and ConfigError for a file that it would not take."""
+        """Load the body in float64. Raises what `Body.load` raises, and ConfigError for a file that it would ignore."""
         from pipeline.body import Body
 
         if self.body.suffix == ".npz" and self.body.with_suffix(".pkl").exists():
             raise ConfigError(
-                f"body {self.body}: {self.body.stem}.pkl is beside it, which is read first: name that one"
+                f"body {self.body}: {self.body.stem}.pkl in the same folder takes precedence. Name that file."
             )
         return _Contacts(Body.load(self.body.parent, GENDERS[self.body.stem]).double())
 
     @staticmethod
     def mirrored(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Its numbers (..., 4) of the mirrored video: left and right are exchanged."""
+        """Values (..., 4) for the mirrored video: left and right are swapped."""
         return values[..., OTHER_SIDE]
 
 
-class _Contacts(_WithoutWeights):
+class _Contacts:
     def __init__(self, body: Body) -> None:
-        super().__init__(stand_in=body.is_stand_in)
+        self.provenance: Mapping[str, Any] = {"stand_in": body.is_stand_in}
         self._body = body
 
     def __call__(self, labels: Mapping[str, NDArray[Any]]) -> Known:
         """Labels (n, 5, ...), in_run (n, 5) -> (n, 4), (n,)."""
         in_run, row = labels["in_run"], np.arange(len(labels["in_run"]))
         begins, ends = ~in_run[:, 1], ~in_run[:, 3]
-        first = np.where(begins, 2, np.where(ends, 0, 1))  # of the row beside it, where a run begins or ends
+        first = np.where(begins, 2, np.where(ends, 0, 1))  # of the neighbouring row at a run's start or end
         last = np.where(ends, 2, np.where(begins, 4, 3))
         rate = labels[ROW_RATE][:, 2]
         usable = in_run & (labels["has_smpl"] == 1)
         known = (first < last) & usable[row, first] & usable[:, 2] & usable[row, last] & (rate >= MIN_RATE)
         contacts = np.full((len(row), len(POINTS)), -1, np.float32)
-        of = np.flatnonzero(known)
-        if len(of):
+        rows = np.flatnonzero(known)
+        if len(rows):
             start, stop = (
-                self._points({name: values[of, at[of]] for name, values in labels.items()}) for at in (first, last)
+                self._points({name: values[rows, side[rows]] for name, values in labels.items()})
+                for side in (first, last)
             )
-            way = np.linalg.norm(stop - start, axis=-1) / 2 * (rate[of, None] / RATE)  # NaN where a label is
-            soft = 1 / (1 + np.exp(np.minimum(STEEPNESS * (way - AT_REST_M), LARGEST_EXPONENT)))
-            known[of] = np.isfinite(soft).all(axis=1)
-            contacts[known] = soft[known[of]]
+            motion = np.linalg.norm(stop - start, axis=-1) / 2 * (rate[rows, None] / RATE)  # NaN if a label is NaN
+            soft = 1 / (1 + np.exp(np.minimum(STEEPNESS * (motion - AT_REST_M), LARGEST_EXPONENT)))
+            known[rows] = np.isfinite(soft).all(axis=1)
+            contacts[known] = soft[known[rows]]
         return contacts, known
 
     def _points(self, labels: Mapping[str, NDArray[Any]]) -> Doubles:
-        """Labels of (n,) rows -> (n, 4, 3) m in the world."""
+        """World coordinates (n, 4, 3) m of the points in n rows."""
         import torch
         from scipy.spatial.transform import Rotation
 
@@ -200,4 +184,4 @@ class _Contacts(_WithoutWeights):
             return points
         camera = labels["extrinsics"].astype(np.float64)
         camera[~cameras.is_rigid(camera)] = np.nan
-        return (points - camera[:, None, :3, 3]) @ camera[:, :3, :3]  # R^T (p - t), of rows
+        return (points - camera[:, None, :3, 3]) @ camera[:, :3, :3]  # R^T (p - t)

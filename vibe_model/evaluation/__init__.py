@@ -1,1 +1,1 @@
-"""How good a model is: errors of its predictions on a split.  features -> windows -> training -> [evaluation]"""
+"""Errors of predictions on a split.  features -> windows -> training -> [evaluation]"""

@@ -1,10 +1,7 @@
-"""How good a model is on a split, and by which protocol.  features -> windows -> training -> [evaluation]
+"""Evaluate a model on splits, by protocols.  features -> windows -> training -> [evaluation]
 
-By which rules, protocols say: `protocols`. Predictions are of the neutral body; each frame that has features is
-predicted once. A split may be evaluated in windows, or, with `seqlen` 0, in whole stretches without a gap.
-
-Two stages, a track at a time: windows -> estimates (`predictions`), estimates -> bodies -> errors (`frame_errors`).
-Smoothing is done between the two.
+Two stages, a track at a time: windows -> estimates (`predict_tracks`), then smoothing, then bodies and errors
+(`frame_errors`). Predictions are of the neutral body; each frame with features is predicted once.
 """
 
 from __future__ import annotations
@@ -56,19 +53,19 @@ class EvalOptions:
 
 
 def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
-    """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they are means of.
+    """Metrics of one split, those of the constant mean body ("baseline"), and counts of frames.
 
-    The metrics that the protocol names, as `metrics.METRICS` has ours: means over the counted frames, of some protocols
-    over tracks or videos; pck_2d: over the labelled keypoints of valid frames. A metric without a labelled frame is
-    absent. frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks;
-    frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but without 3D labels or not
-    valid. label_body: "neutral", or the genders of the bodies that joints and vertices of the labels are of.
+    The protocol's metrics are means over the counted frames, of some protocols over tracks or videos; pck_2d: over the
+    labelled keypoints of valid frames. A metric without a labelled frame is missing. frames: counted, with 3D labels;
+    frames_2d: with 2D labels; frames_total: of the selected tracks; frames_not_predicted: without features, or in no
+    window; frames_not_counted: predicted, but without 3D labels or not valid. label_body: "neutral", or the genders of
+    the labels' bodies.
 
-    options: the fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for a bad sigma,
-    DataError for predictions that are not finite and a split without what the protocol compares, MissingAssets without
-    the body of a gender whose vertices are compared.
+    options: fields of `EvalOptions`. Raises PipelineError for an unknown protocol, ConfigError for an invalid sigma,
+    DataError for predictions that are not finite and a split without what the protocol compares, MissingAssets for a
+    missing body of a gender.
     """
-    records, left_out = protocols.chosen(split, [protocol])
+    records, left_out = protocols.choose(split, [protocol])
     if left_out:
         raise DataError(f"{split.name}: {left_out[protocol]}")
     return _metrics(generator, split, EvalOptions(**options), records)[protocol]
@@ -87,23 +84,19 @@ def evaluate_all(
     named: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """All protocols of every split, by one pass of the network: the first one's metrics; below, the others' by name.
+    """Metrics of every split, by one pass of the network: of the first protocol, and below them the others by name.
 
-    named: those protocols, in that order; None: all that there are and that are for the split, "default" first. Why a
-    split is not evaluated by one is under "left_out".
-
-    Of a model that reads what is computed from 2D keypoints, "keypoints": whether the split's are labels, which may be
-    projections of the truth, or detected. Of a model of past and future, protocols that say so ("hmmr") have
-    "dynamics" (`Protocol.dynamics`), with the nearest poses of the `training` splits with 3D labels.
-    tracks: by split, a pattern of track names; options: the other fields of `EvalOptions`. `smoothed_too` only adds an
-    entry "smoothed" to the metrics of all protocols: its sigma, and its errors.
-    Into `folder`, if there is one: results by track and the worst windows by the first protocol (`results.write`),
-    and with `predictions` one npz a track below `folder`/predictions/<split>/. about: what those files record of where
-    they come from, as the run's fingerprint. stand_in: features are an untrained network's, even if splits and
-    body are real. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does;
-    DataError for a split that no protocol can evaluate.
+    named: these protocols, in this order; None: all that are for the split, "default" first. "left_out" has the reasons
+    of protocols that cannot evaluate a split. Of a model that reads streams of 2D keypoints, "keypoints" says whether
+    the split's are labels or detected. Of a model of past and future, protocols such as "hmmr" have "dynamics"
+    (`Protocol.dynamics`), with the nearest poses of the `training` splits.
+    tracks: by split, a pattern of track names; options: other fields of `EvalOptions`; `smoothed_too` adds "smoothed".
+    folder: write results by track and worst windows by the first protocol (`results.write`) here, and with
+    `predictions` one npz a track in predictions/<split>/. about: facts for these files, as the run's fingerprint.
+    stand_in: features are an untrained network's. Raises StandInMixed when splits and body are partly demo data,
+    DataError for a split that no protocol can evaluate, and as `evaluate_split` does.
     """
-    stand_in = runs.check_stand_in(splits, the_body=generator.body.is_stand_in) | stand_in
+    stand_in = runs.require_one_kind(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     by_split: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
@@ -114,7 +107,7 @@ def evaluate_all(
         saved = folder if predictions else None
         collected.append(results.SplitResults(name, chosen.seqlen))
         collect = None if folder is None else functools.partial(_collect, collected[-1], generator, saved, recorded)
-        records, left_out = protocols.chosen(split, named)
+        records, left_out = protocols.choose(split, named)
         if not records:
             raise DataError(f"{name}: {'; '.join(left_out.values()) or 'no protocol is for this split: name one'}")
         by_protocol = _metrics(generator, split, chosen, records, collect, around=predictions)
@@ -138,7 +131,6 @@ def _collect(
     bodies: TrackBodies,
     errors: TrackErrors,
 ) -> None:
-    """Add one track to a split's results, and write its bodies below the folder, if there is one."""
     facts: dict[str, Any] = {}
     if folder is not None and len(bodies):
         path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=about)
@@ -172,11 +164,10 @@ def choose_sigma(
     candidates: Sequence[float] = SIGMAS,
     **options: Any,
 ) -> tuple[float, dict[float, float]]:
-    """The sigma of smoothing that is best in validation, and the PA-MPJPE of each, mm: the mean over splits.
+    """The sigma of smoothing with the best PA-MPJPE in validation, and each sigma's mean over splits, mm.
 
-    The network runs once. Of equals the first candidate wins. tracks and options as in `evaluate_all`; the candidates
-    take the place of `smooth`. Splits without 3D labels do not count. Raises DataError where none has any, ConfigError
-    without a candidate and for a bad one.
+    Of equals the first candidate wins. tracks and options as in `evaluate_all`; splits without 3D labels do not count.
+    Raises DataError if none has any, ConfigError without a candidate and for an invalid one.
     """
     if not candidates:
         raise ConfigError("candidates: expected at least one sigma, found none")
@@ -186,7 +177,7 @@ def choose_sigma(
         for sigma, means in zip(
             candidates, _means(generator, split, chosen, [SCORED_BY], candidates)[SCORED_BY.name], strict=True
         ):
-            scores[sigma] += [means.of()["pa_mpjpe"]] if means.counted else []
+            scores[sigma] += [means.by_error()["pa_mpjpe"]] if means.counted else []
     if not all(scores.values()):
         raise DataError(f"{', '.join(splits)}: expected frames with 3D labels to choose a sigma by, found none")
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
@@ -202,8 +193,7 @@ def _metrics(
     *,
     around: bool = False,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol's name. `collect` is called with every track, as the first protocol has it; `around`: with
-    past and future bodies, where the model has them."""
+    """Metrics by protocol. `collect` gets every track by the first protocol; `around`: with past and future bodies."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     by_protocol = {}
@@ -219,13 +209,13 @@ def _metrics(
             "frames": means.counted,
             "frames_2d": means.counted_2d,
             "frames_not_counted": means.predicted - means.counted,
-            **means.of(),
-            "baseline": means.of("baseline"),
+            **means.by_error(),
+            "baseline": means.by_error("baseline"),
         }
         if options.smooth:
             by_protocol[protocol]["sigma"] = options.smooth
         for smoothed in of_other_sigmas:
-            by_protocol[protocol]["smoothed"] = {"sigma": options.smoothed_too, **smoothed.of()}
+            by_protocol[protocol]["smoothed"] = {"sigma": options.smoothed_too, **smoothed.by_error()}
     return by_protocol
 
 
@@ -239,7 +229,6 @@ def _means(
     *,
     around: bool = False,
 ) -> dict[str, list[Means]]:
-    """Mean errors by protocol, for each sigma, by one pass of the network."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
     by_cut: dict[bool, list[Protocol]] = {}  # is what does not fill a window left out? -> of those protocols
     for record in records:

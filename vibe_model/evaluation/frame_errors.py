@@ -1,8 +1,4 @@
-"""Errors of predictions frame by frame, by each protocol, and their means.  features -> windows -> [evaluation]
-
-The second stage of evaluation: estimates -> bodies -> joints and vertices -> errors, a track at a time. Nothing here
-knows a protocol by its name: what its record says is done.
-"""
+"""Errors of predictions by frame and protocol, and their means.  features -> windows -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -48,7 +44,7 @@ OWN, BASELINE = MODELS = ("own", "baseline")  # the prediction, and the constant
 class TrackErrors:
     """F predicted frames of one track, in row order.
 
-    An acceleration belongs to the middle one of its three frames; where frames are closed up, to the last one.
+    An acceleration belongs to the middle of its three frames; with `successive` "track", to the last one.
     """
 
     counted: Bools  # (F,) frames with 3D labels that count
@@ -84,8 +80,7 @@ class Means:
                 groups[group] = (total, weights + float(weight.sum()))
         return self
 
-    def of(self, model: str = "own") -> dict[str, float]:
-        """Mean by error; one that no frame has a label for is absent."""
+    def by_error(self, model: str = "own") -> dict[str, float]:
         means = {
             name: [total / weights for total, weights in groups.values() if weights]
             for (of, name), groups in self.sums.items()
@@ -97,9 +92,8 @@ class Means:
 class Scorer:
     """Compares tracks of one split with their labels, in row order: accelerations may cross track borders.
 
-    protocols: that cut tracks into windows alike. vertices: measure what reads vertices, which costs a second body;
-    keypoints: measure what reads 2D. smooth: sigma of a Gaussian over the predictions in time, frames; 0: none. Raises
-    MissingAssets where vertices are measured and a gender of the split's labels has no body.
+    protocols: with equal windows. vertices, keypoints: measure what reads them. smooth: sigma of a Gaussian in time,
+    frames; 0: none. Raises MissingAssets if vertices are measured and the body of a gender is missing.
     """
 
     @torch.no_grad()
@@ -136,13 +130,10 @@ class Scorer:
         self._before: dict[tuple[str, str, str], Pair] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
-        """Count the errors of one track. Returns it as smoothed, and its errors by the first protocol.
-
-        Reads its labels, poses its bodies.
-        """
-        bodies = raw.smoothed(self._smooth)
+        """Count the errors of one track. Returns it smoothed, and its errors by the first protocol."""
+        bodies = raw.smooth_time(self._smooth)
         labels = self._labels(bodies)
-        truths = [Truth.of(protocol, labels) for protocol in self._protocols]
+        truths = [Truth.from_labels(protocol, labels) for protocol in self._protocols]
         predicted = self._pose(bodies, truths)
         by_protocol = []
         for truth in truths:
@@ -156,7 +147,6 @@ class Scorer:
         return bodies, by_protocol[0]
 
     def _labels(self, bodies: TrackBodies) -> Labels:
-        """The labels of a track's predicted frames."""
         track, fields = bodies.track, [name for name in _LABELS if self._keypoints or name != "kp_2d"]
         whole = self._split.read(np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields)
         arrays: dict[str, Any] = {name: array[0, bodies.rows - track.start] for name, array in whole.items()}
@@ -169,9 +159,9 @@ class Scorer:
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truths: Sequence[Truth]) -> dict[str, Floats]:
-        """Return "keypoints", and joints by their order. Frames that no metric reads are not posed: 0.
+        """Pose the frames that metrics read: "keypoints", and joints by their order; 0 elsewhere.
 
-        What metrics of vertices give is put into the truths: vertices are not kept.
+        Fills metrics of vertices into the truths, since vertices are not kept.
         """
         orders: set[Order] = {truth.protocol.joints for truth in truths}
         shapes: dict[str, tuple[int, int]] = {order: (len(JOINTS[order]), 3) for order in orders}
@@ -196,13 +186,13 @@ class Scorer:
             for key, group in groups.items():
                 if len(labelled := rows[key]):
                     theta = group[0].labels.theta[labelled]
-                    label = Mesh.of_theta(self._label_bodies[key[0]], theta, own.betas)
-                    label = label.posed() if with_mesh[key] else label
+                    label = Mesh.from_theta(self._label_bodies[key[0]], theta, own.betas)
+                    label = label.with_vertices() if with_mesh[key] else label
                     self._compare_bodies(group, own.take(np.isin(part, labelled)), label, labelled)
         return out
 
     def _by_label_body(self, truths: Sequence[Truth], track: TrackRecord) -> dict[tuple[str, bool], list[Truth]]:
-        """The truths that read the body of a track's labels, by what that is: its gender, and whether it is rounded."""
+        """Truths that read the body of a track's labels, by its gender and whether labels are rounded."""
         groups: dict[tuple[str, bool], list[Truth]] = {}
         for truth in truths:
             if genders := self._genders.get(truth.protocol.name):
@@ -217,10 +207,7 @@ class Scorer:
         return mesh.joints(order)
 
     def _compare_bodies(self, truths: Sequence[Truth], own: Mesh, label: Mesh, rows: Ints) -> None:
-        """Fill in the joints of the labels' bodies, and what metrics of vertices give, of some rows of a track.
-
-        What protocols have in common is computed once: vertices about a root, and a metric of them.
-        """
+        """Fill in joints of labels' bodies and metrics of vertices, for some rows of a track; shared parts once."""
         vertices = functools.cache(self._vertices)
         errors: dict[tuple[str, int, Root], Floats] = {}  # by model, metric, root
         for truth in truths:
@@ -241,7 +228,7 @@ class Scorer:
 
     def _vertices(self, mesh: Mesh, reads: str, root: Root) -> Floats:
         """(N, 6890, 3) m, as metrics read them."""
-        return _numpy((mesh if reads == "vertices" else mesh.at_rest(self._unit_shapes(mesh.body))).vertices(root))
+        return _numpy((mesh if reads == "vertices" else mesh.unpose(self._unit_shapes(mesh.body))).vertices(root))
 
     def _measure(self, model: str, truth: Truth, predicted: Mapping[str, Floats], run: Ints) -> None:
         """Fill in each error of a track's frames but those of vertices."""
@@ -269,7 +256,6 @@ class Scorer:
                 out[stretch[first:][: len(values)]] = values
 
     def _pairs(self, model: str, truth: Truth, predicted: Mapping[str, Floats]) -> dict[str, Pair]:
-        """What metrics read of a track's frames, predicted and true."""
         protocol = truth.protocol
         joints, kp_2d = predicted[protocol.joints], predicted["keypoints"]
         if model == BASELINE:
@@ -310,7 +296,7 @@ class Truth:
         return self.counted & self.labels.has_smpl
 
     @classmethod
-    def of(cls, protocol: Protocol, labels: Labels) -> Self:
+    def from_labels(cls, protocol: Protocol, labels: Labels) -> Self:
         """Raises PlugInError for rules of another package's that fail."""
         if protocol.round_labels:
             rounded = {name: getattr(labels, name).astype(np.float16).astype(np.float32) for name in ROUNDED}

@@ -36,24 +36,22 @@ class Mesh(NamedTuple):
     verts: Tensor | None = None  # (N, 6890, 3) m
 
     @classmethod
-    def of_theta(cls, body: Body, theta: Floats, like: Tensor) -> Mesh:
+    def from_theta(cls, body: Body, theta: Floats, like: Tensor) -> Mesh:
         """Labels (N, 85), where and as precise as `like`."""
         label = torch.as_tensor(theta).to(like)
         return cls(body, label[:, 75:], axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3)))
 
     def take(self, rows: Bools) -> Mesh:
-        """Some of them."""
         if rows.all():
             return self
         some = torch.as_tensor(rows)
         verts = None if self.verts is None else self.verts[some]
         return Mesh(self.body, self.betas[some], self.rotmat[some], verts)
 
-    def posed(self) -> Mesh:
-        """With vertices."""
+    def with_vertices(self) -> Mesh:
         return self._replace(verts=self.body(betas=self.betas, rotmat=self.rotmat).verts)
 
-    def at_rest(self, units: Tensor) -> Mesh:
+    def unpose(self, units: Tensor) -> Mesh:
         """Unposed, with vertices. units: those of `unit_shapes` of its body."""
         verts = units[10] + torch.einsum("nb,bvc->nvc", self.betas, units[:10] - units[10])
         rest = torch.eye(3, device=verts.device).expand(len(self.betas), 24, 3, 3)

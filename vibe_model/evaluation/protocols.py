@@ -1,8 +1,6 @@
-"""By which rules a model is compared with labels: ours, and those of other packages.  training -> [evaluation]
+"""Protocols: the rules of comparing predictions with labels.  training -> [evaluation]
 
-A protocol is one record: which joints, of which body, about which root, which rows, which metrics. A package adds one
-by an entry point of the group "vibe_pipeline.protocols" that leads to its record: docs/adding-a-protocol.md. Imports no
-torch.
+A package adds one by an entry point of "vibe_pipeline.protocols": docs/adding-a-protocol.md. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 
-LEFT_OUT: Final = "left_out"  # of a split's metrics: the protocols that it lacks something for, and what
+LEFT_OUT: Final = "left_out"  # of a split's metrics: protocols that cannot evaluate it, and why
 
 
 class Labels(NamedTuple):
@@ -52,16 +50,12 @@ def every(labels: Labels) -> Bools:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How predictions are compared with labels.
-
-    Predictions are of the neutral body. Raises ConfigError for joints that contradict one another.
-    """
+    """How predictions are compared with labels. Raises ConfigError for joints that contradict one another."""
 
     name: str
     meaning: str  # in a sentence, as the report's tables have it
     metrics: Mapping[str, Metric]  # by their names in metrics.json
-    # Which joints are compared, an order of `Body.joints`; and what they are of: of the split's 3D labels, which have
-    # common14 alone, or of the body that the labels' SMPL parameters make.
+    # Order of the compared joints (`Body.joints`): the split's 3D labels (common14 only), or the labels' bodies.
     joints: Literal["common14", "spin49", "smpl"] = "common14"
     truth: Literal["joints", "body"] = "joints"
     # The gender of that body and of its vertices: as the split's reader declares, the track's own, or neutral.
@@ -95,7 +89,6 @@ class Protocol:
 
     @property
     def root_places(self) -> list[int]:
-        """Where the root's joints are among the compared ones."""
         return [JOINTS[self.joints].index(name) for name in self.root]
 
     def rooted(self, joints: Floats) -> Floats:
@@ -104,10 +97,7 @@ class Protocol:
         return joints - joints[..., self.root_places, :].mean(axis=-2, keepdims=True) if self.root else joints
 
     def measure(self, name: str, pred: Floats, target: Floats) -> Floats:
-        """One of its metrics, (N - span + 1,); none for fewer frames than its span.
-
-        Raises PlugInError for one of another package's that fails, DataError for one that returns other numbers.
-        """
+        """One metric, (N - span + 1,). Raises PlugInError if a package's metric fails, DataError for wrong numbers."""
         metric, shape = self.metrics[name], (max(len(pred) - self.metrics[name].span + 1, 0),)
         if not shape[0]:
             return np.zeros(0)
@@ -156,10 +146,10 @@ def find(name: str) -> Protocol:
     return cast("Protocol", REGISTRY.find(name))
 
 
-def chosen(split: Split, named: Sequence[str] | None = None) -> tuple[list[Protocol], dict[str, str]]:
-    """The protocols that a split is evaluated by, and of the others why not: name -> reason.
+def choose(split: Split, named: Sequence[str] | None = None) -> tuple[list[Protocol], dict[str, str]]:
+    """The protocols that evaluate a split, and the reasons of the others by name.
 
-    named: those; None: all that there are and that are for this split. Raises as `find` does for those that are named.
+    named: these; None: all that are for this split. Raises as `find` does for those that are named.
     """
     left_out = {} if named is not None else REGISTRY.broken(names())
     records = [find(name) for name in (names() if named is None else dict.fromkeys(named)) if name not in left_out]
@@ -170,7 +160,7 @@ def chosen(split: Split, named: Sequence[str] | None = None) -> tuple[list[Proto
 
 
 def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """A split's numbers in metrics.json by each protocol that it was evaluated by; the first one's hold the others'."""
+    """A split's numbers in metrics.json by protocol; the first one's contain the others'."""
     nested = {
         name: numbers for name, numbers in result.items() if isinstance(numbers, Mapping) and "baseline" in numbers
     }
@@ -179,7 +169,7 @@ def by_protocol(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(result.get("protocol", DEFAULT.name)): result, **{name: nested[name] for name in order}}
 
 
-def metrics_in(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
+def table_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
     """By name, in the order of tables: ours, then those of packages that any of the rows has a number of."""
     numbers = {name for row in rows for name, value in row.items() if name not in METRICS and isinstance(value, float)}
     broken = REGISTRY.broken(names()) if numbers else {}
@@ -189,5 +179,5 @@ def metrics_in(rows: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
 
 
 def meaning(name: str) -> str:
-    """What a protocol does, in a sentence; of one that is not there, or does not load, that."""
+    """What a protocol does, in a sentence, or why it does not load."""
     return REGISTRY.not_installed(name) or REGISTRY.broken([name]).get(name) or find(name).meaning

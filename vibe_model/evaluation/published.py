@@ -98,7 +98,7 @@ _HMMR: Final[Mapping[tuple[str, str], tuple[float | None, ...]]] = {
 }
 
 
-def _of_hmmr(split: str) -> list[PublishedFigures]:
+def _hmmr_figures(split: str) -> list[PublishedFigures]:
     figures = []
     for (model, source), numbers in _HMMR.items():
         columns = zip(_COLUMNS, numbers, strict=True)
@@ -112,7 +112,7 @@ def _of_hmmr(split: str) -> list[PublishedFigures]:
 FIGURES: Final = (
     *(PublishedFigures(*model, split, errors) for model, split, errors in _ROWS),
     *(PublishedFigures(m, False, PARTDYN_PAPER, split, e) for m, of in _PARTDYN.items() for split, e in of.items()),
-    *(figures for split in dict.fromkeys(split for split, _ in _COLUMNS) for figures in _of_hmmr(split)),
+    *(figures for split in dict.fromkeys(split for split, _ in _COLUMNS) for figures in _hmmr_figures(split)),
 )
 # PA-MPJPE by step in frames of table 5, on Human3.6M. What tells both of ours apart is not known to us.
 DYNAMICS: Final[Mapping[str, Mapping[str, Mapping[str, float]]]] = {

@@ -1,7 +1,4 @@
-"""Where a model is good and where it is not: results by track and the worst windows.  training -> [evaluation]
-
-Both lead to the pictures: they name the split, the track, and the source's own frames.
-"""
+"""Results by track, and the worst windows.  training -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any, Final
 
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
-from vibe_model.evaluation.protocols import metrics_in
+from vibe_model.evaluation.protocols import table_metrics
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.prediction.smoothing import segments
 from vibe_model.prediction.windows import cover
@@ -46,13 +43,11 @@ class SplitResults:
             return
         self.sequences.append({**self._row(bodies, errors, slice(0, len(bodies))), **facts})
         for start, stop in segments(bodies.run):
-            for window in cover(
-                start, stop, self.seqlen or stop - start
-            ):  # a segment's last one is moved back to end with it
+            for window in cover(start, stop, self.seqlen or stop - start):
                 row = self._row(bodies, errors, slice(window.start, window.stop))
                 if "pa_mpjpe" in row or "pck_2d" in row:
                     badness = row["pa_mpjpe"] if "pa_mpjpe" in row else -row["pck_2d"]
-                    # First rows differ, so that two of equal badness are ordered by them, never by their contents.
+                    # First rows differ: rows themselves are never compared.
                     heapq.heappush(self._worst, (float(badness), -row["first_row"], row))
                     if len(self._worst) > KEPT_WINDOWS:
                         heapq.heappop(self._worst)
@@ -71,7 +66,7 @@ class SplitResults:
             "last_frame": int(frames[-1]),
             "first_row": int(rows[0]),
             "last_row": int(rows[-1]),
-            **means.of(),
+            **means.by_error(),
             "frames_predicted": means.predicted,
             "frames": means.counted,
             "frames_2d": means.counted_2d,
@@ -79,10 +74,7 @@ class SplitResults:
 
 
 def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> None:
-    """sequences and worst_windows, as JSON and as CSV, each exchanged atomically.
-
-    `about` is put into the JSON as it is. Every row records whether it is of demo data.
-    """
+    """Write sequences and worst_windows as JSON, with the facts `about`, and as CSV, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
         runs.SEQUENCES: [row for split in results for row in split.sequences],
@@ -90,7 +82,7 @@ def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, abou
     }
     for name, table_rows in tables.items():
         rows = [{**row, "stand_in": stand_in} for row in table_rows]
-        measured = metrics_in(rows)
+        measured = table_metrics(rows)
         predictions = ("predictions",) if any("predictions" in row for row in rows) else ()
         columns = (*PLACE, *measured, *COUNTS, "stand_in", *predictions)
         units = {**{metric: measured[metric].unit for metric in measured}, **UNITS}

@@ -1,4 +1,4 @@
-"""The networks: what all models share, and how they start.  features -> [networks] -> bodies"""
+"""Networks that models share.  features -> [networks] -> bodies"""
 
 from torch import nn
 

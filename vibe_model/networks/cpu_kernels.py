@@ -1,10 +1,8 @@
 """GRU, linear layers and dropout of a training step on a CPU, in float32.  features -> windows -> [training]
 
-There, oneDNN multiplies large matrices up to a tenth faster than torch does, and random bits are cheaper than random
-numbers. And torch's GRU adds each frame's share of the weights' gradient by itself: at VIBE's sizes, 16 times 32 rows
-into 12 MB. Here only what truly follows from the last state is done frame by frame; the rest is one product over all
-frames. Everything else (a GPU, other types, inference) is left to torch. The numbers are torch's up to rounding, and
-the same to the bit from one run to the next.
+On a CPU, oneDNN multiplies large matrices up to a tenth faster than torch, random bits are cheaper than random numbers,
+and torch's GRU adds up the weights' gradient frame by frame, where one product over all frames will do. Everything else
+(a GPU, other types, inference) is left to torch. Equal to torch up to rounding, and repeatable to the bit.
 """
 
 from __future__ import annotations
@@ -22,18 +20,14 @@ _LEVELS: Final = 2**16  # of 16 random bits
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """(n, k) @ (k, m) -> (n, m)."""
-    if not _for_onednn(left, right):
+    if not _suits_onednn(left, right):
         return left @ right
     return _onednn_linear(_dense(left), _dense(right.t()))
 
 
 def multiplier(matrix: Tensor, n_rows: int) -> Callable[[Tensor], Tensor]:
-    """A function that multiplies (n_rows, n) by this (n, m), to be called many times.
-
-    In float32, oneDNN reorders the matrix as it likes best, once: with few rows, up to twice as fast as reordering it
-    at each call. In bfloat16 that gains nothing.
-    """
-    if not _for_onednn(matrix):
+    """A function that multiplies (n_rows, n) by this (n, m) many times; oneDNN reorders the matrix only once."""
+    if not _suits_onednn(matrix):
         return lambda rows: rows @ matrix
     packed = torch.ops.mkldnn._reorder_linear_weight(matrix.t(), n_rows)
     return lambda rows: _onednn_linear(rows, packed)
@@ -43,7 +37,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`functional.linear`: rows (..., n), weight (m, n), bias (m,) -> (..., m)."""
     given = [rows, weight] if bias is None else [rows, weight, bias]
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    if not trains or torch.is_autocast_enabled("cpu") or not _for_onednn(*given):
+    if not trains or torch.is_autocast_enabled("cpu") or not _suits_onednn(*given):
         return functional.linear(rows, weight, bias)
     out: Tensor = _Linear.apply(rows.reshape(-1, rows.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
     return out.reshape(*rows.shape[:-1], len(weight))
@@ -53,18 +47,13 @@ class Linear(nn.Linear):
     """`nn.Linear`, with its parameters, names and initial values."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
-        """(..., n) -> (..., m)."""
         return linear(input, self.weight, self.bias)
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` whose draws, on a CPU in float32, are of 16 random bits each.
-
-    There p is rounded to a multiple of 1 / 65536; what is kept is scaled so that the expectation is exact.
-    """
+    """`nn.Dropout`; on a CPU in float32 with 16 random bits a draw: p is rounded to 1 / 65536, results rescaled."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
-        """Of any shape."""
         dropped = round(self.p * _LEVELS)  # of the levels
         plain = input.device.type != "cpu" or input.dtype != torch.float32 or self.inplace
         if plain or not self.training or not 0 < dropped < _LEVELS:
@@ -77,10 +66,9 @@ class Dropout(nn.Dropout):
 
 
 class GRU(nn.GRU):
-    """`nn.GRU`, with its parameters, names and initial values. What `Recurrence` is not made for is left to torch.
+    """`nn.GRU`, with its parameters, names and initial values.
 
-    That is: a GPU, where cuDNN does the same; sequences that are packed, or not batch first; a given initial state;
-    dropout between layers; no biases.
+    Left to torch: a GPU, packed sequences, not batch first, an initial state, dropout between layers, no biases.
     """
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: A002  torch's name
@@ -207,7 +195,7 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def _for_onednn(*tensors: Tensor) -> bool:
+def _suits_onednn(*tensors: Tensor) -> bool:
     on_cpu = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
     return on_cpu and bool(torch._C._has_mkldnn) and all(tensor.numel() for tensor in tensors)
 

@@ -1,8 +1,7 @@
-"""What HMR2.0 reads from its decoder's token: a body and a camera of each frame.  features -> [bodies]
+"""HMR2.0's heads: from its decoder's token to a body and a camera of each frame.  features -> [bodies]
 
 Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023: 3.1. The token is the
-stream `hmr2`, from the same checkpoint: with both, bodies of clips need no training. Names and shapes of tensors are
-facts of the checkpoint's format: `smpl_head.{decpose, decshape, deccam}` and the mean that they are added to.
+stream `hmr2`. Names and shapes of tensors are the checkpoint's: `smpl_head.{decpose, decshape, deccam}` and means.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
 STREAM: Final = "hmr2"  # of its features
 TOKEN_SIZE: Final = 1024
-CROP_PX: Final = 256  # the picture that the camera is of; the network sees its middle, 192 px wide
+CROP_PX: Final = 256  # crop of the camera; the network sees its middle, 192 px wide
 POSE_SIZE: Final = 24 * 6
 
 
 def project(joints: Tensor, camera: Tensor) -> Tensor:
-    """As `cameras.project`, by HMR2.0's camera: the same focal length, a crop of 256 px."""
+    """`cameras.project` for HMR2.0's crop of 256 px."""
     return cameras.project(joints, camera, CROP_PX)
 
 

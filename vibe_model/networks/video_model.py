@@ -1,4 +1,4 @@
-"""What evaluation, prediction and pictures know of a model.  features -> windows -> [evaluation, prediction]"""
+"""The interface of a model.  features -> windows -> [evaluation, prediction]"""
 
 from __future__ import annotations
 
@@ -37,10 +37,8 @@ class Estimate(NamedTuple):
 class VideoModel(nn.Module, ABC):
     """Video features -> one body a frame.
 
-    A model that reads more than features takes it by the names of its configuration's `extra_streams`: (B, T,
-    (history + 1) * size) each, as `regress(features, pr_vipe)`.
-
-    `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint holds any of it.
+    A model also takes its configuration's `extra_streams` by name, (B, T, (history + 1) * size) each, as
+    `regress(features, pr_vipe)`. `body` has the SMPL data in buffers that no checkpoint saves.
     """
 
     body: Body
@@ -60,12 +58,12 @@ class VideoModel(nn.Module, ABC):
         return {0: self.regress(features, *args, **extra_streams)}
 
     def regress_stills(self, features: Tensor, *args: Any, **extra_streams: Any) -> dict[int, Estimate]:
-        """`regress_around` of still pictures, (B, 1, feature_size): no frame before or after them is known."""
+        """`regress_around` of still images, (B, 1, feature_size): no frame before or after them is known."""
         return self.regress_around(features, *args, **extra_streams)
 
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """`posed`, by the model's camera."""
-        return posed(self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices)
+        """`pose_estimate` with the model's camera."""
+        return pose_estimate(self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices)
 
 
 def step_name(step: int) -> str:
@@ -73,15 +71,14 @@ def step_name(step: int) -> str:
     return f"{'minus' if step < 0 else 'plus'}{abs(step)}"
 
 
-def posed(
+def pose_estimate(
     body: Body, estimate: Estimate, project: Project, *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[str, Tensor]:
-    """An estimate of any leading axes (here B, T) as numbers that can be compared with labels.
+    """Pose an estimate of any leading axes (here B, T).
 
     theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3) m;
-    kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are the 14
-    joints of `common14`, by the H36M regressor, instead. Without `vertices` there is no verts, and only the vertices on
-    which a joint depends are posed: several times less work.
+    kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints`, kp_3d and kp_2d are the
+    14 joints of `common14`, by the H36M regressor. Without `vertices` there is no verts: several times less work.
     """
     rotmat, shape, camera = estimate
     frames = camera.shape[:-1]

@@ -1,8 +1,4 @@
-"""A model's bodies for each frame of a track, and files of them for other tools.  windows -> [prediction] -> evaluation
-
-The network's part and the body's are two stages: an estimate (24 rotations, shape, camera) is small enough to be kept
-for a whole track, and smoothing is done between the two. Memory does not grow with the number of tracks.
-"""
+"""Predict the bodies of tracks, and write them as npz files.  windows -> [prediction] -> evaluation"""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vibe_model import models, runs
-from vibe_model.cameras import camera_in_picture, in_picture
+from vibe_model.cameras import camera_in_picture, crop_to_image
 from vibe_model.errors import DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
@@ -53,13 +49,13 @@ UNITS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackBodies:
-    """The bodies in F frames of one track, in row order, and where they are in the source's pictures."""
+    """The bodies in F frames of one track, in row order, and where they are in the source's frames."""
 
     track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
     run: Ints  # (F,) frames of equal number are neighbours, one step apart
     frame_index: Ints  # (F,) of the source, counted from 0
-    bbox: Float32s  # (F, 4) cxcywh px of the source's picture
+    bbox: Float32s  # (F, 4) cxcywh px of the source's frames
     picture: tuple[int, int] | None = None  # width, height px of the source's pictures, where the cache knows them
     rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
     shape: Float32s  # (F, 10) betas
@@ -70,11 +66,10 @@ class TrackBodies:
         return len(self.rows)
 
     def on_device(self, part: Ints, device: torch.device) -> Estimate:
-        """Some frames, as `VideoModel.pose` takes them."""
         arrays = (self.rotmat[part], self.shape[part], self.camera[part])
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
-    def smoothed(self, sigma: float) -> TrackBodies:
+    def smooth_time(self, sigma: float) -> TrackBodies:
         """After a Gaussian filter in time of `sigma` frames; 0 changes nothing. Raises ConfigError as `smooth` does."""
         return replace(
             self,
@@ -98,15 +93,13 @@ def predict_tracks(
     around: bool = False,
     stills: bool = False,
 ) -> Iterator[tuple[TrackBodies, ...]]:
-    """Every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
+    """Predict every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
 
-    A window that occurs several times goes through the network once. Frames without features are left out; labels are
-    not read. beside: what the model reads beside the stream of features; seqlen: frames of a window; batch_size:
-    windows at once; tracks: a pattern of track names; around: past and future bodies too; stills: and frames without
-    neighbours as still pictures. The generator is in evaluation mode meanwhile, and gets its mode back. Raises
-    DataError for predictions that are not finite.
+    seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; around: past and future
+    bodies too; stills: treat frames without neighbours as still images. Frames without features are left out. The
+    generator is in evaluation mode meanwhile. Raises DataError for predictions that are not finite.
     """
-    present = Present.of(split, stream, extra_streams)
+    present = Present.from_split(split, stream, extra_streams)
     read = functools.partial(read_inputs, split, stream=stream, extra_streams=extra_streams)
     margin, repeat_ends = generator.margin, generator.repeats_ends
     cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
@@ -121,17 +114,16 @@ def predict_tracks(
             generator.train(mode)
         for track, cuts in group:
             steps = generator.steps if around else ()
-            yield tuple(_of_track(split, track, cut, estimates, present, stream, steps) for cut in cuts)
+            yield tuple(_assemble_track(split, track, cut, estimates, present, stream, steps) for cut in cuts)
 
 
 def save_npz(
     folder: Path, bodies: TrackBodies, generator: VideoModel, *, about: Mapping[str, Any] | None = None
 ) -> Path:
-    """One npz of a track, for other tools: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
+    """Write one npz of a track, atomically: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
 
-    about: what it records beside name, units and whether it is of demo data (the body, unless given): the run's
-    fingerprint, for example. camera_in_picture is left out where the picture's size is not known. The file is exchanged
-    atomically and holds no pickle. Returns its path: `folder` / `file_name`.
+    about: facts beside name, units and whether it is demo data, as the run's fingerprint. camera_in_picture is missing
+    if the image size is unknown. Returns the path `folder` / `file_name`.
     """
     names = ("theta", "kp_3d", "kp_2d")
     theta, joints_3d, kp_2d = posed_arrays(generator, (bodies.rotmat, bodies.shape, bodies.camera), *names)
@@ -144,7 +136,7 @@ def save_npz(
         "camera": bodies.camera,
         "bbox": box,
         "joints_3d": joints_3d,
-        "joints_2d": in_picture(kp_2d, box, crop_scale=scale),
+        "joints_2d": crop_to_image(kp_2d, box, crop_scale=scale),
     }
     if bodies.picture is not None:
         arrays["camera_in_picture"] = camera_in_picture(bodies.camera, box, bodies.picture, crop_scale=scale)
@@ -173,10 +165,7 @@ def save_npz(
 
 
 def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str) -> list[Float32s]:
-    """Of what `VideoModel.pose` has, the numbers of these names, (F, ...) each: POSED_AT_ONCE bodies at once.
-
-    arrays: rotmat (F, 24, 3, 3), shape (F, 10) and camera (F, 3), F at least 1.
-    """
+    """These results of `VideoModel.pose` for (F, ...) rotmat, shape and camera, F at least 1."""
     parts = []
     for start in range(0, len(arrays[0]), POSED_AT_ONCE):
         few = (np.ascontiguousarray(array[start : start + POSED_AT_ONCE]) for array in arrays)
@@ -188,7 +177,7 @@ def posed_arrays(generator: VideoModel, arrays: Sequence[Float32s], *names: str)
 
 
 def file_name(track: str) -> str:
-    """A name that any file system takes, and that no two tracks share, whatever case it ignores.
+    """A unique file name of a track, valid in any file system.
 
     >>> file_name("train/abseiling/x y/0")
     'train_abseiling_x_y_0-2906784860330344.npz'
@@ -226,10 +215,7 @@ def _regress(
     around: bool,
     stills: bool,
 ) -> dict[Seen, list[Float32s]]:
-    """rotmat, shape, camera of each window's rows, (T, ...) each; windows of one length go together.
-
-    around: and behind them the rotmat of each of the model's steps.
-    """
+    """rotmat, shape, camera of each window's rows, (T, ...) each; with `around`, then the rotmat of each step."""
     device = device_of(generator)
     estimates: dict[Seen, list[Float32s]] = {}
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
@@ -254,7 +240,7 @@ def _regress(
     return estimates
 
 
-def _of_track(
+def _assemble_track(
     split: Split,
     track: Any,
     windows: Sequence[EvalWindow],

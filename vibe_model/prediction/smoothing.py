@@ -1,8 +1,4 @@
-"""Gaussian smoothing of predictions in time, within segments of neighbouring frames.  training -> [evaluation]
-
-The baseline "smoothed per frame": what a temporal model must beat. The kernel has the standard deviation sigma, in
-frames, and ends at 4 sigma; towards the ends of a segment its weights are normalised, so that nothing shrinks to zero.
-"""
+"""Gaussian smoothing of predictions in time, within segments of neighbouring frames.  training -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -27,8 +23,8 @@ REACH: Final = 4  # sigmas: beyond, a Gaussian weighs less than 1 / 2000 of its 
 def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     """Weighted means in time: (F, ...) and (F,) run numbers -> (F, ...) of the same dtype.
 
-    Frames of equal run number are neighbours, one step apart, and adjacent; others never mix. sigma, in frames: 0
-    changes nothing. Raises ConfigError for a sigma that is negative or not finite.
+    Only adjacent frames of equal run number mix. sigma: in frames; 0 changes nothing. Raises ConfigError for a sigma
+    that is negative or not finite.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ConfigError(f"smooth: expected a standard deviation in frames, 0 or more, found {sigma}")
@@ -47,10 +43,9 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
 
 
 def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
-    """Weighted means of rotations: (F, ..., 3, 3) -> the same shape and dtype, rotations again.
+    """Weighted means of rotations: (F, ..., 3, 3) -> rotations of the same shape and dtype. Raises as `smooth` does.
 
-    The mean is the chordal one: that of the matrices, projected onto the nearest rotation (Moakher, SIAM J. Matrix
-    Anal. Appl. 2002, proposition 3.3). Raises as `smooth` does.
+    The chordal mean: matrices' mean projected onto rotations (Moakher, SIAM J. Matrix Anal. Appl. 2002, prop. 3.3).
     """
     means = smooth(rotmat.astype(np.float64), run, sigma)
     return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)

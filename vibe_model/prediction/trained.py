@@ -32,9 +32,7 @@ class Trained:
     config: VideoConfig  # of a published one, the published one
     stand_in: bool  # trained on demo data?
     features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
-    extra_streams: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # likewise of what it reads beside, by the argument's name
+    extra_streams: Mapping[str, Any] = field(default_factory=dict)  # likewise of its extra streams, by argument
 
     @property
     def about(self) -> dict[str, Any]:
@@ -43,8 +41,7 @@ class Trained:
 
     @property
     def title(self) -> str:
-        """As tables call it."""
-        return {"spin": "SPIN", HMR2: "HMR2.0"}.get(self.kind) or models.of(self.config).title
+        return {"spin": "SPIN", HMR2: "HMR2.0"}.get(self.kind) or models.model_of(self.config).title
 
     @property
     def stream(self) -> str | None:
@@ -52,10 +49,7 @@ class Trained:
         return None if self.kind in ("vibe", "spin") else self.config.stream
 
     def check_split(self, split: Split, stream: str) -> bool:
-        """Is a stream that the model reads of a split, `stream` as its features, of an untrained network?
-
-        Raises DataError where the split lacks one, and as `check_features` does.
-        """
+        """Whether a stream that the model reads is of an untrained network. Raises DataError as `check_features`."""
         streams = {"features": stream, **{name: one.stream for name, one in self.config.extra_streams.items()}}
         if absent := [name for name in streams.values() if name not in split.streams]:
             has = ", ".join(split.streams) or "none"
@@ -71,7 +65,7 @@ class Trained:
     def check_features(
         self, name: str, dim: int, identity: Mapping[str, Any] | None = None, *, of: str = "features"
     ) -> None:
-        """Raise DataError for a stream of another size than the model's, or of another network, where both record it.
+        """Raise DataError for a stream of another size, or of another network if both record it.
 
         name: the stream's; of: the model's argument that it is for.
         """
@@ -102,13 +96,14 @@ class Trained:
 
 
 def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
-    """Build the generator that the checkpoint was trained as, and fill it.
+    """Load a trained generator.
+
+    Our checkpoints record how to build it; VIBE's published files have the published sizes; SPIN's has no temporal
+    encoder; HMR2.0's heads need features of the same file.
 
     body: the folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
-    Checkpoints of ours record how they were built; VIBE's published files have the published sizes; SPIN's has no
-    temporal encoder; of HMR2.0's the heads are read, which need features of the same file. Raises CheckpointError for
-    another file or other sizes, MissingAssets without the body's files, ConfigError for a device that is not there,
-    StandInMixed when one of checkpoint and body is of demo data.
+    Raises CheckpointError for another file or other sizes, MissingAssets without the body's files, ConfigError for a
+    missing device, StandInMixed when only one of checkpoint and body is demo data.
     """
     target = device_of(device)
     content = read_checkpoint(checkpoint)
@@ -125,7 +120,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     if kind == HMR2:  # a token of another checkpoint means something else to its heads
         config = replace(config, stream=STREAM, feature_size=TOKEN_SIZE)
         features = {"kind": STREAM, "weights": {"kind": "file", "file_sha256": runs.file_digest(checkpoint)}}
-    generator = Hmr2Head(model) if kind == HMR2 else models.of(config).build(config, model)
+    generator = Hmr2Head(model) if kind == HMR2 else models.model_of(config).build(config, model)
     load_published(generator, checkpoint)
     return Trained(
         generator=generator.to(target).eval(),
@@ -164,10 +159,7 @@ def load_body(folder: Path | None) -> Body:
 
 
 def device_of(name: str, local_rank: int | None = None) -> torch.device:
-    """The device that a setting means: auto, cpu, cuda or cuda:1; of several processes, each has a GPU of its own.
-
-    Raises ConfigError for others, and without a GPU.
-    """
+    """The device of a setting: auto, cpu, cuda or cuda:1; with `local_rank`, one GPU a process. Raises ConfigError."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError as error:

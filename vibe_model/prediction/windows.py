@@ -45,11 +45,11 @@ class EvalWindow(NamedTuple):
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
     """The tracks whose name matches, in row order; each with name, start, stop. 1/10: of a tenth of the videos."""
     if share := _SHARE.fullmatch(pattern):
-        return [track for track in split.tracks if _drawn(track.video, int(share[1]))]
+        return [track for track in split.tracks if _is_drawn(track.video, int(share[1]))]
     return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
 
 
-def _drawn(video: str, one_in: int) -> bool:
+def _is_drawn(video: str, one_in: int) -> bool:
     """By the video's name alone: videos that are added later change nothing."""
     return int.from_bytes(hashlib.blake2b(video.encode(), digest_size=8).digest(), "big") % one_in == 0
 
@@ -67,7 +67,7 @@ class Present(NamedTuple):
     stops: Ints  # (S,) the row after each one's last
 
     @classmethod
-    def of(cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING) -> Present:
+    def from_split(cls, split: Split, stream: str, extra_streams: Mapping[str, Reading] = NOTHING) -> Present:
         """Those with all streams. Raises DataError for a stream of jittered crops."""
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
@@ -82,11 +82,9 @@ class Present(NamedTuple):
     ) -> list[EvalWindow]:
         """Windows over all frames of one track that have features, in row order.
 
-        A segment without gaps is cut into windows of `seqlen`; the last one is moved back to end with the segment, or
-        is shorter where the whole segment is. With `seqlen` 0 each segment is one window, of any length, and nothing is
-        dropped. With a margin, windows overlap as `cover_with_margin` has them, unless
-        they are too short for it. With `drop_last` (the published protocol) the track is cut at every `seqlen` rows,
-        gaps or not, and what remains at its end is dropped.
+        A segment without gaps is cut into windows of `seqlen` (0: one window a segment) as `cover` does, or with a
+        margin as `cover_with_margin` does, if long enough. With `drop_last` (the published protocol) the track is cut
+        at every `seqlen` rows, gaps or not, and the rest is dropped.
         """
         if drop_last and seqlen:
             there = self._stretch_of(np.arange(track.start, track.stop)) >= 0
@@ -128,10 +126,9 @@ def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
 
 
 def cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat_ends: bool) -> Iterator[EvalWindow]:
-    """Windows of `seqlen` over [start, stop) of which the first and last `margin` frames are context alone.
+    """Windows of `seqlen` over [start, stop) whose first and last `margin` frames are context only.
 
-    At the segment's ends there are fewer frames before or behind: with `repeat_ends` the first or last one's feature
-    is repeated up to `seqlen`, else the window is shorter.
+    At the segment's ends, `repeat_ends` repeats the first or last feature; else the window is shorter.
 
     >>> [tuple(window) for window in cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
     [(10, 14, 10, 1, 1, 0), (12, 15, 13, 0, 0, 2)]
@@ -144,10 +141,10 @@ def cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat
         yield EvalWindow(low, high, keep, high - min(keep + step, stop), *repeats)
 
 
-def with_history(rows: Array, history: int) -> Array:
+def stack_history(rows: Array, history: int) -> Array:
     """(B, history + T, size) -> (B, T, (history + 1) * size): each frame's own row after those before it.
 
-    >>> with_history(np.array([[[1], [2], [3]]]), 1).tolist()
+    >>> stack_history(np.array([[[1], [2], [3]]]), 1).tolist()
     [[[1, 2], [2, 3]]]
     """
     every = np.lib.stride_tricks.sliding_window_view(rows, history + 1, axis=1)  # (B, T, size, history + 1)
@@ -161,14 +158,11 @@ def streams_of(stream: str, extra_streams: Mapping[str, Reading]) -> tuple[str, 
 
 
 def read_inputs(split: Split, windows: Array, stream: str, extra_streams: Mapping[str, Reading]) -> dict[str, Array]:
-    """(B, 2) windows -> the arguments of `VideoModel.regress`: `features` (B, T, dim), and those of `extra_streams`.
-
-    All are float32. Raises as `Split.read` does.
-    """
+    """Arguments of `VideoModel.regress` for (B, 2) windows, (B, T, n) float32. Raises as `Split.read` does."""
     names = streams_of(stream, extra_streams)
     history = {one.stream: one.history for one in extra_streams.values() if one.history}
     arrays = split.read(windows, streams=names, history=history, fields=names)
     return {
         "features": arrays[stream],
-        **{name: with_history(arrays[one.stream], one.history) for name, one in extra_streams.items()},
+        **{name: stack_history(arrays[one.stream], one.history) for name, one in extra_streams.items()},
     }

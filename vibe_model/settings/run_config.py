@@ -1,7 +1,4 @@
-"""What the settings of every training have in common: typed, checked, to JSON and back.  [settings] -> training
-
-Imports no torch: the scheduler asks whether a run is complete without paying for it.
-"""
+"""Settings of every training: typed, checked, to JSON and back. No torch.  [settings] -> training"""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def split_of(named: str) -> str:
 
 
 class Reading(NamedTuple):
-    """A stream that a model reads beside its features: of every frame (history + 1) * size numbers, oldest rows first.
+    """An extra stream of a model: (history + 1) * size numbers a frame, oldest rows first.
 
     Rows before the segment that a window begins in are 0.
     """
@@ -50,10 +47,7 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False, "defer_build": True})
 class RunConfig:
-    """The settings of every training; its subclasses are those of one model's.
-
-    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
-    """
+    """Settings of every training. Raises ConfigError for invalid values and contradictions."""
 
     VERSION: ClassVar[Mapping[str, int]]  # raised by hand when equal inputs and settings would train to other numbers
     NEUTRAL: ClassVar[frozenset[str]]  # settings that change no number: where things are, how often the state is saved
@@ -118,7 +112,6 @@ class RunConfig:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split that is read, each once."""
         return tuple(dict.fromkeys((*self.motion, *map(split_of, self.validation))))
 
     def left_out(self, split: str) -> tuple[str, ...]:

@@ -1,7 +1,4 @@
-"""What the settings of all models of video features have in common.  [settings] -> training
-
-Imports no torch.
-"""
+"""Settings of all models of video features. No torch.  [settings] -> training"""
 
 from __future__ import annotations
 
@@ -121,10 +118,7 @@ class VideoConfig(RunConfig):
         return False
 
     def poses(self) -> RunConfig | None:
-        """Frames of real motion that come beside every batch; None: there are none, or they are windows of the batch.
-
-        A configuration whose batches are those.
-        """
+        """Configuration of batches of real motion beside every batch; None: none, or windows of the batch."""
         return None
 
     @property
@@ -138,7 +132,6 @@ class VideoConfig(RunConfig):
         return tuple(name for name in self.reads_made if getattr(self, name) is None)
 
     def not_made(self, name: str) -> ConfigError:
-        """What to say of a checkpoint of `MADE_BY` that is not there."""
         task, without = self.MADE_BY[name]
         return ConfigError(
             f"{name} = {getattr(self, name)}: expected best.pt of {task}, found no such file. "
@@ -172,7 +165,6 @@ class VideoConfig(RunConfig):
 
     @property
     def parts(self) -> dict[str, int]:
-        """How many windows of a batch each part gives."""
         n_2d = self.windows_2d
         counts = {"datasets_2d": n_2d, "datasets_3d": self.batch_size - n_2d}
         return {part: count for part, count in counts.items() if self.part(part)}
@@ -182,7 +174,6 @@ class VideoConfig(RunConfig):
         return (*self.part("datasets_2d"), *self.part("datasets_3d"))
 
     def streams_of(self, part: str) -> tuple[str, ...]:
-        """The feature streams that windows of a part are read from, each window from one of them."""
         return () if part == "motion" else (self.stream,)
 
     @property
@@ -201,5 +192,4 @@ class VideoConfig(RunConfig):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split that is read, each once."""
         return tuple(dict.fromkeys((*self.streams, *self.part("motion"))))

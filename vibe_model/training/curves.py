@@ -1,8 +1,7 @@
 """A run's curves for TensorBoard.  features -> windows -> [training] -> evaluation
 
-The settings, in TensorBoard's HPARAMS; train/*: every step's weighted losses, and their sum; gradient/*: norms of each
-network's gradient; learning_rate/*; speed/windows_per_second, and speed/waiting_for_data, the share of the time in
-which training waited for the next batch; validation/SPLIT/*: each epoch's errors.
+HPARAMS; train/*: weighted losses of each step and their sum; gradient/*: norms by network; learning_rate/*;
+speed/windows_per_second; speed/waiting_for_data: share of time; validation/SPLIT/*: errors of each epoch.
 """
 
 from __future__ import annotations
@@ -28,11 +27,7 @@ class Curves:
     """The TensorBoard events of one training run."""
 
     def __init__(self, folder: Path | None, *, first_step: int, windows: int) -> None:
-        """folder: None writes nothing; first_step: what a killed run has logged from here on is logged again.
-
-        windows: of a step.
-        """
-        # Of a step that is logged twice, viewers show the later one.
+        """folder: None writes nothing; first_step: log again from here; windows: of a step."""
         self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=first_step)
         self._windows = windows
         self.start_clock()
@@ -57,7 +52,7 @@ class Curves:
         """Measure speed from here on: what came before (validation, a checkpoint) was no training."""
         self._steps, self._waited_s, self._since_s = 0, 0.0, time.perf_counter()
 
-    def waiting_for(self, batches: Iterator[T]) -> T:
+    def next_batch(self, batches: Iterator[T]) -> T:
         """The next batch; the time until it comes is counted."""
         since = time.perf_counter()
         batch = next(batches)

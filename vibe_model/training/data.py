@@ -1,8 +1,7 @@
 """Windows of several splits as batches on the device.  features -> [windows] -> training -> evaluation
 
-The windows of step k are a function of the seed and k alone: the state is a step number, so that a run is resumed in
-the middle of an epoch with exactly the batches that it would have seen. Features stay as they are stored (float16)
-until the device widens them, which is exact: half the bytes to read, to keep and to move.
+The windows of step k follow from the seed and k: a resumed run continues with the same batches. Features stay as stored
+(float16) until they are on the device.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, MixturePart
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.prediction.windows import rows_of, with_history
+from vibe_model.prediction.windows import rows_of, stack_history
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress, load_feature_table
 
@@ -42,8 +41,8 @@ ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int6
 class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    # As `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part. What is read beside the features
-    # has the configuration's names, (B, T, (history + 1) * size), and its flags are `<name>_ok`, (B, T).
+    # As `Split.read` returns them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part. Extra streams have the names of
+    # the configuration, (B, T, (history + 1) * size), with flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None where the configuration has no real motion
 
@@ -53,9 +52,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
         DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
 
-    gives the steps from `step` to the end of the last epoch, as tensors, the same for any number of workers, forked or
-    spawned. Spawned ones open the splits again, and raise CacheChanged if there has been a commit since. With
-    `world_size` ranks, each has its share of every batch; see `cache.mixture.Mixture`.
+    Workers give the same batches, forked or spawned; spawned ones open the splits again, and raise CacheChanged if
+    there has been a commit since. With `world_size` ranks, each has its share of every batch (`cache.mixture.Mixture`).
 
     splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
     that cannot be trained on.
@@ -87,7 +85,6 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
     @property
     def mixture(self) -> Mixture:
-        """The mixture of windows that batches are drawn from."""
         if isinstance(self._mixture, bytes):
             self._mixture = pickle.loads(self._mixture)  # noqa: S301  our own bytes, of `__getstate__`
         assert isinstance(self._mixture, Mixture)
@@ -105,16 +102,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
     def load_features(
         self, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
     ) -> FeatureTable | None:
-        """All features in memory, as `load_feature_table` does: from then on batches have their rows (`ROWS`) instead.
+        """Load all features into memory; batches then have their rows (`ROWS`) instead. None if they stay in batches.
 
-        None where they stay in the batches. Raises ConfigError when they do not fit where `hold` puts them.
+        Raises ConfigError when they do not fit where `hold` puts them.
         """
         table, self.where = load_feature_table(self.mixture, hold, device, report)
         self._rows = None if table is None else table.rows
         return table
 
     def __len__(self) -> int:
-        """Steps of the whole run."""
         return self._n_steps
 
     def __getitem__(self, step: int) -> TrainingBatch:
@@ -141,12 +137,11 @@ class TrainingBatches(Dataset[TrainingBatch]):
             rows = [self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]]
             labels[ROWS] = np.concatenate([*rows, np.empty(0, np.int64)])
         for name, reading in self._beside.items() if sizes else ():
-            labels[name] = with_history(labels[name], reading.history)
+            labels[name] = stack_history(labels[name], reading.history)
             labels[f"{name}_ok"] = labels[f"{name}_ok"][:, reading.history :]
         return TrainingBatch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
     def _empty(self, n_windows: int) -> Arrays:
-        """Allocate the labels of a batch: 0 where a part has none."""
         shape = (n_windows, self.mixture.seqlen)
         labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
         for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
@@ -154,7 +149,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         alike: dict[str, list[tuple[int, tuple[int, ...], np.dtype[Any]]]] = {}  # streams' fields: all parts have them
         for part in self.mixture.parts.values():
             for field, (size, dtype) in self.mixture.fields[part.name].items():
-                frames = part.n_before(field) + self.mixture.seqlen
+                frames = part.history_rows(field) + self.mixture.seqlen
                 alike.setdefault(self._names.get(field, field), []).append((frames, size, dtype))
         for name, of_parts in alike.items():
             if name not in labels and (name != "features" or self._rows is None):
@@ -164,7 +159,6 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
 
 def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
-    """One part of every batch, from the configuration."""
     read = config.streams_of(name) if "features" in FIELDS[name] else ()
     extra = list(config.extra_streams.values()) if read else []
     extra_fields = [field for one in extra for field in (one.stream, f"{one.stream}_ok")]
@@ -189,13 +183,11 @@ def stream(
 ) -> Generator[TrainingBatch, None, None]:
     """Batches from step `start` to the end of the run, on the device; features as stored.
 
-    The next one is made ready by a thread while the caller works on the last. workers: processes that read, several
-    steps ahead; 0: the thread reads too, which is enough where the cache is on a local disk. table: where features are,
-    when `batches` has rows instead.
+    A thread prepares the next batch. workers: processes that read several steps ahead; 0: the thread reads. table: the
+    features, when `batches` has rows instead.
     """
     steps = range(start, len(batches))
-    # Not forked: this process has threads by now, and maybe a GPU. Not spawned: such workers end by tearing Python
-    # down, and abort now and then when that is in the middle of sending a batch.
+    # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers sometimes abort while they send.
     context = "forkserver" if workers else None
     loader = DataLoader(
         batches,
@@ -223,11 +215,11 @@ def on_device(batch: TrainingBatch, device: torch.device, table: FeatureTable | 
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
     if table is not None:
         labels["features"] = table.windows(labels.pop(ROWS))
-    motion = None if batch.real_theta is None else _moved(torch.as_tensor(batch.real_theta), device)
-    return TrainingBatch({name: _moved(value, device) for name, value in labels.items()}, motion)
+    motion = None if batch.real_theta is None else _to_device(torch.as_tensor(batch.real_theta), device)
+    return TrainingBatch({name: _to_device(value, device) for name, value in labels.items()}, motion)
 
 
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device or (tensor.device.type == device.type and device.index is None):
         return tensor
     # From locked memory a GPU copies by itself, while the CPU continues.
@@ -237,10 +229,9 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 class Tracks(Dataset[dict[str, Any]]):
     """One item a track of F frames; F varies, so a batch of several needs padding or packing (`collate_fn`).
 
-    `<stream>` (F, dim) float32 of each of `streams`, and `<stream>_ok` (F,) bool: False where the frame could not be
-    decoded, with features 0. Each of `fields` that the split has, as `Split.read` gives them: `kp_2d` (F, 49, 3) in
-    [-1, 1] over the crop of the first stream, `frame_index` (F,) int64 of the source, from 0, strictly increasing: it
-    shows the gaps. `track` and `video`: their names.
+    `<stream>` (F, dim) float32 of each of `streams`, and `<stream>_ok` (F,) bool: False for undecodable frames, with
+    features 0. Of `fields`, those of the split, as `Split.read` returns them: `kp_2d` (F, 49, 3) in [-1, 1] over the
+    crop of the first stream, `frame_index` (F,) int64, strictly increasing, with gaps. `track` and `video`: names.
 
     Workers of a `DataLoader` open the split again. Raises CacheError for a stream that the split does not have.
     """

@@ -50,7 +50,7 @@ class FeatureTable:
 
     def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
-        parts = _with_features(mixture)
+        parts = _feature_parts(mixture)
         sources = {name: (split, part.streams[0]) for part in parts for name, split in part.splits.items()}
         _, dtype = field_type(mixture)
         for name, starts in self.rows.batches():
@@ -65,11 +65,10 @@ class FeatureTable:
 def load_feature_table(
     mixture: Mixture, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
 ) -> tuple[FeatureTable | None, str]:
-    """Read all features into memory, once, and where they are, as text. None: they are read with each batch.
+    """Read all features into memory; None: they are read with each batch. Also returns where they are, as text.
 
-    hold: "none"; "ram"; "device"; "auto": the first of device and RAM that they fit into, and neither if none.
-    report: called with how far that is, and where they are or why not.
-    Raises ConfigError, with what is needed and what is free, when they do not fit where `hold` puts them.
+    hold: "none"; "ram"; "device"; "auto": the first of device, RAM and none that they fit into. report: called with the
+    progress. Raises ConfigError when they do not fit where `hold` puts them.
     """
     if hold == "none":
         return None, NOT_IN_MEMORY
@@ -111,17 +110,17 @@ def load_feature_table(
 
 def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """(what follows (B, T) in the features, the dtype that holds them exactly in all parts)."""
-    types = [mixture.fields[part.name][part.streams[0]] for part in _with_features(mixture)]
+    types = [mixture.fields[part.name][part.streams[0]] for part in _feature_parts(mixture)]
     return types[0][0], np.result_type(*(dtype for _, dtype in types))
 
 
-def _with_features(mixture: Mixture) -> list[MixturePart]:
+def _feature_parts(mixture: Mixture) -> list[MixturePart]:
     """The parts that have features: those of their first stream. The streams beside it are not held."""
     return [part for part in mixture.parts.values() if part.streams]
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free now: of a GPU, or of RAM, where a container or a job on a cluster has its own limit."""
+    """Free memory in bytes: of the GPU, or of RAM within the container's or job's limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

@@ -1,8 +1,7 @@
 """A training run of any model in its folder: epochs, saved states, curves, results.  windows -> [training]
 
 A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch), TensorBoard events, and
-metrics.json, written last: the mark of a finished run. Killed at any moment and started again, it resumes from last.pt
-and ends with the same numbers, on a CPU to the bit.
+metrics.json last. Killed and started again, it resumes from last.pt, and on a CPU ends with the same bits.
 """
 
 from __future__ import annotations
@@ -51,10 +50,9 @@ class TrainingProgress:
 def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], prepare: Prepare) -> Path:
     """Train, or resume training, unless the run is finished. Returns the run's folder.
 
-    joined: this process's place among those that train together. prepare: of the open splits, raises for what cannot
-    be trained on before anything is written, and returns what makes the run.
-    Raises DataError for splits that are missing, CacheError when another process trains in the same folder, and as
-    `TrainingLoop.carry_out` does.
+    joined: this process's place among those that train together. prepare: checks the open splits before anything is
+    written, and returns what makes the run. Raises DataError for missing splits, CacheError when another process
+    trains in the same folder, and as `TrainingLoop.carry_out` does.
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
@@ -69,10 +67,7 @@ def run_once(config: RunConfig, joined: AbstractContextManager[ProcessGroup], pr
 
 
 class TrainingLoop(ABC):
-    """One training run. A subclass has what is particular to a model: batches, validation, results.
-
-    report: called with every step and epoch, in the process that leads.
-    """
+    """One training run; a subclass has batches, validation and results. report: called with every step and epoch."""
 
     advice: ClassVar[str]  # where losses stay non-finite
     score: ClassVar[str]  # what metrics.json calls the best epoch's score
@@ -119,11 +114,7 @@ class TrainingLoop(ABC):
         return dict(self.trainer.state.history[self.trainer.state.best_epoch]["validation"])
 
     def carry_out(self) -> Path:
-        """Train from the saved state, or from the beginning, and evaluate. Returns the run's folder.
-
-        Raises CheckpointError for a state that is not this run's; TrainingDiverged when losses stay non-finite, with
-        the last good state saved.
-        """
+        """Train, or resume, and evaluate. Returns the folder. Raises CheckpointError, TrainingDiverged."""
         config = self.config
         self._restore()  # first: a run that is not resumed leaves config.json as it was
         if self.group.leads:
@@ -164,7 +155,7 @@ class TrainingLoop(ABC):
         end = (epoch + 1) * config.iterations
         curves.start_clock()
         while state.step < end:
-            step = self.trainer.train_step(curves.waiting_for(ready))
+            step = self.trainer.train_step(curves.next_batch(ready))
             curves.step(state.step, step, state.skipped)
             self._notify(epoch, terms=step.terms if step.good else None)
             if state.skipped_in_a_row >= config.max_non_finite:
@@ -215,7 +206,6 @@ class TrainingLoop(ABC):
         runs.write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
 
     def _save_last(self, curves: Curves) -> None:
-        """Save the whole state, in the leading process."""
         if self.group.leads:
             curves.flush()  # first: a resumed run does not log again the steps before its state
             save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
@@ -255,10 +245,7 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _exclusive(folder: Path, group: ProcessGroup, threads: int) -> Iterator[None]:
-    """No other process trains in this folder meanwhile, and the seeds and thread counts of the run stay inside it.
-
-    threads: 0 for torch's own choice. Raises CacheError naming the other process; a dead one locks nothing.
-    """
+    """Keep other processes out of this folder (CacheError), and restore seeds and thread counts afterwards."""
     lock = None
     if group.leads:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Several processes that train as one, each on its device.  features -> windows -> [training] -> evaluation
 
-Started by torch's own launcher, each has its share of every batch (`cache.mixture.Mixture`). Losses are means over the
-whole batch, so that gradients are summed, not averaged: the same numbers as one process, to rounding.
+Each, started by torch's launcher, has its share of every batch. Losses are means over the whole batch, so gradients are
+summed: the same numbers as in one process, up to rounding.
 """
 
 from __future__ import annotations
@@ -69,11 +69,8 @@ def launched_processes() -> int:
 
 
 @contextmanager
-def joined(device: str, processes: int) -> Iterator[ProcessGroup]:
-    """This process's place among those that torch's launcher started; a group of one, where it was started without.
-
-    device: of VideoConfig; processes: how many there must be, 0 or 1 for any. Raises ConfigError for another number.
-    """
+def join_processes(device: str, processes: int) -> Iterator[ProcessGroup]:
+    """This process's place in torch's launcher's group, else a group of one. Raises ConfigError for another size."""
     size = launched_processes()
     if processes > 1 and processes != size:
         raise ConfigError(

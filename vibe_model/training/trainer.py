@@ -42,7 +42,6 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
 
     def add(self, step: Step) -> None:
-        """Count a step that was done, or skipped."""
         self.step += 1
         if not step.good:
             self.skipped += 1
@@ -94,11 +93,7 @@ class Learner:
 
 
 class Trainer(ABC):
-    """Everything that training changes; a subclass builds the networks and computes one step's gradients.
-
-    Step k draws its random numbers (dropout) from a seed that is made of the configuration's, k and the process's rank:
-    there is no random state to save, and nothing that happens between two steps can change the second.
-    """
+    """Everything that training changes. Step k's random numbers follow from the seed, k and the rank."""
 
     learners: Mapping[str, Learner]  # by the network's name
 
@@ -112,10 +107,7 @@ class Trainer(ABC):
         """Add the gradients of this process's share of a batch; returns its part of every weighted term."""
 
     def train_step(self, batch: TrainingBatch) -> Step:
-        """Update all networks once, or none when a loss or a gradient is not finite.
-
-        batch: this process's share. Losses are means over all of it, gradients are summed over the processes.
-        """
+        """Update all networks once, or none for a non-finite loss or gradient. batch: this process's share."""
         torch.manual_seed(_step_seed(self.config.seed, self.state.step, self.group.rank))
         learners = self.learners.values()
         for learner in learners:

@@ -1,7 +1,4 @@
-"""Trains any model of video features, and can be killed at any time.  features -> windows -> [training] -> [evaluation]
-
-best.pt holds the generator of the best epoch, readable by `load_published`; `loop` has what else a run writes.
-"""
+"""Train any model of video features; resumable.  features -> windows -> [training] -> [evaluation]"""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.data import TrainingBatch, TrainingBatches, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import TrainingLoop, TrainingProgress, run_once
-from vibe_model.training.parallel import ProcessGroup, joined
+from vibe_model.training.parallel import ProcessGroup, join_processes
 from vibe_model.training.trainer import Learner, Step, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -47,10 +44,11 @@ class VideoTrainer(Trainer):
         """Builds the generator; a subclass adds `learners`, by network. Raises ConfigError for what is not set."""
         super().__init__(config, group)
         if self.group.size > 1 and not self.several_processes:
-            raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {self.group.size}")
+            title = models.model_of(config).title
+            raise ConfigError(f"processes: {title} trains in one process, found {self.group.size}")
         for name in config.lacks:
             raise config.not_made(name)
-        self.generator = models.of(config).build(config, body).to(self.group.device)
+        self.generator = models.model_of(config).build(config, body).to(self.group.device)
 
     def train_step(self, batch: TrainingBatch) -> Step:
         """`Trainer.train_step`. Raises PlugInError where another package's model fails."""
@@ -65,10 +63,7 @@ class VideoTrainer(Trainer):
         """Look at the open splits before the first step: nothing, unless the model needs it. May raise DataError."""
 
     def start_from(self, checkpoint: Path) -> LoadReport:
-        """Fill the generator from a checkpoint of its model; from another's, as VIBE's or SPIN's, its regressor.
-
-        Where each frame is regressed by itself, the regressor is all. Raises CheckpointError.
-        """
+        """Fill the generator from a checkpoint of its model, else its regressor. Raises CheckpointError."""
         same_model = (
             read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL and not self.config.per_frame
         )
@@ -76,18 +71,17 @@ class VideoTrainer(Trainer):
 
 
 def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
-    """Train and evaluate, or resume that, or find it done. Returns the run's folder.
+    """Train and evaluate, or resume that, unless it is done. Returns the run's folder.
 
-    Started by torch's launcher in several processes, these train as one; the first of them writes and reports.
+    Processes of torch's launcher train as one; the first of them writes and reports.
     progress: called with every step and epoch, and before them with features that are read into memory.
     Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when a part has no window
-    or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state
-    saved.
+    or another process trains in the same folder; TrainingDiverged when losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], VideoRun]:
-        body, trainer = load_body(config.body), models.of(config).load_trainer()
-        stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
+        body, trainer = load_body(config.body), models.model_of(config).load_trainer()
+        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
 
         def make(group: ProcessGroup) -> VideoRun:
             with models.calling(config.MODEL, "its trainer's constructor"):
@@ -96,7 +90,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None) -> Path:
 
         return make
 
-    return run_once(config, joined(config.device, config.processes), prepare)
+    return run_once(config, join_processes(config.device, config.processes), prepare)
 
 
 class VideoRun(TrainingLoop):
@@ -111,7 +105,7 @@ class VideoRun(TrainingLoop):
     def __init__(self, *args: Any, report: ShowProgress | None, **options: Any) -> None:
         super().__init__(*args, report=report, **options)
         config, trainer, splits, group = self.config, self.trainer, self.splits, self.group
-        for name in models.of(config).protocols or ():
+        for name in models.model_of(config).protocols or ():
             protocols.find(name)  # an unknown one is reported now, not when training is over
         if empty := [n for n in config.validation if not select_tracks(splits[split_of(n)], config.tracks_of(n))]:
             raise DataError(f"validation: {', '.join(empty)}: no track matches. Name others.")
@@ -181,12 +175,8 @@ class VideoRun(TrainingLoop):
         """The best epoch's metrics on the evaluation splits, by all protocols of the model."""
         config, generator = self.config, self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
-        options: dict[str, Any] = {
-            "stream": config.stream,
-            "extra_streams": config.extra_streams,
-            "tracks": config.tracks,
-        }
-        options |= {"seqlen": config.seqlen, "batch_size": config.eval_batch}
+        names = ("stream", "extra_streams", "tracks", "seqlen")
+        options: dict[str, Any] = {name: getattr(config, name) for name in names} | {"batch_size": config.eval_batch}
         sigma = 0.0
         if config.per_frame:  # smoothed as is best in validation, it is another baseline
             validation = {name: self.splits[split_of(name)] for name in config.validation}
@@ -196,7 +186,7 @@ class VideoRun(TrainingLoop):
             generator,
             {name: self.splits[name] for name in config.evaluation},
             **options,
-            named=models.of(config).protocols,
+            named=models.model_of(config).protocols,
             training={name: self.splits[name] for name in config.part("datasets_3d")},
             smoothed_too=sigma,
             folder=self.folder,

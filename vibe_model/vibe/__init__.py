@@ -9,7 +9,6 @@ from vibe_model.vibe.config import PER_FRAME, PRESETS, VARIANTS, TrainConfig
 
 MODEL: Final = Model(
     title="VIBE",
-    section="vibe",
     config=TrainConfig,
     presets=PRESETS,
     preset="published",

@@ -1,7 +1,4 @@
-"""Every setting of VIBE's training, typed, its presets and the paper's ablations.  [settings] -> training
-
-Imports no torch. Variants are the ablations of Kocabas et al., CVPR 2020.
-"""
+"""Settings of VIBE's training, presets, and the ablations of CVPR 2020. No torch.  [settings] -> training"""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""VIBE's discriminator: tells real from generated motion.  features -> windows -> [training] -> evaluation
-
-Kocabas et al., CVPR 2020, section 3.2. Parameter names are those of the published checkpoints: `gru.*`,
-`attention.attention.<3 i>.*`, `fc.*`.
-"""
+"""VIBE's motion discriminator (Kocabas et al., CVPR 2020, 3.2), with the published names.  [training]"""
 
 from __future__ import annotations
 

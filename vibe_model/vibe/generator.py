@@ -1,7 +1,6 @@
 """VIBE's generator: image features of a window -> bodies.  features -> windows -> [training] -> evaluation
 
-Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020, section 3.1. Parameter
-names are those of the published checkpoints: `encoder.gru.*`, `encoder.linear.*`, `regressor.fc1.*` ...
+Kocabas et al., CVPR 2020, section 3.1, with the parameter names of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ class TemporalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.gru = GRU(feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True)
-        # Both directions side by side never have the feature's size, so that a bidirectional encoder keeps its linear
-        # layer even without `add_linear`, as the published variants do.
+        # Both directions together never have the feature's size: they need the linear layer even without `add_linear`.
         self.linear: nn.Linear | None = None
         if bidirectional or add_linear:
             self.linear = Linear(hidden_size * (2 if bidirectional else 1), feature_size)
@@ -61,8 +59,7 @@ class TemporalEncoder(nn.Module):
 class Regressor(nn.Module):
     """Iterative error feedback from one frame's feature to pose, shape and camera (HMR; SPIN).
 
-    `init_pose`, `init_shape`, `init_cam` are the mean parameters that the estimate starts from: (1, n) buffers, kept in
-    checkpoints under the published names.
+    `init_pose`, `init_shape`, `init_cam`: (1, n) buffers with the mean parameters that it starts from.
     """
 
     init_pose: Tensor
@@ -107,8 +104,7 @@ class Regressor(nn.Module):
 class VIBE(VideoModel):
     """Video features -> one body a frame.
 
-    `seqlen` is the window length that training uses; windows of any length are taken. Without layers (`n_layers` 0)
-    there is no temporal encoder: each frame is regressed from its own feature, the baseline.
+    `seqlen`: window length of training; any length is accepted. `n_layers` 0: no temporal encoder, the baseline.
     """
 
     def __init__(

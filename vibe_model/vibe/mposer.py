@@ -1,10 +1,8 @@
 """A prior of human motion: a small latent code for a whole window.  features -> windows -> [training] -> evaluation
 
-MPoser is an ablation of Kocabas et al., CVPR 2020: in place of the motion discriminator, a variational autoencoder of
-motion, VPoser (Pavlakos et al., CVPR 2019) extended to sequences and trained on AMASS, and the norm of the latent code
-of the predicted motion as the generator's penalty. The paper gives no more than that. What is ours: a GRU on either
-side; axis-angle in and 6D rotations out; sizes and weights; that the code is the mean of what the encoder gives, and
-its norm is squared.
+MPoser is an ablation of Kocabas et al., CVPR 2020: instead of the discriminator, a variational autoencoder of motion,
+as VPoser (Pavlakos et al., CVPR 2019), trained on AMASS; the norm of the predicted motion's latent code is the penalty.
+Ours are the GRUs, axis-angle in and 6D rotations out, sizes, weights, and the squared norm of the mean code.
 """
 
 from __future__ import annotations
@@ -35,10 +33,7 @@ class Code(NamedTuple):
 
 
 class MPoser(nn.Module):
-    """A variational autoencoder of windows of motion, of any length.
-
-    stand_in: was it trained on demo motion? Set by `load_mposer`.
-    """
+    """A variational autoencoder of windows of motion, of any length. stand_in: was it trained on demo motion?"""
 
     def __init__(self, hidden_size: int = 512, latent_size: int = 64, n_layers: int = 1) -> None:
         super().__init__()
@@ -74,10 +69,9 @@ class MPoser(nn.Module):
         return self.decode(drawn, motion.shape[1]), code
 
     def energy(self, motion: Tensor) -> Tensor:
-        """(B, T, 69) -> how implausible it is: the mean over windows of the squared norm of the mean code, a scalar.
+        """(B, T, 69) -> mean over windows of the squared norm of the mean code, a scalar: high for implausible poses.
 
-        Codes of real motion are drawn towards 0 in training. It is high for impossible poses, and hardly for shaking,
-        which the code has no room for. Gradients reach the motion, never the parameters.
+        Gradients reach the motion, never the parameters.
         """
         # cuDNN differentiates a GRU in training mode only. That is no other GRU: there is no dropout.
         self.encoder.train()
@@ -96,29 +90,19 @@ def reconstruction_error(rotmat: Tensor, target: Tensor) -> Tensor:
 
 
 def kl_divergence(code: Code) -> Tensor:
-    """Of each window's distribution from the standard normal one, in nats; the mean over windows, a scalar.
-
-    In closed form: (Kingma and Welling, ICLR 2014, appendix B)
-    """
+    """From the standard normal distribution, in nats, mean over windows (Kingma and Welling, ICLR 2014, appendix B)."""
     mean, log_variance = code
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
 
 
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
-    """The angle between rotations, (..., 3, 3) each -> (...) degrees.
-
-    From the matrices' distance, 2 sqrt(2) sin(angle / 2): a trace would lose half of the digits near 0.
-    """
+    """Angle between rotations, (..., 3, 3) each -> (...) degrees; by the distance, which is exact near 0."""
     sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))
 
 
 def load_mposer(path: Path | str) -> MPoser:
-    """The prior in a checkpoint that `training.mposer.run` has written: on the CPU, its parameters frozen.
-
-    Its sizes are those of the file's tensors. Raises CheckpointError for a file that is missing, unsafe or something
-    else, and for tensors that are missing, extra, misshapen or not finite.
-    """
+    """Load the prior: on the CPU, parameters frozen, sizes from the file. Raises CheckpointError."""
     path = Path(path)
     content = read_checkpoint(path)
     tensors = content.get("mposer_state_dict")

@@ -1,7 +1,4 @@
-"""Every setting of the motion prior's training, typed, and its presets.  [settings] -> training
-
-Imports no torch.
-"""
+"""Settings of the motion prior's training, and its presets. No torch.  [settings] -> training"""
 
 from __future__ import annotations
 
@@ -19,10 +16,7 @@ from vibe_model.settings.run_config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MPoserConfig(RunConfig):
-    """The settings of `training.mposer.run`, in addition to those of every training.
-
-    The defaults are for AMASS; they are ours, the paper gives none.
-    """
+    """Settings of the motion prior's training. The defaults are ours, for AMASS; the paper gives none."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "tag", "runs", "checkpoint_every"})

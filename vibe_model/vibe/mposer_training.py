@@ -1,7 +1,4 @@
-"""Trains the motion prior from the cache; can be killed at any time.  features -> windows -> [training] -> evaluation
-
-best.pt holds the prior of the best epoch, for `load_mposer`; `loop` has what else a run writes.
-"""
+"""Train the motion prior from the cache; resumable.  features -> windows -> [training] -> evaluation"""
 
 from __future__ import annotations
 
@@ -38,15 +35,14 @@ MEAN_POSE: Final = "mean_pose_deg"  # the same of a body that never moves
 
 
 def run(config: MPoserConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train, or resume that, or find it done. Returns the run's folder. progress: called with every step and epoch.
+    """Train, or resume that, unless it is done. Returns the run's folder. progress: called with every step and epoch.
 
     Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when the motion has no
-    window or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last
-    good state saved.
+    window or another process trains in the same folder; TrainingDiverged when losses stay non-finite.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], MPoserRun]:
-        options: dict[str, Any] = {"stand_in": runs.check_stand_in(splits), "report": progress}
+        options: dict[str, Any] = {"stand_in": runs.require_one_kind(splits), "report": progress}
         return lambda group: MPoserRun(config, MPoserTrainer(config, group), splits, **options)
 
     return run_once(config, nullcontext(ProcessGroup(device=device_of(config.device))), prepare)
@@ -113,16 +109,13 @@ def mean_rotations(batches: TrainingBatches, n_steps: int) -> Tensor:
 def held_out_errors(
     prior: MPoser, mean_pose: Tensor, config: MPoserConfig, splits: Mapping[str, Split]
 ) -> dict[str, dict[str, Any]]:
-    """Of every validation split with windows of labelled motion: how far off the prior and the mean pose are.
-
-    `reconstruction_deg` and `mean_pose_deg`: the mean angle over frames and the 23 joints; windows: how many.
-    """
+    """By validation split with labelled motion: mean angle of the prior and the mean pose, and number of windows."""
     device = next(prior.parameters()).device
     prior.eval()
     by_split = {}
     for name in config.validation:
         n_windows, own_error, mean = 0, 0.0, 0.0
-        for theta in _labelled(splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"):
+        for theta in _read_labelled(splits[split_of(name)], config.seqlen, name.partition(":")[2] or "*"):
             target = matrices(theta)
             with torch.no_grad():
                 rotmat, _ = prior(theta[..., MOTION].to(device))
@@ -134,7 +127,7 @@ def held_out_errors(
     return by_split
 
 
-def _labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
+def _read_labelled(split: Split, seqlen: int, tracks: str) -> Iterator[Tensor]:
     """theta (B, T, 85) of the split's windows in which every frame has SMPL's labels, some at a time."""
     windows = split.windows(seqlen, seqlen)
     windows = windows[np.isin(split.track_of(windows[:, 0]), split.track_of(rows_of(split, [tracks])[:, 0]))]

@@ -1,7 +1,4 @@
-"""One step of VIBE's training: its losses, their gradients.  features -> windows -> [training] -> evaluation
-
-`step_losses` is the definition; `step_gradients` is what training calls: the same numbers for less work.
-"""
+"""One step of VIBE's training: `step_losses` defines it, `step_gradients` is faster.  windows -> [training]"""
 
 from __future__ import annotations
 
@@ -63,10 +60,7 @@ class VIBETrainer(VideoTrainer):
         )
 
     def _weights(self, batch: TrainingBatch) -> dict[str, float]:
-        """The factors of this process's terms, each times its share of the labels that all processes have of the term.
-
-        A mean over the whole batch is the sum of the processes' means, each times its share of what the mean is over.
-        """
+        """Factors of this process's terms: each times its share of the labels that the term's mean is over."""
         weights = self.config.weights
         if self.group.size == 1:
             return weights
@@ -88,13 +82,12 @@ def step_losses(
     real_theta: Tensor | NDArray[Any] | None,
     weights: Mapping[str, float],
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """(generator loss, discriminator loss, all weighted terms): both losses of one step, from the same parameters.
+    """Both losses of one step from the same parameters: (generator loss, discriminator loss, all weighted terms).
 
     batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` takes; real_theta (B', T, 85);
-    weights: a factor for each term; "adversarial" and "discriminator" are the published 0.5 unless given, and
-    "discriminator_real" is "discriminator"'s. The generator loss is the sum of kp_2d, kp_3d, pose, shape and
-    adversarial, the discriminator loss of discriminator_real and discriminator_fake. Neither loss's gradient reaches
-    the other network's parameters. Without a discriminator its terms are 0.
+    weights: a factor for each term, as in `losses.adversarial_terms`. The generator loss is the sum of kp_2d, kp_3d,
+    pose, shape and adversarial, the discriminator loss of discriminator_real and discriminator_fake. No gradient
+    reaches the other network's parameters. Without a discriminator its terms are 0.
     """
     reference = next(generator.parameters())
     pred = generator(_features(batch, reference), vertices=False)
@@ -121,14 +114,11 @@ def step_gradients(
 ) -> dict[str, Tensor]:
     """Add both losses' gradients to `.grad` of their networks' parameters. Returns all weighted terms, detached.
 
-    Equal to calling backward on both losses of `step_losses` for the same arguments, but the discriminator is run once
-    over generated and real motion together, forwards and backwards. Where it has dropout, both sides are thus scored by
-    one draw of it; each side's expectation is the same.
+    Equal to backward on both losses of `step_losses`, but the discriminator runs once over generated and real motion:
+    with dropout, both sides share one draw.
 
-    prior: of (B, T, 69) generated motion, the scalar "mposer" before its weight: how implausible a learned prior finds
-    it.
-    precision: "bf16" takes the matrix products of encoder, regressor and discriminator in bfloat16; parameters,
-    gradients, recurrent states, rotations, bodies and losses stay float32.
+    prior: of (B, T, 69) generated motion, the scalar "mposer" before its weight.
+    precision: "bf16" takes matrix products of encoder, regressor and discriminator in bfloat16.
     """
     reference = next(generator.parameters())
     autocast = torch.autocast(reference.device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -145,7 +135,7 @@ def step_gradients(
         motion = torch.cat((fake.detach(), real)).requires_grad_()
         with autocast:
             scores = discriminator(motion)  # (B + B', 1)
-        adversarial_terms, motion_grad = _judged(motion, scores, len(fake), weights)
+        adversarial_terms, motion_grad = _score_motion(motion, scores, len(fake), weights)
         terms |= adversarial_terms
         ends.append(fake)
         starts.append(motion_grad)
@@ -153,14 +143,13 @@ def step_gradients(
     return {name: term.detach() for name, term in terms.items()}
 
 
-def _judged(
+def _score_motion(
     motion: Tensor, scores: Tensor, n_fake: int, weights: Mapping[str, float]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The discriminator's gradients into its `.grad`; the motion terms; the adversarial one's gradient at the fakes.
+    """Add the discriminator's gradients; return the motion terms and the adversarial one's gradient at the fakes.
 
-    motion (B + B', T, 69), the B fakes first, and its scores (B + B', 1). The generator's and the discriminator's
-    gradients differ only in the derivative by each window's score: one factor a window. So one pass backwards serves
-    both: with the discriminator's factors, and its gradient at the fakes times the ratio of the two.
+    motion (B + B', T, 69), the B fakes first, and its scores (B + B', 1). Both sides' gradients differ by one factor a
+    window, the derivative by its score: one backward pass with the discriminator's factors serves both.
     """
     leaves = scores.detach().float().requires_grad_()
     fakes, reals = leaves[:n_fake], leaves[n_fake:]

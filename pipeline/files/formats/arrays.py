@@ -1,7 +1,7 @@
-"""Arrays out of MATLAB v5 files (by SciPy) and NumPy archives, and the checks of numbers.  [raw] -> tracks
+"""Arrays from MATLAB v5 files (by SciPy) and NumPy archives, and checks of numbers.  [raw] -> tracks
 
-A damaged file can make SciPy's compiled reader crash or allocate what the file claims: conversion calls this in the
-processes of `pipeline.processes`, where that costs one video.
+A damaged file can make SciPy's compiled reader crash or allocate without limit. Conversion reads in the processes of
+`pipeline.processes`, so this costs one video.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
 
 @contextmanager
 def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) -> Iterator[None]:
-    """Raise RawDataError for whatever a library raises on a damaged file: dozens of types, none of them documented.
+    """Turn any exception of a library on a damaged file into RawDataError.
 
-    Our own errors, and a lack of memory, which ends the process, are raised as they are.
+    Our own errors, and MemoryError, which ends the process, are raised unchanged.
     """
     try:
         yield
@@ -39,21 +39,21 @@ def reading(file: Path, expected: str, *, key: str = "file", do: str = AGAIN) ->
 
 
 def state_of(file: Path) -> tuple[int, int]:
-    """Size and time (ns), which tell versions of a file apart. Raises RawDataError when they cannot be read."""
+    """Size and time (ns) of a file. Raises RawDataError if they cannot be read."""
     with reading(file, "a file", do="Put it back."):
         status = file.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def refuse(found: str) -> NoReturn:
-    """Inside `reading`: end it, for what was found."""
+    """End a `reading` block with this as the found content."""
     raise ValueError(found)
 
 
 def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """The named variables of a MATLAB v5 file, in their stored types; of `optional` those that are there.
+    """The named variables of a MATLAB v5 file, in their stored types; of `optional`, the existing ones.
 
-    Raises RawDataError for a file that is none and for a missing key.
+    Raises RawDataError for another file and for a missing key.
     """
     from scipy.io import loadmat  # 0.3 s, which commands that read no such file need not wait for
 
@@ -69,9 +69,9 @@ def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
 
 def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """The named arrays of an .npz; of `optional` those that are there. Pickled objects are refused, nothing is run.
+    """The named arrays of an .npz; of `optional`, the existing ones. Pickled objects are refused.
 
-    Raises RawDataError for a file that is no .npz, a missing key and an object array.
+    Raises RawDataError for another file, a missing key and an object array.
     """
     expected = "an array of numbers or text (pickled objects are not read: they can run code)"
     arrays = {}
@@ -89,14 +89,14 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
 
 def fits(found: tuple[int, ...], shape: Shape) -> bool:
-    """Does an array of the shape `found` have the shape that is expected?"""
+    """Whether an array's shape `found` is the expected one."""
     return len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
 
 
 def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN) -> NDArray[np.float64]:
-    """An array or lists as float64, when they hold real numbers in `shape` (None: any length).
+    """An array or lists as float64, if they hold real numbers in `shape` (None: any length). Raises RawDataError.
 
-    Stored types vary from file to file, and unsigned arithmetic wraps: everything is cast here. Raises RawDataError.
+    Stored types vary between files, and unsigned arithmetic wraps: always convert.
     """
     try:
         array = np.asarray(stored)
@@ -110,7 +110,7 @@ def numbers(file: Path, key: str, stored: Any, shape: Shape, *, do: str = AGAIN)
 
 
 def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> NDArray[np.float64]:
-    """(N, n) of N lists, the i-th under the i-th key, each as `numbers` takes it."""
+    """(N, n) of N lists, the i-th under the i-th key. Raises as `numbers`."""
     try:
         array = np.asarray(rows)  # all at once, which is faster
     except ValueError:

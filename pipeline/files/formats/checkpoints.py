@@ -1,7 +1,7 @@
-"""Checkpoints of torch and of safetensors, read without running code.  [weights]
+"""Checkpoints of torch and safetensors, read without running code.  [weights]
 
-A file can hold a program: torch's restricted unpickler runs none, and one type is allowed beyond those that it knows,
-a NumPy number, which is rebuilt here without NumPy's own unpickling. Importing this imports torch.
+torch's restricted unpickler runs no program in the file. NumPy numbers are allowed, too, and rebuilt here without
+NumPy's own unpickling. Importing this imports torch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}
 
 
 def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False, do: str = DO) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU. `settings`: it may hold objects beside the tensors, which are left out.
+    """A checkpoint's content, on the CPU. `settings`: skip objects that are not tensors.
 
-    `mapped`: only tensors that are used are read from the disk, from a file that must stay until then.
-
-    Raises RawDataError for a file that holds something else, with `do` as what to do then. No class or function that
-    it names is imported or called.
+    `mapped`: tensors are read from the disk on use; the file must stay until then. Raises RawDataError, with advice
+    `do`, for a file with other content. No class or function that the file names is imported or called.
     """
     try:
         if file.suffix == ".safetensors":
@@ -49,7 +47,7 @@ def load_checkpoint(file: Path, *, settings: bool = False, mapped: bool = False,
 
 
 def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
-    """A checkpoint that is not what was asked for."""
+    """The error for another file than the requested checkpoint."""
     return RawDataError(file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
 
 
@@ -63,7 +61,7 @@ def _safetensors(file: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Why torch refused a file, in a line, without its advice on how to load it unsafely."""
+    """Why torch refused a file, in one line, without its advice to load it unsafely."""
     if isinstance(error, EOFError):
         return "a file that is cut short or damaged"
     cause = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
@@ -74,14 +72,14 @@ def _reason(error: Exception) -> str:
 
 
 class _StoredSettings:
-    """Any object that is no tensor while a checkpoint is read: its content is not used."""
+    """Stands for any object that is not a tensor; its content is not used."""
 
     def __new__(cls, *_parts: object) -> Any:
         return OrderedDict()  # the only class of which torch's weights-only loader fills in both items and attributes
 
 
 class _NumberType:
-    """Takes the place of `numpy.dtype` while a checkpoint is read: a plain little-endian number's type, no other."""
+    """Stands for `numpy.dtype`: accepts plain little-endian numbers only."""
 
     def __init__(self, name: str, *_flags: bool) -> None:
         if name not in _NUMBER_FORMATS:
@@ -95,7 +93,7 @@ class _NumberType:
 
 
 def _number(number_type: _NumberType, data: bytes) -> float | int:
-    """Takes the place of NumPy's `scalar` while a checkpoint is read."""
+    """Stands for NumPy's `scalar`."""
     if type(number_type) is not _NumberType or type(data) is not bytes:
         raise ValueError("a NumPy number made of something else")
     value: float | int = struct.unpack(number_type.format, data)[0]

@@ -1,4 +1,4 @@
-"""SMPL bodies that 4D-Humans or CameraHMR fitted to images: from one SQLite file to a reader's rows.
+"""SMPL bodies that 4D-Humans or CameraHMR fitted to images: from a SQLite file to a reader's rows.
 
 `python -m pipeline fits` (the extension `world`) writes that file.
 """
@@ -30,20 +30,17 @@ MATCHED, ABSENT, ELSEWHERE, AMBIGUOUS = "matched", "without a fit", "refused by 
 
 
 class Fit(NamedTuple):
-    """One person of one picture."""
+    """One person in one image."""
 
     pose: Doubles  # (72,) axis-angle, rad, the global orientation in the camera
     betas: Doubles  # (10,)
-    kp_2d: Doubles  # (25, 3) px of the picture that it was fitted to, confidence
-
-
-# ------------------------------------------------------------------------------------------------------ the store
+    kp_2d: Doubles  # (25, 3) px of the image that it was fitted to, confidence
 
 
 def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
-    """What a picture is called on both sides: its path without an extension.
+    """Common name of an image: its path without an extension.
 
-    `key`: its first group, or all that it matches, is the name; "" where it does not match.
+    `key`: its first group, or its whole match, is the name; "" without a match.
 
     >>> picture_name("./tag/clip/frame000001.png")
     'tag/clip/frame000001'
@@ -59,19 +56,19 @@ def picture_name(path: str, key: re.Pattern[str] | None = None) -> str:
 
 
 class FitStore:
-    """Fits by the names of their pictures, in one SQLite file."""
+    """Fits by image name, in one SQLite file."""
 
     def __init__(self, database: sqlite3.Connection, file: Path) -> None:
         self._database, self._file = database, file
 
     @classmethod
     def open(cls, file: Path) -> Self:
-        """Open for reading. Raises RawDataError where it is not there, or no such file."""
+        """Open for reading. Raises RawDataError for a missing or invalid file."""
         do = "Make it of 4D-Humans' tars or CameraHMR's npz: python -m pipeline fits FILE... --raw DIR"
         if not file.is_file():
-            raise RawDataError(file, "file", expected="fits to pictures", found="no such file", do=do)
+            raise RawDataError(file, "file", expected="fits to images", found="no such file", do=do)
         database = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
-        with reading(file, "fits to pictures", do=do):
+        with reading(file, "fits to images", do=do):
             database.execute("SELECT tar, name, fit FROM fits LIMIT 1").fetchone()
         return cls(database, file)
 
@@ -83,12 +80,12 @@ class FitStore:
 
     @property
     def digest(self) -> str:
-        """sha256 over what was read of all tars, whatever they are called and in whatever order they came."""
+        """SHA-256 over the content of all tars, independent of their names and order."""
         rows = self._database.execute("SELECT digest FROM tars ORDER BY digest")
         return hashlib.sha256("".join(digest for (digest,) in rows).encode()).hexdigest()
 
-    def of(self, name: str) -> list[Fit]:
-        """The fits to a picture, each once. Raises RawDataError for a stored one of another size."""
+    def find(self, name: str) -> list[Fit]:
+        """The fits to an image, each once. Raises RawDataError for a stored fit of another size."""
         rows = self._database.execute("SELECT DISTINCT fit FROM fits WHERE name = ? ORDER BY fit", (name,))
         fits = []
         for (stored,) in rows:
@@ -107,21 +104,18 @@ def digest_of(file: Path) -> str:
         return store.digest
 
 
-# ------------------------------------------------------------------------------------------------------ matching
-
-
-def joined(
+def match_fits(
     file: Path, names: Sequence[str], kp_2d: NDArray[np.floating[Any]]
 ) -> tuple[dict[str, NDArray[Any]], Counter[str]]:
-    """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track; what became of them.
+    """The fits of T rows: `pose` (T, 72), `betas` (T, 10), `has_smpl` (T,), fields of a Track; and counts of outcomes.
 
-    names: of the rows' pictures. kp_2d: (T, 49, 3) spin49 px, confidence. A name without a folder says nothing of its
-    video, and has no fit. Rows without exactly one fit whose keypoints are the row's, moved and magnified, have zeros.
+    names: of the rows' images; a name without a folder has no fit. kp_2d: (T, 49, 3) spin49 px, confidence. Rows are
+    zero unless exactly one fit has the row's keypoints, up to shift and scale.
     """
     fields, counts = none(len(names)), Counter[str]()
     with FitStore.open(file) as store:
         for row, name in enumerate(names):
-            fits = store.of(name) if "/" in name else []
+            fits = store.find(name) if "/" in name else []
             near = [fit for fit in fits if reprojection(fit.kp_2d, kp_2d[row, :N_JOINTS].astype(np.float64)) <= LIMIT]
             what = MATCHED if len(near) == 1 else AMBIGUOUS if near else ELSEWHERE if fits else ABSENT
             counts[what] += 1
@@ -130,17 +124,17 @@ def joined(
     return fields, counts
 
 
-def none(n_rows: int) -> dict[str, NDArray[Any]]:
-    """The same of rows without a fit."""
+def none(n_rows: int) -> dict[str, Any]:
+    """The fields of `match_fits` without any fit."""
     pose, betas = np.zeros((n_rows, N_POSE), np.float32), np.zeros((n_rows, N_BETAS), np.float32)
     return {"pose": pose, "betas": betas, "has_smpl": np.zeros(n_rows, np.bool_)}
 
 
 def reprojection(points: Doubles, target: Doubles) -> float:
-    """How far joints (J, 3) px are from others, at best, when they are moved and magnified; infinity where too few are.
+    """Distance between joints (J, 3) px and others after the best shift and scale; infinity if too few are comparable.
 
-    The root mean square distance over the larger side of the target's box, of joints that both have (confidence above
-    0). Pictures may be cut and magnified differently; a mirrored or an upside down person does not fit.
+    Root mean square over joints with confidence in both, relative to the larger side of the target's box. Mirrored or
+    upside down persons do not fit.
     """
     both = (points[:, 2] > 0) & (target[:, 2] > 0)
     if both.sum() < FEWEST:

@@ -1,8 +1,8 @@
-"""Numbers out of HDF5 files, MATLAB 7.3 among them, by h5py.  [raw] -> tracks -> features -> windows
+"""Numbers from HDF5 files, also MATLAB 7.3, by h5py.  [raw] -> tracks -> features -> windows
 
-A dataset in HDF5 can be in another file (external storage, external and soft links, virtual datasets) and ask for
-filters that are loaded as libraries. No release has such: they are refused before a number is read. What a damaged file
-does to the library costs one video: conversion calls this in the processes of `pipeline.processes`.
+HDF5 data can be in other files (external storage, links, virtual datasets) and need filters that are loaded as
+libraries. No release uses these, so they are refused before reading. Conversion reads in the processes of
+`pipeline.processes`, so a crash of the library costs one video.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5
 def load_hdf5(
     file: Path, shapes: Mapping[str, Collection[Shape]], optional: Collection[str] = ()
 ) -> dict[str, NDArray[np.float64]]:
-    """The named arrays of numbers, each in one of the shapes given for it; of `optional` those that are there.
+    """The named arrays of numbers, each in one of its allowed shapes; of `optional`, the existing ones.
 
-    MATLAB stores its axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError for a file that
-    is no HDF5, for a missing key, and for anything but numbers in the file itself.
+    MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError for another file, a
+    missing key, and anything except numbers in the file itself.
     """
     with reading(file, "a MATLAB 7.3 (HDF5) file"):
         if not file.is_file():  # a pipe would never end
@@ -54,7 +54,7 @@ def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) ->
 
 
 def own_object(stored: h5py.File, key: str) -> Any:
-    """The dataset or group of a name. Ends `reading` where there is none, and where it is not in this file itself."""
+    """The dataset or group of a name. Ends `reading` if there is none, or if it is in another file."""
     link = stored.get(key, getlink=True)
     if link is None:
         refuse(f"only {sorted(stored)[:20]}")
@@ -65,6 +65,6 @@ def own_object(stored: h5py.File, key: str) -> Any:
 
 
 def filters_of(dataset: h5py.Dataset) -> list[int]:
-    """The numbers of the filters that its bytes have gone through."""
+    """Numbers of a dataset's filters."""
     properties = dataset.id.get_create_plist()
     return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]

@@ -1,9 +1,8 @@
-"""Which joint order a detector's numbers are in: by geometry, since lengths alone do not tell.  [raw] -> tracks
+"""The joint order of a detector's numbers, by geometry.  [raw] -> tracks
 
 Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are COCO's or
-Human3.6M's. Read in a wrong order, a body is tangled: its bones are long for its size, and the points that a layout
-defines as midpoints are none. Both are medians over a whole sequence, so that odd poses and bad detections of single
-frames do not decide.
+Human3.6M's. In a wrong order, bones are long for the body's size, and joints that a layout defines as midpoints are
+not. Both are medians over a whole sequence, robust against odd poses and bad detections.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from numpy.typing import NDArray
 from pipeline.skeletons import bones, joint_names
 
 CONFIDENT: Final = 0.3  # a joint below it does not count
-# Share of the joints that a person shows who counts for bones. Without legs the body is small for its bones, without a
-# face its short bones lack: of COCO's 17 joints, those are 13 and 14.
-SHOWN: Final = 0.83
+SHOWN: Final = 0.83  # share of visible joints, without which a person is ignored for bones
 MIN_PERSONS: Final = 8  # fewer in a whole sequence decide nothing: the usual order is taken
 CLEARLY: Final = 0.75  # so much shorter bones than in the usual order must be, where that fits too
 # In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
@@ -29,8 +26,7 @@ MIDPOINT: Final = 0.1
 # Mean bone in body diagonals: at most 0.26 in all poses of the tests, 0.15 in real BODY_25.
 LONGEST: Final = 0.28
 
-# Joint -> the two that it is midway between, by definition of the layout. The detectors that write these layouts learnt
-# the point from labels that were made so.
+# Joint -> the two joints whose midpoint it is, by definition of the layout.
 MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "body_25": {"OP Neck": ("OP LShoulder", "OP RShoulder"), "OP MidHip": ("OP LHip", "OP RHip")},
     "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
@@ -38,7 +34,7 @@ MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "halpe_26": {"OP MidHip": ("lhip", "rhip")},
     "h36m": {"hip": ("lhip", "rhip")},
 }
-# Joints a person -> the known orders of so many, the usual one first.
+# Number of joints -> the known orders, the usual one first.
 ORDERS: Final[Mapping[int, tuple[str, ...]]] = {
     17: ("coco", "h36m"),
     18: ("openpose_coco", "coco_neck"),
@@ -46,7 +42,7 @@ ORDERS: Final[Mapping[int, tuple[str, ...]]] = {
     23: ("coco_feet",),
     26: ("halpe_26",),
 }
-# Names that files declare for their joints, in small letters, -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
+# Lower-case joint names in files -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
 DECLARED: Final[Mapping[str, str]] = {
     "nose": "nose",
     "head_bottom": "neck",
@@ -68,7 +64,7 @@ DECLARED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class OrderFit:
-    """How well a sequence fits one order; both numbers in diagonals of the persons' bounding boxes."""
+    """How well a sequence fits one order, in diagonals of the persons' bounding boxes."""
 
     order: str
     bone: float  # mean bone length, the median of persons; NaN where no person shows enough bones
@@ -76,12 +72,11 @@ class OrderFit:
 
     @property
     def fits(self) -> bool:
-        """Whether a sequence in this order is a body."""
         return self.midpoint <= MIDPOINT and not self.bone > LONGEST
 
 
 def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequence[OrderFit]]:
-    """The joint order of one sequence, and how well each order of so many joints fits; None where none does.
+    """The joint order of one sequence, None if none fits; and how well each order of that length fits.
 
     Args:
         keypoints: of each frame (P, J, 3): px, px, the detector's score.
@@ -100,7 +95,7 @@ def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequ
 
 
 def fit(order: str, persons: NDArray[np.float64]) -> OrderFit:
-    """How well (N, J, 3) persons fit one order. Bones are of those who show most joints, midpoints of all."""
+    """How well (N, J, 3) persons fit one order. Bones of persons with most joints, midpoints of all."""
     names = joint_names(order)
     points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
     shown = (persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN
@@ -119,6 +114,6 @@ def fit(order: str, persons: NDArray[np.float64]) -> OrderFit:
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    """NaN where fewer than MIN_PERSONS persons have the number."""
+    """The median; NaN with fewer than MIN_PERSONS finite values."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) >= MIN_PERSONS else float("nan")

@@ -1,4 +1,4 @@
-"""Untrusted JSON, with errors by file and key.  [raw] -> tracks -> features -> windows"""
+"""Untrusted JSON, with file and key in errors.  [raw] -> tracks -> features -> windows"""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 
 
 def load_json(file: Path, *, do: str) -> Any:
-    """What a JSON file holds. Raises RawDataError for a file that is none or is nested too deep.
+    """Content of a JSON file. Raises RawDataError for another file and for too deep nesting.
 
-    NaN and infinities, which Python's JSON knows, come as floats: callers check numbers.
+    NaN and infinities come as floats: callers check numbers.
     """
     with reading(file, "JSON", do=do):
         return json.loads(read_regular(file))
 
 
 def whole(file: Path, key: str, value: object, *, do: str) -> int:
-    """A whole number, also when it is written as 3.0. Raises RawDataError for anything else, `true` included."""
+    """A whole number, also written as 3.0. Raises RawDataError for other values, also for `true`."""
     match value:
         case bool():
             pass
@@ -33,7 +33,7 @@ def whole(file: Path, key: str, value: object, *, do: str) -> int:
 
 
 def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, Any]]:
-    """A list of objects. Raises RawDataError for anything else."""
+    """A list of objects. Raises RawDataError for other values."""
     if not isinstance(value, list):
         raise RawDataError(file, key, expected="a list of objects", found=kind(value), do=do)
     for i, entry in enumerate(value):
@@ -43,7 +43,7 @@ def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, A
 
 
 def kind(value: object) -> str:
-    """A short description of a value, whatever its size and depth.
+    """Short description of a value of any size and depth.
 
     >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5), kind("x" * 100)
     ('3 entries', 'an object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")

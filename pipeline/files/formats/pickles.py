@@ -1,12 +1,11 @@
 """Pickles of 3DPW, EMDB and SMPL, by an unpickler with a list of names.  raw pickles -> plain dicts, lists and arrays
 
-A pickle is a program: it names functions and calls them. Here a name that is not on the list ends the reading, and
-those on it stand for functions of this module. NumPy fills arrays and types, from states that were checked before: no
-array is made whose bytes are not there. So nothing that a file names is imported, called or changed.
+A pickle names functions and calls them. Here, names on the list stand for functions of this module, and any other name
+ends reading. NumPy fills arrays and types from checked states: no array is made without its bytes. So nothing that a
+file names is imported, called or changed.
 
-The unpickler is Python's, as joblib's is, not the one in C: that one makes room for as many memos as a number in the
-file says (9 bytes take 4 GiB), and passes states on unchecked, though that of a type can make NumPy take numbers for
-addresses.
+This is Python's unpickler, not the one in C, which allocates as many memos as a number in the file says (9 bytes take 4
+GiB), and passes states on unchecked: a type's state can make NumPy take numbers for addresses.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import math
 import pickle
 import re
 import reprlib
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,11 +45,11 @@ DTYPE: Final = re.compile(r"[<>=|]?[biufcSU][1-9]\d{0,5}|[<>=|]?O[48]?")  # numb
 
 
 def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
-    """The dict that a pickle (any protocol, Python 2 or 3, strings as latin1) holds; no code of its choosing runs.
+    """The dict in a pickle (any protocol, Python 2 or 3, strings as latin1); none of its code runs.
 
     Values are None, bool, int, float, str, bytes, list, tuple, set, dict, NumPy arrays and scalars; with kind "smpl"
-    also scipy csc_matrix, chumpy objects being replaced by their values.
-    Raises UnsafePickle when it names anything that is not on the list for `kind`, RawDataError when it cannot be read.
+    also scipy csc_matrix, and chumpy objects as their values. Raises UnsafePickle for a name that is not on the list of
+    `kind`, RawDataError if it cannot be read.
     """
     path = Path(path)
     with reading(path, HOLDS[kind], key="pickle", do="Download or unpack it again."):
@@ -75,7 +75,7 @@ def load_labels(file: Path) -> dict[str, Any]:
 
 
 def entry(file: Path, stored: Any, *keys: str) -> Any:
-    """What dicts hold under the keys, one in the other. Raises RawDataError, which names the one that is missing."""
+    """The value under nested keys. Raises RawDataError with the missing key."""
     for n, key in enumerate(keys, start=1):
         if not isinstance(stored, dict) or key not in stored:
             found = f"only {sorted(map(str, stored))}" if isinstance(stored, dict) else type(stored).__name__
@@ -85,7 +85,7 @@ def entry(file: Path, stored: Any, *keys: str) -> Any:
 
 
 def load_fits(path: Path, data: bytes) -> list[Any]:
-    """The list that a pickle of 4D-Humans holds, of `load_pickle`'s values; raises as it does. `path`: for messages."""
+    """The list in a pickle of 4D-Humans; raises as `load_pickle`. `path`: for messages."""
     with reading(path, HOLDS["fits"], key="pickle", do="Download its tar again."):
         content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED["fits"], HOLDS["fits"]).load()
         if not isinstance(content, list):
@@ -94,7 +94,7 @@ def load_fits(path: Path, data: bytes) -> list[Any]:
 
 
 class Object:
-    """An object of a class that is not imported: its attributes alone."""
+    """Attributes of an object whose class is not imported."""
 
 
 class _Sparse(Object):
@@ -131,7 +131,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _new_object(of: Any, base: object, state: object) -> Object:
-    """How protocols 0 and 1 make an object."""
+    """Objects of protocols 0 and 1."""
     if not (isinstance(of, type) and issubclass(of, Object)) or base is not _OBJECT or state is not None:
         raise ValueError("an object of no known class")
     return of()
@@ -145,7 +145,7 @@ def _from_bytes(content: Any, dtype: Any, shape: Any = (), order: Any = "C") -> 
 
 
 def checked_state(target: Any, state: Any) -> Any:
-    """The state that an array, its type or an object may get. Raises ValueError and others for any other."""
+    """The state of an array, a type or an object. Raises ValueError and others for an invalid one."""
     if isinstance(target, np.ndarray) and not target.size:  # once: others may look at its bytes already
         _, shape, dtype, fortran, content = state
         if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
@@ -191,10 +191,12 @@ SET_STATE: Final[Any] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
 
 
 class ArrayUnpickler(pickle._Unpickler):
-    """Python's own, which finds the names on the list and sets checked states. Raises UnsafePickle and others."""
+    """Python's unpickler with a list of names and checked states. Raises UnsafePickle and others."""
 
     dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
     stack: list[Any]
+    read: Any  # set by load(): bytes of the stream
+    append: Any  # set by load(): to the stack
 
     def __init__(self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str) -> None:
         """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what such files hold."""
@@ -217,18 +219,25 @@ class ArrayUnpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    def load_bytearray(self) -> None:
+        """Read bytes, which end with the file: Python's own allocates any size that the file states."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
+
 
 def _value(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """What an object stands for. `known`: the values of objects by id, since an object may be in many others."""
+    """Plain value of an object. `known`: values by id, since an object may be in many others."""
     if not isinstance(value, Object):
         return value
     known = {} if known is None else known
     if id(value) not in known:
-        known[id(value)] = _stands_for(value, {key: _value(part, known) for key, part in vars(value).items()})
+        known[id(value)] = _object_value(value, {key: _value(part, known) for key, part in vars(value).items()})
     return known[id(value)]
 
 
-def _stands_for(value: Object, state: Mapping[str, Any]) -> Any:
+def _object_value(value: Object, state: Mapping[str, Any]) -> Any:
     if isinstance(value, _Sparse):
         from scipy import sparse  # 0.2 s, and most pickles have none
 

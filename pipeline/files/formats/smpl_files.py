@@ -1,7 +1,7 @@
 """The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training: the body itself
 
-No torch here: planning a conversion hashes these files, and must stay quick. The folder of the procedural body, written
-by `vibe_extensions.demo.writing.write_body`, has the same files with the same keys, and is marked in two places.
+Imports no torch: planning a conversion hashes these files and must stay quick. The demo body's folder
+(`vibe_extensions.demo.writing.write_body`) has the same files and keys, and is marked in two places.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MEAN_PARAMS: Final = "smpl_mean_params.npz"
 
 @dataclass(frozen=True, eq=False)  # eq=False: == of arrays is ambiguous
 class SmplArrays:
-    """One SMPL body (Loper et al. 2015) and what VIBE reads beside it. Metres; y up, facing +z, left at +x; float64."""
+    """One SMPL body (Loper et al. 2015) and VIBE's files with it. Metres; y up, facing +z, left at +x; float64."""
 
     v_template: Floats  # (6890, 3)
     shapedirs: Floats  # (6890, 3, 10) m per unit of beta
@@ -61,12 +61,12 @@ class SmplArrays:
 def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     """Read one gender's body from `folder`.
 
-    Raises MissingAssets when files are absent, RawDataError for one with other content, and UnsafePickle for a model
-    file that names anything but arrays.
+    Raises MissingAssets for missing files, RawDataError for other content, and UnsafePickle for a model file that names
+    anything except arrays.
     """
     folder = Path(folder)
     if gender not in GENDERS:
-        raise ValueError(f"gender {gender!r} is none of {', '.join(GENDERS)}")
+        raise ValueError(f"gender: expected one of {', '.join(GENDERS)}, found {gender!r}")
     model_file = _require(folder, gender)
     model = _read_arrays(model_file) if model_file.suffix == ".npz" else load_pickle(model_file, kind="smpl")
     extra_file, h36m_file, mean_file = (folder / name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS))
@@ -97,9 +97,9 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
 
 
 def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -> None:
-    """Raise RawDataError unless the template's joints (J, 3) m are on their sides and legs hang from the hips.
+    """Raise RawDataError unless the template's joints (J, 3) m are on their sides, and ankles below knees below hips.
 
-    Regressors of the same shape exist whose joints are in another order: with legs exchanged, for example.
+    Regressors of the same shape exist with another joint order, for example with legs exchanged.
     """
     at = {name.removeprefix("smpl_").removeprefix("extra_"): joint for name, joint in zip(names, joints, strict=True)}
     pairs = [("l" + part, "r" + part) for part in LIMBS if "l" + part in at]
@@ -116,10 +116,9 @@ def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -
 
 
 def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
-    """(sha256 over the files in `folder` that `load` reads for `gender`, whether it is marked as the procedural body).
+    """(SHA-256 over the files in `folder` that `load` reads for `gender`, whether it is marked as the procedural body).
 
-    Reads no pickle. A file is hashed once in a process for each (size, time). Raises MissingAssets when something that
-    `gender` needs is absent.
+    Reads no pickle. A file is hashed once per process, size and time. Raises MissingAssets for missing files.
     """
     folder = Path(folder)
     names = (_require(folder, gender).name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
@@ -131,7 +130,7 @@ def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
 
 
 def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
-    """Names of the files that a body of this gender needs and `folder` lacks."""
+    """Names of missing files for a body of this gender."""
     folder = Path(folder)
     names = [] if _model_file(folder, gender) else [f"SMPL_{gender.upper()}.pkl (or .npz)"]
     return names + [name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS) if not (folder / name).is_file()]
@@ -146,7 +145,7 @@ def _require(folder: Path, gender: str) -> Path:
     model_file = _model_file(folder, gender)
     if model_file is None or missing(folder, gender):
         raise MissingAssets(
-            f"{folder} lacks {', '.join(missing(folder, gender))}. The SMPL model is at smpl.is.tue.mpg.de "
+            f"{folder}: missing {', '.join(missing(folder, gender))}. The SMPL model is at smpl.is.tue.mpg.de "
             f"(registration; rename its file for {gender} to SMPL_{gender.upper()}.pkl); the regressors and mean "
             "parameters come with fetch_data.sh of github.com/nkolot/SPIN. Put them into this folder, or use the "
             "procedural body: `python -m pipeline synthesize --out DIR` writes it to DIR/body."

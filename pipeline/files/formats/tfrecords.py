@@ -1,14 +1,13 @@
-"""TFRecord files: where each record is, its bytes, checked, and its features.  [raw] -> tracks -> features -> windows
+"""TFRecord files: positions of records, checked bytes, features.  [raw] -> tracks -> features -> windows
 
-A file is a sequence of frames, all little-endian, with nothing before, between or behind them:
+A file is a sequence of frames, all little-endian, with nothing else:
 
     uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked CRC-32C of the data
 
-A frame leads to the next one, so damage to data costs one record, and damage to a length all that follow.
+Damaged data costs one record, a damaged length all that follow.
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
-The data is a tf.train.Example, which maps names to lists of bytes, floats or integers; protobuf reads it, without
-TensorFlow:
+The data is a tf.train.Example: names -> lists of bytes, floats or integers, read by protobuf without TensorFlow:
 
     Example   { Features features = 1 }            Feature   { one of BytesList 1, FloatList 2, Int64List 3 }
     Features  { map<string, Feature> feature = 1 } each list { repeated value = 1 }
@@ -51,11 +50,11 @@ LISTS: Final = {"bytes_list": ".pipeline.Bytes", "float_list": ".pipeline.Floats
 
 
 class TFRecordError(ValueError):
-    """A record cannot be read. The message tells whether others are lost with it."""
+    """A record cannot be read. The message tells whether others are lost, too."""
 
 
 class NoTFRecord(TFRecordError):
-    """The file as a whole is something else."""
+    """The file has another format."""
 
 
 def masked_crc(data: bytes) -> int:
@@ -69,10 +68,10 @@ def masked_crc(data: bytes) -> int:
 
 
 def spans(file: Path) -> list[Span]:
-    """The places of the records, headers included, in order. Reads 12 bytes a record and checks the CRC of its length.
+    """Positions of the records, headers included, in order. Reads 12 bytes per record and checks the CRC of its length.
 
-    Where that leads no further (a damaged length, a file that ends early, a file that is none or cannot be opened),
-    the rest is the last span, and `read` reports what is wrong with it. There is at least one, of an empty file (0, 0).
+    After a damaged length, and for an unreadable file, the rest is the last span, and `read` reports what is wrong with
+    it. There is at least one span, (0, 0) for an empty file.
     """
     records: list[Span] = []
     start = size = 0
@@ -89,43 +88,43 @@ def spans(file: Path) -> list[Span]:
 
 
 def read(file: Path, start: int, stop: int) -> bytes:
-    """The data of the record in [start, stop), both CRCs checked. Allocates nothing before the length is checked.
+    """The data of the record in [start, stop), both CRCs checked. The length is checked before memory is allocated.
 
-    Raises TFRecordError when that is no whole record, NoTFRecord when the file is something else, and OSError.
+    Raises TFRecordError for a damaged record, NoTFRecord for another file format, and OSError.
     """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         actual = _stop(stream, start, size)
         if actual != stop:
             why = f"the file was changed, or has over {MAX_RECORDS} records"
-            raise TFRecordError(f"the record at byte {start} ends at {actual}, expected is {stop}: {why}")
+            raise TFRecordError(f"the record at byte {start} ends at {actual}, expected {stop}: {why}")
         data = stream.read(stop - start - HEADER - FOOTER)
         footer = stream.read(FOOTER)
     if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:
         raise TFRecordError(
-            f"the data of the record at byte {start} do not have their checksum; the others are not touched by that"
+            f"the data of the record at byte {start} have a wrong checksum; the other records are intact"
         )
     return data
 
 
 def _stop(stream: BinaryIO, start: int, size: int) -> int:
-    """Where the record that begins at `start` ends, by its header, in a file of `size` bytes; reads the header.
+    """The end of the record at `start`, from its header, in a file of `size` bytes.
 
-    Raises TFRecordError when the header is damaged or claims something impossible.
+    Raises TFRecordError if the header is damaged or the length impossible.
     """
     stream.seek(start)
     header = stream.read(HEADER)
-    lost = f"all from byte {start} on is out of reach"
+    lost = f"everything from byte {start} on is lost"
     intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
     if start == 0 and not intact and (other := _other_format(header)):  # a length may begin like another format
         raise NoTFRecord(f"the file is {other}")
     if len(header) < HEADER:
         raise TFRecordError(f"the file ends at byte {start + len(header)}, within a header: {lost}")
     if not intact:
-        raise TFRecordError(f"the length of the record at byte {start} does not have its checksum: {lost}")
+        raise TFRecordError(f"the length of the record at byte {start} has a wrong checksum: {lost}")
     (length,) = struct.unpack_from("<Q", header)
     if length > MAX_BYTES:
-        raise TFRecordError(f"the record at byte {start} claims {length} bytes, accepted are {MAX_BYTES}: {lost}")
+        raise TFRecordError(f"the record at byte {start} claims {length} bytes, expected at most {MAX_BYTES}: {lost}")
     stop = start + HEADER + int(length) + FOOTER
     if stop > size:
         raise TFRecordError(f"the record at byte {start} ends at {stop}, the file at {size}: {lost}")
@@ -133,7 +132,7 @@ def _stop(stream: BinaryIO, start: int, size: int) -> int:
 
 
 def _other_format(begins: bytes) -> str:
-    """What a file is that begins so; "" where that is not known."""
+    """Description of another file format; "" if unknown."""
     if not begins:
         return "empty (0 bytes)"
     if begins.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -142,21 +141,20 @@ def _other_format(begins: bytes) -> str:
 
 
 class ExampleError(ValueError):
-    """The bytes are no tf.train.Example, or a feature is of another kind or longer than expected."""
+    """The bytes are no tf.train.Example, or a feature is of another kind or too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Features by name. A feature that is not there is an empty list of any kind.
+    """Features by name; a missing feature is an empty list of any kind.
 
-    Every method raises ExampleError for a feature of another kind and for one with more than `most` values.
+    Methods raise ExampleError for a feature of another kind, or with more than `most` values.
     """
 
     features: Mapping[str, Any]
 
     @classmethod
     def parse(cls, data: bytes) -> Example:
-        """The features of a record. Raises ExampleError."""
         try:
             return cls(_message().FromString(data).features.feature)
         except DecodeError as error:
@@ -166,7 +164,7 @@ class Example:
         return name in self.features
 
     def bytes_list(self, name: str, most: int) -> list[bytes]:
-        """The values, such as compressed pictures."""
+        """The values, such as compressed images."""
         return list(self._values(name, "bytes_list", most))
 
     def floats(self, name: str, most: int) -> NDArray[np.float32]:
@@ -182,10 +180,10 @@ class Example:
         if found is None:
             return ()
         if found != kind:
-            raise ExampleError(f"{name!r} is a {found}, expected is a {kind}")
+            raise ExampleError(f"{name!r} is a {found}, expected a {kind}")
         values = getattr(self.features[name], kind).value
         if len(values) > most:
-            raise ExampleError(f"{name!r} has {len(values)} values, at most {most} are expected")
+            raise ExampleError(f"{name!r} has {len(values)} values, expected at most {most}")
         return values
 
 

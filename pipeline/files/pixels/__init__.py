@@ -1,1 +1,1 @@
-"""Where frames come from: pictures, videos, records, and how they are decoded.  [pixels] -> crops -> features"""
+"""Sources of frames (images, videos, records), and decoding.  [pixels] -> crops -> features"""

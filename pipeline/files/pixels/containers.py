@@ -1,4 +1,4 @@
-"""What a video file's own container says: where its edit list begins, and where the file should end.  [pixels]"""
+"""Edit list and size that a video container states.  [pixels]"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM
 
 
 def missing_bytes(file: Path) -> tuple[int, int]:
-    """How many bytes a file has, and how many by its container: more where it is cut off.
+    """Actual bytes of a file, and bytes by its container: more if it is cut off.
 
-    Equal where the container does not say: of MP4, AVI, Matroska and WebM, as they are written live.
+    Equal if the container does not say. Reads MP4, AVI, Matroska and WebM.
     """
     try:
         with open_regular(file) as stream:
@@ -38,7 +38,7 @@ def missing_bytes(file: Path) -> tuple[int, int]:
 
 
 def _segment_end(head: bytes) -> int:
-    """Where Matroska's one segment ends; 0 where its size is not known."""
+    """End of Matroska's segment; 0 if unknown."""
     size, offset = _vint(head, 4)
     offset += size
     if head[offset : offset + 4] != SEGMENT:
@@ -48,15 +48,15 @@ def _segment_end(head: bytes) -> int:
 
 
 def _vint(head: bytes, offset: int) -> tuple[int, int]:
-    """A number of as many bytes as its first one says, and where it ends."""
+    """A number of variable length, and where it ends."""
     length = 9 - head[offset].bit_length() if offset < len(head) else 1
     return int.from_bytes(head[offset : offset + length]) & ((1 << 7 * length) - 1), offset + length
 
 
 def edit_list_start(file: Path) -> float:
-    """Where the edit list of an MP4's first video track begins, in s after its first frame; 0.0 where there is none.
+    """Start of the edit list of an MP4's first video track, in s after its first frame; 0.0 without one.
 
-    What is before it is stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
+    Earlier frames are stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
     """
     try:
         with open_regular(file) as stream:
@@ -84,7 +84,7 @@ def _edit_list_start(moov: bytes) -> float:
 
 
 def _boxes_of(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Type and size of content of a file's boxes; the stream is at the content."""
+    """Type and content size of a file's boxes; the stream is at the content."""
     at = 0
     while len(head := stream.read(16)) >= 8:
         size, begin = int.from_bytes(head[:4]), 8
@@ -99,13 +99,13 @@ def _boxes_of(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def _inner(content: bytes, *path: bytes) -> bytes:
-    """The content of the first box at a path of types; b"" where there is none."""
+    """Content of the first box at a path of types; b"" if missing."""
     for kind in path:
         content = next(iter(_boxes(content, kind)), b"")
     return content
 
 
 def _boxes(content: bytes, wanted: bytes) -> list[bytes]:
-    """The contents of the boxes of a type within a box."""
+    """Contents of the boxes of one type within a box."""
     stream = io.BytesIO(content)
     return [stream.read(size) for kind, size in _boxes_of(stream) if kind == wanted]

@@ -1,10 +1,9 @@
-"""Where a video changes to another scene: no one is linked across.  [pixels] -> tracks -> features
+"""Scene cuts in a video.  [pixels] -> tracks -> features
 
-Two neighbouring frames differ by the share of their pixels that fall into other bins of a colour histogram (hue,
-saturation, value). A cut is a difference that stands out of its surroundings: a camera that pans fast gives large ones
-for many frames in a row. Only the second largest around it counts, so that two cuts close together are both found.
-The constants are from joined and uncut pieces of real videos. Files of `detect` hold cuts, not
-differences: docs/architecture.md says which versions to raise when they change.
+The difference of two neighbouring frames is the share of pixels that change their bin in a colour histogram (hue,
+saturation, value). A cut is a difference that stands out of its surroundings, since a fast pan gives many large ones in
+a row. Only the second largest around it counts, so two close cuts are both found. The constants are from joined and
+uncut pieces of real videos. `detect` stores cuts, not differences: see docs/architecture.md before you change them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pipeline.files.pixels.frames import FrameSource, Image
 from pipeline.processes import alive
 
 BINS: Final = (12, 4, 4)  # of hue, saturation and value
-SIZE: Final = (160, 90)  # px to which pictures are reduced: noise and compression average out
+SIZE: Final = (160, 90)  # px to which images are reduced: noise and compression average out
 LEAST: Final = 0.15  # of the pixels must change their bin
 STANDS_OUT: Final = 3.0  # times the second largest difference around it
 AROUND: Final = 12  # frames before and after
@@ -29,7 +28,7 @@ Histogram = NDArray[np.float32]  # (192,), sums to 1
 
 
 def histogram(image: Image) -> Histogram:
-    """(H, W, 3) RGB -> the shares of its colours."""
+    """(H, W, 3) RGB -> shares of the colour bins."""
     hsv = cv2.cvtColor(cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, list(BINS), [0, 180, 0, 256, 0, 256])
     return np.asarray(counts.ravel() / counts.sum(), np.float32)
@@ -41,7 +40,7 @@ def difference(before: Histogram, now: Histogram) -> float:
 
 
 def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
-    """The frames that begin another scene, ascending. differences[t] is of frame t from t - 1; the first counts not.
+    """First frames of new scenes, ascending. differences[t] is of frame t from t - 1; the first is ignored.
 
     >>> cuts([0, 0.02, 0.01, 0.8, 0.02, 0.01])
     [3]
@@ -55,7 +54,7 @@ def cuts(differences: Sequence[float] | NDArray[np.floating]) -> list[int]:
 
 
 def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
-    """The same of a video's first `n_frames` frames, which are all decoded. Damaged ones are passed over."""
+    """`cuts` of a video's first `n_frames` frames, which are all decoded. Damaged frames are skipped."""
     differences, before = np.zeros(n_frames), None
     for frame in source.read(range(n_frames), alive=alive):
         if frame.image is not None:

@@ -1,7 +1,7 @@
-"""Compressed picture bytes -> pixels, or the reason why not.  [pixels] -> crops -> features
+"""Compressed image bytes -> pixels, or the reason why not.  [pixels] -> crops -> features
 
-OpenCV turns a truncated JPEG into a partly grey picture and a line on stderr, and allocates what a
-header claims. So the container is read here first: its kind, its size, and that it is complete.
+OpenCV turns a truncated JPEG into a partly grey image, and allocates what a header claims. So kind, size and
+completeness are checked first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # the first marke
 
 
 class PictureError(ValueError):
-    """The bytes are no complete picture. `kind` is short and stable, for counting; the message is for people."""
+    """The bytes are not a complete image. `kind` is short and stable, for counting; the message is for people."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -38,14 +38,14 @@ class PictureError(ValueError):
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
-    """(width, height) px from a JPEG's or PNG's header, nothing decoded. Raises PictureError."""
+    """(width, height) px from a JPEG's or PNG's header. Raises PictureError."""
     return _size(data, whole=False)
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError when they are damaged, cut short or too large.
+    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError for damaged, truncated or too large data.
 
-    A rotation in the EXIF header is not applied: labels count the stored pixels.
+    EXIF rotation is not applied: labels count the stored pixels.
     """
     width, height = _size(data, whole=True)
     rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -55,7 +55,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def _size(data: bytes, *, whole: bool) -> tuple[int, int]:
-    """(width, height) px. With `whole`, the picture must be there to its end."""
+    """(width, height) px; `whole`: require a complete image."""
     if data.startswith(_JPEG):
         return _walk_jpeg(data, whole=whole)
     if not data:
@@ -64,17 +64,17 @@ def _size(data: bytes, *, whole: bool) -> tuple[int, int]:
         raise PictureError("picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}")
     if len(data) < 24 or data[12:16] != b"IHDR":
         raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header")
-    size = _accepted(*struct.unpack_from(">II", data, 16))
+    size = _check_size(*struct.unpack_from(">II", data, 16))
     if whole:
         _require_whole_png(data)
     return size
 
 
 def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
-    """The size; with `whole`, after having met the end-of-image marker too (ITU T.81, annex B)."""
+    """The size; `whole`: require the end-of-image marker, too (ITU T.81, annex B)."""
     size: tuple[int, int] | None = None
     position = 2
-    while (found := _marker_at(data, position)) is not None:
+    while (found := _read_marker(data, position)) is not None:
         marker, position = found
         if marker == _END_OF_IMAGE:
             if size is None:
@@ -87,7 +87,7 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
         (length,) = struct.unpack_from(">H", data, position)
         if marker in _FRAME_HEADERS and position + 7 <= len(data):
             height, width = struct.unpack_from(">HH", data, position + 3)
-            size = _accepted(width, height)
+            size = _check_size(width, height)
             if not whole:
                 return size
         position += max(length, 2)
@@ -97,7 +97,7 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
     raise PictureError("picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker")
 
 
-def _marker_at(data: bytes, position: int) -> tuple[int, int] | None:
+def _read_marker(data: bytes, position: int) -> tuple[int, int] | None:
     """The marker code at `position`, and where it ends; None at the end of the data."""
     while position + 1 < len(data) and data[position] == 0xFF == data[position + 1]:
         position += 1  # fill bytes
@@ -125,9 +125,7 @@ def _require_whole_png(data: bytes) -> None:
     raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, and no end")
 
 
-def _accepted(width: int, height: int) -> tuple[int, int]:
+def _check_size(width: int, height: int) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
-        raise PictureError(
-            "picture_size", f"its header claims {width} x {height} px; accepted are 1 to {MAX_PIXELS} px"
-        )
+        raise PictureError("picture_size", f"its header claims {width} x {height} px, expected 1 to {MAX_PIXELS}")
     return width, height

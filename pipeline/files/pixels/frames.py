@@ -1,6 +1,6 @@
-"""Where pixels come from: numbered pictures or a video file.  [pixels] -> crops -> features
+"""Sources of pixels: numbered images or a video file.  [pixels] -> crops -> features
 
-`pipeline.files.pixels.sources` finds the source that a line in the cache describes.
+`pipeline.files.pixels.sources` finds the source for a line of the cache.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
 @dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
 class Frame:
-    """One decoded frame, or why it could not be: exactly one of `image` and `problem` is None."""
+    """One decoded frame, or why not: exactly one of `image` and `problem` is None."""
 
     index: int
     image: Image | None
@@ -40,11 +40,11 @@ class Frame:
 
 
 def nothing() -> None:
-    """For a caller that needs no progress."""
+    """No-op for callers that need no progress."""
 
 
 class FrameSource(Protocol):
-    """Small, picklable, hashable. `spec` describes it in one line, with paths below the raw folder, in the cache."""
+    """Small, picklable, hashable. `spec` describes it in one line of the cache, with paths below the raw folder."""
 
     @property
     def root(self) -> Path:
@@ -56,38 +56,33 @@ class FrameSource(Protocol):
 
     @property
     def place(self) -> Path:
-        """The folder of the pictures, or the video file. It need not exist."""
+        """The folder of the images, or the video file. It need not exist."""
         ...
 
     def size(self) -> tuple[int, int]:
-        """(width, height) px, from the first readable picture's or the video's header.
-
-        Raises RawDataError where there is none.
-        """
+        """(width, height) px, from the first readable header. Raises RawDataError without any."""
         ...
 
     def digest(self) -> str:
-        """sha256, hex, that changes when the pixels do, and not when their folder or file is renamed or moved."""
+        """SHA-256, hex, of the pixels' files, independent of the name and place of their folder or file."""
         ...
 
     @property
     def random_access(self) -> bool:
-        """Whether any frame costs the same, wherever reading began. If not, a reader should continue where it is."""
+        """Whether all frames cost the same; if not, continue a reader where it is."""
         ...
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
 
-        The next index is taken when the frame before has been used. `alive` is called for every frame, also for those
-        passed over on the way: a long way is no decoder that hangs.
-
-        Raises ValueError when the indices do not increase from 0 on.
+        The next index is taken after the previous frame was used. `alive` is called for every frame, also for skipped
+        ones. Raises ValueError if the indices do not increase from 0 on.
         """
         ...
 
 
 class VideoHeader(NamedTuple):
-    """A video's header. Containers are often wrong about `n_frames`, so nothing relies on it."""
+    """A video's header. Containers are often wrong about `n_frames`: do not rely on it."""
 
     n_frames: int | None  # None: not in the header
     fps: float  # nan: not in the header
@@ -96,10 +91,7 @@ class VideoHeader(NamedTuple):
 
 
 def below(root: Path, relative: str) -> Path:
-    """`root / relative` for a path from an untrusted file. Raises RawDataError when it would leave `root`.
-
-    Links inside the raw folder are the user's own and are followed.
-    """
+    """`root / relative` for a path from an untrusted file. Raises RawDataError if it would leave `root`."""
     path = PurePosixPath(relative)
     if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
         expected, do = f"a path: it must be below {root}, without '..' or '\\'", "Rename it."
@@ -109,7 +101,7 @@ def below(root: Path, relative: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Numbered picture files: frame i is the file whose number is i + `first`.
+    """Numbered image files: frame i is the file with the number i + `first`.
 
     `pattern` is a path below `root` with one number in its last part, such as "frames/0001/{:06d}.jpg".
     """
@@ -138,17 +130,16 @@ class Pictures:
     def from_spec(cls, root: Path, rest: str) -> Pictures:
         pattern, plus, first = rest.rpartition("+")
         if not plus or not first.isdecimal():
-            raise PipelineError(f"pixel source 'pictures:{rest}' does not end in '+' and the first picture's number")
+            raise PipelineError(f"pixel source 'pictures:{rest}' does not end in '+' and the first image's number")
         return cls(root, pattern, int(first))
 
     def path(self, index: int) -> Path:
-        """The file of frame `index`."""
         before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
         return self.place / f"{before}{index + self.first:0{int(digits)}d}{after}"
 
     @cached
     def indices(self) -> NDArray[np.int64]:
-        """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
+        """Frame indices of the existing images, ascending, by file names; empty without the folder."""
         folder = self.place
         before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
         numbered = re.compile(rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)")
@@ -156,9 +147,7 @@ class Pictures:
             names = names_in(folder)
         except (FileNotFoundError, NotADirectoryError):
             return np.empty(0, np.int64)
-        there = numbered.findall("\0".join(names))  # a folder has up to 10^5; no name has a NUL in it
-        padded = int(width)
-        # 7.jpg is not 000007.jpg, nor is 0000007.jpg
+        there, padded = numbered.findall("\0".join(names)), int(width)  # 7.jpg is not 000007.jpg
         numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
         return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
 
@@ -170,21 +159,15 @@ class Pictures:
                 return picture_size(_read_bytes(self.path(int(index))))
             except PictureError as error:
                 problem = str(error)
-        raise RawDataError(
-            self.root / self.pattern,
-            "size",
-            expected="a readable picture",
-            found=problem,
-            do="Unpack the pictures again.",
-            reason="no_picture",
-        )
+        file, expected, do = self.root / self.pattern, "a readable image", "Unpack the images again."
+        raise RawDataError(file, "size", expected=expected, found=problem, do=do, reason="no_picture")
 
     def header(self) -> VideoHeader:
-        """As `Video.header`, of the pictures: files do not know a frame rate."""
+        """As `Video.header`, without a frame rate."""
         return VideoHeader(len(self.indices()), math.nan, *self.size())
 
     def digest(self) -> str:
-        """Of the pictures' names and sizes, and of the content of three: uncompressed ones have all the same size."""
+        """Digest of names and sizes, and of the content of three images: uncompressed images all have one size."""
         there, name = self.indices().tolist(), self.pattern.rpartition("/")[2]
         probed = [file_digest(self.path(there[i])) for i in (0, len(there) // 2, -1) if there]
         return _digest(f"pictures:{name}+{self.first}", folder_digest(self.place), *probed)
@@ -227,8 +210,8 @@ class Video:
 
     @cached
     def header(self) -> VideoHeader:
-        """The container's header. Raises RawDataError when it cannot be opened."""
-        with self._opened() as (capture, problem):
+        """The container's header. Raises RawDataError if it cannot be opened."""
+        with self._open_capture() as (capture, problem):
             if problem:
                 raise self._unreadable(problem)
             n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
@@ -242,13 +225,13 @@ class Video:
 
     @cached
     def n_decodable(self) -> int:
-        """How many frames decode, found by decoding all of them: 0 where it cannot be opened.
+        """Number of frames that decode, 0 if the video cannot be opened.
 
-        Packets would be counted in a fiftieth of the time, but those of a damaged stretch give no frames. One thread
-        decodes with the least work in all; other processes have the other cores.
+        Counting packets would be 50 times as fast, but damaged packets give no frames. One thread needs the least work
+        in total; other processes use the other cores.
         """
         n_frames = 0
-        with self._opened(cv2.CAP_PROP_N_THREADS, 1) as (capture, problem):
+        with self._open_capture(cv2.CAP_PROP_N_THREADS, 1) as (capture, problem):
             while not problem and capture.grab():
                 n_frames += 1
                 alive(n_frames)
@@ -261,32 +244,27 @@ class Video:
             raise self._unreadable(first.problem)
 
     def require_whole(self) -> None:
-        """Raise RawDataError for a file that is cut off, so that frames are lost. Decodes such a file alone."""
+        """Raise RawDataError for a truncated file that loses frames. Decodes only truncated files."""
         if not (cut := self._cut_off()):
             return
         stated, there = self.header().n_frames or 0, self.n_decodable()
         if stated > there + MOST_LOST:
-            raise RawDataError(
-                self.place,
-                "video",
-                expected=f"the {stated} frames that its header states",
-                found=f"{there} that decode: {cut}",
-                do="Copy or download it again; to use the frames that are there, encode them as a file of their own.",
-                reason="frame_count_mismatch",
-            )
+            expected, found = f"the {stated} frames that its header states", f"{there} that decode: {cut}"
+            do, reason = "Copy or download it again, or encode the frames as a new file.", "frame_count_mismatch"
+            raise RawDataError(self.place, "video", expected=expected, found=found, do=do, reason=reason)
 
     def _cut_off(self) -> str:
-        """Whether bytes are missing at the file's end, as a message; "" where none are known to be."""
+        """Message about missing bytes at the file's end; "" if none are known."""
         there, stated = missing_bytes(self.place)
         return f"it is cut off, {there:,} of at least {stated:,} bytes are there" if stated > there else ""
 
     def steps(self, most: int) -> NDArray[np.float64]:
-        """Milliseconds between neighbours of the first `most` frames, where they are known and time goes forward.
+        """Milliseconds between the first `most` frames, where known and positive; empty for an unreadable video.
 
-        Empty where it cannot be opened. OpenCV has 0 for an unknown time: of the last frames of an AVI with B-frames.
+        OpenCV has 0 for an unknown time: of the last frames of an AVI with B-frames.
         """
         times: list[float] = []
-        with self._opened() as (capture, problem):
+        with self._open_capture() as (capture, problem):
             while not problem and len(times) < most and capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) or (math.nan if times else 0.0))
         steps = np.diff(np.array(times, np.float64))
@@ -295,7 +273,7 @@ class Video:
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         kind = "video_unreadable"
         position = 0  # of the frame that the next grab() takes
-        with self._opened() as (capture, problem):
+        with self._open_capture() as (capture, problem):
             for index in increasing(frame_index):
                 while not problem and position <= index:
                     alive()
@@ -313,8 +291,8 @@ class Video:
                     damaged = f"{self.place}: frame {index} cannot be decoded"
                     yield Frame(index, None, damaged, "frame_damaged")
 
-    def refused(self) -> str:
-        """Why no decoder may open it; "" where one may."""
+    def refusal(self) -> str:
+        """Why no decoder may open it; "" if one may."""
         path = self.place
         try:
             with open_regular(path) as stream:
@@ -329,34 +307,28 @@ class Video:
         return ""
 
     @contextmanager
-    def _opened(self, *properties: int) -> Iterator[tuple[cv2.VideoCapture, str]]:
+    def _open_capture(self, *properties: int) -> Iterator[tuple[cv2.VideoCapture, str]]:
         """The capture, and why it cannot be used or "". `properties`: OpenCV's keys and values."""
         capture = cv2.VideoCapture()
         try:
-            yield capture, self.refused() or self._problem(capture, properties)
+            yield capture, self.refusal() or self._problem(capture, properties)
         finally:
             capture.release()
 
     def _problem(self, capture: cv2.VideoCapture, properties: Sequence[int]) -> str:
-        """Open it; why it cannot be used, or ""."""
-        # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
+        """Open the video; returns why it cannot be used, or ""."""
+        # An absolute path cannot be taken for a protocol, nor, by the named backend, for an image sequence (%02d).
         path = os.path.abspath(self.place)  # noqa: PTH100 - links stay as they are
         if not capture.open(path, cv2.CAP_FFMPEG, properties):
             return f"{self.place} cannot be opened: {self._cut_off() or 'no decodable video stream in it'}"
         width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not 0 < width * height <= MAX_PIXELS:
-            return f"{self.place} claims {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
+            return f"{self.place} claims {width:.0f} x {height:.0f} px, expected 1 to {MAX_PIXELS}"
         return ""
 
     def _unreadable(self, problem: str) -> RawDataError:
-        return RawDataError(
-            self.root / self.path,
-            "video",
-            expected="a video that can be decoded",
-            found=problem,
-            do="Download it again, or remove it.",
-            reason="video_unreadable",
-        )
+        expected, do = "a video that can be decoded", "Download it again, or remove it."
+        return RawDataError(self.place, "video", expected=expected, found=problem, do=do, reason="video_unreadable")
 
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
@@ -375,7 +347,7 @@ def _read_bytes(path: Path) -> bytes:
         with open_regular(path) as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise PictureError("picture_missing", "is not there") from None
+        raise PictureError("picture_missing", "does not exist") from None
     except OSError as error:
         note_fault(error)
         kind = NOT_NOW if passes(error) else "picture_unreadable"
@@ -386,7 +358,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def increasing(frame_index: Iterable[int]) -> Iterator[int]:
-    """The same indices, as Python's integers. Raises ValueError when they do not increase from 0 on."""
+    """The indices as int. Raises ValueError if they do not increase from 0 on."""
     before = -1
     for index in frame_index:
         if index <= before:

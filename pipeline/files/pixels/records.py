@@ -1,4 +1,4 @@
-"""Pictures inside a TFRecord: frame i is picture i of one example.  [pixels] -> crops -> features"""
+"""Images inside a TFRecord: frame i is image i of one example.  [pixels] -> crops -> features"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLACE: Final = re.compile(r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-
 
 @dataclass(frozen=True, slots=True)
 class RecordPictures:
-    """The pictures of the example in the bytes [start, start + length) of a TFRecord file, its header included."""
+    """The images of the example in the bytes [start, start + length) of a TFRecord file, its header included."""
 
     root: Path
     path: str  # below root
@@ -59,7 +59,7 @@ class RecordPictures:
                 return picture_size(picture)
             except PictureError as error:
                 problem = f"one that {error}"
-        expected = "a readable picture"
+        expected = "a readable image"
         raise RawDataError(self.place, PICTURES, expected=expected, found=problem, do=AGAIN, reason="no_picture")
 
     def digest(self) -> str:
@@ -84,9 +84,9 @@ class RecordPictures:
 
     @cached
     def example(self) -> Example:
-        """The example, both CRCs checked; it keeps the record in memory.
+        """The example, both CRCs checked; keeps the record in memory.
 
-        Raises RawDataError: `no_tfrecord` for a file that is none, `record_damaged` for a record that cannot be read.
+        Raises RawDataError: `no_tfrecord` for another file format, `record_damaged` for an unreadable record.
         """
         stop = self.start + self.length
         key = f"bytes {self.start} to {stop}"
@@ -94,9 +94,8 @@ class RecordPictures:
             data = tfrecords.read(self.place, self.start, stop)
         except tfrecords.NoTFRecord as error:
             do = f"{AGAIN} Shards must not be compressed."
-            raise RawDataError(
-                self.place, "file", expected="a TFRecord file", found=str(error), do=do, reason="no_tfrecord"
-            ) from error
+            expected, reason = "a TFRecord file", "no_tfrecord"
+            raise RawDataError(self.place, "file", expected=expected, found=str(error), do=do, reason=reason) from error
         except (tfrecords.TFRecordError, OSError) as error:
             problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise RawDataError(
@@ -107,7 +106,7 @@ class RecordPictures:
 
     @cached
     def pictures(self) -> list[bytes]:
-        """The compressed pictures. Raises RawDataError, as `example`, when there are none."""
+        """The compressed images. Raises RawDataError as `example`, and if there are none."""
         with reading(self.place, "a list of pictures", key=PICTURES, do=AGAIN):
             return self.example().bytes_list(PICTURES, MAX_PICTURES)
 

@@ -1,8 +1,4 @@
-"""The pixel source that a line in the cache describes, or that a folder's names show.  [pixels] -> crops -> features
-
-MPI-INF-3DHP and Human3.6M come as videos, from which people extract pictures under names of their own. Which pictures
-there are, and how they are numbered, is decided by their names alone.
-"""
+"""Pixel sources from a line of the cache, or from a folder's file names.  [pixels] -> crops -> features"""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Pictures, Video, nothing
 from pipeline.files.pixels.records import RecordPictures
-from pipeline.files.raw.listing import listed
+from pipeline.files.raw.listing import scan_folder
 
 # The last number before the extension counts the frames. Braces would be taken for a number in a pattern.
 NUMBERED: Final = re.compile(
@@ -27,7 +23,7 @@ NUMBERED: Final = re.compile(
 
 
 class TurnedPictures(Pictures):
-    """Pictures that are stored on their side: frames are turned 90 degrees clockwise, and `size` is the turned one."""
+    """Images stored on their side: frames are rotated by 90 degrees clockwise, and so is `size`."""
 
     __slots__ = ()
 
@@ -66,21 +62,19 @@ def parse(root: Path, spec: str) -> FrameSource:
     """
     kind, _, rest = spec.partition(":")
     if kind not in SOURCES:
-        raise PipelineError(
-            f"pixel source {spec!r}: its kind is none of {', '.join(SOURCES)}. Convert the video again."
-        )
+        raise PipelineError(f"pixel source {spec!r}: expected one of {', '.join(SOURCES)}. Convert the video again.")
     return SOURCES[kind](root, rest)
 
 
 def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
-    """The numbered pictures in `raw / folder`, whatever their names; None where there are none.
+    """The numbered images in `raw / folder`, by any naming; None if there are none.
 
-    Of several ways of naming the one with most pictures counts, of equally many the first by name. Frame 0 is the
-    smallest number there is, so that a missing picture in between shifts nothing.
+    The most common naming is used, of equally common ones the first by name. The smallest number is frame 0, so missing
+    images shift nothing.
     """
     numbers_of: dict[tuple[str, str], list[str]] = {}
-    for entry in listed(raw / folder, {}):
-        if found := numbered(entry.name):
+    for entry in scan_folder(raw / folder, {}):
+        if found := match_numbered(entry.name):
             numbers_of.setdefault((found["before"], found["after"]), []).append(found["number"])
     if not numbers_of:
         return None
@@ -94,11 +88,11 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
 
 
 def n_frames(source: Pictures | Video) -> int:
-    """How many frames there are: of pictures up to the last one; of a video those that decode, whatever it states."""
+    """Number of frames: of images up to the last one, of a video those that decode."""
     return source.n_decodable() if isinstance(source, Video) else int(source.indices().max(initial=-1)) + 1
 
 
-def numbered(name: str) -> re.Match[str] | None:
-    """The parts of a numbered picture's name; None for any other, hidden ones among them."""
+def match_numbered(name: str) -> re.Match[str] | None:
+    """The parts of a numbered image's name; None for others and hidden files."""
     # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the cache.
     return NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None

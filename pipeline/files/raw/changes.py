@@ -1,9 +1,9 @@
-"""Have the raw files changed? Sizes and times are compared first, content decides.  [raw] -> tracks -> features
+"""Detection of changes in raw files: sizes and times first, then content.  [raw] -> tracks -> features
 
-A video's *stamp* is its stat signature: sizes, times and counts. Its *digest* decides: the content of its label and
-video files, in label folders too, and the names and sizes of its pictures. Stamps differ between copies of the same
-data, so they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp counts only with
-the committed digest beside it, so a crash between the two files does no harm.
+A video's *stamp* has the sizes, times and counts of its files. Its *digest* decides: the content of its label and video
+files, and the names and sizes of its images. Stamps differ between copies of the same data, so they are stored beside
+the commit (stamps.json), digests in it. A stamp counts only with the committed digest, so a crash between the two files
+does no harm.
 
 There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three lists.
 """
@@ -37,9 +37,9 @@ NUMBERS: Final = {  # of each kind of input; times in ns
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
-    """Size and time of every file, count and time of every folder; of label folders also their files' total size.
+    """Size and time of every file, count and time of every folder; for label folders also their files' total size.
 
-    `GONE` and `UNREADABLE` for what has none of these.
+    `GONE` and `UNREADABLE` replace missing numbers.
     """
     root = str(raw)
     lines = []
@@ -47,17 +47,17 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
         path = str(file)
         size, time = _size_and_time(_join(root, path))
         if video.span is None:
-            lines.append(f"file {size} {time} {_in_a_line(root, path)}")
+            lines.append(f"file {size} {time} {_single_line(root, path)}")
         else:
-            lines.append(f"span {size} {time} {video.span[0]} {video.span[1]} {_in_a_line(root, path)}")
+            lines.append(f"span {size} {time} {video.span[0]} {video.span[1]} {_single_line(root, path)}")
     for folder in video.folders:
         path = str(folder)
         count, time = _count_and_time(_join(root, path))
-        lines.append(f"folder {count} {time} {_in_a_line(root, path)}")
+        lines.append(f"folder {count} {time} {_single_line(root, path)}")
     for folder in video.label_folders:
         path = str(folder)
         count, size, newest, time = _count_size_and_times(_join(root, path))
-        lines.append(f"labels {count} {size} {newest} {time} {_in_a_line(root, path)}")
+        lines.append(f"labels {count} {size} {newest} {time} {_single_line(root, path)}")
     return "\n".join(lines)
 
 
@@ -82,8 +82,7 @@ def parse(text: Stamp) -> dict[str, Input]:
 
 
 def bytes_of_labels(texts: Iterable[Stamp]) -> int:
-    """How many bytes the label and video files of some videos have, one that several share counted once; pictures are
-    not counted, nor what is missing."""
+    """Size of the label and video files of some videos, shared ones counted once, without images and missing files."""
     total = 0
     for file in {file for text in texts for file in parse(text).values()}:
         named = dict(zip(NUMBERS[file.kind], file.numbers, strict=True))
@@ -93,7 +92,7 @@ def bytes_of_labels(texts: Iterable[Stamp]) -> int:
 
 
 def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
-    """Write the stamps at a commit of the split `name`. They are safe to lose: without them, contents are compared."""
+    """Write the stamps at a commit of the split `name`. Losing them is safe: contents are compared then."""
     columns = {
         "names": list(seen),
         "stamps": [text for text, _ in seen.values()],
@@ -103,7 +102,7 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
 
 
 def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
-    """What `write_stamps` wrote; empty when it is not there or not readable."""
+    """Stamps by `write_stamps`; empty if missing or unreadable."""
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
@@ -113,8 +112,10 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
-    """64 hex digits: 32 of the content of its files and label folders, and of the names and sizes in its folders; 32 of
-    where these are below the raw folder. A video that was renamed keeps the first half (`contents_of`)."""
+    """64 hex digits: 32 of contents (of images: names and sizes), 32 of the paths below the raw folder.
+
+    A renamed video keeps the first half (`contents_of`).
+    """
     root = str(raw)
     contents, paths = hashlib.sha256(), hashlib.sha256()
 
@@ -132,14 +133,14 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
 
 def contents_of(digest: str) -> str:
-    """The part of a video's digest that names and paths do not change."""
+    """The part of a video's digest that is independent of names and paths."""
     return digest[:CONTENTS]
 
 
 def lost_input(was: Stamp | None, now: Stamp) -> str:
-    """A file or folder of a video that was there and is gone, or empty; "" for none, and where others came instead.
+    """A file or folder of a video that is gone or empty; "" if none, or if others replaced it.
 
-    Where it is not known how the video was, one that is not there now.
+    If the previous state is unknown, one that is missing now.
     """
     inputs = parse(now)
     after = {path for path, file in inputs.items() if _there(file)}
@@ -151,12 +152,12 @@ def lost_input(was: Stamp | None, now: Stamp) -> str:
 
 
 def _there(given: Input) -> bool:
-    """Not gone, and no empty folder. What cannot be read now is there."""
+    """Neither gone nor an empty folder; unreadable inputs exist."""
     return GONE not in given.numbers and not (given.kind in ("folder", "labels") and given.numbers[0] == 0)
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
-    """Which of a video's files changed, by their stamps.
+    """Changes of a video's files, by their stamps.
 
     >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
     ['a.mat has changed']
@@ -189,7 +190,7 @@ def _count_and_time(folder: str) -> tuple[int, int]:
 def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
     """Count, total size and newest time of the files in a folder, and the folder's own time.
 
-    A file rewritten in place shows in the newest time alone, files that changed places in the folder's alone.
+    The newest time shows rewritten files, the folder's time shows renamed ones.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -226,14 +227,14 @@ def _join(root: str, path: str) -> str:
 
 
 def _below(root: str, path: str) -> str:
-    """A path below the raw folder as stamps and digests have it, also when it was given whole."""
+    """A path below the raw folder, as in stamps and digests, from a relative or absolute one."""
     return utf8(os.path.relpath(path, root) if path.startswith("/") else path)
 
 
-def _in_a_line(root: str, path: str) -> str:
+def _single_line(root: str, path: str) -> str:
     return _below(root, path).replace("\n", "\\n")
 
 
 def utf8(name: str) -> str:
-    """A file's name as JSON and tables can hold it: bytes that are no UTF-8 are written out."""
+    """A file name for JSON and tables: bytes that are not UTF-8 are escaped."""
     return name if name.isascii() else name.encode(errors="backslashreplace").decode()

@@ -1,7 +1,7 @@
-"""Untrusted files: opened where they are regular, and named by what they hold.  [raw] -> tracks -> features -> windows
+"""Untrusted files: safe opening, and digests.  [raw] -> tracks -> features -> windows
 
-The digest of a video, its reader and the digest of its pixels need the same listings and contents. Inside `caching`,
-functions marked with `cached` read them once, so all three see the same state.
+The digest of a video, its reader and the digest of its pixels need the same files. Inside `caching`, functions marked
+with `cached` read them once, so all three see the same state.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ R = TypeVar("R")
 
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
-HASHED_WHOLE: Final = 16 * MIB  # larger videos are known by size and three samples of a MiB: reading all of
-# Kinetics only to name it would take as long as decoding it
+HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics would take as long as decoding it
 VIDEOS: Final = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"})
 
-# What need not be wrong with a file: permissions, a disk or mount that does not answer, what the machine ran out of.
+# Temporary errors: permissions, a disk or mount that does not answer, exhausted resources.
 _PASSING: Final = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EIO, errno.EAGAIN),
@@ -41,7 +40,7 @@ _CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=N
 
 @contextmanager
 def caching() -> Iterator[None]:
-    """What functions marked with `cached` return is kept until the end of the block."""
+    """Cache results of functions marked with `cached` until the end of the block."""
     token = _CACHE.set({})
     try:
         yield
@@ -50,7 +49,7 @@ def caching() -> Iterator[None]:
 
 
 def cached(function: Callable[P, R]) -> Callable[P, R]:
-    """Inside `caching`, call a function once for the same (hashable) arguments. Its results must not be changed."""
+    """Inside `caching`, call a function once per (hashable) arguments. Do not change its results."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -66,12 +65,12 @@ def cached(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def passes(error: BaseException) -> bool:
-    """Is it an error of the system that may pass, so that it says nothing about the file?"""
+    """Whether an error is temporary, of the system, and says nothing about the file."""
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
 def note_fault(error: BaseException | None) -> None:
-    """Inside `faults`, keep an error that may pass, also where it is the cause of this one."""
+    """Inside `faults`, record a temporary error, also if it is the cause of this one."""
     noted = _FAULTS.get()
     while noted is not None and error is not None:
         if isinstance(error, OSError) and passes(error):
@@ -81,7 +80,7 @@ def note_fault(error: BaseException | None) -> None:
 
 @contextmanager
 def faults() -> Iterator[list[OSError]]:
-    """Errors that may pass, met by anything that reads raw files within the block, whatever became of them there."""
+    """Temporary errors of all raw files that are read within the block, also handled ones."""
     noted: list[OSError] = []
     token = _FAULTS.set(noted)
     try:
@@ -91,16 +90,15 @@ def faults() -> Iterator[list[OSError]]:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read its bytes; links are followed.
+    """Open a file to read its bytes; follows links.
 
-    Raises OSError as `open` does, and for a pipe, a socket or a device too: reading those may never end, and even
-    opening a pipe waits for a process that writes.
+    Raises OSError as `open` does, and for a pipe, socket or device: reading those may never end.
     """
     return io.BufferedReader(open_unbuffered(path))
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
-    """The same without a buffer, for reading a few bytes here and there."""
+    """`open_regular` without a buffer, for reading a few bytes here and there."""
     try:
         stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     except OSError as error:
@@ -119,18 +117,15 @@ def read_regular(path: Path) -> bytes:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Is it a folder, or a link to one? A link that leads in a circle is none; `DirEntry.is_dir` raises there."""
+    """Whether it is a folder, or a link to one; False for circular links, where `DirEntry.is_dir` raises."""
     try:
         return entry.is_dir()
     except OSError:
         return False
 
 
-# ---------------------------------------------------------------------------------------------------- digests
-
-
 def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
-    """The digest, or why there is none. The reader reports what is wrong with the file."""
+    """The digest, or why there is none; the reader reports the error."""
 
     @functools.wraps(digest)
     def call(*args: P.args, **kwargs: P.kwargs) -> str:
@@ -145,7 +140,7 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
 @cached
 @_or_why_not
 def file_digest(file: Path) -> str:
-    """SHA-256 of a file; of a video over 16 MiB, of its size, first, middle and last MiB; else why there is none."""
+    """SHA-256 of the file; for videos over 16 MiB, of the size and the first, middle and last MiB; else the problem."""
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size <= HASHED_WHOLE or file.suffix.lower() not in VIDEOS:
@@ -158,13 +153,13 @@ def file_digest(file: Path) -> str:
 
 
 def whole_file_digest(file: Path) -> str:
-    """sha256 of every byte, hex: for what is small beside what depends on it, such as weights."""
+    """SHA-256 of all bytes, hex, for small files such as weights."""
     with open_regular(file) as stream:
         return _sha256(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _sha256(stream: io.BufferedReader, size: int) -> str:
-    """Of all bytes, hex. `file_digest` makes a large buffer, which takes longer than a small file."""
+    """SHA-256 of all bytes, hex. `file_digest` makes a large buffer, which is slow for small files."""
     if size <= SMALL:
         return hashlib.sha256(stream.read()).hexdigest()
     return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -173,7 +168,7 @@ def _sha256(stream: io.BufferedReader, size: int) -> str:
 @cached
 @_or_why_not
 def span_digest(file: Path, start: int, stop: int) -> str:
-    """sha256 of the bytes [start, stop) of a file, fewer where it ends before; else why there is none."""
+    """SHA-256 of the bytes [start, stop) of a file, fewer at its end; else the problem."""
     total = hashlib.sha256()
     with open_regular(file) as stream:
         stream.seek(start)
@@ -185,12 +180,12 @@ def span_digest(file: Path, start: int, stop: int) -> str:
 
 @_or_why_not
 def folder_digest(folder: Path) -> str:
-    """sha256 of the sorted names and sizes in a folder; else why there is none."""
-    return _of_listing(_names_and_sizes(folder))
+    """SHA-256 of the sorted names and sizes in a folder; else the problem."""
+    return _listing_digest(_names_and_sizes(folder))
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of what is in a folder, in any order. Raises OSError."""
+    """Names in a folder, unsorted. Raises OSError."""
     try:
         return os.listdir(folder)  # noqa: PTH208 - names alone
     except OSError as error:
@@ -210,12 +205,12 @@ def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
 
 @_or_why_not
 def contents_digest(folder: Path) -> str:
-    """sha256 of the sorted names in a folder and every byte of its files, folders left out; else why there is none."""
+    """SHA-256 of the sorted file names in a folder and their content, without subfolders; else the problem."""
     with os.scandir(folder) as entries:
-        return _of_listing(sorted((entry.name, _content(entry)) for entry in entries))
+        return _listing_digest(sorted((entry.name, _content(entry)) for entry in entries))
 
 
-def _of_listing(listing: object) -> str:
+def _listing_digest(listing: object) -> str:
     return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()
 
 

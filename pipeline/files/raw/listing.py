@@ -1,6 +1,6 @@
-"""What is in a raw folder, by names alone.  [raw] -> tracks -> features -> windows
+"""Content of a raw folder, by names only.  [raw] -> tracks -> features -> windows
 
-For `doctor`: folders are listed, no file is opened. What cannot be listed is returned, not raised.
+For `doctor`: opens no file; collects what cannot be listed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MOST_FOLDERS: Final = 100  # listed at one level, when something is searched whe
 
 
 def find(raw: Path, pattern: str, unreadable: Unreadable) -> Iterator[str]:
-    """Every path below `raw` that a glob without "**" matches, in no order. Hidden names match no wildcard.
+    """Paths below `raw` that match a glob without "**", unsorted. Wildcards do not match hidden names.
 
-    A pattern with a slash at its end matches folders alone.
+    A slash at the end matches folders only.
     """
     return _find(str(raw), pattern.rstrip("/").split("/"), pattern.endswith("/"), unreadable)
 
@@ -39,7 +39,7 @@ def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unr
             yield path
         return
     fits = re.compile(fnmatch.translate(name)).match
-    for entry in listed(folder, unreadable):
+    for entry in scan_folder(folder, unreadable):
         if not fits(entry.name) or (entry.name.startswith(".") and not name.startswith(".")):
             continue
         if deeper_names:
@@ -49,8 +49,8 @@ def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unr
             yield entry.path
 
 
-def listed(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, in no order; nothing where there is no such folder."""
+def scan_folder(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
+    """Entries of a folder, unsorted; none if it does not exist."""
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -72,40 +72,40 @@ def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """False for a link that leads nowhere and for what may not be read."""
+    """Whether it exists; False for broken links and without permission."""
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
 
 
 def is_folder_there(path: Path) -> bool:
-    """Also where it is a link to one."""
+    """Whether it is a folder, or a link to one."""
     return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
-    """Does one of the patterns match anything below `folder`?"""
+    """Whether a pattern matches anything below `folder`."""
     return any(next(find(folder, pattern, {}), None) is not None for pattern in patterns)
 
 
-def folders_in(folder: Path) -> list[Path]:
+def list_folders(folder: Path) -> list[Path]:
     """The first folders in a folder by name, without hidden ones."""
-    names = sorted(e.name for e in listed(folder, {}) if is_folder(e) and not e.name.startswith("."))
+    names = sorted(e.name for e in scan_folder(folder, {}) if is_folder(e) and not e.name.startswith("."))
     return [folder / name for name in names[:MOST_FOLDERS]]
 
 
 def deeper(raw: Path, patterns: Sequence[str], levels: int = 2) -> Path | None:
-    """The first folder, one or two levels below `raw`, from which a pattern matches: unpacked too deep."""
+    """The first folder, one or two levels below `raw`, with a match: unpacked too deep."""
     level = [raw]
     for _ in range(levels):
-        level = [child for folder in level for child in folders_in(folder)][:MOST_FOLDERS]
+        level = [child for folder in level for child in list_folders(folder)][:MOST_FOLDERS]
         for folder in level:
             if any_fits(folder, patterns):
                 return folder
     return None
 
 
-def packed(raw: Path) -> list[Path]:
-    """Archives in a folder and in the folders in it, by name."""
+def find_archives(raw: Path) -> list[Path]:
+    """Archives in a folder and its subfolders, by name."""
     archives = [
-        Path(e.path) for folder in (raw, *folders_in(raw)) for e in listed(folder, {}) if ARCHIVE.search(e.name)
+        Path(e.path) for folder in (raw, *list_folders(raw)) for e in scan_folder(folder, {}) if ARCHIVE.search(e.name)
     ]
     return sorted(file for file in archives if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise

@@ -1,4 +1,4 @@
-"""The marker of demo data, and the rule that they are never mixed with real data.  [raw] -> tracks -> features"""
+"""The marker of demo data, and the rule against mixing it with real data.  [raw] -> tracks -> features"""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BODY: Final = "[paths] body (or --body)"
 
 
 def is_stand_in(folder: Path) -> bool:
-    """True for a folder of demo data or of the procedural body: its marker file is in it."""
+    """Whether a folder has demo data's marker file."""
     return (folder / MARKER).is_file()
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
-    """The marker's content (seed, version, ...), or None for a folder without a readable one."""
+    """The marker's content (seed, version, ...); None if missing or unreadable."""
     try:
         marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -29,9 +29,9 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 def refuse_mixture(
     data: Path | str, data_stands_in: bool, body: Path, body_stands_in: bool, *, option: str = BODY
 ) -> None:
-    """Raise StandInMixed when exactly one of data (a raw folder, a split's name) and body is demo data.
+    """Raise StandInMixed if exactly one of data (a raw folder, a split's name) and body is demo data.
 
-    option: what names the body.
+    option: the setting of the body, for the message.
     """
     if data_stands_in == body_stands_in:
         return

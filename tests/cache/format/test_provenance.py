@@ -1,7 +1,5 @@
 """provenance.json is a note for people: a damaged one stops no work."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

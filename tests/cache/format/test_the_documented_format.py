@@ -122,9 +122,7 @@ def test_windows_of_a_stream_are_cut_as_documented(root: Path, split: Opened) ->
     assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
 
 
-def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_documented(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_documented(tmp_path, toy, monkeypatch):
     class KilledError(Exception):
         pass
 

@@ -1,7 +1,5 @@
 """Labels in the crop of the stream that is read: other boxes, and mirrored people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +53,11 @@ def test_keypoints_are_those_of_the_policys_box(split: cache.Split, stream: str)
     found = split.read(windows, stream, fields=["kp_2d"])["kp_2d"].reshape(-1, 49, 3)
     px = split.rows("kp_2d", 0, len(found))
     expected = normalise_keypoints(px.astype(np.float64), boxes, CROP_SCALE)
-    expected[flipped] = labels.mirrored("kp_2d", expected[flipped])
+    expected[flipped] = labels.mirror("kp_2d", expected[flipped])
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     assert stream != "resnet50.j1" or 0 < flipped.sum() < len(flipped)
     # And back to the picture.
-    found[flipped] = labels.mirrored("kp_2d", found[flipped])
+    found[flipped] = labels.mirror("kp_2d", found[flipped])
     back = boxes[:, None, :2] + found[..., :2] * (boxes[:, None, 2:].astype(np.float64) * CROP_SCALE / 2)
     np.testing.assert_allclose(back, px[..., :2], atol=1e-4)
 
@@ -69,8 +67,8 @@ def test_the_mirrored_exchange_left_and_right_and_weights_stay(split: cache.Spli
     plain, flipped = (split.read(windows, stream) for stream in (None, "resnet50.flipped"))
     for name in ("kp_2d", "kp_3d", "theta"):
         rows = plain[name].reshape(-1, *plain[name].shape[2:])
-        np.testing.assert_array_equal(flipped[name].reshape(rows.shape), labels.mirrored(name, rows))
-        twice = labels.mirrored(name, labels.mirrored(name, rows))
+        np.testing.assert_array_equal(flipped[name].reshape(rows.shape), labels.mirror(name, rows))
+        twice = labels.mirror(name, labels.mirror(name, rows))
         np.testing.assert_array_equal(twice, rows)
     for name in ("w_3d", "w_smpl", "valid"):
         np.testing.assert_array_equal(flipped[name], plain[name])
@@ -112,9 +110,7 @@ def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy
 
 
 @pytest.mark.parametrize("theta_first", [True, False])
-def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(
-    tmp_path: Path, toy: Any, theta_first: bool
-) -> None:
+def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(tmp_path, toy, theta_first):
     rng = np.random.default_rng(0)
     columns = {
         name: rng.normal(size=(8, n)).astype(np.float32) for name, n in (("pose", 72), ("betas", 10), ("trans", 3))
@@ -171,14 +167,14 @@ def test_a_mirrored_pose_is_the_mirrored_body() -> None:
     theta = np.zeros((5, 85), np.float32)
     theta[:, labels.POSE] = rng.normal(0, 0.4, (5, 72))
     theta[:, labels.BETAS] = rng.normal(0, 1, (5, 10))
-    flipped = labels.mirrored("theta", theta)
+    flipped = labels.mirror("theta", theta)
     body, joints = Body.stand_in(), []
     for one in (theta, flipped):
         rotmat = Rotation.from_rotvec(one[:, labels.POSE].reshape(-1, 3)).as_matrix().reshape(5, 24, 3, 3)
         rotmat, betas = (torch.from_numpy(x.astype(np.float32)) for x in (rotmat, one[:, labels.BETAS]))
         with torch.no_grad():
             joints.append(body.joints(betas=betas, rotmat=rotmat).numpy())
-    np.testing.assert_allclose(joints[1], labels.mirrored("kp_3d", joints[0]), atol=1e-5)
+    np.testing.assert_allclose(joints[1], labels.mirror("kp_3d", joints[0]), atol=1e-5)
     assert np.abs(joints[1] - joints[0]).max() > 0.1
     # R -> S R S, of each joint's partner.
     one, other = (Rotation.from_rotvec(x[0, labels.POSE].reshape(24, 3)).as_matrix() for x in (theta, flipped))

@@ -1,13 +1,10 @@
 """Labels of a batch: what is known, in the coordinates that training takes, and 0 elsewhere."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,9 +91,7 @@ def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int
     seed=st.integers(0, 2**32 - 1),
     given_out=st.booleans(),
 )
-def test_labels_are_to_the_bit_what_their_definition_says(
-    tmp_path_factory: pytest.TempPathFactory, names: frozenset[str], seed: int, given_out: bool
-) -> None:
+def test_labels_are_to_the_bit_what_their_definition_says(tmp_path_factory, names, seed, given_out):
     flags = {
         flag for label, flag in (("kp_3d", "has_3d"), ("pose", "has_smpl"), ("betas", "has_smpl")) if label in names
     }

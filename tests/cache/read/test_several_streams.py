@@ -1,7 +1,5 @@
 """Several streams of one split in a batch, with the rows before each window."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from pathlib import Path
@@ -71,9 +69,7 @@ def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(data=st.data(), history=st.integers(0, 40), dtype=st.sampled_from(["float16", "float32"]))
-def test_history_is_of_the_rows_before_in_the_same_run(
-    split: cache.Split, data: st.DataObject, history: int, dtype: str
-) -> None:
+def test_history_is_of_the_rows_before_in_the_same_run(split, data, history, dtype):
     every = split.windows(T, 1, streams=("resnet50", "pairs.j1"))
     windows = every[data.draw(st.lists(st.integers(0, len(every) - 1), max_size=9))]
     options: Any = {"streams": ("resnet50", "pairs.j1"), "history": {"pairs.j1": history}, "dtype": dtype}
@@ -122,7 +118,7 @@ def test_what_cannot_be_read_at_once_is_refused(split: cache.Split) -> None:
         split.read(windows, "resnet50", history={"resnet50": 3})
     with pytest.raises(TypeError, match="found 'resnet50'"):
         split.read(windows, streams="resnet50")
-    with pytest.raises(CacheError, match="row 9: its picture"):
+    with pytest.raises(CacheError, match="row 9: its frame"):
         split.read(np.array([[8, 12]]), streams=("resnet50", "pairs.j1"))
 
 

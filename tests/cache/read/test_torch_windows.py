@@ -1,7 +1,5 @@
 """Windows as a PyTorch dataset: what DataLoader makes of them is what `Split.read` gives, in any worker."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any
@@ -44,9 +42,7 @@ def test_batches_are_what_read_gives_in_any_worker(split: cache.Split, start: st
     assert all(equal(batch, split.read(rows[5 * k : 5 * k + 5])) for k, batch in enumerate(batches))
 
 
-def test_a_batch_is_one_read_of_each_split_in_any_order(
-    split: cache.Split, tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_is_one_read_of_each_split_in_any_order(split, tmp_path, toy, monkeypatch):
     toy.write(tmp_path / "more", [toy.video("c", [16])])
     toy.write_stream(tmp_path / "more")
     more = cache.open(tmp_path / "more")["toy/train"]

@@ -1,7 +1,5 @@
 """What tests of a cache in an object store have in common: commits to make, and what is in the bucket then."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

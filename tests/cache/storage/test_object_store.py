@@ -1,7 +1,5 @@
 """A cache in an object store: the same bytes and answers as in a folder, and as few requests as that takes."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -240,9 +238,7 @@ def test_a_split_of_a_cache_is_no_cache(both: tuple[str, Path]) -> None:
         cache.open(url)
 
 
-def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(
-    url: str, toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(url, toy, monkeypatch, tmp_path):
     real, count = obstore.put, itertools.count()
 
     def failing(store: Any, key: str, data: bytes, **options: Any) -> Any:

@@ -1,7 +1,5 @@
 """A cache on a real S3 server: its objects, read by another client than ours, and what it refuses."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +58,7 @@ def test_wrong_credentials_are_an_error(url: str, toy: Any, soon: None, monkeypa
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
-def test_a_missing_server_is_an_error(
-    endpoint: str, url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_server_is_an_error(endpoint, url, toy, soon, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for act in (lambda: cache.open(url), lambda: toy.write(url, toy.videos())):
         with pytest.raises(CacheError, match="AWS_ENDPOINT_URL") as refused:

@@ -1,7 +1,5 @@
 """Writers in an object store: of two, one is refused; one that is killed at any request ends with the same objects."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 from collections.abc import Callable

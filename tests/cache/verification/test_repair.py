@@ -1,7 +1,5 @@
 """A repair writes again what follows from the manifest, removes damaged shards, and leaves all else to commands."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -44,9 +42,7 @@ def test_what_follows_from_the_manifest_is_written_again(root: Path, toy: Any) -
     assert toy.tree(root) == before
 
 
-def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(
-    root: Path, toy: Any
-) -> None:
+def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(root, toy):
     before = toy.tree(root)
     table = (f"{SPLIT}/track_start/c/0", "convert the split again")
     for key, do in (table, (MANIFEST, "convert the split again"), (STREAM, "extract the stream again")):
@@ -62,9 +58,7 @@ def test_a_damaged_table_or_manifest_names_the_command_that_replaces_it_and_the_
             (root / key).write_bytes(before[key])
 
 
-def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_carried_over(
-    root: Path, toy: Any
-) -> None:
+def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_carried_over(root, toy):
     (root / MANIFEST).write_text("{}")
     with pytest.raises(CacheError, match="features are carried over by their keys"):
         toy.write(root, toy.videos())
@@ -138,9 +132,7 @@ def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects: Any, t
     assert [damage.key for damage in cache.verify(root).damaged] == [f"{SPLIT}/pose/c/0/0"]
 
 
-def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(
-    objects: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(objects, monkeypatch):
     import obstore
 
     def refuse(store: Any, key: str, *_: Any, **__: Any) -> Any:

@@ -1,7 +1,5 @@
 """A cache that is copied while a writer commits: docs/operations.md has the order, the small files first."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`copy_split` writes what is live of a split and its streams into another cache, and goes on after a kill."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path
@@ -127,19 +125,3 @@ def test_into_an_object_store_and_back(replaced: Path, to: Path, toy: Any) -> No
     directly = to.with_name("directly")
     cache.copy_split(replaced, SPLIT, directly)
     assert toy.tree(to) == toy.tree(directly)
-
-
-def test_what_a_stream_does_not_have_yet_costs_the_copy_no_shard_of_what_it_has(
-    tmp_path: Path, to: Path, toy: Any
-) -> None:
-    old, new = ([toy.video(f"{n}{end}", [16]) for n in range(8)] for end in ("a", "b"))
-    toy.write(tmp_path / "cache", old, plan="old")
-    toy.write_stream(tmp_path / "cache")
-    with toy.writer(tmp_path / "cache", "new") as writer:  # by name, each comes after one whose features are there
-        writer.begin()
-        for video in new:
-            writer.append(*video)
-        writer.commit({"dataset": "toy", "plan": "new", "stand_in": True})
-    done = cache.copy_split(tmp_path / "cache", SPLIT, to)
-    assert (done.rows, done.missing) == (256, {"resnet50": 128})
-    assert contents(to, "resnet50") == contents(tmp_path / "cache", "resnet50")

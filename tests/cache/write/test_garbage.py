@@ -1,7 +1,5 @@
 """`gc` removes what the cache has written and no manifest names, and nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a killed writer has finished counts for the next one with the same plan, as far as it is intact."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +7,6 @@ import pytest
 
 from cache import StreamWriter, store_at
 from cache.storage.journal import Journal
-
-
-def test_videos_in_finished_shards_are_not_asked_for_again(tmp_path: Path, toy: Any) -> None:
-    toy.unfinished(tmp_path, toy.videos()[:4], "plan")  # a 0-10, b 10-37, c none, d 37-107; shards of 32 rows
-    with toy.writer(tmp_path, "plan") as writer:
-        assert writer.committed_videos == {}
-        writer.begin()
-        assert writer.journalled == ("a", "b", "c")  # d reaches beyond the last journalled shard, 64-96
 
 
 def spoil(root: Path, name: str) -> None:

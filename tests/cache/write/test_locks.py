@@ -1,7 +1,5 @@
 """Of many writers of a split or a stream, one writes; one that has lost its lock changes nothing."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import time
@@ -24,21 +22,17 @@ def write_in_turn(root: str, answers: Any) -> None:
     while True:
         try:
             builders.write(Path(root), builders.videos())
-        except CacheError as error:
+        except Exception as error:
             answers.put(str(error))
+            if "no other writer" not in str(error):
+                break
             time.sleep(0.01)
-        except BaseException as error:
-            answers.put(f"{type(error).__name__}: {error}")
-            answers.put(None)
-            raise
         else:
-            answers.put(None)
-            return
+            break
+    answers.put(None)
 
 
-def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(
-    made_tracks: Path, tmp_path: Path, toy: Any
-) -> None:
+def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(made_tracks, tmp_path, toy):
     fresh = multiprocessing.get_context("forkserver")
     queue: Any = fresh.SimpleQueue()
     processes = [fresh.Process(target=write_in_turn, args=(str(tmp_path), queue)) for _ in range(4)]
@@ -55,9 +49,7 @@ def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
-    how: str, seed: int, tmp_path: Path, toy: Any
-) -> None:
+def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(how, seed, tmp_path, toy):
     lock, videos = tmp_path / SPLIT / ".writing/lock", toy.videos()
     with pytest.raises(CacheError, match="lock"), toy.writer(tmp_path, "plan") as writer:
         writer.begin()

@@ -1,7 +1,5 @@
 """Shards that others write and one writer accepts: the same bytes, and a late one never counts."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path

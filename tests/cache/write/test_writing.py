@@ -1,7 +1,5 @@
 """What is committed is what was appended; nothing else changes."""
 
-from __future__ import annotations
-
 import json
 import math
 import warnings
@@ -57,9 +55,7 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> Non
         split.tracks[2]
 
 
-def test_a_commit_counts_keeps_the_callers_entries_and_changes_no_file_when_it_is_made_again(
-    tmp_path: Path, toy: Any
-) -> None:
+def test_a_commit_counts_keeps_the_callers_entries_and_changes_no_file_when_it_is_made_again(tmp_path, toy):
     videos = toy.videos()
     toy.write(tmp_path, videos)
     found = cache.open(tmp_path)["toy/train"].manifest
@@ -70,16 +66,6 @@ def test_a_commit_counts_keeps_the_callers_entries_and_changes_no_file_when_it_i
     with toy.writer(tmp_path, "next") as writer:
         assert dict(writer.committed_videos) == {entry.name: entry for entry, _ in videos}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
-
-
-def test_a_split_without_any_row_can_be_committed(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, [toy.video("empty", [])])
-    split = cache.open(tmp_path)["toy/train"]
-    assert len(split.tracks) == 0
-    assert split.windows(4, 1).shape == (0, 2)
-    assert split.track_of(np.array([0, 5])).tolist() == [-1, -1]
-    assert zarr.open_array(tmp_path / "toy/train/kp_2d", mode="r").shape == (0, 49, 3)
-    assert cache.verify(tmp_path).ok
 
 
 def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path: Path, toy: Any) -> None:

@@ -1,7 +1,5 @@
 """What the journeys install: a detector and a stream that cost nothing.  clips -> [keypoints], crops -> [features]"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,9 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.detect import Detector
-from pipeline.detect.base import Detect, People
-from pipeline.features.streams import Machine, NumberStream
+from pipeline.api import Detect, Detector, Machine, NumberStream, People
 
 # Of COCO's 17 joints in a person's box: across and down it, as shares of its sides.
 ACROSS = [0.5, 0.46, 0.54, 0.42, 0.58, 0.3, 0.7, 0.2, 0.8, 0.2, 0.8, 0.4, 0.6, 0.4, 0.6, 0.4, 0.6]

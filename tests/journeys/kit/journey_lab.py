@@ -1,7 +1,5 @@
 """A dataset of a lab's own, whose reader gets better: Penn Action's layout under another name.  [raw -> tracks]"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

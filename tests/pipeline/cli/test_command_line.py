@@ -1,7 +1,5 @@
 """`python -m pipeline`: what it prints, and its exit codes."""
 
-from __future__ import annotations
-
 import functools
 import io
 import json
@@ -17,6 +15,7 @@ from pipeline import datasets
 from pipeline.__main__ import commands
 from pipeline.cli.console import plain
 from pipeline.datasets.penn_action import PennAction
+from tests.cache.read.test_streams_of_bytes import digests, write_bytes_stream
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,13 +56,11 @@ def test_a_second_run_changes_nothing_and_no_3d_joints_are_no_surprise(
     monkeypatch.setattr(PennAction, "uses_body", True)
     for last in (convert().out.splitlines()[-1], convert().out.splitlines()[-1]):
         assert "no 3D joints" in last
-        assert f"remove {penn.root}/{penn.name}" in last
+        assert f"delete {penn.root}/{penn.name}" in last
         assert last.endswith("--body DIR")
 
 
-def test_rejected_videos_and_rows_without_features_are_in_the_document(
-    penn: Any, convert: Any, extract: Any, status_of: Any, network: Any
-) -> None:
+def test_rejected_videos_and_rows_without_features_are_in_the_document(penn, convert, extract, status_of, network):
     penn.spoil("0003")
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
     convert()
@@ -98,7 +95,7 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
 
 def test_motion_without_pictures_has_no_features(embedded: Any, into: Any, ran: Any, tmp_path: Path) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert ran("extract", "amass", "train", "--cache", tmp_path).out == "amass/train: motion only, without pictures\n"
+    assert ran("extract", "amass", "train", "--cache", tmp_path).out == "amass/train: motion only, without images\n"
 
 
 MISTAKES = (  # words, and what the message names
@@ -114,7 +111,7 @@ MISTAKES = (  # words, and what the message names
     ("status --cache nowhere", "nowhere"),
     ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
     ("extract penn_action --cache {root}", "required: split"),
-    ("extract penn_action/train test --cache {root}", "penn_action/train names the split already, found 'test'"),
+    ("extract penn_action/train test --cache {root}", "penn_action/train already names the split, found 'test'"),
     ("extract penn_action test --cache {root}", "penn_action/test"),
     ("extract penn_action/train --cache {root} --weights resnet", "resnet"),
     ("extract penn_action/train --cache {root} --weights file:no.pt", "no.pt"),
@@ -126,15 +123,15 @@ MISTAKES = (  # words, and what the message names
     ("synthesize --out {root}/new --seed -1", "found '-1'"),
     ("synthesize --out {foreign}", "foreign"),
     ("show penn_action/train --cache {root} --out {root}", "is a folder"),
-    ("show penn_action/train --cache {root} --out {root}/new/page.html", "there is no folder"),
-    ("show penn_action/train --out {root}/page.html", "--cache DIR for converted rows"),
+    ("show penn_action/train --cache {root} --out {root}/new/page.html", "does not exist. Create it"),
+    ("show penn_action/train --out {root}/page.html", "--cache DIR for converted tracks"),
     ("doctor penn --raw {root}", "no dataset is called 'penn'"),
-    ("doctor penn_action --raw absent", "there is no such folder"),
+    ("doctor penn_action --raw absent", "folder not found"),
     ("doctor penn_action --raw {file}", "is a file"),
-    ("verify --cache {root} --raw {root}", "--raw goes with --recompute"),
+    ("verify --cache {root} --raw {root}", "--raw needs --recompute"),
     ("plan penn_action/val --config {cfg}", "penn_action has no split 'val'"),
-    ("plan penn_action train --config absent.cfg", "absent.cfg: there is no such file"),
-    ("plan amass --config {cfg}", "Enable it there"),
+    ("plan penn_action train --config absent.cfg", "absent.cfg: file not found"),
+    ("plan amass --config {cfg}", "is not among penn_action"),
     ("plan pen --config {cfg}", "known: penn_action"),
 )
 
@@ -210,3 +207,15 @@ def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypa
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
     assert run("verify", "--cache", root) == 0
     assert written.getvalue().startswith(rb"\u2713 intact: ")
+
+
+def test_a_stream_of_bytes_of_an_earlier_version_stops_no_other_command(penn: Any, ran: Any, tmp_path: Path) -> None:
+    penn.converted("fast")
+    write_bytes_stream(penn.root, penn.name)
+    before, at = digests(penn.root), ("--cache", penn.root)
+    for words in (("status",), ("status", "--sizes"), ("status", "--json")):
+        assert "crops" in ran(*words, *at).out
+    for words in (("verify",), ("gc",), ("copy", penn.name, "--streams", "resnet50", "--to", tmp_path / "copy")):
+        ran(*words, *at)
+    assert "stream 'crops' holds bytes" in ran("copy", penn.name, "--to", tmp_path / "all", *at, code=2).err
+    assert digests(penn.root) == before

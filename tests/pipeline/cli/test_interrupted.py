@@ -1,7 +1,5 @@
 """Ctrl-C, SIGTERM and a broken pipe: exit codes, the message, and what is left behind."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal
@@ -19,7 +17,7 @@ from pipeline.cli.signals import Terminated, listening
 
 ROOT = Path(__file__).parents[3]
 PENN = ("penn_action", "train")
-HALF = "no output is half-written"
+HALF = "no output is incomplete"
 
 # The command line itself, in a process whose work stands still at a step, so that a signal always comes in its midst.
 DRIVER = """
@@ -102,9 +100,7 @@ def check_message(ended: Ended, start: str, *arguments: object) -> None:
     assert shlex.split(second)[1:] == ["-m", "pipeline", *map(str, arguments)]
 
 
-def test_an_interrupted_conversion_prints_how_to_continue_and_continues(
-    penn: Any, into: Any, tmp_path: Path, start: Start, run: Any
-) -> None:
+def test_an_interrupted_conversion_prints_how_to_continue_and_continues(penn, into, tmp_path, start, run):
     words = ("convert", *PENN, "--raw", penn.raw, "--cache", penn.root, "--workers", 2)
     ended = start(*words, step=2, signals={signal.SIGINT: "here"})
     assert ended.returncode == 130, ended.stderr
@@ -120,9 +116,7 @@ def test_an_interrupted_conversion_prints_how_to_continue_and_continues(
 @pytest.mark.parametrize(
     ("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_sigterm_ends_as_ctrl_c_does(
-    number: signal.Signals, code: int, name: str, penn: Any, run: Any, monkeypatch: Any, capsys: Any
-) -> None:
+def test_sigterm_ends_as_ctrl_c_does(number, code, name, penn, run, monkeypatch, capsys):
     monkeypatch.setattr(cache, "verify", lambda *_, **__: signal.raise_signal(number))
     words = ("verify", "--cache", penn.root)
     assert run(*words) == code

@@ -1,7 +1,5 @@
 """How a split, a cache and a raw folder are named on the command line: one way for all commands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +41,7 @@ def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured: Path,
         assert ran(*words, "--cache", configured) == (by_default.out, "")
 
 
-def test_without_a_cache_and_a_luigi_cfg_both_ways_out_are_named(
-    tmp_path: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cache_and_a_luigi_cfg_both_ways_out_are_named(tmp_path, ran, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
     assert "Run from the project's folder, or name the cache: --cache DIR." in ran("status", code=2).err
@@ -53,12 +49,10 @@ def test_without_a_cache_and_a_luigi_cfg_both_ways_out_are_named(
 
 @pytest.mark.parametrize("command", ["convert", "show"])
 @pytest.mark.parametrize("place", ["", "penn_action/labels"], ids=["above", "within"])
-def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
-    command: str, place: str, penn: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(command, place, penn, ran, tmp_path):
     where = ("--out", tmp_path / "page.html") if command == "show" else ("--cache", penn.root)
     error = ran(command, NAME, "--raw", penn.raw.parent / place, *where, code=2).err
-    assert f"did you mean --raw {penn.raw}?" in error
+    assert f"Did you mean --raw {penn.raw}?" in error
     assert not penn.root.exists()
 
 

@@ -1,7 +1,5 @@
 """What commands print, and their exit codes, on demo data of a few frames: tests/golden/COMMAND.txt has the cases."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,7 +71,7 @@ def test_status(penn: Any, show: Any, network: Any, into: Any) -> None:
         (penn.frames("0001") / "000003.jpg").unlink()
         (penn.frames("0005") / "000002.jpg").write_bytes(b"")
         penn.convert()
-        ran("a rejected video, and a stream that lacks rows", *words, "--all")
+        ran("a rejected video, and a stream with missing rows", *words, "--all")
         into.extract(penn.root)
         penn.remove("0005")
         ran("rows without features, and a video that is gone", *words)

@@ -1,7 +1,5 @@
 """The output on a terminal of 80 columns, in a pipe, and for scripts."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -162,9 +160,7 @@ def documented(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
-    name: str, root: Path, penn: Any, luigi_cfg: Any, capsys: Shown
-) -> None:
+def test_json_is_one_document_with_the_documented_keys_and_nothing_else(name, root, penn, luigi_cfg, capsys):
     luigi_cfg(more="[resnet50]\nweights = untrained:0\nprecision = fast")
     options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
     assert main([name, *options, "--json"]) == 0

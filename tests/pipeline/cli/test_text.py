@@ -1,7 +1,5 @@
 """Errors of the system, as messages that say where, what is wrong and what to do."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

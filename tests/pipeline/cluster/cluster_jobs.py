@@ -1,7 +1,5 @@
 """What the tests of the cluster have workers do. They import it, beside made_up.py."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

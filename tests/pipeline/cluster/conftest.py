@@ -1,7 +1,5 @@
 """A scheduler and as many workers as a test needs, as processes of the session."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import itertools
@@ -16,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from pipeline import cluster
+from pipeline.processes import cluster
 
 ROOT = Path(__file__).parents[3]
 QUICK = {  # no process waits long for one that is dead
@@ -60,7 +58,7 @@ class Cluster:
         self.await_workers(n)
 
     def await_workers(self, n: int) -> None:
-        with cluster.client_at(self.address) as client:
+        with cluster.connect_client(self.address) as client:
             await_that(lambda: len(client.nthreads()) == n)
 
     def add(self, *options: str) -> str:

@@ -1,7 +1,5 @@
 """A scheduler and two workers, as processes: the same bytes as one machine, also when some of them are killed."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -17,7 +15,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 import cache
-from pipeline import cluster, detect
+from pipeline import detect
 from pipeline.detect.base import DetectionResources
 from pipeline.detect.plan import plan_detection
 from pipeline.errors import ConfigError, PipelineError
@@ -27,6 +25,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.stand_in import MARKER
+from pipeline.processes import cluster
 from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 from vibe_extensions.clips.detection.run import detect_planned
 from vibe_extensions.demo.files import mp4_writer
@@ -112,10 +111,8 @@ def test_a_worker_with_another_version_is_refused(two: Cluster, monkeypatch: pyt
         list(cluster.map_on_workers(two.address, str, ITEMS))
 
 
-def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
-    two: Cluster, jobs: ModuleType, tmp_path: Path
-) -> None:
-    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw: not found"):
+def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(two, jobs, tmp_path):
+    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
         list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), ITEMS, tmp_path / "raw"))
     assert jobs.logged(tmp_path) == []
 
@@ -211,11 +208,9 @@ def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_oth
         ("nowhere/scheduler.json", PipelineError, "scheduler.json: expected the file that `dask scheduler"),
     ],
 )
-def test_an_address_at_which_there_is_no_scheduler(
-    address: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_at_which_there_is_no_scheduler(address, error, message, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.3)
-    with pytest.raises(error, match=message), cluster.client_at(address):
+    with pytest.raises(error, match=message), cluster.connect_client(address):
         pass
 
 
@@ -239,9 +234,7 @@ def commands_of_the_page(heading: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_make_a_cluster_that_converts(
-    embedded: Any, into: Any, tmp_path: Path, on_path: Path
-) -> None:
+def test_the_commands_of_the_page_make_a_cluster_that_converts(embedded, into, tmp_path, on_path):
     scheduler, worker, convert, extract = commands_of_the_page("Dask: several machines")
     started = []
     try:

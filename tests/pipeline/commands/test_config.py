@@ -1,7 +1,5 @@
 """`python -m pipeline config`, for people and for programs."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -99,6 +97,6 @@ def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path
     weights.unlink()
     assert run("--config", cfg, "--check", "--set", f"resnet50.weights=spin:{weights}") == 1
     (tmp_path / "body/J_regressor_extra.npy").unlink()
-    assert f"weights spin:{weights}: there is no such file" in capsys.readouterr().err
+    assert f"weights spin:{weights}: file not found" in capsys.readouterr().err
     assert run("--config", cfg, "--check") == 1
-    assert f"{tmp_path / 'body'} lacks J_regressor_extra.npy" in capsys.readouterr().err
+    assert f"{tmp_path / 'body'}: missing J_regressor_extra.npy" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """`doctor`: from an empty raw folder to a complete download, by the names of files alone."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil
@@ -105,8 +103,8 @@ def test_every_dataset_declares_its_release(name: str) -> None:
 @pytest.mark.parametrize(
     ("place", "do"),
     [
-        ("raw/penn_action/download/Penn_Action", "Move what is in"),
-        ("raw/Penn_Action", "Move what is in"),
+        ("raw/penn_action/download/Penn_Action", "Move the contents of"),
+        ("raw/Penn_Action", "Move the contents of"),
         ("raw", "Name the folder above: --raw"),  # as for `--raw` with the dataset's own folder
     ],
 )
@@ -142,6 +140,46 @@ def test_a_known_mistake_is_reported_with_what_to_do(name: str, file: str, tmp_p
     assert problems(look(name, tmp_path)) == ""
     touch(tmp_path / file)
     assert str(tmp_path / Path(file).parts[0]) in problems(look(name, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "clips", ["keypoints/train/a/", "keypoints/train/a.mp4.json", "keypoints/train/dance/a.mp4.json"]
+)
+def test_clips_of_kinetics_have_keypoints_in_any_layout(clips: str, tmp_path: Path) -> None:
+    video = "train/dance/a.mp4" if "dance" in clips else "train/a.mp4"
+    touch(tmp_path / video, tmp_path / video.replace("a.", "b."))
+    assert counts(look("kinetics", tmp_path))["clips of train with keypoints"] == (0, None, "missing")
+    if clips.endswith("/"):
+        touch(tmp_path / clips / "a_000000000000_keypoints.json")
+    else:
+        touch(tmp_path / clips)
+    assert counts(look("kinetics", tmp_path))["clips of train with keypoints"] == (1, None, "there")
+
+
+def test_keypoints_of_one_s_own_clips_are_counted_and_one_file_is_read(tmp_path: Path, doctor: Any) -> None:
+    touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    assert "videos of train" in doctor("videos", "--raw", tmp_path, code=0), "the folder that `prepare` takes"
+    assert set(counts(look("videos", tmp_path))) == {"videos of train"}
+    (tmp_path / "keypoints").mkdir()
+    for name in "ab":
+        (tmp_path / f"keypoints/{name}.mp4.json").write_text('{"keypoints": []}')
+    found = look("videos", tmp_path)
+    assert counts(found)["videos of train with keypoints"] == (2, None, "there")
+    assert problems(found).count("found an object with 'keypoints'") == 1
+    (tmp_path / "keypoints/a.mp4.json").write_text('[{"image_id": "0.jpg", "bbox": [1, 2, 3, 4]}]')
+    assert problems(look("videos", tmp_path)) == ""
+
+
+def test_more_of_posetrack_is_filmed_than_annotated() -> None:
+    known = {part.what: part.known for part in datasets.get("posetrack").parts}
+    assert (known["training annotations"], known["training pictures"]) == (593, 792)
+
+
+def test_pickles_of_motions_are_named(tmp_path: Path) -> None:
+    for file in ("SOMA/subject1/run.pkl", "SOMA/run.pkl"):
+        touch(tmp_path / file)
+        assert f"{tmp_path / file} is a pickle, which is not read" in problems(look("amass", tmp_path))
+        (tmp_path / file).unlink()
 
 
 @dataclass(frozen=True)
@@ -209,7 +247,7 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     raw = tmp_path / "my raw"
     raw.mkdir()
     first = doctor("penn_action", "--raw", raw)
-    again = shlex.split(re.findall("When that is done: .* -m pipeline (.*)", first)[0])
+    again = shlex.split(re.findall("Then check again: .* -m pipeline (.*)", first)[0])
     assert again == ["doctor", "penn_action", "--raw", str(raw)]
     embedded.copy("penn_action", raw / "penn_action")  # the download
     doctor("penn_action", "kinetics", "--raw", raw)

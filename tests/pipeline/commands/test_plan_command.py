@@ -1,7 +1,5 @@
 """`plan`: what would run, how much, and why. Nothing is written or computed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -35,9 +33,7 @@ def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
     return lambda *more, code=0: json.loads(plan("--json", *more, code=code))[0]
 
 
-def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
-    penn: Any, into: Any, network: Any, plan: Any, as_json: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(penn, into, network, plan, as_json, monkeypatch):
     penn.converted("fast")
     before = penn.everything()
     monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))  # changed source code is no reason
@@ -76,9 +72,7 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
 
 
 @pytest.mark.parametrize(("attribute", "part"), [("version", "version"), ("parameters", "parameters.fps")])
-def test_another_reader_is_described_by_its_part(
-    attribute: str, part: str, penn: Any, as_json: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_reader_is_described_by_its_part(attribute, part, penn, as_json, monkeypatch):
     monkeypatch.setattr(PennAction, "parameters", lambda self: {"fps": 25})
     penn.convert()
     was = PennAction.version if attribute == "version" else 25
@@ -91,15 +85,13 @@ def test_another_reader_is_described_by_its_part(
     assert (found["new"], found["changed"], found["removed"]) == ([], {}, [])
 
 
-def test_rows_and_shards_that_a_stream_lacks_are_counted(
-    penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any, ran: Any
-) -> None:
+def test_rows_and_shards_that_a_stream_lacks_are_counted(penn, into, network, small_shards, plan, as_json, ran):
     penn.converted()  # 24 rows in shards of 16
     into.extract(penn.root)
     assert "resnet50 (untrained)" in ran("status", "--cache", penn.root, "--json").out
     penn.edit("0003")
     penn.convert()
-    assert "resnet50 (untrained, lacks rows)" in ran("status", "--cache", penn.root, "--json").out
+    assert "resnet50 (untrained, rows missing)" in ran("status", "--cache", penn.root, "--json").out
     (stream,) = as_json()["extract"]
     expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": stream_bytes(8, 2048, "float16")}
     why = {"why": "the split has changed", "identity": [], "other_keys": False}
@@ -140,14 +132,12 @@ def by_cfg(penn: Any, luigi_cfg: Any, ran: Any) -> Callable[..., Any]:
     return lambda *words, code=0, **settings: ran("plan", *words, "--config", luigi_cfg(**settings), code=code)
 
 
-def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
-    penn: Any, by_cfg: Any, into: Any, network: Any
-) -> None:
+def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(penn, by_cfg, into, network):
     penn.without_marker()
     untrained = {"more": "[resnet50]\nweights = untrained:0"}
     for _ in ("before the conversion", "after it"):
         shown = by_cfg(penn.name, code=2, **untrained)
-        assert "[resnet50] weights = untrained:0: an untrained network" in shown.out
+        assert "[resnet50] weights = untrained:0: random weights are for demo data" in shown.out
         penn.convert()
     into.extract(penn.root)  # by the command extract, which is allowed and marked
     by_cfg(penn.name, **untrained)  # nothing would be extracted, so nothing is refused
@@ -170,9 +160,7 @@ def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances:
     assert dances in by_cfg("dances", code=2, **both).err
 
 
-def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(
-    dances: str, penn: Any, luigi_cfg: Any, ran: Any
-) -> None:
+def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(dances, penn, luigi_cfg, ran):
     write(penn.root, {"a": [3]}, split="dances/train")
     shown = ran("status", "--cache", penn.root, "--json")
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
@@ -184,9 +172,7 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     assert shown.err.startswith(f"! {dances}")
 
 
-def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
-    embedded: Any, tmp_path: Path, by_cfg: Any, into: Any
-) -> None:
+def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(embedded, tmp_path, by_cfg, into):
     embedded.copy("amass", tmp_path / "raw/amass")
     decimate = {"more": "[amass]\nresampling = decimate", "datasets": "penn_action amass"}
     splits = [split["split"] for split in json.loads(by_cfg("--json", **decimate).out)]
@@ -197,12 +183,12 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
 
 
 def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, plan: Any, as_json: Any) -> None:
-    assert "no forecast               penn_action/train: number of rows not known" in plan()
+    assert "no forecast               penn_action/train: number of rows unknown" in plan()
     penn.converted("fast")
     penn.add("0007", "0008")
     found = as_json()["forecast"]
     assert found["rows"] == 8, "half of the videos are test's"
-    assert "4 for each new video" in found["source"]
+    assert "4 per new video" in found["source"]
     rates = {step["name"]: (step["rows"], step["rate"], step["seconds"]) for step in found["steps"]}
     for rows, rate, seconds in rates.values():
         assert (rows, seconds) == (8, pytest.approx(8 / rate))
@@ -215,15 +201,13 @@ def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any,
     assert as_json()["forecast"] is None, "nothing is left to do"
 
 
-def test_rows_that_are_read_again_are_not_counted_as_computed(
-    penn: Any, into: Any, network: Any, plan: Any, as_json: Any
-) -> None:
+def test_rows_that_are_read_again_are_not_counted_as_computed(penn, into, network, plan, as_json):
     penn.converted("fast")
     penn.edit("0003")
     found = as_json()["forecast"]
     assert (found["rows"], found["carried"]) == (8, 8)
     assert [step["step"] for step in found["steps"]] == ["convert"]
-    assert "8 rows, if their images and boxes are unchanged" in plan()
+    assert "up to 8 rows with unchanged images and boxes" in plan()
 
 
 def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), split: str = "toy/train") -> None:
@@ -249,9 +233,7 @@ def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), 
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"])
-def test_a_damaged_split_is_a_problem_of_its_own(
-    file: str, penn: Any, into: Any, network: Any, luigi_cfg: Any, ran: Any
-) -> None:
+def test_a_damaged_split_is_a_problem_of_its_own(file, penn, into, network, luigi_cfg, ran):
     penn.converted("fast")
     penn.convert("test")
     damaged = penn.root / penn.name / file

@@ -1,7 +1,5 @@
 """`verify --repair` drops damaged shards, and the commands that it prints fill them again."""
 
-from __future__ import annotations
-
 import functools
 import shlex
 from pathlib import Path
@@ -51,9 +49,7 @@ def fill(ran: Any, shown: str) -> None:
         ran(*shlex.split(line, comments=True)[3:])
 
 
-def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
-    root: Path, penn: Any, network: Any, reads: Any, repair: Any, ran: Any
-) -> None:
+def test_a_damaged_shard_of_a_stream_costs_just_its_rows(root, penn, network, reads, repair, ran):
     before, manifest = numbers(penn), (root / STREAM / "manifest.json").read_bytes()
     spoil(root / STREAM / "c/1/0")
     reads.clear()
@@ -67,9 +63,7 @@ def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
     assert (root / STREAM / "manifest.json").read_bytes() == manifest
 
 
-def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(
-    root: Path, penn: Any, network: Any, reads: Any, repair: Any, ran: Any
-) -> None:
+def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(root, penn, network, reads, repair, ran):
     before = numbers(penn)
     spoil(root / NAME / "kp_2d/c/1/0/0")
     reads.clear()

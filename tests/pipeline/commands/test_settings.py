@@ -1,7 +1,5 @@
 """Every command resolves settings alike: an option, else `--set`, else luigi.cfg, else the default."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable
@@ -44,9 +42,7 @@ def convert_3dpw(raw_3dpw: Path, tmp_path: Path, ran: Any) -> Callable[..., Any]
     return lambda *more, code=0: ran(*words, *more, code=code)
 
 
-def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
-    amass: Any, embedded: Any, luigi_cfg: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(amass, embedded, luigi_cfg, ran, tmp_path):
     assert amass() == "slerp"
     assert amass("--set", "amass.resampling=decimate") == "decimate"  # there need be no luigi.cfg
     luigi_cfg("amass", DECIMATE)
@@ -69,6 +65,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(
         ("convert", "nosuch.thing=1", ["unknown section"]),
         ("convert", "amas.resampling=slerp", ["unknown section", "'amass'"]),
         ("convert", "amass.resamplin=slerp", ["unknown key", "'resampling'"]),
+        ("convert", "kinetics.min_frames=20", ["unknown key", "[kinetics] has no settings"]),
         ("convert", "amass.resampling=nonsense", ["nonsense", "slerp or decimate"]),
         ("convert", "convert.workers=abc", ["abc", "a whole number"]),
         ("convert", "vibe.epochs=3", ["vibe.epochs", "`convert`", "convert.workers"]),
@@ -111,9 +108,7 @@ def test_what_a_command_does_not_read_is_refused_where_it_is_set(
     assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"] * there
 
 
-def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(
-    amass: Any, luigi_cfg: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(amass, luigi_cfg, monkeypatch):
     luigi_cfg("amass", f"{DECIMATE}\n[videos]\nmin_frames = 10\n[vibe]\nepochs = 3")
     monkeypatch.setenv("PIPELINE_SET", "vibe.epochs=4\nvideos.min_frames=12")
     assert amass() == "decimate"
@@ -144,19 +139,25 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 
-def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(
-    convert_3dpw: Any, raw_3dpw: Path, luigi_cfg: Any
-) -> None:
+def test_real_data_in_the_place_of_demo_data_need_another_cache(penn: Any, luigi_cfg: Any, ran: Any) -> None:
+    luigi_cfg("penn_action")
+    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    ran(*words)
+    penn.without_marker()
+    shown = ran(*words, code=2).err
+    assert f"which would replace it. Use another cache: --cache {penn.root}-real, or [paths] cache" in shown
+    assert "python -m pipeline" not in shown  # `prepare` says it, too
+
+
+def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(convert_3dpw, raw_3dpw, luigi_cfg):
     (raw_3dpw / MARKER).unlink()
     luigi_cfg("3dpw")
     assert "SMPL" in convert_3dpw(code=2).err
     luigi_cfg("3dpw", "[embedded]\nenabled = true")
-    assert "not there" in convert_3dpw().err
+    assert "folder not found" in convert_3dpw().err
 
 
-def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(
-    penn: Any, network: Any, luigi_cfg: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_a_stream_goes_on_with_its_own_weights_wherever_they_are_known(penn, network, luigi_cfg, ran, tmp_path):
     penn.without_marker()
     (file := tmp_path / "w.pt").write_bytes(b"weights")
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
@@ -208,9 +209,7 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg:
     assert "precision was exact, is fast" in other.err, "what is set is not left out for what is recorded"
 
 
-def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
-    penn: Any, network: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(penn, network, ran, monkeypatch):
     penn.converted()
     monkeypatch.setattr(Homography, "pair", lambda *_: np.zeros(9, np.float32))
     words = ("extract", penn.name, "--cache", penn.root, "--workers", 1)
@@ -221,9 +220,7 @@ def test_a_stream_called_as_a_kind_is_of_that_kind_unless_kind_says_otherwise(
     assert "up to date" in ran(*words, "--stream", "pr_vipe").out, "it is what it was extracted as"
 
 
-def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(
-    luigi_cfg: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_a_detector_has_the_options_of_luigi_cfg_and_an_error_names_where_they_are(luigi_cfg, ran, tmp_path):
     (tmp_path / "clips").mkdir()
     clip = cv2.VideoWriter(str(tmp_path / "clips/a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
     clip.write(np.zeros((64, 64, 3), np.uint8))

@@ -1,7 +1,5 @@
 """luigi.cfg as text: which line says what, and every way in which it can be no such file."""
 
-from __future__ import annotations
-
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -41,9 +39,7 @@ def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> N
     ),
     st.lists(st.sampled_from(["", "# [paths]", "; raw = 1"]), max_size=3),
 )
-def test_it_reads_what_luigi_does_and_counts_the_lines_between(
-    tmp_path: Path, sections: dict[str, dict[str, str]], between: list[str]
-) -> None:
+def test_it_reads_what_luigi_does_and_counts_the_lines_between(tmp_path, sections, between):
     lines: list[str] = []
     at: dict[tuple[str, str], int] = {}
     for section, keys in sections.items():
@@ -68,8 +64,8 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[b]\nx = 0\n[a]\nx = 1\n\nx = 2\n", ", line 6: this is there twice: keep one; found 'x = 2'"),
-        ("[a]\n[b]\n[a]\n", ", line 3: this is there twice: keep one; found '[a]'"),
+        ("[b]\nx = 0\n[a]\nx = 1\n\nx = 2\n", ", line 6: duplicate line, delete one; found 'x = 2'"),
+        ("[a]\n[b]\n[a]\n", ", line 3: duplicate line, delete one; found '[a]'"),
         ("x = 1\n", ", line 1: expected key = value, below a [section]; found 'x = 1'"),
         ("[a]\nworkers\n", ", line 2: expected key = value, below a [section]; found 'workers'"),
         ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, below a [section]; found '[b'"),
@@ -101,5 +97,5 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
 
 def test_an_error_is_put_beside_the_first_key_that_it_names(tmp_path: Path) -> None:
     section = of(tmp_path, "[vibe]\nseed = 1\nbatch_size = 8\nprocesses = 9\n").section("vibe")
-    assert section.located("processes: expected at most batch_size, 8").startswith(f"{tmp_path}/luigi.cfg, line 4 ")
-    assert section.located("something else") == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"
+    assert section.prefix_line("processes: expected at most batch_size, 8").startswith(f"{tmp_path}/luigi.cfg, line 4 ")
+    assert section.prefix_line("something else") == f"{tmp_path}/luigi.cfg, line 1 [vibe] something else"

@@ -1,7 +1,5 @@
 """kill -9 at any point, and started again: the same arrays and manifests, to the byte, as an undisturbed run."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy
@@ -157,9 +155,7 @@ def test_after_a_kill_at_any_point_the_next_run_ends_with_the_same_bytes(
     assert new in seen
 
 
-def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
-    penn: Any, step: Run, tmp_path: Path, into: Any, reads: Any
-) -> None:
+def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(penn, step, tmp_path, into, reads):
     n_syncs = step("convert", penn.raw, tmp_path / "calm")
     assert step("convert", penn.raw, penn.root, kill_at=n_syncs // 4) == -9
     records = sorted((penn.root / penn.name / ".writing/journal").glob("*/*.json"))

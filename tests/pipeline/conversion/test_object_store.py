@@ -1,7 +1,5 @@
 """Conversion into an object store: the same commands with a URL, the same cache."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -82,9 +80,7 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
 
 
 @pytest.mark.parametrize("command", ["convert", "extract", "status", "verify", "show", "export"])
-def test_a_missing_bucket_is_an_error_of_one_line(
-    command: str, server: Any, penn: Any, ran: Any, tmp_path: Path
-) -> None:
+def test_a_missing_bucket_is_an_error_of_one_line(command, server, penn, ran, tmp_path):
     more: dict[str, list[object]] = {
         "convert": [penn.name, "--raw", penn.raw, "--workers", 1],
         "extract": [penn.name],

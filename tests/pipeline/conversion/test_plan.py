@@ -1,7 +1,5 @@
 """What a conversion would do, and why: by looks where they are known, else by content. Nothing is written."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -35,9 +33,7 @@ def content(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_touched_file_is_read_and_is_no_change(
-    penn: Any, content: list[str], ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_touched_file_is_read_and_is_no_change(penn, content, ran, monkeypatch):
     penn.converted()
     before = penn.everything()
     content.clear()
@@ -50,7 +46,7 @@ def test_a_touched_file_is_read_and_is_no_change(
     with monkeypatch.context() as patch:
         patch.setattr(changes, "write_stamps", lambda *_: (_ for _ in ()).throw(PermissionError(13, "read-only")))
         assert "up to date" in ran(*words).out
-    assert "times of 1 video are recorded" in ran(*words).out
+    assert "times of 1 video recorded" in ran(*words).out
     changed = {path for path, state in penn.everything().items() if before[path] != state}
     assert {Path(path).name for path in changed} <= {changes.STAMPS, "train"}
     content.clear()
@@ -78,9 +74,7 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn: Any, into: 
     assert [video.name for video in penn.plan().append] == ["0003"]
 
 
-def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
-    embedded: Any, into: Any, tmp_path: Path
-) -> None:
+def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(embedded, into, tmp_path):
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
     plan = lambda: convert.plan_conversion(datasets.get("kinetics"), "train", raw=raw, root=root)  # noqa: E731
     convert.convert(plan())
@@ -123,7 +117,7 @@ def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(penn: Any) -> 
     for folder in ("labels", "frames"):
         shutil.rmtree(penn.raw / folder)
         (penn.raw / folder).mkdir()
-    with pytest.raises(PipelineError, match=f"^{penn.raw}: .*6 videos.*remove {re.escape(str(penn.root / penn.name))}"):
+    with pytest.raises(PipelineError, match=f"^{penn.raw}: .*6 videos.*delete {re.escape(str(penn.root / penn.name))}"):
         penn.plan()
     assert penn.everything() == before
     shutil.rmtree(penn.root / penn.name)

@@ -1,7 +1,5 @@
 """`convert --retry`: videos that failed are read again, changed or not."""
 
-from __future__ import annotations
-
 import functools
 import json
 import shutil
@@ -26,9 +24,7 @@ def by_command(penn: Any, ran: Any) -> Any:
     return functools.partial(ran, "convert", penn.name, "--retry", "--cache", penn.root)
 
 
-def test_a_corrected_reader_gets_its_video_though_no_file_has_changed(
-    penn: Any, into: Any, tmp_path: Path, reads: Any
-) -> None:
+def test_a_corrected_reader_gets_its_video_though_no_file_has_changed(penn, into, tmp_path, reads):
     into.convert(tmp_path / "intact", penn.raw)
     reads.fail("0003")
     penn.convert()
@@ -79,9 +75,7 @@ def test_options_of_the_reader_are_those_of_the_conversion(embedded: Any, tmp_pa
     assert cache.open(root)["amass/train"].manifest["reader"]["parameters"]["resampling"] == "decimate"
 
 
-def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(
-    penn: Any, by_command: Any, tmp_path: Path
-) -> None:
+def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(penn, by_command, tmp_path):
     before = penn.spoil("0003")
     penn.convert()
     penn.label("0003").write_bytes(before)
@@ -91,9 +85,7 @@ def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(
     assert penn.split.provenance["raw"] == str(moved.resolve())
 
 
-def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_recorded(
-    embedded: Any, into: Any, tmp_path: Path
-) -> None:
+def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_recorded(embedded, into, tmp_path):
     raw, root = embedded.copy("3dpw", tmp_path / "3dpw"), tmp_path / "cache"
     file = next((raw / "sequenceFiles/train").iterdir())
     before = file.read_bytes()

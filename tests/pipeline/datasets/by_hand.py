@@ -1,7 +1,5 @@
 """What the readers' tests write by hand: a video, a standing person in any detector's joint order."""
 
-from __future__ import annotations
-
 import functools
 import tempfile
 from pathlib import Path

@@ -217,9 +217,7 @@ def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("gender", [pytest.param("male", marks=pytest.mark.slow), "female"])
-def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(
-    tmp_path: Path, body: Body, gender: str
-) -> None:
+def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(tmp_path, body, gender):
     data = sequence() | {"genders": [gender[0]]}
     write(tmp_path, data)
     write(tmp_path, data, "test")

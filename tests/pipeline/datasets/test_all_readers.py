@@ -1,7 +1,5 @@
 """One contract for all readers, whatever is registered: on embedded data, against the truth that it was made from."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re
@@ -138,7 +136,7 @@ def test_keypoints_in_another_order_than_the_3d_joints_are_a_problem(embedded: A
     assert any(contract.MISPROJECTED in problem for problem in problems)
     track = next(ThreeDPW().tracks(embedded.raw("3dpw"), "train", body=smpl))
     moved = replace(track, kp_3d=track.kp_3d * np.float32([2, 2, 2, 1]), trans=None)  # twice as large and as far away
-    ((shows, could),) = contract.misprojected(moved).values()
+    ((shows, could),) = contract.check_projection(moved).values()
     assert could.all() and not shows.any()
 
 
@@ -178,9 +176,7 @@ def test_a_missing_raw_folder_is_told_by_name(name: str, tmp_path: Path) -> None
 
 
 @every_split_with_pixels
-def test_every_kept_frame_can_be_decoded_from_what_the_cache_keeps_of_its_source(
-    name: str, split: str, embedded: Any
-) -> None:
+def test_every_kept_frame_can_be_decoded_from_what_the_cache_keeps_of_its_source(name, split, embedded):
     for track, source, frames in decoded(name, split, embedded.raw(name)):
         assert hash(source) == hash(track.frames)
         width, height = source.size()
@@ -194,9 +190,7 @@ def test_every_kept_frame_can_be_decoded_from_what_the_cache_keeps_of_its_source
 
 
 @every_split_with_pixels
-def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(
-    name: str, split: str, embedded: Any
-) -> None:
+def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name, split, embedded):
     swapped = []
     for track, take, actor in played(name, split, embedded):
         assert distances(track, actor).max() < TOLERANCE_PX.get(name, EXACT_PX), take.shot.name
@@ -323,9 +317,7 @@ def test_a_mirrored_pictures_camera_is_found_in_the_reader(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "split"), [("3dpw", "train"), ("3dpw", "validation")])
-def test_bodies_in_the_camera_are_where_they_were_in_the_world(
-    name: str, split: str, embedded: Any, smpl: Body
-) -> None:
+def test_bodies_in_the_camera_are_where_they_were_in_the_world(name, split, embedded, smpl):
     takes = {take.shot.name: take for take in embedded.takes(name)}
     for track in datasets.get(name).tracks(embedded.raw(name), split, body=smpl):
         actor = takes[track.video].actors[int(track.name.rpartition("/")[2])]
@@ -348,9 +340,7 @@ def test_an_extrinsic_that_is_no_camera_is_not_used(embedded: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("name", "reader"), [("h36m", "metadata.xml"), ("mpi_inf_3dhp", "S1/Seq1/camera.calibration")])
-def test_without_a_calibration_only_the_cameras_are_not_known(
-    name: str, reader: str, embedded: Any, tmp_path: Path
-) -> None:
+def test_without_a_calibration_only_the_cameras_are_not_known(name, reader, embedded, tmp_path):
     raw = embedded.copy(name, tmp_path / "raw")
     (raw / reader).unlink()
     track = next(datasets.get(name).tracks(raw, "train"))

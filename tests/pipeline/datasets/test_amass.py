@@ -146,13 +146,18 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
         (np.array(["a", "b"]), "neutral", 1),
     ],
 )  # fmt: skip
-def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(
-    tmp_path: Path, stored: Any, gender: str, told: int
-) -> None:
+def test_gender_is_read_as_text_or_bytes_and_another_is_neutral_and_told(tmp_path, stored, gender, told):
     write_motion(tmp_path, gender=stored)
     (track,), account = read(tmp_path)
     assert track.gender == gender
     assert ["taken for neutral" in note for note in account["notes"]] == [True] * told
+
+
+def test_motions_of_smpl_itself_are_refused_with_the_bodies_that_are_read(tmp_path: Path) -> None:
+    write_motion(tmp_path, n_joints=24)
+    tracks, account = read(tmp_path)
+    assert (tracks, account["set_aside"]) == ([], "bad_label_file")
+    assert "Take the SMPL-H or SMPL-X files of the release" in account["message"]
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))

@@ -1,7 +1,5 @@
 """Labels of another form than their release has, over all readers: refused by file and key, with the video's frames."""
 
-from __future__ import annotations
-
 import functools
 import json
 import operator
@@ -121,7 +119,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
     "insta_variety": [
         ({"meta__N": None}, "'meta/N of record 00000': expected a number from 1 to 65536, found []"),
         ({"meta__N": np.array([3.0])}, "'meta/N' is a float_list"),
-        ({"meta__N": np.array([2])}, "'image/xys' has 84 values, at most 56"),
+        ({"meta__N": np.array([2])}, "'image/xys' has 84 values, expected at most 56"),
         ({"meta__N": np.array([4])}, "xys of record 00000': expected 112 numbers: (4, 2, 14), found 84"),
         ({"image__xys": None}, "image/xys of record 00000': expected 84 numbers"),
         ({"image__visibilities": np.ones((3, 13), np.int64)}, "expected 42 numbers: (3, 14), found 39"),
@@ -136,7 +134,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
         ((OPENPOSE, {"people": [{"pose_keypoints_2d": ["x"] * 75}]}), "numbers of shape (75), found (75,) <U1"),
         ((OPENPOSE, {"people": [{"pose_keypoints_2d": [0] * 54}]}), "expected one joint order in all frames"),
         ((f"{CLIP}_7_keypoints.json", {"people": []}), "frame 7 twice"),
-        ((ALPHAPOSE, [result(0) | {"image_id": "frame.jpg"}]), "'image_id': expected a picture's name"),
+        ((ALPHAPOSE, [result(0) | {"image_id": "frame.jpg"}]), "'image_id': expected an image name"),
         ((ALPHAPOSE, [result(0) | {"image_id": "x" * 10_000}]), f"found a text '{'x' * 40}'..."),
         ((ALPHAPOSE, [result(0) | {"keypoints": [1, 2]}]), "numbers a person, found 2 entries"),
         ((ALPHAPOSE, [result(0) | {"idx": float("nan")}]), "'idx': expected a whole number"),
@@ -149,9 +147,7 @@ DAMAGED: Final[dict[str, list[tuple[Any, str]]]] = {  # what is changed, words o
 @pytest.mark.parametrize(
     ("name", "changed", "words"), [(name, *case) for name, cases in DAMAGED.items() for case in cases]
 )
-def test_labels_of_another_form_are_refused_by_file_and_key(
-    name: str, changed: Any, words: str, tmp_path: Path
-) -> None:
+def test_labels_of_another_form_are_refused_by_file_and_key(name, changed, words, tmp_path):
     WRITERS[name](tmp_path, changed)
     error = refusal(datasets.get(name), tmp_path, "val" if name == "posetrack" else "train")
     error = pickle.loads(pickle.dumps(error))  # as from another process

@@ -4,8 +4,6 @@ Each is good tracks, a counted reason, or a reader process that was ended in its
 is run and nothing is written.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -240,16 +238,12 @@ def assert_harmless(
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_damaged_files_cost_their_own_video_and_nothing_else(
-    name: str, embedded: Any, tmp_path: Path, assert_harmless: Callable[[Path, list[str]], None]
-) -> None:
+def test_damaged_files_cost_their_own_video_and_nothing_else(name, embedded, tmp_path, assert_harmless):
     raw = embedded.copy(name, tmp_path / "raw" / name)
     assert_harmless(raw, kinds_of_file(raw))
 
 
-def test_damaged_files_of_every_detector_cost_their_own_clip(
-    tmp_path: Path, assert_harmless: Callable[[Path, list[str]], None]
-) -> None:
+def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path, assert_harmless):
     suffixes = {"coco": ".json", "alphapose": ".json", "mmpose demo": ".json", "mmpose inferencer": ".json"}
     suffixes |= {"mot": ".txt", "csv": ".csv", "yolo pose": ""}
     raw, files = tmp_path / "raw/videos", []
@@ -314,9 +308,7 @@ def cdf_that_hangs_cdflib(file: Path) -> None:
         ("h36m", "train", "S1/MyPoseFeatures/D2_Positions/*.cdf", cdf_that_hangs_cdflib, "reader_timeout"),
     ],
 )
-def test_a_file_at_which_a_library_fails_costs_its_own_video(
-    name: str, split: str, pattern: str, spoil: Callable[[Path], None], reasons: str, embedded: Any, tmp_path: Path
-) -> None:
+def test_a_file_at_which_a_library_fails_costs_its_own_video(name, split, pattern, spoil, reasons, embedded, tmp_path):
     raw = embedded.copy(name, tmp_path / "raw")
     spoil(next(raw.glob(pattern)))
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / "cache")

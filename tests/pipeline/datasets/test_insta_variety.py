@@ -124,9 +124,7 @@ def test_visibility_is_the_confidence_from_0_to_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "stored", "names"), [("toe_pts", None, TOES), ("toe_pts", np.zeros(0), TOES), ("face_pts", None, FACE)]
 )
-def test_without_toes_or_a_face_those_joints_are_zero(
-    tmp_path: Path, key: str, stored: Any, names: list[str], phis: Any
-) -> None:
+def test_without_toes_or_a_face_those_joints_are_zero(tmp_path, key, stored, names, phis):
     write(tmp_path, clip(**{f"image__{key}": stored}, image__phis=phis))
     (track,), account = read(tmp_path)
     assert not track.kp_2d[:, put(names)].any()  # not the centre of the picture, which 0 is in fractions of it
@@ -168,9 +166,7 @@ def test_a_joint_that_is_nowhere_is_not_seen(tmp_path: Path, value: float, phis:
 
 
 @pytest.mark.parametrize(("labelled", "there", "dropped"), [(5, 3, {"no_picture": 2}), (3, 5, {})])
-def test_labels_and_pictures_are_used_as_far_as_both_go(
-    tmp_path: Path, labelled: int, there: int, dropped: dict[str, int]
-) -> None:
+def test_labels_and_pictures_are_used_as_far_as_both_go(tmp_path, labelled, there, dropped):
     write(tmp_path, clip(labelled, image__encoded=[PICTURE] * there))
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [0, 1, 2]
@@ -227,8 +223,8 @@ def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_pat
     file.write_bytes(whole)
     first, data, rest = accounts(tmp_path)
     assert (first[:2], data[:2], rest[:2]) == (("", 1), ("record_damaged", 0), ("record_damaged", 0))
-    assert f"the data of the record at byte {starts[1]} do not have their checksum" in data[2]
-    assert f"all from byte {starts[2]} on is out of reach" in rest[2]
+    assert f"the data of the record at byte {starts[1]} have a wrong checksum" in data[2]
+    assert f"everything from byte {starts[2]} on is lost" in rest[2]
     file.write_bytes(framed(b"\x0bnot an example") + framed(b"") + framed(example(clip())))
     assert [one[:2] for one in accounts(tmp_path)] == [("bad_label_file", 0), ("bad_label_file", 0), ("", 3)]
 

@@ -74,9 +74,7 @@ def test_a_clip_becomes_a_track_a_person(raw: Path) -> None:
     assert left.frames.spec == f"video:train/abseiling/{CLIP}.mp4"
 
 
-def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_fewer_than_6_joints_are_dropped(
-    raw: Path,
-) -> None:
+def test_confidence_is_the_score_clipped_to_1_and_0_under_03_and_frames_with_fewer_than_6_joints_are_dropped(raw):
     joints, five, six, none = person(), person(), person(), np.zeros((25, 3))
     joints[:4, 2] = [1.04, 0.3, 0.29, 0]
     five[5:, 2], six[6:, 2] = 0.2, 0.2
@@ -131,9 +129,7 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -
 
 
 @pytest.mark.parametrize(("back", "segments"), [(35, [("1", 65)]), (36, [("1", 30), ("1-1", 34)])])
-def test_a_tracked_person_who_is_away_for_over_five_frames_comes_back_as_another_track(
-    raw: Path, back: int, segments: list[tuple[str, int]]
-) -> None:
+def test_a_tracked_person_who_is_away_for_over_five_frames_comes_back_as_another_track(raw, back, segments):
     write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(back, 70)]])
     tracks, _ = read(raw)
     assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments

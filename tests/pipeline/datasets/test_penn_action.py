@@ -108,9 +108,7 @@ def test_a_visible_joint_outside_the_picture_is_told(x: float, y: float, seen: i
 
 
 @pytest.mark.parametrize(("width", "reason"), [(480, ""), (240, "keypoints_outside")])
-def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_refused(
-    width: int, reason: str, tmp_path: Path
-) -> None:
+def test_labels_beyond_the_release_s_own_pictures_are_noted_and_of_resized_ones_refused(width, reason, tmp_path):
     label = write_video(tmp_path, n_frames=9)
     write_video(tmp_path, n_frames=9, x=label["x"] * 4 + 200, y=label["y"] * 2)  # as of 1021: of a larger picture
     for t in range(9):

@@ -3,8 +3,6 @@
 The clips are demo people, so that the demo detector sees them: turned by metadata, HEVC, 60 frames a second, uneven.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import struct

@@ -43,9 +43,7 @@ def make(raw: Path, *names: str, folder: Path = FOLDER) -> Path:
         (["999999.jpg", "1000000.jpg", "000001.jpg"], "{:06d}.jpg", 1, [0, 999998, 999999]),
     ],
 )
-def test_the_numbering_is_told_by_the_names(
-    tmp_path: Path, names: list[str], pattern: str, first: int, indices: list[int]
-) -> None:
+def test_the_numbering_is_told_by_the_names(tmp_path, names, pattern, first, indices):
     found = picture_pattern(make(tmp_path, *names), FOLDER)
     assert found == Pictures(tmp_path, f"{FOLDER.as_posix()}/{pattern}", first)
     assert found.indices().tolist() == indices
@@ -119,9 +117,7 @@ def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path)
         (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, False), (1, 6000, False),
     ],
 )  # fmt: skip
-def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not(
-    there: int, labels: int, other: bool, tmp_path: Path
-) -> None:
+def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not(there, labels, other, tmp_path):
     make(tmp_path, f"{0:06d}.jpg", f"{there - 1:06d}.jpg")  # a gap is no matter: they reach so far
     source = Pictures(tmp_path, "S1/video_0/{:06d}.jpg")
     with pytest.raises(RawDataError, match="another rate") if other else contextlib.nullcontext():
@@ -220,9 +216,7 @@ def test_edit_lists_of_all_forms_and_boxes_of_64_bits(tmp_path: Path, edits: byt
         (range(37), True, ["up to frame 36"]),
     ],
 )
-def test_labels_of_other_frames_than_those_that_decode_are_refused(
-    video: Video, frames: Sequence[int], every: bool, words: list[str]
-) -> None:
+def test_labels_of_other_frames_than_those_that_decode_are_refused(video, frames, every, words):
     cut_at_start(video.place, 20)
     with pytest.raises(RawDataError) as caught:
         require_frames(Path("labels"), video, list(frames), VideoAccount("x"), every=every)

@@ -90,5 +90,5 @@ def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(PipelineError, match="'dances' comes from package one and package two"):
         datasets.names()
     install(monkeypatch, ("one", "amass", "a:A", Dances))
-    with pytest.raises(PipelineError, match="'amass' of package one has the name of one of ours"):
+    with pytest.raises(PipelineError, match="'amass' of package one: this name is in use"):
         datasets.names()

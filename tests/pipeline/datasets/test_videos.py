@@ -1,7 +1,5 @@
 """The dataset of one's own clips: demo clips through the stand-in detector, and files made by hand."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -61,9 +59,7 @@ def detected(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw
 
 
-def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_promises(
-    detected: Path, embedded: Any
-) -> None:
+def test_demo_clips_become_tracks_where_the_people_are_and_the_reader_keeps_its_promises(detected, embedded):
     by_clip = {take.shot.file: take for take in embedded.takes("kinetics")}
     seen = 0
     for split in ("train", "val"):

@@ -1,7 +1,5 @@
 """The made-up split, streams and pixels of made_up.py, for these tests and for decoding processes; a small network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

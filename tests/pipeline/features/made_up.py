@@ -3,8 +3,6 @@
 Tests put a copy of this file where decoding processes find it: sources and streams are sent to them by pickle.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -161,13 +159,6 @@ class Single(PairStream):
             raise EOFError("of something of its own")
         middle = current.shape[0] // 2
         return np.zeros(2, np.float32) if self.fails == "short" else current[middle, middle].astype(np.float32)
-
-    def __reduce__(self) -> Any:
-        return (_unloadable, ()) if self.fails == "unloadable" else super().__reduce__()
-
-
-def _unloadable() -> None:
-    raise ImportError("libGL.so.1 is missing")
 
 
 # ----------------------------------------------------------------------------------------------------- pixels

@@ -77,5 +77,5 @@ def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch
         load("torchvision:IMAGENET1K_V2")
     told = str(refused.value)
     assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no network)" in told
-    assert f"put it at {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
+    assert f"elsewhere to {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
     assert "file:FILE" in told

@@ -1,7 +1,5 @@
 """Decoding in processes that crash, hang, stop and are killed: a frame at most is lost, and no process is left over."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess
@@ -103,9 +101,7 @@ def extract(made_up: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # ----------------------------------------------------------------------------------------------------- what comes
 
 
-def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
-    extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(extract, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
     sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
     for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
@@ -159,15 +155,8 @@ def test_a_frame_at_which_two_processes_end_is_given_up_and_of_videos_all_after_
     assert "video 3, frame 18: 2 processes that decoded it ended, the last one ended with exit code 3" in messages
 
 
-def test_processes_that_cannot_start_end_the_extraction(extract: Extract) -> None:
-    with pytest.raises(PipelineError, match=r"cannot start: the last one ended with exit code 1"):
-        extract(extract.source(), stream=extract.made_up.Single(fails="unloadable"))
-
-
 @pytest.mark.parametrize("deed", ["crash", pytest.param("hang", marks=pytest.mark.slow)])
-def test_pixels_that_cannot_be_compared_end_the_extraction(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, deed: str
-) -> None:
+def test_pixels_that_cannot_be_compared_end_the_extraction(extract, monkeypatch, deed):
     monkeypatch.setattr("pipeline.processes.pool.START", 3.0)
     last = {"crash": "ended with exit code 3", "hang": "made no progress for 3 s"}[deed]
     sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
@@ -191,7 +180,7 @@ def test_a_stream_that_fails_ends_the_extraction(extract: Extract, stream: str, 
     failing = getattr(extract.made_up, stream)(fails=fails)
     with pytest.raises(PipelineError, match=rf"stream '{failing.kind}' .*{message}") as raised:
         extract(extract.source(), stream=failing, workers=1)
-    assert "made_up.py" in "".join(traceback.format_exception(raised.value)) or fails in ("long", "empty", "short")
+    assert "made_up.py" in "".join(traceback.format_exception(raised.value)) or fails == "short"
 
 
 def test_a_network_of_another_shape_is_refused(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,15 +189,13 @@ def test_a_network_of_another_shape_is_refused(extract: Extract, monkeypatch: py
         extract(extract.source())
 
 
-def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(extract, monkeypatch):
     monkeypatch.setattr(tasks, "RUN_ROWS", 8)
     written: list[Any] = []
     monkeypatch.setattr(cache.StreamWriter, "write", lambda _, *shard: written.append(shard))
     slow = extract.source(deeds=((-1, "slow"),))
     with pytest.raises(
-        PipelineError, match=r"made_up/train: video 0: .* does not hold the pictures that were converted"
+        PipelineError, match=r"made_up/train: video 0: .* has other images than those that were converted"
     ):
         extract(slow, n_frames=100, digest="another")
     assert written == []

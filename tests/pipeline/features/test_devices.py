@@ -1,11 +1,8 @@
 """Several devices of one machine, a process for each: here two CPUs."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,9 +29,7 @@ def roots(penn: Any, small_shards: None, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("dies", [pytest.param("", marks=pytest.mark.slow), "once"])
-def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
-    roots: tuple[Path, Path], into: Any, made_up: ModuleType, tmp_path: Path, dies: str
-) -> None:
+def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(roots, into, made_up, tmp_path, dies):
     alone, shared = roots
     logs = [tmp_path / name for name in ("one", "two")]
     for log in logs:
@@ -57,9 +52,7 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
     assert len(set((logs[0] / "log").read_text().splitlines())) == 1
 
 
-def test_two_processes_that_die_at_the_same_shards_end_it(
-    roots: tuple[Path, Path], made_up: ModuleType, tmp_path: Path
-) -> None:
+def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"))
     with pytest.raises(PipelineError, match=r"cpu: 2 processes ended at the same task, the last one was killed"):
         extract(plan_extraction(roots[0], PENN, spec), TWO)
@@ -75,8 +68,8 @@ def test_what_a_job_raises_comes_with_its_device() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gpu", "expected numbers of GPUs, as 0,1,2,3, found 'gpu'"),
-        ("0,1,0", "cuda:0 is named 2 times; one process owns a GPU"),
+        ("gpu", "expected numbers of GPUs such as 0,1,2,3, found 'gpu'"),
+        ("0,1,0", "cuda:0 is there 2 times. Name each GPU once"),
         ("cuda", "found 'cuda'"),
     ],
 )
@@ -87,10 +80,10 @@ def test_devices_are_named_by_number(text: str, message: str) -> None:
 
 
 def test_devices_beside_a_device_or_a_cluster_are_refused(penn: Any) -> None:
-    with pytest.raises(ConfigError, match="devices 0,1: there is device cuda, too: name one of both"):
+    with pytest.raises(ConfigError, match="devices 0,1: device cuda is set, too"):
         device_names("0,1", "cuda")
     penn.converted()
-    with pytest.raises(ConfigError, match="devices cpu,cpu: each of a cluster's workers has its own"):
+    with pytest.raises(ConfigError, match="devices cpu,cpu: workers of a cluster have their own"):
         extract_together([plan_extraction(penn.root, PENN, StreamSpec())], TWO, scheduler="tcp://a:1")
 
 

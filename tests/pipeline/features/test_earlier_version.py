@@ -6,8 +6,6 @@ users compute all of their features again; keep the old keys, or find rows by th
 is meant to give other features (its `version`) may lose its rows here: take these out of `STREAMS`.
 """
 
-from __future__ import annotations
-
 import json
 import tarfile
 from pathlib import Path
@@ -56,9 +54,7 @@ def features(root: Path, tag: str | None = None) -> dict[tuple[str, str], np.nda
     return found
 
 
-def test_an_earlier_version_s_features_are_read_and_carried_over(
-    earlier: Path, embedded: Any, into: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_earlier_version_s_features_are_read_and_carried_over(earlier, embedded, into, ran, monkeypatch):
     root, raw = earlier / "cache", earlier / "raw"
     ran("verify", "--cache", root)
     before = features(root)

@@ -193,9 +193,7 @@ def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(extract
 # ----------------------------------------------------------------------------------------------------- equal bytes
 
 
-def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
-    converted: Toy, extracted: Toy, made_up: ModuleType, into: Any, tmp_path: Path
-) -> None:
+def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(converted, extracted, made_up, into, tmp_path):
     alone = converted.copy(tmp_path)
     for spec in every_kind(made_up)[::-1]:
         alone.extract(spec, workers=1, batch_size=3)

@@ -1,24 +1,21 @@
 """Streams of labels that read the rows before and after: windows, keys, and rows that were not declared."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import cache
-from pipeline.commands.maintenance.recompute import recompute
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.engine import run
 from pipeline.features.spec import StreamSpec
-from pipeline.features.streams import LabelComputer, LabelStream, Machine
+from pipeline.features.streams import LabelStream
 from tests.pipeline.features.test_kinds_of_streams import SPLIT, N, Toy
+from vibe_extensions.contracts.recompute import recompute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +28,10 @@ class Boxes(LabelStream):
     history: ClassVar[int] = 1
     future: ClassVar[int] = 2
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
-        def compute(labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            x, in_run = labels["bbox"][..., 0], labels["in_run"]
-            assert np.array_equal(np.isnan(x), ~in_run)
-            return np.where(in_run, x, 9), np.ones(len(x), bool)
-
-        return _computer(compute)
+    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        x, in_run = labels["bbox"][..., 0], labels["in_run"]
+        assert np.array_equal(np.isnan(x), ~in_run)
+        return np.where(in_run, x, 9), np.ones(len(x), bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +43,9 @@ class Undeclared(Boxes):
     history: ClassVar[int] = 0
     future: ClassVar[int] = 0
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
-        def compute(labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            x = labels["bbox"][:, :1]
-            return np.diff(x, axis=0, prepend=x[:1]), np.ones(len(x), bool)
-
-        return _computer(compute)
-
-
-def _computer(compute: Any) -> LabelComputer:
-    class Computer(SimpleNamespace):
-        provenance: ClassVar[dict[str, Any]] = {"stand_in": False}
-
-        def __call__(self, labels: Mapping[str, np.ndarray]) -> Any:
-            return compute(labels)
-
-    return Computer()
+    def __call__(self, labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        x = labels["bbox"][:, :1]
+        return np.diff(x, axis=0, prepend=x[:1]), np.ones(len(x), bool)
 
 
 def moving(name: str, columns: dict[str, Any]) -> None:

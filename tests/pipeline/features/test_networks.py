@@ -1,7 +1,5 @@
 """A ResNet-50 run in every way: the numbers are torchvision's own, whatever the batch, the lanes and the threads."""
 
-from __future__ import annotations
-
 import copy
 import threading
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from torchvision.models.resnet import ResNet
 from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
-from pipeline.features.networks.backbones import folded
+from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams import Machine
@@ -60,7 +58,7 @@ def fast(network: ResNet) -> CpuNetwork:
 
 
 def loaded(network: ResNet) -> Loaded:
-    return Loaded(folded(network), {}, (224, 224), Normalisation(), 2048)
+    return Loaded(fold_batch_norms(network), {}, (224, 224), Normalisation(), 2048)
 
 
 def on_cpu(network: ResNet, *, fast: bool, batch_size: int = 0, threads: int = 2) -> CpuNetwork:
@@ -102,9 +100,7 @@ def test_fast_features_point_where_exact_ones_do(fast: CpuNetwork, crops: np.nda
     assert error(features, truth) < 0.02
 
 
-def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(
-    network: ResNet, crops: np.ndarray, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_onednns_operators_or_bf16_features_are_exact_and_it_is_told(network, crops, truth, monkeypatch):
     monkeypatch.setattr(cpu, "bf16_is_native", lambda: False)
     assert on_cpu(network, fast=True, batch_size=1).arithmetic == "fp32, oneDNN's fused convolutions"
     monkeypatch.setattr(cpu, "fused_available", lambda: False)
@@ -126,9 +122,7 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
 
 
 @pytest.mark.parametrize("precision", ["fast", "exact"])
-def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(
-    precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
-) -> None:
+def test_a_crops_bits_do_not_depend_on_its_company_on_lanes_or_on_threads(precision, network, crops, request):
     two: CpuNetwork = request.getfixturevalue(precision)
     together = networks.compute(two, crops)
     np.testing.assert_array_equal(networks.compute(two, crops[2:3]), together[2:3])
@@ -176,9 +170,7 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(sma
     assert len(provenance["standardisation"]["mean"]) == 2048
 
 
-def test_recorded_statistics_are_taken_over(
-    small_backbone: None, monkeypatch: pytest.MonkeyPatch, crops: np.ndarray
-) -> None:
+def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # none are asked for
     recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
@@ -194,9 +186,9 @@ def test_recorded_statistics_are_taken_over(
     [
         ("cuda", "finds no CUDA device here"),
         ("cuda:1", "finds no CUDA device here"),
-        ("tpu", "expected auto, cpu, cuda, or one of several GPUs"),
-        ("cuda:x", "expected auto, cpu, cuda, or one of several GPUs"),
-        ("cpu:0", "expected auto, cpu, cuda, or one of several GPUs"),
+        ("tpu", "expected auto, cpu, cuda, or one GPU"),
+        ("cuda:x", "expected auto, cpu, cuda, or one GPU"),
+        ("cpu:0", "expected auto, cpu, cuda, or one GPU"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str, told: str) -> None:
@@ -218,9 +210,7 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_gives_torchvisions_features(
-    compiled: bool, network: ResNet, crops: np.ndarray, truth: np.ndarray
-) -> None:
+def test_a_gpu_gives_torchvisions_features(compiled, network, crops, truth):
     device = torch.device("cuda", 0)
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops

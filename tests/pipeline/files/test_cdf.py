@@ -23,9 +23,7 @@ def write(file: Path, values: np.ndarray, name: str = "Pose", data_type: int = 4
 
 @pytest.mark.parametrize(("data_type", "dtype"), [(44, np.float32), (45, np.float64), (21, np.float32)])
 @pytest.mark.parametrize("spec", [{}, {"Compressed": 1}, {"Encoding": 1}, {"Majority": 1}])
-def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(
-    tmp_path: Path, spec: dict[str, int], data_type: int, dtype: Any
-) -> None:
+def test_floating_point_numbers_come_as_stored_but_for_the_byte_order(tmp_path, spec, data_type, dtype):
     file = write(tmp_path / "x.cdf", VALUES.astype(dtype), data_type=data_type, **spec)
     found = load_cdf(file, "Pose")
     assert found.dtype == dtype

@@ -1,7 +1,5 @@
 """Detectors' files, written by hand from the formats' own documentation: who is where in which frame."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -238,7 +236,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"": "1,1,10,10,20,40\n1,1,x\n"}, r"'line 2': expected numbers"),
     ({"": "1 0.5 0.5 0.1 0.1\n"}, "without track"),
     ({"c_0.txt": yolo(0)}, r"'name': expected frames from 1 on, as in YOLO, found 0"),
-    ({"c_1.txt": "0 320 240 40 80\n"}, r"'line 1': expected cx cy w h in parts of the picture, 0 to 1"),
+    ({"c_1.txt": "0 320 240 40 80\n"}, r"'line 1': expected cx cy w h in shares of the image, 0 to 1"),
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers, then conf and id, found 4"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
     ({"c_1.txt": f"{yolo(0)} 0.5 nan\n"}, r"'line 1': expected a whole number"),
@@ -263,9 +261,7 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("files", "words"), HOSTILE)
-def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(
-    files: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, words, tmp_path):
     place = write(tmp_path / "k", files)
     with pytest.raises(RawDataError, match=words) as caught:
         read(place)
@@ -310,9 +306,7 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated: Any,
 
 @pytest.mark.parametrize(("stated", "scale"), [(SIZE, 1), ((320, 240), 2), ((1280, 960), 0.5), ((480, 640), 0)])
 @pytest.mark.parametrize("one_file", [True, False])
-def test_openposes_canvas_is_scaled_to_the_clip_or_refused(
-    stated: tuple[int, int], scale: float, one_file: bool, tmp_path: Path
-) -> None:
+def test_openposes_canvas_is_scaled_to_the_clip_or_refused(stated, scale, one_file, tmp_path):
     canvas = {"canvas_width": stated[0], "canvas_height": stated[1]}
     frames = [{"people": [{"pose_keypoints_2d": flat(t)}]} | canvas for t in range(N)]
     place = write(tmp_path / "k", {"": frames} if one_file else {f"c_{t}.json": frames[t] for t in range(N)})
@@ -355,6 +349,13 @@ def test_a_crowd_is_no_person(tmp_path: Path) -> None:
         ({"people": 3}, "--format"),
         ({"keypoints": [{"0": [[1, 2, 0.5]]}], "skeleton": []}, "'keypoints', 'skeleton'.*Ten lines"),
         ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "joint orders"),
+        (
+            [{"box": {}, "keypoints": {"x": [1], "y": [2]}}],
+            "'image_id'.*found nothing.*Ten lines",
+        ),  # to_json, one frame
+        ([{"frame": 0, "landmarks": [{"x": 0.1, "y": 0.2}]}], "'image_id'.*Ten lines"),  # MediaPipe's
+        ([[{"box": {"x1": 1}, "name": "person"}]], "keypoints with a score each, found nothing.*Ten lines"),
+        ([[{"x": 0.1, "y": 0.2, "visibility": 0.9}] * 33], "keypoints with a score each, found nothing.*Ten lines"),
     ],
 )
 def test_no_advice_brings_the_same_file_again(content: Any, words: str, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_bad_picture_is_a_problem_of_its_frame_alone(pictures: Pictures) -> No
     frames = list(pictures.read([0, 1, 2, 3, 5]))
     assert [frame.kind for frame in frames] == ["picture_truncated", "picture_empty", "", "picture_missing", ""]
     assert [frame.image is None for frame in frames] == [bool(frame.kind) for frame in frames]
-    assert frames[3].problem.endswith("000004.jpg is not there")
+    assert frames[3].problem.endswith("000004.jpg does not exist")
     np.testing.assert_array_equal(frames[4].image, NOISE)
 
 

@@ -4,8 +4,6 @@ Each frame with one is kept without it or dropped under a reason: nothing of it 
 on the way (warnings are errors here).
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import math
@@ -175,9 +173,7 @@ def test_every_dataset_is_tried() -> None:
 
 @pytest.mark.parametrize("shift", [0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (1, 2, 3))])
 @pytest.mark.parametrize(("name", "glob"), CASES)
-def test_numbers_that_are_none_stay_out_of_the_tracks(
-    name: str, glob: str, shift: int, embedded: Any, tmp_path: Path
-) -> None:
+def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedded, tmp_path):
     raw, dataset = embedded.copy(name, tmp_path / "raw"), datasets.get(name)
     files = sorted(raw.glob(glob))
     assert files

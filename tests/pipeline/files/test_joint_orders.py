@@ -1,7 +1,5 @@
 """A detector's joint order is told by geometry: procedural bodies in every known layout, and real output."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path
@@ -111,9 +109,7 @@ def test_one_tangled_frame_in_three_does_not_decide(order: str, spin49: NDArray[
 
 @pytest.mark.parametrize("hidden", [(), LEGS, FACE, (*FACE, "ear"), ("ankle", "toe", "heel"), ("wrist",)])
 @pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "body_25b", "halpe_26", "coco_feet"])
-def test_hard_poses_with_hidden_parts_are_no_false_alarm(
-    order: str, hidden: tuple[str, ...], spin49: NDArray[np.float64], hard: dict[str, NDArray[np.float64]]
-) -> None:
+def test_hard_poses_with_hidden_parts_are_no_false_alarm(order, hidden, spin49, hard):
     away = [i for i, joint in enumerate(skeletons.joint_names(order)) if any(part in joint.lower() for part in hidden)]
     for name, joints in {**hard, "from all sides": spin49}.items():
         sequence = frames(joints, order)

@@ -89,7 +89,7 @@ def test_a_record_damaged_since_costs_all_its_frames_and_changes_its_digest(tmp_
         (0, None, "record_damaged"),
         (4, None, "record_damaged"),
     ]
-    assert "do not have their checksum" in str(frames[0].problem)
+    assert "have a wrong checksum" in str(frames[0].problem)
     with pytest.raises(RawDataError) as caught:
         source.size()
     assert caught.value.reason == "record_damaged"
@@ -109,7 +109,7 @@ def test_another_record_of_the_shard_does_not_change_the_digest(tmp_path: Path) 
 
 @pytest.mark.parametrize("pictures", [[], [b"", b"no picture"]])
 def test_a_record_without_a_readable_picture_has_no_size(tmp_path: Path, pictures: list[bytes]) -> None:
-    with pytest.raises(RawDataError, match="a readable picture") as caught:
+    with pytest.raises(RawDataError, match="a readable image") as caught:
         shard(tmp_path, pictures).size()
     assert caught.value.reason == "no_picture"
 
@@ -123,4 +123,4 @@ def test_a_record_that_is_no_example_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.tfrecord").write_bytes(numbers)
     (frame,) = RecordPictures(tmp_path, "x.tfrecord", 0, len(numbers)).read([0])
     assert frame.kind == "record_damaged"
-    assert "int64_list, expected is a bytes_list" in str(frame.problem)
+    assert "int64_list, expected a bytes_list" in str(frame.problem)

@@ -100,7 +100,7 @@ def test_a_byte_changed_anywhere_never_passes_for_data(file: Path) -> None:
                 assert data == []
             elif place < data_end + FOOTER:  # the data or their checksum: the others are untouched
                 assert data == THREE[1:]
-                assert "do not have their checksum; the others are not touched" in problems[0]
+                assert "have a wrong checksum; the other records are intact" in problems[0]
 
 
 def test_every_shorter_file_gives_the_whole_records_and_a_problem(file: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, leng
     file.write_bytes(record(b"good") + header(length) + bytes(100))
     tracemalloc.start()
     assert spans(file) == [(0, 20), (20, 132)]
-    with pytest.raises(TFRecordError, match="accepted are" if length > MAX_BYTES else "the file at 132"):
+    with pytest.raises(TFRecordError, match="expected at most" if length > MAX_BYTES else "the file at 132"):
         read(file, 20, 132)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -133,7 +133,7 @@ def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path: Path, monkey
     found = spans(file)
     assert len(found) == 11
     assert found[-1] == (160, 800)
-    with pytest.raises(TFRecordError, match=r"ends at 176, expected is 800: .* has over 10 records"):
+    with pytest.raises(TFRecordError, match=r"ends at 176, expected 800: .* has over 10 records"):
         read(file, *found[-1])
 
 
@@ -179,7 +179,7 @@ def test_a_file_that_changed_since_it_was_listed_is_noticed(file: Path) -> None:
     file.write_bytes(record(b"x") + file.read_bytes())
     with pytest.raises(TFRecordError):
         read(file, *second)
-    with pytest.raises(TFRecordError, match="ends at 17, expected is 25: the file was changed"):
+    with pytest.raises(TFRecordError, match="ends at 17, expected 25: the file was changed"):
         read(file, 0, 25)
 
 

@@ -1,7 +1,5 @@
 """A small world to predict in: an embedded video with OpenPose's keypoints, and an untrained checkpoint of ours."""
 
-from __future__ import annotations
-
 import functools
 import json
 import shutil
@@ -65,7 +63,7 @@ class World:
     def predicted(self, out: Path, *words: object, labels: Path | None = None) -> PredictionJob:
         """All steps."""
         assert self.predict(out, *words, labels=labels) == 0
-        return jobs.of_cache(out / "cache", SPLIT, self.trained, "resnet50", out)
+        return jobs.open_job(out / "cache", SPLIT, self.trained, "resnet50", out)
 
     def found(self) -> dict[int, int]:
         """Frame -> how many persons OpenPose found in it."""
@@ -82,7 +80,7 @@ def save_checkpoint(file: Path, built: VideoConfig | None = None, **facts: Any) 
     built = built or small_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        generator = models.of(built).build(built, the_body())
+        generator = models.model_of(built).build(built, the_body())
     content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True}
     content |= {"of_model": built.MODEL, **facts}
     torch.save({key: value for key, value in content.items() if value is not ...}, file)

@@ -1,7 +1,5 @@
 """Clips without labels: found, tracked, predicted, drawn and exported by one command, into one cache."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import urllib.error
@@ -95,9 +93,7 @@ def files(out: Path) -> dict[str, dict[str, np.ndarray]]:
     return {track["name"]: dict(np.load(out / track["file"])) for track in tracks}
 
 
-def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other(
-    out, folder, patch, tmp_path, capsys
-) -> None:
+def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other(out, folder, patch, tmp_path, capsys):
     assert [video["video"] for video in summary(out)["videos"]] == ["dance.mp4", "more/short.AVI"]
     root = str(out / "cache")
     assert cache.open(root).splits == ("videos/train",)
@@ -242,4 +238,4 @@ def test_people_whom_rtmpose_finds_are_predicted(folder, patch, tmp_path, capsys
 def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:
     words = ("--checkpoint", folder.parent / "hmmr.pt", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
     assert run(folder / "dance.mp4", *words) == 2
-    assert "luigi.cfg: there is no such file. Name the body's folder: --body" in capsys.readouterr().err
+    assert "luigi.cfg: file not found. Name the body model's folder: --body" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """`python -m tasks evaluate`: the model of a checkpoint on splits of a cache."""
 
-from __future__ import annotations
-
 import csv
 import json
 from dataclasses import replace

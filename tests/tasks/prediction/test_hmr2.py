@@ -1,7 +1,5 @@
 """HMR2.0's checkpoint as a model: bodies in clips without training, on random numbers by the published names."""
 
-from __future__ import annotations
-
 import json
 import os
 from argparse import Namespace
@@ -218,7 +216,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world: World, real_body, t
     assert predict(clip, *of_b, "--cache", out / "cache") == 2
     assert "was extracted differently" in " ".join(capsys.readouterr().err.split())
     assert predict(clip, *words, "--weights", "untrained:0") == 2
-    assert "--weights untrained:0: hmr2a.ckpt has a network of its own" in capsys.readouterr().err
+    assert "--weights untrained:0: hmr2a.ckpt has its own network" in capsys.readouterr().err
 
 
 def test_a_checkpoint_for_a_trial_run_is_marked_as_demo_data(world: World, tmp_path, capsys) -> None:

@@ -1,10 +1,9 @@
 """Bodies on a new video: the output is what the model returns by hand, and mistakes are reported before work begins."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -23,11 +22,12 @@ from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SEQLEN, SHORT, SPLIT, save_checkpoint, small_config, the_body
 from vibe_extensions.clips.prediction import job as jobs
 from vibe_extensions.clips.prediction import overlay
-from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
+from vibe_extensions.clips.prediction.drawing import BodyDrawing, PredictedBodies, project_body, record_type
 from vibe_extensions.clips.prediction.job import PredictionJob
+from vibe_extensions.clips.prediction.predict import PredictionOptions, predict_videos
 from vibe_extensions.pages import video_file
 from vibe_extensions.pages.show.clip import DEMO_MARK, caption
-from vibe_model.cameras import in_picture, project
+from vibe_model.cameras import crop_to_image, project
 from vibe_model.errors import CheckpointError, StandInMixed
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.trained import load_trained
@@ -120,6 +120,21 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
     assert (job.out / "bodies/mine.npz").exists()
 
 
+def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_deleted(job, tmp_path) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    for file in (out / "bodies/a.npz", out / "bodies/mine.npz", outside / "b.npz"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (out / "link").symlink_to(outside)
+    listed = ["bodies/a.npz", "bodies", ".", "../outside/b.npz", "link/b.npz", str(outside / "b.npz"), "absent.npz"]
+    videos = [{"tracks": [{"file": name} for name in listed], "overlay": None}]
+    (out / "predictions.json").write_text(json.dumps({"videos": videos}))
+    with pytest.raises(cache.CacheError):
+        predict_videos(replace(job, out=out, name="kinetics/none"), PredictionOptions(), lambda *_: None)
+    left = {path.relative_to(tmp_path).as_posix() for folder in (out, outside) for path in folder.rglob("*")}
+    assert left == {"out/bodies", "out/bodies/mine.npz", "out/link", "outside/b.npz"}
+
+
 # ------------------------------------------------------------------------------------------------------ overlay
 
 
@@ -127,13 +142,13 @@ def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_w
     shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
     assert len(shown) == len(plain)
     assert shown[0].shape == plain[0].shape
-    bodies, drawing = bodies_of(job), BodyDrawing.of(job.trained.generator)
+    bodies, drawing = bodies_of(job), BodyDrawing.create(job.trained.generator)
     differs = inside = outside = 0.0
     for i, (with_bodies, without) in enumerate(zip(shown, plain, strict=True)):
-        records = bodies.of_frames(i, i + 1)
+        records = bodies.read_frames(i, i + 1)
         covered = np.zeros(without.shape[:2], bool)
         for record, verts in zip(records, drawing.vertices(records), strict=True):
-            x, y = np.rint(seen(record, verts).pixels).astype(int).T
+            x, y = np.rint(project_body(record, verts).pixels).astype(int).T
             there = (x >= 0) & (y >= 0) & (x < covered.shape[1]) & (y < covered.shape[0])
             covered[y[there], x[there]] = True
         differs = np.abs(with_bodies.astype(int) - without).mean(axis=2)
@@ -151,19 +166,19 @@ def test_vertices_are_where_the_model_projects_them() -> None:
     camera = np.array([[0.9, 0.1, -0.2], [0.5, -0.3, 0.4]], np.float32)
     bbox = np.array([[120, 80, 60, 60], [300, 200, 240, 240]], np.float32)
     crop = project(torch.from_numpy(points), torch.from_numpy(camera)).numpy()
-    expected = in_picture(crop, bbox, crop_scale=1.3)
+    expected = crop_to_image(crop, bbox, crop_scale=1.3)
     for i in range(2):
         record = np.zeros((), record_type())
         record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
-        np.testing.assert_allclose(seen(record, points[i]).pixels, expected[i], atol=1e-2)
+        np.testing.assert_allclose(project_body(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
 def test_near_bodies_are_painted_over_far_ones(job) -> None:
-    record = bodies_of(job).of_frames(0, 1)[:1]
+    record = bodies_of(job).read_frames(0, 1)[:1]
     both = np.concatenate([record, record])
     both["track"] = (0, 1)
     both["camera"][1, 0] *= 0.8  # the second one is smaller, so further away, within the first one's outline
-    drawing = BodyDrawing.of(job.trained.generator, opacity=1.0)
+    drawing = BodyDrawing.create(job.trained.generator, opacity=1.0)
     verts = drawing.vertices(both)
     canvas = np.zeros((256, 340, 3), np.uint8)
     one, other = drawing.paint(canvas, both, verts), drawing.paint(canvas, both[::-1], verts[::-1])
@@ -183,10 +198,10 @@ def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
         rows = np.arange(n)
         record = cache.TrackRecord("a", "a", 0, n, 25.0, 1, 1.3)
         bodies.add(TrackBodies(track=record, rows=rows, frame_index=index, run=rows, **arrays))
-    found = [(r["frame"], r["track"]) for r in bodies.of_frames(4, 10)]
+    found = [(r["frame"], r["track"]) for r in bodies.read_frames(4, 10)]
     assert found == [(4, 0), (4, 1), (5, 0), (9, 0), (9, 2)]
-    assert all(r["camera"][0] == r["track"] for r in bodies.of_frames(0, 10))
-    assert len(bodies.of_frames(10, 20)) == 0
+    assert all(r["camera"][0] == r["track"] for r in bodies.read_frames(0, 10))
+    assert len(bodies.read_frames(10, 20)) == 0
 
 
 def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world, monkeypatch, tmp_path) -> None:
@@ -209,7 +224,7 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world,
     writer = MagicMock()  # of OpenCV: on a full disk, it reports no error
     writer.fourcc = cv2.VideoWriter.fourcc
     monkeypatch.setattr(cv2, "VideoWriter", writer)
-    with pytest.raises(PipelineError, match="disk full"):
+    with pytest.raises(PipelineError, match="free disk space"):
         overlay.write_overlay(*args)
     assert list(folder.iterdir()) == []
 
@@ -223,7 +238,7 @@ def test_labels_without_a_person_end_with_the_reason(world, tmp_path, capsys) ->
     assert world.predict(tmp_path / "out", labels=boxes) == 2
     shown = capsys.readouterr()
     assert "track_too_short" in shown.out
-    assert "no person is left to predict in any clip" in shown.err
+    assert "no clip has a track to predict" in shown.err
 
 
 @pytest.mark.parametrize(

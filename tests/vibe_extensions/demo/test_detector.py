@@ -1,7 +1,5 @@
 """The stand-in detector against the truth of the demo data."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline import detect

@@ -68,7 +68,7 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path
     if content is not None:
         (folder / "STAND_IN.json").write_text(content)
     before = digests(tmp_path)
-    with pytest.raises(PipelineError, match="other files, which stay"):
+    with pytest.raises(PipelineError, match="other files, which are not changed"):
         synthetic.synthesize(tmp_path / "raw", tmp_path / "body", size="tiny", workers=1)
     assert digests(tmp_path) == before
     assert not (tmp_path / "body").exists()  # refused before anything was written

@@ -1,7 +1,5 @@
 """`export --format rerun`: recordings are read back by Rerun's own reader and compared with the cache."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -130,7 +128,7 @@ def test_pictures_can_be_left_out_and_what_is_there_stays(root: Path, tmp_path: 
     assert not any("EncodedImage:blob" in components for components in content.values())
     assert {entity.split("/")[1] for entity in content if not entity.startswith("/__")} == {name}
     before = out.read_bytes()
-    for options, word in ((("video=nope",), "exists already"), (("every=0",), "every"), (("colour=red",), "colour")):
+    for options, word in ((("video=nope",), "already exists"), (("every=0",), "every"), (("colour=red",), "colour")):
         assert export(root, "penn_action/train", out, *options) == 2
         assert word in capsys.readouterr().err
     assert export(root, "penn_action/train", tmp_path / "b.rrd", "video=nope") == 2

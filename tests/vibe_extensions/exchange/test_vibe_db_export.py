@@ -1,7 +1,5 @@
 """A split as a database file: what existing code finds in it, and that it comes back the same."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import resource
@@ -128,9 +126,7 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
 # ------------------------------------------------------------------------------------------------ what is in them
 
 
-def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(
-    exportable: Any, tmp_path: Path
-) -> None:
+def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(exportable, tmp_path):
     root = exportable("penn_action/train")
     split, rows = rows_of(root, "penn_action/train")
     done = export(root, "penn_action/train", tmp_path / "mine.pt")
@@ -245,9 +241,7 @@ def test_hdf5_that_the_disk_does_not_take_is_no_defect_and_leaves_no_file(export
     assert not [*tmp_path.iterdir()]
 
 
-def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, capsys, monkeypatch):
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
     (tmp_path / "link").symlink_to("c")
     monkeypatch.chdir(tmp_path)
@@ -260,10 +254,10 @@ def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(
 
 def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) -> None:
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
-    with pytest.raises(PipelineError, match="no stream 'other'; there are: resnet50"):
+    with pytest.raises(PipelineError, match=r"stream 'other' is missing .existing streams: resnet50"):
         export(tmp_path / "c", "posetrack/train", tmp_path, stream="other")
     add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(2)}, video="w")
-    with pytest.raises(PipelineError, match="lags behind"):
+    with pytest.raises(PipelineError, match="older than the tracks"):
         export(tmp_path / "c", "posetrack/train", tmp_path)
 
 
@@ -289,9 +283,7 @@ def test_names_of_pictures_lead_back_to_their_source(names: str, frames: list[in
         assert name_of is not None and [name_of(frame) for frame in frames] == names.split()
 
 
-def test_the_command_reports_what_it_wrote_and_what_it_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_reports_what_it_wrote_and_what_it_left_out(tmp_path, capsys):
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, lost=(2,))
     words = ["export", "posetrack", "train", "--cache", str(tmp_path / "c"), "--format", "vibe", "--out", str(tmp_path)]
     assert main(words) == 0
@@ -302,9 +294,7 @@ def test_the_command_reports_what_it_wrote_and_what_it_left_out(
     assert "--replace" in capsys.readouterr().err
 
 
-def test_real_data_with_features_of_an_untrained_network_is_untrained_and_no_demo_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_real_data_with_features_of_an_untrained_network_is_untrained_and_no_demo_data(tmp_path, capsys):
     add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, stand_in=False)
     add_features(tmp_path / "c", "posetrack/train")
     words = ["posetrack", "train", "--format", "vibe", "--cache"]

@@ -1,7 +1,5 @@
 """joblib files: written as joblib reads them, read without unpickling them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -130,7 +128,7 @@ def test_names_that_are_python_objects_are_read_and_numbers_that_are_are_not(bef
     assert read(tmp_path / "names.pt")["vid_name"].tolist() == names.tolist()
     assert read(tmp_path / "names.pt")["after"].tolist() == [0, 1, 2]
     dump({"features": np.array([[1.0], None], object)}, tmp_path / "numbers.pt", protocol=3)
-    with pytest.raises(RawDataError, match="Python objects that are no texts"):
+    with pytest.raises(RawDataError, match="Python objects other than texts"):
         stored_arrays(tmp_path / "numbers.pt")
 
 
@@ -186,9 +184,7 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> N
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
 @settings(max_examples=100, deadline=None)
-def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_is(
-    tmp_path_factory: pytest.TempPathFactory, at: int, value: int
-) -> None:
+def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_is(tmp_path_factory, at, value):
     folder = tmp_path_factory.getbasetemp()
     file = folder / "damaged.pt"
     data = bytearray(written(file, {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes())

@@ -1,7 +1,5 @@
 """Database files as VIBE's and TCMR's scripts leave them become splits, with no more in them than the file says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -254,7 +252,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
         (threedpw(14), "'joints3D': expected 49 joints, found 14", "3dpw/train"),  # no pelvis to centre them on
         (threedpw(frame_id=np.arange(N) - 3), "'frame_id'", "3dpw/train"),
         ({"features": feature_rows(N - 1)}, r"'features': expected 40 rows.*\(39, 2048\)", "posetrack/train"),
-        ({"bbox": None}, "'bbox': expected an array of that name", "posetrack/train"),
+        ({"bbox": None}, "'bbox': expected an array of this name", "posetrack/train"),
         ({"bbox": boxes()[:, :3]}, r"'bbox': expected numbers of shape \(rows, 4\)", "posetrack/train"),
         ({"bbox": boxes() * [1, 1, 2, 1]}, "'bbox': expected square boxes", "posetrack/train"),
         ({"features": np.zeros((N, 0))}, r"'features': expected numbers of shape \(rows, any\)", "posetrack/train"),
@@ -266,9 +264,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path: Path)
         (dict.fromkeys(posetrack()) | {"theta": np.ones((N, 82))}, "'vid_name'.*only theta", "posetrack/train"),
     ],
 )
-def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(
-    changed: dict[str, Any], match: str, name: str, tmp_path: Path
-) -> None:
+def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, name, tmp_path):
     with pytest.raises(RawDataError, match=match):
         imported(posetrack(**changed), name, tmp_path)
     assert not (tmp_path / "cache" / name / "manifest.json").exists()
@@ -297,9 +293,7 @@ def test_joints_are_in_the_order_that_was_said_or_14_in_lsp_s(order: str | None,
 # ----------------------------------------------------------------------------------------------- origin, other commands
 
 
-def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(
-    tmp_path: Path, into: Any
-) -> None:
+def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does_nothing(tmp_path, into):
     _, split = imported(posetrack(), "posetrack/train", tmp_path, weights_of="SPIN", crop_scale=1.2)
     origin = split.manifest["reader"]["imported"]
     assert origin["file"] == "db.pt" and origin["format"] == "vibe" and origin["crop_scale"] == 1.2
@@ -315,9 +309,7 @@ def test_the_manifest_records_the_split_s_origin_and_an_import_that_is_done_does
     assert all(after[name] == seen for name, seen in before.items() if ".writing" not in name)
 
 
-def test_a_killed_import_goes_on_to_the_same_bytes(
-    small_shards: None, tmp_path: Path, into: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into, monkeypatch):
     imported(posetrack(), "posetrack/train", tmp_path)
 
     class Killed(BaseException):
@@ -396,9 +388,7 @@ def test_extraction_refuses_a_split_whose_pictures_are_not_known(tmp_path: Path,
     assert network.batches == []
 
 
-def test_another_stream_is_extracted_from_pictures_that_the_file_names(
-    penn: Any, into: Any, network: Any, tmp_path: Path
-) -> None:
+def test_another_stream_is_extracted_from_pictures_that_the_file_names(penn, into, network, tmp_path):
     """The boxes and the crops are those that the file's features were computed from."""
     penn.converted("fast")
     done = export(penn.root, penn.name, tmp_path / "db.pt")

@@ -1,7 +1,5 @@
 """Exporting and importing take no more memory for more rows."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

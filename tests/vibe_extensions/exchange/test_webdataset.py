@@ -1,7 +1,5 @@
 """Windows as tar files: what the webdataset library reads is what `Split.read` gives, with the crops of training."""
 
-from __future__ import annotations
-
 import re
 import tracemalloc
 from pathlib import Path
@@ -98,9 +96,7 @@ def test_overlapping_windows_of_several_people_hold_the_right_crops(embedded: An
     assert [file.read_bytes() for file in shards] == first
 
 
-def test_windows_with_a_picture_that_cannot_be_decoded_are_left_out_and_counted(
-    penn: Any, tmp_path: Path, ran: Any
-) -> None:
+def test_windows_with_a_picture_that_cannot_be_decoded_are_left_out_and_counted(penn, tmp_path, ran):
     penn.converted()
     picture = penn.frames("0003") / "000002.jpg"
     ran("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
@@ -110,7 +106,7 @@ def test_windows_with_a_picture_that_cannot_be_decoded_are_left_out_and_counted(
     rows = {row for sample in read(tmp_path / "out") for row in range(*sample["json"]["rows"])}
     lost = next(track for track in penn.split.tracks if track.video == "0003").start
     assert rows == set(range(24)) - set(range(lost, lost + 4)) and done.rows == 20
-    assert done.left_out == {"a picture that cannot be decoded": 1, "no full window of 4": 3}
+    assert done.left_out == {"a frame that cannot be decoded": 1, "no full window of 4": 3}
 
 
 def test_pictures_that_are_not_those_of_the_conversion_are_refused(penn: Any, tmp_path: Path, ran: Any) -> None:
@@ -124,16 +120,14 @@ def test_pictures_that_are_not_those_of_the_conversion_are_refused(penn: Any, tm
 @pytest.mark.parametrize(
     ("name", "option", "reason"),
     [
-        ("amass/train", (), "no pictures"),
+        ("amass/train", (), "no images"),
         ("3dpw/train", ("--set", "seqlen=11"), "longest run has 10"),
         ("3dpw/train", ("--raw", "/nowhere"), "--raw"),
         ("3dpw/train", ("--set", "quality=0"), "quality"),
-        ("3dpw/train", ("--stream", "moved"), "does not have"),
+        ("3dpw/train", ("--stream", "moved"), "no features"),
     ],
 )
-def test_what_cannot_be_exported_is_refused_with_words(
-    name: str, option: tuple[str, ...], reason: str, root: Path, tmp_path: Path, ran: Any
-) -> None:
+def test_what_cannot_be_exported_is_refused_with_words(name, option, reason, root, tmp_path, ran):
     words = ("export", name, "--cache", root, "--format", "webdataset", "--out", tmp_path / "out", *option)
     assert reason in " ".join(ran(*words, code=2).err.split())
     assert [*tmp_path.iterdir()] == []

@@ -1,7 +1,5 @@
 """Pages of `python -m pipeline show`, and of tracks that a test has made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

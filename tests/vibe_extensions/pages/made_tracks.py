@@ -1,7 +1,5 @@
 """Tracks with pictures, what a page shows of them, and splits of a video each."""
 
-from __future__ import annotations
-
 import base64
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`python -m pipeline show --out CLIP.mp4`: clips are read back, colours at joints that the test has placed."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from fractions import Fraction
@@ -155,7 +153,7 @@ def test_what_no_clip_can_be_made_of_is_refused_with_what_to_do(embedded, root, 
     assert "no track" in capsys.readouterr().err
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
     for words, reason in (
-        (["amass", "train"], "no pictures"),
+        (["amass", "train"], "no images"),
         (["penn_action", "train", "--video", "nope"], "'nope'.*0001"),
         (["penn_action", "train", "--track", names[0], "--track", names[-1]], "--video NAME"),
         (["penn_action", "train", "--frames", "3"], "--frames"),

@@ -1,7 +1,5 @@
 """Boxes, crops and joints on the page: where they are, which side they have, and 3D from two sides."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

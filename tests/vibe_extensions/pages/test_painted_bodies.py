@@ -1,7 +1,5 @@
 """Bodies over pictures: where they are, how opaque, what hides what."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -138,7 +138,7 @@ def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tm
     )
     made_with = {"identity": {"kind": "pr_vipe", "weights": {"kind": "file", "file_sha256": "another"}}}
     monkeypatch.setattr(type(splits["a/train"]), "stream_manifest", lambda *_: made_with)
-    with pytest.raises(DataError, match="pr_vipe: expected the embedding"):
+    with pytest.raises(DataError, match="pr_vipe was computed by another embedding"):
         PartDynamicsTrainer(config, TinyBody()).prepare(splits)
 
 

@@ -1,7 +1,5 @@
 """The stream `pr_vipe`: numbers, flags, identity; and in a cache, what is recomputed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

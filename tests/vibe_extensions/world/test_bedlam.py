@@ -13,12 +13,12 @@ import cache
 from pipeline import cameras
 from pipeline.body import Body
 from pipeline.commands import doctor
-from pipeline.commands.leaks import compare_names
 from pipeline.files.pixels.sources import parse
 from pipeline.files.raw.changes import bytes_of_labels, stamp, video_digest
 from pipeline.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import read_one, refusal, touch
 from vibe_extensions.contracts import datasets as contract
+from vibe_extensions.contracts.commands.leaks import compare_names
 from vibe_extensions.demo.body import procedural, skin
 from vibe_extensions.world.bedlam import Bedlam, Bedlam2
 
@@ -239,9 +239,7 @@ def test_without_subjects_people_are_told_apart_by_their_shape(tmp_path: Path) -
         (Bedlam2(), "training-labels/bedlam_v2", "training-images/bedlam_v2"),
     ],
 )
-def test_the_folders_of_the_releases_own_scripts_are_read(
-    dataset: Any, folder: str, images: str, tmp_path: Path
-) -> None:
+def test_the_folders_of_the_releases_own_scripts_are_read(dataset, folder, images, tmp_path):
     data, scene = (
         labels() | {"gtkps": np.random.default_rng(1).uniform(300, 600, (2 * N, 127, 3))},
         SCENE.removesuffix("_6fps"),

@@ -1,7 +1,5 @@
 """Fits of 4D-Humans and CameraHMR to InstaVariety's pictures: their forms, through conversion; planted traps."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -98,9 +96,7 @@ def notes(split: cache.Split) -> str:
 # --------------------------------------------------------------------------------------------------- what is joined
 
 
-def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
-    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(raw, tmp_path, capsys):
     root = tmp_path / "cache"
     before = converted(raw, root)
     assert "pose" not in before.columns
@@ -219,12 +215,10 @@ def test_a_pickle_that_would_run_code_is_refused(raw: Path, tmp_path: Path, monk
         list(writing.read_all([good, bad], raw / fits.FILE))
     assert not Path("was_run").exists()
     with fits.FitStore.open(raw / fits.FILE) as store:
-        assert (len(store.of(NAMES[1])), len(store.of(NAMES[0]))) == (1, 0)
+        assert (len(store.find(NAMES[1])), len(store.find(NAMES[0]))) == (1, 0)
 
 
-def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(
-    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_path, capsys):
     whole = tar(tmp_path / "1.tar", {NAMES[0]: [person(0)], NAMES[1]: [person(1)]})
     content = whole.read_bytes()
     at_a_header = whole.read_bytes().find(b"tag/clip/frame000002")
@@ -235,7 +229,7 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(
         assert main(["fits", str(whole), str(good), "--raw", str(raw)]) == 1
         assert "1.tar" in capsys.readouterr().out
         with fits.FitStore.open(raw / fits.FILE) as store:
-            assert [len(store.of(name)) for name in NAMES] == [0, 0, 1]
+            assert [len(store.find(name)) for name in NAMES] == [0, 0, 1]
     whole.write_bytes(content)
     read(raw, whole)
     one = fits.digest_of(raw / fits.FILE)

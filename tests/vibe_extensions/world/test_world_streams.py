@@ -1,7 +1,5 @@
 """The streams `cam_angvel` and `stationary`: against closed forms, through an extraction, and mirrored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import cameras
 from pipeline.body import Body
-from pipeline.commands.maintenance.recompute import recompute
 from pipeline.datasets.base import EXTRINSICS
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features import streams
@@ -21,6 +18,7 @@ from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams import ROW_RATE, Machine
 from pipeline.files.raw.stand_in import MARKER
+from vibe_extensions.contracts.recompute import recompute
 from vibe_extensions.contracts.streams import stream_problems
 from vibe_extensions.demo.body import write_files
 from vibe_extensions.world.streams import POINTS
@@ -140,9 +138,7 @@ def test_mirrored_numbers_are_those_of_the_mirrored_camera(convention: str) -> N
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 60.0])
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(
-    body: Path, fps: float, speed: float
-) -> None:
+def test_a_body_that_glides_under_a_turning_camera_has_the_sigmoid_of_its_speed(body, fps, speed):
     way = np.arange(N)[:, None] * np.array([speed, 0, 0]) * 30 / fps
     labels = windows(seen(turning(5), way), 2, 2, fps)
     values, known = stationary(body).load(CPU, None)(labels)
@@ -207,9 +203,7 @@ def test_short_runs_and_low_or_unknown_rates_are_not_known(body: Path, n: int, r
     assert not stationary(body).load(CPU, None)(labels)[1].any()
 
 
-def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_refused(
-    body: Path, tmp_path: Path
-) -> None:
+def test_its_identity_has_the_bodys_content_and_options_that_mean_nothing_are_refused(body, tmp_path):
     stream = stationary(body)
     assert stream.stand_in
     assert str(body.parent) not in str(stream.identity())

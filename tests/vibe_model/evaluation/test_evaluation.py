@@ -311,12 +311,12 @@ def collected(rows, run, of_them, seqlen=2):
 
 def test_means_are_over_the_frames_that_have_an_error_and_the_keypoints_that_have_a_label():
     means = Means().add(errors([10, np.nan, 20], accel=[np.nan, 4, np.nan])).add(errors([60]))
-    assert means.of() == {"pa_mpjpe": 30, "accel": 4}
-    assert means.of("baseline") == {"pa_mpjpe": 60}
+    assert means.by_error() == {"pa_mpjpe": 30, "accel": 4}
+    assert means.by_error("baseline") == {"pa_mpjpe": 60}
     assert (means.predicted, means.counted, means.counted_2d) == (4, 3, 0)
-    assert Means().of() == Means().add(errors([np.nan], accel=[np.nan])).of() == {}
+    assert Means().by_error() == Means().add(errors([np.nan], accel=[np.nan])).by_error() == {}
     means = Means().add(errors([np.nan, np.nan, np.nan], keypoints=[1, 3, 0], pck_2d=[100, 0, np.nan]))
-    assert (means.of(), means.counted_2d) == ({"pck_2d": 25}, 2)
+    assert (means.by_error(), means.counted_2d) == ({"pck_2d": 25}, 2)
 
 
 def test_a_sequence_has_its_own_means_and_its_place_in_the_source():

@@ -79,6 +79,6 @@ def test_unposed_vertices_of_a_split_with_genders_are_of_both_bodies():
 def test_without_the_body_of_a_gender_vertices_are_refused_by_name_and_joints_evaluated(tmp_path, monkeypatch):
     split, oracle, _ = of_genders("male", "female", "male")
     monkeypatch.setattr(Body, "of", lambda self, gender: smpl_files.load(tmp_path, gender))
-    with pytest.raises(MissingAssets, match=r"sport/test: PVE .* lacks SMPL_MALE"):
+    with pytest.raises(MissingAssets, match=r"sport/test: PVE .*: missing SMPL_MALE"):
         evaluate_split(oracle, split, **STREAM)
     assert evaluate_split(oracle, split, **STREAM, vertices=False)["mpjpe"] > 0

@@ -102,7 +102,7 @@ def test_each_group_weighs_the_same_and_so_does_each_frame_in_it(groups, mean):
     for group, n, error in zip(groups, (10, 30, 30), (1.0, 3.0, 2.0), strict=True):
         of_one = {"mpjpe": np.full(n, error), "pck_2d": np.full(n, error)}
         means.add(TrackErrors(np.ones(n, bool), np.full(n, 7.0), {"own": of_one}), group=group)
-    assert means.of() == pytest.approx({"mpjpe": mean, "pck_2d": mean})
+    assert means.by_error() == pytest.approx({"mpjpe": mean, "pck_2d": mean})
 
 
 @pytest.mark.parametrize(("px", "right"), [(11.1, True), (11.3, False)])

@@ -119,7 +119,7 @@ def test_emdbs_protocol_is_whams_by_a_numpy_computation_of_its_own(world):
     assert (emdb["frames"], emdb["label_body"]) == (15, "female, male, neutral")
     assert "WHAM" in emdb["compares_with"]
     assert "GVHMR" in emdb["compares_with"]
-    assert [record.name for record in protocols.chosen(MemorySplit(0, [9]))[0]] == ["default", "published", "hmmr"]
+    assert [record.name for record in protocols.choose(MemorySplit(0, [9]))[0]] == ["default", "published", "hmmr"]
 
 
 def test_which_frames_follow_one_another_is_the_protocols(world):
@@ -140,7 +140,8 @@ def test_which_frames_follow_one_another_is_the_protocols(world):
         for (bodies,) in predict_tracks(oracle, split, stream="resnet50"):
             scorer.add(bodies)
         values = np.concatenate([np.abs(np.diff(along[rows, 0, 0], n=2)) for rows in stretches])
-        assert scorer.means["line"].of()["accel_error"] == pytest.approx(1000 * values.mean(), rel=1e-5), successive
+        measured = scorer.means["line"].by_error()["accel_error"]
+        assert measured == pytest.approx(1000 * values.mean(), rel=1e-5), successive
 
 
 def test_whole_tracks_are_evaluated_beside_windows(world):
@@ -190,7 +191,7 @@ def test_what_a_package_gets_wrong_is_named_with_the_package(site):
         evaluate_split(model, split, **STREAM, protocol="short")
     with pytest.raises(plug_ins.PlugInError, match="package broken-protocols: broken:TEXT is not a Protocol"):
         evaluate_split(model, split, **STREAM, protocol="text")
-    records, left_out = protocols.chosen(split)
+    records, left_out = protocols.choose(split)
     assert [record.name for record in records] == ["default", "published", "hmmr", "raising", "short"]
     assert list(left_out) == ["text"]
     with pytest.raises(PipelineError, match=r"did you mean 'raising'.* raising, short, text"):
@@ -243,10 +244,10 @@ def test_a_model_is_evaluated_by_the_protocols_that_its_record_names(tmp_path, m
 def test_a_split_is_evaluated_by_what_is_for_it_unless_a_protocol_is_named(monkeypatch):
     split = MemorySplit(0, [9], joints=14)
     monkeypatch.setattr(hmmr_protocol, "HMMR", replace(hmmr_protocol.HMMR, splits="emdb/*"))
-    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published"]
-    assert [record.name for record in protocols.chosen(split, ["hmmr"])[0]] == ["hmmr"]
+    assert [record.name for record in protocols.choose(split)[0]] == ["default", "published"]
+    assert [record.name for record in protocols.choose(split, ["hmmr"])[0]] == ["hmmr"]
     split.name = "emdb/emdb1"
-    assert [record.name for record in protocols.chosen(split)[0]] == ["default", "published", "emdb", "hmmr"]
+    assert [record.name for record in protocols.choose(split)[0]] == ["default", "published", "emdb", "hmmr"]
 
 
 @pytest.mark.parametrize(
@@ -288,21 +289,21 @@ CALLS = itertools.count()
         ("expected 12 numbers, found an array of (12, 14)", {"of": lambda a, b: np.linalg.norm(a - b, axis=-1)}),
         ("KeyError", {"of": lambda a, b: {}["b"]}),
         ("infinite", {"of": lambda a, b: distance(a, b) + np.inf}),
-        ("writes into the arrays", {"of": spoiling}),
-        ("other numbers when it is called again", {"of": lambda a, b: distance(a, b) + next(CALLS)}),
+        ("changes the arrays", {"of": spoiling}),
+        ("different numbers when called again", {"of": lambda a, b: distance(a, b) + next(CALLS)}),
         ("before and after it", {"of": lambda a, b: distance(a, b) - distance(a, b).mean()}),
         ("expected 0 for a perfect prediction", {"of": lambda a, b: distance(a, b) + 1}),
         ("expected 95 for a perfect prediction", {"of": lambda a, b: distance(a, b), "lower_is_better": False}),
         ("is 0 for a wrong prediction", {"of": lambda a, b: 0 * distance(a, b)}),
         ("lower_is_better = True", {"of": lambda a, b: -distance(a, b)}),
-        ("a shift of the whole body", {"reads": "placed joints"}),
+        ("when the whole body is shifted", {"reads": "placed joints"}),
         ("no number for any", {"of": lambda a, b: distance(a, b) * np.nan}),
-        ("ours of that name is MPJPE in mm", {"unit": "cm"}),
+        ("has this name (MPJPE, mm)", {"unit": "cm"}),
         ("rows: expected (12,) bool", {"rows": lambda labels: labels.kp_2d[..., 2] > 0}),
-        ("rows: writes into the labels", {"rows": lambda labels: np.equal(labels.valid, 1, out=labels.has_3d)}),
-        ("rows_2d: returns other rows", {"rows_2d": lambda labels: labels.valid ^ bool(next(CALLS) % 2)}),
+        ("rows: changes the labels", {"rows": lambda labels: np.equal(labels.valid, 1, out=labels.has_3d)}),
+        ("rows_2d: returns different rows", {"rows_2d": lambda labels: labels.valid ^ bool(next(CALLS) % 2)}),
         ("name: 'baseline'", {"name": "baseline"}),
-        ("metric frames: has another meaning", {"metrics": {"frames": METRICS["mpjpe"]}}),
+        ("metric frames: the name is reserved", {"metrics": {"frames": METRICS["mpjpe"]}}),
         ("metrics: expected at least one", {"metrics": {}}),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from cache import CropPolicy, Jitter
 from tests.vibe_model.builders import MemorySplit, Track, small_vibe
-from vibe_model.cameras import in_picture
+from vibe_model.cameras import crop_to_image
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
@@ -21,7 +21,7 @@ from vibe_model.vibe.generator import Estimate
 
 
 def cover(split, drop_last=False):
-    present = Present.of(split, "resnet50")
+    present = Present.from_split(split, "resnet50")
     planned = [present.windows(track, seqlen=4, drop_last=drop_last) for track in split.tracks]
     windows = [window for of_track in planned for window in of_track]
     return windows, [row for window in windows for row in range(window.keep, window.stop)]
@@ -40,7 +40,7 @@ def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
     split = MemorySplit(0, [9, 3, 8], gaps=[2], lacking=[17])
     assert cover(split, drop_last=True)[1] == [*range(8), *range(12, 16)]
     # Smoothing still knows which of these frames are neighbours.
-    present = Present.of(split, "resnet50")
+    present = Present.from_split(split, "resnet50")
     assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [0, 0, *[1] * 6, *[2] * 4]
     assert present.runs(np.array([], np.int64)).tolist() == []
     assert cover(MemorySplit(0, [8], lacking=range(8)), drop_last=True) == ([], [])
@@ -66,7 +66,7 @@ def model():
 
 def predict(model, split, smooth=0.0, **settings):
     found = predict_tracks(model, split, stream="resnet50", **{"seqlen": 4, **settings})
-    return {bodies.track.name: bodies.smoothed(smooth) for (bodies,) in found}
+    return {bodies.track.name: bodies.smooth_time(smooth) for (bodies,) in found}
 
 
 def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_source(model, split):
@@ -204,7 +204,7 @@ def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp
     np.testing.assert_allclose(held["joints_3d"], posed.joints.numpy(), atol=1e-5)
     # The weak perspective is the limit of the projection far away: a body is small against its distance.
     scale, shift = held["camera"][:, None, :1], held["camera"][:, None, 1:]
-    near = in_picture(scale * (held["joints_3d"][..., :2] + shift), held["bbox"], crop_scale=1.3)
+    near = crop_to_image(scale * (held["joints_3d"][..., :2] + shift), held["bbox"], crop_scale=1.3)
     assert np.abs(held["joints_2d"] - near).max() < 0.1 * held["bbox"][:, 2].max()
     assert np.abs(held["joints_2d"] - held["bbox"][:, None, :2]).max() > 1
     with np.load(save_npz(tmp_path, found["v2/0"], model)) as unsized:

@@ -80,7 +80,7 @@ def test_a_wrong_value_is_refused_by_name(config, wrong):
 
 
 def test_a_stream_that_the_norms_groups_do_not_divide_needs_a_width():
-    with pytest.raises(ConfigError, match=r"resnet50 has 100 numbers a row, no multiple of 32.*Set width"):
+    with pytest.raises(ConfigError, match=r"resnet50 has 100 numbers per row, which is no multiple of 32.*Set width"):
         hmmr.HMMRConfig(feature_size=100).check_feature_size()
     hmmr.HMMRConfig(feature_size=100, width=64).check_feature_size()
 

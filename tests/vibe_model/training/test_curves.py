@@ -36,7 +36,7 @@ def test_speed_and_the_share_of_waiting_are_those_of_the_clock_between_steps(tmp
         clock.now += 100  # validation is no training
         found.start_clock()
         for number in range(1, SPEED_EVERY + 1):
-            assert found.waiting_for(ready) == "batch"
+            assert found.next_batch(ready) == "batch"
             clock.now += 0.20
             found.step(number, GOOD, 0)
     points = logged(tmp_path)

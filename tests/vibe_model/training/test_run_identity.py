@@ -97,7 +97,7 @@ def test_what_is_missing_is_named(root, tmp_path):
     lacking = replace(config, evaluation=("h36m/val",), motion=("3dpw/train",), datasets_3d=("amass/train",))
     assert runs.missing(lacking) == ["h36m/val", "amass/train/features/tiny"]
     assert not runs.is_complete(lacking)
-    with pytest.raises(DataError, match=r"h36m/val, amass/train/features/tiny"):
+    with pytest.raises(DataError, match=r"h36m/val, amass/train/features/tiny, .* in datasets_3d, evaluation"):
         training.run(lacking)
     nowhere = replace(config, cache=tmp_path / "none")
     assert set(runs.missing(nowhere)) == set(nowhere.splits)

@@ -1,7 +1,5 @@
 """Whole tracks of a split as a PyTorch dataset."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

@@ -198,6 +198,23 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits
 
 
 @only_vibe
+def test_a_better_epoch_may_score_worse_when_it_is_trained_again(kind, config, run, splits, monkeypatch):
+    scores, exchange, config = iter([50.0, 40.0, 60.0]), Path.replace, replace(config, epochs=2, iterations=1)
+    monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, next(scores)))
+    monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
+
+    def kill(self, target):
+        if Path(target).name == "last.pt" and (self.parent / "best.pt").exists():
+            raise Killed
+        return exchange(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", kill)
+        run(config)
+    assert torch.load(run(config) / "best.pt", weights_only=True)["epoch"] == 0
+
+
+@only_vibe
 def test_a_finished_run_is_not_touched_again_and_the_callers_state_changes_no_number(
     config, splits, undisturbed, monkeypatch
 ):
@@ -246,9 +263,11 @@ def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undist
     folder = shutil.copytree(undisturbed, runs.run_folder(config, splits))
     (folder / "metrics.json").unlink()
     damage(folder / name)
+    (folder / "config.json").write_text("{}")
     assert not runs.is_finished(folder)
     with pytest.raises(CheckpointError, match=reason):
         run(config)
+    assert name == "best.pt" or (folder / "config.json").read_text() == "{}", "of a run that was not resumed"
 
 
 # ------------------------------------------------------------------------------------------------ non-finite losses

@@ -11,9 +11,9 @@ from pipeline.cli.progress import bar
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=Path, required=True, help="the folder for raw/<dataset>/ and body/")
-    sub.add_argument("--seed", type=whole(0), default=0, help="the same seed gives the same bytes")
-    sub.add_argument("--size", default="default", help="how much of it: tiny, default or large")
+    sub.add_argument("--out", type=Path, required=True, help="output folder, for raw/<dataset>/ and body/")
+    sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
+    sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
     workers_option(sub)
 
 

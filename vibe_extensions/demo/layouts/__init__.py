@@ -1,6 +1,6 @@
-"""The official layout of each dataset, written from rendered bodies.  pixels and labels -> [raw]
+"""Writers of the datasets' official layouts.  pixels and labels -> [raw]
 
-Adding a dataset is adding a file with a `LAYOUT` to this folder, and a line to `LAYOUTS` (`vibe_extensions.demo`).
+To add a dataset, add a file with a `LAYOUT` to this folder, and a line to `LAYOUTS` in `vibe_extensions.demo.writing`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Size(NamedTuple):
-    """How much of a dataset is made, against the default."""
+    """Amount of data relative to the default."""
 
     videos: float
     frames: float
@@ -33,7 +33,7 @@ SIZES: Final = {"tiny": Size(0.2, 0.7), "default": Size(1, 1), "large": Size(4, 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Seed and amount. `n_videos` (in a split) and `n_frames` (in a video) overrule `size`. Raises ConfigError."""
+    """Seed and amount. `n_videos` (per split) and `n_frames` (per video) override `size`. Raises ConfigError."""
 
     seed: int = 0
     size: str = "default"
@@ -45,49 +45,49 @@ class Request:
             raise ConfigError(f"size of the demo data: expected one of {', '.join(SIZES)}, found {self.size!r}")
 
     def videos(self, usual: int) -> int:
-        """Videos of a split that usually has `usual`."""
+        """Number of videos in a split with `usual` videos by default."""
         return self.n_videos if self.n_videos is not None else max(1, round(usual * SIZES[self.size].videos))
 
     def frames(self, rng: np.random.Generator, low: int, high: int, *, least: int) -> int:
-        """Frames of a video that usually has `low` to `high`; fewer than `least` only when asked for."""
+        """Number of frames in a video with `low` to `high` by default; below `least` only if `n_frames` is set."""
         drawn = int(rng.integers(low, high + 1))
         return self.n_frames if self.n_frames is not None else max(least, round(drawn * SIZES[self.size].frames))
 
     def rng(self, *key: int) -> np.random.Generator:
-        """A generator of its own for each key, such as (dataset's number, video's number)."""
+        """An independent generator for each key, such as (dataset's number, video's number)."""
         return np.random.default_rng([self.seed, *key])
 
-    def numbered(self, key: int, **usual: int) -> Iterator[tuple[int, str, np.random.Generator]]:
-        """(number, split, generator) of every video; `usual`: how many each split has by default."""
+    def enumerate_videos(self, key: int, **usual: int) -> Iterator[tuple[int, str, np.random.Generator]]:
+        """Yield (number, split, generator) of every video; `usual`: default number of videos by split."""
         splits = [split for split, n in usual.items() for _ in range(self.videos(n))]
         for number, split in enumerate(splits):
             yield number, split, self.rng(key, number)
 
 
 class Record(Protocol):
-    """Write one video below the dataset's folder; return the truth behind it."""
+    """Write one video into the dataset's folder, and return its ground truth."""
 
     def __call__(self, shot: Shot, folder: Path) -> Take: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLayout:
-    """How the official release of one dataset is written."""
+    """Functions that write a dataset in its official layout."""
 
     name: str
     what: str  # one sentence for the marker file
-    plan: Callable[[Request], Iterator[Shot]]  # every video that is to be recorded
+    plan: Callable[[Request], Iterator[Shot]]  # all videos
     record: Record
-    finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes what is about all videos
+    finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes files about all videos
 
 
-def cycled(options: Sequence[T], number: int) -> T:
-    """Option number `number`, counted round and round."""
+def pick_cyclic(options: Sequence[T], number: int) -> T:
+    """Option number `number`, modulo the number of options."""
     return options[number % len(options)]
 
 
 def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> NDArray[np.bool_]:
-    """Film a take into a new folder, a JPEG a frame, called `name.format(frame + first)`; visible (T, actors, 49)."""
+    """Render a take into a new folder of JPEGs, `name.format(frame + first)`. Returns visible (T, actors, 49)."""
     folder.mkdir(parents=True)
     visible = []
     for number, filmed in enumerate(film(take), start=first):
@@ -97,7 +97,7 @@ def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> ND
 
 
 def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
-    """The same into a video file."""
+    """Render a take into a video file. Returns visible (T, actors, 49)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     visible, camera = [], take.view
     with mp4_writer(file, take.shot.fps, camera.width, camera.height) as writer:
@@ -108,11 +108,11 @@ def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
 
 
 def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
-    """Write one JSON file, and the folder that it is in."""
+    """Write a JSON file, and create its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, separators=(",", ":") if compact else None), encoding="utf-8")
 
 
-def with_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.float64]:
+def append_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.float64]:
     """(..., J, 2) px and (..., J) -> (..., J, 3)."""
     return np.concatenate([kp_2d, confidence[..., None]], axis=-1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from vibe_extensions.demo.body import procedural, rest_joints
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic
 from vibe_extensions.demo.motion import perform, random_betas
 from vibe_extensions.demo.scene import GENDERS, Actor, Shot, Take
 
@@ -22,10 +22,10 @@ SMPLH_HANDS: Final = {22: 22, 23: 37}  # SMPL's hands and the joints of SMPL-H, 
 
 
 def plan(request: Request) -> Iterator[Shot]:
-    """12 motions of 4 to 10 s by default, three to a subset, each by a subject of its own."""
-    for number, split, rng in request.numbered(103, train=12):
-        fps = cycled(FRAME_RATES, number)
-        name = f"{cycled(SUBSETS, number)}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
+    """12 motions of 4 to 10 s by default, three per subset, each with a different subject."""
+    for number, split, rng in request.enumerate_videos(103, train=12):
+        fps = pick_cyclic(FRAME_RATES, number)
+        name = f"{pick_cyclic(SUBSETS, number)}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
         n_frames = request.frames(rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
         yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=f"{name}_poses.npz")
 

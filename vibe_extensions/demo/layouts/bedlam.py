@@ -1,7 +1,7 @@
-"""BEDLAM's layout: an npz a scene, a row of which is one person in one picture.  pixels and labels -> [raw]
+"""BEDLAM's layout: one npz per scene, one row per person and image.  pixels and labels -> [raw]
 
-Each person has a world of its own, which begins at the body and turns about the vertical as the camera does: its y axis
-points down, its z axis into the picture. All are of the neutral body; `gender` is a label. `proj_verts` are left out.
+Each person has a world whose origin is at the body and whose vertical rotation follows the camera: y points down, z
+into the image. Bodies are neutral; `gender` is only a label. `proj_verts` are omitted.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import PipelineError
 from vibe_extensions.demo.body import procedural, rest_joints
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from vibe_extensions.demo.scene import Actor, Shot, Take, film, stage
 
 FPS: Final = 30
-# A scene's name, people, width, height px, and what is played. At 6 fps, every fifth picture is there.
+# A scene's name, people, width and height in px, and actions. At 6 fps, every fifth image exists.
 SCENES: Final = (
     ("20221010_2_1_batch01hand_closeup_suburb_6fps", 2, 216, 384, ("arm_raise", "wave", "squat")),
     ("20221014_1_1_batch01hand_orbit_archviz_30fps", 1, 320, 180, ("wave", "arm_raise")),
     ("20221018_1_1_batch01hand_30fps", 1, 320, 180, ("arm_raise", "side_bend")),
 )
-TURNED, MOVING, SPARSE = "closeup", "orbit", "6fps"  # in names: stored on their side; a camera that moves; few pictures
-HOLE: Final = slice(4, 6)  # pictures of the first scene in which its second person is not labelled
+TURNED, MOVING, SPARSE = "closeup", "orbit", "6fps"  # in names: rotated images; a moving camera; 6 fps
+HOLE: Final = slice(4, 6)  # images of the first scene in which its second person is not labelled
 TRAINING: Final = "all_npz_12_smpl_training"
 SEQUENCE: Final = "seq_000000"
 BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
@@ -38,7 +38,7 @@ BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
 def plan(request: Request) -> Iterator[Shot]:
     """3 scenes of a sequence by default, of 24 to 30 pictures: two people; a camera that moves; one that stands."""
     for number in range(request.videos(len(SCENES))):
-        scene, n_people, width, height, actions = cycled(SCENES, number)
+        scene, n_people, width, height, actions = pick_cyclic(SCENES, number)
         name = scene if number < len(SCENES) else f"{number:03d}_{scene}"
         n_pictures, step = request.frames(request.rng(110, number), 24, 30, least=20), _step(name)
         n_frames = step * (n_pictures - 1) + 1
@@ -63,7 +63,7 @@ def record(shot: Shot, folder: Path) -> Take:
 
 
 def labels_of(take: Take) -> dict[str, Any]:
-    """The content of a scene's file: the first person's rows, then the second's."""
+    """Content of a scene's file: the first person's rows, then the second's."""
     by_person = [_rows(take, person, actor) for person, actor in enumerate(take.actors)]
     return {key: np.concatenate([rows[key] for rows in by_person]) for key in by_person[0]}
 
@@ -97,7 +97,7 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, NDArray[Any]]:
         "trans_cam": np.einsum("tij,tj->ti", camera[:, :3, :3], offset) - pelvis,
         "trans_world": np.einsum("tij,tj->ti", turn, offset) - pelvis,
         "cam_ext": extrinsics,
-        "gtkps": with_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
+        "gtkps": append_confidence(kp_2d, np.ones(kp_2d.shape[:2])),
         **{key: np.array([value] * shot.n_frames) for key, value in same.items()},
     }
     labelled = np.arange(0, shot.n_frames, _step(scene))
@@ -114,7 +114,7 @@ def _level(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _every(take: Take, step: int) -> Take:
-    """Every step-th frame of a take, to be filmed."""
+    """A take with every step-th frame."""
     camera, part = take.view, slice(None, None, step)
     actors = tuple(replace(a, **{key: getattr(a, key)[part] for key in BY_FRAME}) for a in take.actors)
     n_frames = len(camera.extrinsics[part])

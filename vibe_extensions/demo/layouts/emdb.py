@@ -1,6 +1,6 @@
-"""EMDB's layout: picture folders and a pickle a sequence, filmed by a camera that moves.  pixels and labels -> [raw]
+"""EMDB's layout: image folders and a pickle per sequence, with a moving camera.  pixels and labels -> [raw]
 
-The world is that of `scene`, y up, as the release's is. Labels are of the gendered body, the pixels of the neutral one.
+The world is that of `scene`, y up, as in the release. Labels use the gendered body, pixels the neutral one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from vibe_extensions.demo.body import procedural, skin, spin49
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_pictures
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
 from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 FPS: Final = 30.0
@@ -32,9 +32,9 @@ NO_BOX: Final = 3  # frame
 def plan(request: Request) -> Iterator[Shot]:
     """3 sequences by default, of 24 to 30 frames: one in both splits, one in each."""
     for number in range(request.videos(len(SEQUENCES))):
-        split, title, actions = cycled(SEQUENCES, number)
+        split, title, actions = pick_cyclic(SEQUENCES, number)
         n_frames = request.frames(request.rng(109, number), 24, 30, least=20)
-        looks = (*cycled(PICTURES, number), 1, actions, True)
+        looks = (*pick_cyclic(PICTURES, number), 1, actions, True)
         yield Shot("emdb", split, f"P{number % 10}/{number:02d}_{title}", number, request.seed, n_frames, FPS, *looks)
 
 
@@ -42,14 +42,14 @@ def record(shot: Shot, folder: Path) -> Take:
     """`P<n>/<sequence>/images/<5 digits>.jpg` and `P<n>_<sequence>_data.pkl` beside them."""
     take = stage(shot)
     write_pictures(take, folder / shot.name / "images", "{:05d}.jpg")
-    labelled = replace(take, actors=tuple(_gendered(actor, take) for actor in take.actors))
+    labelled = replace(take, actors=tuple(_apply_gender(actor, take) for actor in take.actors))
     labels = folder / shot.name / f"{shot.name.replace('/', '_')}_data.pkl"
     labels.write_bytes(pickle.dumps(labels_of(labelled), protocol=4))
     return labelled
 
 
-def _gendered(actor: Actor, take: Take) -> Actor:
-    """The same motion of the body of the actor's gender, which EMDB's labels are of."""
+def _apply_gender(actor: Actor, take: Take) -> Actor:
+    """The same motion with the body of the actor's gender, as in EMDB's labels."""
     body = procedural(actor.gender)
     skinned = skin(body, actor.betas, actor.pose, actor.trans)
     joints = spin49(body, skinned)
@@ -57,7 +57,7 @@ def _gendered(actor: Actor, take: Take) -> Actor:
 
 
 def labels_of(take: Take) -> dict[str, Any]:
-    """The content of a sequence's file."""
+    """Content of a sequence's file."""
     (actor,), shot, view = take.actors, take.shot, take.view
     kp_2d = view.project(actor.joints)  # (T, 24, 2)
     good = np.ones(shot.n_frames, np.bool_)

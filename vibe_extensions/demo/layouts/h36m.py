@@ -1,8 +1,8 @@
 """Human3.6M's layout: videos, CDF files of poses, metadata.xml and SMPL fits.  pixels and labels -> [raw]
 
-The cameras stand around a place as they do in the studio: the same four for every subject, so that one take is seen by
-up to four of them. Lengths in files are millimetres. The world of metadata.xml has z up, as the release's; fits and the
-cameras beside them are in the axes of `scene` (y up).
+The same four cameras film every subject, so that a take is seen by up to four of them. Lengths in files are in
+millimetres. The world of metadata.xml has z up, as in the release; fits and their cameras use the axes of `scene` (y
+up).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.skeletons import JOINTS
 from vibe_extensions.demo.camera import Camera, look_at
 from vibe_extensions.demo.files import write_cdf
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_json, write_video
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_json, write_video
 from vibe_extensions.demo.scene import Shot, Take, stage
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
@@ -36,7 +36,7 @@ ACTIONS: Final = (  # ids 1 to 16, each with subactions 1 and 2
     "_ALL", "Directions", "Discussion", "Eating", "Greeting", "Phoning", "Posing", "Purchases", "Sitting",
     "SittingDown", "Smoking", "TakingPhoto", "Waiting", "Walking", "WalkingDog", "WalkTogether",
 )  # fmt: skip
-TAKES: Final = {  # split -> what is filmed: subject, action and what is played for it; nothing that walks away
+TAKES: Final = {  # split -> (subject, action, actions of `actions.py`); nothing that walks away
     "train": (
         ("S1", "Walking", ("march",)),
         ("S5", "Greeting", ("wave", "arm_raise")),
@@ -67,7 +67,7 @@ def plan(request: Request) -> Iterator[Shot]:
             turn, camera = divmod(view, len(CAMERAS))
             if split == "val":
                 camera = len(CAMERAS) - 1 - camera  # the frontal one first: protocol 2 evaluates on it alone
-            subject, action, actions = cycled(TAKES[split], turn)
+            subject, action, actions = pick_cyclic(TAKES[split], turn)
             # A subject's takes: the first of this action, its second, the first of the next, ...
             again = turn // len(TAKES[split])
             played = ACTIONS[1 + (ACTIONS.index(action) - 1 + again // 2) % (len(ACTIONS) - 1)]
@@ -79,7 +79,7 @@ def plan(request: Request) -> Iterator[Shot]:
 def record(shot: Shot, folder: Path) -> Take:
     """`S<k>/Videos/<name>.mp4` and the two pose files."""
     subject, _, stem = shot.name.partition("/")
-    played = _played(shot).seen_by(camera_of(shot.name.rpartition(".")[2], shot.n_frames))
+    played = _stage_take(shot).film_with(camera_of(shot.name.rpartition(".")[2], shot.n_frames))
     write_video(played, folder / subject / "Videos" / f"{stem}.mp4")  # the same looks for all cameras
     take = replace(played, shot=shot)
     for kind, pose in poses_of(take).items():
@@ -97,13 +97,13 @@ def finish(folder: Path, shots: Sequence[Shot]) -> None:
     for name, shot in {shot.name.rpartition(".")[0]: shot for shot in shots}.items():
         if name in ids:
             action, subaction = ids[name]
-            fits.setdefault(str(action), {})[str(subaction)] = fits_of(_played(shot))
+            fits.setdefault(str(action), {})[str(subaction)] = fits_of(_stage_take(shot))
     for kind, content in (("smpl_param", fits), ("camera", cameras())):
         write_json(folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{kind}.json", content)
 
 
 def camera_of(name: str, n_frames: int) -> Camera:
-    """The camera of that name, which stands still."""
+    """The static camera with this name."""
     number = CAMERAS.index(name)
     width, height = SIZES[number]
     azimuth = np.radians(AZIMUTHS[number])
@@ -114,8 +114,8 @@ def camera_of(name: str, n_frames: int) -> Camera:
     return Camera(width, height, intrinsics, np.repeat(extrinsics, n_frames, axis=0))
 
 
-def _played(shot: Shot) -> Take:
-    """The take that several cameras see, by a camera of no release: all that it depends on is the same for them."""
+def _stage_take(shot: Shot) -> Take:
+    """The take shared by all cameras."""
     return stage(replace(shot, name=shot.name.rpartition(".")[0], number=0, width=300, height=300))
 
 
@@ -148,7 +148,7 @@ def cameras() -> dict[str, Any]:
 
 
 def _numbers_of(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
-    """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point px."""
+    """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point in px."""
     camera = camera_of(name, 1)
     extrinsics, intrinsics = camera.extrinsics[0], camera.intrinsics
     return extrinsics[:3, :3], extrinsics[:3, 3], intrinsics[[0, 1], [0, 1]].tolist(), intrinsics[:2, 2].tolist()
@@ -184,7 +184,7 @@ def metadata() -> bytes:
 
 
 def _file_name(action: str, subaction: int, subject: str) -> str:
-    """The release counts a subject's takes of an action in ways of its own."""
+    """The release's name of a subject's take of an action."""
     if subject == "S6":
         return action if subaction == 1 else f"{action} 1"
     return f"{action} {subaction}"

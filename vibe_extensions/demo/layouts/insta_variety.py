@@ -1,7 +1,7 @@
-"""InstaVariety's layout: shards of examples, pictures inside.  pixels and labels -> [raw]
+"""InstaVariety's layout: TFRecord shards of examples with images.  pixels and labels -> [raw]
 
-As in the release, shards for training hold pictures that were preprocessed for a network, with coordinates in [-1, 1],
-or the larger ones from which those are cut, in pixels; shards for testing hold small ones in pixels.
+As in the release, training shards have images preprocessed for a network, with coordinates in [-1, 1], or the larger
+images that these are cut from, in pixels; test shards have small images, in pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
 from vibe_extensions.demo.files import Feature, jpeg, tf_example, tfrecord
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic
 from vibe_extensions.demo.scene import Shot, Take, film, stage
 
 TAGS: Final = {  # of Instagram, and what is played for them
@@ -29,31 +29,31 @@ TAGS: Final = {  # of Instagram, and what is played for them
     "boxingtraining": ("box", "squat"),
 }
 A_SHARD: Final = 3  # examples; the release has 50
-CROP_PX, LARGE_PX = 224, 300  # sides of pictures that are ready for a network, and of those that are not
-FILLED: Final = 0.72  # of a picture's side, by the person's joints in all frames together
+CROP_PX, LARGE_PX = 224, 300  # sides of images with and without preprocessing for a network
+FILLED: Final = 0.72  # share of an image's side that the person's joints in all frames span
 PHI: Final = 2048  # numbers a frame
 TOELESS: Final = 1  # the example of each shard for testing that has no labels of toes
 
 
 def plan(request: Request) -> Iterator[Shot]:
     """6 examples for training, in shards of 3, and 2 for testing by default, of 24 frames."""
-    for number, split, rng in request.numbered(105, train=6, test=2):
+    for number, split, rng in request.enumerate_videos(105, train=6, test=2):
         i = number if split == "train" else number - request.videos(6)
         shard, position = divmod(i, A_SHARD)
         stem = f"{split}/insta_variety_{shard:02d}_copy00"  # as in the release, the same in both splits
         side = LARGE_PX if split == "train" and shard % 2 else CROP_PX
-        n_frames, actions = request.frames(rng, 24, 24, least=20), cycled(tuple(TAGS.values()), number)
+        n_frames, actions = request.frames(rng, 24, 24, least=20), pick_cyclic(tuple(TAGS.values()), number)
         name, looks = f"{stem}/{position:05d}", (30.0, side, side, 1, actions, True, f"{stem}.tfrecord")
         yield Shot("insta_variety", split, name, number, request.seed, n_frames, *looks)
 
 
 def record(shot: Shot, folder: Path) -> Take:
-    """One record, in a file of its own until `finish` joins them to shards."""
+    """Write one record into a separate file, which `finish` appends to a shard."""
     staged = stage(shot)
     points = staged.actors[0].kp_2d.reshape(-1, 2)
     low, high = points.min(axis=0), points.max(axis=0)
-    # Exactly as if its pictures were cut out of larger ones, around the person: by another lens.
-    take = staged.seen_by(staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width))
+    # As if its images were cropped from larger ones around the person.
+    take = staged.film_with(staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width))
     pictures, visible = zip(*((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True)
     file = _record_file(folder, shot)
     file.parent.mkdir(exist_ok=True)
@@ -74,14 +74,14 @@ def features_of(take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_
     """The features of an example; visible (T, 49). Labels are (T, 3, J) as stored: rows x, y, seen."""
     shot = take.shot
     n_frames, testing = shot.n_frames, shot.split == "test"
-    joints = with_confidence(take.actors[0].kp_2d, visible)
+    joints = append_confidence(take.actors[0].kp_2d, visible)
     labels = convert(joints, source="spin49", target="insta_variety").transpose(0, 2, 1)
     preprocessed = not testing and shot.width == CROP_PX
     if preprocessed:
         labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1
         labels *= labels[:, 2:]  # a joint that is not seen is (0, 0, 0)
     xys, face, toes = labels[:, :2, :14], labels[..., 14:19], labels[..., 19:]
-    tag = cycled(tuple(TAGS), shot.number)
+    tag = pick_cyclic(tuple(TAGS), shot.number)
     features: dict[str, Feature] = {
         "meta/N": np.array([n_frames]),
         "meta/has_3d": np.array([0]),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_video
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_json, write_video
 from vibe_extensions.demo.scene import Shot, Take, stage
 
 Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
@@ -40,8 +40,8 @@ ALPHAPOSE_EVERY: Final = 5  # every fifth clip's keypoints are in AlphaPose's fo
 
 def plan(request: Request) -> Iterator[Shot]:
     """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows two people."""
-    for number, split, rng in request.numbered(102, train=6, val=2):
-        label, actions = cycled(tuple(CLASSES.items()), number)
+    for number, split, rng in request.enumerate_videos(102, train=6, val=2):
+        label, actions = pick_cyclic(tuple(CLASSES.items()), number)
         start = int(rng.integers(0, 200))
         name = f"{''.join(rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
         n_frames, fps = request.frames(rng, 60, 75, least=45), 25.0 if number % 2 else 30.0
@@ -76,12 +76,12 @@ def finish(folder: Path, shots: Sequence[Shot]) -> None:
 
 
 def _detect(take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.Generator) -> Detections:
-    """What the detector finds in a frame: (person, (49, 3) x y confidence) in any order; 0 0 0: a joint not found."""
+    """Detections in a frame: (person, (49, 3) x, y, confidence) in random order; 0, 0, 0 for missing joints."""
     people = []
     for person, (actor, is_visible) in enumerate(zip(take.actors, visible, strict=True)):
         missed = rng.random() < MISS_RATE or (take.shot.number % 4 == 0 and frame in BLIND_FRAMES)
         xy = actor.kp_2d[frame] + rng.normal(0, NOISE_PX, (49, 2))
-        joints = with_confidence(xy, np.where(is_visible, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49)))
+        joints = append_confidence(xy, np.where(is_visible, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49)))
         joints[~is_visible & (rng.random(49) < 0.5)] = 0
         if not missed:
             people.append((person, joints))
@@ -89,14 +89,14 @@ def _detect(take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.G
 
 
 def _openpose(people: Detections) -> dict[str, Any]:
-    """A frame's file of OpenPose's `--write_json`, BODY_25, format 1.3, also where no person is found."""
+    """A frame's file of OpenPose's `--write_json`, BODY_25, format 1.3."""
     parts = ("face", "hand_left", "hand_right")
     empty: dict[str, list[float]] = {f"{part}_keypoints_2d": [] for part in parts}
     empty |= {"pose_keypoints_3d": []} | {f"{part}_keypoints_3d": [] for part in parts}
     entries = []
     for _, joints in people:
         body_25 = convert(joints, source="spin49", target="body_25")
-        entries.append({"person_id": [-1], "pose_keypoints_2d": _rounded(body_25, 3), **empty})
+        entries.append({"person_id": [-1], "pose_keypoints_2d": _round(body_25, 3), **empty})
     return {"version": 1.3, "people": entries}
 
 
@@ -110,16 +110,16 @@ def _alphapose(detections: Sequence[Detections], rng: np.random.Generator) -> li
             entry = {
                 "image_id": f"{frame}.jpg",
                 "category_id": 1,
-                "keypoints": _rounded(coco, 4),
+                "keypoints": _round(coco, 4),
                 "score": round(float(rng.uniform(2.2, 3.1)), 4),  # AlphaPose adds box and joint scores: above 1
-                "box": _rounded(np.concatenate([low, high - low]), 2),
+                "box": _round(np.concatenate([low, high - low]), 2),
                 "idx": person + 1,
             }
             entries.append(entry)
     return entries
 
 
-def _rounded(values: NDArray[np.float64], digits: int) -> list[float]:
+def _round(values: NDArray[np.float64], digits: int) -> list[float]:
     return [round(value, digits) for value in values.ravel().tolist()]
 
 

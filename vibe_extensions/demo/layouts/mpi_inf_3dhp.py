@@ -1,4 +1,4 @@
-"""MPI-INF-3DHP's layout: sequences before 14 cameras, test videos with labels in HDF5.  pixels and labels -> [raw]"""
+"""MPI-INF-3DHP's layout: sequences of 14 cameras, test videos with HDF5 labels.  pixels and labels -> [raw]"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.skeletons import JOINTS, convert
 from vibe_extensions.demo.camera import Camera, frame_people
 from vibe_extensions.demo.files import write_mat, write_mat73
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_pictures, write_video
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures, write_video
 from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 Array = NDArray[np.float64]
@@ -47,9 +47,9 @@ def plan(request: Request) -> Iterator[Shot]:
     n_training = request.videos(4)
     for number in range(n_training):
         pair, view = divmod(number, 2)
-        sequence, camera = cycled(SEQUENCES, pair), cycled(PAIRS, pair // len(SEQUENCES))[view]
+        sequence, camera = pick_cyclic(SEQUENCES, pair), pick_cyclic(PAIRS, pair // len(SEQUENCES))[view]
         n_frames = request.frames(request.rng(105, pair), 28, 28, least=20)
-        # Every fourth video is a file, as all are in the download; of the others the pictures were extracted.
+        # Every fourth video is a file, as in the download; the others are extracted images.
         file = f"imageSequence/video_{camera}.avi" if number % 4 == 3 else f"imageFrames/video_{camera}"
         looks = (FPS, SIDE_PX, SIDE_PX, 1, ON_THE_SPOT, False, f"{sequence}/{file}")
         yield Shot("mpi_inf_3dhp", "train", f"{sequence}/video_{camera}", number, request.seed, n_frames, *looks)
@@ -77,7 +77,7 @@ def record(shot: Shot, folder: Path) -> Take:
     sequence, _, camera = shot.name.rpartition("/")
     played = stage(replace(shot, name=sequence))  # the same whatever camera films it
     cameras = _cameras(played)
-    take = played.seen_by(cameras[int(camera.removeprefix("video_"))])
+    take = played.film_with(cameras[int(camera.removeprefix("video_"))])
     if path.suffix:
         write_video(take, path)
     else:
@@ -133,7 +133,7 @@ def labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
 
 
 def universal_scale(take: Take) -> float:
-    """How much larger the universal skeleton is than the actor."""
+    """Scale of the universal skeleton relative to the actor."""
     hip, knee, ankle = (take.actors[0].spin49[0, JOINTS["spin49"].index(name)] for name in ("lhip", "lknee", "lankle"))
     return float(UNIVERSAL_LEG_M / (np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)))
 

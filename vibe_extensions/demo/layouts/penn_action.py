@@ -1,4 +1,4 @@
-"""Penn Action's layout: numbered pictures and a MATLAB file of labels a video.  pixels and labels -> [raw]"""
+"""Penn Action's layout: numbered images and a MATLAB file of labels per video.  pixels and labels -> [raw]"""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
 from vibe_extensions.demo.files import write_mat
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_pictures
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_pictures
 from vibe_extensions.demo.scene import Shot, Take, stage
 
-# The dataset's names of actions, and what is played for them.
+# The dataset's actions -> actions of `actions.py`.
 ACTIONS: Final = {
     "baseball_pitch": ("throw", "reach"),
     "tennis_forehand": ("swing", "reach"),
@@ -38,7 +38,7 @@ def plan(request: Request) -> Iterator[Shot]:
     through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]  # how far each split is by then
     for number, (_, split) in enumerate(sorted(through, key=lambda at: at[0])):
         n_frames = request.frames(request.rng(101, number), 28, 52, least=20)
-        size, actions = cycled(PICTURES, number), cycled(tuple(ACTIONS.values()), number)
+        size, actions = pick_cyclic(PICTURES, number), pick_cyclic(tuple(ACTIONS.values()), number)
         name = f"{number + 1:04d}"
         yield Shot("penn_action", split, name, number, request.seed, n_frames, 30.0, *size, actions=actions)
 
@@ -62,8 +62,8 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     )  # 64% of the release's invisible joints have coordinates
     joints[(visible_joints == 0) & unmarked] = NOT_LABELLED
     return {
-        "action": cycled(tuple(ACTIONS), shot.number),
-        "pose": _seen_from(take),
+        "action": pick_cyclic(tuple(ACTIONS), shot.number),
+        "pose": _view_side(take),
         "x": joints[..., 0],
         "y": joints[..., 1],
         "visibility": visible_joints.astype(np.uint8),
@@ -84,8 +84,8 @@ def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
     return np.round(boxes).astype(np.uint8 if np.round(boxes).max() < 256 else np.uint16)
 
 
-def _seen_from(take: Take) -> str:
-    """The release's word for the side from which the camera sees the person."""
+def _view_side(take: Take) -> str:
+    """The release's name of the camera's view."""
     middle = take.shot.n_frames // 2
     heading = take.actors[0].motion.heading[middle]
     across, _, away = take.view.extrinsics[middle, :3, :3] @ np.array([np.sin(heading), 0, np.cos(heading)])

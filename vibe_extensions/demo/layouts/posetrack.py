@@ -1,4 +1,4 @@
-"""PoseTrack 2018's layout: numbered pictures and a JSON file of labels a sequence.  pixels and labels -> [raw]"""
+"""PoseTrack 2018's layout: numbered images and a JSON file of labels per sequence.  pixels and labels -> [raw]"""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence, write_json, write_pictures
+from vibe_extensions.demo.layouts import (
+    ReleaseLayout,
+    Request,
+    append_confidence,
+    pick_cyclic,
+    write_json,
+    write_pictures,
+)
 from vibe_extensions.demo.scene import Shot, Take, stage
 
 NAMES: Final = (  # the release's joints in its order, which is that of `JOINTS["posetrack"]`
@@ -46,11 +53,11 @@ def plan(request: Request) -> Iterator[Shot]:
 
     One for training has 80 to 92 frames, of which every 4th is labelled.
     """
-    for number, split, rng in request.numbered(105, train=4, val=2):
+    for number, split, rng in request.enumerate_videos(105, train=4, val=2):
         low, high, shortest = (80, 92, 68) if stride_of(number) > 1 else (24, 28, 20)
         n_frames = request.frames(rng, low, high, least=shortest)
         name = f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}"
-        looks = (*cycled(PICTURES, number), 1 + number % 2, cycled(ACTIONS, number), number % 3 == 2)
+        looks = (*pick_cyclic(PICTURES, number), 1 + number % 2, pick_cyclic(ACTIONS, number), number % 3 == 2)
         yield Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *looks)
 
 
@@ -99,7 +106,7 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
 
 def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(T, 17, 3) x y 1 of the joints that are seen, 0 0 0 of the others."""
-    joints = np.where(visible[..., None], with_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
+    joints = np.where(visible[..., None], append_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
     posetrack = convert(joints, source="spin49", target="posetrack")
     posetrack[:, NEVER_LABELLED] = 0
     return posetrack

@@ -1,4 +1,4 @@
-"""3DPW's layout: picture folders and a Python 2 pickle a sequence.  pixels and labels -> [raw]"""
+"""3DPW's layout: image folders and a Python 2 pickle per sequence.  pixels and labels -> [raw]"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from pipeline.skeletons import JOINTS, convert
 from vibe_extensions.demo.body import procedural
 from vibe_extensions.demo.files import python2_pickle
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, with_confidence, write_pictures
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, append_confidence, pick_cyclic, write_pictures
 from vibe_extensions.demo.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
@@ -27,8 +27,8 @@ TITLES: Final = {  # what a sequence is called after, and what is played
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
 POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")  # 18, in the order of OpenPose's COCO model
-UNSEEN_FRAMES: Final = 5  # no person is detected in the first of every third sequence, as happens in the release
-INVALID_FRAMES: Final = 6  # at the end of every fourth sequence the camera's pose is not good enough
+UNSEEN_FRAMES: Final = 5  # first frames of every third sequence without a detection, as in the release
+INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invalid camera pose
 
 
 def plan(request: Request) -> Iterator[Shot]:
@@ -36,10 +36,10 @@ def plan(request: Request) -> Iterator[Shot]:
 
     Many short ones rather than few long ones: what a small network can learn grows with the number of people and poses.
     """
-    for number, split, rng in request.numbered(104, train=28, validation=5, test=5):
-        title, actions = cycled(tuple(TITLES.items()), number)
-        name, n_frames = f"{cycled(PLACES, number)}_{title}_{number:02d}", request.frames(rng, 24, 30, least=24)
-        looks = (*cycled(PICTURES, number), 2 if split == "train" and number % 14 == 2 else 1, actions, True)
+    for number, split, rng in request.enumerate_videos(104, train=28, validation=5, test=5):
+        title, actions = pick_cyclic(tuple(TITLES.items()), number)
+        name, n_frames = f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}", request.frames(rng, 24, 30, least=24)
+        looks = (*pick_cyclic(PICTURES, number), 2 if split == "train" and number % 14 == 2 else 1, actions, True)
         yield Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *looks)
 
 
@@ -69,7 +69,7 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
         "betas_clothed": betas,
         "poses": [actor.pose for actor in actors],
         "trans": [actor.trans for actor in actors],
-        "poses_60Hz": [_poses_at(actor.pose, fine) for actor in actors],
+        "poses_60Hz": [_interpolate_poses(actor.pose, fine) for actor in actors],
         "trans_60Hz": [np.stack([np.interp(fine, np.arange(n_frames), c) for c in a.trans.T], axis=1) for a in actors],
         "jointPositions": [actor.joints.reshape(n_frames, 72) for actor in actors],
         "poses2d": [_poses2d(actor, visible[:, i], shot, rng) for i, actor in enumerate(actors)],
@@ -83,20 +83,20 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _poses2d(actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.random.Generator) -> NDArray[Any]:
-    """(T, 3, 18) x, y, confidence: exact projections, trusted where the joint is seen; 0 where no person is found."""
+    """(T, 3, 18) x, y, confidence: exact projections, with confidence for visible joints; 0 in undetected frames."""
     joints = convert(actor.kp_2d, source="spin49", target=POSES_2D)
     visible_joints = convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
     confidence = np.where(
         visible_joints, rng.uniform(0.55, 0.98, visible_joints.shape), rng.uniform(0.05, 0.5, visible_joints.shape)
     )
-    poses2d = with_confidence(joints, confidence).transpose(0, 2, 1)
+    poses2d = append_confidence(joints, confidence).transpose(0, 2, 1)
     if shot.number % 3 == 1:
         poses2d[:UNSEEN_FRAMES] = 0
     return np.ascontiguousarray(poses2d)
 
 
-def _poses_at(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
-    """(T, 72) axis-angle at whole frames -> also between them, along the shortest turn of every joint."""
+def _interpolate_poses(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
+    """Interpolate poses (T, 72) axis-angle at fractional frames, along each joint's shortest rotation."""
     if len(pose) == 1:
         return pose
     joints = pose.reshape(len(pose), 24, 3)

@@ -1,7 +1,4 @@
-"""A folder of clips, as `pipeline.datasets.videos` reads it, without any label.  pixels -> [raw]
-
-Who is in them has to be found: `pipeline.detect`, by the demo detector.
-"""
+"""A folder of clips without labels, for the dataset `videos` and the demo detector.  pixels -> [raw]"""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from vibe_extensions.demo.layouts import ReleaseLayout, Request, cycled, write_video
+from vibe_extensions.demo.layouts import ReleaseLayout, Request, pick_cyclic, write_video
 from vibe_extensions.demo.scene import Shot, Take, stage
 
 ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
@@ -17,9 +14,9 @@ ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("bo
 
 def plan(request: Request) -> Iterator[Shot]:
     """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by hand."""
-    for number, split, _ in request.numbered(106, train=3, val=1, test=1):
+    for number, split, _ in request.enumerate_videos(106, train=3, val=1, test=1):
         n_frames, name = request.n_frames or 48, f"clip_{number:02d}"  # shorter ones would be cleaned away
-        looks = (25.0, 320, 240, 1, cycled(ACTIONS, number), True, f"{split}/{name}.mp4")
+        looks = (25.0, 320, 240, 1, pick_cyclic(ACTIONS, number), True, f"{split}/{name}.mp4")
         yield Shot("videos", split, name, number, request.seed, n_frames, *looks)
 
 

@@ -1,1 +1,1 @@
-"""The commands of this extension."""
+"""Commands of the extension exchange."""

@@ -1,4 +1,4 @@
-"""`python -m pipeline export`: tracks and features -> files that other programs read."""
+"""`python -m pipeline export`: tracks and features -> files for other programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain, si
 from pipeline.cli.options import named_values
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.datasets import installed
+from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
 from pipeline.settings.arguments import split_options
 from pipeline.settings.commands import body_of
@@ -26,12 +26,12 @@ def options(sub: argparse.ArgumentParser) -> None:
     formats = export_formats()
     about = "; ".join(f"{name}: {form.about}" for name, form in formats.items())
     add("--format", required=True, choices=formats, help=about)
-    add("--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it")
-    add("--stream", help="the stream with the features (default resnet50)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the format")
-    add("--raw", type=Path, help="the dataset's own raw folder, where it has moved: for formats with pictures")
-    add("--body", type=Path, help="SMPL's files, for formats with bodies; default: [paths] body")
-    add("--replace", action="store_true", help="overwrite what is there")
+    add("--out", type=Path, required=True, help="output file, or a folder for a file with its usual name")
+    add("--stream", help="feature stream (default: resnet50)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="option of the format (repeatable)")
+    add("--raw", type=Path, help="the dataset's raw folder, if it has moved; for formats with images")
+    add("--body", type=Path, help="folder of SMPL's files, for formats with bodies (default: [paths] body)")
+    add("--replace", action="store_true", help="overwrite existing output")
 
 
 def reads(_: argparse.Namespace) -> list[str]:
@@ -40,15 +40,15 @@ def reads(_: argparse.Namespace) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tracks and features -> a file or a folder of the format."""
+    """Write the split in the chosen format."""
     name = f"{args.dataset}/{args.split}"
     export_format = export_formats()[args.format]
     export = export_format.function()
     if isinstance(args.cache, Path) and args.out.resolve().is_relative_to(args.cache.resolve()):
-        do = f"`gc` removes from {args.cache} what is no part of it: name another"
-        raise ConfigError(f"--out {args.out}: is in the cache. {do}")
+        do = "Choose a folder outside: `gc` deletes foreign files from a cache."
+        raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
     texts = named_values("--set", args.set, "NAME=VALUE") | ({"raw": str(args.raw)} if args.raw else {})
-    options_class, dataset = export_format.options_class(), installed(args.dataset)
+    options_class, dataset = export_format.options_class(), find_installed(args.dataset)
     if args.body is not None:
         texts["body"] = str(args.body)
     elif "body" not in texts and dataset is not None and "body" in _names(options_class):
@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
     for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for what, rows in exported.left_out.items():
-        out.print(f"  {DOUBT} {count(rows, 'row')} not exported, with {plain(what)}")
+        out.print(f"  {DOUBT} {count(rows, 'row')} not exported: {plain(what)}")
     if exported.stand_in:
         demo = bool(cache.open(args.cache)[name].manifest["stand_in"])
         what = f"{STAND_IN} demo data" if demo else f"{UNTRAINED} features of random weights"
-        out.print(f"  {what}: for trying the pipeline only")
+        out.print(f"  {what}: use only to try the pipeline")
     return 0
 
 
@@ -78,11 +78,11 @@ def _names(options_class: type[Any] | None) -> list[str]:
 
 
 def _format_options(name: str, texts: dict[str, str], options_class: type[Any] | None) -> dict[str, Any]:
-    """`options` of the format's function, where it has some. Raises ConfigError for what it does not have."""
+    """The argument `options` of the format's function, if it has one. Raises ConfigError for an unknown option."""
     if options_class is None:
         if texts:
             raise ConfigError(f"--set {next(iter(texts))}: the format {name} has no options")
         return {}
     section = Section(BY_SET, name, texts, texts)
     section.check_keys(_names(options_class))
-    return {"options": options_class(**section.typed(options_class))}
+    return {"options": options_class(**section.parse(options_class))}

@@ -1,4 +1,4 @@
-"""`python -m pipeline import`: a database file of VIBE's or TCMR's scripts -> tracks and features."""
+"""`python -m pipeline import`: a database file of VIBE or TCMR -> tracks and features."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pipeline.skeletons import JOINTS
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
+    add("file", type=Path, help="database file, joblib (.pt) or HDF5 (.h5); no code in it is run")
     split_options(sub, new_rows=True)
-    add("--format", required=True, choices=("vibe",), help="the layout of the file")
-    add("--stream", default="resnet50", help="the name of its features in the cache (default resnet50)")
-    add("--weights-of", metavar="TEXT", help="the network of the features, for the manifest")
+    add("--format", required=True, choices=("vibe",), help="layout of the file")
+    add("--stream", default="resnet50", help="stream name of its features (default: resnet50)")
+    add("--weights-of", metavar="TEXT", help="network that computed the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
-    add("--joints-2d", choices=orders, metavar="ORDER", help=f"of joints2D: {', '.join(orders)}")
-    add("--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual one")
+    add("--joints-2d", choices=orders, metavar="ORDER", help=f"joint order of joints2D: {', '.join(orders)}")
+    add("--crop-scale", type=float, help="crop side / box side of the features (default: the dataset's)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """A database file -> tracks and features."""
+    """Import the file's tracks and features."""
     from vibe_extensions.exchange.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     with bar(f"import {name}", err, unit="row") as progress:
         imported = import_database(args.file, args.cache, name, chosen, progress=progress)
     if not imported.why:
-        out.print(plain(f"{name}: up to date, made from {args.file.name}"))
+        out.print(plain(f"{name}: up to date, imported from {args.file.name}"))
         return 0
-    streams = f"with the stream {imported.stream}" if imported.stream else "without features: the file has none"
+    streams = f"with the stream {imported.stream}" if imported.stream else "without features (the file has none)"
     out.print(plain(f"{name}: imported {count(imported.rows, 'row')} in {count(imported.tracks, 'track')}, {streams}"))
     for text in accounting_lines(imported.totals):
         out.print(f"  {text}")
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         out.print(f"  {DOUBT} not imported: {plain(', '.join(imported.ignored))}")
     if imported.without_features:
         rows = count(imported.without_features, "row")
-        out.print(f"  {DOUBT} {rows} without features: not finite in float16")
+        out.print(f"  {DOUBT} {rows} without features (not finite in float16)")
     if imported.mark:
         what = f"{UNTRAINED} features of random weights" if imported.mark == "untrained" else f"{STAND_IN} demo data"
-        out.print(f"  {what}: for trying the pipeline only")
+        out.print(f"  {what}: use only to try the pipeline")
     return 0

@@ -1,7 +1,5 @@
-"""The database files that VIBE's and TCMR's code reads: written from a cache, and read into one.
+"""Export and import of the database files of VIBE and TCMR (docs/vibe-databases.md).
 
-    tracks, features -> database file        vibe_extensions.exchange.vibe_db.export
-    database file -> tracks, features        vibe_extensions.exchange.vibe_db.importing
-
-What such a file holds is docs/vibe-databases.md.
+tracks, features -> database file        vibe_extensions.exchange.vibe_db.export
+database file -> tracks, features        vibe_extensions.exchange.vibe_db.importing
 """

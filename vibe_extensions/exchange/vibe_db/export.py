@@ -1,7 +1,7 @@
 """A split as a database file that existing code reads.  tracks, features -> [database files]
 
-Each segment of a track whose frames follow one another gets a `vid_name` of its own, by which existing code cuts
-windows. Arrays are streamed, a block of rows at a time, into a part file that is renamed when it is complete.
+Each segment of consecutive frames gets its own `vid_name`, by which existing code cuts windows. Arrays are written a
+block of rows at a time into a part file, which is renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -61,10 +61,14 @@ def export(
     replace: bool = False,
     progress: Progress = silent,
 ) -> Exported:
-    """Write the split `name` of the cache `root` to the file `out`, or into the folder `out` under its usual name.
+    """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under its usual name.
 
-    Beside it comes `<file>.provenance.json`. Raises cache.CacheError when there is no such split, PipelineError when
-    the stream is missing or stale, when nothing can be written, and when the file exists already without `replace`.
+    Also writes `<file>.provenance.json`.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: the stream is missing or out of date; no row can be exported; the file exists and `replace` is
+            False.
     """
     split = cache.open(root)[name]
     dataset, _, part = name.partition("/")
@@ -75,8 +79,8 @@ def export(
         require_stream(split, stream)
     checks = checks_of(split, layout.column_3d, stream)
     absent = _absent_fields(split, layout, checks)
-    if lost := [field for field in ("joints2D", "bbox", "theta") if field in absent]:
-        raise PipelineError(f"{name}: cannot be exported without {lost[0]}: {absent[lost[0]]}")
+    if missing := [field for field in ("joints2D", "bbox", "theta") if field in absent]:
+        raise PipelineError(f"{name}: cannot be exported without {missing[0]}: {absent[missing[0]]}")
     fields = tuple(field for field in layout.fields if field not in absent)
     needed = {need for field in fields for need in FIELDS[field].rows_with}
     segments = segments_of(split, {need: has for need, has in checks.items() if need in needed})
@@ -91,7 +95,7 @@ def export(
 def _check_file(file: Path, layout: Layout, *, replace: bool) -> None:
     if (layout.container == "hdf5") != (file.suffix in (".h5", ".hdf5")):
         kind = "HDF5: name it .h5" if layout.container == "hdf5" else "a joblib file: name it .pt"
-        raise PipelineError(f"--out {file}: existing code reads this dataset from {kind}")
+        raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
     require_new_file(file, replace=replace)
 
 
@@ -103,19 +107,19 @@ def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]
     absent = absent_fields(split, fields, {need: has for need, has in checks.items() if need != FEATURES})
     sources = {split.videos[video].source.partition(":")[0] for video in np.unique(split.tracks.video).tolist()}
     if "img_name" in fields and not sources <= {*NAMED}:
-        absent["img_name"] = "some pictures have no file of their own, or are turned after it is read"
+        absent["img_name"] = "some frames have no image file, or their image is rotated after reading"
     return absent
 
 
 class _Fields:
-    """The arrays of one file, computed whenever they are read, in blocks of at most BATCH rows."""
+    """The arrays of one file, computed on reading in blocks of at most BATCH rows."""
 
     def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
         self.split, self.layout, self.segments, self.stream = split, layout, segments, stream
         self.names = segments.names(split, split.tracks.names)
 
     def arrays(self, fields: Sequence[str], progress: Progress) -> dict[str, Blocks]:
-        """Every field with its shape and type."""
+        """Lazy arrays of all fields."""
         rows, n_rows = self.split.rows, self.segments.rows
         computed: dict[str, Callable[[int, int], Any]] = {
             "vid_name": self._vid_names,
@@ -139,14 +143,14 @@ class _Fields:
         return arrays
 
     def _text_type(self, field: str) -> str:
-        """HDF5's texts are bytes, which existing code decodes. A segment's last picture has its longest name."""
-        last = self.names if field == "vid_name" else self._pictures(self.segments.track, self.segments.last_frame)
+        """dtype of texts; bytes in HDF5. A segment's last frame has its longest image name."""
+        last = self.names if field == "vid_name" else self._image_names(self.segments.track, self.segments.last_frame)
         return f"{'S' if self.layout.container == 'hdf5' else '<U'}{max(map(len, last))}"
 
     def _joints_2d(self, start: int, stop: int) -> Array:
         kp_2d = self.split.rows("kp_2d", start, stop)
         if self.layout.in_crops:
-            kp_2d = in_pictures(kp_2d, self.split.rows("bbox", start, stop))
+            kp_2d = to_crop_pixels(kp_2d, self.split.rows("bbox", start, stop))
         return convert(kp_2d, source="spin49", target=self.layout.joints_2d)
 
     def _valid(self, start: int, stop: int) -> Array:
@@ -157,32 +161,32 @@ class _Fields:
     def _vid_names(self, start: int, stop: int) -> Array:
         names = [self.names[i] for i in self.segments.numbers(start, stop).tolist()]
         if self.layout.container == "hdf5" and (bad := [name for name in names if not name.isascii()]):
-            raise PipelineError(f"vid_name {bad[0]!r}: existing code reads these names as ASCII. Rename the video.")
+            raise PipelineError(f"vid_name {bad[0]!r}: VIBE's code reads these names as ASCII. Rename the video.")
         return np.array(names)
 
     def _img_names(self, start: int, stop: int) -> list[str]:
         track = self.segments.track[self.segments.numbers(start, stop)]
-        return list(self._pictures(track, self.split.rows("frame_index", start, stop)))
+        return list(self._image_names(track, self.split.rows("frame_index", start, stop)))
 
-    def _pictures(self, track: Rows, frame: Array) -> Iterator[str]:
-        """The name of the picture of each track's frame."""
+    def _image_names(self, track: Rows, frame: Array) -> Iterator[str]:
+        """Name of the image of each frame of a track."""
         last, name_of = -1, None
         for video, index in zip(self.split.tracks.video[track].tolist(), frame.tolist(), strict=True):
             if video != last:
                 last, name_of = video, names_of(self.split.videos[video].source)
-            assert name_of is not None  # else img_name is absent
+            assert name_of is not None  # otherwise img_name is absent
             yield name_of(index)
 
 
-def in_pictures(kp_2d: Array, bbox: Array) -> Array:
-    """Keypoints (n, 49, 3) px, boxes (n, 4) -> the same in pixels of the box's content as 224 x 224."""
+def to_crop_pixels(kp_2d: Array, bbox: Array) -> Array:
+    """Keypoints (n, 49, 3) px, boxes (n, 4) -> keypoints in pixels of the box scaled to 224 x 224."""
     side, annotated = bbox[:, None, 2:], kp_2d.any(axis=-1, keepdims=True)
     inside = (kp_2d[..., :2] - (bbox[:, None, :2] - side / 2)) * (PICTURE / side)
     return np.where(annotated, np.concatenate([inside, kp_2d[..., 2:]], axis=-1), 0)
 
 
 def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks]) -> str:
-    """Write all arrays to `file` and return its sha256."""
+    """Write all arrays to `file`. Returns its SHA-256."""
     if layout.container == "hdf5":
         try:
             with h5py.File(file, "w") as stored:
@@ -191,8 +195,8 @@ def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks]) -> str:
                     for block in array.blocks():
                         dataset[row : row + len(block)] = block
                         row += len(block)
-        except RuntimeError as error:  # h5py's, when it closes a file that a full disk does not take
-            raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Correct this, then run it again.") from error
+        except RuntimeError as error:  # h5py's error for a full disk
+            raise PipelineError(f"{file}: HDF5 cannot write it ({error}). Fix this, and retry.") from error
         with file.open("rb") as complete:
             os.fsync(complete.fileno())
         return whole_file_digest(file)

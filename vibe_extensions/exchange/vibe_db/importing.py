@@ -1,7 +1,7 @@
-"""A database file of VIBE's or TCMR's scripts, as a split with features.  [database files -> tracks, features]
+"""Import of VIBE's or TCMR's database files as splits with features.  [database files -> tracks, features]
 
-Two commits: the tracks, then the features. Killed at any point and started again, it continues with the next shard. The
-split's manifest records which file it was made from, so that no command takes it for a conversion.
+Commits the tracks, then the features. A killed import continues with the next shard. The split's manifest records the
+file, so that no command mistakes it for a conversion.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.files.formats.arrays import reading
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
-from vibe_extensions.exchange.formats import beside
+from vibe_extensions.exchange.formats import provenance_path
 from vibe_extensions.exchange.vibe_db.layouts import Layout, layout_of, read_provenance
 from vibe_extensions.exchange.vibe_db.stored import Database, open_database
 from vibe_extensions.exchange.vibe_db.tracks import FileReader, columns_of
 
-VERSION: Final = 1  # raised by hand whenever the same file would give other tracks
+VERSION: Final = 1  # raised whenever the same file would give different tracks
 WITHOUT_NECK: Final = "common13"
 ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
     **{name: name for name in JOINTS if name != "smpl54"},
@@ -44,7 +44,7 @@ _SAMPLE: Final = 4096  # rows
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did. `why` is "" when everything was up to date."""
+    """Result of an import. `why` is "" if everything was up to date."""
 
     split: str
     rows: int  # of the split
@@ -52,8 +52,8 @@ class Imported:
     totals: Mapping[str, Any]
     stream: str | None  # None: the file has no features
     without_features: int  # rows whose features are not finite
-    ignored: tuple[str, ...]  # names of the file's content that is not imported
-    mark: str  # "demo data", "untrained" (its features alone are of random weights), or ""
+    ignored: tuple[str, ...]  # names in the file that are not imported
+    mark: str  # "demo data", "untrained" (features of random weights), or ""
     why: str
 
 
@@ -62,18 +62,21 @@ class Options:
     """Options of an import, besides file and split."""
 
     stream: str = ResNet50.kind
-    weights_of: str | None = None  # a description: which network's features these are
-    joints_2d: str | None = None  # a key of ORDERS; None: by the number of joints
-    crop_scale: float | None = None  # None: as the dataset's usual features have it
+    weights_of: str | None = None  # description of the network that computed the features
+    joints_2d: str | None = None  # a key of ORDERS; None: from the number of joints
+    crop_scale: float | None = None  # None: that of the dataset's usual features
 
 
 def import_database(
     file: Path, root: cache.Root, name: str, options: Options | None = None, *, progress: Progress = silent
 ) -> Imported:
-    """Make the split `name` of the cache `root` out of a database file, with its features as a stream.
+    """Make the split `name` in the cache `root` from a database file, with its features as a stream.
 
-    Raises RawDataError when the file is not what it must be, UnsafePickle when it would run code, PipelineError when
-    the split is there and was not made from this file, cache.CacheError when another process writes it.
+    Raises:
+        RawDataError: the file is invalid.
+        UnsafePickle: the file would run code.
+        PipelineError: the split exists and has another origin.
+        cache.CacheError: another process writes the split.
     """
     options = options or Options()
     dataset, _, part = name.partition("/")
@@ -86,10 +89,11 @@ def import_database(
     provenance = read_provenance(file, digest)
     if str(provenance.get("split", name)).partition("/")[0] != dataset:
         raise PipelineError(
-            f"{file}: was exported from {provenance['split']} ({beside(file).name}): it cannot become {name}"
+            f"{file}: was exported from {provenance['split']} ({provenance_path(file).name}), so it cannot become "
+            f"{name}. Import it as a split of its own dataset."
         )
     with open_database(file, layout) as database:
-        layout = _resolved(layout, database, provenance, options)
+        layout = _resolve_layout(layout, database, provenance, options)
         columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
         tracks = FileReader(database, layout, dataset, part, columns, digest)
         origin = _origin(reader, part, tracks, provenance)
@@ -114,8 +118,8 @@ def import_database(
         )
 
 
-def _resolved(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Layout:
-    """The layout of this very file: with its joint orders, and the crop scale of its features."""
+def _resolve_layout(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Layout:
+    """Set the layout's joint orders and crop scale to those of this file."""
     scale = options.crop_scale or provenance.get("crop_scale") or layout.crop_scale
     if not isinstance(scale, int | float) or not 0 < scale < 10:
         raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
@@ -131,7 +135,7 @@ def _resolved(layout: Layout, database: Database, provenance: Mapping[str, Any],
 
 
 def _joints_2d(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Skeleton:
-    """The order of joints2D: that of the option, of the file's provenance, or by the number of joints."""
+    """Joint order of joints2D: from the option, the file's provenance, or the number of joints."""
     n_joints = database.fields["joints2D"].shape[1]
     recorded = provenance.get("joints", {}).get("joints2D")
     if options.joints_2d is not None:
@@ -139,28 +143,28 @@ def _joints_2d(layout: Layout, database: Database, provenance: Mapping[str, Any]
     elif isinstance(recorded, list) and all(isinstance(joint, str) for joint in recorded):
         order = next((name for name, joints in JOINTS.items() if list(joints) == recorded), tuple(recorded))
     elif n_joints == len(JOINTS["penn_action"]) and layout.joints_2d == "penn_action":
-        # In pictures y grows downwards, and most people stand: the order shows in whether the first joint is the top.
+        # y points down and most people stand: the head's joint is above the feet's.
         joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
         visible = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
         share = f"{float((visible[:, 0, 1] < visible[:, -1, 1]).mean()):.0%}" if len(visible) else "none"
         raise database.error(
             "joints2D",
-            "13 joints in an order that is known",
+            "13 joints in a known order",
             f"13 joints, the first above the last in {share} of {len(visible):,} frames (penn_action: most, "
             f"{WITHOUT_NECK}: few)",
-            "Scripts of VIBE wrote 13 in the order of LSP without its neck, and read them as Penn Action's. Say which "
-            f"these are: --joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
+            "VIBE's scripts write 13 joints in LSP's order without the neck, but read them as Penn Action's. Set "
+            f"--joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
         )
     else:
         order = layout.joints_2d if n_joints == len(joint_names(layout.joints_2d)) else _BY_NUMBER.get(n_joints, ())
     if len(joint_names(order)) != n_joints:
         expected = f"{len(joint_names(order or layout.joints_2d))} joints"
-        raise database.error("joints2D", expected, f"{n_joints}", "Say which they are: --joints-2d NAME.")
+        raise database.error("joints2D", expected, f"{n_joints}", "Set their order: --joints-2d NAME.")
     return order
 
 
 def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest's `reader` entry: what decided the tracks."""
+    """The manifest's `reader` entry."""
     layout = tracks.layout
     return {
         "dataset": dataset.name,
@@ -181,7 +185,7 @@ def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mappin
 
 
 def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
-    """Why the tracks are to be written; "" when they are up to date. Raises PipelineError for another origin."""
+    """Why the tracks must be written; "" if they are up to date. Raises PipelineError for another origin."""
     committed = committed_split(root, name)
     if committed is None:
         return "not imported before"
@@ -191,8 +195,8 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
     earlier = f"imported from {before['imported']['file']}" if "imported" in before else "converted from raw data"
     changed = describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
     raise PipelineError(
-        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import makes a split of its own: name "
-        "another cache (--cache), or remove that folder, its features included."
+        f"{root}/{name}: was {earlier}{f' ({changed})' if changed else ''}. An import cannot extend it: name another "
+        "cache (--cache), or delete that folder with its features."
     )
 
 
@@ -209,7 +213,6 @@ def _write_tracks(
                 writer.append(video.entry, video.tracks)
             progress(n_rows, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
-        # Without numbers of the full release: the file may be a part of it.
         totals = Accounting(accounts).totals()
         writer.commit({"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals})
 
@@ -217,7 +220,7 @@ def _write_tracks(
 def _write_stream(
     root: cache.Root, name: str, stream: str, tracks: FileReader, provenance: Mapping[str, Any], options: Options
 ) -> bool:
-    """Write the features of the committed rows; False when they are up to date."""
+    """Write the features of the committed rows. Returns False if they are up to date."""
     exported = recorded if isinstance(recorded := provenance.get("stream"), dict) else {}
     weights = exported.get("identity") if options.weights_of is None else options.weights_of
     origin = {"kind": "imported", "version": VERSION, "file_sha256": tracks.digest}
@@ -230,7 +233,7 @@ def _write_stream(
     split = cache.open(root)[name]
     if stream in split.streams:
         if why := describe(split.stream_manifest(stream).get("identity", {}), identity):
-            raise PipelineError(f"{name}: has a stream {stream!r} of another origin ({why}). Name another (--stream).")
+            raise PipelineError(f"{name}: stream {stream!r} has another origin ({why}). Use another name (--stream).")
         if is_current(split, stream):
             return False
     plan = cache.fingerprint(identity)
@@ -240,7 +243,7 @@ def _write_stream(
         for shard, rows in _by_shard(tracks, writer.rows_per_shard):
             if shard in missing:
                 features, ok = _features(tracks.database, rows)
-                # A row's key: this file, this row.
+                # A row's key: the file's digest and the row number.
                 keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
                 writer.write(shard, features, ok, keys)
         writer.commit(entries)
@@ -248,10 +251,7 @@ def _write_stream(
 
 
 def _by_shard(tracks: FileReader, size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(shard, the file's rows that its rows were made from): an imported split is one commit, so its rows are in order.
-
-    Which rows those are is recorded nowhere: the labels, small beside the features, are read again instead.
-    """
+    """Yield each shard and its rows' numbers in the file, which are found by reading the labels again."""
     waiting: list[NDArray[np.int64]] = []
     n_rows = shard = 0
     for video in tracks.videos():
@@ -266,7 +266,7 @@ def _by_shard(tracks: FileReader, size: int) -> Iterator[tuple[int, NDArray[np.i
 
 
 def _features(database: Database, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """(n, dim) of the file's rows, and which of them are finite in float16."""
+    """Features (n, dim) of rows of the file in float16, and whether they are finite."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     read = np.concatenate([database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs])
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,12 +1,10 @@
-"""joblib files: written block by block, and read without unpickling them.  tracks, features <-> [database files]
+"""joblib files, written block by block and read without running code.  tracks, features <-> [database files]
 
-joblib's format is a pickle in which each array is a small object (its type, shape and order) with the array's bytes
-directly behind it. An untrusted one is read as `pipeline.files.formats.pickles` reads pickles: nothing that it names is
-imported or called. Arrays are mapped, so opening a file of 80 GB reads some hundred bytes of it, and rows are read when
-they are needed.
+A joblib file is a pickle in which each array is a small object (type, shape, order) followed by the array's bytes.
+Untrusted files are read as by `pipeline.files.formats.pickles`: nothing that they name is imported or called. Arrays
+are memory-mapped.
 
-The format written is that of joblib before 1.2, which later versions read too; what those write, the 0.14 that TCMR
-asks for cannot read.
+Files are written in the format of joblib before 1.2, which all versions read; TCMR requires 0.14.
 """
 
 from __future__ import annotations
@@ -33,31 +31,32 @@ from pipeline.files.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Obje
 from pipeline.files.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
-AGAIN: Final = "Copy all of it again, or write it again where it was made: joblib.dump(arrays, FILE), without compress."
+AGAIN: Final = "Copy the file again, or write it again: joblib.dump(arrays, FILE), without compress."
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16
 MAX_TEXT: Final = 4096  # characters
 KINDS: Final = "biufUSO"  # numbers and texts
-PROTOCOL: Final = 3  # Python 3.7 reads it, and it has no frames, which arrays would interrupt
+PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays would interrupt
 ALIGNED: Final = 16  # bytes
-NOT_PLAIN: Final = {  # how other files begin
+NOT_PLAIN: Final = {  # first bytes of other files
     b"PK": "a zip archive, as torch.save writes",
-    b"\x1f\x8b": "one compressed with gzip",
-    b"BZh": "one compressed with bz2",
-    b"\xfd7zXZ": "one compressed with xz",
-    b"\x5d\x00": "one compressed with lzma",
-    b"\x04\x22\x4d\x18": "one compressed with lz4",
-    b"x": "one compressed with zlib",
+    b"\x1f\x8b": "a file compressed with gzip",
+    b"BZh": "a file compressed with bz2",
+    b"\xfd7zXZ": "a file compressed with xz",
+    b"\x5d\x00": "a file compressed with lzma",
+    b"\x04\x22\x4d\x18": "a file compressed with lz4",
+    b"x": "a file compressed with zlib",
 }
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
-    """(the arrays of a joblib file by name, mapped; the names of what else it holds); no code of its choosing runs.
+    """The memory-mapped arrays of a joblib file by name, and the names of its other content.
 
-    Raises UnsafePickle when it names anything but NumPy's arrays and joblib's wrapper of them, RawDataError when it
-    cannot be read, is compressed, or is no dict of arrays.
+    Raises:
+        UnsafePickle: the file names anything but NumPy arrays and joblib's wrapper.
+        RawDataError: the file is unreadable, compressed, or no dict of arrays.
     """
-    with reading(file, EXPECTED, do=AGAIN):  # of a damaged pickle anything; an empty file cannot be mapped
+    with reading(file, EXPECTED, do=AGAIN):
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if kind := next((kind for start, kind in NOT_PLAIN.items() if content[:8].startswith(start)), ""):
                 refuse(kind)
@@ -69,18 +68,18 @@ def stored_arrays(file: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]
 
 
 class _Wrapper(Object):
-    """joblib.numpy_pickle.NumpyArrayWrapper: the array's bytes are behind it."""
+    """joblib.numpy_pickle.NumpyArrayWrapper; the array's bytes follow it."""
 
 
 _NAMES: Final = ARRAYS | {
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
-    ("numpy", "memmap"): NDARRAY,  # what a mapped array was
+    ("numpy", "memmap"): NDARRAY,
     ("numpy.core.memmap", "memmap"): NDARRAY,
 }
 
 
 class _Unpickler(ArrayUnpickler):
-    """Maps joblib's arrays."""
+    """Unpickler that maps joblib's arrays."""
 
     dispatch = ArrayUnpickler.dispatch.copy()
 
@@ -96,7 +95,7 @@ class _Unpickler(ArrayUnpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
     def array(self, state: Mapping[str, Any]) -> NDArray[Any]:
-        """The array that a wrapper describes, whose bytes begin here."""
+        """Map the array that a wrapper describes, whose bytes begin at the current position."""
         shape, dtype, order = (state.get(key) for key in ("shape", "dtype", "order"))
         sizes = shape if isinstance(shape, tuple) else (None,)
         if len(sizes) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**48 for n in sizes):
@@ -106,7 +105,7 @@ class _Unpickler(ArrayUnpickler):
             refuse(f"an array of {dtype if isinstance(dtype, np.dtype) else reprlib.repr(dtype)[:80]}")
         if dtype.kind == "O":
             return self.texts(sizes)
-        if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # from joblib 1.2 on: padding follows
+        if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # padding of joblib >= 1.2
             padding = self.content.read_byte()
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
                 refuse(f"padding of {padding} bytes")
@@ -118,20 +117,20 @@ class _Unpickler(ArrayUnpickler):
         return np.memmap(self.path, dtype, "r", offset, sizes, order)
 
     def texts(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """An array of objects is a pickle of its own. Only one of texts is of use."""
+        """Read an array of objects, which is a nested pickle; only texts are supported."""
         objects = _Unpickler(self.path, self.content).load()
         if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
             refuse("an array of objects without its values")
         if not all(isinstance(value, str | bytes) for value in objects):
-            refuse("an array of Python objects that are no texts; store numbers as an array of numbers")
+            refuse("an array of Python objects other than texts; store numbers as an array of numbers")
         texts = [text_of(value) for value in objects]
-        if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # each takes the room of the longest
+        if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # all take the space of the longest
             refuse(f"a text of {longest:,} characters")
         return np.array(texts, str)
 
 
 def text_of(value: str | bytes) -> str:
-    """A text that may be stored as bytes."""
+    """Decode a text that may be stored as bytes."""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
@@ -148,10 +147,10 @@ Entry = Blocks | Sequence[Blocks | str]
 
 
 def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = False) -> str:
-    """Write a file that `joblib.load` gives back as {name: array} or {name: [array or text, ...]}; return its sha256.
+    """Write a file that `joblib.load` reads as {name: array} or {name: [array or text, ...]}. Returns its SHA-256.
 
-    tensors: arrays come back as PyTorch's tensors, by `torch.from_numpy`. Raises ValueError when the blocks of an array
-    have another number of bytes than its shape and type.
+    tensors: arrays are loaded as PyTorch tensors, by `torch.from_numpy`. Raises ValueError if the blocks of an array
+    have a different size than its shape and type.
     """
     with _HashedFile(file.open("wb", buffering=0)) as stream:
         _BlockPickler(stream, tensors=tensors).dump(dict(entries))
@@ -161,7 +160,7 @@ def write_joblib(file: Path, entries: Mapping[str, Entry], *, tensors: bool = Fa
 
 
 class _HashedFile(io.BufferedWriter):
-    """A file that is written from its start to its end, and its sha256."""
+    """A file written from start to end, and its SHA-256."""
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(raw)
@@ -185,11 +184,11 @@ class _BlockPickler(joblib_format.NumpyPickler):  # type: ignore[misc]  # joblib
             super().save(value)
             return
         wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, value.shape, "C", value.dtype, allow_mmap=True)
-        # Without it, no version looks for the padding that versions before 1.2 do not know.
+        # Without this entry, no version expects padding, which versions before 1.2 cannot read.
         wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
         described = pickletools.optimize(pickle.dumps(wrapper, PROTOCOL))[2:-1]  # without start, end and memos
         function = pickle.GLOBAL + b"torch\nfrom_numpy\n" if self._tensors else b""
-        # Bytes that are pushed and taken off again, so that the array begins where it can be mapped.
+        # Bytes that are pushed and popped, to align the array for mapping.
         fill = -(self._stream.position + len(function) + len(described) + 3) % ALIGNED
         self.write(pickle.SHORT_BINBYTES + bytes([fill, *bytes(fill)]) + pickle.POP + function + described)
         missing = math.prod(value.shape) * value.dtype.itemsize

@@ -1,7 +1,7 @@
-"""What a database file holds, by dataset, how it names pictures, and its provenance.  tracks <-> [database files]
+"""Layouts of database files by dataset, their image names and provenance.  tracks <-> [database files]
 
-A pixel source of the cache is a pattern with one number; a file has every picture's name in full. A frame of a video
-file has no name of its own: it is written as `<path of the video>#<frame>`.
+A database file contains the full name of every image; the cache stores a pattern with one number. A frame of a video
+file is written as `<path of the video>#<frame>`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipeline.files.formats.json_files import load_json
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Pictures, Video
 from pipeline.skeletons import Skeleton
-from vibe_extensions.exchange.formats import beside
+from vibe_extensions.exchange.formats import provenance_path
 from vibe_extensions.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
 
 Container = Literal["joblib", "hdf5"]
 
-PICTURE: Final = 224  # px, a side: the pictures in whose pixels InstaVariety's joints are given
+PICTURE: Final = 224  # px, side of the images in which InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
 
 _NUMBER: Final = ((), (1,))
@@ -51,21 +51,21 @@ class Layout:
 
     file: str  # the usual name, without the split
     fields: tuple[str, ...]
-    joints_2d: Skeleton = "spin49"  # that of joints2D
-    joints_3d: str = "spin49"  # that of joints3D
-    known_3d: str = "spin49"  # those that the dataset annotates; values of other joints are no annotation
+    joints_2d: Skeleton = "spin49"  # of joints2D
+    joints_3d: str = "spin49"  # of joints3D
+    known_3d: str = "spin49"  # joints that the dataset annotates; values of others are ignored
     container: Container = "joblib"
-    crop_scale: float = CROP_SCALE  # crop side / box side that the features were computed with
-    first_picture: int = 0  # the number of the picture that is frame 0, where only pictures have numbers
+    crop_scale: float = CROP_SCALE  # crop side / box side of the features
+    first_picture: int = 0  # the image number of frame 0, if only images are numbered
 
     @property
     def in_crops(self) -> bool:
-        """Pictures are crops already: joints are in the pixels of a picture of 224 x 224, and there are no boxes."""
+        """Whether the images are crops: joints are in pixels of 224 x 224, and there are no boxes."""
         return "joints2D" in self.fields and "bbox" not in self.fields
 
     @property
     def column_3d(self) -> str:
-        """The cache's column that joints3D are in."""
+        """The cache's column for joints3D."""
         return "kp_3d_eval" if self.joints_3d == "common14" else "kp_3d"
 
 
@@ -90,13 +90,13 @@ _LAYOUTS: Final[Mapping[str, Layout]] = {
     "amass": Layout("amass", _MOTION),
 }
 _VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "val"}
-REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")  # of those that a layout has, a file must have these
+REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")  # a file must have those of them that its layout has
 
 
 def layout_of(dataset: str, split: str, columns: Collection[str]) -> Layout:
-    """The layout of a split's file; of a dataset that existing code does not know, one with what it has, in 49 joints.
+    """The layout of a split's file; for datasets that VIBE's code does not know, a general one with 49 joints.
 
-    `columns`: names of the cache's columns that the split has, or that its dataset's reader would fill.
+    columns: The cache's columns of the split, or those that its dataset's reader would fill.
     """
     if dataset not in _LAYOUTS:
         return _general(dataset, columns)
@@ -109,7 +109,7 @@ def layout_of(dataset: str, split: str, columns: Collection[str]) -> Layout:
 
 
 def usual_name(layout: Layout, dataset: str, split: str) -> str:
-    """The name under which existing code looks for the file.
+    """The file name that VIBE's code expects.
 
     >>> usual_name(layout_of("mpi_inf_3dhp", "test", ()), "mpi_inf_3dhp", "test")
     'mpii3d_val_db.pt'
@@ -132,7 +132,7 @@ _LAST_NUMBER: Final = re.compile(r"([0-9]{1,18})([^0-9/]*)\Z")
 
 
 def names_of(source: str) -> Callable[[int], str] | None:
-    """Frame -> its name in a file, for the frames of a pixel source; None where they have no names.
+    """Function from a frame of a pixel source to its image name; None if the frames have no names.
 
     >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
     ('frames/0001/000001.jpg', 'train/x.mp4#000012')
@@ -147,8 +147,8 @@ def names_of(source: str) -> Callable[[int], str] | None:
     return None
 
 
-def numbers_in(texts: Sequence[str]) -> NDArray[np.int64] | None:
-    """The last number in each text; None when one has none: "frame_000012" and "frames/0001/000012.jpg" are 12."""
+def parse_numbers(texts: Sequence[str]) -> NDArray[np.int64] | None:
+    """The last number in each text, such as 12 in "frames/0001/000012.jpg"; None if a text has no number."""
     matches = [_LAST_NUMBER.search(text) for text in texts]
     if not all(matches):
         return None
@@ -156,14 +156,14 @@ def numbers_in(texts: Sequence[str]) -> NDArray[np.int64] | None:
 
 
 def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
-    """The pixel source whose frames have these names; "" when there is none below a raw folder.
+    """The pixel source whose frames have these names; "" if there is none in a raw folder.
 
     >>> source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))
     'pictures:a/{:06d}.jpg+1'
     >>> source_of(["/elsewhere/000007.jpg"], np.array([6]))
     ''
     """
-    numbers = numbers_in(names)
+    numbers = parse_numbers(names)
     match = _LAST_NUMBER.search(names[0]) if len(names) else None
     if numbers is None or match is None or len(set((numbers - frame_index).tolist())) > 1:
         return ""
@@ -184,18 +184,18 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
 
 
 def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
-    """The provenance of a file of this sha256; empty when there is none.
+    """The provenance of a file with this SHA-256; empty if there is none.
 
-    Raises RawDataError for a file that is no provenance, and for that of other content.
+    Raises RawDataError for an invalid provenance file, or one that belongs to other content.
     """
-    source = beside(file)
+    source = provenance_path(file)
     if not source.exists():
         return {}
-    do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
+    do = f"Restore it, or delete it: then the origin of {file.name} is unknown."
     content = load_json(source, do=do)
     recorded = content if isinstance(content, dict) else {}
     if recorded.get("sha256") != sha256 or not isinstance(recorded.get("stand_in"), bool):
         sha256_found = recorded.get("sha256", type(content).__name__)
-        do = f"It belongs to other content: bring the one that was written with {file.name}, or remove it."
-        raise RawDataError(source, "sha256", expected=f"{sha256}, as {file.name} has", found=str(sha256_found), do=do)
+        do = f"It belongs to another file: copy the one that was written with {file.name}, or delete it."
+        raise RawDataError(source, "sha256", expected=f"{sha256}, that of {file.name}", found=str(sha256_found), do=do)
     return recorded

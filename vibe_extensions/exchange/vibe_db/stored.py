@@ -23,11 +23,11 @@ HDF5: Final = b"\x89HDF\r\n\x1a\n"
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
-KINDS: Final = {"U": "US", "<i8": "biuUS"}  # of arrays that are read, by the type that is written; else numbers
+KINDS: Final = {"U": "US", "<i8": "biuUS"}  # allowed dtype kinds by the dtype of the layout; else numbers
 
 
 class Segment(NamedTuple):
-    """Rows [start, stop) under one name."""
+    """Rows [start, stop) with the same name."""
 
     name: str
     start: int
@@ -36,23 +36,23 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The fields of an open file that its dataset's layout knows; all have `rows` rows."""
+    """The fields of an open file that its layout defines; all have `rows` rows."""
 
     file: Path
-    fields: Mapping[str, NDArray[Any]]  # mapped, or of h5py: rows are read when they are needed
+    fields: Mapping[str, NDArray[Any]]  # memory-mapped, or of h5py
     rows: int
-    ignored: tuple[str, ...]  # names of the file's other content
+    ignored: tuple[str, ...]  # names of other content
 
     def read(self, field: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of a field."""
         return np.array(self.fields[field][start:stop])
 
     def texts(self, field: str, start: int, stop: int) -> list[str]:
-        """Rows [start, stop) of a field of texts, which may be stored as bytes."""
+        """Rows [start, stop) of a text field, which may be stored as bytes."""
         return [text_of(value) for value in self.read(field, start, stop).tolist()]
 
     def segments(self) -> Iterator[Segment]:
-        """Runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid name."""
+        """Yield runs of rows with equal `vid_name`, in order. Raises RawDataError for an invalid name."""
         name, start = "", 0
         for first_row in range(0, self.rows, NAMES_AT_ONCE):
             values = self.read("vid_name", first_row, min(first_row + NAMES_AT_ONCE, self.rows))
@@ -75,25 +75,25 @@ class Database:
 
 @contextmanager
 def open_database(file: Path, layout: Layout) -> Iterator[Database]:
-    """Open a joblib or HDF5 file whose fields are those of `layout`.
+    """Open a joblib or HDF5 file with the fields of `layout`.
 
-    Raises RawDataError when the file cannot be read, a field that it needs is missing, or types, shapes or lengths are
-    not what they must be; UnsafePickle when it would run code. Raises OSError.
+    Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape or length is wrong;
+    UnsafePickle if it would run code; OSError.
     """
     with open_unbuffered(file) as stream:
         start = stream.read(len(HDF5))
     if start != HDF5:
-        yield _checked(file, layout, *stored_arrays(file))
+        yield _check_fields(file, layout, *stored_arrays(file))
         return
     with ExitStack() as opened:
         with reading(file, "an HDF5 file", do="Copy it again."):
             stored = opened.enter_context(h5py.File(file, "r", locking=False))
             objects = {name: _plain_array(file, stored, name) for name in stored}
         arrays = {name: array for name, array in objects.items() if array is not None}
-        yield _checked(file, layout, arrays, tuple(objects.keys() - arrays.keys()))
+        yield _check_fields(file, layout, arrays, tuple(objects.keys() - arrays.keys()))
 
 
-def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], others: tuple[str, ...]) -> Database:
+def _check_fields(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], others: tuple[str, ...]) -> Database:
     fields = {name: array for name, array in arrays.items() if name in layout.fields}
     ignored = tuple(sorted({*arrays, *others} - fields.keys()))
     names = fields.get("vid_name")
@@ -101,13 +101,13 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], oth
     for name in REQUIRED:
         if name in layout.fields and name not in fields:
             description = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
-            raise database.error(name, "an array of that name", description, "Is this the dataset's file?")
+            raise database.error(name, "an array of this name", description, "Check that this is the dataset's file.")
     if not database.rows:
         raise database.error("vid_name", "rows", "none")
     for name, array in fields.items():
         description, dtype, shapes = f"{array.dtype} {array.shape}", FIELDS[name].dtype, FIELDS[name].shapes
         if array.shape[:1] != (database.rows,):
-            raise database.error(name, f"{database.rows} rows, as vid_name has", description)
+            raise database.error(name, f"{database.rows} rows, as in vid_name", description)
         fitting = 0 not in array.shape and any(fits(array.shape[1:], shape) for shape in shapes)
         if array.dtype.kind not in KINDS.get(dtype, "biuf") or not fitting:
             expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes).replace("None", "any")
@@ -116,7 +116,7 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, NDArray[Any]], oth
 
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> h5py.Dataset | None:
-    """The array, None where it is something else. Raises RawDataError for one in another file, or with filters."""
+    """The dataset; None for another object. Raises RawDataError for a dataset in another file, or with filters."""
     with reading(file, "an array in this file", key=name, do=AGAIN):
         dataset = own_object(stored, name)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:

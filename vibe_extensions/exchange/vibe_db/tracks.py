@@ -1,9 +1,8 @@
 """A database file's rows as videos and tracks.  [database files -> tracks], features
 
-All rows of one name are one video; of a name that our own export wrote, the video and the person in it. A name that
-comes back later in the file, and a frame number that does not increase, begin another track. Nothing is filled in that
-the file does not contain: a joint that its dataset does not annotate has confidence 0, a body that is all zeros or not
-finite is unknown (`has_smpl` 0), and so are 3D joints (`has_3d` 0).
+All rows with one name are one video; names written by our export contain video and person. A name that appears again
+later, or a frame number that does not increase, starts a new track. Joints that the dataset does not annotate have
+confidence 0; bodies and 3D joints that are all zeros or not finite are unknown (`has_smpl` 0, `has_3d` 0).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
 from pipeline.track import FLAGS, Track, column_problems
 from vibe_extensions.exchange.rows import COMMON
-from vibe_extensions.exchange.vibe_db.layouts import PICTURE, Layout, numbers_in, source_of
+from vibe_extensions.exchange.vibe_db.layouts import PICTURE, Layout, parse_numbers, source_of
 from vibe_extensions.exchange.vibe_db.stored import Database, Segment
 
 Array = NDArray[Any]
@@ -32,17 +31,17 @@ Rows = NDArray[np.int64]
 PELVIS: Final = JOINTS["spin49"].index("hip")
 N_POSE: Final = 72
 LARGEST_FRAME: Final = 2**40
-_OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")  # <video>/<person>, and a segment of it
+_OWN: Final = re.compile(r"(.+)/(\d+(?:_(?:seg|part)\d+)*)")  # <video>/<person>, perhaps with a segment
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImportedVideo:
-    """One video as it goes into the cache, and where in the file its rows are."""
+    """One video for the cache, and its rows in the file."""
 
     entry: cache.VideoEntry
     tracks: tuple[Track, ...]
     account: VideoAccount
-    rows: Rows  # of the file, in the order of the tracks' rows
+    rows: Rows  # row numbers in the file, in the order of the tracks' rows
 
 
 def columns_of(database: Database, layout: Layout, *, evaluation: bool) -> tuple[str, ...]:
@@ -66,18 +65,18 @@ def columns_of(database: Database, layout: Layout, *, evaluation: bool) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class FileReader:
-    """Reads videos out of a database file. `columns` are the cache's that it fills."""
+    """Reads videos from a database file. `columns`: the cache's columns to fill."""
 
     database: Database
     layout: Layout
     dataset: str
     split: str
     columns: tuple[str, ...]
-    digest: str  # sha256 of the file
+    digest: str  # SHA-256 of the file
 
     def videos(self) -> Iterator[ImportedVideo]:
-        """Every video, in the order in which they begin in the file. Memory: one video's labels, and all names."""
-        for video, parts in grouped(self.database.segments()).items():
+        """Yield every video, in the order of their first rows. Holds one video's labels, and all names."""
+        for video, parts in group_by_video(self.database.segments()).items():
             yield self._video(video, parts)
 
     def _video(self, video: str, parts: Sequence[tuple[str, Segment]]) -> ImportedVideo:
@@ -113,7 +112,7 @@ class FileReader:
         account.check()
         source = source_of(pictures, np.concatenate(frames)) if pictures else ""
         if pictures and not source:
-            account.notes.append("img_name is not kept: these names are no numbered pictures below a raw folder")
+            account.notes.append("img_name is not kept: its names are no numbered images in a raw folder")
         fingerprint = hashlib.sha256(f"{self.digest} {video}".encode()).hexdigest()
         entry = cache.VideoEntry(name=video, source=source, fingerprint=fingerprint, account=account.as_dict())
         return ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
@@ -131,17 +130,17 @@ class FileReader:
             **(labels | flags),
         )
         if problem := next(column_problems(track.columns), None):
-            raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problem)
+            raise self.database.error("vid_name", "rows that comply with docs/cache-format.md", problem)
         return track
 
     def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:
-        """Frame indices: the numbers of frame_id ("frame_000012" is 12), else of the pictures, else 0, 1, 2, ..."""
+        """Frame indices: the numbers in frame_id ("frame_000012" is 12), else in the image names, else 0, 1, 2, ..."""
         frame, stored = None, self.database.fields.get("frame_id")
         if stored is not None and stored.dtype.kind in "biu":
             frame = self.database.read("frame_id", part.start, part.stop).astype(np.int64)
         elif stored is not None:
-            frame = numbers_in(self.database.texts("frame_id", part.start, part.stop))
-        if frame is None and pictures is not None and (numbered := numbers_in(pictures)) is not None:
+            frame = parse_numbers(self.database.texts("frame_id", part.start, part.stop))
+        if frame is None and pictures is not None and (numbered := parse_numbers(pictures)) is not None:
             first = self.layout.first_picture
             frame = numbered - (first if numbered.min() >= first else 0)
         if frame is None:
@@ -152,7 +151,7 @@ class FileReader:
 
 
 def increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
-    """`kept`, cut where the frame number does not increase.
+    """Split the row numbers `kept` at frame numbers that do not increase.
 
     >>> [run.tolist() for run in increasing_runs(np.array([3, 4, 4, 7]), np.array([0, 1, 2, 3]))]
     [[0, 1], [2, 3]]
@@ -160,10 +159,10 @@ def increasing_runs(frame: Rows, kept: Rows) -> list[Rows]:
     return np.split(kept, np.flatnonzero(np.diff(frame[kept]) <= 0) + 1) if len(kept) else []
 
 
-def grouped(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
-    """Video -> its segments, each with the person in it, in the order of the file.
+def group_by_video(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]:
+    """Video -> (person, segment) pairs in file order.
 
-    >>> grouped(iter([Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]))
+    >>> group_by_video(iter([Segment("0001/0_seg1", 0, 9), Segment("/data/labels/0002.mat", 9, 12)]))
     {'0001': [('0_seg1', Segment(name='0001/0_seg1', start=0, stop=9))], \
 '/data/labels/0002.mat': [('0', Segment(name='/data/labels/0002.mat', start=9, stop=12))]}
     """
@@ -176,7 +175,7 @@ def grouped(segments: Iterator[Segment]) -> dict[str, list[tuple[str, Segment]]]
 
 
 def _labels(database: Database, layout: Layout, columns: Sequence[str], start: int, stop: int) -> dict[str, Array]:
-    """Rows [start, stop) as the columns, without frame_index. Raises RawDataError for what contradicts the layout."""
+    """Rows [start, stop) as columns, without frame_index. Raises RawDataError for values that violate the layout."""
     out: dict[str, Array] = {}
     if "kp_2d" in columns:
         joints = database.read("joints2D", start, stop).astype(np.float64)
@@ -216,7 +215,7 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping
     joints = joints - joints[:, PELVIS : PELVIS + 1]
     annotated = np.zeros(len(JOINTS["spin49"]), bool)
     annotated[correspondence(layout.known_3d, "spin49")[1]] = True
-    # A joint that is exactly at the pelvis is not annotated.
+    # A joint exactly at the pelvis is not annotated.
     has = annotated & (joints.any(axis=-1) | (np.arange(len(annotated)) == PELVIS))
     labelled = _are_known(joints[:, COMMON]) & np.isfinite(joints[:, annotated]).all(axis=(1, 2))
     kp_3d = np.concatenate([joints, np.ones((*joints.shape[:2], 1))], axis=2)
@@ -228,12 +227,12 @@ def _labels_3d(joints: Array, layout: Layout, columns: Sequence[str]) -> Mapping
 
 
 def _are_known(joints: Array) -> Bools:
-    """(n, J, 3) -> rows whose joints are finite, in range, and not all at one place."""
+    """Joints (n, J, 3) -> (n,) whether they are finite, in range, and not all at one point."""
     with np.errstate(invalid="ignore"):
         labelled: Bools = (np.abs(joints) < LARGEST).all(axis=(1, 2)) & (joints != joints[:, :1]).any(axis=(1, 2))
     return labelled
 
 
 def _where(known: Bools, values: Array) -> NDArray[np.float32]:
-    """Unknown rows as NaN, which no label is."""
+    """Replace unknown rows by NaN."""
     return np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan).astype(np.float32)

@@ -1,4 +1,4 @@
-"""`python -m tasks report`: the page of `luigi --module tasks Report`, of whatever is there now."""
+"""`python -m tasks report`: the page of `luigi --module tasks Report`, from the current data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vibe_extensions.pages.commands.show import check_page
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    """Which runs, and where the page goes."""
-    sub.add_argument("--out", type=Path, metavar="FILE", help="the page; default: report.html in [paths] runs")
+    """Add the options."""
+    sub.add_argument("--out", type=Path, metavar="FILE", help="output page (default: report.html in [paths] runs)")
     sub.add_argument(
         "--run",
         type=Path,
@@ -24,19 +24,19 @@ def options(sub: argparse.ArgumentParser) -> None:
         default=[],
         dest="folders",
         metavar="FOLDER",
-        help="of a training run, finished or not; may be repeated; default: the runs that luigi.cfg names",
+        help="folder of a training run, finished or not (repeatable; default: the runs that luigi.cfg names)",
     )
-    sub.add_argument("--no-training", action="store_true", help="the data alone")
+    sub.add_argument("--no-training", action="store_true", help="report on the data only")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write it, and print where it is."""
+    """Write the page, and print its path."""
     from vibe_extensions.pages.report.assembly import write_report
 
     if args.folders and args.no_training:
-        raise PipelineError("--run and --no-training exclude each other: name runs, or none")
-    if absent := [folder for folder in args.folders if not folder.is_dir()]:
-        raise PipelineError(f"--run {absent[0]}: there is no such folder. Runs are in {report.page().parent}.")
+        raise PipelineError("--run and --no-training exclude each other. Omit one of them.")
+    if missing := [folder for folder in args.folders if not folder.is_dir()]:
+        raise PipelineError(f"--run {missing[0]}: folder not found. Runs are in {report.page().parent}.")
     out = args.out or report.page()
     if args.out is not None:
         check_page(out)

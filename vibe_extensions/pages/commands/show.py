@@ -1,4 +1,4 @@
-"""`python -m pipeline show`: a page, or a clip, that shows wrong joint orders and boxes at a glance."""
+"""`python -m pipeline show`: a page or a clip of some tracks, to spot wrong joint orders and boxes."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from pipeline.settings.commands import body_of, dataset_of
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show.tracks import PAGE_FRAMES
 
-CLIP: Final = ".mp4"  # what --out of a clip ends in
+CLIP: Final = ".mp4"  # suffix of --out for a clip
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
-    sub.add_argument("--cache", type=cache.place_of, help="the cache's folder, or its URL: show what was converted")
+    sub.add_argument("--cache", type=cache.place_of, help="folder or URL of the cache: show converted tracks")
     sub.add_argument(
         "--raw",
         type=Path,
-        help="the dataset's own raw folder: without --cache, show what conversion would make of it; "
-        "with --cache, where the pictures are now",
+        help="the dataset's raw folder: without --cache, show what conversion would read; with --cache, "
+        "the current folder of the images",
     )
     sub.add_argument(
         "--out",
         type=Path,
         required=True,
-        help=f"the page to write, one HTML file; or, where it ends in {CLIP}, a clip of one video",
+        help=f"output page, one HTML file; with the suffix {CLIP}, a clip of one video",
     )
-    sub.add_argument("--body", type=Path, help="SMPL's files, to draw SMPL parameters as joints; default: [paths] body")
-    sub.add_argument("--tracks", type=whole(1), default=6, help="how many, spread evenly over the split (default 6)")
-    sub.add_argument("--track", action="append", default=[], metavar="NAME", help="this track; may be repeated")
+    sub.add_argument("--body", type=Path, help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)")
+    sub.add_argument("--tracks", type=whole(1), default=6, help="number of tracks, spread over the split (default: 6)")
+    sub.add_argument("--track", action="append", default=[], metavar="NAME", help="show this track (repeatable)")
     sub.add_argument(
-        "--video", metavar="NAME", default="", help="all tracks of this video; of a clip the default: a first one"
+        "--video", metavar="NAME", default="", help="show all tracks of this video (default for a clip: the first one)"
     )
     sub.add_argument(
         "--rejected",
         action="store_true",
-        help="videos that conversion rejects since labels and pixels do not fit: what it would read",
+        help="show videos that conversion rejects because labels do not match the frames",
     )
     sub.add_argument(
         "--frames",
         type=whole(1),
-        help=f"of each track on a page, spread evenly over it (default {PAGE_FRAMES}); a clip has all",
+        help=f"number of frames per track on a page, evenly spaced (default: {PAGE_FRAMES})",
     )
 
 
 def reads(args: argparse.Namespace) -> list[str]:
-    """The dataset's section for raw files; the cache has what it was converted with."""
+    """[paths] body, and for raw files the dataset's section."""
     return ["paths.body", *([args.dataset] if args.cache is None else [])]
 
 
@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
 
         require_h264(args.out)
     if clip and args.frames is not None:
-        raise PipelineError("--frames: a clip has all frames of its video. Leave it out, or write a page.")
+        raise PipelineError("--frames: a clip has all frames of its video. Omit --frames, or write a page.")
     choice = show.Choice(args.tracks, tuple(args.track), args.video, args.frames or PAGE_FRAMES, args.rejected)
     if clip and not (choice.names or choice.video):
-        first = _shown(args, replace(choice, tracks=1, frames=1)).tracks
+        first = _read_tracks(args, replace(choice, tracks=1, frames=1)).tracks
         choice = replace(choice, video=first[0].record.video if first else "")
-    shown = _shown(args, replace(choice, frames=sys.maxsize) if clip else choice)
+    shown = _read_tracks(args, replace(choice, frames=sys.maxsize) if clip else choice)
     name = shown.name
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
@@ -96,19 +96,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def split_of(page: Path) -> str:
-    """The digest of the committed split that a page shows; "" where there is no such page."""
+    """The digest of the committed split that a page shows; "" if there is no such page."""
     return show.split_of(page)
 
 
 def write_split(root: cache.Root, name: str, page: Path, *, raw: Path, body: Path | None, progress: Progress) -> int:
-    """Write a page of some tracks of a split. Returns how many."""
+    """Write a page of some tracks of a split. Returns their number."""
     shown = show.from_cache(root, name, show.Choice(), raw=raw, body=body)
     show.write_page(shown, page, progress=progress)
     return len(shown.tracks)
 
 
-def _shown(args: argparse.Namespace, choice: show.Choice) -> show.Shown:
-    """The chosen tracks, from the cache or from raw files."""
+def _read_tracks(args: argparse.Namespace, choice: show.Choice) -> show.Shown:
+    """Read the chosen tracks from the cache or from raw files."""
     name = f"{args.dataset}/{args.split}"
     if args.cache is not None:
         demo = bool(cache.open(args.cache)[name].manifest.get("stand_in", False))
@@ -119,20 +119,20 @@ def _shown(args: argparse.Namespace, choice: show.Choice) -> show.Shown:
         check_own_folder(args.raw, dataset)
         body = _body(args, dataset, demo=is_stand_in(args.raw))
         return show.from_raw(dataset, args.split, args.raw, choice, body=body)
-    raise PipelineError("what to show? --cache DIR for converted rows, --raw DIR for raw files")
+    raise PipelineError("Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files.")
 
 
 def _body(args: argparse.Namespace, dataset: Dataset, *, demo: bool) -> Path | None:
-    """As `body_of`, but that a page needs none: that of luigi.cfg may be missing."""
+    """As `body_of`, but None if the folder in luigi.cfg is missing: a page does not need a body."""
     body = body_of(args, dataset, demo=demo, needed="pose" in dataset.columns(args.split, body=False))
     return body if body is None or body == args.body or body.is_dir() else None
 
 
 def check_page(page: Path) -> None:
-    """Raise PipelineError, before minutes of drawing, where the page cannot be written."""
+    """Raise PipelineError if the page cannot be written."""
     if page.is_dir():
-        raise PipelineError(f"--out {page}: is a folder. Name the page to write: --out {page / 'page.html'}")
+        raise PipelineError(f"--out {page}: is a folder. Name a file: --out {page / 'page.html'}")
     if not page.parent.is_dir():
-        raise PipelineError(f"--out {page}: there is no folder {page.parent}. Make it, or name another.")
+        raise PipelineError(f"--out {page}: the folder {page.parent} does not exist. Create it, or choose another.")
     if page.suffix.lower() not in (".html", ".htm", CLIP):
-        raise PipelineError(f"--out {page}: expected a name that ends in .html, or in {CLIP} for a clip")
+        raise PipelineError(f"--out {page}: expected a file name with the suffix .html, or {CLIP} for a clip")

@@ -1,4 +1,4 @@
-"""The whole report: everything is read, and the page written.  evaluation -> [report]"""
+"""Read everything and write the report.  evaluation -> [report]"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.cli.text import count, from_here
 from pipeline.conversion.committed import rejected_videos
 from pipeline.features.plan import is_untrained
 from vibe_extensions.pages.report.bodies import bodies_section
-from vibe_extensions.pages.report.curves import curves_section, used_for
+from vibe_extensions.pages.report.curves import curves_section, split_uses
 from vibe_extensions.pages.report.data import (
     DEMO,
     UNREADABLE,
@@ -37,33 +37,30 @@ from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, read_json, r
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
-VERSION: Final = 7  # raised when the page shows the same things otherwise
+VERSION: Final = 8  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
-ABLATE: Final = "Remove it and run `luigi --module tasks Ablation` again."
+ABLATE: Final = "Delete it and run `luigi --module tasks Ablation` again."
 _RECORDED: Final = re.compile(r'<code id="report-fingerprint">([0-9a-f]{16})</code>')
 
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """What a page is to show."""
+    """What to show on a page."""
 
     root: cache.Root
-    raw: Path | None  # the folder of the datasets' raw folders; None: each is where it was at conversion
-    body: Path | None  # the folder of a body model
+    raw: Path | None  # the folder of the datasets' raw folders; None: as recorded at conversion
+    body: Path | None  # folder of a body model
     stream: str
-    runs_folder: Path  # [paths] runs: its other runs are named
-    runs: tuple[tuple[str, Path], ...] = ()  # the name on the page, the folder
-    notes: tuple[str, ...] = ()  # what a reader should know of the choice of runs
-    ablation: bool = False  # with the ablation of the runs' folder
+    runs_folder: Path  # [paths] runs; its other runs are listed
+    runs: tuple[tuple[str, Path], ...] = ()  # name on the page, folder
+    notes: tuple[str, ...] = ()  # notes on the choice of runs
+    ablation: bool = False  # show the ablation in the runs' folder
     training: bool = True
 
     def fingerprint(self) -> str:
-        """16 hex digits over all that the page shows: commits of the cache, files of the runs.
-
-        Reads manifests, and the sizes and times of files. What cannot be read counts as that.
-        """
+        """16 hex digits over the page's sources: commits of the cache, sizes and times of the runs' files."""
         raw = [path.name for path in (self.raw.iterdir() if self.raw is not None and self.raw.is_dir() else ())]
         other_runs = [path.name for path in self.other_runs()]
         state: dict[str, Any] = {"version": VERSION, "software": _software(), "notes": self.notes}
@@ -87,30 +84,27 @@ class ReportContent:
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
     def other_runs(self) -> list[Path]:
-        """Folders of runs in the runs' folder, the newest first."""
+        """Run folders in the runs' folder, the newest first."""
         folders = [path.parent for path in self.runs_folder.glob("*/config.json")]
         return sorted(folders, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """A page that was written."""
+    """Facts about a written page."""
 
     sections: int
     size: int  # bytes
-    mark: str  # as `OpenedCache.mark`
+    mark: str  # see `OpenedCache.mark`
 
     def __str__(self) -> str:
-        """As 8 sections, 4.1 MB."""
+        """For example "8 sections, 4.1 MB"."""
         return f"{count(self.sections, 'section')}, {self.size / 1e6:.1f} MB"
 
 
 def write_report(content: ReportContent, out: Path, progress: Progress = silent) -> WrittenReport:
-    """Read everything, and write the page, and its table of results as .csv beside it.
-
-    What cannot be read is reported in the page.
-    """
-    fingerprint = content.fingerprint()  # before anything is read: what changes meanwhile makes the page old
+    """Write the page, and its table of results as a .csv file beside it. The page reports unreadable sources."""
+    fingerprint = content.fingerprint()  # first, so that later changes make the page out of date
     progress(0, 3, "training")
     opened = open_splits(content.root)
     shown = [read_run(folder, name) for name, folder in content.runs]
@@ -137,7 +131,7 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
     progress(1, 3, "data")
     if opened.splits:
         sections += [
-            overview_section(opened, used_for(shown) if shown else None),
+            overview_section(opened, split_uses(shown) if shown else None),
             accounting_section(opened),
             examples_section(opened, raw=content.raw, body=content.body),
         ]
@@ -151,24 +145,24 @@ def write_report(content: ReportContent, out: Path, progress: Progress = silent)
 
 
 def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, trains: bool = True) -> dict[str, Any]:
-    """The page's first lines: what is not real, what is wrong, and in one line what there is.
+    """Data of the page's first lines: demo parts, problems, and a line about the content.
 
-    stream: of features. trains: the page is about training, too.
+    stream: The feature stream. trains: Whether the page covers training.
     """
     _, wrong = frames_left_out(opened.splits)
     n_rejected = sum(rejected_videos(split)[0] for split in opened.splits)
     missing = sum(n for (_, name), n in opened.missing.items() if name == stream)
     problems = [
         *opened.problems,
-        *([f"{count(n_rejected, 'video')} rejected (Left out)"] if n_rejected else []),
-        *([f"{wrong:,} person-frames left out because of errors (Left out)"] if wrong else []),
+        *([f"{count(n_rejected, 'video')} rejected (Dropped data)"] if n_rejected else []),
+        *([f"{wrong:,} person-frames dropped because of errors (Dropped data)"] if wrong else []),
         *(f"{run.name}: {text}" for run in shown for text in run.problems),
     ]
     texts = [
         f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}",
         f"{count(sum(map(n_rows, opened.splits)), 'row')} (one person in one frame each)",
-        *([] if wrong or n_rejected else ["no row lost because of errors"]),
-        f"features {stream} " + (f"with {count(missing, 'row')} missing" if missing else "without a missing row"),
+        *([] if wrong or n_rejected else ["no row dropped because of errors"]),
+        f"features {stream} " + (f"with {count(missing, 'row')} missing" if missing else "complete"),
     ]
     if trains:
         for run in shown:
@@ -180,68 +174,69 @@ def summary(opened: OpenedCache, shown: Sequence[TrainingRun], *, stream: str, t
 
 
 def demo_parts(opened: OpenedCache, shown: Sequence[TrainingRun]) -> str:
-    """Which of data, body and network are not real."""
+    """A sentence about which of data, body and network are not real."""
     demo = [split for split in opened.splits if is_demo(split)]
     untrained = {name for split in opened.splits for name in split.streams if is_untrained(split, name)}
     parts = []
     if demo:
         which = "all splits" if len(demo) == len(opened.splits) else f"{len(demo)} of {len(opened.splits)} splits"
-        parts.append(f"The data of {which} are made by this project, in the datasets' layouts")
+        parts.append(f"The data of {which} are synthetic, in the datasets' layouts")
         body = any((split.manifest.get("reader") or {}).get("body") for split in demo)
-        parts += ["the body is a procedural one, not SMPL"] * body
+        parts += ["the body model is procedural, not SMPL"] * body
     if untrained:
-        parts.append(f"{'the' if demo else 'The'} network of the features {', '.join(sorted(untrained))} is untrained")
+        streams = ", ".join(sorted(untrained))
+        parts.append(f"{'the' if demo else 'The'} network of the features {streams} has random weights")
     if not parts and any(run.stand_in for run in shown):
         parts.append(f"Trained on demo data: {', '.join(run.name for run in shown if run.stand_in)}")
     return f"{'; '.join(parts)}." if parts else ""
 
 
 def _software() -> str:
-    """Versions of what draws a page."""
+    """Versions of the packages that draw a page."""
     return ", ".join(f"{name} {metadata.version(name)}" for name in SOFTWARE)
 
 
-def recorded(page: Path) -> str:
-    """The fingerprint of what a page shows; "" where there is no such page."""
+def recorded_fingerprint(page: Path) -> str:
+    """The fingerprint that a page records; "" if there is no such page."""
     marks = _RECORDED.findall(page.read_text(encoding="utf-8", errors="replace")) if page.is_file() else []
     return str(marks[-1]) if marks else ""
 
 
 def mark_of(root: cache.Root) -> str:
-    """As `OpenedCache.mark`."""
+    """See `OpenedCache.mark`."""
     return open_splits(root).mark
 
 
 def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The content of ablation.json in the runs' folder, empty where there is none, and what is wrong with it."""
+    """Content of ablation.json in the runs' folder, empty if there is none, and its problems."""
     problems: list[str] = []
     ablation = read_json(folder / ABLATION, problems, ABLATE)
     if ablation and not isinstance(ablation.get("rows"), list):
-        return {}, [f"{folder / ABLATION}: expected the ablation's rows, found none. {ABLATE}"]
+        return {}, [f"{folder / ABLATION}: expected a list of rows, found none. {ABLATE}"]
     return ablation, problems
 
 
 def _ablation_runs(ablation: dict[str, Any], content: ReportContent) -> list[tuple[str, Path]]:
-    """The runs behind the ablation's table that are not shown anyway."""
+    """Name and folder of the ablation's runs that are not shown otherwise."""
     shown = [folder for _, folder in content.runs]
     return [
         (f"{variant}, {folder.name}" if len(names) > 1 else variant, folder)
         for variant, names in ablation.get("runs", {}).items()
-        for folder in (content.runs_folder / Path(name).name for name in names)  # never outside the runs' folder
+        for folder in (content.runs_folder / Path(name).name for name in names)  # .name: stay in the runs' folder
         if folder.is_dir() and folder not in shown
     ]
 
 
 def _not_shown(content: ReportContent, shown: set[Path]) -> list[str]:
-    """Which runs there are besides those that are shown; nothing where they are all."""
+    """Notes about the runs that are not shown."""
     hidden = [folder for folder in content.other_runs() if folder.resolve() not in shown]
     if not hidden:
         return []
     names = ", ".join(folder.name for folder in hidden[:5]) + (", ..." if len(hidden) > 5 else "")
     of_models = {str(read_json(folder / runs.CONFIG, [], "").get("of_model", "vibe")) for folder in hidden}
     return [
-        f"{count(len(hidden), 'run')} with other settings not shown here: {names}. To show one: python -m tasks report "
-        f"--run {from_here(hidden[0])}. --run may be repeated.",
+        f"{count(len(hidden), 'run')} with other settings not shown: {names}. To show one: python -m tasks report "
+        f"--run {from_here(hidden[0])} (repeatable).",
         *(f"Among them are some of {text}." for name in sorted(of_models) if (text := models.not_installed(name))),
     ]
 

@@ -1,7 +1,7 @@
-"""The models' bodies in the same frames, below each other.  evaluation -> report: [bodies] -> page
+"""The models' bodies in the same frames, one below the other.  evaluation -> report: [bodies] -> page
 
-Drawn from the files of predictions that evaluation wrote: no network runs. Which windows: the worst one of each run,
-and one from the middle of the first run's tracks, which also moves.
+Drawn from the predictions that evaluation wrote, without running a network. Shows the worst window of each run, and one
+window of the first run's median track.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.pages.report.data import UNREADABLE, OpenedCache, problem
 from vibe_extensions.pages.report.page import PageSection
-from vibe_extensions.pages.report.runs import TrainingRun, badness, of_split
+from vibe_extensions.pages.report.runs import TrainingRun, badness, select_split
 from vibe_extensions.pages.show.bodies import COLOURS, Painter, SeenBody
 from vibe_extensions.pages.show.page import jpeg_uri
 
 TILE_PX: Final = 160  # side of a frame
-N_FRAMES: Final = 6  # of a window
-MOST_WORST: Final = 3  # windows of a split
-GREY: Final = 96  # of a frame without a picture
+N_FRAMES: Final = 6  # per window
+MOST_WORST: Final = 3  # windows per split
+GREY: Final = 96  # for a missing frame
 QUALITY: Final = 80
-DEPTH_M: Final = 10.0  # any: the camera is a weak perspective one
+DEPTH_M: Final = 10.0  # arbitrary, since the camera is weak perspective
 _MOVED: Final = re.compile(r"pose_(minus|plus)(\d+)")
 BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZipFile)
 
@@ -45,23 +45,23 @@ class Strip(NamedTuple):
     """Frames side by side."""
 
     label: str
-    source: str  # a data: address
+    source: str  # a data: URI
     width: int
     height: int = TILE_PX
 
 
 class TrackWindow(NamedTuple):
-    """Some frames of a track, and why these."""
+    """Frames of a track, and why they are shown."""
 
     split: str
     track: str
-    first: int  # frames of the source, the last one included
+    first: int  # frames of the source, both included
     last: int
     why: str
 
 
 class DrawnWindow(NamedTuple):
-    """A window with everything that is drawn of it."""
+    """A window and its drawings."""
 
     window: TrackWindow
     strips: Sequence[Strip]
@@ -76,12 +76,12 @@ class PredictedTrack:
     scale: float  # crop side / box side
     camera: NDArray[np.float32]  # (F, 3) scale, tx, ty
     betas: NDArray[np.float32]  # (F, 10)
-    pose: Mapping[int, NDArray[np.float32]]  # (F, 72) rad, by how many frames later; 0: of the frame itself
+    pose: Mapping[int, NDArray[np.float32]]  # frames later (0: now) -> (F, 72) rad
 
     @classmethod
     def read(cls, run: TrainingRun, window: TrackWindow) -> PredictedTrack | None:
-        """What the run wrote of this track; None where it wrote nothing. Raises what reading such a file does."""
-        rows = (row for row in of_split(run.sequences, window.split) if row.get("track") == window.track)
+        """Read the run's predictions for this track; None if there are none. Raises OSError, ValueError, KeyError."""
+        rows = (row for row in select_split(run.sequences, window.split) if row.get("track") == window.track)
         name = next((str(row["predictions"]) for row in rows if "predictions" in row), "")
         file = (run.folder / name).resolve()
         if not name or not file.is_relative_to(run.folder.resolve()):
@@ -91,12 +91,11 @@ class PredictedTrack:
             for match in filter(None, map(_MOVED.fullmatch, arrays.files)):
                 pose[int(match[2]) * (-1 if match[1] == "minus" else 1)] = arrays[match[0]]
             index, bbox, camera, betas = (arrays[name] for name in ("frame_index", "bbox", "camera", "betas"))
-            # The box and crop_scale are those that the camera belongs to.
             scale = float(re.findall(r'"crop_scale": ([\d.]+)', str(arrays["about"]))[0])
             return cls(index, bbox, scale, camera, betas, dict(sorted(pose.items())))
 
     def tile(self, row: int, image: Image | None) -> Image:
-        """The crop of a row; grey without a picture."""
+        """The crop of a row; grey if the frame is missing."""
         if image is None:
             return np.full((TILE_PX, TILE_PX, 3), GREY, np.uint8)
         return crop_person(image, self.bbox[row], self.scale, TILE_PX)
@@ -105,7 +104,10 @@ class PredictedTrack:
 def bodies_section(
     opened: OpenedCache, runs: Sequence[TrainingRun], *, raw: Path | None, body: Path | None
 ) -> PageSection:
-    """raw: the folder of the datasets' raw folders; None: each is where it was at conversion. body: a folder."""
+    """The section of bodies.
+
+    raw: The folder of the datasets' raw folders; None: as recorded at conversion. body: Folder of a body model.
+    """
     predicted = [run for run in runs if any("predictions" in row for row in run.sequences)]
     problems: list[str] = []
     drawn: list[DrawnWindow] = []
@@ -126,29 +128,29 @@ def bodies_section(
 
 
 def windows_of(runs: Sequence[TrainingRun]) -> Iterator[TrackWindow]:
-    """For each split: a window from the middle of the first run's tracks, then the worst one of each run."""
+    """For each split: a window of the first run's median track, then the worst one of each run."""
 
     def window(row: Mapping[str, Any], why: str) -> TrackWindow:
         return TrackWindow(str(row["split"]), str(row["track"]), int(row["first_frame"]), int(row["last_frame"]), why)
 
     for split in dict.fromkeys(str(row.get("split")) for run in runs for row in run.sequences):
-        first = next(run for run in runs if of_split(run.sequences, split))
-        tracks = sorted(of_split(first.sequences, split), key=badness)
-        yield window(tracks[len(tracks) // 2], f"from the middle of the tracks, by {first.name}'s errors")
-        worst = [(run, row) for run in runs for row in of_split(run.worst_windows, split)[:1]]
+        first = next(run for run in runs if select_split(run.sequences, split))
+        tracks = sorted(select_split(first.sequences, split), key=badness)
+        yield window(tracks[len(tracks) // 2], f"median track by {first.name}'s errors")
+        worst = [(run, row) for run in runs for row in select_split(run.worst_windows, split)[:1]]
         names: dict[TrackWindow, list[str]] = {}
         for run, row in worst:
             error = f" ({row['pa_mpjpe']:.0f} mm)" if "pa_mpjpe" in row else ""
             names.setdefault(window(row, "the worst window of"), []).append(f"{run.name}{error}")
-        for bad, of_runs in [*names.items()][:MOST_WORST]:
-            yield bad._replace(why=f"{bad.why} {', '.join(of_runs)}")
+        for bad, run_names in [*names.items()][:MOST_WORST]:
+            yield bad._replace(why=f"{bad.why} {', '.join(run_names)}")
 
 
 class BodyArtist:
-    """The body model of a folder, and what paints it. Raises as `Body.load` does."""
+    """Poses and draws the body model in a folder. Raises what `Body.load` raises."""
 
     def __init__(self, folder: Path) -> None:
-        from pipeline.body import Body  # imports torch: a page without bodies needs none
+        from pipeline.body import Body  # imports torch
 
         self._body = Body.load(folder)
         self._painter = Painter(self._body.faces.numpy())
@@ -156,7 +158,7 @@ class BodyArtist:
     def paint(
         self, predicted: PredictedTrack, rows: NDArray[np.intp], tiles: Sequence[Image], colour: Colour, step: int = 0
     ) -> list[Image]:
-        """Crops of some rows with the bodies of `step` frames later over them, each by its weak perspective camera."""
+        """Draw the bodies of `step` frames later over the crops of rows, with their weak perspective cameras."""
         import torch
 
         from vibe_model.rotations import axis_angle_to_matrix
@@ -183,7 +185,7 @@ def _draw(
     window_frames = np.arange(window.first, window.last + 1)
     common = functools.reduce(np.intersect1d, (track.frame_index for track in predicted.values()), window_frames)
     if not predicted or not len(common):
-        raise ValueError("expected frames that the runs predicted, found none: evaluate them again")
+        raise ValueError("no frame was predicted by all runs: evaluate them again")
     chosen = common[np.unique(np.linspace(0, len(common) - 1, N_FRAMES).round().astype(int))]
     number = split.tracks.names.index(window.track)
     step, middle = int(split.tracks.step[number]), int(chosen[len(chosen) // 2])
@@ -191,7 +193,7 @@ def _draw(
     images = _images(split, number, sorted({*chosen.tolist(), *around}), raw, problems)
 
     def crops(track: PredictedTrack, colour: Colour | None = None) -> list[Image]:
-        """A run's crops of the chosen frames; with a colour, its bodies over them."""
+        """A run's crops of the chosen frames, with bodies if a colour is given."""
         rows = np.searchsorted(track.frame_index, chosen)
         tiles = [track.tile(row, images.get(frame)) for row, frame in zip(rows, chosen.tolist(), strict=True)]
         return tiles if colour is None else artist.paint(track, rows, tiles, colour)
@@ -200,18 +202,18 @@ def _draw(
     strips = [_strip("frames", crops(first))]
     for (name, track), colour in zip(predicted.items(), COLOURS, strict=False):
         strips.append(_strip(name, crops(track, colour)))
-        if len(track.pose) > 1:  # past and future at one frame, over the frames that they are of
+        if len(track.pose) > 1:  # past and future at one frame, drawn over past and future frames
             rows = np.searchsorted(track.frame_index, [middle])
             tiles = {later: track.tile(rows[0], images.get(middle + step * later)) for later in track.pose}
             bodies = [artist.paint(track, rows, [tile], colour, later)[0] for later, tile in tiles.items()]
-            strips.append(_strip(f"{name} at frame {middle}: {', '.join(map(_when, track.pose))}", bodies))
+            strips.append(_strip(f"{name} at frame {middle}: {', '.join(map(_time_label, track.pose))}", bodies))
     return DrawnWindow(window, strips)
 
 
 def _images(
     split: cache.Split, number: int, frames: Sequence[int], raw: Path | None, problems: list[str]
 ) -> dict[int, Image | None]:
-    """The source's pictures; None for one that cannot be read, which is reported."""
+    """The source's frames; None for one that cannot be read, which is added to `problems`."""
     folder = None if raw is None else raw / split.name.partition("/")[0]
     entry = split.videos[int(split.tracks.video[number])]
     indices = [index for index in frames if index >= 0]
@@ -220,11 +222,11 @@ def _images(
         source = sources.parse(where, entry.source)
         return {index: frame.image for index, frame in zip(indices, source.read(indices), strict=False)}
     except (PipelineError, OSError) as error:
-        problems.append(f"Bodies of {split.name} are on grey: {error}")
+        problems.append(f"Bodies of {split.name} are drawn on grey: {error}")
         return {}
 
 
-def _when(step: int) -> str:
+def _time_label(step: int) -> str:
     return "now" if not step else f"{abs(step)} frames {'before' if step < 0 else 'later'}"
 
 

@@ -1,4 +1,4 @@
-"""How training went: losses, validation, learning rates, speed.  training -> report: [curves] -> page"""
+"""Training curves: losses, validation, learning rates, speed.  training -> report: [curves] -> page"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vibe_extensions.pages.report.runs import VALIDATION, Curve, TrainingRun
 from vibe_model.metrics import METRICS, MM_PER_FRAME2
 from vibe_model.settings.run_config import split_of
 
-MOST_POINTS: Final = 200  # of a plotted curve
-MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours
+MOST_POINTS: Final = 200  # per plotted curve
+MOST_TOGETHER: Final = 8  # runs per plot: the number of colours
 ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
 
 
 class CurveGroup(NamedTuple):
-    """Curves over the steps that are one plot."""
+    """Curves over steps that share a plot."""
 
     key: str
     title: str
@@ -31,24 +31,24 @@ class CurveGroup(NamedTuple):
     scale: float = 1.0
 
 
-SPEED: Final = "Windows trained on in a second; a point stands for ten steps."
-WAITING: Final = "Share of the time in which training stood still for the next batch."
+SPEED: Final = "Windows trained per second; one point for ten steps."
+WAITING: Final = "Share of the time in which training waited for the next batch."
 GROUPS: Final = (
-    CurveGroup("loss", "Loss", "Sum of all terms, each with its weight.", "loss", "train/total", log=True),
+    CurveGroup("loss", "Loss", "Weighted sum of all terms.", "loss", "train/total", log=True),
     CurveGroup("terms", "Loss by term", "Each with its weight.", "loss", "train/", log=True),
     CurveGroup("gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True),
-    CurveGroup("speed", "Speed", SPEED, "windows a second", "speed/windows_per_second"),
+    CurveGroup("speed", "Speed", SPEED, "windows per second", "speed/windows_per_second"),
     CurveGroup("waiting", "Waiting for data", WAITING, "%", "speed/waiting_for_data", scale=100.0),
 )
 NO_TERMS: Final = ("train/total", "train/skipped_steps")
-MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}  # of validation: a plot a unit
-NAMES: Final = {  # of curves, instead of their tags
+MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}  # of validation: one plot per unit
+NAMES: Final = {  # names of curves instead of their tags
     "gen_optimizer": "generator",
     "disc_motion_optimizer": "discriminator",
-    "windows_per_second": "windows a second",
+    "windows_per_second": "windows per second",
     "waiting_for_data": "waiting",
 }
-PARTS: Final = {  # of the settings -> on the page
+PARTS: Final = {  # part of the settings -> name on the page
     "datasets_2d": "training, 2D",
     "datasets_3d": "training, 3D",
     "motion": "real motion",
@@ -60,7 +60,7 @@ PARTS: Final = {  # of the settings -> on the page
 def curves_section(
     runs: Sequence[TrainingRun], ablation: Sequence[TrainingRun] = (), *, notes: Sequence[str] = ()
 ) -> PageSection:
-    """The runs' curves, each by itself, and validation of those shown together. ablation: only in the latter."""
+    """The section of curves: validation of all runs in one plot, then each run's curves (not those of `ablation`)."""
     together = list(dict.fromkeys([*runs, *ablation]))
     data = {
         "together": list(_together(together[:MOST_TOGETHER])) if len(together) > 1 else [],
@@ -81,7 +81,7 @@ def curves_section(
 
 
 def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
-    """Every plot that the run has curves for. number: of the run on the page."""
+    """Yield all plots of a run. number: the run's number on the page."""
     name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
     logged = run.events.curves
     for i, split in enumerate(run.events.scores):
@@ -108,32 +108,32 @@ def plots_of(run: TrainingRun, number: int) -> Iterator[Plot]:
             yield lines(f"{name}-{group.key}", f"{run.name}: {group.title}", about, series, **labels, log_y=group.log)
     if rates := {tag: curve for tag, curve in logged.items() if tag.startswith("learning_rate/") and curve.steps}:
         series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
-        about, title = "After each epoch; it falls when validation no longer does.", f"{run.name}: Learning rate"
+        about, title = "After each epoch; decreases when validation stops improving.", f"{run.name}: Learning rate"
         yield lines(f"{name}-rate", title, about, series, x_label=epoch, y_label="learning rate", log_y=True)
 
 
 def _together(runs: Sequence[TrainingRun]) -> Iterator[Plot]:
-    """Validation PA-MPJPE of all runs, a plot a split."""
+    """Yield a plot of all runs' validation PA-MPJPE for each split."""
     for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.events.scores)):
         validated = [run for run in runs if split in run.events.scores]
         names = brief([run.name for run in validated])
         series = {name: _by_epoch(run, run.events.scores[split]) for name, run in zip(names, validated, strict=True)}
         shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
-        title = f"PA-MPJPE on {split}: {listed(shown)}"
+        title = f"PA-MPJPE on {split}: {join_names(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
         yield lines(f"curves-together-{i}", title, about, series, x_label="epoch", y_label="mm")
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """
-    >>> listed(["a"]), listed(["a", "b", "c"])
+    >>> join_names(["a"]), join_names(["a", "b", "c"])
     ('a', 'a, b and c')
     """
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
-    """At most MOST_POINTS of a curve, each the mean over as many logged ones, at the last one's step."""
+    """Reduce a curve to at most MOST_POINTS, each the mean of consecutive points, at the last one's step."""
     each = math.ceil(len(curve.steps) / MOST_POINTS)
     starts = range(0, len(curve.steps), each)
     ends = [float(curve.steps[min(start + each, len(curve.steps)) - 1]) for start in starts]
@@ -156,12 +156,12 @@ def _facts(run: TrainingRun) -> dict[str, str]:
     if run.events.seconds:
         facts["Duration"] = duration(run.events.seconds)
     if "skipped_steps" in run.metrics:
-        facts["Steps skipped, without a finite loss"] = f"{run.metrics['skipped_steps']:,}"
+        facts["Steps skipped because the loss was not finite"] = f"{run.metrics['skipped_steps']:,}"
     return facts
 
 
-def used_for(runs: Sequence[TrainingRun]) -> dict[str, str]:
-    """Split -> what the runs use it for; those that not all of them use so are named."""
+def split_uses(runs: Sequence[TrainingRun]) -> dict[str, str]:
+    """Split -> its uses in the runs, with the runs' names if only some of them use it so."""
     names: dict[str, dict[str, list[str]]] = {}
     configs = {run.name: run.config for run in runs if run.config is not None}
     for name, config in configs.items():
@@ -170,6 +170,6 @@ def used_for(runs: Sequence[TrainingRun]) -> dict[str, str]:
             for split in dict.fromkeys(map(split_of, splits)):
                 names.setdefault(split, {}).setdefault(words, []).append(name)
     return {
-        split: ", ".join(w if len(used) == len(configs) else f"{w} ({listed(used)})" for w, used in uses.items())
+        split: ", ".join(w if len(used) == len(configs) else f"{w} ({join_names(used)})" for w, used in uses.items())
         for split, uses in names.items()
     }

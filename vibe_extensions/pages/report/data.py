@@ -1,4 +1,4 @@
-"""What is in the cache: splits, what was left out of them, example tracks.  raw -> tracks -> features -> [report]"""
+"""The cache's content: splits, dropped data, example tracks.  raw -> tracks -> features -> [report]"""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
-from pipeline.commands import leaks
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.features.plan import is_untrained, marked, missing_rows
+from pipeline.features.plan import is_untrained, missing_rows, stream_label
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import SAMPLED, reason
+from vibe_extensions.contracts.commands import leaks
 from vibe_extensions.pages.report.page import Cell, PageSection
 from vibe_extensions.pages.show.page import Portrait, portrait
 from vibe_extensions.pages.show.tracks import Choice, from_cache
 
-UNREADABLE: Final = (cache.CacheError, OSError)  # what costs a split its place in a section, and nothing else
+UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
 COUNTED: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
-MOST_REJECTED: Final = 5  # rejected videos that are listed of a split; the others are counted
+MOST_REJECTED: Final = 5  # rejected videos to list per split; the others are counted
 
-DEMO: Final = "demo data"  # what a page is marked with
+DEMO: Final = "demo data"  # marks of a page
 UNTRAINED: Final = "untrained network"
-TRACKS: Final = 2  # of each dataset that are drawn
-FRAMES: Final = 3  # of each track
+TRACKS: Final = 2  # to draw per dataset
+FRAMES: Final = 3  # per track
 
-# On which terms each dataset is given out, and the work to cite; in full: docs/licences.md, and its own page.
+# Terms of each dataset, and the work to cite (in full: docs/licences.md).
 YOUTUBE: Final = "the videos are their owners'"
 REGISTERED: Final = "for research, after registration"
 RELEASES: Final[Mapping[str, tuple[str, str]]] = {
@@ -67,7 +67,7 @@ RELEASES: Final[Mapping[str, tuple[str, str]]] = {
         "Black et al.: BEDLAM: A Synthetic Dataset of Bodies Exhibiting Detailed Lifelike Animated Motion, CVPR 2023",
     ),
     "amass": (
-        f"{REGISTERED}; of each subset besides",
+        f"{REGISTERED}; further terms for each subset",
         "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",
     ),
     "videos": ("those of the clips", "the detector that found the people in them"),
@@ -76,7 +76,7 @@ RELEASES: Final[Mapping[str, tuple[str, str]]] = {
 
 @dataclass(slots=True)
 class OpenedCache:
-    """The splits of a cache that can be read, and what is wrong with the others."""
+    """The readable splits of a cache, and problems of the others."""
 
     root: cache.Root
     splits: list[cache.Split] = field(default_factory=list)
@@ -93,7 +93,7 @@ class OpenedCache:
 
     @property
     def mark(self) -> str:
-        """DEMO if rows of a split are demo data, UNTRAINED if only features are made by random weights; else ""."""
+        """DEMO if a split is demo data, UNTRAINED if only features come from random weights; else ""."""
         if any(map(is_demo, self.splits)):
             return DEMO
         streams = ((split, name) for split in self.splits for name in split.streams)
@@ -104,7 +104,7 @@ class OpenedCache:
 
 
 def open_splits(root: cache.Root) -> OpenedCache:
-    """All splits of a cache. Raises nothing: what cannot be read is in `problems`."""
+    """Open all splits of a cache. Unreadable ones are listed in `problems`."""
     opened = OpenedCache(root)
     try:
         features = cache.open(root)
@@ -113,7 +113,7 @@ def open_splits(root: cache.Root) -> OpenedCache:
         opened.problems.append(str(error))
         return opened
     if not names:
-        opened.problems.append(f"{root}: the cache holds no split yet. `luigi --module tasks Data` fills it.")
+        opened.problems.append(f"{root}: the cache has no split yet. `luigi --module tasks Data` fills it.")
     for name in names:
         try:
             split = features[name]
@@ -129,17 +129,17 @@ def open_splits(root: cache.Root) -> OpenedCache:
 
 
 def is_demo(split: cache.Split) -> bool:
-    """Does the split come from demo data?"""
+    """Whether the split comes from demo data."""
     return bool(split.manifest.get("stand_in", False))
 
 
 def n_rows(split: cache.Split) -> int:
-    """Rows of committed tracks."""
+    """Number of rows in committed tracks."""
     return int((split.tracks.stop - split.tracks.start).sum())
 
 
 def problem(name: str, error: BaseException) -> str:
-    """What cannot be read of a split, by the error's message."""
+    """A problem of a split, with the error's message."""
     return f"{name}: {error_text(error)}"
 
 
@@ -147,12 +147,13 @@ def problem(name: str, error: BaseException) -> str:
 
 
 def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None) -> PageSection:
-    """Datasets and splits: how much there is, what was left out, in which streams. used: what the runs use each for."""
+    """The section of datasets and splits: size, dropped data, streams. used: the runs' use of each split."""
     rows: list[tuple[Cell, ...]] = []
     sizes = [(len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split)) for split in opened.splits]
     for split, size in zip(opened.splits, sizes, strict=True):
         missing = {name: opened.missing[split.name, name] for name in split.streams}
-        streams = ", ".join(marked(split, name, f"{count(n, 'row')} missing" * bool(n)) for name, n in missing.items())
+        notes = {name: f"{count(n, 'row')} missing" * bool(n) for name, n in missing.items()}
+        streams = ", ".join(stream_label(split, name, note) for name, note in notes.items())
         use = () if used is None else (used.get(split.name, "nothing"),)
         kind = "demo" if is_demo(split) else "real"
         rows.append((split.name, kind, *size, _person_time([split]), streams or "none", *use, _left_out_of(split)))
@@ -162,7 +163,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     comparisons = leaks.compare_names(opened.splits)
     header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
     data = {
-        "header": (*header, *(() if used is None else ("used for",)), "left out, by reason"),
+        "header": (*header, *(() if used is None else ("used for",)), "dropped, by reason"),
         "rows": rows,
         "problems": opened.problems,
         "gone": [(name, use) for name, use in (used or {}).items() if name not in {s.name for s in opened.splits}],
@@ -178,7 +179,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
-    """Of the tracks whose rate is known: a row lasts `step` frames of the video."""
+    """Total duration of the tracks with a known frame rate; a row lasts `step` frames of the video."""
     seconds, n_known, n_tracks = 0.0, 0, 0
     for tracks in (split.tracks for split in splits):
         has_rate = np.isfinite(tracks.fps) & (tracks.fps > 0)
@@ -186,9 +187,9 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
         n_known += int(has_rate.sum())
         n_tracks += len(tracks)
     if not n_known:
-        return "rate not known"
+        return "unknown rate"
     return duration(seconds) + (
-        "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; no rate for the others)"
+        "" if n_known == n_tracks else f" (of {count(n_known, 'track')}; unknown rate for the others)"
     )
 
 
@@ -196,11 +197,11 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
 
 
 def accounting_section(opened: OpenedCache) -> PageSection:
-    """What the reasons mean, rejected videos, and what was found beside what the releases have."""
+    """The section of dropped data: reasons, rejected videos, coverage of the releases."""
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
     left_out = _left_out(recorded)
     kinds = {
-        name: "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "something is wrong"
+        name: "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "error"
         for name in sorted({name for _, name in left_out}, key=lambda name: (reason(name).by_design, name))
     }
     rejected = ((split.name, *rejected_videos(split)) for split in recorded)
@@ -229,12 +230,12 @@ def accounting_section(opened: OpenedCache) -> PageSection:
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
     }
     by_design, wrong = frames_left_out(opened.splits)
-    line = f"{by_design:,} person-frames left out by design, {wrong:,} because of errors"
-    return PageSection("accounting", "Left out", "accounting.html", data, line, bool(wrong or faulty))
+    line = f"{by_design:,} person-frames dropped by design, {wrong:,} because of errors"
+    return PageSection("accounting", "Dropped data", "accounting.html", data, line, bool(wrong or faulty))
 
 
 def frames_left_out(splits: Sequence[cache.Split]) -> tuple[int, int]:
-    """Person-frames that were left out by design, and because of errors. Those between sampled ones are neither."""
+    """Number of person-frames dropped by design, and because of errors. Frames skipped by sampling do not count."""
     left_out = _left_out(split for split in splits if "accounting" in split.manifest)
     frames = {name: n for (what, name), n in left_out.items() if what == COUNTED["frames"] and name not in SAMPLED}
     by_design = sum(n for name, n in frames.items() if reason(name).by_design)
@@ -242,7 +243,7 @@ def frames_left_out(splits: Sequence[cache.Split]) -> tuple[int, int]:
 
 
 def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
-    """(what, reason) -> how many of the splits, whose accounting was recorded. what: by `COUNTED`'s values."""
+    """(a value of `COUNTED`, reason) -> number dropped, over splits with a recorded accounting."""
     left_out: Counter[tuple[str, str]] = Counter()
     for split in recorded:
         for of, what in COUNTED.items():
@@ -251,26 +252,26 @@ def _left_out(recorded: Iterable[cache.Split]) -> Counter[tuple[str, str]]:
 
 
 def _reasons(split: cache.Split, of: str) -> dict[str, int]:
-    """Reason -> how many `videos`, `tracks` or `frames` of a split were left out for it."""
+    """Reason -> number of `videos`, `tracks` or `frames` of a split dropped for it."""
     totals = split.manifest["accounting"][of]
     return {**totals.get("dropped", {}), **totals.get("set_aside", {})}
 
 
 def _left_out_of(split: cache.Split) -> str:
-    """As `videos: 3 bad_labels; person-frames: 21 bad_labels`, the reasons but for sampling."""
+    """The reasons except sampling, such as `videos: 3 bad_labels; person-frames: 21 bad_labels`."""
     if "accounting" not in split.manifest:
         return "not recorded"
     texts = []
     for of, what in COUNTED.items():
         trackless = split.manifest["accounting"][of].get("without_tracks")
         reasons = {**_reasons(split, of), "without a track": trackless}
-        if listed := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED):
-            texts.append(f"{what}: {listed}")
+        if counts := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED):
+            texts.append(f"{what}: {counts}")
     return "; ".join(texts) or "nothing"
 
 
 def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:
-    """What was found beside what the release has, of real data: by split, else over all splits where they are here."""
+    """Coverage of the releases by real data: by split, and over all splits of a dataset if all are in the cache."""
     real: dict[str, list[cache.Split]] = {}
     for split in recorded:
         if not (is_demo(split) or split.manifest.get("reader", {}).get("imported")):
@@ -295,17 +296,18 @@ class DrawnSplit(NamedTuple):
 
     split: str
     stand_in: bool
-    portraits: Iterator[Portrait]  # drawn while the page is written: one at a time is in memory
+    portraits: Iterator[Portrait]  # drawn while the page is written, one at a time
     warnings: tuple[str, ...]
-    more: str  # the command that shows more of them
+    more: str  # the command that shows more tracks
 
 
 def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None) -> PageSection:
-    """A few tracks of each dataset, drawn on their frames as `python -m pipeline show` draws them.
+    """The section of example tracks, drawn as by `python -m pipeline show`.
 
-    raw: the folder with the datasets' raw folders; where it lacks a dataset, or has demo data in the place of real
-    data, the folder that the cache records is used.
-    body: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
+    Args:
+        raw: The folder of the datasets' raw folders. The recorded folder is used for a dataset that is missing there,
+            or is demo data instead of real data.
+        body: Folder of a body model, for tracks with SMPL parameters but without 3D joints.
     """
     problems: list[str] = []
     needs_body = [split for split in opened.splits if "pose" in split.columns and "kp_3d" not in split.columns]
@@ -313,17 +315,16 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
         if body is not None and needs_body:
             smpl_files.digest(body)
     except MissingAssets as error:
-        problems.append(f"SMPL parameters without 3D joints are not drawn: {error}")
+        problems.append(f"Tracks with SMPL parameters but without 3D joints are not drawn: {error}")
         needs_body = []
     drawn: dict[str, list[DrawnSplit]] = {}
     for dataset, splits in opened.datasets.items():
-        # Training first, and two splits rather than one.
         chosen = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
         choice = Choice(TRACKS // max(len(chosen), 1), frames=FRAMES)
         for split in chosen:
             folder = None if raw is None else raw / dataset
             if folder is not None and not (folder.is_dir() and is_stand_in(folder) == is_demo(split)):
-                folder = None  # of other data: these are where the cache records them
+                folder = None  # use the recorded folder
             folders = {"raw": folder}
             folders["body"] = body if split in needs_body else None
             try:
@@ -335,6 +336,6 @@ def examples_section(opened: OpenedCache, *, raw: Path | None, body: Path | None
             more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")
             shown_split = DrawnSplit(shown.name, shown.stand_in, portraits, shown.warnings, more)
             drawn.setdefault(dataset, []).append(shown_split)
-    line = "a few of each dataset, as they are in the cache: boxes, crops, joints"
+    line = "a few tracks of each dataset from the cache: boxes, crops, joints"
     data = {"datasets": drawn, "problems": problems}
     return PageSection("tracks", "Example tracks", "examples.html", data, line)

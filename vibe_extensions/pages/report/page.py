@@ -1,8 +1,8 @@
-"""The report's page: one HTML file without a script, that opens from disk and fetches nothing.  evaluation -> [page]
+"""The report's page: one self-contained HTML file without scripts.  evaluation -> [page]
 
-Drawn tracks, styles and the policy that forbids scripts and addresses are those of `vibe_extensions.pages.show`. Plots
-are inline SVG, each with its numbers as a table: Matplotlib draws in placeholder colours, which become the page's CSS
-variables, so that a plot follows light and dark. Texts stay texts. The same numbers give the same bytes.
+Track drawings, styles and the content security policy are those of `vibe_extensions.pages.show`. Plots are inline SVG,
+each with a table of its numbers. Matplotlib draws in placeholder colours, which are replaced by the page's CSS
+variables for light and dark mode. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 from vibe_extensions.pages.show.page import templates, write
 
 Array = NDArray[Any]
-Cell = str | int | float | None  # of a table; None and NaN: not known
+Cell = str | int | float | None  # of a table; None and NaN: unknown
 
 # Placeholder colours of Matplotlib -> colours of the page.
 INK: Final = "#0a0a01"
 FAINT: Final = "#0a0a02"
 RULE: Final = "#0a0a03"
-SERIES: Final = tuple(f"#0b0b0{i}" for i in range(1, 9))  # one each for eight series
-DASHES: Final = ("-", "--", ":", "-.")  # tell them apart without colours
+SERIES: Final = tuple(f"#0b0b0{i}" for i in range(1, 9))
+DASHES: Final = ("-", "--", ":", "-.")
 _CSS: Final = {
     INK: "currentColor",
     FAINT: "var(--faint)",
@@ -45,11 +45,11 @@ _CSS: Final = {
 }
 _COLOR: Final = re.compile("|".join(_CSS))
 
-WIDTH: Final = 4.6  # inches, of 72 units of the SVG: as wide as a phone, where texts are about 11 px high
-MOST_ROWS: Final = 24  # of the table below a plot of lines
-QUANTILES: Final = (5, 25, 50, 75, 95)  # %, of each distribution
+WIDTH: Final = 4.6  # inches of 72 SVG units: a phone's width, with texts about 11 px high
+MOST_ROWS: Final = 24  # of the table below a line plot
+QUANTILES: Final = (5, 25, 50, 75, 95)  # %
 
-_STYLE: Final[Any] = {  # Matplotlib types its keys, in some versions
+_STYLE: Final[Any] = {  # Any: some versions of Matplotlib type the keys
     "axes.edgecolor": RULE,
     "axes.facecolor": "none",
     "axes.labelcolor": FAINT,
@@ -68,25 +68,25 @@ _STYLE: Final[Any] = {  # Matplotlib types its keys, in some versions
 
 
 class Plot(NamedTuple):
-    """What `plot` of parts.html draws: a picture, what it shows, and its numbers."""
+    """A plot with caption and numbers, for `plot` in parts.html."""
 
     svg: Markup
     title: str
-    caption: str  # what is measured, in which unit, of how many
+    caption: str
     header: tuple[str, ...]  # of the table; the first column names the row
     rows: list[tuple[Cell, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """One part of the page. Its template, a file of report/templates/, finds `data` under that name."""
+    """A section of the page."""
 
     anchor: str  # the id of its heading: letters, digits and "-"
     title: str
-    template: str
-    data: Mapping[str, Any]
-    line: str = ""  # what it comes to; with one, the section is folded
-    unfolded: bool = False  # there is something to look at: the fold is open
+    template: str  # file in report/templates/
+    data: Mapping[str, Any]  # `data` in the template
+    line: str = ""  # summary; a section with a summary is folded
+    unfolded: bool = False  # whether the fold is open
 
 
 def write_page(
@@ -99,16 +99,21 @@ def write_page(
     fingerprint: str = "",
     summary: Mapping[str, Any] | None = None,
 ) -> None:
-    """Render and write the sections in their order. `out` appears when it is whole.
+    """Render the sections and write the page. `out` appears when it is complete.
 
-    mark: what of it is not real, which its first line reports; "": nothing. facts: shown at its end. fingerprint: of
-    all that it shows, by which an up-to-date page is known. summary: the data of summary.html, which comes before the
-    sections. Raises ValueError for two sections with one anchor.
+    Args:
+        mark: Kind of demo data on the page; "" for real data.
+        facts: Shown at the end.
+        fingerprint: Identifies the page's sources.
+        summary: Data of the lines before the sections.
+
+    Raises:
+        ValueError: two sections have the same anchor.
     """
     sections = tuple(sections)
     anchors = [section.anchor for section in sections]
     if len(set(anchors)) != len(anchors):
-        raise ValueError(f"two sections of the report have one anchor: {anchors}")
+        raise ValueError(f"two sections of the report have the same anchor: {anchors}")
     environment = templates(Path(__file__).parent / "templates")
     environment.filters["cell_text"] = cell_text
     page = environment.get_template("report.html")
@@ -119,7 +124,7 @@ def write_page(
 
 
 def cell_text(value: Cell) -> str:
-    """A table's cell: whole numbers in full, others to four digits, what is not known as a dash.
+    """Text of a table cell: integers in full, floats with four digits, a dash for unknown values.
 
     >>> cell_text(12000), cell_text(0.123456), cell_text(54321.0), cell_text(None), cell_text("a")
     ('12,000', '0.1235', '54,321', '–', 'a')
@@ -134,7 +139,7 @@ def cell_text(value: Cell) -> str:
 
 
 def brief(names: Sequence[str], most: int = 28) -> list[str]:
-    """Names that a legend or an axis has room for, all different.
+    """Unique names, shortened for a legend or an axis.
 
     >>> brief(["vibe", "embedded-per-frame-093a0bc1a3f8fe92"])
     ['vibe', 'embedded-per-f…bc1a3f8fe92']
@@ -156,10 +161,10 @@ def histogram(
     bins: Array | None = None,
     log: bool = False,
 ) -> Plot:
-    """Distributions of one quantity below each other, each as high as any, with a line at the median.
+    """Normalised distributions of one quantity, one below the other, with lines at the medians.
 
-    samples: what it is of -> (N,) finite values, or none at all. bins: (B + 1,) edges; None: 40 from the smallest to
-    the largest, in equal steps, or in equal ratios with `log`, for which values are above 0.
+    samples: Label -> (N,) finite values, or none. bins: (B + 1,) edges; None: 40 bins over the range of the values.
+    log: Logarithmic scale, for values above 0.
     """
     values = {label: np.asarray(sample, np.float64).ravel() for label, sample in samples.items()}
     edges = _edges(np.concatenate([np.empty(0), *values.values()]), log) if bins is None else np.asarray(bins)
@@ -180,14 +185,14 @@ def histogram(
         axes.spines.left.set_visible(False)
         if log:
             _plain_numbers(axes.xaxis)
-        picture = _svg(figure)
+        svg = _render_svg(figure)
     quantiles = {
         label: map(float, np.percentile(sample, QUANTILES)) if len(sample) else [None] * len(QUANTILES)
         for label, sample in values.items()
     }
     rows: list[tuple[Cell, ...]] = [(label, len(values[label]), *numbers) for label, numbers in quantiles.items()]
     header = ("of", "values", *(f"{q} %" if q != 50 else "median" for q in QUANTILES))
-    return Plot(picture, title, caption, header, rows)
+    return Plot(svg, title, caption, header, rows)
 
 
 def lines(
@@ -200,17 +205,17 @@ def lines(
     y_label: str,
     log_y: bool = False,
 ) -> Plot:
-    """Curves in different colours and dashes. series: name -> (x (N,), y (N,)); a y that is not finite is a gap.
-    log_y: on a logarithmic scale, where any y is above 0; the others are gaps.
+    """Curves in different colours and dashes, with a table of at most `MOST_ROWS` rows.
 
-    The table has at most `MOST_ROWS` of the x, from the first to the last.
+    series: Name -> (x (N,), y (N,)); values that are not finite are gaps. log_y: Logarithmic scale if any y is above 0;
+    other values are gaps.
     """
     points = {name: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for name, (x, y) in series.items()}
     if log_y := log_y and any((y > 0).any() for _, y in points.values()):
         points = {name: (x, np.where(y > 0, y, np.nan)) for name, (x, y) in points.items()}
     with _drawing(name, 2.6 + 0.2 * math.ceil(len(points) / 2)) as (figure, axes):
         for (label, (x, y)), color, dash in zip(points.items(), cycle(SERIES), cycle(DASHES), strict=False):
-            marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""  # no line leads to it
+            marker = "o" if np.count_nonzero(np.isfinite(y)) == 1 else ""  # a single point has no line
             axes.plot(x, y, color=color, linestyle=dash, marker=marker, markersize=4, label=label)
         axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
         if log_y:
@@ -220,25 +225,25 @@ def lines(
         axes.grid(visible=True, axis="y", linewidth=0.5)
         if points:
             figure.legend(loc="outside lower center", ncols=2)
-        picture = _svg(figure)
-    return Plot(picture, title, caption, (x_label, *points), _rows_by_x(points))
+        svg = _render_svg(figure)
+    return Plot(svg, title, caption, (x_label, *points), _rows_by_x(points))
 
 
 @contextmanager
 def _drawing(name: str, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of so many inches and its axes; within it, Matplotlib draws in the page's style.
+    """Yield a figure of this height in inches and its axes, in the page's style.
 
-    `name` is the figure's own on the page: `_svg` makes ids of it that no other figure has.
+    name: Unique on the page; prefix of the SVG's ids.
     """
     with mpl.rc_context():
-        mpl.rcdefaults()  # not what is in a matplotlibrc of this machine
+        mpl.rcdefaults()  # ignore the user's matplotlibrc
         mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
         figure = Figure((WIDTH, height), layout="constrained", label=name)
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> Markup:
-    """A figure as an SVG for the page: no fonts and sizes of its own, and only the ids that something refers to."""
+def _render_svg(figure: Figure) -> Markup:
+    """Render a figure as SVG without fonts and sizes, and with only the ids that are referenced."""
     written = io.StringIO()
     figure.savefig(
         written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -247,20 +252,20 @@ def _svg(figure: Figure) -> Markup:
     prefix = re.sub(r"\W+", "-", str(figure.get_label()))
     referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
 
-    def for_page(match: re.Match[str]) -> str:
+    def clean_tag(match: re.Match[str]) -> str:
         tag = re.sub(r' id="([^"]+)"', lambda i: f' id="{prefix}-{i[1]}"' if i[1] in referred else "", match[0])
         tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag.replace("xlink:href", "href"))
         return _COLOR.sub(lambda color: _CSS[color[0]], re.sub(r"font-family: [^;\"]*(; )?", "", tag))
 
-    # What would hold for the whole page; then tags alone: names between them stay what they are.
+    # Remove styles for the whole page, then edit only the tags, not the texts.
     text = re.sub(r"<(style|metadata)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
     first = re.compile(r'<svg [^>]*(viewBox="[^"]+")[^>]*>')
     text = first.sub(r'<svg xmlns="http://www.w3.org/2000/svg" \1 aria-hidden="true">', text, count=1)
-    return Markup(re.sub(r"<[^>]+>", for_page, text))  # noqa: S704  Matplotlib has escaped it
+    return Markup(re.sub(r"<[^>]+>", clean_tag, text))  # noqa: S704  Matplotlib has escaped it
 
 
 def _edges(values: Array, log: bool, n: int = 40) -> Array:
-    """n + 1 edges that hold all values."""
+    """n + 1 edges that cover all values."""
     low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 2.0)
     if low == high:
         low, high = (low / 1.5, high * 1.5) if log else (low - 0.5, high + 0.5)
@@ -268,7 +273,7 @@ def _edges(values: Array, log: bool, n: int = 40) -> Array:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """Of a logarithmic axis: 0.01 instead of a formula, and numbers between the powers where there are few of them."""
+    """Label a logarithmic axis with numbers such as 0.01, also between the powers if there are few."""
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 

@@ -1,4 +1,4 @@
-"""How good the models are: results beside baselines and published figures.  evaluation -> report: [results] -> page"""
+"""Results of the models, baselines and published figures.  evaluation -> report: [results] -> page"""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
 from vibe_extensions.pages.report.page import PageSection
-from vibe_extensions.pages.report.runs import TrainingRun, badness, of_split
+from vibe_extensions.pages.report.runs import TrainingRun, badness, select_split
 from vibe_model.evaluation import published
-from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, metrics_in
+from vibe_model.evaluation.protocols import LEFT_OUT, by_protocol, meaning, table_metrics
 from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM, UNITS
 from vibe_model.runs import KEYPOINTS, LABEL_BODY, NEUTRAL_BODY, csv_text
 
-MOST_SEQUENCES: Final = 20  # of a split
+MOST_SEQUENCES: Final = 20  # per split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-Errors = Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
+Errors = Mapping[str, float]  # by the names in metrics.json; absent without labels
 
 
 class ModelErrors(NamedTuple):
-    """A row of a table of results: one model on one split, by one protocol."""
+    """A row of a table: one model on one split, by one protocol."""
 
     model: str
     errors: Errors
-    frames: int | None  # that were counted; None where it is not known
-    about: str = ""  # of a published one, where it is from; of a smoothed one, how wide; of a run, size and inputs
+    frames: int | None  # evaluated; None if unknown
+    about: str = ""  # source of published figures, width of smoothing, or a run's size and inputs
 
 
 class ResultsTable(NamedTuple):
-    """Rows that may be compared with one another."""
+    """Rows that may be compared."""
 
-    key: str  # the protocol, or what else its rows have in common
+    key: str  # the protocol, or another name
     title: str
     caption: str
     rows: Sequence[ModelErrors]
@@ -41,25 +41,25 @@ class ResultsTable(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        """The errors that any of the rows has."""
+        """The errors that any row has."""
         measured = {name for row in self.rows for name in row.errors}
-        return [name for name in metrics_in(row.errors for row in self.rows) if name in measured]
+        return [name for name in table_metrics(row.errors for row in self.rows) if name in measured]
 
     @property
     def counted(self) -> bool:
-        """Is it known of any row how many frames it stands for?"""
+        """Whether the number of frames is known for any row."""
         return any(row.frames is not None for row in self.rows)
 
 
 def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *, cache: str) -> PageSection:
-    """What every finished run reached. ablation: the content of ablation.json, empty where there is none."""
+    """The section of results. ablation: the content of ablation.json, empty if there is none."""
     evaluated = [run for run in runs if run.splits]
     splits = dict.fromkeys(split for run in evaluated for split in run.splits)
     tables = {split: tables_of(split, evaluated) for split in splits}
     ablated = list(_ablation(ablation))
-    every = (row for of_split in (*tables.values(), ablated) for table in of_split for row in table.rows)
+    every = (row for split_tables in (*tables.values(), ablated) for table in split_tables for row in table.rows)
     data = {
-        "metrics": metrics_in(row.errors for row in every),
+        "metrics": table_metrics(row.errors for row in every),
         "units": UNITS,
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
@@ -74,39 +74,37 @@ def results_section(runs: Sequence[TrainingRun], ablation: Mapping[str, Any], *,
 
 
 def tables_of(split: str, runs: Sequence[TrainingRun]) -> list[ResultsTable]:
-    """A table a protocol. Beside demo data, the published figures are a table of their own: they do not compare."""
+    """A table for each protocol. For demo data, published figures are in a separate table."""
     runs = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in runs)
-    figures, tables = _published(split, runs), list[ResultsTable]()
+    figures, tables = _published_figures(split, runs), list[ResultsTable]()
     for protocol in dict.fromkeys(name for run in runs for name in by_protocol(run.splits[split])):
         rows = list(_rows(split, protocol, runs))
-        rows += [row for its_protocol, row in figures if its_protocol == protocol and not stand_in]
+        rows += [row for figure_protocol, row in figures if figure_protocol == protocol and not stand_in]
         about = (meaning(protocol), _labels(split, protocol, runs), "" if tables else _left_out(split, runs))
         tables.append(ResultsTable(protocol, f"Protocol “{protocol}”", split, rows, " ".join(filter(None, about))))
     if stand_in and figures:
-        note = "These are of the real data, the tables above of demo data: they cannot be compared."
+        note = "These figures are for real data, the tables above for demo data."
         rows = [row for _, row in figures]
         tables.append(ResultsTable("published", "Published figures", f"{split}, real data", rows, note=note))
     return tables
 
 
 def _left_out(split: str, runs: Sequence[TrainingRun]) -> str:
-    """By which protocols it could not be evaluated, and why."""
+    """Protocols that could not be evaluated, and why."""
     reasons = {p: why for run in runs for p, why in run.splits[split].get(LEFT_OUT, {}).items()}
-    return " ".join(f"Not by “{protocol}”: {why}." for protocol, why in reasons.items())
+    return " ".join(f"Not evaluated by “{protocol}”: {why}." for protocol, why in reasons.items())
 
 
 def _labels(split: str, protocol: str, runs: Sequence[TrainingRun]) -> str:
-    """By which bodies the labels are, where it is not the neutral one."""
+    """A sentence about the labels' body, unless it is the neutral one."""
     numbers = (by_protocol(run.splits[split]).get(protocol) for run in runs)
     genders = next(filter(None, numbers), {}).get(LABEL_BODY, NEUTRAL_BODY)
-    return (
-        "" if genders == NEUTRAL_BODY else f"Labels are by gendered bodies ({genders}), predictions by the neutral one."
-    )
+    return "" if genders == NEUTRAL_BODY else f"Labels use gendered bodies ({genders}), predictions the neutral one."
 
 
 def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
-    """PA-MPJPE of past, present and future bodies that are known from one frame: `vibe_extensions.hmmr.dynamics`."""
+    """PA-MPJPE of past, present and future bodies predicted from one frame (`vibe_extensions.hmmr.dynamics`)."""
     for split, errors in run.splits.items():
         tables = [numbers["dynamics"] for numbers in by_protocol(errors).values() if "dynamics" in numbers]
         for table in tables[:1]:
@@ -118,25 +116,25 @@ def _dynamics(run: TrainingRun) -> Iterator[dict[str, Any]]:
 
 
 def _rows(split: str, protocol: str, runs: Sequence[TrainingRun]) -> Iterator[ModelErrors]:
-    """Each run, the same smoothed in time where it has that, and the mean body, which is the same for all."""
+    """Rows of each run, of its smoothed predictions, and of the mean body, which is the same for all runs."""
     errors: Mapping[str, Any] = {}
     for run in runs:
-        of_run = by_protocol(run.splits[split])
-        if protocol not in of_run:
+        run_errors = by_protocol(run.splits[split])
+        if protocol not in run_errors:
             continue
-        errors = of_run[protocol]
-        about = _about(run, split) if protocol == next(iter(of_run)) else ""
-        yield ModelErrors(run.name, _known(errors), _frames(errors), about)
+        errors = run_errors[protocol]
+        about = _about(run, split) if protocol == next(iter(run_errors)) else ""
+        yield ModelErrors(run.name, _select_metrics(errors), _frames(errors), about)
         if isinstance(smoothed := errors.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")
             about = f"Gaussian of {sigma:g} frames" if isinstance(sigma, int | float) else ""
-            yield ModelErrors(f"{run.name}, smoothed", _known(smoothed), _frames(errors), about)
+            yield ModelErrors(f"{run.name}, smoothed", _select_metrics(smoothed), _frames(errors), about)
     if errors:
-        yield ModelErrors(MEAN_BODY, _known(errors["baseline"]), _frames(errors))
+        yield ModelErrors(MEAN_BODY, _select_metrics(errors["baseline"]), _frames(errors))
 
 
 def _about(run: TrainingRun, split: str) -> str:
-    """How large the model is, how fast a training step was, what is read of each frame: as far as it is recorded."""
+    """Model size, training speed and inputs, as far as they are recorded."""
     reads, keypoints = run.metrics.get("reads", []), run.splits[split].get(KEYPOINTS)
     parts = [f"{run.metrics['parameters'] / 1e6:,.1f} M parameters"] if "parameters" in run.metrics else []
     speed = run.events.curves.get("speed/windows_per_second")
@@ -147,20 +145,20 @@ def _about(run: TrainingRun, split: str) -> str:
     return "; ".join(parts)
 
 
-def _published(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, ModelErrors]]:
-    """(protocol, published figures) of a split, with which of them were trained as the first run was."""
+def _published_figures(split: str, runs: Sequence[TrainingRun]) -> list[tuple[str, ModelErrors]]:
+    """(protocol, published figures) of a split, with a note on those trained like the first run."""
     config = runs[0].config if runs else None
     with_3dpw = None if config is None else "3dpw/train" in config.training_splits
     same = f"; trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here" if runs else ""
     return [
-        (paper.protocol, ModelErrors(paper.model, _known(paper.errors), None, source))
+        (paper.protocol, ModelErrors(paper.model, _select_metrics(paper.errors), None, source))
         for paper in published.figures_of(split)
         for source in [paper.source + (same if paper.with_3dpw == with_3dpw else "")]
     ]
 
 
-def _known(errors: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(errors[name]) for name in metrics_in([errors]) if name in errors}
+def _select_metrics(errors: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(errors[name]) for name in table_metrics([errors]) if name in errors}
 
 
 def _frames(errors: Mapping[str, Any]) -> int:
@@ -168,7 +166,7 @@ def _frames(errors: Mapping[str, Any]) -> int:
 
 
 def _ablation(content: Mapping[str, Any]) -> Iterator[ResultsTable]:
-    """The ablation's rows as tables."""
+    """Yield the ablation's tables."""
     tables: dict[tuple[str, str], list[ModelErrors]] = {}
     for row in content.get("rows", []):
         means = {name: value["mean"] for name, value in row["errors"].items()}
@@ -179,27 +177,27 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[ResultsTable]:
 
 
 def _listings(run: TrainingRun, cache: str) -> Iterator[dict[str, Any]]:
-    """Results of one run on the tracks of each split, and on its worst windows; the worst first.
+    """Yield a run's results by track, and its worst windows, of each split; the worst first.
 
-    `look`: the command that shows the first of them.
+    `look`: the command that shows the first row.
     """
     for split in dict.fromkeys(str(row.get("split")) for row in (*run.sequences, *run.worst_windows)):
-        tracks = sorted(of_split(run.sequences, split), key=badness)
-        windows = of_split(run.worst_windows, split)[:MOST_WINDOWS]
+        tracks = sorted(select_split(run.sequences, split), key=badness)
+        windows = select_split(run.worst_windows, split)[:MOST_WINDOWS]
         shown = "all" if len(tracks) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of"
-        by_track = f"{run.name} on {split} by sequence, {shown} {len(tracks):,}; all are in sequences.csv of the run"
-        worst = f"{run.name} on {split}: its worst windows, {len(windows)}; more are in worst_windows.csv of the run"
+        by_track = f"{run.name} on {split}: {shown} {count(len(tracks), 'track')} (see the run's sequences.csv)"
+        worst = f"{run.name} on {split}: worst {count(len(windows), 'window')} (more in the run's worst_windows.csv)"
         for caption, rows in ((by_track, tracks[:MOST_SEQUENCES]), (worst, windows)):
             if rows:
-                columns = [name for name in metrics_in(rows) if any(name in row for row in rows)]
+                columns = [name for name in table_metrics(rows) if any(name in row for row in rows)]
                 track = str(rows[0].get("track"))
                 look = command("show", *split.split("/", 1), "--cache", cache, "--track", track, "--out", "track.html")
                 yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}
 
 
 def as_csv(splits: Mapping[str, Sequence[ResultsTable]]) -> str:
-    """A line of names, then a line a row of every table; an error that is not known is left empty."""
-    measured = metrics_in(row.errors for tables in splits.values() for table in tables for row in table.rows)
+    """All rows of all tables as CSV with a header; unknown errors are empty."""
+    measured = table_metrics(row.errors for tables in splits.values() for table in tables for row in table.rows)
     lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *measured, "frames")]
     for split, tables in splits.items():
         for key, row in ((table.key, row) for table in tables for row in table.rows):

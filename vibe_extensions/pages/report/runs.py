@@ -1,6 +1,6 @@
-"""One training run as the report shows it, finished or not: its files and curves.  training -> report: [runs]
+"""Files and curves of a training run, finished or not.  training -> report: [runs]
 
-What a killed run had logged beyond the state that it continued from is left out, as viewers do.
+Events that a killed run logged after the state from which it resumed are dropped, as in TensorBoard.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vibe_model.settings.video_config import VideoConfig
 
 Metrics = Mapping[str, Any]
 
-AGAIN: Final = "Remove it and run the training command again: it continues from the saved state and writes it again."
+AGAIN: Final = "Delete it and run the training command again: it resumes from the saved state and rewrites the file."
 PATTERN: Final = "events.out.tfevents.*"
 VALIDATION: Final = "validation/"
 SCORE: Final = "/pa_mpjpe"
@@ -42,12 +42,12 @@ class Curve:
     values: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, step: int, value: float) -> None:
-        """One more point."""
+        """Append a point."""
         self.steps.append(step)
         self.values.append(value)
 
     def cut(self, first: int) -> None:
-        """Without the points from step `first` on."""
+        """Drop the points from step `first` on."""
         while self.steps and self.steps[-1] >= first:
             self.steps.pop()
             self.values.pop()
@@ -55,17 +55,17 @@ class Curve:
 
 @dataclass(slots=True)
 class LoggedEvents:
-    """What the event files of one run hold."""
+    """Content of a run's event files."""
 
-    curves: dict[str, Curve] = field(default_factory=dict)  # by tag, as train/total
-    seconds: float = 0.0  # between the first and the last event of each file, added up
-    began: float | None = None  # of the first event, s since 1970
-    hosts: tuple[str, ...] = ()  # by the files' names
+    curves: dict[str, Curve] = field(default_factory=dict)  # by tag, such as train/total
+    seconds: float = 0.0  # sum over files of the time from the first to the last event
+    began: float | None = None  # time of the first event, s since 1970
+    hosts: tuple[str, ...] = ()  # from the files' names
     problems: list[str] = field(default_factory=list)
 
     @property
     def scores(self) -> dict[str, Curve]:
-        """Validation split -> its score, in the order in which they were logged."""
+        """Validation split -> its score, in the order of logging."""
         return {
             tag.removeprefix(VALIDATION).removesuffix(SCORE): curve
             for tag, curve in self.curves.items()
@@ -73,12 +73,12 @@ class LoggedEvents:
         }
 
     def last_step(self) -> int:
-        """The last step of which anything was logged; 0 if nothing."""
+        """The last logged step; 0 if there is none."""
         return max((curve.steps[-1] for curve in self.curves.values() if curve.steps), default=0)
 
     def add(self, event: Any) -> None:
-        """Take in one event."""
-        if event.HasField("session_log"):  # a run continues from here
+        """Add an event."""
+        if event.HasField("session_log"):  # the run resumed here
             for curve in self.curves.values():
                 curve.cut(event.step)
         for value in event.summary.value:
@@ -87,12 +87,9 @@ class LoggedEvents:
 
 
 def read_events(folder: Path) -> LoggedEvents:
-    """Everything that the event files of a run's folder hold, in the order in which they were written.
-
-    A file that is damaged or ends early counts as far as it can be read; `problems` reports how far that is.
-    """
+    """Read a run's event files in the order of writing. `problems` reports damaged ones, which are read in part."""
     events = LoggedEvents()
-    # By time; within a second by length first, since a process numbers its files: ...9 was before ...10.
+    # By time; within a second by length, since a process numbers its files and ...9 precedes ...10.
     files = sorted(folder.glob(PATTERN), key=lambda file: (file.name.split(".")[3], len(file.name), file.name))
     for file in files:
         size, read = file.stat().st_size, 0
@@ -119,35 +116,35 @@ def read_events(folder: Path) -> LoggedEvents:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingRun:
-    """One training run, with what could be read of it."""
+    """A training run."""
 
     name: str  # on the page
     folder: Path
-    about: Mapping[str, Any]  # config.json; empty where there is none
-    metrics: Metrics  # metrics.json; empty while the run is not finished
+    about: Mapping[str, Any]  # config.json; empty if there is none
+    metrics: Metrics  # metrics.json; empty if the run is not finished
     events: LoggedEvents
     sequences: Sequence[Mapping[str, Any]]  # results by track
     worst_windows: Sequence[Mapping[str, Any]]
-    problems: Sequence[str]  # what could not be read
+    problems: Sequence[str]  # of reading
 
     @property
     def state(self) -> str:
-        """How far it came."""
+        """The run's progress, for the page."""
         if not self.folder.is_dir():
-            return "there is no such folder"
+            return "folder not found"
         if self.metrics:
-            return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is gone"
+            return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is missing"
         total = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
         return f"not finished: step {self.events.last_step():,}{total}, no results yet"
 
     @property
     def stand_in(self) -> bool:
-        """Was it trained on demo data, as far as its files report it?"""
+        """Whether the run's files record training on demo data."""
         return bool(self.about.get("stand_in") or self.metrics.get("stand_in"))
 
     @cached_property
     def config(self) -> VideoConfig | None:
-        """Its settings; None where they are not there, or of a version of this project that had others."""
+        """The run's settings; None if they are missing or from an incompatible version."""
         try:
             return models.find(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
         except (KeyError, TypeError, AttributeError, PipelineError):
@@ -155,23 +152,23 @@ class TrainingRun:
 
     @property
     def splits(self) -> dict[str, Metrics]:
-        """The metrics of each split that it was evaluated on."""
+        """The metrics of each evaluated split."""
         return {split: errors for split, errors in self.metrics.items() if "/" in split}
 
     def epoch_of(self, step: int) -> float:
-        """The number of epochs that are over after a step; without the settings, the step itself."""
+        """The number of epochs completed after a step; without settings, the step itself."""
         return step / self.config.iterations if self.config is not None else step
 
 
 def read_run(folder: Path, name: str = "") -> TrainingRun:
-    """All that can be read of a run's folder. What cannot is reported in `problems`; nothing is raised for it."""
+    """Read a run's folder. Errors are reported in `problems`."""
     problems: list[str] = []
     metrics = read_json(folder / runs.METRICS, problems, AGAIN)
     splits = {split: errors for split, errors in metrics.items() if "/" in split}
     if wrong := [
         split for split, errors in splits.items() if not (isinstance(errors, Mapping) and "baseline" in errors)
     ]:
-        problems.append(f"{folder / runs.METRICS}: {wrong[0]}: expected metrics and a baseline, found others. {AGAIN}")
+        problems.append(f"{folder / runs.METRICS}: {wrong[0]}: expected metrics with a baseline. {AGAIN}")
         metrics = {}
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
     if not_installed := models.not_installed(about.get("of_model", "vibe")):
@@ -195,7 +192,7 @@ def read_run(folder: Path, name: str = "") -> TrainingRun:
 
 
 def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file or, reported in `problems`, something else in it."""
+    """Read the object in a JSON file; empty for a missing file, or an invalid one, which is added to `problems`."""
     if not file.exists():
         return {}
     try:
@@ -209,12 +206,12 @@ def read_json(file: Path, problems: list[str], remedy: str) -> dict[str, Any]:
     return {}
 
 
-def of_split(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
-    """Rows of sequences.json or worst_windows.json that are of one split."""
+def select_split(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
+    """Rows of sequences.json or worst_windows.json of one split."""
     return [row for row in rows if row.get("split") == split]
 
 
 def badness(row: Mapping[str, Any]) -> tuple[float, str]:
-    """Sorts such rows: the largest PA-MPJPE first; without 3D labels, the smallest 2D PCK."""
+    """Sort key of such rows: the largest PA-MPJPE first; without 3D labels, the smallest 2D PCK."""
     worst = -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
     return worst, str(row.get("track"))

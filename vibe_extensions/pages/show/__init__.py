@@ -1,8 +1,7 @@
-"""A page on which a wrong joint order is seen at a glance.  raw -> [tracks, pixels, crops] -> features -> windows
+"""A page that shows wrong joint orders at a glance.  raw -> [tracks, pixels, crops] -> features -> windows
 
-`tracks` collects what is shown, from the cache or from raw files; `drawing` turns joints into lines; `page` decodes and
-crops with the functions that training uses, and writes the HTML. `clip` writes all frames of a video; `bodies`
-poses labels and shades bodies over pictures.
+`tracks` reads tracks from the cache or from raw files; `drawing` turns joints into lines; `page` decodes and crops as
+training does, and writes the HTML; `clip` writes all frames of a video; `bodies` poses and draws bodies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Bodies over pictures, shaded and half transparent; those of labels as their pictures show them.  tracks -> [pictures]
+"""Shaded, transparent bodies over images, and the bodies of labels.  tracks -> [images]
 
-A body is sampled over the rectangle that holds it, at most RASTER_PX samples wide and high, and the samples are
-resized to the rectangle's pixels: a person who fills a large picture costs no more than one who fills a small one.
+A body is sampled within its bounding rectangle, at most RASTER_PX samples wide and high, and then resized.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ Array = NDArray[Any]
 Floats = NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
-FEWEST: Final = 4  # visible joints from which a weak perspective camera is estimated
-DISTANCE_M: Final = 10.0  # any: such a camera has none
-RASTER_PX: Final = 360  # samples across a body, at most
-FINEST: Final = 2.0  # samples a pixel of small bodies, so that their edges are smooth
-AMBIENT: Final = 0.35  # light from everywhere
-TO_LIGHT: Final = np.array([-0.45, -0.6, -0.66], np.float32)  # from behind the viewer's left shoulder, of length 1
+FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera
+DISTANCE_M: Final = 10.0  # arbitrary for a weak perspective camera
+RASTER_PX: Final = 360  # most samples across a body
+FINEST: Final = 2.0  # most samples per pixel, for smooth edges of small bodies
+AMBIENT: Final = 0.35  # share of ambient light
+TO_LIGHT: Final = np.array([-0.45, -0.6, -0.66], np.float32)  # unit vector to a light behind the viewer's left shoulder
 OPACITY: Final = 0.75
-COLOURS: Final = (  # RGB, far apart from one another for most eyes (Okabe and Ito's, lightened)
+COLOURS: Final = (  # RGB, distinguishable (Okabe and Ito's, lightened)
     (0.45, 0.75, 0.95),
     (0.98, 0.70, 0.25),
     (0.40, 0.80, 0.62),
@@ -47,22 +46,22 @@ COLOURS: Final = (  # RGB, far apart from one another for most eyes (Okabe and I
 
 
 class SeenBody(NamedTuple):
-    """A body as a camera sees it."""
+    """A projected body."""
 
-    verts: Floats  # (V, 3) m, camera axes (x right, y down, z forward); only which way the surface faces counts
-    pixels: Floats  # (V, 2) px of the picture
-    depth: Floats  # (V,) m before the camera; points behind it are not drawn
+    verts: Floats  # (V, 3) m, camera axes (x right, y down, z forward), used for shading
+    pixels: Floats  # (V, 2) image px
+    depth: Floats  # (V,) m; points behind the camera are not drawn
     colour: Colour
 
 
 class Painter:
-    """Paints bodies of one topology: faces (F, 3), outward-oriented."""
+    """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
     def __init__(self, faces: NDArray[Any]) -> None:
         self._normals = SmoothNormals(faces)
 
     def paint(self, image: Image, bodies: Sequence[SeenBody], opacity: float = OPACITY) -> Image:
-        """(H, W, 3) uint8 RGB -> the same with the bodies over it, the first one at the bottom. A new array."""
+        """Draw bodies over a copy of an image (H, W, 3) uint8 RGB, the first one at the bottom."""
         painted = image.copy()
         for body in bodies:
             self._add(painted, body, opacity)
@@ -96,30 +95,29 @@ class Painter:
 
 
 class PosedBody(NamedTuple):
-    """A row's body, in the camera's axes, without its translation."""
+    """A row's body in camera axes, without translation."""
 
     verts: Array  # (6890, 3) float64 m
     joints: Array  # (49, 3) float64 m
 
 
 class LabelledBodies:
-    """Poses the bodies of rows with the model in a folder. Raises as `Body.load` does."""
+    """Poses the bodies of rows with the model in a folder. Raises what `Body.load` raises."""
 
     def __init__(self, folder: Path) -> None:
         self._neutral = load_body(folder)
 
     @functools.cached_property
     def faces(self) -> Array:
-        """(F, 3) int64, of every gender."""
+        """(F, 3) int64, the same for all genders."""
         return self._neutral.faces.cpu().numpy()
 
     @functools.cached_property
     def painter(self) -> Painter:
-        """What paints them."""
         return Painter(self.faces)
 
-    def posed(self, track: ShownTrack, row: int) -> PosedBody | None:
-        """The body of the track's gender in a row; None where the row has no pose or betas."""
+    def pose(self, track: ShownTrack, row: int) -> PosedBody | None:
+        """The body of the track's gender in a row; None if the row has no pose or betas."""
         import torch
         from scipy.spatial.transform import Rotation
 
@@ -135,12 +133,12 @@ class LabelledBodies:
             out = body(betas=torch.from_numpy(betas[None]).float(), rotmat=rotmat)
         return PosedBody(out.verts[0].double().numpy(), out.joints[0].double().numpy())
 
-    def seen(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
-        """The body of a row in the picture: by its own camera, else by the weak perspective that fits its 2D joints.
+    def project(self, track: ShownTrack, row: int, colour: Colour) -> list[SeenBody]:
+        """Project the body of a row with its camera, else with the weak perspective that fits its 2D joints best.
 
-        Empty where the row has no body, or nothing says where it is.
+        Empty if the row has no body, or its position is unknown.
         """
-        body, intrinsics = self.posed(track, row), intrinsics_of(track, row)
+        body, intrinsics = self.pose(track, row), intrinsics_of(track, row)
         if body is None:
             return []
         trans = track.rows["trans"][row] if "trans" in track.rows else np.full(3, np.nan)
@@ -152,15 +150,15 @@ class LabelledBodies:
 
 
 def intrinsics_of(track: ShownTrack, row: int) -> Array | None:
-    """(3, 3) px of the camera in a row: the row's own where it zooms, else the track's; None where not known."""
+    """Intrinsics (3, 3) px of a row (if the camera zooms), else of the track; None if unknown."""
     cameras = (track.rows["intrinsics"][row] if "intrinsics" in track.rows else None, track.record.intrinsics)
     return next((camera for camera in cameras if camera is not None and np.isfinite(camera).all()), None)
 
 
 def weak_perspective(body: PosedBody, kp_2d: Array) -> Array | None:
-    """The vertices' pixels (6890, 2) by the scale and shift that fit the visible joints best; None for too few.
+    """Pixels (6890, 2) of the vertices by the weak perspective that fits the visible joints best; None for too few.
 
-    kp_2d: (49, 3) px px confidence.
+    kp_2d: (49, 3) px and confidence.
     """
     visible = kp_2d[:, 2] > 0
     if visible.sum() < FEWEST:

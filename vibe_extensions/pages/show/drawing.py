@@ -1,6 +1,6 @@
-"""Joints -> lines and dots with a side and a name, in the coordinates that they came in.  tracks -> [drawing] -> page
+"""Joints -> lines and dots with side and name, in the joints' coordinates.  tracks -> [drawing] -> page
 
-The joints' names alone decide which side of the body is which, so a wrong order shows as limbs that cross the body.
+Sides come from the joints' names, so that a wrong order shows as limbs that cross the body.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 NAMES: Final = JOINTS["spin49"]
-# A joint is one of OpenPose's 25, or one of those that people annotate (common14, Human3.6M's, the face).
+# Each joint is one of OpenPose's 25, or a manually annotated one (common14, Human3.6M's, the face).
 LAYERS: Final = tuple("body25" if name in JOINTS["body_25"] else "common" for name in NAMES)
 SIDES: Final = tuple(  # of the person
     "middle" if other == joint else "left" if NAMES[joint].removeprefix("OP ")[0] in "lL" else "right"
     for joint, other in enumerate(mirrored("spin49"))
 )
-SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on pictures
+SIDE_COLOURS: Final = {"left": "#3d9bff", "right": "#ff8a1f", "middle": "#d8d8d8"}  # on images
 PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
-WITHOUT_BODY: Final = "SMPL parameters only: name a body model (--body DIR) to see the body posed"
+WITHOUT_BODY: Final = "SMPL parameters only (add --body DIR to show the posed body)"
 MARGIN_M: Final = 0.1  # around 3D skeletons
 
 
@@ -57,14 +57,14 @@ class Dot(NamedTuple):
 
 
 class Skeleton(NamedTuple):
-    """One person's joints in one picture or view."""
+    """One person's joints in an image or a view."""
 
     lines: tuple[Line, ...]
     dots: tuple[Dot, ...]
 
 
 class View(NamedTuple):
-    """A 3D skeleton seen from one side, in metres, right and down positive."""
+    """A 3D skeleton projected along an axis, in metres, right and down positive."""
 
     title: str
     skeleton: Skeleton
@@ -80,7 +80,7 @@ class ViewBox(NamedTuple):
 
 
 def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
-    """points (49, 2), visible (49,), what to show beside each joint's name. A bone needs both of its ends."""
+    """points (49, 2), visible (49,), a text for each joint -> visible joints, and bones between two visible joints."""
     drawn = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
     positions: dict[int, tuple[float, float]] = dict(zip(drawn, map(tuple, points[drawn].tolist()), strict=True))
     lines = []
@@ -94,16 +94,16 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
 
 
 def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
-    """kp_2d (49, 3) with its confidence -> the skeleton at those coordinates, or at `pixels` (49, 2)."""
+    """kp_2d (49, 3) px and confidence -> the skeleton at these coordinates, or at `pixels` (49, 2)."""
     labels = [f"({x:.1f}, {y:.1f}) px, confidence {c:.2f}" for x, y, c in kp_2d.tolist()]
     return _skeleton(kp_2d[:, :2] if pixels is None else pixels, kp_2d[:, 2] > 0, labels)
 
 
 def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
-    """joints (49, 4) m m m confidence -> the skeleton from the front and from the side; () without a joint.
+    """joints (49, 4) m and confidence -> front and side view; () without a visible joint.
 
-    In a camera's axes (x right, y down, z away from it) the front is the camera's own view, and the side is seen from
-    the picture's right. Motion without a camera has z up, and the front is what one sees who looks along y.
+    In camera axes (x right, y down, z forward) the front is the camera's view, and the side is seen from the image's
+    right. Motion without a camera has z up; the front view looks along y.
     """
     (x, y, z, confidence), titles = joints.T, ("looking along +y", "looking along −x")
     if not (confidence > 0).any():
@@ -117,7 +117,7 @@ def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
 
 
 def view_box(shown: Sequence[View]) -> ViewBox | None:
-    """One for all, so that all have the same scale: x is symmetric about the pelvis. None without a joint."""
+    """A common box for all views, symmetric in x about the pelvis; None without a joint."""
     dots = [dot for view in shown for dot in view.skeleton.dots]
     if not dots:
         return None
@@ -127,9 +127,9 @@ def view_box(shown: Sequence[View]) -> ViewBox | None:
 
 
 def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:
-    """Of n frames: (n, 49, 4) m m m confidence, pelvis at 0, or None; and a description of them, or why there are none.
+    """3D joints (n, 49, 4) m and confidence, pelvis at 0, or None; and a description, or why there are none.
 
-    They are `kp_3d` where there is such a column, else `kp_3d_eval`, else the neutral body in `pose` with `betas`.
+    Taken from `kp_3d`, else `kp_3d_eval`, else the neutral body in `pose` with `betas`.
     """
     n_frames, flag = len(rows["frame_index"]), rows.get("has_3d")
     if "kp_3d" in rows:
@@ -161,7 +161,7 @@ def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | Non
 
 @functools.lru_cache(maxsize=1)
 def load_body(folder: Path) -> Body:
-    """The neutral body model. Raises as `Body.load` does."""
+    """Load the neutral body model. Raises what `Body.load` raises."""
     from pipeline.body import Body  # imports torch
 
     return Body.load(folder)

@@ -1,8 +1,8 @@
-"""The page itself: one HTML file without a script, that opens from disk and fetches nothing.  tracks -> [page]
+"""One self-contained HTML page without scripts.  tracks -> [page]
 
-Crops come from `crop_person` and the joints on them from `normalise_keypoints`, as for training: where pixels and
-labels disagree there, they disagree here. Names and messages come from untrusted files: the templates escape all of
-them, and the page's own policy forbids scripts and addresses besides.
+Crops come from `crop_person`, and the joints on them from `normalise_keypoints`, as in training, so that the page shows
+the same errors. Names and messages come from untrusted files: the templates escape them, and the page's content
+security policy forbids scripts and external addresses.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ Rect = tuple[str, float, float, float, float]  # "box" or "crop"; x, y, width, h
 
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
-DOT: Final = 1 / 75  # half a joint's size / side of the crop: about an eye's
-GRID_M: Final = 0.5  # between the lines behind 3D joints
+DOT: Final = 1 / 75  # radius of a joint / side of the crop
+GRID_M: Final = 0.5  # between grid lines behind 3D joints
 
 
 class Overlay(NamedTuple):
-    """A picture with what is drawn on it, in the coordinates of its labels."""
+    """An image and its drawings, in the coordinates of the labels."""
 
     uri: str  # data:image/jpeg
     shown: tuple[int, int]  # width and height of the JPEG
-    width: int  # of the picture that the labels count in
+    width: int  # of the image in the labels' coordinates
     height: int
     rects: tuple[Rect, ...]
     skeleton: Skeleton
     radius: float  # of a joint's dot
-    outside: int  # visible joints outside the picture
+    outside: int  # visible joints outside the image
 
 
 class Card(NamedTuple):
     """One frame of a track."""
 
-    number: int  # the video's own, from 0
-    n_visible: int | None  # joints; None where there are no 2D labels
-    flags: tuple[str, ...]  # those of has_3d, has_smpl, valid that are not set here
-    problem: str  # why there is no picture; "" where there is one, or never was one
+    number: int  # frame number in the video, from 0
+    n_visible: int | None  # joints; None without 2D labels
+    flags: tuple[str, ...]  # those of has_3d, has_smpl, valid that are not set
+    problem: str  # why there is no image; "" if there is one, or the track has none
     full: Overlay | None
     crop: Overlay | None
     views: tuple[View, ...]
 
 
 class Portrait(NamedTuple):
-    """A track as it is drawn."""
+    """A drawn track."""
 
     track: ShownTrack
     what_3d: str
@@ -72,9 +72,9 @@ class Portrait(NamedTuple):
 
 
 def portrait(track: ShownTrack, body: Path | None) -> Portrait:
-    """Decode the track's frames, one at a time, and draw them. `body`: the folder of a body model, to pose it.
+    """Decode and draw the track's frames. `body`: folder of a body model for 3D joints.
 
-    A frame that cannot be decoded becomes a card with the reason. Raises as `Body.load` does.
+    A frame that cannot be decoded becomes a card with the reason. Raises what `Body.load` raises.
     """
     rows = track.rows
     joints, caption = joints_3d(rows, body)
@@ -85,12 +85,12 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     for i, frame in enumerate(frames):
         n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum()) if "kp_2d" in rows else None
         flags = tuple(name for name in track.flags if rows[name][i] != 1)
-        cards.append(Card(frame.index, n_visible, flags, *_pictures(frame, track, i), solid[i]))
-    return Portrait(track, caption, view_box([view for of_frame in solid for view in of_frame]), tuple(cards))
+        cards.append(Card(frame.index, n_visible, flags, *_overlays(frame, track, i), solid[i]))
+    return Portrait(track, caption, view_box([view for frame_views in solid for view in frame_views]), tuple(cards))
 
 
-def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
-    """What is wrong with row i's pictures, or the full frame and the crop."""
+def _overlays(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
+    """The problem of row i's image or "", the full frame, and the crop."""
     image, scale = frame.image, track.record.crop_scale
     if image is None or "bbox" not in track.rows:
         return f"{frame.kind}: {frame.problem}" if frame.problem else "", None, None
@@ -98,14 +98,14 @@ def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | N
     kp_2d = track.rows["kp_2d"][i] if "kp_2d" in track.rows else np.zeros((49, 3))
     try:
         crop = crop_person(image, bbox, scale)
-    except ValueError as error:  # a box that no crop has
+    except ValueError as error:  # invalid box
         return f"bad_box: {error}", None, None
     centre, size = bbox[:2].astype(np.float64), bbox[2:].astype(np.float64)
     rects = tuple(
         (kind, *(centre - side / 2).tolist(), *side.tolist()) for kind, side in (("crop", size * scale), ("box", size))
     )
     (height, width), longest = image.shape[:2], max(image.shape[:2])
-    radius = min(max(float(size[0]) * scale * DOT, longest / 250), longest / 75)  # small people keep small dots
+    radius = min(max(float(size[0]) * scale * DOT, longest / 250), longest / 75)  # small people get small dots
     if (shrink := LONGEST_PX / longest) < 1:
         small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
@@ -117,7 +117,7 @@ def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | N
 def _overlay(
     image: Image, size: tuple[int, int], rects: tuple[Rect, ...], kp_2d: Array, pixels: Array, radius: float
 ) -> Overlay:
-    """An RGB picture and its joints at `pixels`, which count in a picture of `size`, with kp_2d's confidence."""
+    """An RGB image with joints at `pixels`, in the coordinates of an image of `size`, with kp_2d's confidence."""
     inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
     outside = int(((kp_2d[:, 2] > 0) & ~inside).sum())
     shown = (image.shape[1], image.shape[0])
@@ -125,14 +125,14 @@ def _overlay(
 
 
 def jpeg_uri(image: Image, quality: int = QUALITY) -> str:
-    """An RGB picture as the address of a JPEG within the page."""
+    """An RGB image as a data URI with a JPEG."""
     coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
-    """Decode, draw and write: one track at a time is in memory. `out` appears when it is complete."""
+    """Draw the tracks one at a time, and write the page. `out` appears when it is complete."""
 
     def portraits() -> Iterator[Portrait]:
         for n_drawn, track in enumerate(shown.tracks):
@@ -144,7 +144,7 @@ def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
 
 
 def split_of(page: Path) -> str:
-    """The digest of the committed split that a page shows; "" where there is no such page."""
+    """The digest of the committed split that a page shows; "" if there is no such page."""
     head = b""
     with contextlib.suppress(OSError), page.open("rb") as stream:
         head = stream.read(2000)
@@ -153,19 +153,19 @@ def split_of(page: Path) -> str:
 
 
 def write(page: TemplateStream, out: Path) -> None:
-    """Write while rendering, as UTF-8. `out` appears when it is complete; a failure leaves nothing behind."""
+    """Render into a file. `out` appears when it is complete; a failure leaves no file."""
     page.enable_buffering(64)
     part = out.with_name(f".{out.name}.part")
     try:
         with part.open("wb") as stream:
-            page.dump(stream, "utf-8", "backslashreplace")  # names of raw files may be no UTF-8
+            page.dump(stream, "utf-8", "backslashreplace")  # file names may be invalid UTF-8
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
 
 
 def templates(*folders: Path) -> Environment:
-    """The templates of `folders`, before those of this package, with the filters and names that they use."""
+    """The environment for templates in `folders` and in this package."""
     loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -187,7 +187,7 @@ def grid(low: float, length: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A coordinate, to a hundredth, or to a millimetre where it is in metres.
+    """A coordinate with up to three decimals.
 
     >>> number(12.0), number(-0.3456), number(-0.0001)
     ('12', '-0.346', '0')

@@ -1,4 +1,4 @@
-"""What a page shows of a split, from the cache or straight from the raw files.  raw, cache -> [tracks] -> page"""
+"""Tracks to show of a split, from the cache or from raw files.  raw, cache -> [tracks] -> page"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.committed import recorded_reader, rejected_videos
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
-from pipeline.datasets.base import Dataset, unexpected
+from pipeline.datasets.base import Dataset, describe_error
 from pipeline.errors import PipelineError, did_you_mean, reading_refused
 from pipeline.files.formats import smpl_files
 from pipeline.files.pixels import sources
@@ -35,67 +35,70 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-MOST_LISTED: Final = 20  # rejected videos that are listed; the rest are counted
-REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")  # reasons that can be drawn
+MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
+REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")  # reasons of drawable videos
 PAGE_FRAMES: Final = 5
-MOST_READ: Final = 50  # videos read for one track: many splits consist mostly of videos without one
+MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which tracks and frames: those called `names`, or all of `video`, or else `tracks` spread over the split."""
+    """Tracks to show: those with `names`, or all of `video`, or else `tracks` spread over the split."""
 
     tracks: int = 6
     names: tuple[str, ...] = ()
     video: str = ""
-    frames: int = PAGE_FRAMES  # of each track, spread over it
-    rejected: bool = False  # of videos that are rejected, read on all the same
+    frames: int = PAGE_FRAMES  # per track, evenly spaced
+    rejected: bool = False  # show rejected videos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class ShownTrack:
-    """One track: facts about all its frames, and the columns of the few frames that are drawn."""
+    """A track with facts about all its frames, and the columns of the frames to draw."""
 
     record: Track | cache.TrackRecord
     n_frames: int
-    source: FrameSource | None  # None without pictures
-    gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after) where frames are not one step apart
-    joints: tuple[str, ...]  # of spin49: visible in some frame
+    source: FrameSource | None  # None without images
+    gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
+    joints: tuple[str, ...]  # of spin49, visible in some frame
     visible: tuple[int, int]  # fewest and most visible joints in a frame
-    flags: Mapping[str, int]  # has_3d, has_smpl, valid: set in how many frames; only those that the track has
-    notes: tuple[str, ...]  # the account's, and about the pixels
-    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames that are drawn
+    flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
+    notes: tuple[str, ...]
+    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A page's content but for the pixels: the split, what became of it, and the tracks to draw."""
+    """A page's content except the pixels."""
 
     name: str  # <dataset>/<split>
-    origin: str  # where the tracks come from, as the page describes it
-    raw: Path | None  # the raw folder; None where it is not recorded and not needed
-    body: Path | None  # the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints
+    origin: str  # source of the tracks, for the page
+    raw: Path | None  # the raw folder; None if not recorded
+    body: Path | None  # folder of a body model, for tracks with SMPL parameters but without 3D joints
     stand_in: bool
-    reader: Mapping[str, Any]  # dataset, version, parameters, body: what decided the tracks; empty when not recorded
-    totals: Mapping[str, Any]  # as Accounting.totals(); empty when not recorded
-    totals_of: str  # what they count, as the page describes it
-    n_rejected: int  # videos, because something is wrong with them
+    reader: Mapping[str, Any]  # dataset, version, parameters, body; empty if not recorded
+    totals: Mapping[str, Any]  # as Accounting.totals(); empty if not recorded
+    totals_of: str  # what the totals count, for the page
+    n_rejected: int  # videos rejected because of errors
     rejected: tuple[str, ...]  # the first of them: video, reason and message
-    n_tracks: int | None  # in the split; None when it was not read as a whole
+    n_tracks: int | None  # in the split; None if it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
-    digest: str = ""  # of the committed split, by which `split_of` knows the page again
+    digest: str = ""  # of the committed split, for `split_of`
 
 
 def from_cache(
     root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None, body: Path | None = None
 ) -> Shown:
-    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder's place now; None: its place at conversion.
+    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder; None: as recorded at conversion.
 
-    Rejected videos are read by the reader of the conversion, with its options. Raises cache.CacheError when there is
-    no such split, PipelineError for a track that it does not have, and when the raw folder of a split with pictures is
-    not recorded, or of rejected videos not there; StandInMixed when `body` is demo data and the split is not, or
-    the other way round, MissingAssets without the body's files.
+    Rejected videos are read by the conversion's reader with its options.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: a track is missing; the raw folder is not recorded, or missing for rejected videos.
+        StandInMixed: body and split are not both real or both demo data.
+        MissingAssets: the body's files are missing.
     """
     split = cache.open(root)[name]
     if choice.rejected:
@@ -105,15 +108,15 @@ def from_cache(
     recorded, stand_in = split.provenance.get("raw"), bool(split.manifest.get("stand_in", False))
     if raw is None and recorded is None and "bbox" in split.columns:
         raise PipelineError(
-            f"{name}: the place of its pictures is not recorded, provenance.json is lost. Say where the dataset's own "
-            "raw folder is: --raw DIR"
+            f"{name}: its raw folder is not recorded, since provenance.json is missing. Name the dataset's raw folder: "
+            "--raw DIR"
         )
     folder = raw or (None if recorded is None else Path(str(recorded)))
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected_videos(split)
     warnings = []
     if folder is not None and not folder.is_dir():
-        warnings.append(f"The raw folder {folder} is not there, so no picture can be shown. Say where it is: --raw DIR")
+        warnings.append(f"The raw folder {folder} does not exist, so no frame can be shown. Name it: --raw DIR")
     numbers = spread(len(split.tracks), choice.tracks)
     if choice.names:
         number = {track: i for i, track in enumerate(split.tracks.names)}
@@ -150,21 +153,26 @@ def from_raw(
     body: Path | None = None,
     of: Container[str] | None = None,
 ) -> Shown:
-    """The chosen tracks of a raw folder, or those of videos spread evenly over the split; only their videos are read.
+    """The chosen tracks of a raw folder; reads only their videos.
 
-    A video on which the reader fails is rejected, as in a conversion, with a warning where it was no RawDataError.
-    `of`: names of the videos that count; None: all.
-    Raises RawDataError when the folder is not the dataset's, PipelineError for a split or track that it does not have,
-    StandInMixed and MissingAssets as `from_cache` does.
+    A video on which the reader fails is rejected, with a warning unless the error is a RawDataError.
+
+    Args:
+        of: Names of the videos to choose from; None: all.
+
+    Raises:
+        RawDataError: the folder is not the dataset's.
+        PipelineError: the split or a track is missing.
+        StandInMixed, MissingAssets: as `from_cache`.
     """
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
     _refuse_other_body(raw, parts["stand_in"], body)
     read = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
     if choice.names:
-        tracks = [read.called(name) for name in choice.names]
+        tracks = [read.find_track(name) for name in choice.names]
     else:
-        tracks = read.of_video(choice.video) if choice.video else read.spread_out()
+        tracks = read.read_video(choice.video) if choice.video else read.spread_out()
     failed = [account for account in read.accounts.values() if is_failure(dataset, account)]
     defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
     if defects:
@@ -188,7 +196,7 @@ def from_raw(
 
 
 class _RawTracks:
-    """Tracks of a raw folder, read video by video; `accounts`: of the videos that have been read so far."""
+    """Tracks of a raw folder, read video by video; `accounts`: of the videos read so far."""
 
     def __init__(
         self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None, of: Container[str] | None
@@ -203,25 +211,25 @@ class _RawTracks:
             refusals = stack.enter_context(reading_refused()) if self._choice.rejected else []
             try:
                 tracks, account = self._dataset.read_accounted(self._raw, self._split, video, self._body)
-            except Exception as error:  # a defect of the reader must not cost the other videos
+            except Exception as error:  # keep the other videos
                 account = VideoAccount(video.name)
-                account.reject(UNEXPECTED, unexpected(error))
+                account.reject(UNEXPECTED, describe_error(error))
         self.accounts[video.name] = account
         if refusals:
             account.reject(refusals[0].reason, str(refusals[0]))
             account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
         elif self._choice.rejected:
-            return []  # nothing is wrong with it, or nothing can be drawn
+            return []  # the video is valid, or cannot be drawn
         declared = self._dataset.extra_columns(self._split, body=self._body is not None)
-        of_rows = [column.name for column in declared if column.per == "row"]
-        columns = [t.columns | {name: t.extra[name] for name in of_rows if name in t.extra} for t in tracks]
+        extra = [column.name for column in declared if column.per == "row"]
+        columns = [t.columns | {name: t.extra[name] for name in extra if name in t.extra} for t in tracks]
         return [
-            shown_track(t, of_track, source=t.frames, notes=account.notes, frames=self._choice.frames)
-            for t, of_track in zip(tracks, columns, strict=True)
+            shown_track(t, track_columns, source=t.frames, notes=account.notes, frames=self._choice.frames)
+            for t, track_columns in zip(tracks, columns, strict=True)
         ]
 
-    def called(self, name: str) -> ShownTrack:
-        """The track of a name, which is <video>/<person>."""
+    def find_track(self, name: str) -> ShownTrack:
+        """The track with this name, <video>/<person>. Raises PipelineError if it is missing."""
         candidates = [video for video in self.videos if name.startswith(f"{video.name}/")]
         tracks = {track.record.name: track for video in candidates for track in self._read(video)}
         if name not in tracks:
@@ -229,20 +237,20 @@ class _RawTracks:
             has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
             raise PipelineError(
                 f"{self._dataset.name}/{self._split} has no track {name!r}: "
-                f"{has if candidates else 'no video is called so'}"
+                f"{has if candidates else 'there is no such video'}"
             )
         return tracks[name]
 
-    def of_video(self, name: str) -> list[ShownTrack]:
-        """All tracks of the video of a name, of which there is at least one."""
+    def read_video(self, name: str) -> list[ShownTrack]:
+        """All tracks of the video with this name. Raises PipelineError if there is none."""
         tracks = [track for video in self.videos if video.name == name for track in self._read(video)]
         if not tracks:
-            has = self.accounts[name].rejection if name in self.accounts else "no video is called so"
+            has = self.accounts[name].rejection if name in self.accounts else "there is no such video"
             raise _no_video(f"{self._dataset.name}/{self._split}", name, has, (video.name for video in self.videos))
         return tracks
 
     def spread_out(self) -> list[ShownTrack]:
-        """From each of so many equal parts of the list of videos, the first one that has tracks; all rejected ones."""
+        """Tracks of videos spread evenly over the split (the first video with tracks of each part)."""
         videos = self.videos
         if self._choice.rejected:
             some = (videos[i] for i in spread(len(videos), MOST_READ * self._choice.tracks))
@@ -257,21 +265,21 @@ class _RawTracks:
 
 
 def _number(split: Split, video: str) -> int:
-    """The number of the video of a name, which has tracks."""
+    """The number of the video with this name. Raises PipelineError if it is missing or has no tracks."""
     with_tracks = [int(number) for number in np.unique(split.tracks.video)]
     for number in with_tracks:
         if split.videos[number].name == video:
             return number
     names = [split.videos[number].name for number in with_tracks]
     found = next((entry for entry in split.videos if entry.name == video), None)
-    raise _no_video(split.name, video, "no video is called so" if found is None else _why_no_track(found), names)
+    raise _no_video(split.name, video, "there is no such video" if found is None else _why_no_track(found), names)
 
 
 def _why_no_track(video: cache.VideoEntry) -> str:
-    """What became of a committed video without tracks."""
+    """Why a committed video has no tracks."""
     account = video.account
     if account.get("set_aside"):
-        return f"it was rejected, {account['set_aside']}: {account.get('message', '')}"
+        return f"it was rejected ({account['set_aside']}): {account.get('message', '')}"
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in account.get("dropped", {}).items())
     return f"none of {account.get('found', 0):,} person-frames is in a track ({dropped or 'no person was found'})"
 
@@ -289,7 +297,7 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
 
 
 def spread(n: int, k: int) -> list[int]:
-    """At most k of the numbers 0 .. n - 1, evenly from the first to the last.
+    """At most k of the numbers 0 .. n - 1, evenly spaced from the first to the last.
 
     >>> spread(10, 4), spread(2, 4), spread(7, 1)
     ([0, 3, 6, 9], [0, 1], [0])
@@ -305,7 +313,7 @@ def shown_track(
     notes: Sequence[str],
     frames: int,
 ) -> ShownTrack:
-    """A track whose columns, by their names in the cache, are given for all its frames."""
+    """A track to show, from the cache's columns for all its frames."""
     frame_index = columns["frame_index"]
     marked = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
     visible = marked.sum(axis=1)
@@ -330,5 +338,5 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
     source = sources.parse(raw, entry.source) if raw is not None and entry.source else None
     notes = [str(note) for note in entry.account.get("notes", ())]
     if source is not None and entry.pixels and source.place.exists() and source.digest() != entry.pixels:
-        notes.append("the pictures in the raw folder are not those that were converted")
+        notes.append("the images in the raw folder have changed since conversion")
     return shown_track(record, columns, source=source, notes=notes, frames=frames)

@@ -1,1 +1,1 @@
-"""Trains the embedding of 2D poses, Pr-VIPE (Sun et al., ECCV 2020). Its network is the stream's, too."""
+"""Pr-VIPE, an embedding of 2D poses, and its training (Sun et al., ECCV 2020)."""

@@ -1,4 +1,4 @@
-"""Every setting of Pr-VIPE's training, typed, and its presets.  [settings] -> training
+"""Settings and presets of Pr-VIPE's training.  [settings] -> training
 
 Imports no torch.
 """
@@ -20,7 +20,7 @@ from vibe_model.settings.run_config import RunConfig, Share
 
 @dataclass(frozen=True, kw_only=True)
 class PrVIPEConfig(RunConfig):
-    """The settings of `pr_vipe.training.run`, in addition to those of every training."""
+    """Pr-VIPE's settings, in addition to those of every training."""
 
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "tag", "runs", "body", "checkpoint_every"})
@@ -31,40 +31,40 @@ class PrVIPEConfig(RunConfig):
     name: str = "pr-vipe"
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
 
-    # Poses: single frames, every `stride`-th. Real pairs are of `poses_3d`, where several cameras see one instant.
+    # Poses: every `stride`-th frame.
     seqlen: PositiveInt = 1
-    stride: PositiveInt = 5  # frames from one pose of a track to the next
-    # Splits with SMPL or 3D labels in a camera's axes; where several cameras see one instant, they give real pairs.
+    stride: PositiveInt = 5  # frames between two poses of a track
+    # Splits with SMPL or 3D labels in camera axes. Frames seen by several cameras give real pairs.
     poses_3d: tuple[str, ...] = ("h36m/train", "mpi_inf_3dhp/train")
-    held_out: Share = 0.1  # share of the tracks of `motion`, by name: not trained on, but retrieved from
-    real: Share = 0.5  # share of real pairs in a batch, where there are any
-    validation: tuple[str, ...] = ("h36m/val",)  # splits to retrieve from, too
-    eval_poses: PositiveInt = 1000  # most poses that are retrieved from, of each split
+    held_out: Share = 0.1  # share of the tracks of `motion` for validation, chosen by name
+    real: Share = 0.5  # share of real pairs in a batch, if there are any
+    validation: tuple[str, ...] = ("h36m/val",)  # further splits for validation
+    eval_poses: PositiveInt = 1000  # most poses per validation split
 
-    # What is made of them.
-    depth: PositiveFloat = 2.0  # torso sizes from a made-up camera to the hips
+    # Virtual views.
+    depth: PositiveFloat = 2.0  # torso sizes from a virtual camera to the hips
     noise: NonNegativeFloat = 0.01  # standard deviation of its keypoints, in torso sizes
-    point_dropout: Share = 0.1  # how often a keypoint is left out; the torso's never, without which there is no pose
-    limb_dropout: Share = 0.2  # how often one arm, one leg, or both legs are left out
+    point_dropout: Share = 0.1  # probability of dropping a keypoint other than the torso's
+    limb_dropout: Share = 0.2  # probability of dropping an arm, a leg, or both legs
 
     # The model.
     size: PositiveInt = 32
     hidden_size: PositiveInt = 1024  # of the network's layers
     dropout: Share = 0.3  # of the layers
-    samples: PositiveInt = 20  # of an embedding, where two are compared
+    samples: PositiveInt = 20  # samples of an embedding for a comparison
 
     # Training.
     batch_size: PositiveInt = 256  # pairs per step
     iterations: PositiveInt = 2000
-    epochs: PositiveInt = 100  # each ends with retrieval
-    optimiser: Literal["adam", "adagrad"] = "adam"  # adam: its rate falls by a cosine; adagrad: constant
-    lr: PositiveFloat = 1e-3  # learning rate at the start
-    lr_end: PositiveFloat = 1e-5  # Adam's learning rate at the end
-    average: Share = 0.9999  # decay of the running mean of the weights; the mean is used
+    epochs: PositiveInt = 100  # each ends with validation by retrieval
+    optimiser: Literal["adam", "adagrad"] = "adam"  # adam: cosine schedule; adagrad: constant learning rate
+    lr: PositiveFloat = 1e-3  # initial learning rate
+    lr_end: PositiveFloat = 1e-5  # Adam's final learning rate
+    average: Share = 0.9999  # decay of the moving average of the weights, which is saved
     triplet_weight: NonNegativeFloat = 1.0  # triplet ratio loss
     positive_weight: NonNegativeFloat = 0.005  # positive pairwise loss
     prior_weight: NonNegativeFloat = 0.001  # KL divergence from the standard normal distribution
-    plateau_patience: NonNegativeInt = 1_000_000  # epochs: learning rates have a schedule of their own
+    plateau_patience: NonNegativeInt = 1_000_000  # epochs; unused, since learning rates have a schedule
     checkpoint_every: PositiveInt = 500
 
     def check_consistency(self) -> None:
@@ -75,7 +75,7 @@ class PrVIPEConfig(RunConfig):
         if partly := [name for name in self.validation if ":" in name]:
             raise ConfigError(f"validation: expected whole splits, found {', '.join(partly)}")
         if self.seqlen != 1:
-            raise ConfigError(f"seqlen: expected 1, poses are single frames; found {self.seqlen}")
+            raise ConfigError(f"seqlen: expected 1, since poses are single frames; found {self.seqlen}")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class PrVIPEConfig(RunConfig):
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """250 steps, half a minute on two CPU cores, for the embedded demo motion."""
+        """A short functional test on the embedded demo motion, half a minute on two CPU cores."""
         small = cls(
             poses_3d=("h36m/train",),
             stride=2,

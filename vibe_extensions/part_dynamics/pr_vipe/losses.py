@@ -1,8 +1,8 @@
-"""What Pr-VIPE's training minimises.  features -> windows -> [training] -> evaluation
+"""Pr-VIPE's losses.  features -> windows -> [training] -> evaluation
 
-Sun et al., ECCV 2020, with what the authors' implementation (google-research, poem) adds: semi-hard negatives, and
-triplets without a loss left out of the mean. Rows of the (B, B) distances are anchors, columns are matches; the
-diagonal has each anchor's own match, another view of its pose.
+Sun et al., ECCV 2020, with two details of the authors' implementation (google-research, poem): semi-hard negatives, and
+a mean over triplets with a positive loss. Rows of the (B, B) distances are anchors, columns are matches; the diagonal
+has each anchor's own match, another view of its pose.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-KAPPA: Final = 0.1  # NP-MPJPE, in torso sizes, from which on two poses are different ones
+KAPPA: Final = 0.1  # NP-MPJPE in torso sizes from which two poses are different
 MARGIN: Final = math.log(2)  # of the triplets' ratio of probabilities
 
 
 def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
-    """The mean of max(0, D(i, i+) - D(i, i-) + ln 2) over the triplets in which it is above 0, a scalar.
+    """Mean of max(0, D(i, i+) - D(i, i-) + ln 2) over triplets in which it is positive, a scalar.
 
-    distances: (B, B), -log of matching probabilities; pose_distances: (B, B) NP-MPJPE. An anchor's negative is the
-    nearest match farther off than its own, of those whose poses are different ones; an anchor without any contributes
-    nothing.
+    An anchor's negative is the nearest match of a different pose that is farther than its own match; anchors without
+    one are ignored. distances: (B, B), -log of matching probabilities; pose_distances: (B, B) NP-MPJPE.
     """
     to_own = distances.diagonal()[:, None]  # (B, 1)
     other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
@@ -33,7 +32,7 @@ def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
 
 
 def positive_pairwise(distances: Tensor) -> Tensor:
-    """The mean distance of an anchor to its own match, a scalar. distances: (B, B)."""
+    """Mean distance of anchors (B, B) to their own match, a scalar."""
     return distances.diagonal().mean()
 
 

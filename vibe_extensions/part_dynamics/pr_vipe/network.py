@@ -1,9 +1,9 @@
 """The probabilistic, view-invariant embedding of a 2D pose.  labels -> [pr_vipe] -> features, training
 
-Sun et al., "View-Invariant Probabilistic Embedding for Human Pose" (ECCV 2020): two pictures of one body pose, from
-whatever side, are to be near one another, and the spread of the embedding is how little a picture tells. Sizes and
-constants are those of the authors' implementation (google-research, poem), but for the embedding's size: 32, as Lee and
-Lee (ICCV 2021) have it. Missing keypoints are ours: every point has a flag of visibility beside its coordinates.
+Sun et al., "View-Invariant Probabilistic Embedding for Human Pose" (ECCV 2020): views of the same body pose have
+similar embeddings, whose variance is the uncertainty. Sizes and constants are those of the authors' implementation
+(google-research, poem), except the embedding's size, 32 as in Lee and Lee (ICCV 2021), and the points' visibility flags
+as additional inputs.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch.nn import functional
 from pipeline.skeletons import KEYPOINTS_13
 
 N_POINTS: Final = len(KEYPOINTS_13)
-N_INPUTS: Final = 3 * N_POINTS  # x and y of each point in turn, then their visibilities
+N_INPUTS: Final = 3 * N_POINTS  # x and y of each point, then the visibilities
 SIZE: Final = 32
-SAMPLES: Final = 20  # of an embedding, where two are compared
-SMOOTHING: Final = 0.1  # of the matching probability: it is in [0.05, 0.95]
+SAMPLES: Final = 20  # samples of an embedding for a comparison
+SMOOTHING: Final = 0.1  # of the matching probability, which is in [0.05, 0.95]
 SHOULDERS, HIPS = ([KEYPOINTS_13.index(side + joint) for side in "lr"] for joint in ("shoulder", "hip"))
 TORSO: Final = (*SHOULDERS, *HIPS)
 _TORSO_SIZE: Final = 0.5  # of a normalised pose
 _LEAST_STD: Final = 1e-6  # in float32, elu(s) + 1 is 0 below s = -17
-_SAMPLE_PAIRS: Final = 1 << 24  # that are compared at once without gradients, 64 MiB of distances
+_SAMPLE_PAIRS: Final = 1 << 24  # compared at once without gradients (64 MiB of distances)
 
 
 class Stem(nn.Module):
@@ -60,7 +60,7 @@ class ResidualBlock(nn.Module):
 
 
 class PrVIPE(nn.Module):
-    """A normalised 2D pose -> mean and standard deviation of its embedding, a normal distribution."""
+    """Normalised 2D pose -> mean and standard deviation of its embedding, a normal distribution."""
 
     def __init__(self, size: int = SIZE, hidden: int = 1024, dropout: float = 0.3) -> None:
         super().__init__()
@@ -71,23 +71,23 @@ class PrVIPE(nn.Module):
 
     @classmethod
     def like(cls, size: int, hidden: int, state: dict[str, Tensor]) -> PrVIPE:
-        """One with these parameters, in evaluation mode, frozen. Raises RuntimeError where they do not fit."""
+        """A frozen network with these parameters, in evaluation mode. Raises RuntimeError if they do not fit."""
         network = cls(size, hidden)
         network.load_state_dict(state)
         return network.requires_grad_(False).eval()
 
     @staticmethod
     def normalise(kp: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., 13, 3) x, y of any unit, confidence -> (..., 39), and (...) whether it is defined.
+        """Keypoints (..., 13, 3) in any unit, with confidence -> inputs (..., 39), and (...) whether they are defined.
 
-        The points, in the order of KEYPOINTS_13, about the middle of the hips; the largest of the six distances among
-        hips and shoulders is 0.5. Coordinates in turn, 0 where missing, then 13 visibilities, 1 for a confidence above
-        0. All 0, and not defined, without both hips and both shoulders, and where these are one point.
+        Points, in the order of KEYPOINTS_13, are relative to the middle of the hips; the largest of the six distances
+        among hips and shoulders is 0.5. Coordinates come first, 0 if missing, then 13 visibilities (confidence > 0).
+        Undefined and all 0 if a hip or shoulder is missing, or all four are one point.
         """
         visible = kp[..., 2] > 0
         xy = torch.where(visible[..., None], kp[..., :2], 0.0)
         sides = [xy[..., i, :] - xy[..., j, :] for i, j in itertools.combinations(TORSO, 2)]
-        size = torch.stack(sides, dim=-2).square().sum(-1).amax(-1)  # (...) squared: its root has a gradient
+        size = torch.stack(sides, dim=-2).square().sum(-1).amax(-1)  # (...), squared
         ok = visible[..., TORSO].all(-1) & (size > 0)
         size = torch.where(ok, size, 1.0).sqrt()
         centred = xy - xy[..., HIPS, :].mean(-2, keepdim=True)
@@ -112,11 +112,11 @@ class PrVIPE(nn.Module):
         samples: int = SAMPLES,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Whether row i of both sides is one body pose, smoothed: means and stds (N, size) -> (N,) in [0.05, 0.95].
+        """Probability that rows i of both sides show the same pose: means and stds (N, size) -> (N,) in [0.05, 0.95].
 
         The mean over all pairs of `samples` samples of either side.
         """
-        a, b = (_drawn(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b)))  # (N, K, size)
+        a, b = (_draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b)))  # (N, K, size)
         return self._probability(torch.cdist(a, b)).mean((-2, -1))
 
     def distances(
@@ -128,11 +128,11 @@ class PrVIPE(nn.Module):
         samples: int = SAMPLES,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """-log of the matching probability of every row of one side with every row of the other: -> (A, B).
+        """-log of the matching probability of all rows of side a with all rows of side b, (A, B).
 
-        Each row's samples are drawn once. Without gradients, some rows at a time.
+        Draws each row's samples once. Without gradients, computes some rows at a time.
         """
-        a, b = (_drawn(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b)))
+        a, b = (_draw_samples(m, s, samples, generator) for m, s in ((mean_a, std_a), (mean_b, std_b)))
         every = b.flatten(0, 1)  # (B K, size)
         n_rows = len(a) if torch.is_grad_enabled() else max(_SAMPLE_PAIRS // (samples * len(every)), 1)
         parts = []
@@ -146,7 +146,7 @@ class PrVIPE(nn.Module):
         return (1 - SMOOTHING) * sure + SMOOTHING / 2
 
 
-def _drawn(mean: Tensor, std: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+def _draw_samples(mean: Tensor, std: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
     """(N, size) each -> (N, samples, size)."""
     shape = (len(mean), samples, mean.shape[1])
     noise = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)

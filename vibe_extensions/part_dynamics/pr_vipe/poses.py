@@ -1,4 +1,4 @@
-"""3D poses of a cache, and which of them several cameras saw at once.  windows -> [training, evaluation]"""
+"""3D poses of a cache, and frames seen by several cameras.  windows -> [training, evaluation]"""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 4096  # frames
 FIELDS: Final = ("theta", "w_smpl", "kp_3d", "w_3d", "kp_2d", "frame_index")
 NOSE: Final = KEYPOINTS_13.index("nose")
-CAMERAS: Final = {  # dataset -> a track's name: what is filmed, and the camera
+CAMERAS: Final = {  # dataset -> pattern of a track's name: recording, camera
     "h36m": re.compile(r"(S\d+/.+)\.(\d+)/\d+"),
     "mpi_inf_3dhp": re.compile(r"(S\d+/Seq\d+)/video_(\d+)/\d+"),
 }
 
 
 def same_instant(split: str, track: str) -> tuple[str, str] | None:
-    """(what is filmed, the camera) of a track; frames of equal index of the first are one instant. None: one camera.
+    """(recording, camera) of a track; equal frames of a recording are the same instant. None: a single camera.
 
     >>> same_instant("h36m/train", "S1/Walking 1.54138969/0")
     ('S1/Walking 1', '54138969')
@@ -42,20 +42,21 @@ def same_instant(split: str, track: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, eq=False)
 class PoseSet:
-    """N poses: x to the right, y down, in torso sizes about the hips; all joints are known, but maybe the nose."""
+    """N poses: x right, y down, in torso sizes relative to the hips; only the nose can be unknown."""
 
     poses: NDArray[np.float32]  # (N, 13, 3)
     shown: NDArray[np.bool_]  # (N, 13)
-    kp_2d: NDArray[np.float32]  # (N, 13, 3) as labelled: x, y, confidence; 0 where there is no picture
-    instants: NDArray[np.int64]  # (I, C) rows that cameras saw at once, -1 where a camera has none
+    kp_2d: NDArray[np.float32]  # (N, 13, 3) labelled x, y, confidence; 0 without images
+    instants: NDArray[np.int64]  # (I, C) rows of C cameras at the same instant, -1 for none
 
     def __len__(self) -> int:
         return len(self.poses)
 
     def draw(self, n: int, real: float, seed: int, step: int) -> dict[str, NDArray[Any]]:
-        """The pairs of one step, real ones first, by seed and step alone.
+        """Draw the pairs of a step, real ones first; depends on seed and step only.
 
-        poses (n, 13, 3), shown (n, 13), and of the real pairs kp_2d (R, 2, 13, 3).
+        Returns:
+            poses (n, 13, 3), shown (n, 13), and kp_2d (R, 2, 13, 3) of the real pairs.
         """
         random, n_instants = np.random.default_rng([seed, step]), len(self.instants)
         drawn = self.instants[random.integers(n_instants, size=round(real * n)) if n_instants else []]  # (R, C)
@@ -65,8 +66,8 @@ class PoseSet:
         return {"poses": self.poses[rows], "shown": self.shown[rows], "kp_2d": self.kp_2d[pairs]}
 
 
-def joined(parts: list[PoseSet]) -> PoseSet:
-    """All of some poses."""
+def concatenate(parts: list[PoseSet]) -> PoseSet:
+    """Concatenate pose sets."""
     starts = np.cumsum([0, *(len(part) for part in parts)])
     width = max(part.instants.shape[1] for part in parts)
     instants = [
@@ -82,26 +83,26 @@ def joined(parts: list[PoseSet]) -> PoseSet:
 
 
 def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, tracks: NDArray[np.bool_]) -> PoseSet:
-    """Every `stride`-th frame of some tracks that has SMPL's or 3D labels.
+    """Read every `stride`-th frame with SMPL or 3D labels.
 
-    tracks: (tracks,) which; z_up: axes as AMASS has them, not a camera's.
+    tracks: (tracks,) whether to read each track. z_up: AMASS's axes instead of camera axes.
     """
     every = split.windows(1, 1)[:, 0]
     track_of = split.track_of(every)
     chosen, steps = list(split.tracks), np.array([track.step for track in split.tracks])
     parts, places = [], []
     for start in range(0, len(every), AT_ONCE):
-        rows, of_row = every[start : start + AT_ONCE], track_of[start : start + AT_ONCE]
+        rows, row_tracks = every[start : start + AT_ONCE], track_of[start : start + AT_ONCE]
         frames = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=("frame_index",))["frame_index"]
-        numbers = frames[:, 0].astype(np.int64) // steps[of_row]
-        chosen_rows = tracks[of_row] & (numbers % stride == 0)
+        numbers = frames[:, 0].astype(np.int64) // steps[row_tracks]
+        chosen_rows = tracks[row_tracks] & (numbers % stride == 0)
         rows = rows[chosen_rows]
         if not len(rows):
             continue
         labels = split.read(np.stack([rows, rows + 1], axis=1), stream=None, fields=FIELDS)
         part, usable = _poses({field: array[:, 0] for field, array in labels.items()}, body, z_up)
         parts.append(part)
-        places += list(zip(of_row[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True))
+        places += list(zip(row_tracks[chosen_rows][usable], labels["frame_index"][usable, 0], strict=True))
     parts.append((np.empty((0, 13, 3), np.float32), np.empty((0, 13), np.bool_), np.empty((0, 13, 3), np.float32)))
     poses, shown, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     cameras = [same_instant(name, track.name) for track in chosen]
@@ -109,7 +110,7 @@ def read_poses(split: Split, name: str, body: Body, *, stride: int, z_up: bool, 
 
 
 def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[tuple[NDArray[Any], ...], Any]:
-    """(poses, shown, kp_2d) of the usable frames, and (N,) which these are. By SMPL's labels where there are any."""
+    """(poses, shown, kp_2d) of usable frames, and (N,) whether each is usable. Prefers SMPL's labels."""
     theta = torch.as_tensor(labels["theta"])
     rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))
     with torch.no_grad():
@@ -132,7 +133,7 @@ def _poses(labels: Mapping[str, NDArray[Any]], body: Body, z_up: bool) -> tuple[
 
 
 def _instants(places: list[tuple[tuple[str, str] | None, int]], kp_2d: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(I, C) rows that at least two cameras saw at once, all of the torso visible."""
+    """Rows (I, C) of instants seen by at least two cameras with the whole torso visible."""
     torso = np.all(kp_2d[:, TORSO, 2] > 0, axis=1)
     cameras = sorted({filmed[1] for filmed, _ in places if filmed is not None})
     table: dict[tuple[str, int], NDArray[np.int64]] = {}

@@ -1,9 +1,8 @@
-"""Made-up cameras about 3D poses, and whether a pose is found again in pictures of another camera.
+"""Virtual views of 3D poses, and pose retrieval across cameras.  [training, evaluation]
 
-A pose is (13, 3) in the order of KEYPOINTS_13: x to the right, y down, z away from the camera, in torso sizes about the
-middle of the hips (`metrics.normalise_13`). Retrieval as Sun et al., ECCV 2020: pictures of one camera are the queries,
-those of another one the gallery. Hit@k is the share of queries of whose k nearest pictures at least one has their pose:
-an NP-MPJPE of at most 0.1.
+A pose is (13, 3) in the order of KEYPOINTS_13: x right, y down, z forward, in torso sizes relative to the middle of the
+hips (`metrics.normalise_13`). Retrieval follows Sun et al., ECCV 2020: views of one camera are queries, those of
+another one the gallery. Hit@k is the share of queries with the same pose (NP-MPJPE <= 0.1) among the k nearest views.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from vibe_extensions.part_dynamics.pr_vipe.poses import NOSE, PoseSet
 from vibe_model.rotations import axis_angle_to_matrix
 
 RANKS: Final = (1, 10, 20)
-AT_ONCE: Final = 64  # queries whose poses are compared
-LARGEST: Final = (math.radians(30), math.pi, math.radians(30))  # turns about x, y and z, either way
-NEAREST: Final = 0.25  # torso sizes before the camera: what is nearer is not seen
+AT_ONCE: Final = 64  # queries compared at once
+LARGEST: Final = (math.radians(30), math.pi, math.radians(30))  # rotations about x, y and z in both directions
+NEAREST: Final = 0.25  # torso sizes from the camera; nearer points are invisible
 LIMBS: Final = tuple(
     (KEYPOINTS_13.index(side + a), KEYPOINTS_13.index(side + b))
     for side in "lr"
@@ -35,16 +34,17 @@ LIMBS: Final = tuple(
 
 
 class Views(NamedTuple):
-    """Poses as made-up cameras see them."""
+    """Poses seen by virtual cameras."""
 
-    keypoints: Tensor  # (N, 13, 3) x, y, visibility; the focal length is 1
-    poses: Tensor  # (N, 13, 3) in the camera's axes, about the hips
+    keypoints: Tensor  # (N, 13, 3) x, y, visibility; focal length 1
+    poses: Tensor  # (N, 13, 3) in camera axes, relative to the hips
 
 
-def seen(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0.0) -> Views:
-    """Poses (N, 13, 3) by a camera each, drawn from torch's generator. shown: (N, 13) joints that there are.
+def render_views(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0.0) -> Views:
+    """Project poses (N, 13, 3) by random cameras, one each, from torch's generator.
 
-    The camera looks at the hips from `depth` torso sizes. noise: of keypoints, in sizes of the torso as it is seen.
+    The cameras look at the hips from `depth` torso sizes. shown: (N, 13) known joints. noise: Standard deviation of the
+    keypoints, in projected torso sizes.
     """
     n = len(poses)
     largest = poses.new_tensor(LARGEST)
@@ -61,8 +61,8 @@ def seen(poses: Tensor, shown: Tensor, *, depth: float, noise: float = 0.0) -> V
     return Views(torch.cat((xy, visible[..., None].to(poses)), dim=-1), turned)
 
 
-def foreshortened(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
-    """Is a limb within so many degrees of the ray that it is seen along? (N, 13, 3) as seen -> (N,)."""
+def has_foreshortened_limb(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
+    """Whether a limb is within `degrees` of its viewing ray: (N, 13, 3) in camera axes -> (N,)."""
     points = poses + poses.new_tensor((0.0, 0.0, depth))
     first, second = (points[:, [limb[end] for limb in LIMBS]] for end in (0, 1))
     along, ray = second - first, first + second
@@ -72,10 +72,7 @@ def foreshortened(poses: Tensor, depth: float, degrees: float = 15.0) -> Tensor:
 
 
 def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
-    """NP-MPJPE of every pose, aligned to every other one: normalised (A, J, 3), (B, J, 3) -> (A, B).
-
-    `metrics.np_mpjpe` of all pairs at once, on any device.
-    """
+    """NP-MPJPE of all pairs of normalised poses (A, J, 3), (B, J, 3) -> (A, B), as `metrics.np_mpjpe`."""
     source, goal = (points - points.mean(1, keepdim=True) for points in (poses, others))
     u, singular, vt = torch.linalg.svd(torch.einsum("bjx,ajy->abxy", goal, source))
     sign = torch.ones_like(singular)
@@ -87,7 +84,7 @@ def pose_distances(poses: Tensor, others: Tensor) -> Tensor:
 
 
 def flat_distances(keypoints: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The baseline's: the mean distance of 2D keypoints, in torso sizes, after the best similarity in the picture.
+    """Baseline: mean distance of 2D keypoints in torso sizes after the best 2D similarity transform.
 
     (A, J, 2) and (B, J, 2), centred and normalised by the torso -> (A, B).
     """
@@ -99,7 +96,7 @@ def flat_distances(keypoints: NDArray[np.floating], others: NDArray[np.floating]
 
 
 def hits(distances: NDArray[np.floating], pose_distances: NDArray[np.floating]) -> dict[str, float]:
-    """hit_1, hit_10, hit_20 in %. (queries, gallery) each: how far pictures are, and NP-MPJPE."""
+    """hit_1, hit_10, hit_20 in %, from distances of views and NP-MPJPE, each (queries, gallery)."""
     order = np.argsort(distances, axis=1, kind="stable")[:, : max(RANKS)]
     same = np.take_along_axis(np.asarray(pose_distances) <= KAPPA, order, axis=1)
     return {f"hit_{k}": 100 * float(same[:, :k].any(1).mean()) for k in RANKS}
@@ -108,11 +105,12 @@ def hits(distances: NDArray[np.floating], pose_distances: NDArray[np.floating]) 
 def evaluate(
     embedding: PrVIPE, poses: PoseSet, *, most: int, depth: float, samples: int, seed: int
 ) -> dict[str, float]:
-    """Retrieval among at most `most` poses, each by two made-up cameras; and between real ones, as mean over pairs.
+    """Evaluate retrieval among at most `most` poses: between two virtual cameras, and between real cameras.
 
-    hit_* and, of the baseline, procrustes_hit_*; where real cameras saw one instant, cameras_hit_* and so on; poses and
-    instants: how many. std_foreshortened and std_other: the mean standard deviation of pictures in which a limb points
-    at the camera, and of others. In evaluation mode, without gradients, random numbers by `seed` alone.
+    Returns:
+        hit_* and the baseline's procrustes_hit_*; cameras_hit_* and so on between real cameras, as means over pairs;
+        numbers of poses and instants; std_foreshortened and std_other, the mean standard deviation of views with and
+        without a limb along the viewing ray. Depends on `seed` only.
     """
     device = next(embedding.parameters()).device
     chosen = np.unique(np.linspace(0, len(poses) - 1, min(most, len(poses))).astype(np.int64))
@@ -123,14 +121,14 @@ def evaluate(
         embedding.eval()
         shown = torch.from_numpy(poses.shown[chosen])
         points = torch.from_numpy(poses.poses[chosen])
-        views = [seen(points, shown, depth=depth) for _ in range(2)]
+        views = [render_views(points, shown, depth=depth) for _ in range(2)]
         between = _between(poses, chosen, chosen)
         pairs = [(first.keypoints, second.keypoints, between) for first, second in itertools.permutations(views)]
         results: dict[str, float] = {"poses": len(chosen), **_means(embedding, pairs, samples, device)}
         stds, along = [], []
         for view in views:
             stds.append(embedding(PrVIPE.normalise(view.keypoints)[0].to(device))[1].mean(1).cpu())
-            along.append(foreshortened(view.poses, depth))
+            along.append(has_foreshortened_limb(view.poses, depth))
         std, is_along = torch.cat(stds), torch.cat(along)
         for name, part in (("std_foreshortened", is_along), ("std_other", ~is_along)):
             if part.any():
@@ -149,7 +147,7 @@ def evaluate(
 
 
 def _between(poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float32]:
-    """NP-MPJPE, without the nose where a pose lacks it."""
+    """NP-MPJPE of queries and gallery, without the nose if it is unknown in any pose."""
     joints = np.ones(poses.shown.shape[1], np.bool_)
     joints[NOSE] = poses.shown[np.concatenate([queries, gallery]), NOSE].all()
     all_poses = torch.from_numpy(poses.poses[gallery][:, joints])
@@ -161,7 +159,7 @@ def _between(poses: PoseSet, queries: NDArray[np.int64], gallery: NDArray[np.int
 def _means(
     embedding: PrVIPE, pairs: list[tuple[Tensor, Tensor, NDArray[np.float32]]], samples: int, device: torch.device
 ) -> dict[str, float]:
-    """Mean hits over (queries, gallery, NP-MPJPE), of the embedding and of the keypoints themselves."""
+    """Mean hits over (queries, gallery, NP-MPJPE), of the embedding and of the baseline."""
     every = []
     for queries, gallery, between in pairs:
         normalised = [PrVIPE.normalise(points)[0] for points in (queries, gallery)]

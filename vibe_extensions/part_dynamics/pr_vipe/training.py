@@ -1,7 +1,6 @@
-"""Trains Pr-VIPE on the poses of a cache; can be killed at any time.  windows -> [training] -> features
+"""Training of Pr-VIPE on the poses of a cache; it can be killed at any time.  windows -> [training] -> features
 
-best.pt holds the averaged weights of the best epoch, for the stream `pr_vipe`; `training.loop` has what else a run
-writes.
+best.pt has the averaged weights of the best epoch, for the stream `pr_vipe`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from pipeline.skeletons import KEYPOINTS_13
 from vibe_extensions.part_dynamics.pr_vipe import losses
 from vibe_extensions.part_dynamics.pr_vipe.config import PrVIPEConfig
 from vibe_extensions.part_dynamics.pr_vipe.network import N_POINTS, TORSO, PrVIPE
-from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet, joined, read_poses
-from vibe_extensions.part_dynamics.pr_vipe.retrieval import evaluate, pose_distances, seen
+from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet, concatenate, read_poses
+from vibe_extensions.part_dynamics.pr_vipe.retrieval import evaluate, pose_distances, render_views
 from vibe_model import runs
 from vibe_model.errors import CheckpointError, DataError
 from vibe_model.prediction.trained import device_of, load_body
@@ -40,19 +39,24 @@ STATE: Final = "pr_vipe_state_dict"
 AVERAGE: Final = "average"
 LEGS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("knee", "ankle")) for side in "lr")
 ARMS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow", "wrist")) for side in "lr")
-LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # that are left out at once
+LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # keypoints to drop together
 
 
 def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | None = None) -> Path:
-    """Train, or resume that, or find it done. Returns the run's folder. progress: called with every step and epoch.
+    """Train or resume, unless the run is complete. Returns the run's folder.
 
-    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when another process
-    trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
+    Args:
+        progress: Called after every step and epoch.
+
+    Raises:
+        DataError, StandInMixed, ConfigError, CheckpointError: before training.
+        CacheError: another process trains in the same folder.
+        TrainingDiverged: losses stay non-finite; the last good state is saved.
     """
 
     def prepare(splits: Mapping[str, Split]) -> Callable[[ProcessGroup], PrVIPERun]:
         body = load_body(config.body)
-        stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in)
+        stand_in = runs.require_one_kind(splits, the_body=body.is_stand_in)
         options: dict[str, Any] = {"body": body, "stand_in": stand_in, "report": progress}
         return lambda group: PrVIPERun(config, PrVIPETrainer(config, group), splits, **options)
 
@@ -60,7 +64,7 @@ def run(config: PrVIPEConfig, progress: Callable[[TrainingProgress], None] | Non
 
 
 class PrVIPETrainer(Trainer):
-    """The embedding, and the running mean of its weights, which is what is used."""
+    """Trains the embedding, and averages its weights."""
 
     config: PrVIPEConfig
 
@@ -87,17 +91,15 @@ class PrVIPETrainer(Trainer):
         config, labels = self.config, batch.labels
         poses, shown, kp_2d = labels["poses"], labels["shown"], labels["kp_2d"]
         n_real = len(kp_2d)
-        sides = [
-            torch.cat(
-                (kp_2d[:, i], seen(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise).keypoints)
-            )
-            for i in range(2)
-        ]
+        virtual = (
+            render_views(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise) for _ in range(2)
+        )
+        sides = [torch.cat((kp_2d[:, i], views.keypoints)) for i, views in enumerate(virtual)]
         normalised, _ = PrVIPE.normalise(torch.cat(sides))  # (2 B, 39)
-        mean, std = self.embedding(self._left_out(normalised))
+        mean, std = self.embedding(self._drop_points(normalised))
         n = len(poses)
         distances = self.embedding.distances(mean[:n], std[:n], mean[n:], std[n:], config.samples)
-        joints = poses[:, shown.all(0)]  # without the nose, where a pose lacks it
+        joints = poses[:, shown.all(0)]  # without the nose if it is unknown in any pose
         terms = {
             "triplet": config.triplet_weight * losses.triplet_ratio(distances, pose_distances(joints, joints)),
             "positive": config.positive_weight * losses.positive_pairwise(distances),
@@ -114,23 +116,23 @@ class PrVIPETrainer(Trainer):
         try:
             self.average.load_state_dict(saved[AVERAGE])
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"expected the averaged weights of a run of this configuration: {error}") from error
+            raise CheckpointError(f"expected the averaged weights of a run with these settings: {error}") from error
 
-    def _left_out(self, normalised: Tensor) -> Tensor:
-        """(N, 39) with some points missing. The torso stays: without it a pose is never embedded."""
+    def _drop_points(self, normalised: Tensor) -> Tensor:
+        """Drop random points and limbs, but not the torso, from inputs (N, 39)."""
         n, device = len(normalised), normalised.device
         missing = torch.rand(n, N_POINTS).to(device) < self.config.point_dropout
         missing[:, TORSO] = False
-        of_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool, device=device)
+        in_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool, device=device)
         for limb, points in enumerate(LIMBS):
-            of_limb[limb, list(points)] = True
-        chosen = of_limb[torch.randint(len(LIMBS), (n,)).to(device)]
+            in_limb[limb, list(points)] = True
+        chosen = in_limb[torch.randint(len(LIMBS), (n,)).to(device)]
         missing |= chosen & (torch.rand(n, 1).to(device) < self.config.limb_dropout)
         shown_points = (~missing).to(normalised)
         return normalised * torch.cat((shown_points.repeat_interleave(2, dim=1), shown_points), dim=1)
 
     def _set_rate(self) -> None:
-        """A cosine over all steps: a function of the step alone, so that a resumed run has the same."""
+        """Set the learning rate by a cosine over all steps."""
         config, share = self.config, self.state.step / (self.config.epochs * self.config.iterations)
         rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
         for group in self.learners["embedding"].optimiser.param_groups:
@@ -138,7 +140,7 @@ class PrVIPETrainer(Trainer):
 
     @torch.no_grad()
     def _add_to_average(self) -> None:
-        """Batch norms' statistics too. The first steps count more, as there are none before them."""
+        """Update the moving average of weights and batch norm statistics, with a larger share for the first steps."""
         good = self.state.step - self.state.skipped
         decay = min(self.config.average, (1 + good) / (10 + good))
         weights = self.embedding.state_dict()
@@ -150,7 +152,7 @@ class PrVIPETrainer(Trainer):
 
 
 class PrVIPERun(TrainingLoop):
-    """Pairs of views of the cache's poses, and retrieval on held-out ones."""
+    """Trains on pairs of views of the cache's poses, and validates by retrieval of held-out ones."""
 
     advice = "lower lr"
     score = "missed"
@@ -158,15 +160,14 @@ class PrVIPERun(TrainingLoop):
     trainer: PrVIPETrainer
 
     def __init__(self, *args: Any, body: Body, **options: Any) -> None:
-        """As every TrainingLoop; body: whose joints motion is compared by. Raises DataError without a pose."""
+        """Arguments of TrainingLoop, and the body that poses motion. Raises DataError without any pose."""
         super().__init__(*args, **options)
         self._body, config = body, self.config
         names = (*config.motion, *config.poses_3d)
-        self._poses = joined([self._read(name, held_out=False) for name in names])
+        self._poses = concatenate([self._read(name, held_out=False) for name in names])
         if not len(self._poses):
             raise DataError(
-                f"{', '.join(names)}: expected frames with SMPL or 3D labels to train on, found none. Convert with a "
-                "body."
+                f"{', '.join(names)}: expected frames with SMPL or 3D labels, found none. Convert with a body."
             )
         held_out = {name: self._read(name, held_out=True) for name in (*config.motion, *config.validation)}
         self._held_out = {name: poses for name, poses in held_out.items() if len(poses)}
@@ -182,7 +183,7 @@ class PrVIPERun(TrainingLoop):
             yield on_device(TrainingBatch(drawn, None), self.group.device)
 
     def validate(self) -> tuple[dict[str, Any], float | None]:
-        """Retrieval by split; the mean share of queries without a hit, %, or without held-out poses the loss."""
+        """Retrieval by split, and the mean share of queries without a hit in % (without held-out poses, the loss)."""
         config = self.config
         options: dict[str, Any] = {name: getattr(config, name) for name in ("depth", "samples", "seed")}
         options["most"] = config.eval_poses
@@ -193,11 +194,10 @@ class PrVIPERun(TrainingLoop):
         return by_split, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
-        # No paths: what is computed with it is named after this file's content, wherever it is.
         return {STATE: weights_of(self.trainer.average)}
 
     def _read(self, name: str, *, held_out: bool) -> PoseSet:
-        """The poses of a split: of motion, those of the tracks that are held out, or of the others."""
+        """Read the poses of a split; of motion, only held-out tracks or only the others."""
         config, split = self.config, self.splits[name]
         tracks = np.ones(len(split.tracks), np.bool_)
         if name in config.motion:
@@ -206,5 +206,5 @@ class PrVIPERun(TrainingLoop):
 
 
 def _share(name: str) -> float:
-    """A number in [0, 1) by a track's name alone: who is held out does not change with other tracks."""
+    """A number in [0, 1) that depends on a track's name only."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32

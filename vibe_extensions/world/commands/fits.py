@@ -13,15 +13,15 @@ from pipeline.cli.text import count
 
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ...; or CameraHMR's npz"
+        "files", type=Path, nargs="+", metavar="FILE", help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files"
     )
-    sub.add_argument("--raw", type=Path, required=True, help="the dataset's own raw folder, for fits.sqlite")
-    what = "a regular expression: what its first group matches of a picture's key is the picture's name"
-    sub.add_argument("--key", default="", metavar="REGEX", help=f"{what}; default: all of it")
+    sub.add_argument("--raw", type=Path, required=True, help="the dataset's raw folder, for fits.sqlite")
+    what = "regular expression whose first group extracts the image's name from its key"
+    sub.add_argument("--key", default="", metavar="REGEX", help=f"{what} (default: the whole key)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the files that have not been read. 1 where one cannot be."""
+    """Read new files. Returns 1 if one cannot be read."""
     from pipeline.files.formats.fits import FILE
     from vibe_extensions.world import fits
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
                 unread.append(str(content))
     out.print(f"{count(n_fits, 'fit')} read of {count(len(args.files), 'tar')}")
     for why, n in sorted(skipped.items()):
-        out.print(f"  {DOUBT} {count(n, 'person')} left out: {plain(why)}")
+        out.print(f"  {DOUBT} skipped {count(n, 'person')}: {plain(why)}")
     for message in unread:
         out.print(f"  {DOUBT} {plain(message)}")
     return 1 if unread else 0

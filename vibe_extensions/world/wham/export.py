@@ -1,8 +1,8 @@
 """A split as a file of WHAM's `dataset/parsed_data`.  tracks, features -> [files of other programs]
 
-WHAM's code loads them by joblib: training rows and evaluation lists as tensors, AMASS's motions as arrays. Windows are
-cut out of all rows of one `vid`, so each segment whose frames follow one another has a number of its own. An evaluation
-list has an entry a track, its first frame twice. What a file cannot have is named.
+WHAM's code loads these files with joblib: training rows and evaluation lists as tensors, AMASS's motions as arrays. It
+cuts windows from all rows with one `vid`, so each segment of consecutive frames has its own number. An evaluation list
+has one entry per track, with the first frame twice. Missing fields are reported.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from vibe_extensions.world.streams import Stationary
 from vibe_extensions.world.wham.fields import Bodies, Compute, Motions, RowFields
 from vibe_extensions.world.wham.layouts import FIELDS, LAYOUTS, NOT_DERIVED, PELVIS, REGRESSOR, FileLayout, file_field
 
-USUAL: Final = ResNet50.kind  # the stream that `export` has where none is named
+USUAL: Final = ResNet50.kind  # default stream of `export`
 
 
 @validated(frozen=True, config={"extra": "forbid"})
 class WhamOptions:
-    """--set: `body`, the folder of SMPL's files, and of J_regressor_wham.npy; `stationary`, the stream of contacts."""
+    """Options: `body`, the folder of SMPL's files and J_regressor_wham.npy; `stationary`, the stream of contacts."""
 
     body: Path | None = None
     stationary: str = Stationary.kind
@@ -63,20 +63,27 @@ def export(
     progress: Progress = silent,
     options: WhamOptions | None = None,
 ) -> Exported:
-    """Write the split `name` of the cache `root` to the file `out`, or into the folder `out` under WHAM's name.
+    """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under WHAM's name.
 
-    `stream`: of kind hmr2. Beside the file comes `<file>.provenance.json`. Raises cache.CacheError when there is no
-    such split; PipelineError when WHAM has no file of it, when the stream is missing or stale, when nothing can be
-    written, and when the file exists already without `replace`; StandInMixed for a demo body of real data, or the
-    reverse; MissingAssets for files that the body's folder lacks.
+    Also writes `<file>.provenance.json`.
+
+    Args:
+        stream: A stream of kind hmr2.
+
+    Raises:
+        cache.CacheError: the split is missing.
+        PipelineError: WHAM has no file for the split; the stream is missing or out of date; no row can be exported; the
+            file exists and `replace` is False.
+        StandInMixed: body and split are not both real or both demo data.
+        MissingAssets: files are missing in the body's folder.
     """
     options = options or WhamOptions()
     if name not in LAYOUTS:
-        raise PipelineError(f"{name}: WHAM has no file of it. It has {', '.join(LAYOUTS)}.")
+        raise PipelineError(f"{name}: WHAM has no file for this split. Choose one of {', '.join(LAYOUTS)}.")
     layout, split = LAYOUTS[name], cache.open(root)[name]
     file = out / layout.file if out.is_dir() else out
     if file.suffix != ".pth":
-        raise PipelineError(f"--out {file}: WHAM's files are called .pth: name it {layout.file}")
+        raise PipelineError(f"--out {file}: WHAM's files have the suffix .pth. Name it {layout.file}.")
     require_new_file(file, replace=replace)
     bodies = _bodies(split, layout, options)
     notes = _stream_notes(split, layout, stream, options.stationary)
@@ -112,33 +119,33 @@ def export(
 
 
 def _bodies(split: cache.Split, layout: FileLayout, options: WhamOptions) -> Bodies | None:
-    """Raises StandInMixed, and PipelineError for motions without a body."""
+    """Load the bodies. Raises StandInMixed, and PipelineError for motions without a body."""
     if options.body is None:
         if layout.kind == "motions":
-            do = "--body DIR names the folder of SMPL's files"
-            raise PipelineError(f"{split.name}: a motion begins with its lowest vertex on the ground: {do}")
+            do = "Name the folder of SMPL's files: --body DIR"
+            raise PipelineError(f"{split.name}: motions need a body to place their lowest vertex on the ground. {do}")
         return None
     if not options.body.is_dir():
-        raise PipelineError(f"--body: there is no folder {options.body}")
+        raise PipelineError(f"--body: folder {options.body} not found")
     stand_in = bool(split.manifest.get("stand_in"))
     refuse_mixture(split.name, stand_in, options.body, is_stand_in(options.body), option="--body")
     return Bodies(options.body)
 
 
 def _stream_notes(split: cache.Split, layout: FileLayout, stream: str, stationary: str) -> dict[str, str]:
-    """Why `features` are absent, and `stationaries` not known. Raises PipelineError for a stream that lags behind."""
+    """Why `features` are absent and `stationaries` unknown. Raises PipelineError for a stream that is out of date."""
     kinds = {s: (split.stream_manifest(s).get("identity") or {}).get("kind") for s in split.streams}
     notes = {}
     if "features" in layout.fields and kinds.get(stream) != Hmr2.kind:
         tokens = ", ".join(s for s in kinds if kinds[s] == Hmr2.kind) or f"none; extract one with --kind {Hmr2.kind}"
-        notes["features"] = f"no stream of kind {Hmr2.kind} is called {stream!r} (--stream); there are: {tokens}"
+        notes["features"] = f"no stream of kind {Hmr2.kind} has the name {stream!r} (existing ones: {tokens})"
         if stream != USUAL:
             raise PipelineError(f"{split.name}: {notes['features']}")
     elif "features" in layout.fields:
         require_stream(split, stream)
     if "stationaries" in layout.fields and kinds.get(stationary) != Stationary.kind:
         notes["stationaries"] = (
-            f"-1, not known, in all rows: no stream of kind {Stationary.kind} is called {stationary!r}"
+            f"-1 (unknown) in all rows: no stream of kind {Stationary.kind} has the name {stationary!r}"
         )
     elif "stationaries" in layout.fields:
         require_stream(split, stationary)
@@ -148,7 +155,7 @@ def _stream_notes(split: cache.Split, layout: FileLayout, stream: str, stationar
 def _absent(
     split: cache.Split, layout: FileLayout, rows: RowFields, stream: str, notes: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Has]]:
-    """Fields of the layout that cannot be written -> why; and what rows must have for the others."""
+    """Fields of the layout that cannot be written -> why; and the checks that rows must pass for the others."""
     absent = {field: why for field, why in notes.items() if field == "features"}
     absent |= {field: f"needs {NOT_DERIVED[field]}" for field in layout.fields if field in NOT_DERIVED}
     fields = {field: FIELDS[field] for field in layout.fields if field not in absent}
@@ -165,15 +172,15 @@ def _absent(
 
 
 class _Part(NamedTuple):
-    """What is one array, or one entry of a list."""
+    """Content of an array, or of a list's entry."""
 
-    pieces: Sequence[tuple[int, int]]  # of rows, or of motions: [start, stop), each computed at once
+    pieces: Sequence[tuple[int, int]]  # ranges [start, stop) of rows or motions, each computed at once
     rows: int
-    texts: Mapping[str, str]  # entries that are no arrays
+    texts: Mapping[str, str]  # text entries
 
 
 def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Motions | None) -> list[_Part]:
-    """One of all rows, or of all motions; of evaluation lists, one a track, with its first row twice."""
+    """One part with all rows or motions; for evaluation lists, one per track, with its first row twice."""
     if motions is not None:
         return [_Part([(number, number + 1) for number in range(len(motions.lengths))], sum(motions.lengths), {})]
     if layout.kind == "videos":
@@ -182,7 +189,7 @@ def _parts(layout: FileLayout, segments: Segments, rows: RowFields, motions: Mot
     for number in np.unique(segments.track).tolist():
         track, same = rows.split.tracks[number], segments.track == number
         first, start, stop = int(segments.start[same][0]), segments.start[same], segments.stop[same]
-        # 3DPW's are <sequence>_<person>, EMDB's <P0..9>_<sequence>.
+        # 3DPW: <sequence>_<person>, EMDB: <P0..9>_<sequence>.
         name = track.video if rows.dataset == "emdb" else track.name
         texts = {"vid": name.replace("/", "_"), "gender": track.gender}
         parts.append(_Part([(first, first + 1), *spans(start, stop)], 1 + int((stop - start).sum()), texts))
@@ -196,7 +203,7 @@ def _entries(
     computed: Mapping[str, Compute],
     progress: Progress,
 ) -> dict[str, Entry]:
-    """The file's entries, each computed when it is written."""
+    """The file's entries, computed on writing."""
     add = counting(progress, len(fields) * sum(part.rows for part in parts))
 
     def array(field: str, part: _Part) -> Blocks:

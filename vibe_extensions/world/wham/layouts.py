@@ -1,6 +1,6 @@
-"""What WHAM's files hold, by split, and what of it its code reads.  tracks, features -> [files of other programs]
+"""Fields of WHAM's files by split.  tracks, features -> [files of other programs]
 
-Shin et al.: WHAM: Reconstructing World-Grounded Humans with Accurate 3D Motion, CVPR 2024: lib/data_utils/ writes these
+Shin et al.: WHAM: Reconstructing World-Grounded Humans with Accurate 3D Motion, CVPR 2024. lib/data_utils/ writes these
 files, lib/data/datasets/ reads them.
 """
 
@@ -13,13 +13,13 @@ from typing import Final, Literal
 from vibe_extensions.exchange.rows import FEATURES, JOINTS_3D, SMPL, FileField
 
 PELVIS, REGRESSOR = "SMPL's files", "SMPL's files with J_regressor_wham.npy (31, 6890)"
-NO_SIZE: Final = "no size of the picture"
-NO_GENDER: Final = "no gender, male or female"
-NO_RATE: Final = "another rate than 30 frames a second"
-NO_TRANS, NO_EXTRINSICS, NO_INTRINSICS = "no trans", "no extrinsics", "no intrinsics"  # which some rows may lack
-REGRESSED: Final = 31  # 17 joints as COCO's, 14 as LSP's
-FROM_MIRRORED: Final = "HMR2.0 on the mirrored crops, which no stream holds"
-FROM_FIRST: Final = "the bodies of HMR2.0's own heads on the first crop, which no stream holds"
+NO_SIZE: Final = "no image size"
+NO_GENDER: Final = "no gender (male or female)"
+NO_RATE: Final = "no rate of 30 frames per second"
+NO_TRANS, NO_EXTRINSICS, NO_INTRINSICS = "no trans", "no extrinsics", "no intrinsics"
+REGRESSED: Final = 31  # 17 of COCO's joints, 14 of LSP's
+FROM_MIRRORED: Final = "HMR2.0 on mirrored crops, which no stream contains"
+FROM_FIRST: Final = "bodies from HMR2.0's heads on the first crop, which no stream contains"
 NOT_DERIVED: Final = {
     "flipped_features": FROM_MIRRORED,
     "init_kp3d": FROM_FIRST,
@@ -62,21 +62,21 @@ FIELDS: Final[Mapping[str, FileField]] = {
 
 @dataclass(frozen=True, slots=True)
 class FileLayout:
-    """One of WHAM's files: rows of all videos, or lists with an entry a sequence."""
+    """One of WHAM's files: rows of all videos, or lists with one entry per sequence."""
 
     file: str
     fields: tuple[str, ...]
     not_read: tuple[str, ...] = ("frame_id", "transl")  # by WHAM's code
     kind: Literal["videos", "motions", "sequences"] = "videos"
-    rows_with: str = NO_SIZE  # what rows that lack it are left out for, whatever the fields are
+    rows_with: str = NO_SIZE  # check that all rows must pass
 
     def reason(self, field: str, why: str) -> str:
-        """Why a field is absent, with whether WHAM's code goes without it."""
+        """Why a field is absent, and whether WHAM's code reads it."""
         return f"{why} ({'WHAM does not read it' if file_field(field) in self.not_read else 'WHAM reads it'})"
 
 
 def file_field(field: str) -> str:
-    """A field of FIELDS by its name in the file."""
+    """The name in the file of a field of FIELDS."""
     return field.removeprefix("body_")
 
 
@@ -86,7 +86,7 @@ _PW3D: Final = (*_LABELS, "body_transl", "body_joints3D", "body_joints2D", "cam_
 _INSTA: Final = (*_LABELS, "joints2D", "features")
 _BEDLAM: Final = ("vid", "pose", "betas", "root", "w_trans", "c_trans", "extrinsics", "intrinsics", "bbox", "features")
 _SEQUENCES: Final = (*_LABELS, "gender", "cam_poses", "features", "flipped_bbox", "flipped_kp2d", *NOT_DERIVED)
-_BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))  # FLIP_EVAL alone
+_BY_FLIPPING: Final = tuple(field for field in _SEQUENCES if field.startswith("flipped_"))  # read with FLIP_EVAL only
 
 
 def _sequences(file: str) -> FileLayout:

@@ -1,8 +1,8 @@
-"""Lines of text, a person in a frame each: CSV and MOT in one file, YOLO in a file a frame.  [raw] -> tracks
+"""Text lines with one person in one frame each: CSV and MOT in one file, YOLO in one file per frame.  [raw] -> tracks
 
-CSV    a first line with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size in px
-MOT    frame,id,x,y,w,h,conf,...: no first line; frames and pixels from 1 (motchallenge.net/instructions)
-YOLO   class cx cy w h [x y conf a joint] [conf] [id], in parts of the picture, as Ultralytics' save_txt writes it
+CSV    a header line with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size in px MOT
+frame,id,x,y,w,h,conf,...: no header; frames and pixels from 1 (motchallenge.net/instructions) YOLO   class cx cy w h [x
+y conf per joint] [conf] [id], in shares of the image, as Ultralytics' save_txt writes it
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ YOLO: Final = LabelFormat("YOLO", first=1, box="cx cy w h", of_picture=True)
 
 
 def content_of(file: Path) -> LabelContent:
-    """A clip's boxes in one file: MOT where it begins with a number, else CSV. Raises RawDataError."""
+    """A clip's boxes in one file: MOT if it begins with a number, else CSV. Raises RawDataError."""
     lines = _lines(file)
     if not lines:
         raise RawDataError(file, "line 1", expected=f"{','.join(COLUMNS)}, or MOT's lines", found="nothing", do=HEADER)
@@ -44,14 +44,14 @@ def content_of(file: Path) -> LabelContent:
 
 
 def _lines(file: Path) -> list[tuple[str, str]]:
-    """(key, text) of every line that is not blank."""
+    """(key, text) of each line that is not blank."""
     with reading(file, "text in UTF-8", do=DAMAGED):
         text = read_regular(file).decode("utf-8-sig")
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
 def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """Columns besides COLUMNS are ignored, and lines may come in any order."""
+    """Other columns are ignored; lines may have any order."""
     with reading(file, "CSV", do=HEADER):
         header, *rows = csv.reader((line for _, line in lines), strict=True)
     names = [name.strip() for name in header]
@@ -76,7 +76,7 @@ def _csv(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
 
 
 def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
-    """A confidence of 0 marks what is not to be used, and of 9 columns the eighth is a class, as in MOT16's truth."""
+    """Confidence 0 marks unused lines; with 9 columns, the eighth is a class, as in MOT16's ground truth."""
     people, passed_over = [], 0
     for key, line in lines:
         values = _floats(file, key, line.split(","))
@@ -92,11 +92,11 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> LabelContent:
     return LabelContent(people, passed_over=passed_over)
 
 
-def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
-    """YOLO's files, (number, file) each. A class other than 0, COCO's person, is passed over. Raises RawDataError.
+def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
+    """YOLO's files, (number, file) each, without classes other than 0, COCO's person. Raises RawDataError.
 
-    What follows a box is known by how many numbers there are, over all lines: one more is an identity where it is a
-    whole number above 0 in all lines, else a confidence; two more are both.
+    Numbers after the box and joints: two are confidence and identity; one is an identity if it is a whole number above
+    0 in all lines, else a confidence.
     """
     rows: list[tuple[int, Doubles, Doubles | None, list[float]]] = []
     passed_over, n_keypoints = 0, set[int]()
@@ -123,7 +123,7 @@ def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> Lab
 
 
 def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles | None:
-    """(17, 3) px px score; 1 where the format has none, and 0 at (0, 0), where no joint is."""
+    """(17, 3) px px score; 1 if the format has no score, 0 at (0, 0), where there is no joint."""
     if not values:
         return None
     joints = np.array(values).reshape(JOINTS, -1)
@@ -133,7 +133,7 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles | None:
 
 
 def _people(rows: Sequence[tuple[int, Doubles, Doubles | None, list[float]]]) -> Iterator[FoundPerson]:
-    """What follows box and joints becomes a confidence and an identity."""
+    """Persons with confidence and identity from the numbers after box and joints."""
     single = [more[0] for *_, more in rows if len(more) == 1]
     identities = bool(single) and all(value >= 1 and value % 1 == 0 for value in single)
     for frame, box, joints, more in rows:

@@ -1,7 +1,7 @@
-"""Everybody whom a detector found in one video, in whatever format.  [raw] -> tracks -> features -> windows
+"""All people that a detector found in one video, from any format.  [raw] -> tracks -> features -> windows
 
-a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV
-a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one such file
+a file     detect's and COCO's JSON, lists of results (AlphaPose's, COCO's), MMPose's JSON, MOT's text, CSV a folder   a
+file for each frame: OpenPose's JSON, YOLO's text; or one such file
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NUMBERED: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Everybody found in one video."""
+    """All people found in one video."""
 
     skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: boxes alone
     frame_index: NDArray[np.int64]  # (T,) strictly increasing, the frames with a person in them
@@ -50,31 +50,31 @@ class Detections:
     frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
     names: Sequence[str] = ()  # of the identities, where they are texts
     complete: bool = False  # the format has every frame, also those without a person
-    by_number: bool = False  # frames are the numbers of pictures or files
+    by_number: bool = False  # frames are the numbers of images or files
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
 
     @property
     def n_persons(self) -> int:
-        """Person-frames in all."""
+        """Number of person-frames."""
         return sum(len(persons) for persons in self.keypoints)
 
     @property
     def boxes_alone(self) -> bool:
-        """Whether there are no joints: `keypoints` are the boxes' corners."""
+        """Whether there are no joints: then `keypoints` are the boxes' corners."""
         return self.skeleton == CORNERS
 
 
 def read_detections(place: Path, video: str, size: Size, notes: list[str] | None = None) -> Detections | None:
-    """What is in a file or in a folder; None for an empty folder.
+    """Content of a file or folder; None for an empty folder.
 
     Args:
-        place: it tells the format by its content.
-        video: the clip's name without extension: files in a folder may be called by it.
-        size: of the clip's pictures, for formats in parts of it.
-        notes: where it is noted that there are files that are not used.
+        place: a file or folder; its content tells the format.
+        video: the clip's stem, by which files in a folder may be named.
+        size: of the clip's images, for formats in shares of it.
+        notes: gets notes on unused files.
 
     Raises:
-        RawDataError: it is in no known format, or of several videos, or in an unknown joint order.
+        RawDataError: unknown format, several videos, or unknown joint order.
     """
     if not place.is_dir():
         return read_results(place, size, notes)
@@ -83,7 +83,6 @@ def read_detections(place: Path, video: str, size: Size, notes: list[str] | None
     single = next((file for file in results if file.is_file()), None)
     if not numbered:
         return None if single is None else read_results(single, size, notes)
-    # of a video called 0001
     if single is not None and notes is not None and all(single != file for _, file in numbered):
         tool = "YOLO" if numbered[0][1].suffix == ".txt" else "OpenPose"
         notes.append(f"{single.name} is not used: {tool}'s files are")
@@ -93,7 +92,7 @@ def read_detections(place: Path, video: str, size: Size, notes: list[str] | None
 def read_results(file: Path, size: Size | None = None, notes: list[str] | None = None) -> Detections:
     """A clip's people in one file: JSON by its first character, else text. Raises RawDataError.
 
-    `size` of the clip's pictures, to which people in pictures of another scale are scaled; that is noted.
+    `size` of the clip's images, to which people in images of another scale are scaled, with a note.
     """
     if file.suffix.lower() in UNREAD:
         expected, actual = f"{', '.join(SUFFIXES)}, or a folder of them", f"a {file.suffix} file, which is not read"
@@ -104,26 +103,25 @@ def read_results(file: Path, size: Size | None = None, notes: list[str] | None =
     content = box_lines.content_of(file) if text else keypoints_json.content_of(file, size)
     if notes is not None:
         notes += content.notes
-    return _assembled(file, content)
+    return _assemble(file, content)
 
 
 def read_frames(files: Sequence[tuple[int, Path]], size: Size, notes: list[str] | None = None) -> Detections:
     """(number, file) of each frame: YOLO's text, else OpenPose's JSON. Raises RawDataError for another file."""
     if files and files[0][1].suffix == ".txt":
-        return _assembled(files[0][1].parent, box_lines.of_pictures(files, size()))
+        return _assemble(files[0][1].parent, box_lines.yolo_content(files, size()))
     pages = ((number, file, load_json(file, do=DAMAGED)) for number, file in files)
     content = keypoints_json.openpose_content(pages, size)
     if notes is not None:
         notes += content.notes
-    return _assembled(files[0][1].parent if files else Path(), content, dict(files))
+    return _assemble(files[0][1].parent if files else Path(), content, dict(files))
 
 
 def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
-    """(number, file) for `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO), in order; empty without any.
+    """Sorted (number, file) of `<video>_<number>_keypoints.json` (OpenPose) or `.txt` (YOLO); empty without any.
 
-    Other names that end in a number are read too, if all files have the same: `000.json`, `cam01.0000.json`. Files of
-    results are passed over. Raises RawDataError where the folder has files or folders of which none is of this video,
-    or files of several names.
+    Other names that end in a number are read, too, if all files share them: `000.json`, `cam01.0000.json`. Files of
+    results are skipped. Raises RawDataError if no file is of this video, or for files of several names.
     """
     of_name: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     odd, results = [], False
@@ -155,8 +153,8 @@ def numbered_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def _assembled(place: Path, content: LabelContent, file_of: dict[int, Path] | None = None) -> Detections:
-    """People frame by frame, their joints in one order.  `file_of`: a frame's own file, for messages."""
+def _assemble(place: Path, content: LabelContent, file_of: dict[int, Path] | None = None) -> Detections:
+    """People frame by frame, with joints in one order. `file_of`: a frame's own file, for messages."""
     by_frame: dict[int, list[FoundPerson]] = {}
     for one in content.found:
         by_frame.setdefault(one.frame, []).append(one)
@@ -174,7 +172,7 @@ def _assembled(place: Path, content: LabelContent, file_of: dict[int, Path] | No
         skeleton: Skeleton = CORNERS
     else:
         points = [np.stack([one.joints for one in by_frame[frame] if one.joints is not None]) for frame in frames]
-        skeleton, points = _ordered(place, points, content.joints)
+        skeleton, points = _order_joints(place, points, content.joints)
     identity, names = _identities([[one.who for one in by_frame[frame]] for frame in frames])
     return Detections(
         skeleton,
@@ -195,8 +193,10 @@ def _corners(person: FoundPerson) -> Doubles:
     return np.column_stack([person.box, np.full(2, person.score)])
 
 
-def _ordered(place: Path, points: Sequence[Doubles], names: Sequence[str] | None) -> tuple[Skeleton, Sequence[Doubles]]:
-    """The joint order, by the file's own names where it has them, else by geometry; and the joints that are used."""
+def _order_joints(
+    place: Path, points: Sequence[Doubles], names: Sequence[str] | None
+) -> tuple[Skeleton, Sequence[Doubles]]:
+    """The joint order, by the file's own names or by geometry; and the used joints."""
     if names is None:
         points = [persons[:, : BODY.get(persons.shape[1])] for persons in points]  # without face and hands
         return (_order(place, points) if points else "coco"), points
@@ -211,7 +211,7 @@ def _ordered(place: Path, points: Sequence[Doubles], names: Sequence[str] | None
 
 
 def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[NDArray[np.int64]] | None, Sequence[str]]:
-    """The detector's identities, where everybody has one; texts are numbered in their order."""
+    """The detector's identities if everybody has one; texts are numbered in sorted order."""
     everyone = {identity for of_frame in who for identity in of_frame}
     if None in everyone or not everyone:
         return None, ()
@@ -221,7 +221,7 @@ def _identities(who: Sequence[Sequence[int | str | None]]) -> tuple[Sequence[NDA
 
 
 def _order(place: Path, keypoints: Sequence[Doubles]) -> str:
-    """The joint order by geometry. Raises RawDataError where persons are tangled in every known order."""
+    """The joint order by geometry. Raises RawDataError if persons fit no known order."""
     order, fits = order_of(keypoints)
     if order is not None:
         return order

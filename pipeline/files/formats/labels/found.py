@@ -1,7 +1,6 @@
-"""What every detector's file says of one person in one picture, in one form.  [raw] -> tracks -> features -> windows
+"""One form for the persons in all detectors' files.  [raw] -> tracks -> features -> windows
 
-Formats differ in how they count frames and pixels and in what their boxes are: each declares it in a `Format`, which
-also checks it.
+Each format declares in a `LabelFormat` how it counts frames and pixels and what its boxes are.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pipeline.files.formats.json_files import kind, whole
 from pipeline.skeletons import LARGEST
 
 Doubles = NDArray[np.float64]
-Size = Callable[[], tuple[int, int]]  # the picture's width and height in px, asked for where a format needs it
+Size = Callable[[], tuple[int, int]]  # the image's width and height in px, asked for where a format needs it
 
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person whose joints have no names
@@ -33,13 +32,13 @@ BOXES: Final = {  # two points of a box as it is written -> its upper left and l
     "x0 y0 x1 y1": lambda a, b: (a, b),
     "cx cy w h": lambda a, b: (a - b / 2, a + b / 2),
 }
-LARGEST_SHARE: Final = 1.5  # of the picture; a box that is cut off may reach out a little, one in pixels is far larger
+LARGEST_SHARE: Final = 1.5  # of the image; a box that is cut off may reach out a little, one in pixels is far larger
 
 
 class FoundPerson(NamedTuple):
-    """One person in one picture."""
+    """One person in one image."""
 
-    frame: int  # from 0; or a picture's number (`Content.by_number`)
+    frame: int  # from 0; or an image's number (`Content.by_number`)
     joints: Doubles | None = None  # (J, 3) px px score
     box: Doubles | None = None  # (2, 2) px, upper left and lower right corner; where there are no joints
     score: float = 1.0  # of the box
@@ -48,12 +47,12 @@ class FoundPerson(NamedTuple):
 
 @dataclass(slots=True)
 class LabelContent:
-    """What one file, or a folder of files, holds of one video."""
+    """Content of one file, or folder of files, for one video."""
 
     found: list[FoundPerson] = field(default_factory=list)
     frames: list[int] | None = None  # those that the detector has looked at, if the format has them
     joints: Sequence[str] | None = None  # the names that the file declares
-    by_number: bool = False  # frames are the numbers of pictures, which may begin anywhere
+    by_number: bool = False  # frames are the numbers of images, which may begin anywhere
     passed_over: int = 0  # detections that are no people, or are marked as not to be used
     notes: list[str] = field(default_factory=list)  # what was changed
 
@@ -65,7 +64,7 @@ class LabelFormat:
     name: str
     first: int  # the number of a video's first frame
     box: str = ""  # a key of BOXES
-    of_picture: bool = False  # boxes and joints are parts of the picture's width and height, not px
+    of_picture: bool = False  # boxes and joints are parts of the image's width and height, not px
     pixel: int = 0  # the number of the first pixel
 
     def frame(self, file: Path, key: str, value: object) -> int:
@@ -77,10 +76,10 @@ class LabelFormat:
         return number - self.first
 
     def corners(self, file: Path, key: str, stored: object, size: tuple[int, int] = (1, 1)) -> Doubles:
-        """(2, 2) px of a box. Raises RawDataError for what is none: not 4 finite numbers, or without an extent."""
+        """(2, 2) px of a box. Raises RawDataError unless it is 4 finite numbers with an extent."""
         values = arrays.numbers(file, key, stored, (4,), do=FORMATS)
         if not (np.abs(values) <= (LARGEST_SHARE if self.of_picture else LARGEST)).all():  # NaN, too
-            expected = f"{self.box} in " + ("parts of the picture, 0 to 1" if self.of_picture else "px")
+            expected = f"{self.box} in " + ("shares of the image, 0 to 1" if self.of_picture else "px")
             raise RawDataError(file, key, expected=expected, found=f"{values.tolist()}", do=FORMATS)
         low, high = (corner - self.pixel for corner in BOXES[self.box](values[:2], values[2:]))
         if (high <= low).any():
@@ -90,7 +89,7 @@ class LabelFormat:
 
 
 def joints_of(file: Path, key: str, numbers: object, n_joints: int | None = None) -> Doubles:
-    """(J, 3) of a flat list of numbers: of `n_joints` joints, or as many as in one of the orders that are known."""
+    """(J, 3) from a flat list of numbers: `n_joints` joints, or as many as in a known order."""
     lengths = NUMBERS if n_joints is None else (3 * n_joints,)
     *most, last = map(str, lengths)
     expected = f"{', '.join(most)} or {last} numbers a person" if most else f"{last} numbers a person"

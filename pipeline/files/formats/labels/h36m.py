@@ -1,9 +1,9 @@
-"""Files of Human3.6M, and SMPL bodies fitted to it as they are passed around.  [raw] -> tracks -> features
+"""Human3.6M's files, and SMPL bodies that others fitted to it.  [raw] -> tracks -> features
 
-metadata.xml: cameras, and what the files of each action are called
+metadata.xml: cameras, and the file names of each action
 
-    <mapping><tr>   a first row of two cells and the subjects S1 .. S11; then action id, subaction id, 11 file names
-    <dbcameras><index2id>   the cameras' ids in the order that the numbers below have
+    <mapping><tr>   a header of two cells and the subjects S1 .. S11; then action id, subaction id, 11 file names
+    <dbcameras><index2id>   the cameras' ids in the order of the numbers below
     <w0>[...]</w0>   300 numbers: for every camera and subject 3 angles and 3 coordinates, for every camera fx fy cx
                      cy and 5 coefficients of distortion
 
@@ -12,11 +12,9 @@ metadata.xml: cameras, and what the files of each action are called
 
     S<k>/MyPoseFeatures/*/<sequence>.cdf    one variable, "Pose"
 
-cdflib believes what a file says of itself: a flipped bit can make it loop for hours or ask for all memory. Conversion
-calls this in the processes of `pipeline.processes`, where that costs one video.
-
-A file of fits has hundreds of MB, so it is streamed into arrays of float32 (20 MB a subject), and each process keeps
-those of the last subject only: videos come subject by subject.
+cdflib trusts the file: a flipped bit can make it loop for hours or ask for all memory, which costs one video, since
+conversion reads in the processes of `pipeline.processes`. Files of fits have hundreds of MB; they are streamed into
+float32 arrays (20 MB per subject), and each process keeps those of the last subject.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ FITS_AGAIN: Final = "Download the fits again."
 
 
 class Metadata(NamedTuple):
-    """What of metadata.xml is used."""
+    """The used part of metadata.xml."""
 
     intrinsics: Mapping[str, NDArray[np.float32]]  # camera -> (3, 3) px, without distortion; the same for all subjects
     extrinsics: Mapping[tuple[str, str], NDArray[np.float32]]  # (subject, camera) -> (4, 4) world to camera, m
@@ -58,17 +56,17 @@ class Metadata(NamedTuple):
 
 
 def load_metadata(file: Path) -> Metadata:
-    """metadata.xml, read once for as long as it stays the same. Raises RawDataError for a file that is no such."""
-    return _cached(file, state_of(file))
+    """metadata.xml, read once until it changes. Raises RawDataError for another file."""
+    return _load_metadata(file, state_of(file))
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a whole number as JSON keys and cells hold it: plain digits, and few."""
+    """Whether a text is a whole number of a few plain digits."""
     return text.isascii() and text.isdecimal() and len(text) <= 9
 
 
 @functools.lru_cache(maxsize=1)
-def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
+def _load_metadata(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
     with reading(file, "an XML file", do=XML_AGAIN):
         root = fromstring(read_regular(file))  # noqa: S314 - expat bounds what entities grow to, and opens no file
 
@@ -103,7 +101,7 @@ def _cached(file: Path, state: tuple[int, int]) -> Metadata:  # noqa: ARG001
 
 
 def _extrinsics(numbers: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """Of w0's numbers: three angles in rad, R = Rx Ry Rz, and the camera's place in mm: p is seen at R (p - place)."""
+    """World to camera from w0's numbers: three angles in rad, R = Rx Ry Rz, and the place p0 in mm: R (p - p0)."""
     from scipy.spatial.transform import Rotation  # takes 0.4 s
 
     extrinsics = {}
@@ -122,7 +120,7 @@ def _text(cell: Element) -> str:
 
 
 class SmplFit(NamedTuple):
-    """The fitted frames of one sequence, N of them."""
+    """The N fitted frames of one sequence."""
 
     frame_index: NDArray[np.int64]  # (N,) strictly increasing
     pose: NDArray[np.float32]  # (N, 72) rad, global orientation in the world
@@ -130,7 +128,7 @@ class SmplFit(NamedTuple):
 
 
 def load_fits(file: Path) -> Mapping[tuple[int, int], SmplFit]:
-    """(action, subaction) -> fit, of one subject. Raises RawDataError for a file that holds something else."""
+    """(action, subaction) -> fit, of one subject. Raises RawDataError for a file with other content."""
     fits = _cached_fits(file, state_of(file))
     if isinstance(fits, RawDataError):
         raise fits
@@ -139,7 +137,7 @@ def load_fits(file: Path) -> Mapping[tuple[int, int], SmplFit]:
 
 @functools.lru_cache(maxsize=1)
 def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int], SmplFit] | RawDataError:  # noqa: ARG001
-    """The fits, or why not: that is kept too, since a subject has 120 videos and a damaged file may be long."""
+    """The fits, or the error, which is cached, too: a subject has 120 videos."""
     rows: dict[tuple[int, int], tuple[array[int], array[float], array[float]]] = {}
     try:
         with reading(file, "a JSON file of fits", do=FITS_AGAIN), open_regular(file) as stream:
@@ -154,7 +152,7 @@ def _cached_fits(file: Path, state: tuple[int, int]) -> Mapping[tuple[int, int],
 
 
 def _fit(frames: array[int], *values: array[float]) -> SmplFit:
-    """In the order of frames; of a frame that is there twice, the last."""
+    """Fit in frame order; of a repeated frame, the last."""
     stored = np.frombuffer(frames, np.int64)
     index, last = np.unique(stored[::-1], return_index=True)
     row = len(stored) - 1 - last
@@ -162,7 +160,7 @@ def _fit(frames: array[int], *values: array[float]) -> SmplFit:
 
 
 def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict[str, list[float]]]]:
-    """action, subaction, frame, and the lists of LENGTHS, of every fitted frame, in the file's order."""
+    """Action, subaction, frame, and the lists of LENGTHS, of every fitted frame, in file order."""
     path: list[str] = []  # the key that each of the open maps is at
     n_lists = 0  # open ones
     values: dict[str, list[float]] = {name: [] for name in LENGTHS}
@@ -201,7 +199,7 @@ def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]
 
 
 def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
-    """Camera id -> (3, 3), from the world into the camera if it is a rotation. Raises RawDataError for another file."""
+    """Camera id -> (3, 3), world to camera, not checked to be a rotation. Raises RawDataError for another file."""
     stored = load_json(file, do=FITS_AGAIN)
     rotations = {}
     for number, camera in enumerate(CAMERAS, start=1):
@@ -213,10 +211,9 @@ def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
 
 
 def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
-    """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, as stored but for the byte order.
+    """The variable `key` of a CDF file: (records, *dimensions) float32 or float64, in native byte order.
 
-    Raises RawDataError for a file that is no CDF or is damaged, for a missing variable, and for one that does not hold
-    floating-point numbers.
+    Raises RawDataError for another or a damaged file, a missing variable, and one without floating-point numbers.
     """
     import cdflib  # takes a quarter of a second, and only Human3.6M needs it
 

@@ -1,6 +1,6 @@
-"""JSON of keypoint detectors: OpenPose's, AlphaPose's, COCO's and MMPose's.  [raw] -> tracks -> features -> windows
+"""JSON of keypoint detectors: OpenPose, AlphaPose, COCO and MMPose.  [raw] -> tracks -> features -> windows
 
-Which one a file is in shows in what it holds (`content_of`), not in its name.
+The content tells the format (`content_of`), not the file's name.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pipeline.files.formats.labels.found import (
 )
 
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
-NUMBERED: Final = "Rename the pictures in it, so that the frame's number from 0 is last: clip_000035.jpg is frame 35."
-IN_PICTURE: Final = "Take the 2D detector's output, x and y in pixels: a pose lifter's 3D joints are in no picture."
+NUMBERED: Final = "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is frame 35."
+IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
 OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
     "Ten lines in docs/adding-a-detector.md write those of another tool."
@@ -45,7 +45,7 @@ DEMO: Final = LabelFormat("MMPose's demo", first=1)  # counts a frame before it 
 
 
 def content_of(file: Path, size: Size | None = None) -> LabelContent:
-    """A clip's people in one file, in pixels of a picture of `size`. Raises RawDataError for any other file."""
+    """A clip's people in one file, in pixels of an image of `size`. Raises RawDataError for any other file."""
     content = load_json(file, do=DAMAGED)
     if isinstance(content, dict) and "instance_info" in content:
         return _mmpose(DEMO, file, "instance_info", content["instance_info"], content.get("meta_info"))
@@ -67,9 +67,9 @@ def content_of(file: Path, size: Size | None = None) -> LabelContent:
 
 
 def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | None) -> LabelContent:
-    """Frame, file and content: of OpenPose's `--write_json` files, or of ComfyUI's one list. Raises RawDataError.
+    """(frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises RawDataError.
 
-    Where `canvas_width` and `canvas_height` are of another scale, joints are scaled to the clip's.
+    Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's size.
     """
     looked_at, scaled = list[int](), 0
     read = LabelContent(frames=looked_at, by_number=True)
@@ -92,11 +92,8 @@ def openpose_content(frames: Iterable[tuple[int, Path, object]], size: Size | No
     return read
 
 
-# ---------------------------------------------------------------------------------- AlphaPose's list, COCO's results
-
-
 def _results(file: Path, results: Sequence[Mapping[str, Any]]) -> LabelContent:
-    """One list of people, each with its picture; those of COCO's other categories are passed over."""
+    """One list of people with image names, without COCO's other categories."""
     people = [result for result in results if result.get("category_id", 1) == 1]
     found, before = [], ""
     for i, result in enumerate(people):
@@ -126,20 +123,18 @@ def _score(file: Path, result: Mapping[str, Any]) -> float:
 
 
 def _picture_of(file: Path, result: Mapping[str, Any]) -> tuple[str, int]:
-    """AlphaPose names the frame by a picture, which it did not write for a video: "35.jpg" is frame 35.
-
-    Returns what is before the number, and the number.
-    """
+    """The part of an image name before the frame number, and the number: "35.jpg" is frame 35."""
     image = result.get("image_id")
     match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
     if match is None:
-        expected = "a picture's name that ends in the frame's number, such as '35.jpg'"
-        raise RawDataError(file, "image_id", expected=expected, found=kind(image), do=NUMBERED)
+        expected = "an image name that ends in the frame number, such as '35.jpg'"
+        do = OTHER_TOOL if image is None else NUMBERED
+        raise RawDataError(file, "image_id", expected=expected, found=kind(image), do=do)
     return match["name"], RESULTS.frame(file, "image_id", int(match["number"]))
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
-    """AlphaPose writes 3, 3.0, [3] or, for detections that it merged, [[3.0], [3.0]], by version: the first counts."""
+    """AlphaPose writes 3, 3.0, [3] or, for merged detections, [[3.0], [3.0]]: the first counts."""
     if "idx" not in result:
         return None
     idx = result["idx"]
@@ -149,15 +144,12 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     return whole(file, "idx", idx, do=FORMATS)
 
 
-# --------------------------------------------------------------------------------------------------- COCO's object
-
-
 def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelContent:
     """`images`, `annotations`, and `categories`, of which the one with keypoints names the joints.
 
-    A picture's frame is its `frame_index`, or else the number in which its `file_name` ends. A joint's score is its
-    `keypoint_scores`, or else 1 where it is labelled. Identities are `track_id`, where every annotation has one. Where
-    `width` and `height` are those of a picture of another scale, joints and boxes are scaled to the clip's.
+    An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's score is in
+    `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every annotation has one. Joints and
+    boxes on images of another scale (`width`, `height`) are scaled to the clip's.
     """
     images = records(file, "images", content.get("images"), do=FORMATS)
     frame_of, scale_of = dict[int, int](), dict[int, Doubles]()
@@ -178,9 +170,8 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
         if image_id not in frame_of:
-            raise RawDataError(
-                file, f"{key}.image_id", expected="the id of one of images", found=str(image_id), do=FORMATS
-            )
+            expected = "the id of one of images"
+            raise RawDataError(file, f"{key}.image_id", expected=expected, found=str(image_id), do=FORMATS)
         annotation = persons and "category_id" in entry and entry["category_id"] not in persons
         if annotation or entry.get("iscrowd") == 1:
             passed_over += 1
@@ -189,7 +180,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
         if "keypoints" in entry or "bbox" not in entry:
             joints = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
-            joints = _scored(file, key, joints, entry.get("keypoint_scores")) * [*scale, 1]
+            joints = _score_joints(file, key, joints, entry.get("keypoint_scores")) * [*scale, 1]
             found.append(FoundPerson(frame_of[image_id], joints, who=who))
         else:
             box = COCO.corners(file, f"{key}.bbox", entry["bbox"]) * scale
@@ -203,9 +194,9 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
 
 
 def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | None) -> Doubles:
-    """(2,) of the clip's width and height by those of the picture that was looked at; 1 where they are not known.
+    """(2,) scale from the detector's image to the clip; 1 if unknown.
 
-    Raises RawDataError for a picture of another shape: what became of the clip's borders is not known.
+    Raises RawDataError for another shape: how it was cut or padded is unknown.
     """
     if size is None or not all(stated):
         return np.ones(2)
@@ -213,14 +204,10 @@ def _scale(file: Path, key: str, stated: tuple[object, object], size: Size | Non
     clip = np.array(size(), np.float64)
     if (shape > 0).all() and abs(np.subtract(*(shape / clip))) <= (1 / clip).sum():  # a pixel of rounding each
         return clip / shape if (shape != clip).any() else np.ones(2)
-    raise RawDataError(
-        file,
-        key,
-        expected=f"width and height of the clip's pictures, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number",
-        found=f"{shape[0]:.0f} x {shape[1]:.0f}",
-        do="Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded).",
-        reason="keypoints_outside",
-    )
+    expected = f"the clip's width and height, {clip[0]:.0f} x {clip[1]:.0f}, or both times one number"
+    actual = f"{shape[0]:.0f} x {shape[1]:.0f}"
+    do = "Run the detector on the clip as it is decoded (turned as its rotation flag says, nothing cut or padded)."
+    raise RawDataError(file, key, expected=expected, found=actual, do=do, reason="keypoints_outside")
 
 
 def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:
@@ -235,8 +222,8 @@ def _picture_frame(file: Path, i: int, image: Mapping[str, Any]) -> int:
     return int(match["number"])
 
 
-def _scored(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
-    """(J, 3) with the joints' scores in the place of COCO's visibility."""
+def _score_joints(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
+    """(J, 3) with the joints' scores instead of COCO's visibility."""
     labelled = joints[:, 2] > 0
     if scores is None:
         joints[:, 2] = labelled
@@ -246,14 +233,11 @@ def _scored(file: Path, key: str, joints: Doubles, scores: object) -> Doubles:
     return joints
 
 
-# --------------------------------------------------------------------------------------------------------- MMPose's
-
-
 def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: object) -> LabelContent:
     """Frames of `instances`: keypoints J x (x, y), keypoint_scores J, bbox; ViTPose in MMPose writes the same.
 
-    The joints' names are in `keypoint_id2name`, where `meta` has them. Older inferencers list the instances alone, and
-    so does a list of what Ultralytics' to_json() gives for each frame.
+    Joint names are in `keypoint_id2name` of `meta`, if present. Older inferencers, and lists of Ultralytics' to_json()
+    per frame, have only the instances.
     """
     if not isinstance(frames, list):
         raise RawDataError(file, key, expected="a list of frames", found=kind(frames), do=FORMATS)
@@ -265,7 +249,7 @@ def _mmpose(form: LabelFormat, file: Path, key: str, frames: object, meta: objec
         where = f"{key}[{i}]"
         alone = isinstance(entry, list)
         if not alone and not (isinstance(entry, dict) and "instances" in entry):
-            expected, do = "a frame's instances", "Run the detector on the video, not on a picture."
+            expected, do = "a frame's instances", "Run the detector on the video, not on an image."
             raise RawDataError(file, where, expected=expected, found=kind(entry), do=do)
         frame = i if alone else form.frame(file, f"{where}.frame_id", entry.get("frame_id"))
         looked_at.append(frame)
@@ -284,7 +268,10 @@ def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[s
         x = numbers(file, f"{key}.keypoints.x", joints.get("x"), (None,), do=FORMATS)
         y = numbers(file, f"{key}.keypoints.y", joints.get("y"), (len(x),), do=FORMATS)
         scores, joints = joints.get("visible"), np.column_stack([x, y]).tolist()
-    n_joints = len(names) if names else len(scores) if isinstance(scores, list) else 0
+    if not isinstance(scores, list):
+        expected = "keypoints with a score each"
+        raise RawDataError(file, f"{key}.keypoint_scores", expected=expected, found=kind(scores), do=OTHER_TOOL)
+    n_joints = len(names or scores)
     scores = numbers(file, f"{key}.keypoint_scores", scores, (n_joints,), do=FORMATS)
     points = numbers(file, f"{key}.keypoints", joints, (n_joints, 2), do=IN_PICTURE)
     if not names and 3 * n_joints not in NUMBERS:
@@ -295,7 +282,7 @@ def _instance(file: Path, key: str, person: Mapping[str, Any], names: Sequence[s
 
 
 def _names(file: Path, key: str, names: object) -> list[str]:
-    """Joints' names, each once."""
+    """Joint names, each once."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise RawDataError(file, key, expected="the names of the joints, each once", found=kind(names), do=FORMATS)
     return names

@@ -1,7 +1,5 @@
 """A small cache made by hand, whose numbers are known."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A training run's folder, written by hand: what its curves, results and pictures are, is known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bodies of several models over the same frames, drawn from files of predictions that were written by hand."""
 
-from __future__ import annotations
-
 import base64
 import json
 from pathlib import Path
@@ -49,14 +47,12 @@ def pixels(strip: Strip) -> np.ndarray[Any, Any]:
     return cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(
-    root: Path, tmp_path: Path, body: Path
-) -> None:
+def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it_has_them(root, tmp_path, body):
     runs = [run(tmp_path, "VIBE"), run(tmp_path, "HMMR", steps=("minus5", "plus5"))]
     data = bodies_section(open_splits(root), runs, raw=root.parent / "raw", body=body).data
     assert (data["problems"], data["without"]) == ([], [])
     middle, worst = data["drawn"]
-    assert middle.window.why == "from the middle of the tracks, by VIBE's errors"
+    assert middle.window.why == "median track by VIBE's errors"
     assert worst.window.why == "the worst window of VIBE (70 mm), HMMR (70 mm)"
     around = "HMMR at frame 13: 5 frames before, now, 5 frames later"
     assert [strip.label for strip in worst.strips] == ["frames", "VIBE", "HMMR", around]
@@ -73,9 +69,7 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
         assert np.abs(three[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4
 
 
-def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(
-    root: Path, tmp_path: Path, body: Path
-) -> None:
+def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(root, tmp_path, body):
     opened, outside = open_splits(root), run(tmp_path, "VIBE", file="../predictions.npz")
     data = bodies_section(opened, [outside], raw=None, body=body).data
     assert data["drawn"] == []

@@ -3,8 +3,6 @@
 An installed Chromium is used, not a downloaded one.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import shutil

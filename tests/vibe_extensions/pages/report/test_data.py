@@ -1,7 +1,5 @@
 """What is in the cache, what became of everything that was found, and example tracks."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ def test_only_tracks_with_a_rate_count_as_hours(tmp_path: Path) -> None:
     columns = {"frame_index": np.arange(0, 7200, 2)}
     write_split(tmp_path, "a/train", {"a/0": columns, "b/0": columns}, fps={"a": 2.0, "b": np.nan}, step=2)
     (row,) = overview_section(open_splits(tmp_path)).data["rows"]
-    assert row[5] == "60 min (of 1 track; no rate for the others)"  # 3,600 rows, two frames each, two frames a second
+    assert row[5] == "60 min (of 1 track; unknown rate for the others)"  # 3,600 rows of 2 frames at 2 fps
 
 
 def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
@@ -47,7 +45,7 @@ def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) ->
     for split, video in (("train", "outdoors_freestyle_00"), ("validation", "outdoors_freestyle_01"), ("test", "a_00")):
         write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
     data = overview_section(open_splits(tmp_path)).data
-    share = "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons cannot be determined by names)"
+    share = "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons by name are impossible)"
     assert (data["shared"], data["leaks"]) == (share, True)
 
 
@@ -58,10 +56,10 @@ def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
     account.keep_track(10)
     write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=[account])
     fault, harmless = accounting(tmp_path)["reasons"]
-    assert fault == ("bad_camera", "something is wrong", "3 person-frames", REASONS["bad_camera"].meaning)
+    assert fault == ("bad_camera", "error", "3 person-frames", REASONS["bad_camera"].meaning)
     assert harmless[:3] == ("resampled", "sampling", "7 person-frames")
     section = accounting_section(open_splits(tmp_path))
-    assert section.line == "0 person-frames left out by design, 3 because of errors"
+    assert section.line == "0 person-frames dropped by design, 3 because of errors"
     assert section.unfolded
 
 
@@ -115,7 +113,7 @@ def test_two_tracks_of_three_frames_each_are_drawn_on_their_pictures(root: Path)
     assert (first.cards[0].n_visible, second.cards[0].n_visible) == (49, 25)
     (motion,) = drawn(data, "amass")  # motion alone needs no picture
     assert motion.track.source is None
-    assert "name a body model" in motion.what_3d
+    assert "--body DIR" in motion.what_3d
 
 
 def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(root: Path, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Plots: texts that can be searched, colours of the page, ids of their own, and a table of the same numbers."""
 
-from __future__ import annotations
-
 import math
 import re
 import xml.etree.ElementTree as ET

@@ -1,7 +1,5 @@
 """What a person reads on the page, section by section: tests/golden/report.txt."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """The page: one file without a script, whatever names are in the data and whatever the cache lacks."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from dataclasses import replace
@@ -68,15 +66,13 @@ def test_a_page_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     before = (tmp_path / "report.html").read_bytes()
     with pytest.raises(UndefinedError):
         page(tmp_path, PageSection("broken", "Broken", "overview.html", {}))
-    with pytest.raises(ValueError, match="one anchor"):
+    with pytest.raises(ValueError, match="same anchor"):
         page(tmp_path, of_problems("same", "The first"), of_problems("same", "The second"))
     assert (tmp_path / "report.html").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reproducible(
-    root: Path, tmp_path: Path
-) -> None:
+def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reproducible(root, tmp_path):
     text = of_cache(root, tmp_path)
     assert re.findall(r'<h2 id="([^"]+)">', text) == [*SECTIONS]
     assert text.count("data:image/jpeg;base64,") == 12  # two tracks, three frames, the picture and the crop
@@ -100,7 +96,7 @@ def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path
     text = of_cache(tmp_path / "motion", tmp_path)
     assert 'class="problem"' not in text
     write_split(tmp_path / "empty", "penn_action/train", {})
-    assert "There is no track to show." in of_cache(tmp_path / "empty", tmp_path)
+    assert "No tracks to show." in of_cache(tmp_path / "empty", tmp_path)
 
 
 def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(root: Path, tmp_path: Path) -> None:
@@ -128,6 +124,6 @@ def test_where_all_is_right_there_is_one_line_and_without_a_cache_what_fills_one
     assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
     assert data["line"].endswith("no training run to show.")
     write_stream(tmp_path, "a/train", np.ones((10, 4)))
-    assert first_lines(tmp_path)["demo_parts"] == "The network of the features resnet50 is untrained."
+    assert first_lines(tmp_path)["demo_parts"] == "The network of the features resnet50 has random weights."
     (cache_problem,) = first_lines(tmp_path / "none")["problems"]
     assert "Convert a dataset into it first" in cache_problem

@@ -1,7 +1,5 @@
 """Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -20,8 +18,8 @@ import cache
 from pipeline.skeletons import JOINTS
 from tests.vibe_extensions.pages.report.conftest import person, write_split
 from tests.vibe_extensions.pages.report.runs_by_hand import SPLIT, log, make_run, metrics
-from vibe_extensions.pages.report.assembly import ReportContent, recorded, write_report
-from vibe_extensions.pages.report.curves import curves_section, plots_of, used_for
+from vibe_extensions.pages.report.assembly import ReportContent, recorded_fingerprint, write_report
+from vibe_extensions.pages.report.curves import curves_section, plots_of, split_uses
 from vibe_extensions.pages.report.page import write_page
 from vibe_extensions.pages.report.results import as_csv, results_section, tables_of
 from vibe_extensions.pages.report.runs import TrainingRun, read_events, read_run
@@ -87,9 +85,7 @@ def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..
 # ---------------------------------------------------------------------------------------------------------- results
 
 
-def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(
-    make: Callable[..., Path],
-) -> None:
+def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(make):
     default, by_protocol = tables_of(SPLIT, [read_run(make(), "VIBE")])
     assert [row.model for row in default.rows] == ["VIBE", "mean body"]
     extra_streams = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
@@ -118,18 +114,18 @@ def test_runs_of_any_model_are_read_by_their_own_settings(make: Callable[..., Pa
     config = models.find("hmmr").presets["embedded"](epochs=5, prior="discriminator")
     run = read_run(make(config=config.as_dict(), of_model="hmmr"), "HMMR")
     assert run.config == config
-    assert used_for([run])["amass/train"] == "real motion"
+    assert split_uses([run])["amass/train"] == "real motion"
 
 
 def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
     one, other = read_run(make_run(tmp_path), "VIBE"), read_run(make_run(tmp_path, "other"), "other")
-    uses = used_for([one, other])
+    uses = split_uses([one, other])
     assert "penn_action/train" not in uses
     assert uses["insta_variety/train"] == "training, 2D"
     assert uses["amass/train"] == "real motion"
     hmmr = models.find("hmmr").presets["embedded"]().as_dict()
     third = read_run(make_run(tmp_path, "third", config=hmmr, of_model="hmmr"), "HMMR")
-    assert used_for([one, third])["kinetics/train"] == "training, 2D (HMMR)"
+    assert split_uses([one, third])["kinetics/train"] == "training, 2D (HMMR)"
 
 
 # ------------------------------------------------------------------------------------------ what cannot be read
@@ -140,8 +136,8 @@ def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
     [
         ("{", "expected JSON"),
         ("[]", "expected an object, found list"),
-        ('{"3dpw/test": {"pa_mpjpe": 1}}', "3dpw/test: expected metrics and a baseline"),
-        ('{"3dpw/test": 5}', "3dpw/test: expected metrics and a baseline"),
+        ('{"3dpw/test": {"pa_mpjpe": 1}}', "3dpw/test: expected metrics with a baseline"),
+        ('{"3dpw/test": 5}', "3dpw/test: expected metrics with a baseline"),
     ],
 )
 def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str, make: Callable[..., Path]) -> None:
@@ -151,12 +147,10 @@ def test_damaged_metrics_are_reported_with_what_to_do(content: str, reason: str,
     (problem,) = found.problems
     assert problem.startswith(f"{file}: ")
     assert reason in problem
-    assert "Remove it and run the training command again" in problem
+    assert "Delete it and run the training command again" in problem
 
 
-def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(
-    root: Path, make: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(root, make, tmp_path):
     good, bad = make("good"), make("bad")
     (bad / "metrics.json").write_text("{")
     shown = words(page(root, [read_run(bad), read_run(good)], tmp_path, curves=True))
@@ -165,9 +159,7 @@ def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(
     assert "bad: PA-MPJPE" in shown, "its curves are there"
 
 
-def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
-    root: Path, make: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(root, make, tmp_path):
     begun, empty = make(), tmp_path / "empty"
     (begun / "metrics.json").unlink()
     (begun / "sequences.json").unlink()
@@ -175,8 +167,8 @@ def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
     shown = words(page(root, [read_run(begun), read_run(empty), read_run(tmp_path / "none")], tmp_path, curves=True))
     assert "not finished: step 30 of 300, no results yet" in shown
     assert "No run has results yet." in shown
-    assert "It has no TensorBoard events, so there are no curves." in shown
-    assert "none: there is no such folder" in shown
+    assert "No curves, since the run has no TensorBoard events." in shown
+    assert "none: folder not found" in shown
 
 
 def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -188,9 +180,7 @@ def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., 
     assert "VIBE 51.2 82.5" in shown
 
 
-def test_the_fingerprint_follows_what_is_shown_and_nothing_else(
-    root: Path, make: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_fingerprint_follows_what_is_shown_and_nothing_else(root, make, tmp_path):
     own, folder = tmp_path / "cache", make()
     shutil.copytree(root, own)
 
@@ -213,9 +203,7 @@ def test_the_fingerprint_follows_what_is_shown_and_nothing_else(
     assert len(set(seen)) == len(seen)
 
 
-def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(
-    make: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(make, tmp_path):
     root, out, folder = tmp_path / "cache", tmp_path / "page.html", make()
     write_split(root, "penn_action/train", {"a/0": person(8)})
     code = (
@@ -228,6 +216,5 @@ def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     assert done.stdout.split() == ["6", "demo", "data", "False"]
-    assert (
-        recorded(out) == ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),)).fingerprint()
-    )
+    content = ReportContent(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),))
+    assert recorded_fingerprint(out) == content.fingerprint()

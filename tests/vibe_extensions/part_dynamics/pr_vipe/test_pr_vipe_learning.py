@@ -17,7 +17,7 @@ from vibe_extensions.part_dynamics.pr_vipe import retrieval
 from vibe_extensions.part_dynamics.pr_vipe.config import PrVIPEConfig
 from vibe_extensions.part_dynamics.pr_vipe.network import TORSO
 from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet
-from vibe_extensions.part_dynamics.pr_vipe.retrieval import foreshortened, pose_distances
+from vibe_extensions.part_dynamics.pr_vipe.retrieval import has_foreshortened_limb, pose_distances
 from vibe_extensions.part_dynamics.pr_vipe.training import PrVIPETrainer
 from vibe_model.metrics import normalise_13
 from vibe_model.training.data import TrainingBatch
@@ -104,7 +104,7 @@ def test_it_is_less_sure_of_limbs_that_point_at_the_camera(trained, held_out) ->
     ratios = []
     for azimuth in AROUND:
         keypoints, turned = pictures(held_out.poses, azimuth)
-        std, along = embedded(trained, keypoints)[1].mean(1), foreshortened(turned, DEPTH)
+        std, along = embedded(trained, keypoints)[1].mean(1), has_foreshortened_limb(turned, DEPTH)
         ratios.append(float(std[along].mean() / std[~along].mean()))
     assert np.mean(ratios) > 1.01
 

@@ -15,7 +15,7 @@ from vibe_extensions.part_dynamics import PrVIPE
 from vibe_extensions.part_dynamics.pr_vipe import retrieval, training
 from vibe_extensions.part_dynamics.pr_vipe.config import PRESETS, PrVIPEConfig
 from vibe_extensions.part_dynamics.pr_vipe.poses import PoseSet, read_poses, same_instant
-from vibe_extensions.part_dynamics.pr_vipe.retrieval import flat_distances, foreshortened, seen
+from vibe_extensions.part_dynamics.pr_vipe.retrieval import flat_distances, has_foreshortened_limb, render_views
 from vibe_model import runs
 from vibe_model.errors import DataError, StandInMixed
 from vibe_model.metrics import normalise_13, np_mpjpe
@@ -116,7 +116,7 @@ def test_real_pairs_are_of_one_instant_and_two_cameras() -> None:
 def test_a_made_up_camera_turns_a_pose_and_projects_it() -> None:
     torch.manual_seed(0)
     poses = torch.tensor(normalise_13(np.random.default_rng(0).normal(size=(200, 13, 3)) * 0.2))
-    view = seen(poses, torch.ones(200, 13, dtype=torch.bool), depth=4.0)
+    view = render_views(poses, torch.ones(200, 13, dtype=torch.bool), depth=4.0)
     np.testing.assert_allclose(np_mpjpe(poses.numpy(), view.poses.numpy()), 0, atol=1e-7)
     x, y, z = view.poses.unbind(-1)
     np.testing.assert_array_equal(view.keypoints[..., 2], z + 4 > 0.25)
@@ -124,17 +124,17 @@ def test_a_made_up_camera_turns_a_pose_and_projects_it() -> None:
     np.testing.assert_allclose(view.keypoints[..., 0][there], (x / (z + 4))[there])
     np.testing.assert_allclose(view.keypoints[..., 1][there], (y / (z + 4))[there])
     upright = poses.new_tensor((0.0, 1.0, 0.0)).expand(200, 13, 3)  # a point below the hips stays below
-    below = seen(upright, torch.ones(200, 13, dtype=torch.bool), depth=4.0).poses[:, 0, 1]
+    below = render_views(upright, torch.ones(200, 13, dtype=torch.bool), depth=4.0).poses[:, 0, 1]
     assert below.min() > math.cos(math.radians(30)) ** 2 - 1e-6
     assert below.min() < 0.8
 
 
 def test_a_limb_that_points_at_the_camera_is_foreshortened() -> None:
     pose = torch.randn(1, 13, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 0.0])
-    assert not foreshortened(pose, 50.0)
+    assert not has_foreshortened_limb(pose, 50.0)
     wrist, elbow = KEYPOINTS_13.index("lwrist"), KEYPOINTS_13.index("lelbow")
     pose[0, wrist] = pose[0, elbow] + torch.tensor([0.0, 0.2, -1.0])  # 11 degrees beside
-    assert foreshortened(pose, 50.0)
+    assert has_foreshortened_limb(pose, 50.0)
 
 
 # ------------------------------------------------------------------------------------------------------ retrieval

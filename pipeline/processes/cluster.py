@@ -1,7 +1,7 @@
-"""A Dask cluster that the user has started: jobs for its workers, and their results.  raw -> tracks -> features
+"""Jobs on the workers of a Dask cluster.  raw -> tracks -> features
 
-Dask gives the tasks of a lost worker to another, and ends a task that several workers died at. Results stay on the
-workers until they are taken. Nothing here imports Dask before a scheduler is named.
+Dask gives the tasks of a lost worker to another one, and ends a task that several workers died at. Results stay on the
+workers until they are taken. Dask is imported when a scheduler is named.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ R = TypeVar("R")
 
 PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may have no worker
 LOOK_EVERY: Final = 0.5  # s between polls of the number of workers
-TOGETHER: Final = 8  # items in a task, at most: handing one over costs as much as reading a short video
-WINDOW: Final = 4  # tasks for each worker that are submitted and whose results are not taken, at most
+TOGETHER: Final = 8  # most items in a task: submitting one costs as much as reading a short video
+WINDOW: Final = 4  # most tasks per worker that are submitted and whose results are not taken
 LIBRARIES: Final = ("vibe-pipeline", "numpy", "opencv-python", "torch")  # that the numbers in the cache depend on
-START: Final = "Start one (docs/operations.md), name another address, or leave it out to use this machine alone."
+START: Final = "Start one (docs/operations.md), name another address, or leave it out to use only this machine."
 AGAIN: Final = "Finished shards are kept: run the same command again."
 
 
 @contextlib.contextmanager
-def connected(scheduler: str, shared: Path | None = None) -> Iterator[Workers]:
-    """The workers of the cluster at `scheduler`. `shared`: a file or folder that all of them must see.
+def connect_workers(scheduler: str, shared: Path | None = None) -> Iterator[Workers]:
+    """Connect to the workers of the cluster at `scheduler`. shared: a file or folder that all of them must see.
 
-    Raises as `client_at` does, and PipelineError where there is no worker for PATIENCE seconds, now or later, where one
-    has other libraries or does not see the file, and where several died at the same task.
+    Raises as `connect_client`, and PipelineError if there is no worker for PATIENCE seconds, if one has other libraries
+    or does not see the file, and if several died at the same task.
     """
-    with client_at(scheduler) as client:
+    with connect_client(scheduler) as client:
         yield Workers(client, shared)
 
 
@@ -56,30 +56,30 @@ def map_on_workers(
     *,
     same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
 ) -> Iterator[R]:
-    """`map` by the workers of the cluster at `scheduler`: results in the order of the items, an error of the job as is.
+    """`map` by the workers of the cluster at `scheduler`, with results in the order of the items.
 
-    `same_group`: should one worker do both of two neighbouring items? A bounded number of results waits to be taken.
-    When no more results are taken, tasks are cancelled. Raises what `connected` raises.
+    same_group: whether one worker should run both of two neighbouring items. A bounded number of results waits to be
+    taken; closing the iterator cancels tasks. Raises what the job and `connect_workers` raise.
     """
     if items:
-        with connected(scheduler, shared) as workers:
+        with connect_workers(scheduler, shared) as workers:
             yield from workers.map(job, items, same_group)
 
 
 @contextlib.contextmanager
-def client_at(scheduler: str) -> Iterator[Client]:
-    """A client of the scheduler at an address, as tcp://host:8786, or of a scheduler file.
+def connect_client(scheduler: str) -> Iterator[Client]:
+    """Connect to the scheduler at an address such as tcp://host:8786, or of a scheduler file.
 
-    Raises ConfigError where the address is not valid, PipelineError where no scheduler answers for PATIENCE seconds,
-    and, from the block, when the scheduler goes away.
+    Raises ConfigError for an invalid address, PipelineError if no scheduler answers for PATIENCE seconds, and, from the
+    block, if the scheduler goes away.
     """
     import distributed
 
     log = logging.getLogger("distributed")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # lost workers and schedulers are reported here
+    log.setLevel(logging.CRITICAL)  # this module reports lost workers and schedulers
     try:
-        # Not as the default: what else this process computes with Dask stays here. Results come straight from workers.
+        # Not as the default client: other Dask work of this process stays here. Results come straight from workers.
         options: dict[str, Any] = {"timeout": PATIENCE, "set_as_default": False, "direct_to_workers": True}
         client = distributed.Client(**_address(scheduler), **options)
     except ValueError as error:
@@ -87,14 +87,14 @@ def client_at(scheduler: str) -> Iterator[Client]:
         raise ConfigError(f"{scheduler}: {expected}: {error}") from error
     except OSError as error:
         raise PipelineError(
-            f"{scheduler}: no Dask scheduler answers there, after {PATIENCE:.0f} s ({error}). {START}"
+            f"{scheduler}: no Dask scheduler answers there after {PATIENCE:.0f} s ({error}). {START}"
         ) from error
     try:
         yield client
     except CancelledError as error:
         raise _gone(scheduler) from error
     finally:
-        with contextlib.suppress(TimeoutError):  # of a scheduler that has gone
+        with contextlib.suppress(TimeoutError):  # the scheduler may have gone
             client.close()
         log.setLevel(level)
 
@@ -104,7 +104,7 @@ def _gone(address: str) -> PipelineError:
 
 
 def _address(scheduler: str) -> Mapping[str, str]:
-    """Return a client's arguments: an address, or a scheduler file. Waits for a file that is not written yet."""
+    """Arguments of a client: an address, or a scheduler file, which is waited for."""
     if "://" in scheduler or not scheduler.endswith(".json"):
         return {"address": scheduler if "://" in scheduler else f"tcp://{scheduler}"}
     latest = time.monotonic() + PATIENCE
@@ -117,7 +117,7 @@ def _address(scheduler: str) -> Mapping[str, str]:
 
 
 class Workers:
-    """The workers of one cluster, each of which does one task at a time."""
+    """The workers of one cluster, each running one task at a time."""
 
     def __init__(self, client: Client, shared: Path | None) -> None:
         self._client = client
@@ -130,7 +130,7 @@ class Workers:
         self._gpu = {"resources": {"GPU": 1}} if any(worker["resources"].get("GPU") for worker in workers) else {}
 
     def number(self) -> int:
-        """Return the number of workers now. Raises PipelineError after PATIENCE seconds without any."""
+        """Number of workers now. Raises PipelineError after PATIENCE seconds without any."""
         try:
             n = len(self._client.nthreads())
         except OSError as error:
@@ -141,12 +141,12 @@ class Workers:
         elif now - self._last_seen > PATIENCE:
             raise PipelineError(
                 f"{self._address}: this Dask scheduler has had no worker for {PATIENCE:.0f} s. "
-                f"Start some (docs/operations.md), or wait until those that are queued have started. {AGAIN}"
+                f"Start workers (docs/operations.md), or wait for queued ones. {AGAIN}"
             )
         return n
 
     def run_one(self, job: Callable[[], R]) -> R:
-        """Run a job on one worker, with a GPU where there are such, and return its result. Raises what it raises."""
+        """Run a job on one worker, with a GPU if any has one, and return its result. Raises what it raises."""
         (future,) = futures = self._submit([job], **self._gpu)
         try:
             result: R = self._result(future)
@@ -155,10 +155,10 @@ class Workers:
         return result
 
     def as_completed(self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]) -> Iterator[R]:
-        """What `job(item, alive)` returns, in any order. It is tried once more when it raises.
+        """Results of `job(item, alive)` in any order. A job that raises is retried once.
 
-        `alive` is to be called often: it ends a task whose result is no longer needed. Where workers offer the resource
-        GPU, only those take part.
+        The job should call `alive` often: it ends a task whose result is no longer needed. If workers offer the
+        resource GPU, only those are used.
         """
         import distributed
 
@@ -174,7 +174,7 @@ class Workers:
             self._cancel(futures)
 
     def map(self, job: Callable[[T], R], items: Sequence[T], same_group: Callable[[T, T], bool]) -> Iterator[R]:
-        """What `job(item)` returns, in order. See `map_on_workers`."""
+        """Results of `job(item)` in order: see `map_on_workers`."""
         window: deque[Future[list[R]]] = deque()
         start = 0
         try:
@@ -195,7 +195,7 @@ class Workers:
         return self._client.map(functools.partial(_on_worker, self._submitter), tasks, pure=False, **options)
 
     def _result(self, future: Future[Any]) -> Any:
-        """What a task returned, waited for as long as there are workers. Raises what it raised."""
+        """Wait for a task's result while there are workers. Raises what the task raised."""
         from distributed import KilledWorker
 
         while True:
@@ -209,54 +209,50 @@ class Workers:
         except KilledWorker as error:
             raise PipelineError(
                 f"{self._address}: several workers died one after the other at the same task, the last one at "
-                f"{error.last_worker.address}. Most likely memory ran out: see its log. Start fewer workers on each "
+                f"{error.last_worker.address}. Most likely memory ran out: see its log. Start fewer workers per "
                 f"machine, or give them more memory. {AGAIN}"
             ) from error
 
     def _cancel(self, futures: Sequence[Future[Any]]) -> None:
-        """Cancel tasks. What is running on a worker goes on until it calls `alive` or ends."""
+        """Cancel tasks. A running one continues until it calls `alive` or ends."""
         if self._client.status == "running" and futures:
             with contextlib.suppress(OSError, TimeoutError):
                 self._client.cancel(list(futures), force=True)
 
 
-# ------------------------------------------------------------------------------------------------- done by the workers
+# --------------------------------------------------------------------------------------------------------- on workers
 
-_one_task: Final = threading.Lock()  # a worker's threads share its folder, and readers are not made for several
+_one_task: Final = threading.Lock()  # a worker's threads share its folder, and readers are not thread-safe
 
 
 @dataclass(frozen=True)
 class _Submitter:
-    """The process that submits tasks."""
-
     versions: tuple[str, ...]
-    folder: Path  # that relative paths start from
+    folder: Path  # working folder, for relative paths
     shared: Path | None
 
 
 def _versions() -> tuple[str, ...]:
-    """Of Python and of LIBRARIES, each with its name."""
     return (f"python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in LIBRARIES))
 
 
 def _on_worker(submitter: _Submitter, task: Callable[[], R]) -> R:
-    """Run a task in the folder of the process that submitted it."""
     with _one_task, contextlib.chdir(submitter.folder) if submitter.folder.is_dir() else contextlib.nullcontext():
         _require(submitter)
         return task()
 
 
-@functools.cache  # of a worker that has all: what another one is missing may be repaired
+@functools.cache  # successes only
 def _require(submitter: _Submitter) -> None:
-    """Raise PipelineError where this worker has other libraries, or does not see the shared file."""
+    """Raise PipelineError if this worker has other libraries, or does not see the shared file."""
     from distributed import get_worker
 
     at = f"Dask worker at {get_worker().address}"
     for expected, version in zip(submitter.versions, _versions(), strict=True):
         if version != expected:
-            raise PipelineError(f"{at}: expected {expected}, as here, found {version}. Give it the same environment.")
+            raise PipelineError(f"{at}: expected {expected}, as here, found {version}. Use the same environment.")
     if submitter.shared is not None and not submitter.shared.exists():
-        raise PipelineError(f"{at}: {submitter.shared}: not found. It must be shared, under the same path.")
+        raise PipelineError(f"{at}: {submitter.shared} not found. Share it under the same path.")
 
 
 def _each(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -272,7 +268,7 @@ def _interruptible(job: Callable[[T, Callable[[], None]], R], item: T) -> R:
 
 
 def _alive() -> Callable[[], None]:
-    """Return a function that raises InterruptedError when this task's result is no longer needed."""
+    """A function that raises InterruptedError when this task's result is no longer needed."""
     from distributed import get_worker
 
     worker: Any = get_worker()
