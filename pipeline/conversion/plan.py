@@ -164,9 +164,7 @@ def compare(
 ) -> ConversionPlan:
     """The plan for an opened split; None: it is not in the cache yet.
 
-    `drop_removed`: drop rows of videos that are missing from the raw folder; by default they stay, and the plan names
-    them. `retry`: read rejected videos again, even if they have not changed.
-
+    drop_removed: drop rows of videos that are missing from the raw folder. retry: read rejected videos again.
     Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for an unknown split, for other
     columns than the committed ones, if the raw folder has none of the committed videos or is another folder, and if all
     must be read again and some are missing; StandInMixed if demo data would replace real data, or the reverse.

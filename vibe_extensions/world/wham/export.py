@@ -65,10 +65,7 @@ def export(
 ) -> Exported:
     """Write the split `name` in the cache `root` to the file `out`, or into the folder `out` under WHAM's name.
 
-    Also writes `<file>.provenance.json`.
-
-    Args:
-        stream: A stream of kind hmr2.
+    Also writes `<file>.provenance.json`. stream: of kind hmr2.
 
     Raises:
         cache.CacheError: the split is missing.
