@@ -98,8 +98,7 @@ def measure(folder: Path, n_tracks: int) -> Size:
     for call in CALLS:
         command = [sys.executable, __file__, "--measure", call, str(root), str(raw)]
         size.figures[call] = Figure(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-    where = ["--raw", str(raw), "--cache", str(root), "--weights", "untrained:0"]
-    plan = [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", *where]
+    plan = [sys.executable, "-m", "pipeline", "plan", NAME]
     luigi = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data"]
     size.figures[COMMANDS[0]] = command_figure(plan, "up to date", folder)
     size.figures[COMMANDS[1]] = command_figure(luigi, "up to date", folder)

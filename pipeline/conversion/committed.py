@@ -63,7 +63,8 @@ def renamed_videos(
     old = {name: changes.contents_of(digest) for name, digest in gone.items()}
     renamed = pair_renamed(old, {name: changes.contents_of(digest) for name, (_, digest) in coming.items()})
     lost = gone.keys() - renamed.values()
-    pixels = {video.name: video.pixels for video in committed.videos if lost and video.name in lost and video.pixels}
+    numbers = [number for number, name in enumerate(committed.videos.names) if name in lost] if lost else []
+    pixels = {entry.name: entry.pixels for entry in map(committed.videos.__getitem__, numbers) if entry.pixels}
     clips = {}
     for name, (video, _) in coming.items() if pixels else ():
         if name not in renamed and video.files and video.files[0].suffix.lower() in EXTENSIONS:

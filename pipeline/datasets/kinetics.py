@@ -83,14 +83,15 @@ class Kinetics(Dataset):
             expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
             do = "Point the raw folder at the downloaded clips."
             raise RawDataError(clips, "folder", expected=expected, found="no such folder", do=do)
-        files: dict[str, list[Path]] = {}
-        for file in _clips(clips, Path(split)):
-            files.setdefault(file.with_suffix("").as_posix(), []).append(file)
+        files: dict[str, list[str]] = {}
+        for file in _clips(clips, split):
+            files.setdefault(file.rpartition(".")[0], []).append(file)
         labels = ClipLabels(raw)
         # Keypoints without a video are a video too, so that they are counted.
         with_video = {part for name in files for part in name.split("/")}  # classes' folders, too
         for clip, folder in labels.below(split).items():
-            if folder and clip not in with_video:
+            stem = clip.rpartition(".")[0] if clip.lower().endswith(EXTENSIONS) else clip
+            if folder and with_video.isdisjoint((clip, stem)):
                 files[f"{split}/{clip}"] = []
         return [_raw_video(labels, split, name, files[name]) for name in sorted(files)]
 
@@ -99,25 +100,25 @@ class Kinetics(Dataset):
         return clip_tracks(self, raw, split, video, account, rules, lambda: _source(raw, video, account))
 
 
-def _clips(folder: Path, below: Path) -> Iterator[Path]:
-    """Video files in a split's folder and in its class folders."""
+def _clips(folder: Path, below: str) -> Iterator[str]:
+    """Video files in a split's folder and in its class folders. As text: a Path costs as much as all else of a clip."""
     for entry in entries(folder):
         if is_folder(entry):
-            inner = (below / entry.name / file.name for file in entries(folder / entry.name))
-            yield from (file for file in inner if file.suffix.lower() in EXTENSIONS)
-        elif Path(entry.name).suffix.lower() in EXTENSIONS:
-            yield below / entry.name
+            inner = (f"{below}/{entry.name}/{file.name}" for file in entries(folder / entry.name))
+            yield from (file for file in inner if file.lower().endswith(EXTENSIONS))
+        elif entry.name.lower().endswith(EXTENSIONS):
+            yield f"{below}/{entry.name}"
 
 
-def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[Path]) -> RawVideo:
+def _raw_video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> RawVideo:
     """A clip with its labels, which are in its class folder or in the split's folder."""
-    files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
+    files = sorted(clips, key=lambda file: (EXTENSIONS.index(f".{file.rpartition('.')[2].lower()}"), file))
     folder, _, stem = name.rpartition("/")
-    clip = files[0].name if files else f"{stem}{EXTENSIONS[0]}"
+    clip = files[0].rpartition("/")[2] if files else f"{stem}{EXTENSIONS[0]}"
     detected, folders = labels.find(clip, folder)
     if not detected and not folders:
         detected, folders = labels.find(clip, split)
-    return RawVideo(name, files=(*files, *detected), label_folders=folders)
+    return RawVideo(name, files=(*map(Path, files), *detected), label_folders=folders)
 
 
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:

@@ -107,8 +107,9 @@ class ClipLabels:
             return (), ()
         for suffixes in (SUFFIXES, UNREAD):
             for called in (clip, _stem(clip)):
-                if file := next((called + suffix for suffix in suffixes if names.get(called + suffix) is False), None):
-                    return (Path(KEYPOINTS, folder, file),), ()
+                for suffix in suffixes:
+                    if names.get(called + suffix) is False:
+                        return (Path(KEYPOINTS, folder, called + suffix),), ()
                 if names.get(called):
                     return (), (Path(KEYPOINTS, folder, called),)
         return (), ()

@@ -178,6 +178,9 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: 
         (raw / file).touch()
     (raw / "keypoints/train/.ipynb_checkpoints").mkdir()
     assert list(KINETICS.videos(raw, "train")) == before
+    named = (raw / "keypoints/train" / CLIP).rename(raw / f"keypoints/train/{CLIP}.mp4")
+    assert [video.label_folders for video in KINETICS.videos(raw, "train")] == [(named.relative_to(raw),)]
+    named.rename(raw / "keypoints/train" / CLIP)
     (raw / f"train/abseiling/{CLIP}.mp4").unlink()
     tracks, account = read(raw)
     assert (tracks, account["name"]) == ([], f"train/{CLIP}")
