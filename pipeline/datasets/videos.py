@@ -1,6 +1,6 @@
 """The user's own clips, with people found by a detector.  [raw -> tracks] -> features -> windows
 
-    <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, in any capitals
+    <any folders>/<clip>.mp4                    mp4, mov, mkv, avi, webm, m4v, mpg, mpeg or flv
     keypoints/<any folders>/<clip>.mp4.json     `python -m pipeline detect`, or another detector
 
 Names and formats of label files: `pipeline.detect.clips`, `pipeline.files.formats.labels.detections`. People are linked

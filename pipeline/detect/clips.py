@@ -19,10 +19,10 @@ from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
 from pipeline.files.formats.labels.detections import SUFFIXES, UNREAD
 from pipeline.files.raw import RawVideo
-from pipeline.files.raw.files import is_folder
+from pipeline.files.raw.files import VIDEOS, is_folder
 from pipeline.files.raw.stand_in import MARKER
 
-EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any capitals
+EXTENSIONS: Final = VIDEOS  # those that cannot be decoded (.wmv) are rejected with the reason, not skipped
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".heic", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 

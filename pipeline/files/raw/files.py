@@ -24,7 +24,7 @@ R = TypeVar("R")
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
 HASHED_WHOLE: Final = 16 * MIB  # larger videos are sampled: hashing Kinetics would take as long as decoding it
-VIDEOS: Final = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"})
+VIDEOS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")  # in any capitals
 
 # Temporary errors: permissions, a disk or mount that does not answer, exhausted resources.
 _PASSING: Final = frozenset(
