@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,18 +86,6 @@ def test_one_command_measures_how_everything_grows(scale: Any, tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == ["scale.md"]  # all else is cleared away
 
 
-@pytest.mark.slow
-def test_a_measure_of_something_else_ends_the_benchmark(scale: Any, tmp_path: Path) -> None:
-    scale.make(tmp_path, "train", 8)
-    raw = tmp_path / "raw/kinetics"
-    command = [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", "--raw", str(raw)]
-    here = [*command, "--cache", str(tmp_path / "cache")]
-    assert scale.command_figure(here, "up to date", tmp_path).peak > 20
-    next((raw / "train").rglob("*.mp4")).unlink()
-    with pytest.raises(SystemExit, match="expected 'up to date', found exit code 0"):
-        scale.command_figure(here, "up to date", tmp_path)
-
-
 def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:
     import windows
 
@@ -122,21 +112,32 @@ def cells(text: str, row: str) -> list[str]:
     return [cell.strip(" *") for cell in line.split("|")[2:-1]]
 
 
-@pytest.mark.slow
-def test_one_command_measures_conversion_and_writes_the_report(tmp_path: Path) -> None:
-    options = ["--datasets", "amass", "--scale", "0.02", "--frames", "400", "--at", tmp_path]
-    sections = {part.partition("\n")[0]: part for part in ran("convert", tmp_path, *options).split("\n## ")}
-    names = ["Speed at 4 N videos", "Memory from N to 4 N videos"]
-    assert [*sections][1:] == names
-    for name in names:
-        assert not [cell for cell in cells(sections[name], "amass") if "-" in cell.replace("->", "")]
+MEASURED = {  # words -> rows of the report that begin with a positive number
+    "convert --datasets amass --scale 0.02 --frames 400": ("amass",),
+    "windows --small": ("cache, float16", "memmap, np.take into the buffer", "h5py, opened per window", "zarr-python"),
+    "features homographies --rounds 1 --pairs 4": ("ours",),
+    "training --small": ("usual", "ours, fp32", "ours, bf16"),
+    "training --model hmmr --small": ("usual", "ours, fp32"),
+    "training --model part_dynamics --small": ("usual", "ours, fp32"),
+    "scale forecast --sets made\\ up --scale 0.1": ("made up: penn_action",),
+}
 
 
 @pytest.mark.slow
-def test_one_command_measures_windows_and_writes_the_report(tmp_path: Path) -> None:
-    text = ran("windows", tmp_path, "--small", "--at", tmp_path)
-    for way in ("cache, float16", "memmap, np.take into the buffer", "h5py, opened per window", "zarr-python"):
-        assert float(cells(text, way)[0].split(" (")[0].replace(",", "")) > 0
+@pytest.mark.parametrize("words", MEASURED)
+def test_one_command_measures_and_writes_the_report(words: str, tmp_path: Path) -> None:
+    name, *options = shlex.split(words)
+    text = ran(name, tmp_path, *options, *([] if "homographies" in options else ["--at", tmp_path]))
+    for row in MEASURED[words]:
+        lines = [line for line in text.splitlines() if line.startswith(f"| {row} ")]
+        assert lines
+        for line in lines:
+            numbers = re.findall(r"[\d,]*\.?\d+", line.removeprefix(f"| {row} "))
+            assert float(numbers[0].replace(",", "")) > 0, line
+    if words == "training --small":
+        assert float(cells(text, "kp_3d")[0]) <= 1e-4, "the same loss as the usual way"
+    if name == "scale":
+        assert sum("made up" in line and line.endswith("| +0.0% |") for line in text.splitlines()) == 3
 
 
 @pytest.mark.slow
@@ -147,12 +148,6 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
     assert ratio == pytest.approx(ours / usual, rel=0.01, abs=0.01)
     assert limit == pytest.approx(1 / (1 / decode + 1 / model), rel=0.01, abs=0.01)
     assert share == pytest.approx(ours / limit, rel=0.01, abs=0.01)
-
-
-@pytest.mark.slow
-def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path) -> None:
-    found = cells(ran("features", tmp_path, "homographies", "--rounds", 1, "--pairs", 4), "ours")
-    assert 0 < float(found[-1]) < 0.1
 
 
 @pytest.mark.slow
@@ -170,21 +165,6 @@ def test_one_command_measures_detection_and_writes_the_report(tmp_path: Path) ->
         for counted in cells(text, name):
             ours, published = map(float, counted.removesuffix(")").split(" ("))
             assert ours == pytest.approx(published, rel=0.02)
-
-
-@pytest.mark.slow
-def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
-    text = ran("training", tmp_path, "--small", "--at", tmp_path)
-    assert "DEMO DATA" in text
-    assert all(float(cells(text, way)[0].split(" (")[0]) > 0 for way in ("usual", "ours, fp32", "ours, bf16"))
-    assert float(cells(text, "kp_3d")[0]) <= 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["hmmr", "part_dynamics"])
-def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, model: str) -> None:
-    text = ran("training", tmp_path, "--model", model, "--small", "--at", tmp_path)
-    assert all(float(cells(text, way)[0].split(" (")[0]) > 0 for way in ("usual", "ours, fp32"))
 
 
 @pytest.mark.slow
@@ -289,11 +269,3 @@ for changed in (None, moved, (labels, (stored[0], stored[1][1:])), (labels, None
 def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment)
-
-
-@pytest.mark.slow
-def test_one_command_compares_forecasts_with_what_was_written(tmp_path: Path) -> None:
-    text = ran("scale", tmp_path, "forecast", "--sets", "made up", "--scale", 0.1, "--at", tmp_path)
-    for what in ("person-frames", "bytes of columns", "bytes of resnet50"):  # of two videos, both are read
-        (line,) = (line for line in text.splitlines() if f"made up: penn_action | {what} |" in line)
-        assert line.endswith("| +0.0% |")

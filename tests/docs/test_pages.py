@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from functools import cache as memo
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import pydantic
 import pytest
 from markdown_it import MarkdownIt
 
@@ -178,41 +177,6 @@ def test_every_key_of_a_training_has_the_values_of_its_presets(training: Trainin
         assert read == {key: getattr(preset(), key) for key in training.settable}, name
 
 
-def test_a_meaning_is_the_comment_behind_a_field_or_the_one_right_above_it() -> None:
-    described = {field.name: field for field in setting_keys.fields(Described)}
-    assert [(name, field.about, field.heading) for name, field in described.items()] == [
-        ("plain", "behind it", "A group."),
-        ("above", "above it, in two lines", ""),
-        ("both", "above behind", ""),
-        ("long", "", ""),
-    ]
-    assert described["plain"][1:3] == ("int", "1")
-    assert setting_keys.about(Own, "plain") == "behind it"
-    assert setting_keys.about(Own, "above") == "a description"
-
-
-@dataclasses.dataclass
-class Described:
-    """A record."""
-
-    # A group.
-    plain: int = 1  # behind it
-    # above it,
-    # in two lines
-    above: str = "#"
-    # above
-    both: tuple[str, ...] = ("first",)  # behind
-    long: int = 2  # type: ignore[misc]
-
-
-@dataclasses.dataclass
-class Own(Described):
-    """It has other defaults."""
-
-    plain: int = 2
-    above: Annotated[str, pydantic.Field(description="a description")] = ""
-
-
 def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
     paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = videos\n"
     (tmp_path / "luigi.cfg").write_text(paths)
@@ -223,16 +187,6 @@ def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
     used = {(page.name, *found) for page in PAGES for found in named.findall(page.read_text()) if found[0] not in LUIGI}
     assert len(used) > 40
     assert sorted(one for one in used if one[1:] not in known) == []
-
-
-def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(tmp_path, monkeypatch):
-    for key in ("cache", "runs", "body", "stream"):
-        file = tmp_path / f"{key}.cfg"
-        paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = amass\n"
-        file.write_text(f"{paths}[vibe]\npreset = embedded\n{key} = x\n")
-        monkeypatch.setattr("tasks.training.settings", lambda file=file: settings.load(file))
-        with pytest.raises(Exception, match=rf"\[vibe\] {key}: is set in"):
-            train_config()
 
 
 def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:

@@ -14,8 +14,17 @@ DOCS = Path(__file__).parents[2] / "docs"
 OURS = {"cache", "pipeline", "vibe_model", "vibe_extensions", "tasks"}
 MODULE = re.compile(r"(current|auto)module:: ([\w.]+)")
 NAME = re.compile(r"(?:auto(?:class|function|data|exception)|py:data):: ([\w.]+)")
-# What the issue names, besides what pages import.
+# What the design names, besides what pages import: other people's code may rely on it.
 PROMISED = """
+cache.open cache.FeatureCache cache.Split cache.verify cache.mixture.Mixture
+pipeline.datasets.names pipeline.datasets.get pipeline.datasets.base.Dataset pipeline.track.Track
+pipeline.skeletons.convert pipeline.crops.crop_person pipeline.crops.normalise_keypoints pipeline.boxes.smooth_boxes
+pipeline.body.Body vibe_model.VIBE vibe_model.MotionDiscriminator
+vibe_model.load_published vibe_model.losses.generator_losses vibe_model.losses.adversarial_generator
+vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses vibe_model.training.run
+vibe_model.metrics.mpjpe vibe_model.metrics.pa_mpjpe vibe_model.metrics.pve vibe_model.metrics.accel
+vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc
+tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
 vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate vibe_model.vibe.generator.Regressor
 vibe_model.training.video.VideoTrainer vibe_model.training.data.TrainingBatch
 vibe_model.settings.video_config.VideoConfig
@@ -80,10 +89,11 @@ def is_listed(path: str, listed: tuple[set[str], list[Any]]) -> bool:
     return path in paths or any(thing is other for other in things)
 
 
-def test_every_name_that_a_page_or_its_package_imports_is_in_the_reference(listed: tuple[set[str], list[Any]]) -> None:
+def test_every_name_that_a_page_or_the_design_names_is_in_the_reference(listed: tuple[set[str], list[Any]]) -> None:
     names = {*imported(), *PROMISED.split()}
     assert len(names) > 50
     assert sorted(name for name in names if not is_listed(name, listed)) == []
+    assert not is_listed("cache.read.split.require_cache", listed), "a name that the reference does not have"
 
 
 @pytest.mark.parametrize("package", ["pipeline", "vibe_model"])
@@ -94,7 +104,3 @@ def test_the_names_for_packages_are_those_of_the_api_module(package: str, listed
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     assert sorted(re.findall(r"`(\w+)`", "".join(rows))) == sorted(module.__all__)
     assert [name for name in module.__all__ if not is_listed(f"{package}.api.{name}", listed)] == []
-
-
-def test_a_name_that_the_reference_does_not_have_is_noticed(listed: tuple[set[str], list[Any]]) -> None:
-    assert not is_listed("cache.read.split.require_cache", listed)

@@ -38,16 +38,20 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     assert (pairs.name, pairs.stream) == ("homography", streams.get("homography", crop=CropPolicy(size=256)))
     crop = CropPolicy(jitter=Jitter(copy=1, seed=4))
     assert (jittered.name, jittered.stream) == ("j1", ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop))
+    for text, expected in (
+        ("file:w/r50.pt", f"file:{tmp_path}/w/r50.pt"),
+        ("spin:/s.pt", "spin:/s.pt"),
+        ("torchvision:IMAGENET1K_V2", "torchvision:IMAGENET1K_V2"),
+    ):
+        assert str(load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n").stream.stream.weights) == expected
 
 
 def test_old_keys_of_features_are_read_with_a_note(tmp_path: Path, capsys) -> None:
     own = "[features]\nstream = small\nkind = resnet50\nweights = untrained:2\nprecision = exact\nalso = homography\n"
     loaded = load(tmp_path, GOOD + own)
     expected = ResNet50(weights=WeightsSpec("untrained", "2"), precision="exact")
-    assert [(spec.name, spec.stream) for spec in loaded.streams] == [
-        ("small", expected),
-        ("homography", streams.get("homography")),
-    ]
+    specs = [("small", expected), ("homography", streams.get("homography"))]
+    assert [(spec.name, spec.stream) for spec in loaded.streams] == specs
     note = " ".join(capsys.readouterr().err.split())
     for text in (
         "[features] streams = small homography",
@@ -55,27 +59,11 @@ def test_old_keys_of_features_are_read_with_a_note(tmp_path: Path, capsys) -> No
         "[resnet50] weights = untrained:2",
     ):
         assert text in note
-    with pytest.raises(ConfigError, match=r"line 19 \[features\] weights: \[resnet50\] sets it, too"):
-        load(
-            tmp_path,
-            GOOD
-            + "[features]\nweights = untrained:2\n[resnet50]\nweights = untrained:3\n".replace(
-                "weights = untrained:2", "device = cpu\nweights = untrained:2"
-            ),
-        )
+    with pytest.raises(ConfigError, match=r"line 18 \[features\] weights: \[resnet50\] sets it, too"):
+        load(tmp_path, GOOD + "[features]\nweights = untrained:2\n[resnet50]\nweights = untrained:3\n")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("file:w/r50.pt", "file:{}/w/r50.pt"),
-        ("spin:/s.pt", "spin:/s.pt"),
-        ("torchvision:IMAGENET1K_V2", "torchvision:IMAGENET1K_V2"),
-    ],
-)
-def test_a_checkpoints_path_is_relative_to_the_files_folder(tmp_path: Path, text: str, expected: str) -> None:
-    loaded = load(tmp_path, GOOD + f"[resnet50]\nweights = {text}\n")
-    assert str(loaded.stream.stream.weights) == expected.format(tmp_path)
+VIBE = "preset = embedded"  # line 14 of GOOD
 
 
 @pytest.mark.parametrize(
@@ -100,6 +88,34 @@ def test_a_checkpoints_path_is_relative_to_the_files_folder(tmp_path: Path, text
         ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs .* in the cache"),
         ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* in the cache"),
         ("runs = runs", "runs = raw", r"line 6 \[paths\] runs: .*raw is also raw. Name two folders"),
+        (VIBE, VIBE + "\nhold = device", r"line 15 \[vibe\] hold = device: device is cpu, whose memory is called ram"),
+        (
+            VIBE,
+            VIBE + "\ndevice = cuda:1\nprocesses = 2",
+            r"line 16 \[vibe\] processes = 2: device is cuda:1, but each of several",
+        ),
+        (
+            VIBE,
+            VIBE + "\nstrides = 3dpw/trian:4",
+            r"line 15 \[vibe\] strides: there is no split 3dpw/trian; .*known: .*3dpw/train",
+        ),
+        (VIBE, VIBE + "\ntracks = h36m/vla:*", r"line 15 \[vibe\] tracks: there is no split h36m/vla"),
+        (VIBE, VIBE + "\nepoch = 3", r"line 15 \[vibe\] epoch: unknown key; did you mean 'epochs'\?$"),
+        (VIBE, VIBE + "\nbaseline = perhaps", r"line 15 \[vibe\] baseline = perhaps: expected true or false"),
+        (
+            VIBE,
+            VIBE + "\nvariant = concatt",
+            r"line 15 \[vibe\] variant: expected one of per-frame, .* found 'concatt'",
+        ),
+        (VIBE, VIBE + "\nbatch_size = 4\nprocesses = 5", r"line 16 \[vibe\] processes: expected at most batch_size, 4"),
+        (VIBE, VIBE + "\nstream = x", r"line 15 \[vibe\] stream: is set in \[paths\] or \[features\], not here"),
+        (VIBE, VIBE + "\nepochs = many", r"line 15 \[vibe\] epochs = many: expected a whole number"),
+        (VIBE, VIBE + "\nlr_generator = nan", r"line 15 \[vibe\] lr_generator = nan: expected more than 0"),
+        (VIBE, VIBE + "\nstrides = 3dpw/train", r".*strides = 3dpw/train: expected name:value pairs"),
+        (VIBE, VIBE + "\nstrides = a/b:1 a/b:2", r".*expected name:value pairs with spaces between, each name once"),
+        (VIBE, VIBE + "\ntracks = 3dpw/test:", r".*tracks = 3dpw/test:: expected name:value pairs"),
+        (VIBE, VIBE + "\nmotion =", r".*motion: expected splits of real motion .* Or: prior = none"),
+        (VIBE, "preset = mine", r"line 14 \[vibe\] preset = mine: expected one of published, paper, embedded"),
     ],
 )
 def test_a_mistake_is_reported_with_its_line_and_what_was_expected(tmp_path, before, after, message):
@@ -113,11 +129,8 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(tmp_path, bef
         ("[machine]\npreset = laptop\n", r"line 17 \[machine\]: unknown section"),
         ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: unknown key"),
         ("[embedded]\nsize = huge\n", r"line 18 \[embedded\] size = huge: expected 'tiny', 'default' or 'large'"),
-        ("[embedded]\nseed = -1\n", r"line 18 \[embedded\] seed = -1: expected 0 or more"),
         ("[resnet50]\nprecision = quick\n", r"line 18 .* precision = quick: expected 'exact' or 'fast'"),
-        ("[features]\nbatch_size = -1\n", r"line 18 .* batch_size = -1: expected 0 or more"),
         ("[features]\nbatch_size = 10000\n", r"line 18 .* batch_size = 10000: expected at most 8192"),
-        ("[features]\ntimeout = 0\n", r"line 18 .* timeout = 0: expected more than 0"),
         (
             "[features]\nstreams = resnet5\n",
             r"line 18 .* streams: no stream is called 'resnet5'; did you mean 'resnet50'",
@@ -148,7 +161,6 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(tmp_path, bef
         ),
         ("[features]\ndevices = gpu\n", r"line 18 \[features\] devices: devices gpu: expected numbers of GPUs"),
         ("[features]\ndevice = cpu\ndevices = 0,1\n", r"line 19 .* devices 0,1: device cpu is set, too"),
-        ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
         ("[hmmr]\npreset = vibe\n", r"line 18 \[hmmr\] preset = vibe: expected one of hmmr-published, hmmr, embedded"),
         ("[hmmr]\nvariant = concat\n", r".*\[hmmr\] variant: expected one of single-view, no-dynamics, no-const"),
         ("[hmmr]\nwidth = 40\n", r"line 18 \[hmmr\] width: expected a multiple of 32"),
@@ -156,8 +168,6 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(tmp_path, bef
         ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[vibe\] or \[paths\], not here"),
         ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs = 0: expected more than 0"),
-        ("[mposer]\nthreads = 3\n", r"line 18 \[mposer\] threads: unknown key"),
-        ("[hmmr]\nfeature_size = 3\n", r"line 18 \[hmmr\] feature_size: unknown key"),
         ("[pose_embedding]\ntail = drop\n", r"line 18 \[pose_embedding\] tail: unknown key"),
         ("[mposer]\nlatent = 3\n", r"line 18 \[mposer\] latent: unknown key; did you mean 'latent_size'"),
     ],
@@ -167,39 +177,9 @@ def test_a_mistake_in_a_further_section_is_reported_with_its_line(tmp_path: Path
         load(tmp_path, GOOD + more)
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ("hold = device", r"line 15 \[vibe\] hold = device: device is cpu, whose memory is called ram"),
-        ("device = cuda:1\nprocesses = 2", r"line 16 \[vibe\] processes = 2: device is cuda:1, but each of several"),
-        ("strides = 3dpw/trian:4", r"line 15 \[vibe\] strides: there is no split 3dpw/trian; .*known: .*3dpw/train"),
-        ("tracks = h36m/vla:*", r"line 15 \[vibe\] tracks: there is no split h36m/vla"),
-        ("epoch = 3", r"line 15 \[vibe\] epoch: unknown key; did you mean 'epochs'\?$"),
-        ("baseline = perhaps", r"line 15 \[vibe\] baseline = perhaps: expected true or false"),
-        ("variant = concatt", r"line 15 \[vibe\] variant: expected one of per-frame, .* found 'concatt'"),
-        ("batch_size = 4\nprocesses = 5", r"line 16 \[vibe\] processes: expected at most batch_size, 4"),
-        ("body = smpl", r"line 15 \[vibe\] body: is set in \[paths\] or \[features\], not here"),
-        ("stream = x", r"line 15 \[vibe\] stream: is set in \[paths\] or \[features\], not here"),
-        ("epochs = many", r"line 15 \[vibe\] epochs = many: expected a whole number"),
-        ("epochs = 0", r"line 15 \[vibe\] epochs = 0: expected more than 0"),
-        ("lr_generator = nan", r"line 15 \[vibe\] lr_generator = nan: expected more than 0"),
-        ("strides = 3dpw/train", r".*strides = 3dpw/train: expected name:value pairs"),
-        ("strides = a/b:1 a/b:2", r".*expected name:value pairs with spaces between, each name once"),
-        ("tracks = 3dpw/test:", r".*tracks = 3dpw/test:: expected name:value pairs"),
-        ("strides = 3dpw/train:0", r".*\[vibe\] strides = 3dpw/train:0: expected more than 0"),
-        ("motion =", r".*motion: expected splits of real motion .* Or: prior = none"),
-    ],
-)
-def test_a_mistake_in_the_training_settings_is_reported_when_they_are_read(tmp_path, keys, message):
-    with pytest.raises(ConfigError, match=rf"luigi\.cfg, {message}"):
-        load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\n{keys}"))
-
-
-def test_unknown_presets_are_refused_and_settings_of_other_sections_are_not_proposed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\[vibe\] preset = mine: expected one of published, paper, embedded"):
-        load(tmp_path, GOOD.replace("embedded", "mine"))
+def test_settings_of_other_sections_are_not_proposed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, GOOD.replace("preset = embedded", "nonsense = 1"))
+        load(tmp_path, GOOD.replace(VIBE, "nonsense = 1"))
     known = str(caught.value).partition("known: ")[2].split(", ")
     assert not {"cache", "runs", "body", "stream"} & set(known), "other sections set these"
 

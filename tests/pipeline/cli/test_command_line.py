@@ -43,23 +43,6 @@ def status_of(penn: Any, ran: Any) -> Callable[..., str]:
     return lambda *more, code=0: str(ran("status", "--cache", penn.root, *more, code=code).out)
 
 
-def test_a_second_run_changes_nothing_and_no_3d_joints_are_no_surprise(
-    penn: Any, ran: Any, convert: Any, extract: Any, monkeypatch: pytest.MonkeyPatch, network: Any
-) -> None:
-    convert()
-    assert "UNTRAINED" in extract().out
-    before = penn.everything()
-    convert()
-    assert extract().out == "penn_action/train: resnet50 is up to date\n"
-    assert penn.everything() == before
-    penn.edit("0003")
-    monkeypatch.setattr(PennAction, "uses_body", True)
-    for last in (convert().out.splitlines()[-1], convert().out.splitlines()[-1]):
-        assert "no 3D joints" in last
-        assert f"delete {penn.root}/{penn.name}" in last
-        assert last.endswith("--body DIR")
-
-
 def test_rejected_videos_and_rows_without_features_are_in_the_document(penn, convert, extract, status_of, network):
     penn.spoil("0003")
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
@@ -96,6 +79,14 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
 def test_motion_without_pictures_has_no_features(embedded: Any, into: Any, ran: Any, tmp_path: Path) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
     assert ran("extract", "amass", "train", "--cache", tmp_path).out == "amass/train: motion only, without images\n"
+
+
+def test_a_split_without_the_body_says_so_at_every_conversion(penn: Any, convert: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(PennAction, "uses_body", True)
+    for last in (convert().out.splitlines()[-1], convert().out.splitlines()[-1]):
+        assert "no 3D joints" in last
+        assert f"delete {penn.root}/{penn.name}" in last
+        assert last.endswith("--body DIR")
 
 
 MISTAKES = (  # words, and what the message names
@@ -181,12 +172,6 @@ def test_every_command_explains_itself(ran: Any) -> None:
         assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())
 
 
-def test_names_from_raw_data_cannot_steer_the_terminal() -> None:
-    assert plain("a\x1b[31mb\r\n\udcff") == r"a\x1b[31mb\r\n\udcff"
-    assert plain("[red]") == r"\[red]"
-    assert plain("déjà vu") == "déjà vu"
-
-
 def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     penn: Any, convert: Any, extract: Any, status_of: Any, tmp_path: Path, network: Any
 ) -> None:
@@ -202,7 +187,10 @@ def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
 
 
-def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_without_ticks_shows_an_escape_and_names_cannot_steer_it(
+    root: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plain("a\x1b[31mb\r\n\udcff [red] déjà") == r"a\x1b[31mb\r\n\udcff \[red] déjà"
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
     assert run("verify", "--cache", root) == 0

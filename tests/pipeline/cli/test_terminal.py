@@ -15,12 +15,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.__main__ import commands, main, parser
+from pipeline.__main__ import main, parser
 from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
 from pipeline.recipe.forecast import Forecast, Work
-from tasks.__main__ import commands as commands_of_tasks
 from tasks.__main__ import parser as parser_of_tasks
 
 Shown = pytest.CaptureFixture[str]
@@ -84,14 +83,6 @@ def test_a_dumb_terminal_is_sent_no_control_codes() -> None:
         report(1, 2)
     console.print(f"{terminal.DONE} intact")
     assert sent.getvalue() == "✓ intact\n"
-
-
-def test_in_a_pipe_a_table_is_a_line_a_row_without_blanks_at_its_end(root: Path, capsys: Shown) -> None:
-    assert main(["status", "--cache", str(root)]) == 0
-    shown = capsys.readouterr()
-    assert [line for line in shown.out.splitlines() if line != line.rstrip()] == []
-    assert [re.split(r"  +", line)[0] for line in shown.out.splitlines()] == ["split", "penn_action/train (demo data)"]
-    assert shown.err == ""
 
 
 class Clock:
@@ -170,39 +161,18 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(name, ro
     assert rows
     for row in rows:
         assert list(row) == documented(name)
-
-
-def test_the_keys_of_a_forecast_are_documented() -> None:
     forecast = Forecast("a/train", 1.0, "an assumption", works=[Work("convert", "a", 1.0)]).as_dict()
-    (row,) = re.findall(r"^\| `plan` \| .* `forecast` \((.*)\) \|$", DOC, re.MULTILINE)
-    assert [*forecast, *forecast["steps"][0]] == re.findall(r"`([a-z_]+)`", row)
+    (keys,) = re.findall(r"^\| `plan` \| .* `forecast` \((.*)\) \|$", DOC, re.MULTILINE)
+    assert [*forecast, *forecast["steps"][0]] == re.findall(r"`([a-z_]+)`", keys)
 
 
-def test_every_command_with_json_is_documented() -> None:
-    known = {f"tasks {name}": command for name, command in commands_of_tasks().items()} | commands()
-    tops = {True: parser_of_tasks(), False: parser()}
-    with_json = {name for name in known if "--json" in help_of(tops[name.startswith("tasks ")], name)}
-    assert with_json - {"config"} <= set(re.findall(r"^\| `([a-z -]+)` \|", DOC, re.MULTILINE))
-
-
-def help_of(top: Any, name: str) -> str:
-    (known,) = [action for action in top._actions if action.dest == "command"]
-    shown: str = known.choices[name.removeprefix("tasks ")].format_help()
-    return shown
-
-
-def test_numbers_that_json_does_not_have_are_null(capsys: Shown) -> None:
-    terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
-    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, None], "c": ["x"]}
-
-
-def test_with_json_the_text_goes_to_standard_error(capsys: Shown) -> None:
+def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(capsys: Shown) -> None:
     with terminal.aside(wanted=True):
         terminal.out.print("text")
-        terminal.show_json(["the document"])
+        terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
     terminal.out.print("text again")
     shown = capsys.readouterr()
-    assert json.loads(shown.out.removesuffix("text again\n")) == ["the document"]
+    assert json.loads(shown.out.removesuffix("text again\n")) == {"a": None, "b": [1.5, None], "c": ["x"]}
     assert shown.err == "text\n"
 
 

@@ -139,16 +139,6 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 
-def test_real_data_in_the_place_of_demo_data_need_another_cache(penn: Any, luigi_cfg: Any, ran: Any) -> None:
-    luigi_cfg("penn_action")
-    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
-    ran(*words)
-    penn.without_marker()
-    shown = ran(*words, code=2).err
-    assert f"which would replace it. Use another cache: --cache {penn.root}-real, or [paths] cache" in shown
-    assert "python -m pipeline" not in shown  # `prepare` says it, too
-
-
 def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(convert_3dpw, raw_3dpw, luigi_cfg):
     (raw_3dpw / MARKER).unlink()
     luigi_cfg("3dpw")
@@ -192,18 +182,8 @@ def test_a_new_stream_is_what_luigi_cfg_says(penn: Any, network: Any, luigi_cfg:
     assert set(penn.split.streams) == {"mine", "pr_vipe"}
     plan = ran("plan", penn.name, "--set", f"paths.raw={penn.raw.parent}", "--cache", penn.root)
     assert "mine, pr_vipe" in plan.out, "make data would find nothing to do either"
-    ran(
-        "extract",
-        penn.name,
-        "--cache",
-        penn.root,
-        "--stream",
-        "other",
-        "--kind",
-        "resnet50",
-        "--weights",
-        "untrained:4",
-    )
+    kind = ("--kind", "resnet50", "--weights", "untrained:4")
+    ran("extract", penn.name, "--cache", penn.root, "--stream", "other", *kind)
     assert penn.split.stream_manifest("other")["identity"]["weights"]["argument"] == "4"
     other = ran("extract", penn.name, "--cache", penn.root, "--set", "mine.precision=fast", code=2)
     assert "precision was exact, is fast" in other.err, "what is set is not left out for what is recorded"

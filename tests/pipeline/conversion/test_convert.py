@@ -254,34 +254,29 @@ def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Any) -> No
 # ------------------------------------------------------------------------------------------------- the body's files
 
 
-def plan_3dpw(embedded: Any, root: Path, body: Path | None, raw: Path | None = None) -> convert.ConversionPlan:
-    raw = raw or embedded.raw("3dpw")
-    return convert.plan_conversion(datasets.get("3dpw"), "train", raw=raw, root=root, body=body)
+def plan_3dpw(embedded: Any, root: Path, body: Path | None) -> convert.ConversionPlan:
+    return convert.plan_conversion(datasets.get("3dpw"), "train", raw=embedded.raw("3dpw"), root=root, body=body)
 
 
-def copy_of_the_body(embedded: Any, tmp_path: Path) -> Path:
+@pytest.fixture
+def body(embedded: Any, tmp_path: Path) -> Path:
+    """A copy of the body, to be changed."""
     return Path(shutil.copytree(embedded.body, tmp_path / "body"))
 
 
-def test_missing_body_files_are_named_before_anything_is_read(embedded: Any, tmp_path: Path) -> None:
+def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(
+    embedded: Any, into: Any, body: Path, tmp_path: Path
+) -> None:
     with pytest.raises(MissingAssets, match=r"SMPL_NEUTRAL.*synthesize"):
         plan_3dpw(embedded, tmp_path / "cache", tmp_path / "nowhere")
-    body = copy_of_the_body(embedded, tmp_path)
-    (body / "J_regressor_extra.npy").unlink()
-    with pytest.raises(MissingAssets, match=r"J_regressor_extra\.npy"):
-        plan_3dpw(embedded, tmp_path / "cache", body)
-
-
-def test_a_body_that_cannot_be_loaded_rejects_no_video(embedded: Any, into: Any, tmp_path: Path) -> None:
-    body = copy_of_the_body(embedded, tmp_path)
     (body / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with pytest.raises(PipelineError, match=r"SMPL_NEUTRAL\.pkl"):
         into.convert(tmp_path / "cache", embedded.raw("3dpw"), "3dpw", body=body)
     assert not (tmp_path / "cache/3dpw/train/manifest.json").exists()
 
 
-def test_another_body_converts_everything_again_and_one_of_an_unused_gender_nothing(embedded, into, tmp_path):
-    root, body = tmp_path / "cache", copy_of_the_body(embedded, tmp_path)
+def test_another_body_converts_everything_again_and_one_of_an_unused_gender_nothing(embedded, into, body, tmp_path):
+    root = tmp_path / "cache"
     into.convert(root, embedded.raw("3dpw"), "3dpw", body=body)
     shutil.copy(body / "SMPL_NEUTRAL.pkl", body / "SMPL_MALE.pkl")
     assert plan_3dpw(embedded, root, body).up_to_date

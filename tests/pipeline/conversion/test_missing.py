@@ -77,15 +77,6 @@ def test_a_disk_of_pictures_that_is_not_mounted_takes_no_row(emptied, penn, ran,
     assert after.keys() <= before.keys()
 
 
-def test_nothing_is_forecast_of_a_committed_split_whose_raw_folder_is_gone(penn, ran, luigi_cfg, network):
-    penn.converted()
-    shutil.rmtree(penn.raw)
-    luigi_cfg("penn_action", "[resnet50]\nweights = untrained:0")
-    shown = ran("plan", penn.name, "--cache", penn.root, code=2).out
-    assert "✗" in shown
-    assert "\nforecast" not in shown
-
-
 def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded: Any, into: Any, tmp_path: Path) -> None:
     raw, root = embedded.copy("kinetics", tmp_path / "kinetics"), tmp_path / "cache"
     into.convert(root, raw, "kinetics")

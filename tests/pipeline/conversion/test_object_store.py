@@ -25,20 +25,16 @@ def objects(server: Any, url: str) -> dict[str, bytes]:
     return {key.removeprefix(f"{prefix}/"): server.get_object(Bucket=name, Key=key)["Body"].read() for key in kept}
 
 
-@pytest.fixture
-def both_steps(run: Any, penn: Any) -> Any:
+@pytest.mark.slow
+def test_every_command_takes_a_url_and_makes_the_same_cache(
+    url: str, server: Any, penn: Any, into: Any, run: Any, network: Any, small_shards: None, luigi_cfg: Any,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def both_steps(root: object) -> None:
         assert run("convert", penn.name, "--raw", penn.raw, "--cache", root, "--workers", 1) == 0
         assert run("extract", penn.name, "--cache", root, "--weights", "untrained:0") == 0
 
-    return both_steps
-
-
-@pytest.mark.slow
-def test_every_command_takes_a_url_and_makes_the_same_cache(
-    url: str, server: Any, penn: Any, into: Any, both_steps: Any, run: Any, network: Any, small_shards: None,
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    luigi_cfg(more="[resnet50]\nweights = untrained:0")
     both_steps(url)
     both_steps(penn.root)
     before = objects(server, url)
@@ -54,7 +50,7 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
     for expected, *words in (
         (penn.name, "status"),
         ("intact", "verify"),
-        ("up to date", "plan", penn.name, "--raw", penn.raw),
+        ("up to date", "plan", penn.name),
         ("up to date", "convert", penn.name, "--retry"),
         ("1 track", "show", penn.name, "--out", page, "--tracks", 1, "--frames", 1),
         ("24 rows", "export", penn.name, "--format", "vibe", "--out", database),
@@ -68,7 +64,7 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
     both_steps(url)
     assert objects(server, url) == before
     penn.edit("0001")
-    assert run("plan", penn.name, "--raw", penn.raw, "--cache", url) == 0
+    assert run("plan", penn.name, "--cache", url) == 0
     assert "changed  0001" in capsys.readouterr().out
     both_steps(url)
     assert "1 changed video" in capsys.readouterr().out
@@ -79,34 +75,25 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
     assert cache.verify(url).ok
 
 
-@pytest.mark.parametrize("command", ["convert", "extract", "status", "verify", "show", "export"])
-def test_a_missing_bucket_is_an_error_of_one_line(command, server, penn, ran, tmp_path):
-    more: dict[str, list[object]] = {
-        "convert": [penn.name, "--raw", penn.raw, "--workers", 1],
-        "extract": [penn.name],
-        "show": [penn.name, "--out", tmp_path / "page.html"],
-        "export": [penn.name, "--format", "vibe", "--out", tmp_path / "a.pt"],
-    }
-    shown = ran(command, "--cache", "s3://no-such-bucket/cache", *more.get(command, []), code=2).err
-    assert re.match("error: .*s3://no-such-bucket/cache.*NoSuchBucket", shown), shown
-    assert shown.count("\n") == 1
+def test_a_missing_bucket_is_an_error_of_one_line(server, penn, ran, tmp_path):
+    for command, *more in (
+        ("convert", penn.name, "--raw", penn.raw, "--workers", 1),
+        ("extract", penn.name),
+        ("status",),
+        ("verify",),
+        ("show", penn.name, "--out", tmp_path / "page.html"),
+        ("export", penn.name, "--format", "vibe", "--out", tmp_path / "a.pt"),
+    ):
+        shown = ran(command, "--cache", "s3://no-such-bucket/cache", *more, code=2).err
+        assert re.match("error: .*s3://no-such-bucket/cache.*NoSuchBucket", shown), shown
+        assert shown.count("\n") == 1
 
 
-# -------------------------------------------------------------------------------------------------- settings and tasks
-
-
-def luigi_cfg(folder: Path, root: str, raw: Path) -> Path:
-    file = folder / "luigi.cfg"
-    file.write_text(
-        f"[paths]\nraw = {raw}\nbody = body\ncache = {root}\nruns = runs\n[data]\ndatasets = penn_action\n"
-        "[convert]\nworkers = 1\n[vibe]\npreset = embedded\n"
-    )
-    return file
-
-
-@pytest.mark.parametrize("text", ["s3://bucket/some/cache", "data/cache", "/data/cache"])
-def test_luigi_cfg_may_name_a_url(text: str, tmp_path: Path) -> None:
-    file = luigi_cfg(tmp_path, text, Path("raw"))
-    place = text if text.startswith("s3:") else tmp_path / text
-    assert settings.load(file).paths.cache == sections.load(file).paths.cache == place
-    assert settings.load(file).paths.raw == tmp_path / "raw"
+def test_luigi_cfg_may_name_a_url(luigi_cfg: Any) -> None:
+    file = luigi_cfg(more="[vibe]\npreset = embedded")
+    text = file.read_text()
+    for place in ("s3://bucket/some/cache", "data/cache", "/data/cache"):
+        file.write_text(text.replace("cache = cache", f"cache = {place}"))
+        expected = place if place.startswith("s3:") else file.parent / place
+        assert settings.load(file).paths.cache == sections.load(file).paths.cache == expected
+        assert settings.load(file).paths.raw == file.parent / "raw"
