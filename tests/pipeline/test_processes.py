@@ -15,12 +15,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
 from pipeline.processes.pool import Pool
+from tests.pipeline.cluster.conftest import await_that
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -32,30 +34,6 @@ def is_alive(process: int) -> bool:
         return "State:\tZ" not in Path("/proc", str(process), "status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
-
-
-def descendants(process: int) -> list[int]:
-    """Processes that it has started, and those that they have."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found, left = [], [process]
-    while left:
-        one = left.pop()
-        children = [child for child, parent in parents.items() if parent == one and is_alive(child)]
-        found += children
-        left += children
-    return found
 
 
 def late_ones_first(item: int) -> tuple[int, int]:
@@ -73,47 +51,22 @@ def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process
     assert not any(map(is_alive, processes))
 
 
-def test_no_process_is_started_for_no_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.processes.server._start", None)
-    assert [*ordered_map(print, [], 2)] == []
-
-
 def segfault() -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def leave() -> None:
-    os._exit(3)
-
-
-def sleep() -> None:
-    time.sleep(1000)
 
 
 def hold_the_lock() -> None:
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
-def grow() -> None:
-    bytearray(512 * MIB)
-
-
-def grow_an_array() -> None:
-    np.ones(64 * MIB)
-
-
-def grow_bit_by_bit() -> None:
-    _ = [bytes(MIB) for _ in range(512)]
-
-
-ENDS: dict[str, tuple[Callable[[], None], str, str]] = {
+ENDS: dict[str, tuple[Callable[[], object], str, str]] = {
     "crash": (segfault, "reader_crashed", "SIGSEGV"),
-    "exit": (leave, "reader_crashed", "exit code 3"),
-    "hang": (sleep, "reader_timeout", "0.5 s"),
+    "exit": (lambda: os._exit(3), "reader_crashed", "exit code 3"),
+    "hang": (lambda: time.sleep(1000), "reader_timeout", "0.5 s"),
     "hang in C": (hold_the_lock, "reader_timeout", "0.5 s"),
-    "swell": (grow, "reader_memory", "memory"),
-    "swell in NumPy": (grow_an_array, "reader_memory", "memory"),
-    "swell slowly": (grow_bit_by_bit, "reader_memory", "memory"),
+    "swell": (lambda: bytearray(512 * MIB), "reader_memory", "memory"),
+    "swell in NumPy": (lambda: np.ones(64 * MIB), "reader_memory", "memory"),
+    "swell slowly": (lambda: [bytes(MIB) for _ in range(512)], "reader_memory", "memory"),
 }
 
 
@@ -256,13 +209,6 @@ def test_libraries_have_one_thread_and_processes_are_where_this_one_is(tmp_path,
     assert [*ordered_map(threads_and_folder, [1], 1)] == [(1, "1", tmp_path)]
 
 
-def test_processes_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(who, "__module__", "nowhere_to_be_found")
-    monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
-    with pytest.raises(PipelineError, match="cannot start"):
-        next(ordered_map(who, [1], 1))
-
-
 def test_who_takes_no_more_results_leaves_no_process() -> None:
     results: Iterator[Any] = ordered_map(late_ones_first, range(400), 2)
     processes = {next(results)[1] for _ in range(60)}
@@ -329,9 +275,10 @@ def test_no_process_is_left_when_the_parent_is_ended(ends_by: signal.Signals, tm
     log = tmp_path / "log"
     with log.open("w") as stream:  # a pipe would be held open by what is left
         parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=stream, stderr=stream)
-        assert wait_for(lambda: len(log.read_text().splitlines()) == 3)
-        started = descendants(parent.pid)
+        await_that(lambda: len(log.read_text().splitlines()) == 3)
+        started = psutil.Process(parent.pid).children(recursive=True)
         assert len(started) >= 2
         parent.send_signal(ends_by)
         assert parent.wait(30) == -ends_by
-    assert wait_for(lambda: not any(map(is_alive, started)), 5)
+    _, left = psutil.wait_procs(started, timeout=5)
+    assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []

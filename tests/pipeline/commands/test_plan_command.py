@@ -129,16 +129,6 @@ def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_do
     assert shown.err.startswith(f"! {dances}")
 
 
-def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(embedded, tmp_path, by_cfg, into):
-    embedded.copy("amass", tmp_path / "raw/amass")
-    decimate = {"more": "[amass]\nresampling = decimate", "datasets": "penn_action amass"}
-    splits = [split["split"] for split in json.loads(by_cfg("--json", **decimate).out)]
-    assert splits == ["penn_action/train", "penn_action/test", "amass/train"]
-    into.convert(tmp_path / "cache", tmp_path / "raw/amass", "amass")
-    assert "why    parameters.resampling was slerp, is decimate" in by_cfg("amass", **decimate).out
-    assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
-
-
 def test_what_is_forecast_is_what_is_written(penn: Any, into: Any, network: Any, plan: Any, as_json: Any) -> None:
     assert "no forecast               penn_action/train: number of rows unknown" in plan()
     penn.converted("fast")
