@@ -119,28 +119,17 @@ def place(module: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("package", ORDER)
-def test_every_folder_has_its_place_in_the_order(package: str) -> None:
-    there = {place(module)[1] for module in modules() if module.partition(".")[0] == package}
-    assert there == set(ORDER[package].split())
-
-
-@pytest.mark.parametrize("package", ORDER)
-def test_packages_are_imported_one_way(package: str) -> None:
-    for module, found in imports().items():
-        if module.partition(".")[0] == package:
-            assert {name for name in found if name.partition(".")[0] not in PACKAGES[package]} == set(), module
-
-
-@pytest.mark.parametrize("package", ORDER)
 def test_folders_are_imported_from_above_alone(package: str) -> None:
     order = ORDER[package].split()
-    upwards = [
-        f"{module} imports {name}"
-        for module, found in imports().items()
-        for name in found
-        if place(module)[0] == place(name)[0] == package and order.index(place(name)[1]) > order.index(place(module)[1])
-    ]
-    assert upwards == []
+    own = {module: found for module, found in imports().items() if place(module)[0] == package}
+    assert {place(module)[1] for module in own} == set(order)
+    for module, found in own.items():
+        assert {name for name in found if place(name)[0] not in PACKAGES[package]} == set(), module
+        inside = [name for name in found if place(name)[0] == package]
+        position = order.index(place(module)[1])
+        assert [name for name in inside if order.index(place(name)[1]) > position] == [], module
+    for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
+        assert len([file for file in folder.glob("*.py") if not file.stem.startswith("__")]) <= MOST_FILES, folder
 
 
 def test_no_modules_import_one_another_in_a_circle() -> None:
@@ -151,12 +140,6 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         for found in graph.values():
             found.difference_update(free)
     assert graph == {}, "each of these is in a circle, or imports one that is"
-
-
-@pytest.mark.parametrize("package", ORDER)
-def test_no_folder_has_more_files_than_a_reader_can_survey(package: str) -> None:
-    for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
-        assert len([file for file in folder.glob("*.py") if not file.stem.startswith("__")]) <= MOST_FILES, folder
 
 
 def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> None:
