@@ -209,6 +209,13 @@ def test_libraries_have_one_thread_and_processes_are_where_this_one_is(tmp_path,
     assert [*ordered_map(threads_and_folder, [1], 1)] == [(1, "1", tmp_path)]
 
 
+def test_processes_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(who, "__module__", "nowhere_to_be_found")
+    monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
+    with pytest.raises(PipelineError, match="cannot start"):
+        next(ordered_map(who, [1], 1))
+
+
 def test_who_takes_no_more_results_leaves_no_process() -> None:
     results: Iterator[Any] = ordered_map(late_ones_first, range(400), 2)
     processes = {next(results)[1] for _ in range(60)}

@@ -139,6 +139,16 @@ def test_a_body_of_the_other_kind_is_left_out_with_a_line_and_refused_by_name(
     assert "kp_3d" not in cache.open(tmp_path / "cache")["3dpw/train"].columns
 
 
+def test_real_data_in_the_place_of_demo_data_need_another_cache(penn: Any, luigi_cfg: Any, ran: Any) -> None:
+    luigi_cfg("penn_action")
+    words = ("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
+    ran(*words)
+    penn.without_marker()
+    shown = ran(*words, code=2).err
+    assert f"which would replace it. Use another cache: --cache {penn.root}-real, or [paths] cache" in shown
+    assert "python -m pipeline" not in shown  # `prepare` says it, too
+
+
 def test_a_body_that_is_not_there_is_an_error_unless_it_is_to_be_made(convert_3dpw, raw_3dpw, luigi_cfg):
     (raw_3dpw / MARKER).unlink()
     luigi_cfg("3dpw")
