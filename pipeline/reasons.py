@@ -45,7 +45,7 @@ REASONS: Final[dict[str, Reason]] = {
     "no_label": Reason("there are images, but no label, or only one of two", False),
     "no_picture": Reason("there is a label, but the image is missing or cannot be read", False),
     "no_tfrecord": Reason("the file is not a TFRecord, but empty, compressed or a web page", False),
-    "no_visible_joint": Reason("no joint of the person is visible, or the detector finds no joints", True),
+    "no_visible_joint": Reason("no joint of the person is visible", True),
     "not_sampled": Reason("the reader takes every second frame only", True),
     "not_good": Reason("the release marks the frame's labels as not good", True),
     "not_readable_now": Reason("permission denied, or the disk did not answer; the next run reads it again", False),

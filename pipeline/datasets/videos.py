@@ -52,7 +52,7 @@ class OwnVideos(Dataset):
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-    version: ClassVar[int] = 3  # 3: OpenPose's canvas is scaled to the clip
+    version: ClassVar[int] = 4  # 4: boxes of people without any joint are tracks
     page: ClassVar[str] = ""
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import PipelineError
@@ -47,7 +48,7 @@ def load(detector: Detector, device: str) -> Detect:
                 f"{_REGISTRY.label(detector.name)}: expected a list of {len(images)} People: boxes (P, 4), scores (P,) "
                 f"and keypoints (P, 17, 3) of an image, all finite, scores and confidences 0 to 1; found {problem}"
             )
-        return people
+        return [one if one.keypoints.shape[1] else one._replace(keypoints=_no_joints(one)) for one in people]
 
     return detect
 
@@ -57,7 +58,8 @@ def flaw(people: object) -> str:
     if not isinstance(people, People):
         return f"{_describe(people)} in it"
     n = len(people.scores)
-    for name, array, form in zip(people._fields, people, ((n, 4), (n,), (n, 17, 3)), strict=True):
+    joints = np.shape(people.keypoints) != (n, 0, 3)  # else a detector of boxes alone
+    for name, array, form in zip(people._fields, people, ((n, 4), (n,), (n, 17 * joints, 3)), strict=True):
         if not isinstance(array, np.ndarray) or array.shape != form:
             return f"{name} {array.shape if isinstance(array, np.ndarray) else type(array).__name__} of {n} people"
         if not np.isfinite(array).all():
@@ -66,6 +68,11 @@ def flaw(people: object) -> str:
         if ((shares < 0) | (shares > 1)).any():
             return f"{name} of {shares.min():.4g} to {shares.max():.4g}"
     return ""
+
+
+def _no_joints(people: People) -> NDArray[np.float32]:
+    """Keypoints of people who are known by boxes alone, as files have them: confidence 0."""
+    return np.zeros((len(people.scores), 17, 3), np.float32)
 
 
 def _describe(result: object) -> str:

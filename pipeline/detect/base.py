@@ -24,7 +24,7 @@ class People(NamedTuple):
 
     boxes: NDArray[np.float32]  # (P, 4) x y of the upper left and of the lower right corner, px
     scores: NDArray[np.float32]  # (P,) 0..1
-    keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints, in COCO's order
+    keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints in COCO's order; or (P, 0, 3)
 
 
 Detect = Callable[[Sequence[Image]], list[People]]  # (H, W, 3) uint8 RGB, of one size in a call; one `People` each

@@ -100,6 +100,9 @@ CASES = {
     ),
     "coco": Case({"": coco_object(track_id=6)}, True, [6], list(range(N))),
     "coco of boxes": Case({"": coco_object(joints=False)}, False, None, list(range(N))),
+    "coco without a joint": Case(
+        {"": coco_object(joints=False, keypoints=[0.0] * 51, keypoint_scores=[0.0] * 17)}, False, None, list(range(N))
+    ),
     "mmpose inferencer": Case(
         {"": [*({"frame_id": t, "instances": [instance(t)]} for t in range(N)), NOBODY]}, True, None, list(range(N + 1))
     ),

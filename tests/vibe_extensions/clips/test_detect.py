@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from cache import CacheError
+from pipeline import datasets
 from pipeline.__main__ import main
+from pipeline.accounting import Accounting
 from pipeline.detect.base import Detect, DetectionResources, Detector, People
 from pipeline.detect.clips import list_clips
 from pipeline.detect.files import PROVENANCE
@@ -329,6 +331,35 @@ def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(tmp_p
     assert f"process {os.getpid()} " in second[0]
     assert str(tmp_path / "out") in second[0]
     assert list(files(tmp_path / "out")) == ["a.mp4.json"]
+
+
+@dataclass(frozen=True)
+class Boxes(Bright):
+    """Boxes alone, as `joints` zeros or none."""
+
+    joints: int = 0
+    name: ClassVar[str] = "boxes"
+
+    def people(self, image: Image) -> People:
+        return super().people(image)._replace(keypoints=np.zeros((1, self.joints, 3), np.float32))
+
+
+@pytest.mark.parametrize("joints", [0, 17])
+def test_a_detector_of_boxes_alone_makes_the_tracks_of_a_csv_of_boxes(joints: int, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_clip(raw / "a.mp4", 50)
+    assert detect_clips(raw, raw / "keypoints", Boxes(joints=joints)).persons == 50
+    videos, report = datasets.get("videos"), Accounting()
+    (track,) = videos.tracks(raw, "train", report=report)
+    assert [account.dropped for account in report] == [{}]
+    assert len(track.frame_index) == 50
+    assert not track.kp_2d.any()
+    (raw / "keypoints/a.mp4.json").unlink()
+    boxes = "".join(f"{t},0,{20 + t - 5},0,10,20\n" for t in range(50))
+    (raw / "keypoints/a.mp4.csv").write_text(f"frame,track,x,y,w,h\n{boxes}")
+    (of_csv,) = videos.tracks(raw, "train", report=Accounting())
+    np.testing.assert_allclose(track.bbox, of_csv.bbox, atol=1)
+    assert (track.crop_scale, of_csv.crop_scale) == (1.1, 1.1)
 
 
 def test_other_tools_find_what_coco_defines(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
 
     An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's score is in
     `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every annotation has one. Joints and
-    boxes on images of another scale (`width`, `height`) are scaled to the clip's.
+    boxes on images of another scale (`width`, `height`) are scaled to the clip's. Without any joint in the whole file,
+    people are their boxes: a detector of boxes wrote it.
     """
     images = records(file, "images", content.get("images"), do=FORMATS)
     frame_of, scale_of = dict[int, int](), dict[int, Doubles]()
@@ -165,7 +166,7 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
     named = [category for category in listed if category.get("keypoints")]
     persons = [c.get("id") for c in named or [c for c in listed if c.get("name") == "person"]]
     names = _names(file, "categories.keypoints", named[0]["keypoints"]) if named else None
-    found, passed_over = [], 0
+    found, boxes, passed_over = list[FoundPerson](), list[tuple[str, Mapping[str, Any], Doubles]](), 0
     for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=FORMATS)):
         key = f"annotations[{i}]"
         image_id = whole(file, f"{key}.image_id", entry.get("image_id"), do=FORMATS)
@@ -176,15 +177,18 @@ def _coco(file: Path, content: Mapping[str, Any], size: Size | None) -> LabelCon
         if annotation or entry.get("iscrowd") == 1:
             passed_over += 1
             continue
-        scale = scale_of[image_id]
+        scale, joints = scale_of[image_id], None
         who = whole(file, f"{key}.track_id", entry["track_id"], do=FORMATS) if "track_id" in entry else None
         if "keypoints" in entry or "bbox" not in entry:
             joints = joints_of(file, f"{key}.keypoints", entry.get("keypoints"), len(names) if names else None)
             joints = _score_joints(file, key, joints, entry.get("keypoint_scores")) * [*scale, 1]
-            found.append(FoundPerson(frame_of[image_id], joints, who=who))
-        else:
-            box = COCO.corners(file, f"{key}.bbox", entry["bbox"]) * scale
-            found.append(FoundPerson(frame_of[image_id], box=box, score=_score(file, entry), who=who))
+        found.append(FoundPerson(frame_of[image_id], joints, who=who))
+        boxes += [(f"{key}.bbox", entry, scale)] if "bbox" in entry else []
+    if len(boxes) == len(found) and not any(one.joints is not None and one.joints[:, 2].any() for one in found):
+        found = [
+            one._replace(joints=None, box=COCO.corners(file, where, entry["bbox"]) * scale, score=_score(file, entry))
+            for one, (where, entry, scale) in zip(found, boxes, strict=True)
+        ]
     numbered = not all("frame_index" in image for image in images)
     people = LabelContent(found, sorted(frame_of.values()), names, by_number=numbered, passed_over=passed_over)
     if scaled := [image for image in images if (scale_of[int(image["id"])] != 1).any()]:
