@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import Registry
 
-__all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names"]
+__all__ = ["Detect", "Detector", "Image", "People", "find", "flaw", "get", "identity", "load", "names", "terms"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.detectors"
 
@@ -28,6 +28,12 @@ def identity(detector: Detector) -> dict[str, Any]:
     """`Detector.identity`; PlugInError if another package's detector fails in it."""
     with _REGISTRY.calling(detector.name, "identity"):
         return detector.identity()
+
+
+def terms(detector: Detector) -> list[dict[str, str]]:
+    """`Detector.terms`; PlugInError if another package's detector fails in it."""
+    with _REGISTRY.calling(detector.name, "terms"):
+        return detector.terms()
 
 
 def load(detector: Detector, device: str) -> Detect:

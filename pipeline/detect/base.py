@@ -55,6 +55,10 @@ class Detector(ABC):
         """
         return asdict(self)
 
+    def terms(self) -> list[dict[str, str]]:
+        """`sha256`, `licence` and `source` of its weights, for the record in its files. Nothing is compared by them."""
+        return []
+
     def below(self, folder: Path) -> Self:  # noqa: ARG002
         """The same detector, with relative paths in its options taken from `folder` (of luigi.cfg)."""
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cache.fingerprint import fingerprint
-from pipeline.detect import identity
+from pipeline.detect import identity, terms
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, ClipLabels, images_hint, list_clips
 from pipeline.detect.files import KEYPOINTS, MADE_BY, ClipFiles, read_info
@@ -35,6 +35,7 @@ class DetectionPlan:
     done: int  # clips that have their file
     refused: Mapping[str, str]  # clips that cannot have one, and why
     orphans: Sequence[str]  # what `detect` has written of clips that are gone
+    weights: Sequence[Mapping[str, str]]  # `Detector.terms`, if there are clips to detect
 
     @property
     def up_to_date(self) -> bool:
@@ -109,7 +110,8 @@ def plan_detection(raw: Path, out: Path, detector: Detector, only: Sequence[str]
             missing.append(files)
     about = {"detector": detector.name, "version": detector.version, "options": options, "stand_in": demo}
     orphans = [files.file.relative_to(out).as_posix() for files in lost.values() if files not in renamed.values()]
-    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans)
+    weights = terms(detector) if missing or failed else []
+    return DetectionPlan(raw, out, detector, about, missing, renamed, failed, done, refused, orphans, weights)
 
 
 def clips_of(raw: Path) -> tuple[Path, list[str]]:

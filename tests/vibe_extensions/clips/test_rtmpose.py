@@ -357,24 +357,32 @@ def test_a_missing_extra_is_named_with_its_command(graphs: dict[str, str], monke
 # ------------------------------------------------------------------------------------------------ published weights
 
 
-def test_published_weights_are_downloaded_once_and_compared_with_their_digest(graphs, tmp_path, monkeypatch):
+def test_published_weights_are_downloaded_once_and_compared_with_their_digest(graphs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(rtmpose, "ADDRESS", f"{tmp_path.as_uri()}/")
     detector = RTMPose(weights=graphs["weights"])
     assert detector.downloads
-    with pytest.raises(MissingAssets, match=r"yolox_tiny.*zip.*--set detector=FILE"):
+    with pytest.raises(MissingAssets, match=r"yolox_tiny.*zip.*blaze_pose.*--weights FILE --set detector=FILE"):
         detector.identity()
+    assert not capsys.readouterr().err
     published = rtmpose.DETECTORS["yolox-tiny"]
     zipped = tmp_path / published.file
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.write(graphs["detector"], "yolox_tiny/end2end.onnx")
     with pytest.raises(MissingAssets, match=published.sha256):
         detector.identity()
+    size = f"{zipped.stat().st_size / 1024:.1f} KiB"
+    assert f"downloading yolox-tiny ({size}, licence Apache-2.0, trained" in capsys.readouterr().err
     assert not detector.downloads
     digest = RTMPose(**graphs).identity()["detector"]
     monkeypatch.setattr(rtmpose, "DETECTORS", {"yolox-tiny": Published(published.file, digest)})
     zipped.unlink()
     assert detector.identity() == RTMPose(**graphs).identity()
+    assert not capsys.readouterr().err
+    person, pose = detector.terms()
+    assert (person["sha256"], person["licence"][:10]) == (digest, "Apache-2.0")
+    assert person["source"].endswith(published.file)
+    assert (pose["sha256"], pose["licence"]) == (detector.identity()["weights"], "not known")
     assert len(detector.load("cpu")([scene((90, 90), (40, 40))])[0].boxes) == 1
 
 
@@ -404,6 +412,7 @@ def test_clips_are_detected_by_the_command(graphs, tmp_path, capsys):
     np.testing.assert_allclose(x, 40 + 4 * np.arange(6), atol=0.5)
     info = json.loads((tmp_path / "keypoints/a.avi.json").read_text())["info"]
     assert info["options"] == RTMPose(**graphs).identity()
+    assert info["weights"] == RTMPose(**graphs).terms()
     assert main(words) == 0
     assert "1 clip up to date" in capsys.readouterr().out
     assert main([*words, "--set", "min_score=0.95", "--json"]) == 0

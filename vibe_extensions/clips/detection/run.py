@@ -355,6 +355,7 @@ class DetectionRun:
         """The first line of the clip's file."""
         fps = Video(self.plan.raw, clip.files.clip).header().fps
         return dict(self.plan.about) | {
+            "weights": list(self.plan.weights),
             "clip": clip.files.clip,
             "clip_digest": file_digest(self.plan.raw / clip.files.clip),
             "frames": len(clip.differences),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from pathlib import Path
 from typing import Final
 
+from pipeline.cli.console import err, plain, size
 from pipeline.errors import MissingAssets
 
 PRETRAINED: Final = "pretrained"  # option value that names a detector's published weights
+TIMEOUT: Final = 60  # s, until the server answers
 
 
 def file_of(url: str) -> Path:
@@ -22,15 +25,10 @@ def option(key: str) -> str:
     return "--weights " if key == "weights" else f"--set {key}="
 
 
-def download(url: str, key: str, digest: str | None = None) -> Path:
-    """Return the downloaded file; download it if it is missing, which imports torch.
+def download(url: str, name: str, licence: str) -> Path:
+    """Return the downloaded file; download it if it is missing, which prints its size and licence, and imports torch.
 
-    Args:
-        key: The detector's option that names the file, for messages.
-        digest: Prefix of the file's SHA-256.
-
-    Raises:
-        MissingAssets: the file cannot be downloaded, or has another digest.
+    Raises MissingAssets if it cannot be downloaded.
     """
     file = file_of(url)
     if file.is_file():
@@ -38,13 +36,16 @@ def download(url: str, key: str, digest: str | None = None) -> Path:
     import torch
 
     try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - an address of OpenMMLab's
+            n_bytes = size(int(answer.headers.get("Content-Length") or 0))
+        err.print(plain(f"downloading {name} ({n_bytes}, licence {licence}) from {url} to {file}"))
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=digest, progress=False)
+        torch.hub.download_url_to_file(url, str(file), progress=False)
     except OSError as error:  # urllib's errors are OSErrors, too
         raise MissingAssets(
-            f"{key}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Download the file elsewhere and "
-            f"copy it to {file}, or name it: {option(key)}FILE."
+            f"{name}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Without this download: "
+            "--detector blaze_pose, whose weights are in a wheel for pip (docs/adding-a-detector.md). Or download the "
+            f"file elsewhere and copy it to {file}, or name your files: {option('weights')}FILE "
+            f"{option('detector')}FILE."
         ) from error
-    except RuntimeError as error:  # wrong hash
-        raise MissingAssets(f"{key}: the download of {url} is damaged: {error}. Try again.") from error
     return file

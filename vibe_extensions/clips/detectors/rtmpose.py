@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.errors import ConfigError, MissingAssets
+from pipeline.features.weights import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from vibe_extensions.clips.detectors import graphs, simcc
 from vibe_extensions.clips.detectors.downloads import PRETRAINED, download, file_of, option
@@ -53,6 +54,7 @@ POSES: Final[Mapping[str, Published]] = {
         "5c0a4bf67953e6d2ac43ce15e77dc9d5d354ae18430a47d2c5963a7bc5683e3c",
     ),
 }
+LICENCE: Final = f"Apache-2.0, {DATA_TERMS}"  # of all of these
 FAMILIES: Final = ("yolox", "rtmdet")
 JOINTS: Final = 17
 
@@ -93,6 +95,13 @@ class RTMPose(Detector):
         detector, pose = self.files()
         digests = {"weights": pose.digest, "detector": detector.digest}
         return super().identity() | digests | {"family": self.family_of(detector)}
+
+    def terms(self) -> list[dict[str, str]]:
+        known = {ADDRESS + one.file: one.sha256 for one in (*DETECTORS.values(), *POSES.values())}
+        sources = {digest: (LICENCE, address) for address, digest in known.items()}
+        digests = (graph.digest for graph in self.files())
+        facts = ((digest, *sources.get(digest, (NOT_KNOWN, "a file"))) for digest in digests)
+        return [dict(zip(("sha256", "licence", "source"), one, strict=True)) for one in facts]
 
     def below(self, folder: Path) -> Self:
         paths = {"weights": POSES, "detector": DETECTORS}
@@ -139,7 +148,7 @@ def _graph(name: str, published: Mapping[str, Published], key: str) -> Graph:
             known = ", ".join((PRETRAINED, *published))
             raise MissingAssets(f"{key} {name!r}: file not found. Set {option(key)}FILE, or one of {known}.")
         return graphs.read(Path(name))
-    file = download(ADDRESS + published[name].file, key)
+    file = download(ADDRESS + published[name].file, name, LICENCE)
     graph = graphs.read(file)
     if graph.digest != published[name].sha256:
         raise MissingAssets(
