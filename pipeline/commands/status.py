@@ -31,7 +31,7 @@ from pipeline.conversion.committed import (
     why_without_track,
 )
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current, stream_label
+from pipeline.features.plan import is_current, is_untrained, stream_label, weights_of
 from pipeline.reasons import reason
 from pipeline.recipe.overview import stored_bytes
 from pipeline.settings.arguments import cache_option, choose_splits, splits_argument
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             result.lines(tag.lines(args.cache), IDLE)
         except cache.CacheError as error:  # for an unreadable split, it is there already
             result.problems += [] if str(error) in result.problems else [str(error)]
+        result.lines(dict.fromkeys(text for row in rows for text in _weights_lines(row)), IDLE)
         result.lines((*incomplete_downloads(rows), *_undecodable_lines(rows)), DOUBT)
         for row in rows:
             for mark, texts in _video_lists(row, every=args.all):
@@ -181,12 +182,13 @@ def _status_of(opened: cache.FeatureCache, name: str, *, sizes: bool) -> dict[st
 def split_status(split: cache.Split) -> dict[str, Any]:
     """The document of one split."""
     streams, undecodable = dict[str, str](), dict[str, int | None]()  # None: the stream's flags cannot be read
-    intact, problems = [], []
+    weights, problems = dict[str, dict[str, Any]](), []
     for name in split.streams:
         streams[name], undecodable[name] = f"{name} (damaged)", None
         try:
             streams[name] = stream_label(split, name, "" if is_current(split, name) else "rows missing")
-            intact.append(name)
+            if made := weights_of(split, name):
+                weights[name] = made | {"untrained": is_untrained(split, name)}
             undecodable[name] = split.undecodable(name)
         except cache.CacheError as error:
             problems.append(f"{split.name}: {name} is damaged: {error}")
@@ -212,6 +214,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "raw": split.provenance.get("raw"),
         "streams": [*streams.values()],
         **gone,
+        "weights": weights,
         "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
@@ -264,6 +267,14 @@ def incomplete_downloads(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 if raw.name == name:  # doctor needs <raw>/<dataset>
                     text += f". To list missing files: {command('doctor', name, '--raw', str(raw.parent))}"
                 yield text
+
+
+def _weights_lines(row: Mapping[str, Any]) -> Iterator[str]:
+    """Licence and source of the streams' networks; equal lines of several splits are printed once."""
+    for stream, made in row["weights"].items():
+        if not made["untrained"]:
+            digest = f"sha256 {made['sha256'][:12]}"
+            yield f"{stream}: {made['network']}, licence {made['licence']}, source {made['source']}, {digest}"
 
 
 def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import FILES, FORMS, WeightsSpec
 from pipeline.files.raw.stand_in import is_stand_in
 
+NOT_RECORDED: Final = "not recorded"  # by an earlier version
 CHANGED: Final = "the split has changed"  # why an existing stream is extended
 
 
@@ -131,6 +132,17 @@ def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
 def is_untrained(committed: Split, stream: str) -> bool:
     """Whether the stream has features of random weights."""
     return bool((committed.stream_manifest(stream).get("backbone") or {}).get("stand_in"))
+
+
+def weights_of(committed: Split, stream: str) -> dict[str, str]:
+    """Network, licence, source and SHA-256 (of the file, else of the tensors) of a stream; {} without a network."""
+    made = committed.stream_manifest(stream).get("backbone") or {}
+    weights = made.get("weights")
+    if not weights:
+        return {}
+    digest = weights.get("file_sha256") if isinstance(weights, Mapping) else None
+    facts = {"network": str(made.get("network", stream)), "sha256": str(digest or made.get("sha256") or NOT_RECORDED)}
+    return facts | {key: str(made.get(key, NOT_RECORDED)) for key in ("licence", "source")}
 
 
 def stream_label(committed: Split, stream: str, missing: str) -> str:

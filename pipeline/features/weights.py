@@ -18,6 +18,13 @@ KINDS: Final = {
     "untrained": "random weights from a seed, untrained:0",
 }
 FILES: Final = ("spin", "file")  # kinds whose argument is a path
+DATA_TERMS: Final = "trained on data with other terms"
+NOT_KNOWN: Final = "not known"
+TERMS: Final = {  # kind -> licence and source; docs/licences.md has more. A library states its own
+    "spin": ("non-commercial research, as SMPL and its training data", "github.com/nkolot/SPIN"),
+    "file": (NOT_KNOWN, "a file"),
+    "untrained": ("none needed, random numbers", "a seed"),
+}
 FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real data
 
 
@@ -73,6 +80,11 @@ class WeightsSpec:
             status = path.stat()
             return {"kind": self.kind, "file_sha256": _digest(path, status.st_size, status.st_mtime_ns)}
         return {"kind": self.kind, "argument": self.argument}
+
+    def terms(self) -> dict[str, str]:
+        """Licence and source, for provenance only. Nothing may be compared by them: texts change."""
+        licence, source = TERMS.get(self.kind, (NOT_KNOWN, self.kind))
+        return {"licence": licence, "source": source}
 
 
 class NetworkWeights(WeightsSpec):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.features.plan import is_current
+from pipeline.features.plan import is_current, weights_of
 from pipeline.files.formats.arrays import Shape
 from vibe_extensions.exchange.vibe_db.joblib_files import Blocks
 
@@ -58,11 +58,16 @@ def recorded_stream(split: cache.Split, stream: str) -> dict[str, Any]:
 
 
 def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
-    """The provenance entry of a split. `stand_in`: it is demo data (`demo`), or a stream has random weights."""
+    """The provenance entry of a split and of the weights behind its exported streams.
+
+    `stand_in`: it is demo data (`demo`), or a stream has random weights.
+    """
     manifests = [split.manifest, *map(split.stream_manifest, streams)]
     stand_in = any(manifest.get("stand_in") for manifest in manifests)
     demo = bool(split.manifest.get("stand_in"))
-    return {"split": split.name, "split_digest": split.manifest["digest"], "demo": demo, "stand_in": stand_in}
+    weights = {stream: weights_of(split, stream) for stream in streams}
+    origin = {"split": split.name, "split_digest": split.manifest["digest"], "demo": demo, "stand_in": stand_in}
+    return origin | {"weights": weights}
 
 
 def array_of(

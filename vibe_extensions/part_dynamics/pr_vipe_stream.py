@@ -99,6 +99,7 @@ class PrVipe(LabelStream):
             fill(network, file, state, of="Pr-VIPE")
         network.requires_grad_(False).eval()
         about = {"weights": self.weights.identity(), "sha256": tensor_digest(network), "stand_in": self.stand_in}
+        about |= self.weights.terms()
         return Embedding(network.to(chosen_device(machine.device)), about)
 
 

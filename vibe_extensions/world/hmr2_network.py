@@ -22,7 +22,7 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from pipeline.features.networks.backbones import fill, tensor_digest
 from pipeline.features.networks.base import Loaded, Normalisation
-from pipeline.features.weights import NetworkWeights
+from pipeline.features.weights import TERMS, NetworkWeights
 from pipeline.files.formats.checkpoints import load_checkpoint
 
 REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
@@ -68,6 +68,8 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     fill(network, file, state, of="HMR2.0", ignored=IGNORED)
     provenance: dict[str, Any] = {
         "weights": weights.identity(),
+        "licence": TERMS["spin"][0],
+        "source": "github.com/shubham-goel/4D-Humans",
         "sha256": tensor_digest(network),
         "stand_in": False,
         "network": "HMR2.0: ViT-H/16 and transformer decoder",

@@ -14,8 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import get_weight, resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from pipeline.cli.console import err, plain
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.features.weights import WeightsSpec
+from pipeline.features.weights import DATA_TERMS, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
@@ -34,6 +35,7 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     network.fc = nn.Identity()
     provenance: dict[str, Any] = {
         "weights": spec.identity(),
+        **(library_terms(_published(spec)) if spec.kind == "torchvision" else spec.terms()),
         "sha256": tensor_digest(network),
         "stand_in": spec.stand_in,
         "network": "torchvision ResNet-50, global average pool",
@@ -47,22 +49,38 @@ def _random(spec: WeightsSpec) -> ResNet:
         return resnet50(weights=None)
 
 
-def _torchvision(spec: WeightsSpec) -> ResNet:
+def library_terms(weights: Any) -> dict[str, str]:
+    """`WeightsSpec.terms` of torchvision's weights, which state a licence unless it is torchvision's own."""
+    licence = weights.meta.get("license") or f"BSD-3-Clause, {DATA_TERMS}"
+    return {"licence": licence, "source": weights.url}
+
+
+def _published(spec: WeightsSpec) -> Any:
     try:
-        weights = get_weight(f"ResNet50_Weights.{spec.argument}")
+        return get_weight(f"ResNet50_Weights.{spec.argument}")
     except (KeyError, ValueError) as error:
         raise ConfigError(f"weights {spec}: torchvision has no ResNet50_Weights.{spec.argument}") from error
-    return fetch(spec, weights.url, lambda: resnet50(weights=weights))
 
 
-def fetch(spec: WeightsSpec, url: str, build: Callable[[], N]) -> N:
-    """Call `build`, which downloads `url` once by torch's hub. Raises MissingAssets if the download fails."""
+def _torchvision(spec: WeightsSpec) -> ResNet:
+    weights = _published(spec)
+    return fetch(spec, weights, lambda: resnet50(weights=weights))
+
+
+def fetch(spec: WeightsSpec, weights: Any, build: Callable[[], N]) -> N:
+    """Call `build`, which downloads torchvision's `weights` once. Prints their size and licence before it.
+
+    Raises MissingAssets if the download fails.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not file.is_file():
+        terms = f"{weights.meta['_file_size']:.0f} MB, licence {library_terms(weights)['licence']}"
+        err.print(plain(f"downloading weights {spec} ({terms})"))
     try:
         return build()
     except OSError as error:  # urllib's errors are too
-        file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
         raise MissingAssets(
-            f"weights {spec}: {url} cannot be downloaded ({getattr(error, 'reason', error)}). Download it "
+            f"weights {spec}: {weights.url} cannot be downloaded ({getattr(error, 'reason', error)}). Download it "
             f"elsewhere to {file}, or name its path: file:FILE."
         ) from error
 

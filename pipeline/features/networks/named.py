@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import models
 
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.networks.backbones import fetch, fill, tensor_digest
+from pipeline.features.networks.backbones import fetch, fill, library_terms, tensor_digest
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights
 from pipeline.files.formats.checkpoints import load_checkpoint
@@ -32,6 +32,7 @@ class Built:
     mean: Sequence[float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: Sequence[float] = IMAGENET_STD
     pretrained: str = ""  # the library's name of its weights
+    terms: Mapping[str, str] = field(default_factory=dict)  # `WeightsSpec.terms` of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Named:
         provenance: dict[str, Any] = {
             "weights": weights.identity(),
             **({"pretrained": built.pretrained} if built.pretrained else {}),
+            **(built.terms or weights.terms()),
             "sha256": tensor_digest(built.network),
             "stand_in": weights.stand_in,
             "network": str(self),
@@ -121,14 +123,15 @@ def _torchvision(named: Named, pretrained: NetworkWeights | None) -> Built:
         made: nn.Module = models.get_model(named.name, weights=weights, **size)
         return made
 
-    network = build() if pretrained is None or weights is None else fetch(pretrained, weights.url, build)
+    network = build() if pretrained is None or weights is None else fetch(pretrained, weights, build)
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ConfigError(f"{named} has no linear layer, whose input would be the features. Name another network.")
     network.set_submodule(linear[-1], nn.Identity())
     about: Mapping[str, Any] = vars(weights.transforms()) if weights is not None else {}
     mean, std = about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)
-    return Built(network, f"input of {linear[-1]}", (linear[-1],), mean, std, weights.name if weights else "")
+    terms = {} if weights is None else library_terms(weights)
+    return Built(network, f"input of {linear[-1]}", (linear[-1],), mean, std, weights.name if weights else "", terms)
 
 
 def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
@@ -143,20 +146,21 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
     if about is None:
         close = difflib.get_close_matches(named.name, timm.list_models(), 3)
         raise ConfigError(f"timm {version('timm')} has no network {name!r}{_did_you_mean(close)}")
-    size: dict[str, Any] = {}
+    size, source = dict[str, Any](), f"{HUB}/{about.hf_hub_id}"
     if about.fixed_input_size and tuple(about.input_size[1:]) != named.region:
         size["img_size"] = named.region
     try:
         network = timm.create_model(name, pretrained=pretrained is not None, num_classes=0, **size)
     except OSError as error:  # the hub's errors are too
-        url = f"{HUB}/{about.hf_hub_id}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
+        url = f"{source}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
         raise MissingAssets(
             f"weights {pretrained} of {named}: {url} cannot be downloaded. Download it elsewhere, and name its path: "
             "file:FILE."
         ) from error
     classifier = (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
     model = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
-    return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model)
+    terms = {"licence": about.license or "not recorded by timm", "source": source} if pretrained else {}
+    return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, model, terms)
 
 
 _LIBRARIES: Final[Mapping[str, Callable[[Named, NetworkWeights | None], Built]]] = {

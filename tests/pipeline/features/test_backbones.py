@@ -66,7 +66,9 @@ def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
         NetworkWeights.parse(text)
 
 
-def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_it_says_which_file_to_put_where(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def offline(*_: object, **__: object) -> None:
         raise URLError("no network")
 
@@ -79,3 +81,4 @@ def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch
     assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no network)" in told
     assert f"elsewhere to {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
     assert "file:FILE" in told
+    assert "downloading weights torchvision:IMAGENET1K_V2 (98 MB, licence BSD-3-Clause, " in capsys.readouterr().err

@@ -11,10 +11,12 @@ import torch
 import cache
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
-from pipeline.features.plan import plan_extraction
+from pipeline.features.plan import plan_extraction, weights_of
 from pipeline.features.spec import StreamSpec
+from pipeline.features.streams import network
 from pipeline.features.streams.resnet50 import ResNet50
-from pipeline.features.weights import WeightsSpec
+from pipeline.features.weights import TERMS, WeightsSpec
+from pipeline.files.raw.files import whole_file_digest
 
 PENN = "penn_action/train"
 
@@ -42,6 +44,39 @@ def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
     moved = (tmp_path / "weights.pt").rename(tmp_path / "elsewhere.pt")
     spec = into.spec(weights=WeightsSpec("file", str(moved)))
     assert plan_extraction(penn.root, PENN, spec).up_to_date  # the content counts, not the path
+
+
+def test_terms_of_weights_are_recorded_shown_and_never_compared(
+    penn: Any, into: Any, ran: Any, tmp_path: Path, small_backbone: None, small_resnet: Any, monkeypatch: Any
+) -> None:
+    torch.save(small_resnet().state_dict(), tmp_path / "weights.pt")
+    keep_a_little(penn)
+    penn.convert()
+    given = {"weights": WeightsSpec("file", str(tmp_path / "weights.pt")), "device": "cpu", "batch_size": 3}
+    with monkeypatch.context() as earlier:  # a version that recorded no terms
+        earlier.setattr(WeightsSpec, "terms", lambda _: {})
+        into.extract(penn.root, **given)
+    before = penn.split.stream_manifest("resnet50")
+    held = into.tree(penn.root)
+    assert "licence" not in before["backbone"]
+    assert (
+        "resnet50: torchvision ResNet-50, global average pool, licence not recorded"
+        in ran("status", "--cache", penn.root).out
+    )
+    assert plan_extraction(penn.root, PENN, into.spec(weights=given["weights"])).up_to_date
+    assert into.tree(penn.root) == held
+    for video, text in (("0007", "not known"), ("0009", "another text")):
+        network._running.cache_clear()
+        monkeypatch.setitem(TERMS, "file", (text, "a file"))
+        penn.add(video)
+        penn.convert()
+        assert into.extract(penn.root, **given).kept == 0
+        now, digest = penn.split.stream_manifest("resnet50"), whole_file_digest(tmp_path / "weights.pt")
+        assert (now["identity"], now["backbone"]["sha256"]) == (before["identity"], before["backbone"]["sha256"])
+        record = {"licence": text, "source": "a file", "sha256": digest, "network": now["backbone"]["network"]}
+        assert weights_of(penn.split, "resnet50") == record
+        shown = ran("status", "--cache", penn.root).out
+        assert f"licence {text}, source a file, sha256 {digest[:12]}" in shown
 
 
 def test_videos_of_pictures_with_equal_names_and_sizes_differ(small_shards: None, penn: Any, into: Any) -> None:

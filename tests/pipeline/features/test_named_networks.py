@@ -17,6 +17,7 @@ from torchvision import models
 from cache import CropPolicy
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
+from pipeline.features.networks.backbones import library_terms
 from pipeline.features.streams import Machine, NumberStream, network
 from pipeline.features.weights import NetworkWeights
 
@@ -134,6 +135,19 @@ def test_what_the_library_does_not_have_is_refused(options: Mapping[str, Any], w
         stream("torchvision", weights, **options).load(CPU, None)
 
 
+@pytest.mark.parametrize(
+    ("weights", "licence", "file"),
+    [
+        (models.ResNet50_Weights.IMAGENET1K_V2, "BSD-3-Clause", "resnet50-11ad3fa6.pth"),
+        (models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1, "https://github.com/facebookresearch/SWAG", "vit_b_16_swag"),
+    ],
+)
+def test_torchvisions_own_record_says_whose_weights_they_are(weights: Any, licence: str, file: str) -> None:
+    terms = library_terms(weights)
+    assert terms["licence"].startswith(licence)
+    assert file in terms["source"]
+
+
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -227,6 +241,17 @@ def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix
     crops, found = noise(64, 64), stream("timm", f"file:{file}", network="resnet18", crop=CropPolicy(size=64))
     expected = in_front_of(network, "fc", normalised(crops))
     np.testing.assert_allclose(found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+@needs_timm
+def test_timms_own_record_says_whose_weights_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, **options))
+    provenance = stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None).provenance
+    terms = ("apache-2.0", "https://huggingface.co/timm/resnet18.a1_in1k")
+    assert (provenance["licence"], provenance["source"]) == terms
 
 
 @needs_timm

@@ -203,7 +203,9 @@ def test_features_come_when_they_are_asked_for(penn: Any, tmp_path: Path, ran: A
     rows = read(tmp_path / "all")["rows"]
     stored = np.concatenate([*penn.rows("features/resnet50").values()])
     np.testing.assert_array_equal(numbers(rows["features"]), stored.astype(np.float32))
-    assert pq.read_schema(tmp_path / "all/rows.parquet").metadata[b"stream"] == b"resnet50"
+    metadata = pq.read_schema(tmp_path / "all/rows.parquet").metadata
+    assert metadata[b"stream"] == b"resnet50"
+    assert json.loads(metadata[b"weights"])["resnet50"]["licence"] == "not recorded"
     with pytest.raises(PipelineError, match="other"):
         export(penn.root, penn.name, tmp_path / "none", stream="other", options=TableOptions(features=True))
     with pytest.raises(PipelineError, match="features=yes"):  # else it would write no features without a word

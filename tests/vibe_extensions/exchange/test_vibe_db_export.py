@@ -141,6 +141,7 @@ def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_
     assert provenance["stand_in"] is True and done.stand_in
     assert provenance["split_digest"] == split.manifest["digest"]
     assert provenance["stream"]["identity"]["weights"] == {"kind": "untrained", "argument": "0"}
+    assert provenance["weights"]["resnet50"]["licence"] == "MIT"
     assert provenance["written"].endswith("+00:00") and provenance["rows"] == done.rows
 
 

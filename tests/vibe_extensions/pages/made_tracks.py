@@ -60,8 +60,9 @@ def add_stream(
             rows = np.arange(writer.rows(shard).start, writer.rows(shard).stop)
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)
             writer.write(shard, np.repeat(rows[:, None] / 8, dim, axis=1), ~np.isin(rows, lost), keys)
-        identity = {"kind": kind, "weights": weights}
-        writer.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
+        identity, terms = {"kind": kind, "weights": weights}, {"licence": "MIT", "source": "a.b", "sha256": "ab"}
+        made = {"stand_in": True, "weights": weights, **terms}
+        writer.commit({"identity": identity, "backbone": made, "stand_in": True})
 
 
 def add_video(

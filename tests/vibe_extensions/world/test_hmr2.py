@@ -309,6 +309,8 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny: Non
     assert provenance["weights"] == identity["weights"]
     assert provenance["weights"]["file_sha256"] != provenance["sha256"]
     assert provenance["library"].startswith("torch 2")
+    assert provenance["licence"].startswith("non-commercial")
+    assert provenance["source"].endswith("4D-Humans")
     assert not provenance["stand_in"]
 
 

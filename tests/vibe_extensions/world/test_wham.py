@@ -283,6 +283,8 @@ def test_what_is_absent_is_named_and_the_file_is_written_twice_only_when_told(ma
     assert main([*words, "--replace", "--stream", "tokens", "--set", f"body={body}"]) == 0
     assert "without" not in capsys.readouterr().out
     assert len((tmp_path / "3dpw_train_vit.pth").read_bytes()) > len(before)
+    provenance = json.loads((tmp_path / "3dpw_train_vit.pth.provenance.json").read_text())
+    assert provenance["weights"] == {"tokens": {}}  # made without a network
 
 
 @pytest.mark.parametrize(

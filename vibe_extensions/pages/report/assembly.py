@@ -37,7 +37,7 @@ from vibe_extensions.pages.report.runs import PATTERN, TrainingRun, read_json, r
 from vibe_model import models, runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
-VERSION: Final = 8  # raised when the page's texts or layout change
+VERSION: Final = 9  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"

@@ -17,7 +17,7 @@ from pipeline.cli.console import duration
 from pipeline.cli.text import command, count, error_text
 from pipeline.conversion.committed import rejected_videos
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.features.plan import is_untrained, missing_rows, stream_label
+from pipeline.features.plan import is_untrained, missing_rows, stream_label, weights_of
 from pipeline.files.formats import smpl_files
 from pipeline.files.raw.stand_in import is_stand_in
 from pipeline.reasons import SAMPLED, reason
@@ -169,6 +169,7 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
         "gone": [(name, use) for name, use in (used or {}).items() if name not in {s.name for s in opened.splits}],
         "releases": [(name, *RELEASES[name]) for name in opened.datasets if name in RELEASES],
         "demo": any(map(is_demo, opened.splits)),
+        "weights": _weights(opened.splits),
         "shared": leaks.summary(comparisons),
         "leaks": any(comparison.leaks for comparison in comparisons),
         "leaks_command": command("leaks", "--cache", str(opened.root)),
@@ -176,6 +177,13 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
     line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
     line += count(sum(map(n_rows, opened.splits)), "row")
     return PageSection("datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems))
+
+
+def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
+    """Stream, network, licence, source and digest of the features' weights, each once."""
+    every = ((name, weights_of(split, name)) for split in splits for name in split.streams)
+    keys = ("network", "licence", "source", "sha256")
+    return sorted({(name, *(made[key] for key in keys)) for name, made in every if made})
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:

@@ -55,12 +55,14 @@ def write_split(
         writer.commit({"stand_in": stand_in, **recorded})
 
 
-def write_stream(root: Path, name: str, features: np.ndarray[Any, Any], ok: np.ndarray[Any, Any] | None = None) -> None:
+def write_stream(
+    root: Path, name: str, features: np.ndarray[Any, Any], ok: np.ndarray[Any, Any] | None = None, **entries: Any
+) -> None:
     """features (rows, channels) of the split's first and only shard, as the stream "resnet50"."""
     with cache.StreamWriter(root, name, "resnet50", dim=features.shape[1], dtype="float32", plan="by hand") as writer:
         flags = np.ones(len(features)) if ok is None else ok
         writer.write(0, features.astype(np.float32), flags, np.zeros((len(features), 2), np.uint64))
-        writer.commit({"backbone": {"stand_in": True}})
+        writer.commit({"backbone": {"stand_in": True}, **entries})
 
 
 def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:

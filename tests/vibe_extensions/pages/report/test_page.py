@@ -21,7 +21,7 @@ SECTIONS = ("datasets", "accounting", "tracks")
 
 def of_problems(anchor: str, title: str, *texts: str) -> PageSection:
     """A real section of the report that shows no more than these problems."""
-    data = {"problems": texts, "rows": [], "gone": [], "releases": [], "shared": ""}
+    data = {"problems": texts, "rows": [], "gone": [], "releases": [], "weights": [], "shared": ""}
     return PageSection(anchor, title, "overview.html", data)
 
 
