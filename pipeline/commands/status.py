@@ -273,8 +273,8 @@ def _weights_lines(row: Mapping[str, Any]) -> Iterator[str]:
     """Licence and source of the streams' networks; equal lines of several splits are printed once."""
     for stream, made in row["weights"].items():
         if not made["untrained"]:
-            digest = f"sha256 {made['sha256'][:12]}"
-            yield f"{stream}: {made['network']}, licence {made['licence']}, source {made['source']}, {digest}"
+            terms = f"licence {made['licence']}, source {made['source']}, sha256 {made['sha256'][:12]}"
+            yield f"weights of {stream}: {made['network']}, {terms}"
 
 
 def _undecodable_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -182,8 +182,8 @@ def overview_section(opened: OpenedCache, used: Mapping[str, str] | None = None)
 def _weights(splits: Iterable[cache.Split]) -> list[tuple[str, ...]]:
     """Stream, network, licence, source and digest of the features' weights, each once."""
     every = ((name, weights_of(split, name)) for split in splits for name in split.streams)
-    keys = ("network", "licence", "source", "sha256")
-    return sorted({(name, *(made[key] for key in keys)) for name, made in every if made})
+    keys = ("network", "licence", "source")
+    return sorted({(name, *(made[key] for key in keys), made["sha256"][:12]) for name, made in every if made})
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
