@@ -193,6 +193,14 @@ def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name: 
     assert (found.identity and [who.tolist() for who in found.identity]) == (case.who and [case.who] * N)
 
 
+def test_a_person_without_a_joint_among_people_with_joints_is_no_box(tmp_path: Path) -> None:
+    content = coco_object(bbox=xywh(0))
+    content["annotations"][3]["keypoints"] = [0.0] * 51
+    found = read(write(tmp_path / "k", {"": content}))
+    assert [bool(persons[..., 2].any()) for persons in found.keypoints] == [t != 3 for t in range(N)]
+    assert not found.boxes_alone
+
+
 def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_path: Path) -> None:
     (tmp_path / "k").write_text("1,1,10,10,20,40,0.25\n1,2,10,10,20,40,0\n1,3,10,10,20,40,-1\n")
     found = read(tmp_path / "k")

@@ -125,4 +125,6 @@ def test_what_follows_from_the_process_is_named() -> None:
 
 def test_good_detectors_have_no_problems() -> None:
     assert detector_problems(Bright(), IMAGES, another_process=False) == []
+    boxes_alone = each(keypoints=lambda k: k[:, :0])
+    assert detector_problems(boxes_alone, IMAGES, another_process=False) == []
     assert detector_problems(detect.get("demo"), another_process=False) == []

@@ -37,8 +37,9 @@ def download(url: str, name: str, licence: str) -> Path:
 
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - an address of OpenMMLab's
-            n_bytes = size(int(answer.headers.get("Content-Length") or 0))
-        err.print(plain(f"downloading {name} ({n_bytes}, licence {licence}) from {url} to {file}"))
+            length = answer.headers.get("Content-Length")
+        stated = size(int(length)) if length else "size not stated"
+        err.print(plain(f"downloading {name} ({stated}, licence {licence}) from {url} to {file}"))
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), progress=False)
     except OSError as error:  # urllib's errors are OSErrors, too
