@@ -1,7 +1,6 @@
 """A small world to predict in: an embedded video with OpenPose's keypoints, and an untrained checkpoint of ours."""
 
 import functools
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,11 +63,6 @@ class World:
         """All steps."""
         assert self.predict(out, *words, labels=labels) == 0
         return jobs.open_job(out / "cache", SPLIT, self.trained, "resnet50", out)
-
-    def found(self) -> dict[int, int]:
-        """Frame -> how many persons OpenPose found in it."""
-        files = sorted(self.keypoints.glob("*_keypoints.json"))
-        return {i: len(json.loads(file.read_text())["people"]) for i, file in enumerate(files)}
 
 
 def small_config(**changes: Any) -> TrainConfig:

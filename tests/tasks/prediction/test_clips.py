@@ -24,7 +24,6 @@ from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
 from tests.vibe_extensions.clips.test_rtmpose import blob_pose, constant
-from tests.vibe_extensions.pages.report.test_browser import CHROMIUM
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model.networks.video_model import VideoModel
@@ -135,33 +134,6 @@ def test_overlays_show_past_and_future_beside_the_frames(out, folder) -> None:
         (frame,) = drawn.read([7])
         part = frame.image[:-20, width:].astype(int)  # bodies on grey ground
         assert 0.005 < (np.abs(part - 60).max(axis=2) > 60).mean() < 0.5
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="a browser is needed: install Chromium (apt install chromium)")
-def test_a_browser_plays_the_overlay(out) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")
-    video = summary(out)["videos"][0]
-    page_file = out / "play.html"
-    page_file.write_text(f'<video muted src="{video["overlay"]["file"]}"></video>')
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(page_file.as_uri())
-        found = page.evaluate(
-            """() => new Promise(done => {
-                const video = document.querySelector("video")
-                const tell = () => done({ended: video.ended, error: video.error && video.error.message,
-                                         seconds: video.duration, width: video.videoWidth, at: video.currentTime})
-                video.onended = tell; video.onerror = tell; setTimeout(tell, 20000)
-                video.play()
-            })"""
-        )
-        browser.close()
-    assert found["error"] is None
-    assert found["ended"]
-    assert found["seconds"] == pytest.approx(N_LONG / 25, abs=0.05)
-    assert found["width"] == video["picture"][0] * 3 // 2
 
 
 def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(out) -> None:

@@ -17,10 +17,9 @@ from pipeline.features.streams import network
 from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tests.tasks.prediction.conftest import SHORT, World, the_body
-from tests.vibe_extensions.world.test_hmr2 import TINY, lightning, made_up
+from tests.vibe_extensions.world.test_hmr2 import TINY, made_up
 from vibe_extensions.world import hmr2_network as hmr2
 from vibe_model.errors import CheckpointError, DataError
-from vibe_model.networks.hmr2_head import Hmr2Head
 from vibe_model.prediction.trained import load_trained
 
 Tensors = dict[str, torch.Tensor]
@@ -104,18 +103,6 @@ def test_bodies_and_cameras_are_those_of_the_published_heads(real_body: Body, tm
         points = posed["kp_3d"][0, i].double().numpy() + translation
         in_crop = 5000 * points[:, :2] / points[:, 2:] / 256  # [-0.5, 0.5]
         np.testing.assert_allclose(posed["kp_2d"][0, i], 2 * in_crop, atol=1e-5)
-
-
-def test_lightnings_file_gives_the_same_and_its_settings_are_not_read(real_body, tmp_path, monkeypatch) -> None:
-    save(tmp_path / "plain.ckpt")
-    with monkeypatch.context() as installed:
-        content = lightning(made_up(TINY), installed)
-        content["state_dict"] |= heads()
-        torch.save(content, tmp_path / "epoch=35-step=1000000.ckpt")
-    plain, whole = (load_trained(file, None, "cpu").generator for file in sorted(tmp_path.glob("*.ckpt"), reverse=True))
-    assert isinstance(plain, Hmr2Head)
-    for name, tensor in plain.state_dict().items():
-        torch.testing.assert_close(whole.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------------------------------- checkpoints

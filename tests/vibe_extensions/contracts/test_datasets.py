@@ -1,6 +1,5 @@
 """The contract's own test: every promise, once broken, is named."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -299,9 +298,6 @@ def test_cameras_that_are_inverted_are_named_where_people_stand_by_the_inverse_a
     assert [problem for problem in problems if contract.INVERTED in problem]
 
 
-# -------------------------------------------------------------------------------------------- readers that fail
-
-
 # ------------------------------------------------------------------------------------------- numbers of another unit
 
 
@@ -336,12 +332,6 @@ PLANTED: list[tuple[str, str, Callable[[Track], Track]]] = [
 ]
 
 
-@functools.cache
-def sequences(raw: Path, body: Path) -> tuple[Body, list[Track]]:
-    loaded = Body.load(body)
-    return loaded, list(ThreeDPW().tracks(raw, "test", loaded))
-
-
 @dataclass(frozen=True)
 class Spoiled(ThreeDPW):
     """3DPW's tracks, each spoilt in one way."""
@@ -360,18 +350,20 @@ class Spoiled(ThreeDPW):
         return [self.spoil(track) for track in tracks]
 
 
-@pytest.mark.parametrize(("promise", "spoil"), [case[1:] for case in PLANTED], ids=[case[0] for case in PLANTED])
-def test_a_body_that_is_not_where_its_joints_are_is_named(promise, spoil, embedded):
-    body, tracks = sequences(embedded.raw("3dpw"), embedded.body)
-    reader = Spoiled(spoil=spoil, read_before=tuple(tracks))
-    problems = contract.reader_problems(reader, embedded.raw("3dpw"), "test", body)
-    assert any(promise in problem for problem in problems), problems
-    sound = Spoiled(read_before=tuple(tracks))
-    assert contract.reader_problems(sound, embedded.raw("3dpw"), "test", body) == []
+def test_a_body_that_is_not_where_its_joints_are_is_named(embedded):
+    raw, body = embedded.raw("3dpw"), Body.load(embedded.body)
+    sound = Spoiled(read_before=tuple(ThreeDPW().tracks(raw, "test", body)))
+    assert contract.reader_problems(sound, raw, "test", body) == []
+    for case, promise, spoil in PLANTED:
+        problems = contract.reader_problems(replace(sound, spoil=spoil), raw, "test", body)
+        assert any(promise in problem for problem in problems), (case, problems)
 
 
 class Degrees(Amass):
-    """AMASS, one motion in degrees."""
+    """Two motions of AMASS, the first in degrees."""
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return super().videos(raw, split)[:2]
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> list[Track]:
         tracks = super().read(raw, split, video, account, body)

@@ -249,7 +249,7 @@ def test_of_every_kind_the_row_with_its_neighbour_s_numbers_is_found_and_no_othe
 @pytest.mark.parametrize("layout", [1, *(pytest.param(other, marks=pytest.mark.slow) for other in (2, 3))])
 def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(tmp_path, layout):
     """With gaps, steps, shards that several videos share, videos of several shards; by any number of processes."""
-    toy = Toy(tmp_path, videos=4, frames=25, persons=3, side=96, layout=layout)
+    toy = Toy(tmp_path, videos=3, frames=21, persons=3, side=96, layout=layout)
     done = toy.extract(*specs(), workers=layout)
     assert {name for name, rows in found(recompute(toy.root, 10**4)).items() if rows} == set()
     split = toy.split

@@ -296,12 +296,3 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
 
     few, many = peak(1_000), peak(5_000)  # 588 bytes of joints a row, of 8,000 more rows 4.7 MB
     assert many - few < 1_000_000
-
-
-def test_a_missing_package_is_named_with_what_installs_it(penn, tmp_path, ran, monkeypatch):
-    penn.converted()
-    monkeypatch.setattr("vibe_extensions.exchange.formats.find_spec", lambda name: None)
-    words = ("export", penn.name, "--cache", penn.root, "--format", "parquet", "--set", "features=yes")
-    printed = ran(*words, "--out", tmp_path / "out", code=2).err
-    assert "pyarrow" in printed and "[exchange]" in printed
-    assert not (tmp_path / "out").exists()

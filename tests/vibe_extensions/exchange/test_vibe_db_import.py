@@ -1,6 +1,7 @@
 """Database files as VIBE's and TCMR's scripts leave them become splits, with no more in them than the file says."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 
 import cache
+from cache.write import split_writer
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features import extract
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.skeletons import JOINTS
+from vibe_extensions.exchange import rows
 from vibe_extensions.exchange.vibe_db.export import export
 from vibe_extensions.exchange.vibe_db.importing import Imported, Options, import_database
 
@@ -346,6 +349,27 @@ def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(penn: An
     assert other.manifest["reader"].keys() == manifest["reader"].keys() | {"imported"}
     assert other.manifest["accounting"].keys() == manifest["accounting"].keys()
     assert penn.plan().up_to_date
+
+
+def test_memory_of_an_import_and_of_an_export_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(split_writer, "ROWS_PER_SHARD", 64)
+    monkeypatch.setattr(rows, "BATCH", 64)
+    peaks: dict[str, list[int]] = {"import": [], "export": []}
+    for times in (1, 5, 25):  # once to import modules; the features of 800 more rows are 6.5 MB
+        held = {name: np.concatenate([values] * times) for name, values in posetrack(img_name=None).items()}
+        held["vid_name"] = np.repeat([f"v{k}" for k in range(4 * times)], 10)
+        joblib.dump(held, tmp_path / "db.pt")
+        root = tmp_path / f"{times}"
+        for what, run in (
+            ("import", lambda root=root: import_database(tmp_path / "db.pt", root, "posetrack/train")),
+            ("export", lambda root=root: export(root, "posetrack/train", tmp_path / f"{root.name}.pt")),
+        ):
+            tracemalloc.start()
+            run()
+            peaks[what].append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    for _, few, many in peaks.values():
+        assert many - few < 1e6, peaks
 
 
 def test_provenance_of_other_content_is_refused(tmp_path: Path) -> None:

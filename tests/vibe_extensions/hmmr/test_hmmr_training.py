@@ -45,13 +45,6 @@ def test_a_run_leaves_what_every_models_does_and_its_checkpoint_is_loaded_as_wha
     assert all(torch.equal(value, best["gen_state_dict"][n]) for n, value in trained.generator.state_dict().items())
 
 
-def test_training_lowers_the_loss(config, splits):
-    only_pose = {"kp_weight": 0.0, "joints_weight": 0.0, "hallucinate_weight": 0.0}
-    trainer, batch = first_batch(replace(config, dropout=0.0, prior="none", **only_pose), splits)
-    smpl = [trainer.train_step(batch).terms["smpl"] for _ in range(15)]
-    assert smpl[-1] < 0.8 * smpl[0]
-
-
 # ------------------------------------------------------------------------------------------------ one step
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.__main__ import main
 from tests.html_pages import Page
+from tests.vibe_extensions.pages.made_tracks import shown_split
 from vibe_extensions.pages import show
 
 
@@ -27,13 +28,8 @@ def drawn(tmp_path: Path) -> Any:
     """Writes the page of tracks that a test has made and returns it."""
 
     def write(*tracks: show.ShownTrack, **changed: Any) -> Page:
-        facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": tmp_path, "stand_in": False}
-        facts |= {"reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None}}
-        facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
-        facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
         progress = changed.pop("progress", lambda *_: None)
-        shown = show.Shown(**(facts | changed), tracks=tracks)
-        show.write_page(shown, tmp_path / "page.html", progress=progress)
+        show.write_page(shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress)
         return Page((tmp_path / "page.html").read_text(encoding="utf-8"))
 
     return write

@@ -38,6 +38,15 @@ def shown(track: Track, *notes: str, frames: int = 5) -> show.ShownTrack:
     return shown_track(track, columns, source=track.frames, notes=notes, frames=frames)
 
 
+def shown_split(raw: Path, /, *tracks: show.ShownTrack, **changed: Any) -> show.Shown:
+    """A split of these tracks with facts of a test's own."""
+    facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": raw, "stand_in": False}
+    facts |= {"reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None}}
+    facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
+    facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
+    return show.Shown(**(facts | changed), tracks=tracks)
+
+
 def pictures(page: Page) -> list[np.ndarray]:
     """The embedded pictures, decoded."""
     found = []

@@ -15,7 +15,7 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.track import Track
-from tests.vibe_extensions.pages.made_tracks import AT, made, shown
+from tests.vibe_extensions.pages.made_tracks import AT, made, shown, shown_split
 from vibe_extensions.pages import show
 from vibe_extensions.pages.show import clip
 from vibe_extensions.pages.show.bodies import PosedBody, intrinsics_of, weak_perspective
@@ -34,10 +34,7 @@ def read(file: Path) -> tuple[np.ndarray, Fraction]:
 
 
 def written(tmp_path: Path, *tracks: show.ShownTrack, **changed: Any) -> tuple[np.ndarray, Fraction]:
-    facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": tmp_path, "stand_in": False}
-    facts |= {"reader": {}, "totals": {}, "totals_of": "", "rejected": (), "n_rejected": 0}
-    facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
-    clip.write_clip(show.Shown(**(facts | changed), tracks=tracks), tmp_path / "clip.mp4")
+    clip.write_clip(shown_split(tmp_path, *tracks, **changed), tmp_path / "clip.mp4")
     return read(tmp_path / "clip.mp4")
 
 

@@ -1,6 +1,5 @@
 """`python -m pipeline show`: the page on which boxes, crops and joint orders are looked at."""
 
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,7 @@ from vibe_extensions.pages.show.drawing import NAMES
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
-def test_raw_files_and_the_cache_give_one_page_that_needs_nothing_else_and_can_be_read_aloud(
-    name: str, embedded: Any, page: Any, root: Path
-) -> None:
+def test_raw_files_and_the_cache_give_one_page(name: str, embedded: Any, page: Any, root: Path) -> None:
     track = cache.open(root)[f"{name}/train"].tracks[-1].name
     options = (name, "train", "--track", track, "--frames", 2, *(["--body", embedded.body] if name == "3dpw" else []))
     read = page(*options, "--cache", root)
@@ -31,20 +28,7 @@ def test_raw_files_and_the_cache_give_one_page_that_needs_nothing_else_and_can_b
     assert read.source.partition("<main>")[2] == from_raw.source.partition("<main>")[2]
     assert [section.all("h2")[0].text for section in read.main.of_class("track")] == [track]
     assert [p.shape for p in pictures(read)[1::2]] == ([] if name == "amass" else [(224, 224, 3)] * 2)
-    ids = read.ids
     assert max(read.levels) == (2 if name == "amass" else 3)
-    for element in read.root.all():
-        for key in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
-            assert element.attributes.get(key, "#").startswith(("data:", "#"))
-        assert not [key for key in element.attributes if key.startswith("on")]
-        assert element.attributes.get("aria-labelledby", ids[0]) in ids
-        assert element.attributes.get("href", f"#{ids[0]}").removeprefix("#") in ids
-    assert read.root.all("script", "link", "iframe", "object", "image") == []
-    assert not re.search(r"url\(|@import", read.source)
-    assert read.root.all("html")[0].attributes["lang"] == "en"
-    assert all(image.attributes["alt"].strip() for image in read.root.all("img"))
-    for drawing in read.root.all("svg"):
-        assert drawing.attributes.get("aria-hidden") == "true" or drawing.attributes.get("aria-label")
 
 
 def test_poses_are_drawn_by_the_body_of_luigi_cfg(embedded: Any, page: Any, root: Path, luigi_cfg: Any) -> None:
@@ -53,29 +37,6 @@ def test_poses_are_drawn_by_the_body_of_luigi_cfg(embedded: Any, page: Any, root
     by_cfg = page(*options).main.all("svg")
     without = page(*options, "--set", "paths.body=-").main.all("svg")
     assert len(by_cfg) == len(page(*options, "--body", embedded.body).main.all("svg")) > len(without)
-
-
-def contrast(first: str, second: str) -> float:
-    """Of two #rrggbb, as WCAG 2 counts it."""
-
-    def luminance(colour: str) -> float:
-        full = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
-        s = np.array([int(full[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-        return float(np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
-
-    high, low = sorted((luminance(first), luminance(second)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_text_and_lines_stand_out_by_day_and_by_night(drawn: Any) -> None:
-    themes = re.findall(r":root \{([^}]*)\}", drawn().source)
-    assert len(themes) == 2
-    for theme in themes:
-        colour = dict(re.findall(r"--([\w-]+): (#\w+);", theme))
-        for text in ("text", "faint", "link"):
-            assert all(contrast(colour[text], colour[back]) >= 4.5 for back in ("page", "raised"))
-        assert all(contrast(colour["text"], colour[back]) >= 4.5 for back in ("warning", "problem"))
-        assert all(contrast(colour[line], colour["page"]) >= 3 for line in ("right", "left", "middle"))
 
 
 def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
@@ -225,23 +186,6 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
 
 
-def test_several_people_of_a_few_videos_are_shown(tmp_path: Path) -> None:
-    people = [made(tmp_path / "raw", name=f"f/{person}") for person in range(4)]
-
-    class Crowd(type(datasets.get("penn_action"))):  # type: ignore[misc]
-        def videos(self, raw: Path, split: str) -> Any:
-            return [datasets.RawVideo("f", files=())]
-
-        def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
-            account.found = 4
-            for _ in people:
-                account.keep_track(1)
-            return people
-
-    found = show.from_raw(Crowd(), "train", tmp_path / "raw", show.Choice(tracks=3))
-    assert [track.record.name for track in found.tracks] == ["f/0", "f/2", "f/3"]
-
-
 def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: Any, tmp_path: Path) -> None:
     """Pages of any length take the memory of one track: none is drawn before the one before it is written."""
     sizes: list[int] = []
@@ -269,44 +213,32 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Pat
     assert not page.main.of_class("joint")
 
 
-def test_a_rejected_video_is_drawn_with_what_is_wrong(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
-    raw = embedded.copy("kinetics", tmp_path / "kinetics")
-    clip = next(
-        folder for folder in sorted((raw / "keypoints/train").iterdir()) if list(folder.glob("*_keypoints.json"))
-    )
-    last = max(clip.iterdir())
-    for number in range(100, 160):  # of another run, whose video was longer
-        shutil.copy(last, clip / f"{clip.name}_{number:012d}_keypoints.json")
-    root = tmp_path / "cache"
-    assert into.convert(root, raw, "kinetics").rejected[0].set_aside == "frame_count_mismatch"
+def test_rejected_videos_are_drawn_with_what_is_wrong(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
+    """Wherever they are in the list."""
+    raw, reader, root = embedded.copy("kinetics", tmp_path / "kinetics"), datasets.get("kinetics"), tmp_path / "cache"
+    good = [video.name for video in reader.videos(raw, "train")][:2]
+    folder = next(f for f in sorted((raw / "keypoints/train").iterdir()) if list(f.glob("*_keypoints.json")))
+    (clip,) = (file for file in raw.rglob(f"{folder.name}.*") if file.suffix in (".mp4", ".avi"))
+    for name in (f"zz{k}{folder.name[3:]}" for k in (0, 1)):
+        shutil.copy(clip, clip.with_name(name + clip.suffix))
+        (folder.parent / name).mkdir()
+        for number in range(160):  # of another run, whose video was longer
+            shutil.copy(max(folder.iterdir()), folder.parent / name / f"{name}_{number:012d}_keypoints.json")
+    bad = [video.name for video in reader.videos(raw, "train")][-2:]
+    reasons = {video.set_aside for video in into.convert(root, raw, "kinetics").rejected}
+    assert reasons == {"frame_count_mismatch"}
     for source in (("--raw", raw), ("--cache", root)):
         text = page("kinetics", "train", "--rejected", *source)
         assert pictures(text)
         assert "labels up to frame 159" in text.main.text
-        assert clip.name in text.main.text
+        assert bad[0] in text.main.text
+    found = show.from_raw(reader, "train", raw, show.Choice(2, rejected=True), of={*good, *bad})
+    assert [track.record.video for track in found.tracks] == bad
     rejected = show.Choice(rejected=True)
     moved = raw.rename(tmp_path / "moved")
     with pytest.raises(PipelineError, match=r"does not exist.*--raw DIR"):
         show.from_cache(root, "kinetics/train", rejected)
     assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
-
-
-def test_all_rejected_videos_are_drawn_wherever_they_are_in_the_list(embedded: Any, tmp_path: Path) -> None:
-    raw, reader = embedded.copy("kinetics", tmp_path / "kinetics"), datasets.get("kinetics")
-    good = [video.name for video in reader.videos(raw, "train")][:2]
-    folder = next(f for f in sorted((raw / "keypoints/train").iterdir()) if list(f.glob("*_keypoints.json")))
-    (clip,) = (file for file in raw.rglob(f"{folder.name}.*") if file.suffix in (".mp4", ".avi"))
-    copies = [f"zz{k}{folder.name[3:]}" for k in (0, 1)]
-    for name in copies:
-        shutil.copy(clip, clip.with_name(name + clip.suffix))
-        for number, page in enumerate([*sorted(folder.iterdir()), *[max(folder.iterdir())] * 99]):
-            (folder.parent / name).mkdir(exist_ok=True)
-            shutil.copy(page, folder.parent / name / f"{name}_{number:012d}_keypoints.json")
-    videos = [video.name for video in reader.videos(raw, "train")]
-    bad = [name for name in videos if "zz" in name]
-    assert videos[-2:] == bad
-    found = show.from_raw(reader, "train", raw, show.Choice(2, rejected=True), of={*good, *bad})
-    assert [track.record.video for track in found.tracks] == bad
 
 
 def test_rejected_videos_are_read_with_the_options_of_their_conversion(embedded: Any, tmp_path: Path) -> None:

@@ -113,13 +113,6 @@ def test_the_page_is_complete_and_accessible(look: Callable[..., Any], pages: di
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
 
 
-def test_the_browser_shows_what_was_written(look: Callable[..., Any]) -> None:
-    words = " ".join(look("report", 1440, "dark")["words"].split())
-    assert "DEMO DATA." in words
-    assert "vibe 51.2 82.5 20.0 21.0 80.0 1,234" in words
-    assert "damaged/metrics.json: expected JSON" in words
-
-
 def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_path: Path) -> None:
     kp_3d = np.zeros((3, 49, 4), np.float32)
     kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)

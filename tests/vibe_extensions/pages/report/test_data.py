@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.accounting import Totals, VideoAccount
+from pipeline.accounting import Totals
 from pipeline.datasets import get
 from pipeline.files.raw.stand_in import MARKER
-from pipeline.reasons import REASONS
 from tests.vibe_extensions.pages.report.conftest import kept, person, write_split, write_stream
 from vibe_extensions.pages.report.data import accounting_section, examples_section, open_splits, overview_section
 
@@ -60,20 +59,6 @@ def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) ->
     assert (data["shared"], data["leaks"]) == (share, True)
 
 
-def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
-    account = VideoAccount("0", found=20)
-    account.drop("resampled", 7)
-    account.drop("bad_camera", 3)
-    account.keep_track(10)
-    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=[account])
-    fault, harmless = accounting(tmp_path)["reasons"]
-    assert fault == ("bad_camera", "error", "3 person-frames", REASONS["bad_camera"].meaning)
-    assert harmless[:3] == ("resampled", "sampling", "7 person-frames")
-    section = accounting_section(open_splits(tmp_path))
-    assert section.line == "0 person-frames dropped by design, 3 because of errors"
-    assert section.unfolded
-
-
 def test_real_data_alone_is_compared_with_what_the_release_has(root: Path, tmp_path: Path) -> None:
     tracks, known = {"0000/0": person(10)}, Totals(videos=8)
     write_split(tmp_path, "posetrack/val", tracks, accounts=kept(2), known=known, stand_in=False)
@@ -110,21 +95,6 @@ def examples(root: Path, raw: Path | None = None, body: Path | None = None) -> A
 def drawn(data: Any, dataset: str) -> list[Any]:
     """The portraits of a dataset."""
     return [portrait for split in data["datasets"][dataset] for portrait in split.portraits]
-
-
-def test_two_tracks_of_three_frames_each_are_drawn_on_their_pictures(root: Path) -> None:
-    data = examples(root)
-    first, second = drawn(data, "penn_action")
-    assert [card.number for card in first.cards] == [0, 14, 29]
-    assert [card.number for card in second.cards] == [0, 4, 9]
-    for card in (*first.cards, *second.cards):
-        assert card.problem == ""
-        assert card.full is not None
-        assert card.crop is not None
-    assert (first.cards[0].n_visible, second.cards[0].n_visible) == (49, 25)
-    (motion,) = drawn(data, "amass")  # motion alone needs no picture
-    assert motion.track.source is None
-    assert "--body DIR" in motion.what_3d
 
 
 def test_clips_are_drawn_from_the_recorded_folder_and_need_no_body(root: Path, tmp_path: Path) -> None:

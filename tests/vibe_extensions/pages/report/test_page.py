@@ -72,25 +72,6 @@ def test_a_page_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_page_of_a_cache_has_its_sections_in_a_sound_structure_and_is_reproducible(root, tmp_path):
-    text = of_cache(root, tmp_path)
-    assert re.findall(r'<h2 id="([^"]+)">', text) == [*SECTIONS]
-    assert text.count("data:image/jpeg;base64,") == 12  # two tracks, three frames, the picture and the crop
-    assert re.findall(r"""(?:src|href)=["'](?!#|data:)""", text) == []
-    assert "expected 13 joints, &lt;found&gt; 12." in text
-    found = Page(text)
-    assert len(found.ids) >= 7
-    assert {1, 2, 3, 4, 5} == set(found.levels)
-    tables = found.root.all("table")
-    assert len(tables) >= 3
-    for table in tables:
-        assert table.parent is not None and "scroll" in table.parent.classes, "a table that cannot scroll by itself"
-        assert len(table.all("caption")) == 1
-        assert {cell.attributes["scope"] for cell in table.all("th")} == {"col", "row"}
-    for image in (e for e in found.root.all() if e.tag == "img" or e.attributes.get("role") == "img"):
-        assert image.attributes.get("alt") or image.attributes.get("aria-label")
-
-
 def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path: Path) -> None:
     write_split(tmp_path / "motion", "amass/train", {"a/0": moving(5, 8)})
     text = of_cache(tmp_path / "motion", tmp_path)

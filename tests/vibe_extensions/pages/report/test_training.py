@@ -110,13 +110,6 @@ def test_the_table_is_written_as_csv(make: Callable[..., Path]) -> None:
     assert (found["pa_mpjpe"], found["pve"]) == ("51.25", "")
 
 
-def test_runs_of_any_model_are_read_by_their_own_settings(make: Callable[..., Path]) -> None:
-    config = models.find("hmmr").presets["embedded"](epochs=5, prior="discriminator")
-    run = read_run(make(config=config.as_dict(), of_model="hmmr"), "HMMR")
-    assert run.config == config
-    assert split_uses([run])["amass/train"] == "real motion"
-
-
 def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
     one, other = read_run(make_run(tmp_path), "VIBE"), read_run(make_run(tmp_path, "other"), "other")
     uses = split_uses([one, other])
