@@ -23,7 +23,6 @@ from pipeline.files.raw.stand_in import MARKER
 from tasks.__main__ import main
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SHORT, World, save_checkpoint
-from tests.vibe_extensions.clips.test_rtmpose import blob_pose, constant
 from vibe_extensions.clips.prediction.motions import TO_WORLD
 from vibe_extensions.hmmr.config import HMMRConfig
 from vibe_model.networks.video_model import VideoModel
@@ -193,18 +192,6 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
     shown = capsys.readouterr().err
     for part in ("yolox_tiny", str(tmp_path / "torch/hub/checkpoints"), "--set rtmpose.detector=FILE", "/keypoints"):
         assert part in shown
-
-
-def test_people_whom_rtmpose_finds_are_predicted(folder, patch, tmp_path, capsys) -> None:
-    dets, labels = np.array([[[10, 20, 60, 80, 0.9]]]), np.zeros((1, 1), np.int64)
-    detector = constant(tmp_path / "yolox.onnx", {"dets": dets, "labels": labels})
-    pose = blob_pose(tmp_path / "pose.onnx")
-    options = ("--detector", "rtmpose", "--set", f"rtmpose.weights={pose}", "--set", f"rtmpose.detector={detector}")
-    options = (*options, "--no-overlay")
-    assert run(folder / "more/short.AVI", *with_model(folder, tmp_path / "out"), *options) == 0
-    (video,) = summary(tmp_path / "out")["videos"]
-    (track,) = video["tracks"]
-    assert track["frames"] == N_SHORT
 
 
 def test_without_luigi_cfg_the_body_must_be_named(folder, patch, tmp_path, capsys) -> None:

@@ -66,9 +66,13 @@ def frames_of(video: Path) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------- bodies
 
 
-def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(job) -> None:
+def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand_and_what_made_it(job) -> None:
     split = cache.open(job.root)[SPLIT]
     summary = json.loads((job.out / "predictions.json").read_text())
+    for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
+        assert about["stand_in"] is True
+        assert about["checkpoint"]["file"] == "best.pt"
+        assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
     (video,) = summary["videos"]
     assert len(video["tracks"]) == len(split.tracks) == 2
     for track in split.tracks:
@@ -85,14 +89,6 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(job) -> N
         np.testing.assert_array_equal(file["frame_index"], split.rows("frame_index", track.start, track.stop))
         assert listed["frames"] == len(file["theta"])
         assert (listed["first"], listed["last"]) == (file["frame_index"][0], file["frame_index"][-1])
-
-
-def test_all_files_record_demo_data_and_what_made_them(job) -> None:
-    summary = json.loads((job.out / "predictions.json").read_text())
-    for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
-        assert about["stand_in"] is True
-        assert about["checkpoint"]["file"] == "best.pt"
-        assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
 
 
 def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
